@@ -1,0 +1,69 @@
+# The two commands: `make demo` and `make test`. Both install what is missing first, with pip, into $(VENV).
+# PYTHON names the Python to use (3.11 or newer); PIP_OPTIONS goes to pip, e.g. to take a CPU-only torch or a mirror.
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_OPTIONS ?=
+EXTRAS ?= embedded,dev
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.babylon-installed
+
+# Small matrices: waiting threads that spin cost more than they give.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test lint format clean
+
+help:
+	@echo "make demo        install, play and train 24 hours of the simulated game, show what was learned"
+	@echo "make up          the same state in the Dagster UI, http://127.0.0.1:3000"
+	@echo "make test        install, run the whole suite"
+	@echo "make lint        ruff and mypy"
+	@echo "make bench-NAME  one of: $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard benchmarks/*.py)))"
+	@echo "make clean       remove $(VENV) and caches; keeps .babylon, where the data is"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "error: no program '$(PYTHON)'. Install Python 3.11 or newer (Debian, Ubuntu: apt-get install python3 python3-venv)" \
+	       "or name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1), Python 3.11 or newer is needed." \
+	       "Name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) has no venv module. Debian, Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV); the first time takes a few minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt -e '.[$(EXTRAS)]' || { \
+	  echo "error: pip could not install the packages above. Behind a proxy or a mirror, or to get a CPU-only torch, pass" \
+	       "options to pip: make $(MAKECMDGOALS) PIP_OPTIONS='...'" >&2; exit 1; }
+	@touch $@
+
+demo: install
+	@$(BIN)/babylon demo $(DEMO_OPTIONS)
+
+up: install
+	@$(BIN)/babylon up
+
+# One thread for each of the many small tensors; nothing asks the network.
+test: install
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q $(TEST_OPTIONS)
+
+lint: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: install
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench-%: install
+	@test -f benchmarks/$(subst -,_,$*).py || { echo "error: no bench '$*'; 'make help' lists them" >&2; exit 1; }
+	@$(BIN)/python -m benchmarks.$(subst -,_,$*)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

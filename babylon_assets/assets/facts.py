@@ -1,0 +1,44 @@
+"""What the four assets have in common: group, owners, the names and units of their metadata.
+
+Numbers are plain ints and floats, because Dagster plots those over the partitions; what is not known is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from babylon_assets.plots import as_markdown
+
+GROUP = "babylon"
+OWNERS = ["team:babylon"]
+CODE_VERSION = "1"
+FRAMES = "frames"
+
+#: What an asset returns: metadata and checks; its value is in PostgreSQL already. Dagster takes the bare class only.
+if TYPE_CHECKING:
+    Materialized = dg.MaterializeResult[None]
+else:
+    Materialized = dg.MaterializeResult
+
+
+def numbers(values: Mapping[str, float | int | None]) -> dict[str, dg.MetadataValue[Any]]:
+    """Each known number as a metadata value that Dagster plots; None and NaN are left out, a bool becomes 0 or 1."""
+    known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+    return {
+        name: dg.MetadataValue.float(value) if isinstance(value, float) else dg.MetadataValue.int(int(value))
+        for name, value in known.items()
+    }
+
+
+def texts(values: Mapping[str, str | None]) -> dict[str, dg.MetadataValue[Any]]:
+    """Each text that is there as a metadata value."""
+    return {name: dg.MetadataValue.text(value) for name, value in values.items() if value}
+
+
+def picture(png: bytes, alt: str) -> dg.MetadataValue[Any]:
+    """A picture that the UI shows inline."""
+    return dg.MetadataValue.md(as_markdown(png, alt))

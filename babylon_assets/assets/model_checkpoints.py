@@ -1,0 +1,125 @@
+"""The asset model_checkpoints: what a window's dataset made of the checkpoint before it.
+
+Training itself, and the rules of the chain, live in `training.jobs`.
+"""
+
+import dagster as dg
+
+from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers, picture, texts
+from babylon_assets.assets.failures import told_apart
+from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.training_datasets import NAME as DATASETS
+from babylon_assets.plots import CurvePoint, learning_curve
+from babylon_assets.store import windows
+from babylon_assets.store.database import Connection
+from babylon_assets.store.windows import WindowRow
+from babylon_assets.training.jobs import TrainedWindow, train_window
+
+NAME = "model_checkpoints"
+TRAINED_CHECK = "trained_on_tokens"
+POOL = "training"
+CURVE_WINDOWS = 72
+
+DESCRIPTION = f"""
+The next checkpoint of the chain, trained on this hour's dataset from the newest checkpoint before it.
+
+- **One chain, one head**: a partition depends on the one before it, and its parent is what the ledger says is the
+  newest checkpoint, not what was guessed. The pool `{POOL}` and a lock in PostgreSQL let one training run at a time.
+- A **thin** hour is passed through: green, no checkpoint of its own, the parent stays the newest.
+- Training that saw **no token** never makes a checkpoint: the window is `skipped` with the reason, and the check
+  `{TRAINED_CHECK}` fails.
+- Materializing an hour again that was trained on the same dataset changes nothing.
+
+A checkpoint's id is the hash of what it was made from: parent, dataset, base model, settings, seed, versions.
+"""
+
+
+def build_model_checkpoints(windows_partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+    """The asset, with one partition per window, each depending on the one before it."""
+    before = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+
+    @dg.asset(
+        name=NAME,
+        deps=[DATASETS, dg.AssetDep(NAME, partition_mapping=before)],
+        partitions_def=windows_partitions,
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"pytorch", "postgres"},
+        tags={"babylon/stage": "train"},
+        code_version=CODE_VERSION,
+        description=DESCRIPTION,
+        io_manager_key=FRAMES,
+        pool=POOL,
+        check_specs=[
+            dg.AssetCheckSpec(TRAINED_CHECK, asset=NAME, description="The optimizer saw tokens, or had no call to.")
+        ],
+    )
+    def model_checkpoints(
+        context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
+    ) -> Materialized:
+        window, settings = context.partition_key, installation.settings
+        if not settings.train_rl_local:
+            return _switched_off()
+        with told_apart(context, installation):
+            trained = train_window(settings, installation.database, window, context.run_id)
+            with installation.connect() as conn:
+                metadata = {**_metadata(trained), "learning_curve": _curve(conn, window)}
+        made = trained.checkpoint
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(made.id) if made else None,
+            metadata=metadata,
+            check_results=[_trained_check(trained)],
+        )
+
+    return model_checkpoints
+
+
+def _switched_off() -> Materialized:
+    said = "training is switched off: TRAIN_RL_LOCAL is false"
+    return dg.MaterializeResult(
+        metadata=texts({"status": "switched off", "reason": said}),
+        check_results=[dg.AssetCheckResult(check_name=TRAINED_CHECK, passed=True, description=said)],
+    )
+
+
+def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
+    made, parent = trained.checkpoint, trained.parent
+    own = made if trained.status in ("trained", "unchanged") else None
+    return {
+        **texts(
+            {
+                "status": trained.status,
+                "reason": trained.reason,
+                "method": trained.method,
+                "checkpoint": made.id if made else None,
+                "parent": parent.id if parent else None,
+                "dataset_id": made.dataset_id if made else None,
+                "path": made.path if made else None,
+            }
+        ),
+        **numbers({"step": made.step if made else None, "trainable_tokens": trained.trainable_tokens}),
+        **numbers(dict(own.metrics) if own else {}),
+        **({"left_out": dg.MetadataValue.json(trained.left_out)} if trained.left_out else {}),
+    }
+
+
+def _curve(conn: Connection, window: str) -> dg.MetadataValue:
+    """The learning curve up to this window, at most three days of it."""
+    rows = [row for row in windows.list_windows(conn) if row.window_id <= window and row.reward_mean is not None]
+    return picture(learning_curve(curve_points(rows[-CURVE_WINDOWS:])), "learning curve")
+
+
+def curve_points(rows: list[WindowRow]) -> list[CurvePoint]:
+    """The windows of a learning curve that have a reward."""
+    return [
+        CurvePoint(row.window_id, row.reward_mean, row.reference or {}) for row in rows if row.reward_mean is not None
+    ]
+
+
+def _trained_check(trained: TrainedWindow) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=TRAINED_CHECK,
+        passed=trained.status == "thin" or (trained.checkpoint is not None and trained.trainable_tokens > 0),
+        description=trained.reason,
+        metadata={"trainable_tokens": trained.trainable_tokens, "left_out": trained.left_out},
+    )

@@ -1,0 +1,93 @@
+"""The asset scored_trajectories: what each step of a window was worth.
+
+The rules of scoring live in `core.outcomes` and `core.rewards`.
+"""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+import pandas as pd
+
+from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers, picture, texts
+from babylon_assets.assets.failures import told_apart
+from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.raw_trajectories import NAME as RAW
+from babylon_assets.core import rewards
+from babylon_assets.core.trajectories import steps_frame
+from babylon_assets.game import source
+from babylon_assets.plots import reward_histogram
+from babylon_assets.store import scores as score_ledger
+from babylon_assets.store import trajectories
+
+NAME = "scored_trajectories"
+
+DESCRIPTION = """
+How good each step of this hour was.
+
+- `outcome`: what the step's own trade turned out to be worth, in [-1, 1]. A prediction share is worth what it paid less
+  what it cost; a perpetual is worth its return. An action that could not be carried out scores low.
+- `heuristic`: the game's own formula per agent (P&L of the window, share of trades won, activity), in [0, 1].
+- `reward` is their weighted sum; the weights are a setting (REWARD_WEIGHTS).
+
+An outcome that is **not known yet** is left open rather than counted as 0, and is filled in when the partition is
+materialized again.
+"""
+
+
+def build_scored_trajectories(windows: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+    """The asset, with one partition per window."""
+
+    @dg.asset(
+        name=NAME,
+        deps=[RAW],
+        partitions_def=windows,
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"postgres", "pandas"},
+        tags={"babylon/stage": "score"},
+        code_version=CODE_VERSION,
+        description=DESCRIPTION,
+        io_manager_key=FRAMES,
+    )
+    def scored_trajectories(
+        context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
+    ) -> Materialized:
+        window, settings = context.partition_key, installation.settings
+        with told_apart(context, installation), installation.connect() as conn:
+            steps = steps_frame(trajectories.read_window(conn, window))
+            outcomes = source.read_outcomes(conn, window, steps, horizon_minutes=settings.perp_horizon_minutes)
+            scores = rewards.score_window(
+                steps,
+                outcomes,
+                weights=settings.reward_weights,
+                invalid_reward=settings.invalid_action_reward,
+                as_of=datetime.now(UTC),
+                horizon_minutes=settings.perp_horizon_minutes,
+                full_scale_percent=settings.perp_full_scale_percent,
+            )
+            versions = rewards.versions(settings.reward_weights)
+            score_ledger.replace_scores(conn, window, scores, versions)
+        return dg.MaterializeResult(metadata=_metadata(scores, versions))
+
+    return scored_trajectories
+
+
+def _metadata(scores: pd.DataFrame, versions: dict[str, str]) -> dict[str, dg.MetadataValue]:
+    reward = scores["reward"]
+    known = int(reward.notna().sum())
+    states = scores["state"].value_counts()
+    return {
+        **numbers(
+            {
+                "steps": len(scores),
+                "known": known,
+                "pending": int(states.get("pending", 0)),
+                "invalid": int(states.get("invalid", 0)),
+                "valid_share": 1 - float(states.get("invalid", 0)) / len(scores) if len(scores) else None,
+                "reward_mean": float(reward.mean()) if known else None,
+                "reward_std": float(reward.std(ddof=0)) if known else None,
+            }
+        ),
+        **texts({"scorers": ", ".join(f"{name} v{version}" for name, version in versions.items())}),
+        "rewards": picture(reward_histogram(reward.tolist(), "Rewards of the steps"), "rewards of the steps"),
+    }

@@ -1,0 +1,135 @@
+"""The asset training_datasets: the frozen samples of a window.
+
+Which samples are compared, and what each trains as, is decided in `core.datasets`.
+"""
+
+import dagster as dg
+
+from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers, picture, texts
+from babylon_assets.assets.failures import told_apart
+from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.scored_trajectories import NAME as SCORED
+from babylon_assets.core.datasets import Dataset, build_dataset
+from babylon_assets.plots import reward_histogram
+from babylon_assets.settings import Settings
+from babylon_assets.store import calls, datasets, scores, trajectories, windows
+from babylon_assets.store.windows import WindowColumns, WindowRow
+
+NAME = "training_datasets"
+TOKENS_CHECK = "has_trainable_tokens"
+
+DESCRIPTION = f"""
+What the next checkpoint may learn from this hour, frozen and named by the hash of its content.
+
+- A **sample** is one call: the prompt as the policy saw it, its answer, the recorded token ids and log-probabilities.
+- Samples are compared within a **group**, the same moment of the market: the advantage of a sample is its reward
+  against those of its group, so that an hour in which everybody won teaches nothing by itself.
+- Each sample **trains as** `policy_gradient` (our own answer, tokens known), `recompute` (our own, as text only),
+  `imitate` (another model's, from the better half of its group) or `skip`, with the reason.
+
+The same input gives the same id and writes nothing new. The check `{TOKENS_CHECK}` fails when nothing can be
+trained on.
+"""
+
+
+def build_training_datasets(windows_partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+    """The asset, with one partition per window."""
+
+    @dg.asset(
+        name=NAME,
+        deps=[SCORED],
+        partitions_def=windows_partitions,
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"postgres", "pandas"},
+        tags={"babylon/stage": "dataset"},
+        code_version=CODE_VERSION,
+        description=DESCRIPTION,
+        io_manager_key=FRAMES,
+        check_specs=[
+            dg.AssetCheckSpec(TOKENS_CHECK, asset=NAME, description="Something in the window can be trained on.")
+        ],
+    )
+    def training_datasets(
+        context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
+    ) -> Materialized:
+        window, settings = context.partition_key, installation.settings
+        with told_apart(context, installation), installation.connect() as conn:
+            records = trajectories.read_window(conn, window)
+            wanted = [sample.call_id for record in records for sample in record.samples if sample.call_id]
+            dataset = build_dataset(
+                window,
+                records,
+                calls.calls_by_id(conn, wanted),
+                scores.read_scores(conn, window),
+                settings.model_name,
+                moment_seconds=settings.moment_seconds,
+            )
+            datasets.save_dataset(conn, dataset)
+            agents = len({record.agent_id for record in records})
+            changes = _window_columns(windows.get_window(conn, window), dataset, agents, settings)
+            row = windows.upsert_window(conn, window, **changes)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(dataset.id),
+            metadata=_metadata(dataset, row),
+            check_results=[_tokens_check(dataset, row)],
+        )
+
+    return training_datasets
+
+
+def _window_columns(before: WindowRow | None, dataset: Dataset, agents: int, settings: Settings) -> WindowColumns:
+    """What the dataset says of its window. A window that was trained on this very dataset keeps its state."""
+    rewards = [sample.reward for sample in dataset.samples if sample.reward is not None]
+    mean = sum(rewards) / len(rewards) if rewards else None
+    columns: WindowColumns = {
+        "samples": len(dataset.samples),
+        "reward_mean": mean,
+        "reward_std": (sum((r - mean) ** 2 for r in rewards) / len(rewards)) ** 0.5 if mean is not None else None,
+        "dataset_id": dataset.id,
+    }
+    if before is not None and before.dataset_id == dataset.id and before.status in ("trained", "skipped"):
+        return columns
+    thin = _why_thin(dataset, agents, settings)
+    return {
+        **columns,
+        "trainable_tokens": dataset.counts["trainable_tokens"],
+        "status": "thin" if thin else "ready",
+        "reason": thin,
+    }
+
+
+def _why_thin(dataset: Dataset, agents: int, settings: Settings) -> str | None:
+    """Why the window has too little to train on. Nothing at all, in a full window, is not thin: training says why."""
+    trainable = dataset.counts["trainable_samples"]
+    if agents < settings.min_agents_per_window:
+        return f"{agents} agents, MIN_AGENTS_PER_WINDOW is {settings.min_agents_per_window}"
+    if 0 < trainable < settings.min_samples_per_window:
+        return f"{trainable} trainable samples, MIN_SAMPLES_PER_WINDOW is {settings.min_samples_per_window}"
+    return None
+
+
+def _metadata(dataset: Dataset, row: WindowRow) -> dict[str, dg.MetadataValue]:
+    counts = dataset.counts
+    rewards = [sample.reward for sample in dataset.samples if sample.reward is not None]
+    skipped = {name.removeprefix("skip: "): number for name, number in counts.items() if name.startswith("skip: ")}
+    shown = ("samples", "trainable_samples", "trainable_tokens", "groups", "trainable_groups")
+    kinds = ("policy_gradient", "recompute", "imitate", "skip")
+    return {
+        **numbers({name: counts[name] for name in (*shown, *kinds)}),
+        **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
+        **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
+        "skipped_because": dg.MetadataValue.json(skipped),
+        "rewards": picture(reward_histogram(rewards), "rewards of the samples"),
+    }
+
+
+def _tokens_check(dataset: Dataset, row: WindowRow) -> dg.AssetCheckResult:
+    tokens = dataset.counts["trainable_tokens"]
+    thin = row.status == "thin"
+    return dg.AssetCheckResult(
+        check_name=TOKENS_CHECK,
+        passed=tokens > 0 or thin,
+        description=f"thin window, passed through: {row.reason}" if thin else f"{tokens} trainable tokens",
+        metadata={"trainable_tokens": tokens},
+    )

@@ -1,0 +1,95 @@
+"""Running the line for one window in this process, as a run that the instance records.
+
+The definitions and the instance are made once and used for every window. Which window is next is not decided here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
+
+from babylon_assets.automation.instance import PROCESS_TAG, this_process
+from babylon_assets.automation.jobs import LINE
+from babylon_assets.core.errors import BabylonError, PermanentError, TransientError
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True, slots=True)
+class LineRun:
+    """One finished run of the line: its Dagster run id and its wall time in seconds."""
+
+    run_id: str
+    seconds: float
+
+
+class Line:
+    """The job of the whole line, ready to run window after window.
+
+    Args:
+        definitions: the very definitions that the UI serves.
+        instance: where runs and events are recorded.
+    """
+
+    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+        self._job = definitions.resolve_job_def(LINE)
+        self._instance = instance
+
+    def materialize(self, window: str) -> LineRun:
+        """Materialize the window's partition of every asset.
+
+        Raises:
+            TransientError: the run gave up after its retries; running it again may succeed.
+            PermanentError: the run failed and a person must act; the message says what to do.
+        """
+        started = time.monotonic()
+        result = self._job.execute_in_process(
+            instance=self._instance,
+            partition_key=window,
+            raise_on_error=False,
+            run_config=_QUIET,
+            tags={PROCESS_TAG: this_process()},
+        )
+        if not result.success:
+            raise _failure_of(result)
+        return LineRun(result.run_id, time.monotonic() - started)
+
+    def materialized(self) -> set[str]:
+        """Windows whose checkpoint partition is materialized."""
+        return self._instance.get_materialized_partitions(dg.AssetKey("model_checkpoints"))
+
+
+def _failure_of(result: dg.ExecuteInProcessResult) -> BabylonError:
+    """The product's own error behind a failed run; anything else becomes a permanent one that names the run."""
+    where = f"Dagster run {result.run_id}"
+    for event in result.all_events:
+        if not event.is_step_failure:
+            continue
+        failure = event.step_failure_data
+        if failure.user_failure_data is not None:
+            return PermanentError(failure.user_failure_data.description or where)
+        causes = list(_causes(failure.error))
+        for cause in causes:
+            if cause.cls_name in _TRANSIENT:
+                return TransientError(f"{_message(cause)} ({where})")
+        if causes:
+            return PermanentError(f"{_message(causes[-1])}; see the {where} in the UI (`babylon up`)")
+    return PermanentError(f"the {where} failed; see it in the UI (`babylon up`)")
+
+
+def _causes(error: SerializableErrorInfo | None) -> Iterator[SerializableErrorInfo]:
+    while error is not None:
+        yield error
+        error = error.cause
+
+
+def _message(error: SerializableErrorInfo) -> str:
+    """Without the module path that Dagster puts before it."""
+    return error.message.strip().removeprefix("babylon_assets.core.errors.")
+
+
+_TRANSIENT = {TransientError.__name__, *(kind.__name__ for kind in TransientError.__subclasses__())}

@@ -1,0 +1,163 @@
+"""The two long-lived processes of Dagster, webserver and daemon, as children that live and die together.
+
+They start with the default handling of SIGINT and in process groups of their own, so that Ctrl-C reaches them once,
+through this process. What they serve is the code location in `babylon_assets.definitions`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from babylon_assets.core.errors import PermanentError
+
+LOCATION = ["-m", "babylon_assets.definitions"]
+READY_SECONDS = 120
+GRACE_SECONDS = 20
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """Hold `<home>/up.lock`; the kernel lets go of it when this process ends, however it ends.
+
+    Raises:
+        PermanentError: another process of this home holds it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise PermanentError(
+                f"`babylon up` already serves {home} as process {lock.read().strip() or '?'}; "
+                "stop that one, or set BABYLON_HOME to another folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+class Services:
+    """Webserver and daemon; a context manager that stops both, and whatever they started, on the way out.
+
+    Args:
+        home: the Dagster instance's folder.
+        port: port of the UI on 127.0.0.1.
+        environment: of the children.
+    """
+
+    def __init__(self, home: Path, port: int, environment: Mapping[str, str]) -> None:
+        self._home, self._port, self._environment = home, port, dict(environment)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._stop = threading.Event()
+        self._handlers: dict[signal.Signals, signal.Handlers | object] = {}
+        self.logs = home.parent / "logs"
+        self.url = f"http://127.0.0.1:{port}"
+
+    def __enter__(self) -> Services:
+        _refuse_taken(self._port)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, lambda *_: self._stop.set())
+        address = ["-h", "127.0.0.1", "-p", str(self._port)]
+        self._start("webserver", ["-m", "dagster_webserver", *address, *LOCATION])
+        self._start("daemon", ["-m", "dagster._daemon", "run", *LOCATION])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for child in self._children.values():
+            _signal_group(child, signal.SIGINT)
+        deadline = time.monotonic() + GRACE_SECONDS
+        for child in self._children.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.1, deadline - time.monotonic()))
+            _signal_group(child, signal.SIGKILL)
+            child.wait()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def wait_until_ready(self) -> None:
+        """Return when the UI answers, or a signal asked to stop.
+
+        Raises:
+            PermanentError: a process ended, or the UI did not answer in two minutes; the log's end is in the message.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._stop.is_set() and not self._answers():
+            self._refuse_dead()
+            if time.monotonic() > deadline:
+                raise PermanentError(f"the UI does not answer at {self.url}; {self._end_of_log('webserver')}")
+            self._stop.wait(0.3)
+
+    def wait(self) -> None:
+        """Return when SIGINT or SIGTERM asked to stop.
+
+        Raises:
+            PermanentError: one of the processes ended by itself.
+        """
+        while not self._stop.wait(1.0):
+            self._refuse_dead()
+
+    def _start(self, name: str, arguments: list[str]) -> None:
+        with (self.logs / f"{name}.log").open("ab") as log:
+            self._children[name] = subprocess.Popen(
+                [sys.executable, *arguments],
+                env=self._environment,
+                cwd=self._home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/server_info", timeout=2) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _refuse_dead(self) -> None:
+        for name, child in self._children.items():
+            if child.poll() is not None:
+                raise PermanentError(f"dagster's {name} ended with code {child.returncode}; {self._end_of_log(name)}")
+
+    def _end_of_log(self, name: str) -> str:
+        path = self.logs / f"{name}.log"
+        lines = path.read_text(errors="replace").splitlines()[-8:]
+        return f"read {path}, which ends:\n" + "\n".join(lines)
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise PermanentError(
+                f"port {port} of 127.0.0.1 is taken; stop what listens there or set DAGSTER_PORT, "
+                f"such as DAGSTER_PORT={port + 1}"
+            ) from None
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal the child and everything it started; a group that is gone already is what was wanted."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, number)

@@ -1,0 +1,83 @@
+"""The command `babylon`: its commands, and how an error becomes a message and an exit code.
+
+    0    done
+    1    failed, or a check found something: a person must act
+    2    the command was typed wrongly
+    75   failed for now (EX_TEMPFAIL): the same command may succeed later
+
+What a command does is in `babylon_assets.commands`, one module per group of commands. Dagster, torch and ART are
+imported by the commands that use them, so that the others answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from babylon_assets.commands import demo, doctor, services, train, windows
+from babylon_assets.commands.terminal import errors
+from babylon_assets.core.errors import BabylonError, SettingsError, TransientError
+from babylon_assets.settings import Settings, load_settings
+
+EXIT_FAILED, EXIT_TRY_LATER, EXIT_INTERRUPTED = 1, 75, 130
+
+
+class ErrorsAsExitCodes(TyperGroup):
+    """Prints an error that the product names as one message, without a traceback, and exits with its code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BabylonError as error:
+            errors.print(f"[bold red]error:[/] {type(error).__name__}:", str(error), highlight=False, markup=True)
+            raise typer.Exit(EXIT_TRY_LATER if isinstance(error, TransientError) else EXIT_FAILED) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=ErrorsAsExitCodes,
+    name="babylon",
+    help="Turns every closed hour of the Babylon game into a better agent.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo.demo)
+app.command()(services.up)
+app.command()(windows.migrate)
+app.command("windows")(windows.list_all)
+app.command()(train.train)
+app.command()(windows.status)
+app.command()(doctor.doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command. Without arguments, MODE and WINDOW_ID of the earlier trainer say what to do."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        given = given or arguments_of_mode(load_settings())
+    except SettingsError as error:
+        errors.print(f"error: SettingsError: {error}", markup=False, highlight=False)
+        sys.exit(EXIT_FAILED)
+    app(args=given, prog_name="babylon")
+
+
+def arguments_of_mode(settings: Settings) -> list[str]:
+    """What the earlier trainer's MODE and WINDOW_ID mean as arguments; none when MODE is not set."""
+    if settings.mode == "list":
+        return ["windows"]
+    if settings.mode == "continuous":
+        return ["train", "--follow"]
+    if settings.mode == "single":
+        if settings.window_id is None:
+            raise SettingsError("MODE is 'single' and WINDOW_ID is not set; set WINDOW_ID to the window to train")
+        return ["train", settings.window_id]
+    return []

@@ -1,0 +1,189 @@
+"""`babylon demo`: the simulated game, played and trained hour by hour, from nothing to a learning curve.
+
+Each window is played with the newest policy and then run through the line as a recorded Dagster run. A window is
+played in one transaction and trained at most once, so that a killed demo goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+
+from babylon_assets.commands.terminal import errors, number, output, progress, share_callback
+from babylon_assets.commands.train import finished, opened_line
+from babylon_assets.commands.windows import policy_names, window_table
+from babylon_assets.core.errors import PermanentError
+from babylon_assets.core.policies import policy_name
+from babylon_assets.core.windows import closed_windows
+from babylon_assets.settings import Settings, load_settings
+from babylon_assets.store import checkpoints, windows
+from babylon_assets.store.database import Connection, Database
+from babylon_assets.store.windows import WindowRow
+
+if TYPE_CHECKING:
+    from babylon_assets.automation.line import Line
+    from babylon_assets.serving.engine import Engine
+
+#: What the boards of the simulated game follow from; it must stay the same for as long as a game goes on.
+GAME = ("simulation_seed", "simulation_rooms", "simulation_agents_per_room", "simulation_ticks")
+
+
+def demo(
+    count: Annotated[int, typer.Option("--windows", min=1, help="How many of the last closed hours to play.")] = 24,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the game, instead of SIMULATION_SEED.")] = None,
+) -> None:
+    """Play and train the last closed hours of a simulated game, and show what was learned.
+
+    Needs nothing but this installation: PostgreSQL, the game and the base model are made on first use. A second call
+    goes on where the first stopped.
+
+    Example: [bold]babylon demo --windows 6[/]
+    """
+    settings = load_settings()
+    settings = settings if seed is None else replace(settings, simulation_seed=seed)
+    refuse_another_game(settings)
+    with opened_line(settings) as (database, line):
+        create_tables(database)
+        remember_game(settings)
+        wanted = closed_windows(datetime.now(UTC), count)
+        waiting = unfinished(database, line, settings, wanted)
+        if waiting:
+            engine = _engine(settings)
+            _play_and_train(settings, database, line, engine, waiting)
+        else:
+            output.print(f"all of the last {count} closed hours are done; the next one can be played when it is over")
+        _show(settings, database, max(count, len(waiting)))
+
+
+def refuse_another_game(settings: Settings) -> None:
+    """Refuse to go on with a game that was begun with other boards: its open bets would point at nothing.
+
+    Raises:
+        PermanentError: it names what differs.
+    """
+    path = settings.home / "game.json"
+    begun = json.loads(path.read_text()) if path.is_file() else {}
+    differ = [f"{name} {begun[name]}" for name in GAME if name in begun and begun[name] != getattr(settings, name)]
+    if differ:
+        raise PermanentError(
+            f"the game in {settings.home} was begun with {', '.join(differ)}; go on with that, or begin another one "
+            "in another folder with BABYLON_HOME"
+        )
+
+
+def remember_game(settings: Settings) -> None:
+    """Note what the boards follow from, for `refuse_another_game`."""
+    path = settings.home / "game.json"
+    path.write_text(json.dumps({name: getattr(settings, name) for name in GAME}))
+
+
+def create_tables(database: Database) -> None:
+    """Create the game's tables where they are missing.
+
+    Raises:
+        PermanentError: DATABASE_URL points at a game that is not simulated; nothing is written into that.
+    """
+    from babylon_assets.game.fixture import create_game_tables
+
+    with database.connect() as conn:
+        if not database.embedded and _has_users(conn) and not any(row.reference for row in windows.list_windows(conn)):
+            raise PermanentError(
+                f"{database.place} holds a game that is not simulated, and the demo would write into it; "
+                "unset DATABASE_URL to use the embedded database, or point it at an empty one"
+            )
+        create_game_tables(conn)
+
+
+def _has_users(conn: Connection) -> bool:
+    there = conn.execute("""SELECT to_regclass('public."User"')""").fetchone()
+    if there is None or there[0] is None:
+        return False
+    return conn.execute('SELECT 1 FROM public."User" LIMIT 1').fetchone() is not None
+
+
+def unfinished(database: Database, line: Line, settings: Settings, wanted: Iterable[str]) -> list[str]:
+    """The wanted windows and those that were played before and left, without what is finished; oldest first."""
+    with database.connect() as conn:
+        rows = {row.window_id: row for row in windows.list_windows(conn)}
+    played = {window for window, row in rows.items() if row.reference is not None}
+    recorded = line.materialized()
+    return [
+        window
+        for window in sorted(played.union(wanted))
+        if window not in recorded or not finished(rows.get(window), settings)
+    ]
+
+
+def _engine(settings: Settings) -> Engine:
+    from babylon_assets.settings import prepare_libraries
+
+    prepare_libraries(settings)
+    import torch
+
+    from babylon_assets.serving.engine import Engine
+    from babylon_assets.training.jobs import base_model_of
+
+    torch.set_num_threads(settings.threads)
+    with progress() as bar:
+        base = base_model_of(settings, share_callback(bar))
+    return Engine(Path(base), policy_name(settings.model_name, 0))
+
+
+def _play_and_train(settings: Settings, database: Database, line: Line, engine: Engine, waiting: list[str]) -> None:
+    with progress("{task.fields[samples]} samples", "reward {task.fields[reward]}", "{task.fields[took]}") as bar:
+        task = bar.add_task("playing", total=len(waiting), samples="-", reward="-", took="-")
+        for window in waiting:
+            bar.update(task, description=window)
+            started = time.monotonic()
+            with database.connect() as conn:
+                play_once(settings, conn, engine, window)
+            line.materialize(window)
+            with database.connect() as conn:
+                row = windows.get_window(conn, window)
+            _advance(bar, task, row, time.monotonic() - started)
+
+
+def play_once(settings: Settings, conn: Connection, engine: Engine, window: str) -> None:
+    """Play a window with the newest policy, unless it was played before; one transaction, committed here."""
+    from babylon_assets.game.simulated import is_played
+    from babylon_assets.simulation.players import play_window
+
+    if is_played(conn, window):
+        return
+    head = checkpoints.head(conn, settings.model_name)
+    name = policy_name(settings.model_name, head.step if head else 0)
+    if engine.name != name:
+        engine.activate(Path(head.path) if head and head.path else None, name)
+    play_window(settings, conn, window, engine)
+    conn.commit()
+
+
+def _advance(bar: Progress, task: TaskID, row: WindowRow | None, seconds: float) -> None:
+    """One window further; where no bar can be drawn, a line says so."""
+    samples, reward = (row.samples, number(row.reward_mean)) if row else (0, "-")
+    bar.update(task, advance=1, samples=samples, reward=reward, took=f"{seconds:.1f} s")
+    if not errors.is_terminal and row is not None:
+        errors.print(f"{row.window_id}  {row.status}  {samples} samples  reward {reward}  {seconds:.1f} s")
+
+
+def _show(settings: Settings, database: Database, count: int) -> None:
+    """The table, the picture and what to type next."""
+    from babylon_assets.assets.model_checkpoints import curve_points
+    from babylon_assets.plots import learning_curve
+
+    with database.connect() as conn:
+        rows = windows.list_windows(conn)[-count:]
+        names = policy_names(conn, settings.model_name)
+    picture = settings.home / "learning_curve.png"
+    picture.write_bytes(learning_curve(curve_points(rows)))
+    output.print(window_table(rows, names))
+    output.print(f"learning curve: {picture}", highlight=False, soft_wrap=True)
+    output.print("next: [bold]make up[/] shows the same windows, runs and pictures in the Dagster UI")

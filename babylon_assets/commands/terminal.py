@@ -1,0 +1,73 @@
+"""What commands print with: one console for results, one for errors, and the shapes of numbers in tables.
+
+Colours show on a terminal only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+#: Columns where there is no terminal to ask: tables in files and pipes keep their cells whole.
+WIDE = 160
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=WIDE)
+
+
+output = _console(stderr=False)
+errors = _console(stderr=True)
+
+MISSING = "-"
+
+
+def print_json(value: Any) -> None:
+    """Plain JSON for scripts, whatever the width of the terminal."""
+    output.file.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number in a table; a dash for what is not known."""
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def count(value: int | None) -> str:
+    """A count with thousands set apart; a dash for what is not known."""
+    return MISSING if value is None else f"{value:,}"
+
+
+def short(identity: str | None) -> str:
+    """The first digits of a hash, enough for a person to tell it from others."""
+    return MISSING if identity is None else identity[:12]
+
+
+def progress(*columns: str) -> Progress:
+    """A progress bar on standard error with text columns after it; each names a field of the task."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        *(TextColumn(column) for column in columns),
+        TimeElapsedColumn(),
+        console=errors,
+        disable=not errors.is_terminal,
+    )
+
+
+def share_callback(bar: Progress) -> Callable[[str, float], None]:
+    """A callback (what, share done from 0 to 1) that shows each thing it hears of as a task of `bar`."""
+    tasks: dict[str, Any] = {}
+
+    def heard(what: str, share: float) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=1.0)
+            if not errors.is_terminal:
+                errors.print(what)
+        bar.update(tasks[what], completed=share)
+
+    return heard

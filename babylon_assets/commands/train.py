@@ -1,0 +1,118 @@
+"""`babylon train`: the whole line for one window, or for every closed one in order, as recorded Dagster runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from babylon_assets.commands.terminal import count, number, output, short
+from babylon_assets.core.errors import PermanentError
+from babylon_assets.core.windows import parse_window, window_of
+from babylon_assets.settings import Settings, load_settings
+from babylon_assets.store.windows import WindowRow, get_window
+
+if TYPE_CHECKING:
+    from babylon_assets.automation.line import Line
+    from babylon_assets.store.database import Database
+
+#: States in which a window asks for nothing more.
+FINISHED = ("trained", "thin", "skipped")
+POLL_SECONDS = 60
+
+
+def train(
+    window: Annotated[str | None, typer.Argument(help="A window such as 2026-11-05T14:00.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Train every closed window that is not done, then wait for more.")
+    ] = False,
+) -> None:
+    """Read, score and train one window.
+
+    Says what was trained and how, or why nothing was; unchanged input writes nothing new.
+
+    Example: [bold]babylon train 2026-11-05T14:00[/]
+    """
+    if (window is None) == (not follow):
+        raise typer.BadParameter("give a window, or --follow for all of them", param_hint="WINDOW")
+    settings = load_settings()
+    with opened_line(settings) as (database, line):
+        if window is not None:
+            report(database, line, settings, window)
+            return
+        while True:
+            for waiting in waiting_windows(database, settings):
+                report(database, line, settings, waiting)
+            time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def opened_line(settings: Settings) -> Iterator[tuple[Database, Line]]:
+    """The migrated database and the line over the definitions that the UI serves, with a crash's leftovers removed."""
+    from babylon_assets.assets.installation import Installation
+    from babylon_assets.automation.instance import fail_orphaned_runs, open_instance
+    from babylon_assets.automation.line import Line
+    from babylon_assets.definitions import build_definitions
+    from babylon_assets.store.database import ensure_dagster_database, migrate, open_database
+
+    database = open_database(settings)
+    ensure_dagster_database(settings)
+    migrate(database)
+    with open_instance(settings, database) as instance:
+        fail_orphaned_runs(instance)
+        definitions = build_definitions(settings, installation=Installation(settings, database))
+        yield database, Line(definitions, instance)
+
+
+def waiting_windows(database: Database, settings: Settings) -> list[str]:
+    """Closed windows that the game has rows of and that are not finished, oldest first."""
+    from babylon_assets.game import source
+
+    running = window_of(datetime.now(UTC))
+    with database.connect() as conn:
+        source.check_tables(conn)
+        found = [row.window for row in source.list_windows(conn) if row.window < running]
+        return [window for window in found if not finished(get_window(conn, window), settings)]
+
+
+def finished(row: WindowRow | None, settings: Settings) -> bool:
+    """Whether nothing more is to be done for a window; without training, having its dataset is enough."""
+    return row is not None and (row.status in FINISHED or (row.status == "ready" and not settings.train_rl_local))
+
+
+def report(database: Database, line: Line, settings: Settings, window: str) -> None:
+    """Run the line for a window and print what came of it.
+
+    Raises:
+        PermanentError: the window is no partition, or its run failed for good.
+    """
+    refuse_outside(settings, window)
+    run = line.materialize(window)
+    with database.connect() as conn:
+        row = get_window(conn, window)
+    if row is None:
+        raise PermanentError(f"{window} left no row in our tables; see the Dagster run {run.run_id} in the UI")
+    output.print(f"[bold]{window}[/]  {row.status}  {row.reason or ''}")
+    output.print(
+        f"  {count(row.trajectories)} trajectories, {count(row.samples)} samples, "
+        f"{count(row.trainable_tokens)} trainable tokens, mean reward {number(row.reward_mean)}"
+    )
+    output.print(
+        f"  dataset {short(row.dataset_id)}  parent {short(row.parent_id)} -> checkpoint {short(row.checkpoint_id)}"
+    )
+    output.print(f"  Dagster run {run.run_id}, {run.seconds:.1f} s", highlight=False)
+
+
+def refuse_outside(settings: Settings, window: str) -> None:
+    """Refuse a window that is not over yet or that lies before the first partition."""
+    if window < settings.window_start:
+        parse_window(window)
+        raise PermanentError(
+            f"{window} lies before the first window, {settings.window_start}; set WINDOWS_FROM={window} or earlier"
+        )
+    if parse_window(window) >= parse_window(window_of(datetime.now(UTC))):
+        raise PermanentError(f"{window} is not over yet; train it after its hour has ended")

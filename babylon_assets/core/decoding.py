@@ -1,0 +1,331 @@
+"""One row of the game's record, decoded: a trajectory, or a reason why it cannot be one.
+
+The reader is strict about structure (an array of steps, each an object with an action) and lenient about
+values (numbers written as strings, null or NaN where a number may be missing, keys that it does not know).
+What an agent did wrong is not a reason to refuse a row: an action that failed comes out as a step with
+`invalid`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from babylon_assets.core.lineage import bytes_id
+from babylon_assets.core.trajectories import (
+    MarketType,
+    Message,
+    Quarantined,
+    RawSample,
+    Shape,
+    Side,
+    StepFacts,
+    TrajectoryRecord,
+)
+
+
+class SourceRow(msgspec.Struct, frozen=True, gc=False):
+    """One row of the game's `trajectories`; times are aware UTC, `steps_json` is the text as UTF-8 bytes."""
+
+    window: str
+    window_given: bool
+    trajectory_id: str
+    agent_id: str
+    scenario_id: str | None
+    start_time: datetime
+    end_time: datetime
+    final_status: str
+    final_balance: float | None
+    final_pnl: float | None
+    steps_json: bytes
+
+
+class _Environment(msgspec.Struct, gc=False, rename="camel"):
+    agent_balance: Any = None
+    agent_pnl: Any = msgspec.field(default=None, name="agentPnL")
+    timestamp: Any = None
+
+
+class _Action(msgspec.Struct, gc=False, rename="camel"):
+    action_type: str
+    parameters: Any = None
+    success: Any = None
+    error: Any = None
+
+
+class _Call(msgspec.Struct, gc=False, rename="camel"):
+    model: str | None = None
+    purpose: str | None = None
+    call_id: str | None = None
+    system_prompt: str | None = None
+    user_prompt: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    response: str | None = None
+    temperature: Any = None
+    timestamp: Any = None
+
+
+class _Step(msgspec.Struct, gc=False, rename="camel"):
+    action: _Action
+    step_number: Any = None
+    step_id: Any = None
+    timestamp: Any = None
+    environment_state: _Environment | None = None
+    llm_calls: list[_Call] | None = None
+
+
+class _UnreadableError(Exception):
+    """A row that cannot become a record; `args` are the reason and the place."""
+
+
+#: What decoding a hostile text may raise.
+_FAULTS = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+_STEPS = msgspec.json.Decoder(list[_Step])
+_HOLDS = frozenset({"HOLD", "WAIT", "PASS", "NONE", "NO_ACTION", "NOOP"})
+_TRADES = re.compile(r"TRAD|BUY|SELL|LONG|SHORT|PERP|OPEN_|CLOSE_|SHARES|POSITION")
+_SIDE_IN_NAME = re.compile(r"(?:^|_)(YES|NO|LONG|SHORT)(?:_|$)")
+_SIDES: dict[str, Side] = {"yes": "yes", "no": "no", "long": "long", "short": "short"}
+_SIDE_KEYS = ("side", "outcome", "direction", "position")
+_AMOUNT_KEYS = ("amount", "size", "shares", "quantity")
+_MARKET_OF_SIDE: dict[Side, MarketType] = {
+    "yes": "prediction",
+    "no": "prediction",
+    "long": "perp",
+    "short": "perp",
+}
+#: Epoch milliseconds beyond the year 9999 are no time.
+_LATEST_MS = 253_402_300_799_999
+_LARGEST_STEP = 2**31 - 1
+
+
+def decode_row(row: SourceRow) -> TrajectoryRecord | Quarantined:
+    """Decode one row. Never raises for what a row holds: what cannot be read comes back as `Quarantined`."""
+    row_hash = hash_row(row)
+    try:
+        steps = _read_steps(row.steps_json)
+        return _record(row, steps, row_hash)
+    except _UnreadableError as error:
+        reason, place = error.args
+    except RecursionError:
+        reason, place = "nested too deeply", "stepsJson"
+    return Quarantined(row.window, row.trajectory_id, reason, place, row_hash)
+
+
+def hash_row(row: SourceRow) -> str:
+    """The hash of everything that was read of a row."""
+    facts = (row.window, row.trajectory_id, row.agent_id, row.scenario_id, row.start_time, row.end_time)
+    ends = (row.final_status, row.final_balance, row.final_pnl)
+    return bytes_id([repr(facts).encode("utf-8", "backslashreplace"), repr(ends).encode(), row.steps_json])
+
+
+def _read_steps(text: bytes) -> list[_Step]:
+    try:
+        return _STEPS.decode(text)
+    except _FAULTS as error:
+        if b"NaN" not in text and b"Infinity" not in text:
+            raise _unreadable(error) from error
+    try:
+        return _STEPS.decode(_without_nan(text))
+    except _FAULTS as error:
+        raise _unreadable(error) from error
+
+
+def _without_nan(text: bytes) -> bytes:
+    """The text with Python's NaN and Infinity, which are not JSON, written as null."""
+    return msgspec.json.encode(json.loads(text, parse_constant=lambda _: None))
+
+
+def _unreadable(error: BaseException) -> _UnreadableError:
+    if isinstance(error, RecursionError):
+        return _UnreadableError("nested too deeply", "stepsJson")
+    text, _, path = str(error).partition(" - at `")
+    if isinstance(error, msgspec.ValidationError):
+        return _UnreadableError(text, "stepsJson" + path.rstrip("`").removeprefix("$"))
+    at_byte = re.search(r"\((?:byte|char) (\d+)\)", text)
+    return _UnreadableError(f"not JSON: {text}", f"stepsJson byte {at_byte[1]}" if at_byte else "stepsJson")
+
+
+def _record(row: SourceRow, steps: list[_Step], row_hash: str) -> TrajectoryRecord:
+    start_ms = int(row.start_time.timestamp() * 1000)
+    samples: list[RawSample] = []
+    facts: list[StepFacts] = []
+    for position, (number, step) in enumerate(zip(_step_numbers(steps), steps, strict=True)):
+        facts.append(_facts(number, step, start_ms))
+        for index, call in enumerate(step.llm_calls or ()):
+            if call.purpose == "action" and call.response is not None:
+                samples.append(_sample(number, index, call, f"stepsJson[{position}].llmCalls[{index}]"))
+    return TrajectoryRecord(
+        row.window,
+        row.trajectory_id,
+        row.agent_id,
+        row.scenario_id,
+        _shape(row, steps),
+        row.start_time,
+        row.end_time,
+        row.final_status,
+        _number(row.final_balance),
+        _number(row.final_pnl),
+        row_hash,
+        samples,
+        facts,
+    )
+
+
+def _step_numbers(steps: list[_Step]) -> list[int]:
+    """The steps' own numbers if they are distinct counts, else their positions: a number names one step."""
+    numbers = [_number(step.step_number) for step in steps]
+    given = [int(n) for n in numbers if n is not None and n.is_integer() and 0 <= n <= _LARGEST_STEP]
+    return given if len(set(given)) == len(steps) else list(range(len(steps)))
+
+
+def _shape(row: SourceRow, steps: list[_Step]) -> Shape:
+    if not row.window_given or any(step.step_id is not None for step in steps):
+        return "logger"
+    return "full" if any(step.llm_calls for step in steps) else "live"
+
+
+def _facts(number: int, step: _Step, start_ms: int) -> StepFacts:
+    action, environment = step.action, step.environment_state or _Environment()
+    timestamp = _milliseconds(step.timestamp)
+    if timestamp is None:
+        timestamp = start_ms
+    moment = _milliseconds(environment.timestamp)
+    kind = action.action_type.upper()
+    success, error = _flag(action.success), _error(action.error)
+    market_type, market_id, ticker, side, amount = _order(kind, action.parameters)
+    return StepFacts(
+        number,
+        timestamp,
+        timestamp if moment is None else moment,
+        _number(environment.agent_balance),
+        _number(environment.agent_pnl),
+        _clean(action.action_type),
+        market_type,
+        market_id,
+        ticker,
+        side,
+        amount,
+        success,
+        error,
+        kind == "INVALID_ACTION" or (success is False and error is not None and kind not in _HOLDS),
+    )
+
+
+def _order(kind: str, parameters: Any) -> tuple[MarketType | None, str | None, str | None, Side | None, float | None]:
+    """What a trading action was about, from its parameters and, where these are silent, from its name."""
+    if not _is_trading(kind):
+        return None, None, None, None, None
+    if not isinstance(parameters, dict):
+        parameters = {}
+    market_id, ticker = _text(parameters.get("marketId")), _text(parameters.get("ticker"))
+    sides = (_side(parameters.get(key)) for key in _SIDE_KEYS)
+    side = next((given for given in sides if given), None) or _side_in_name(kind)
+    amounts = (_number(parameters.get(key)) for key in _AMOUNT_KEYS)
+    amount = next((number for number in amounts if number is not None), None)
+    return (
+        _market_type(parameters.get("marketType"), market_id, ticker, side),
+        market_id,
+        ticker,
+        side,
+        amount,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _is_trading(kind: str) -> bool:
+    return _TRADES.search(kind) is not None
+
+
+@lru_cache(maxsize=4096)
+def _side_in_name(kind: str) -> Side | None:
+    found = _SIDE_IN_NAME.search(kind)
+    return _SIDES[found[1].lower()] if found else None
+
+
+def _side(value: Any) -> Side | None:
+    return _SIDES.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def _market_type(value: Any, market_id: str | None, ticker: str | None, side: Side | None) -> MarketType | None:
+    given = value.lower() if isinstance(value, str) else ""
+    if given.startswith("perp"):
+        return "perp"
+    if given.startswith("prediction"):
+        return "prediction"
+    if market_id is not None or ticker is not None:
+        return "prediction" if ticker is None else "perp"
+    return _MARKET_OF_SIDE[side] if side else None
+
+
+def _sample(number: int, index: int, call: _Call, where: str) -> RawSample:
+    response = call.response or ""
+    if call.messages:
+        messages = [_message(message, f"{where}.messages") for message in call.messages]
+        if messages[-1] == Message("assistant", response):
+            messages.pop()
+    else:
+        prompts = (("system", call.system_prompt), ("user", call.user_prompt))
+        messages = [Message(role, content) for role, content in prompts if content]
+    if not messages:
+        raise _UnreadableError("a call of purpose action without a prompt", where)
+    time_ms, temperature = _milliseconds(call.timestamp), _number(call.temperature)
+    call_id = _clean(call.call_id) if call.call_id else None
+    return RawSample(number, index, call_id, _clean(call.model or ""), temperature, time_ms, messages, response)
+
+
+def _message(message: dict[str, Any], where: str) -> Message:
+    """One message of a recorded conversation; content in parts is joined if every part is text."""
+    role, content = message.get("role"), message.get("content")
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, dict) else None for part in content]
+        texts = [part for part in parts if isinstance(part, str)]
+        content = "".join(texts) if len(texts) == len(parts) else None
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise _UnreadableError("a message without a role or a text", where)
+    return Message(role, content)
+
+
+def _number(value: Any) -> float | None:
+    """A finite float from a number or a numeral, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _milliseconds(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and 0 < number <= _LATEST_MS else None
+
+
+def _flag(value: Any) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower())
+    return value if isinstance(value, bool) else None
+
+
+def _error(value: Any) -> str | None:
+    """The error as text; an error that is an object keeps its JSON."""
+    if value is None or value is False or value in ("", {}, []):
+        return None
+    return _clean(value if isinstance(value, str) else msgspec.json.encode(value).decode())
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return _clean(str(value)) or None
+
+
+def _clean(text: str) -> str:
+    """PostgreSQL's text holds no NUL: in a name or an id it becomes the replacement character."""
+    return text.replace("\0", "\ufffd") if "\0" in text else text

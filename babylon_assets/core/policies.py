@@ -1,0 +1,60 @@
+"""What a policy is to whoever asks it: conversations in, completions out.
+
+The words that the simulated game, the engine and training share. How an answer is computed is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from babylon_assets.core.trajectories import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled answer.
+
+    Attributes:
+        text: the answer without its end-of-turn token.
+        prompt_token_ids: the conversation as the policy read it, up to where the answer begins.
+        token_ids: the sampled tokens, end of turn included when it was sampled.
+        logprobs: natural log-probability of each sampled token at temperature 1.
+        finish_reason: `stop` when the end of turn was sampled, `length` when the answer was cut.
+    """
+
+    text: str
+    prompt_token_ids: list[int]
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: str
+
+
+class Policy(Protocol):
+    """Something that answers conversations; `name` is `<model>@<step>`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def complete(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        seeds: Sequence[int],
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+    ) -> list[Completion]:
+        """Answer each conversation; the same seed and conversation give the same answer in any batch."""
+        ...
+
+
+def policy_name(model: str, step: int) -> str:
+    """The name of a policy, such as `babylon-agent@3`."""
+    return f"{model}@{step}"
+
+
+def policy_step(name: str, model: str) -> int | None:
+    """The step in a policy's name when it is one of the model's own; None for anything else."""
+    prefix, _, step = name.rpartition("@")
+    return int(step) if prefix == model and step.isdecimal() else None

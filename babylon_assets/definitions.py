@@ -1,0 +1,49 @@
+"""The code location: one builder that production, tests and the command line all use.
+
+Loading it opens no connection and imports neither torch nor ART.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from babylon_assets.assets import build_assets
+from babylon_assets.assets.facts import FRAMES
+from babylon_assets.assets.frames import FrameReader
+from babylon_assets.assets.installation import RESOURCE, Installation
+from babylon_assets.automation.jobs import build_line_job
+from babylon_assets.core.windows import WINDOW_FORMAT
+from babylon_assets.settings import Settings, load_settings
+
+
+def build_definitions(
+    settings: Settings, *, installation: Installation | None = None, **overrides: Any
+) -> dg.Definitions:
+    """Everything that Dagster serves, for these settings.
+
+    Args:
+        installation: settings with an open database, for a caller that has one; opened on first use otherwise.
+        overrides: replace arguments of `dagster.Definitions` as a whole, such as `executor` or `sensors`.
+    """
+    assets = build_assets(hourly_windows(settings))
+    installation = installation or Installation(settings)
+    given: dict[str, Any] = {
+        "assets": assets,
+        "jobs": [build_line_job(assets)],
+        "resources": {RESOURCE: installation, FRAMES: FrameReader(installation)},
+        "executor": dg.in_process_executor,
+    }
+    return dg.Definitions(**{**given, **overrides})
+
+
+def hourly_windows(settings: Settings) -> dg.HourlyPartitionsDefinition:
+    """One partition per window, from WINDOWS_FROM on; a window is there once its hour is over."""
+    return dg.HourlyPartitionsDefinition(start_date=settings.window_start, fmt=WINDOW_FORMAT, timezone="UTC")
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The definitions for the settings of this process's environment."""
+    return build_definitions(load_settings())

@@ -1,0 +1,338 @@
+"""Reads the game's record: its windows, their trajectories, and what became of the trades in them.
+
+Only SELECT is ever issued, so a role that may do nothing else is enough. Every function takes an open connection
+whose session runs in UTC; times come back aware. What a row means is decided in `core`; nothing here writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+import psycopg
+
+from babylon_assets.core.decoding import SourceRow, decode_row
+from babylon_assets.core.errors import SourceError
+from babylon_assets.core.outcomes import OutcomeTables
+from babylon_assets.core.trajectories import Quarantined, TrajectoryRecord
+from babylon_assets.core.windows import WINDOW_FORMAT, window_bounds
+
+#: Tables and the columns that are read of them.
+READS: dict[str, tuple[str, ...]] = {
+    "trajectories": (
+        *(
+            "trajectoryId",
+            "agentId",
+            "windowId",
+            "scenarioId",
+            "startTime",
+            "endTime",
+            "stepsJson",
+            "finalStatus",
+        ),
+        *("finalBalance", "finalPnL", "isTrainingData", "isEvaluation", "updatedAt"),
+    ),
+    "User": ("id", "isTest", "isBanned"),
+    "AgentTrade": (
+        *(
+            "id",
+            "agentUserId",
+            "marketType",
+            "marketId",
+            "ticker",
+            "action",
+            "side",
+            "amount",
+            "price",
+            "pnl",
+        ),
+        "executedAt",
+    ),
+    "Market": ("id", "resolved", "resolution", "endDate", "updatedAt"),
+    "Organization": ("id", "name"),
+    "StockPrice": ("id", "organizationId", "price", "timestamp"),
+    "PredictionPriceHistory": ("id", "marketId", "yesPrice", "noPrice", "createdAt"),
+    "market_outcomes": (
+        "id",
+        "windowId",
+        "stockTicker",
+        "changePercent",
+        "predictionMarketId",
+        "outcome",
+        "createdAt",
+    ),
+}
+#: Trades and prices up to this many horizons after a window may decide what its trades were worth.
+HORIZONS_AFTER = 2
+#: A step of a window may lie this long before it, in an episode that crossed the hour.
+BEFORE = timedelta(hours=1)
+#: A market's outcome is looked for in this many windows from the trade's own, where the market itself is
+#: gone.
+OUTCOME_WINDOWS = 24
+
+_WINDOW_PATTERN = r"^\d{4}-\d{2}-\d{2}T\d{2}:00$"
+_HOUR_OF_END = """to_char("endTime", 'YYYY-MM-DD"T"HH24":00"')"""
+_OF_WINDOW = """
+    FROM public.trajectories t JOIN public."User" u ON u.id = t."agentId"
+    WHERE (t."windowId" = %(window)s
+           OR (t."windowId" IS NULL AND t."endTime" >= %(start)s AND t."endTime" < %(end)s))
+      AND t."isTrainingData" AND NOT t."isEvaluation"
+      AND (NOT u."isTest" OR %(include_test)s) AND (NOT u."isBanned" OR %(include_banned)s)"""
+#: Infinite times and years beyond what Python can hold are clipped.
+_TIME = """least(greatest(t."{0}", timestamp '0001-01-02'), timestamp '9999-12-30') AT TIME ZONE 'UTC'"""
+_READ_WINDOW = f"""COPY (
+    SELECT t."trajectoryId", t."agentId", t."windowId" IS NOT NULL, t."scenarioId", {_TIME.format("startTime")},
+           {_TIME.format("endTime")}, t."finalStatus", t."finalBalance", t."finalPnL", t."stepsJson"
+    {_OF_WINDOW}) TO STDOUT (FORMAT binary)"""
+_READ_TYPES = (
+    "text",
+    "text",
+    "bool",
+    "text",
+    "timestamptz",
+    "timestamptz",
+    "text",
+    "float8",
+    "float8",
+    "bytea",
+)
+_LIST_WINDOWS = f"""
+    WITH placed AS (
+        SELECT "windowId" AS id, "agentId" AS agent, count(*) AS n FROM public.trajectories
+        WHERE "windowId" IS NOT NULL GROUP BY 1, 2
+        UNION ALL
+        SELECT {_HOUR_OF_END}, "agentId", count(*) FROM public.trajectories WHERE "windowId" IS NULL GROUP BY 1, 2)
+    SELECT id, count(DISTINCT agent), sum(n)::bigint FROM placed WHERE id ~ %s GROUP BY id ORDER BY id"""
+_FINGERPRINT = f"""
+    WITH kept AS (
+        SELECT t."trajectoryId" AS id, t."agentId" AS agent, t."updatedAt" AS at, octet_length(t."stepsJson") AS size
+        {_OF_WINDOW}),
+    trades AS (
+        SELECT a.* FROM public."AgentTrade" a WHERE a."agentUserId" IN (SELECT agent FROM kept)
+          AND a."executedAt" >= %(before)s AND a."executedAt" < %(until)s),
+    lines AS (
+        SELECT 1 AS part, id AS key, concat_ws('|', agent, extract(epoch FROM at), size) AS line FROM kept
+        UNION ALL
+        SELECT 2, id, concat_ws('|', "agentUserId", action, side, amount, price, extract(epoch FROM "executedAt"))
+        FROM trades
+        UNION ALL
+        SELECT 3, id, concat_ws('|', resolved, resolution, extract(epoch FROM "updatedAt")) FROM public."Market"
+        WHERE id IN (SELECT "marketId" FROM trades) OR id = ANY(%(markets)s)
+        UNION ALL
+        SELECT 4, s.id, s.price::text FROM public."StockPrice" s
+        JOIN public."Organization" o ON o.id = s."organizationId"
+        WHERE (o.id IN (SELECT ticker FROM trades) OR o.name IN (SELECT ticker FROM trades))
+          AND s."timestamp" >= %(before)s AND s."timestamp" < %(until)s
+        UNION ALL
+        SELECT 5, id, concat_ws('|', "changePercent", outcome) FROM public.market_outcomes
+        WHERE "windowId" = ANY(%(outcome_windows)s)),
+    joined AS (
+        SELECT coalesce(string_agg(concat_ws('|', part, key, line), E'\\n' ORDER BY part, key COLLATE "C"), '') AS text
+        FROM lines)
+    SELECT encode(sha256(convert_to(text, 'UTF8')), 'hex') FROM joined"""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceWindow:
+    """A window that the game has trajectories of: how many, and of how many agents, before any is left out."""
+
+    window: str
+    agents: int
+    trajectories: int
+
+
+def check_tables(conn: psycopg.Connection[Any]) -> None:
+    """Check that every table and column in `READS` is there and may be read.
+
+    Raises:
+        SourceError: it names each that is missing or forbidden, and says what to do.
+    """
+    missing = [fault for table, columns in READS.items() for fault in _faults(conn, table, columns)]
+    if missing:
+        raise SourceError(
+            f"the database lacks what is read of the game: {'; '.join(missing)}. "
+            "Point DATABASE_URL at the game's database and grant its role SELECT on these tables."
+        )
+
+
+def _faults(conn: psycopg.Connection[Any], table: str, columns: Sequence[str]) -> list[str]:
+    found = conn.execute(
+        "SELECT a.attname, has_column_privilege(c.oid, a.attnum, 'SELECT') FROM pg_class c"
+        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+        " WHERE c.relnamespace = 'public'::regnamespace AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm')",
+        (table,),
+    ).fetchall()
+    if not found:
+        return [f'table "{table}" is missing']
+    readable = dict(found)
+    absent = [f'"{table}"."{column}" is missing' for column in columns if column not in readable]
+    return absent + [f'"{table}"."{column}" may not be read' for column in columns if readable.get(column) is False]
+
+
+def list_windows(conn: psycopg.Connection[Any]) -> list[SourceWindow]:
+    """The windows that have rows, oldest first; a row without a window id counts for the hour in which it
+    ended.
+
+    The counts come from the index on (windowId, agentId) alone and include rows that `read_window` leaves
+    out.
+    """
+    return [SourceWindow(*row) for row in conn.execute(_LIST_WINDOWS, (_WINDOW_PATTERN,))]
+
+
+def fingerprint(
+    conn: psycopg.Connection[Any],
+    window: str,
+    *,
+    include_test: bool = False,
+    include_banned: bool = False,
+    horizon_minutes: int = 60,
+    market_ids: Iterable[str] = (),
+) -> str:
+    """A hash, computed by the server, of all that a window's records and outcomes are made from.
+
+    It covers the rows' ids, update times and lengths, their agents' trades, the markets and stock prices of
+    these trades, and market_outcomes. Markets that a trade row does not name are covered if `market_ids` has
+    them.
+    """
+    parameters = _window_parameters(window, include_test, include_banned) | {
+        "before": _naive(window_bounds(window)[0] - BEFORE),
+        "until": _naive(window_bounds(window)[1] + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)),
+        "markets": sorted(market_ids),
+        "outcome_windows": _outcome_windows(window),
+    }
+    row = conn.execute(_FINGERPRINT, parameters).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def read_window(
+    conn: psycopg.Connection[Any], window: str, *, include_test: bool = False, include_banned: bool = False
+) -> Iterator[TrajectoryRecord | Quarantined]:
+    """Stream the rows of a window, in no particular order, each once; memory is bounded by the longest row.
+
+    A row belongs to its windowId, or without one to the hour in which it ended. Evaluation rows and rows that
+    are not training data are left out, as are those of test and banned users unless asked for. The connection
+    can do nothing else until the iterator is exhausted or closed.
+    """
+    parameters = _window_parameters(window, include_test, include_banned)
+    with conn.cursor() as cursor, cursor.copy(_READ_WINDOW, parameters) as copy:
+        copy.set_types(_READ_TYPES)
+        for row in copy.rows():
+            yield decode_row(SourceRow(window, row[2], row[0], row[1], *row[3:]))
+
+
+def read_outcomes(
+    conn: psycopg.Connection[Any], window: str, steps: pd.DataFrame, *, horizon_minutes: int = 60
+) -> OutcomeTables:
+    """All that is known by now of the trades among a window's steps (a frame with `STEP_COLUMNS`)."""
+    start, end = window_bounds(window)
+    start -= BEFORE
+    until = end + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)
+    trades = read_trades(conn, _distinct(steps["agent_id"]), start, until)
+    markets = _distinct(pd.concat([steps["market_id"], trades["market_id"]]))
+    tickers = _distinct(pd.concat([steps["ticker"], trades["ticker"]]))
+    return OutcomeTables(
+        trades=trades,
+        markets=read_markets(conn, markets),
+        prediction_prices=read_prediction_prices(conn, markets, start, end),
+        stock_prices=read_stock_prices(conn, tickers, start, until),
+        market_outcomes=read_market_outcomes(conn, _outcome_windows(window)),
+    )
+
+
+def read_trades(
+    conn: psycopg.Connection[Any], agent_ids: Sequence[str], start: datetime, end: datetime
+) -> pd.DataFrame:
+    """The agents' trades in [start, end), oldest first. `price` of a NO share is the price of NO."""
+    query = """
+        SELECT "agentUserId" AS agent_id, "marketType" AS market_type, "marketId" AS market_id, ticker, action, side,
+               amount, price, pnl, "executedAt" AT TIME ZONE 'UTC' AS executed_at
+        FROM public."AgentTrade"
+        WHERE "agentUserId" = ANY(%s) AND "executedAt" >= %s AND "executedAt" < %s ORDER BY "executedAt", id"""
+    return _frame(conn, query, (list(agent_ids), _naive(start), _naive(end)), OutcomeTables.TRADES)
+
+
+def read_markets(conn: psycopg.Connection[Any], ids: Sequence[str]) -> pd.DataFrame:
+    """Prediction markets by id; `resolution` is null until `resolved`, `updated_at` then the time of resolution."""
+    query = """
+        SELECT id AS market_id, resolved, resolution, "endDate" AT TIME ZONE 'UTC' AS end_date,
+               "updatedAt" AT TIME ZONE 'UTC' AS updated_at
+        FROM public."Market" WHERE id = ANY(%s) ORDER BY id"""
+    return _frame(conn, query, (list(ids),), OutcomeTables.MARKETS)
+
+
+def read_stock_prices(
+    conn: psycopg.Connection[Any], tickers: Sequence[str], start: datetime, end: datetime
+) -> pd.DataFrame:
+    """Prices in [start, end), oldest first, by the ticker asked for: an organization's id or its name."""
+    query = """
+        SELECT asked.ticker, s.price, s."timestamp" AT TIME ZONE 'UTC' AS timestamp
+        FROM unnest(%s::text[]) AS asked (ticker)
+        JOIN public."Organization" o ON o.id = asked.ticker OR o.name = asked.ticker
+        JOIN public."StockPrice" s ON s."organizationId" = o.id
+        WHERE s."timestamp" >= %s AND s."timestamp" < %s ORDER BY s."timestamp", s.id"""
+    return _frame(conn, query, (list(tickers), _naive(start), _naive(end)), OutcomeTables.STOCK_PRICES)
+
+
+def read_prediction_prices(
+    conn: psycopg.Connection[Any], market_ids: Sequence[str], start: datetime, end: datetime
+) -> pd.DataFrame:
+    """Prices of YES and NO in [start, end) and the last before it, oldest first."""
+    query = """
+        SELECT "marketId" AS market_id, "yesPrice" AS yes_price, "noPrice" AS no_price,
+               "createdAt" AT TIME ZONE 'UTC' AS created_at
+        FROM public."PredictionPriceHistory"
+        WHERE "marketId" = ANY(%(ids)s) AND "createdAt" >= %(start)s AND "createdAt" < %(end)s
+        UNION ALL
+        SELECT asked.id, before."yesPrice", before."noPrice", before."createdAt" AT TIME ZONE 'UTC'
+        FROM unnest(%(ids)s::text[]) AS asked (id) CROSS JOIN LATERAL (
+            SELECT p.* FROM public."PredictionPriceHistory" p WHERE p."marketId" = asked.id
+            AND p."createdAt" < %(start)s ORDER BY p."createdAt" DESC LIMIT 1) AS before
+        ORDER BY created_at"""
+    parameters = {"ids": list(market_ids), "start": _naive(start), "end": _naive(end)}
+    return _frame(conn, query, parameters, OutcomeTables.PREDICTION_PRICES)
+
+
+def read_market_outcomes(conn: psycopg.Connection[Any], windows: Sequence[str]) -> pd.DataFrame:
+    """What the game noted as outcomes in these windows, the latest note last."""
+    query = """
+        SELECT "windowId" AS window, "stockTicker" AS ticker, "changePercent"::float8 AS change_percent,
+               "predictionMarketId" AS market_id, outcome, "createdAt" AT TIME ZONE 'UTC' AS created_at
+        FROM public.market_outcomes WHERE "windowId" = ANY(%s) ORDER BY "createdAt", id"""
+    return _frame(conn, query, (list(windows),), OutcomeTables.MARKET_OUTCOMES)
+
+
+def _frame(conn: psycopg.Connection[Any], query: str, parameters: Any, columns: dict[str, str]) -> pd.DataFrame:
+    """The result as a frame with the declared columns and types, which an empty result has as well."""
+    rows = conn.execute(query.encode(), parameters).fetchall()
+    values: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+    return pd.DataFrame(
+        {name: pd.Series(list(v), dtype=dtype) for (name, dtype), v in zip(columns.items(), values, strict=True)}
+    )
+
+
+def _window_parameters(window: str, include_test: bool, include_banned: bool) -> dict[str, Any]:
+    start, end = window_bounds(window)
+    return {
+        "window": window,
+        "start": _naive(start),
+        "end": _naive(end),
+        "include_test": include_test,
+        "include_banned": include_banned,
+    }
+
+
+def _outcome_windows(window: str) -> list[str]:
+    start, _ = window_bounds(window)
+    return [(start + timedelta(hours=n)).strftime(WINDOW_FORMAT) for n in range(OUTCOME_WINDOWS)]
+
+
+def _distinct(values: pd.Series[Any]) -> list[str]:
+    return sorted(values.dropna().unique())
+
+
+def _naive(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(tzinfo=None)

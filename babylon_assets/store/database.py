@@ -1,0 +1,273 @@
+"""Opening the database: the embedded server or the one in DATABASE_URL, the migration of our schema, and the locks.
+
+Who runs what inside a connection is decided by the callers; our tables are in the other modules of this package.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import errors, sql
+
+from babylon_assets.core.errors import (
+    BabylonError,
+    DatabaseUnavailable,
+    MissingDependency,
+    SettingsError,
+    TrainingBusy,
+)
+from babylon_assets.settings import HIDDEN, Settings
+from babylon_assets.store import embedded
+from babylon_assets.store.addresses import Address, parse_address
+from babylon_assets.store.tables import SCHEMA
+
+CONNECT_SECONDS = 10
+Connection = psycopg.Connection[Any]
+
+# Advisory locks are pairs of int4: a space of ours, then what is locked.
+_MIGRATION_LOCK = (0x6261_6279, 0)
+_CHAIN_SPACE = 0x6261_6263
+_WINDOW_SPACE = 0x6261_6277
+
+_REFUSED_LOGIN = (
+    "password",
+    "authentication",
+    "no pg_hba.conf entry",
+    "role",
+    "permission denied for database",
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Database:
+    """A database that can be connected to. Its repr and its errors never show a password.
+
+    Attributes:
+        url: libpq URL of the database that holds the game's tables and ours.
+        dagster_url: SQLAlchemy URL (psycopg2) of Dagster's storage.
+        embedded: whether the server is the embedded one.
+    """
+
+    url: str
+    dagster_url: str
+    embedded: bool
+    _address: Address = field(compare=False)
+
+    def __repr__(self) -> str:
+        return f"Database({self.place!r}, embedded={self.embedded})"
+
+    @property
+    def place(self) -> str:
+        """Where it is, fit to be printed: `host:port/database`."""
+        return self._address.place
+
+    def connect(self) -> Connection:
+        """A new connection: autocommit off, TimeZone UTC. The caller closes it; `with` also commits or rolls back.
+
+        Raises:
+            SettingsError: when the server refuses the user, the password or the database.
+            DatabaseUnavailable: when it does not answer.
+        """
+        return _connect(self._address, autocommit=False)
+
+    def connect_autocommit(self) -> Connection:
+        """As `connect`, each statement a transaction of its own: for locks that outlast transactions."""
+        return _connect(self._address, autocommit=True)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database that the settings name; the embedded server is created and started when it does not run yet.
+
+    Of an external database nothing is opened or created here; `ensure_dagster_database` makes Dagster's beside it.
+
+    Raises:
+        SettingsError: when DATABASE_URL or DAGSTER_DATABASE_URL cannot be read.
+        MissingDependency, DatabaseUnavailable: when the embedded server cannot be started.
+    """
+    if settings.database_url is None:
+        server = embedded.start(embedded_data(settings))
+        _create_databases(server, "babylon", "dagster")
+        address, dagster = server.at("babylon"), server.at("dagster")
+    else:
+        address = parse_address(settings.database_url, "DATABASE_URL")
+        dagster = address.at(f"{address.database}_dagster")
+    if settings.dagster_database_url is not None:
+        dagster = parse_address(settings.dagster_database_url, "DAGSTER_DATABASE_URL")
+    return Database(
+        url=address.url(),
+        dagster_url=dagster.url("postgresql+psycopg2"),
+        embedded=settings.database_url is None,
+        _address=address,
+    )
+
+
+def embedded_data(settings: Settings) -> Path:
+    """The folder of the embedded server's data."""
+    return settings.home / "postgres"
+
+
+def stop_embedded(settings: Settings) -> bool:
+    """Stop the embedded server of the settings' home; False when none was running."""
+    return embedded.stop(embedded_data(settings))
+
+
+def ensure_dagster_database(settings: Settings) -> None:
+    """Create Dagster's database on the server of DATABASE_URL when it is missing.
+
+    Raises:
+        SettingsError: when it is missing and the role may not create databases.
+    """
+    if settings.database_url is None or settings.dagster_database_url is not None:
+        return
+    address = parse_address(settings.database_url, "DATABASE_URL")
+    name = f"{address.database}_dagster"
+    try:
+        _create_databases(address, name)
+    except errors.InsufficientPrivilege:
+        raise SettingsError(
+            f"Dagster needs a database of its own and the role may not create it; have {name!r} created with this "
+            "role as its owner, or set DAGSTER_DATABASE_URL"
+        ) from None
+
+
+def _create_databases(server: Address, *names: str) -> None:
+    with _connect(server, autocommit=True) as conn:
+        there = {name for (name,) in conn.execute("SELECT datname FROM pg_database")}
+        for name in names:
+            if name in there:
+                continue
+            # Two processes may both find it missing: the second one's error is the wanted state.
+            with suppress(errors.DuplicateDatabase, errors.UniqueViolation):
+                conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+
+def _connect(address: Address, *, autocommit: bool) -> Connection:
+    options = f"{address.parameters.get('options', '')} -c TimeZone=UTC".strip()
+    more = {"options": options, "client_encoding": "utf8"}
+    for name, value in (("connect_timeout", str(CONNECT_SECONDS)), ("application_name", "babylon")):
+        more[name] = address.parameters.get(name, value)
+    try:
+        return psycopg.connect(address.conninfo(**more), autocommit=autocommit)
+    except psycopg.OperationalError as error:
+        raise _explained(address, error) from None
+
+
+def _explained(address: Address, error: psycopg.OperationalError) -> BabylonError:
+    """The refusal in our words. libpq gives no code for a failed login, hence the look at its message."""
+    told = " ".join(str(error).split())
+    password = address.parameters.get("password")
+    told = told.replace(password, HIDDEN) if password else told
+    if "does not exist" in told and "database" in told:
+        return SettingsError(f"{address.place}: {told}; create the database or correct DATABASE_URL")
+    if any(sign in told for sign in _REFUSED_LOGIN):
+        return SettingsError(f"{address.place}: {told}; correct user and password in DATABASE_URL")
+    return DatabaseUnavailable(
+        f"{address.place} does not answer: {told}; start PostgreSQL there or correct DATABASE_URL"
+    )
+
+
+def migrate(database: Database) -> str:
+    """Bring our schema to the newest revision and return that revision. Safe to repeat and to run twice at once.
+
+    Only the schema `babylon_training` is touched. An advisory lock makes the second caller wait; the whole way up is
+    one transaction, so that a failure leaves the schema as it was.
+
+    Raises:
+        SettingsError: when the role may not create the schema, or a newer version of this product made it.
+    """
+    from alembic import command
+    from alembic.util import CommandError
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
+
+    engine = create_engine("postgresql+psycopg://", creator=database.connect, poolclass=NullPool)
+    with engine.begin() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.execute("SELECT pg_advisory_xact_lock(%s, %s)", _MIGRATION_LOCK)
+        try:
+            _create_schema(driver)
+            command.upgrade(_alembic_config(connection), "head")
+        except CommandError as error:
+            raise SettingsError(f"{database.place}: {error}; install the newer babylon_assets that made it") from None
+        except (errors.InsufficientPrivilege, DBAPIError) as error:
+            refused = error.orig if isinstance(error, DBAPIError) else error
+            if not isinstance(refused, errors.InsufficientPrivilege):
+                raise
+            raise SettingsError(
+                f"{database.place}: {refused.diag.message_primary}; have a schema made for this role with "
+                f"CREATE SCHEMA {SCHEMA} AUTHORIZATION <role>, then run babylon migrate again"
+            ) from None
+        row = driver.execute(f"SELECT version_num FROM {SCHEMA}.alembic_version").fetchone()
+    return str(row[0])
+
+
+def newest_revision() -> str | None:
+    """The revision that `migrate` leads to."""
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _create_schema(conn: Connection) -> None:
+    """CREATE SCHEMA IF NOT EXISTS asks for the right to create even where the schema exists; hence the look first."""
+    if not conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [SCHEMA]).fetchone():
+        conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
+
+
+def _alembic_config(connection: object) -> Any:
+    config = _config()
+    config.attributes["connection"] = connection
+    return config
+
+
+def _config() -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _migrations() -> Path:
+    """The migrations: beside the package in a checkout, below the environment's `share` folder when installed."""
+    beside = Path(__file__).parents[2] / "migrations"
+    installed = Path(sysconfig.get_path("data")) / "share" / "babylon_assets" / "migrations"
+    for folder in (beside, installed):
+        if (folder / "env.py").is_file():
+            return folder
+    raise MissingDependency(
+        f"the folder of migrations is in neither {beside} nor {installed}; reinstall babylon_assets"
+    )
+
+
+@contextmanager
+def chain_lock(database: Database, chain: str) -> Iterator[None]:
+    """Hold the right to extend a chain of checkpoints; one holder at a time over all processes and machines.
+
+    A session-level advisory lock on a connection of its own is what holds it: when the process dies, even by kill -9,
+    the server closes the session and the lock is free. The unique indexes of `model_checkpoints` stand behind it.
+
+    Raises:
+        TrainingBusy: when someone else holds it.
+    """
+    conn = database.connect_autocommit()
+    try:
+        row = conn.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [_CHAIN_SPACE, chain]).fetchone()
+        if row is None or not row[0]:
+            raise TrainingBusy(f"another run is training the chain {chain!r}; try again when it is done")
+        yield
+    finally:
+        conn.close()
+
+
+def window_lock(conn: Connection, window: str) -> None:
+    """Wait for the exclusive right to write one window's rows; it ends with the transaction that `conn` is in."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_WINDOW_SPACE, window])

@@ -1,0 +1,135 @@
+"""The table `training_jobs`: every attempt to train, as a state machine.
+
+    prepared -> submitted -> training -> trained
+        any of the first three -> trained | failed | skipped
+
+A state never goes back: the transition is checked by the UPDATE that makes it, so that of two writers one wins. What an
+attempt does in a state is the business of `training`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypedDict, Unpack
+
+from psycopg import Connection, sql
+from psycopg.rows import class_row
+
+from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.store.tables import TRAINING_JOBS, json_value
+
+State = Literal["prepared", "submitted", "training", "trained", "failed", "skipped"]
+
+# From which states a state may be entered; entering a running state again is a sign of life.
+_BEFORE: Mapping[State, tuple[State, ...]] = {
+    "submitted": ("prepared", "submitted"),
+    "training": ("prepared", "submitted", "training"),
+    "trained": ("prepared", "submitted", "training"),
+    "failed": ("prepared", "submitted", "training"),
+    "skipped": ("prepared", "submitted", "training"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt to train a window.
+
+    Attributes:
+        external_id: the hosted service's id of the job, saved before waiting for it.
+        usage: what it used, such as seconds and tokens; cost_usd what that came to.
+        heartbeat: the last sign of life.
+    """
+
+    id: int
+    window_id: str
+    chain: str
+    parent_id: str | None
+    dataset_id: str | None
+    state: State
+    reason: str | None
+    backend: str | None
+    external_id: str | None
+    checkpoint_id: str | None
+    dagster_run_id: str | None
+    usage: dict[str, Any] | None
+    cost_usd: float | None
+    created_at: datetime
+    heartbeat: datetime
+
+
+class JobColumns(TypedDict, total=False):
+    """What `advance_job` can set besides the state."""
+
+    reason: str | None
+    external_id: str | None
+    checkpoint_id: str | None
+    usage: Mapping[str, Any] | None
+    cost_usd: float | None
+
+
+def start_job(
+    conn: Connection[Any],
+    window: str,
+    chain: str,
+    parent_id: str | None,
+    dataset_id: str | None,
+    dagster_run_id: str | None,
+    backend: str | None = None,
+) -> Job:
+    """Add an attempt in the state `prepared`, in the caller's transaction or in one of its own."""
+    values = {
+        "window_id": window,
+        "chain": chain,
+        "parent_id": parent_id,
+        "dataset_id": dataset_id,
+        "state": "prepared",
+        "dagster_run_id": dagster_run_id,
+        "backend": backend,
+    }
+    with conn.transaction(), conn.cursor(row_factory=class_row(Job)) as cursor:
+        job = cursor.execute(TRAINING_JOBS.insert(values, "RETURNING *"), values).fetchone()
+    assert job is not None  # RETURNING of an INSERT
+    return job
+
+
+def advance_job(conn: Connection[Any], job_id: int, state: State, **columns: Unpack[JobColumns]) -> Job:
+    """Bring an attempt into a state, with what is known by then, in the caller's transaction or in one of its own.
+
+    Raises:
+        CorruptLedger: when there is no such attempt, or its state does not lead there.
+    """
+    values: dict[str, Any] = dict(columns)
+    if "usage" in values:
+        values["usage"] = json_value(values["usage"])
+    changes = sql.SQL("").join(sql.SQL(", {} = {}").format(sql.Identifier(n), sql.Placeholder(n)) for n in values)
+    statement = sql.SQL(
+        "UPDATE {} SET state = %(state)s, heartbeat = now(){} WHERE id = %(id)s AND state = ANY(%(before)s) RETURNING *"
+    ).format(TRAINING_JOBS.identifier, changes)
+    known = {**values, "state": state, "id": job_id, "before": list(_BEFORE.get(state, ()))}
+    with conn.transaction(), conn.cursor(row_factory=class_row(Job)) as cursor:
+        job = cursor.execute(statement, known).fetchone()
+    if job is None:
+        raise CorruptLedger(f"training job {job_id} cannot become {state}: it has ended or does not exist; run again")
+    return job
+
+
+def list_jobs(conn: Connection[Any], chain: str, window: str) -> list[Job]:
+    """All attempts to train a window, oldest first."""
+    with conn.cursor(row_factory=class_row(Job)) as cursor:
+        wanted = TRAINING_JOBS.select("WHERE chain = %s AND window_id = %s ORDER BY id")
+        return cursor.execute(wanted, [chain, window]).fetchall()
+
+
+def fail_orphaned_jobs(conn: Connection[Any], chain: str) -> int:
+    """Fail the attempts whose process died, and count them. Call it while holding the chain's lock: then nobody trains.
+
+    A submitted attempt is left: it goes on at the hosted service, and a later run takes it up by its external id.
+    """
+    statement = sql.SQL(
+        "UPDATE {} SET state = 'failed', reason = 'the process that trained it ended without a word' "
+        "WHERE chain = %s AND state IN ('prepared', 'training')"
+    ).format(TRAINING_JOBS.identifier)
+    with conn.transaction():
+        return conn.execute(statement, [chain]).rowcount

@@ -1,0 +1,108 @@
+"""The tables `raw_trajectories` and `quarantined_trajectories`: what was read of a window, replaced as a whole.
+
+The primary keys and an advisory lock of the window, held to the end of the transaction, are what keep two runs from
+doubling a window; readers see the old rows or the new ones, never some of both. Scores are in `scores.py`; the game's
+own tables are read elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+import pandas as pd
+from psycopg import Connection
+
+from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.core.trajectories import Quarantined, RawSample, StepFacts, TrajectoryRecord
+from babylon_assets.store.database import window_lock
+from babylon_assets.store.scores import read_scores, replace_scores
+from babylon_assets.store.tables import QUARANTINED_TRAJECTORIES, RAW_TRAJECTORIES, pack, unpack
+
+__all__ = ["quarantined", "raw_frame", "read_scores", "read_window", "replace_scores", "replace_window"]
+
+_INSPECTED = tuple(name for name in RAW_TRAJECTORIES.columns if name != "body")
+# Columns that are fields of TrajectoryRecord under the same name; `window_id` is its `window`.
+_PLAIN = tuple(name for name in _INSPECTED if name not in ("window_id", "steps", "samples"))
+_WRITTEN = ("window_id", *_PLAIN, "steps", "samples", "body")
+_QUARANTINED = ("window_id", "trajectory_id", "reason", "place", "row_hash")
+
+
+class _Body(msgspec.Struct, frozen=True, gc=False):
+    """What the column `body` holds, as JSON under zstd."""
+
+    samples: list[RawSample]
+    facts: list[StepFacts]
+
+
+_encode_body = msgspec.json.Encoder().encode
+_decode_body = msgspec.json.Decoder(_Body).decode
+
+
+def replace_window(
+    conn: Connection[Any],
+    window: str,
+    records: Iterable[TrajectoryRecord],
+    quarantined: Iterable[Quarantined],
+) -> None:
+    """Put these records and quarantined rows in the place of all that was kept of the window, in one transaction.
+
+    Inside a transaction of the caller's it becomes a part of that, and the window's lock lasts until that one ends.
+    """
+    with conn.transaction():
+        window_lock(conn, window)
+        for table in (RAW_TRAJECTORIES, QUARANTINED_TRAJECTORIES):
+            conn.execute(table.delete("WHERE window_id = %s"), [window])
+        RAW_TRAJECTORIES.copy(conn, _WRITTEN, (_row(window, record) for record in records))
+        QUARANTINED_TRAJECTORIES.copy(conn, _QUARANTINED, _quarantine_rows(window, quarantined))
+
+
+def _row(window: str, record: TrajectoryRecord) -> tuple[Any, ...]:
+    body = pack(_encode_body(_Body(record.samples, record.facts)))
+    plain = (getattr(record, name) for name in _PLAIN)
+    return (window, *plain, len(record.facts), len(record.samples), body)
+
+
+def _quarantine_rows(window: str, rows: Iterable[Quarantined]) -> Iterator[tuple[Any, ...]]:
+    """One row per trajectory and reason, the table's key: the first place stands for the others."""
+    seen = set()
+    for row in rows:
+        if (row.trajectory_id, row.reason) not in seen:
+            seen.add((row.trajectory_id, row.reason))
+            yield (window, row.trajectory_id, row.reason, row.place, row.row_hash)
+
+
+def read_window(conn: Connection[Any], window: str) -> list[TrajectoryRecord]:
+    """The records kept of a window, ordered by trajectory id; none for a window that was never read.
+
+    Raises:
+        CorruptLedger: when a row cannot be decoded.
+    """
+    wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *_PLAIN, "body")
+    with conn.cursor(binary=True) as cursor:
+        return [_record(window, row) for row in cursor.execute(wanted, [window])]
+
+
+def _record(window: str, row: tuple[Any, ...]) -> TrajectoryRecord:
+    fields = dict(zip(_PLAIN, row, strict=False))
+    try:
+        body = _decode_body(unpack(row[-1]))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise CorruptLedger(
+            f"trajectory {fields['trajectory_id']} of {window} cannot be decoded ({error}); "
+            "materialize raw_trajectories for this window again"
+        ) from None
+    return TrajectoryRecord(window=window, samples=body.samples, facts=body.facts, **fields)
+
+
+def quarantined(conn: Connection[Any], window: str) -> list[Quarantined]:
+    """The rows of a window that could not be read, ordered by trajectory id and reason."""
+    wanted = QUARANTINED_TRAJECTORIES.select("WHERE window_id = %s ORDER BY 2, 3", *_QUARANTINED)
+    return [Quarantined(*row) for row in conn.execute(wanted, [window])]
+
+
+def raw_frame(conn: Connection[Any], window: str) -> pd.DataFrame:
+    """One row per trajectory with every column but the body; times aware UTC, steps and samples as counts."""
+    wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *_INSPECTED)
+    return pd.DataFrame(conn.execute(wanted, [window]).fetchall(), columns=list(_INSPECTED))

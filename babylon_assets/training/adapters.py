@@ -1,0 +1,123 @@
+"""LoRA adapters on disk: making one, loading a checkpoint to train on, writing the next one.
+
+A checkpoint is a folder with peft's `adapter_model.safetensors` and `adapter_config.json` in ART's layout, the
+optimizer's state in `optimizer.safetensors`, `manifest.json`, which says what it was made from, and `steps.json`, the
+metrics of the steps that made it. A folder is written aside, synced and renamed, so that a half-written checkpoint
+never has a checkpoint's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = "adapter_model.safetensors"
+MANIFEST = "manifest.json"
+STEPS = "steps.json"
+OPTIMIZER = "optimizer.safetensors"
+#: Every linear layer of the Qwen2, Qwen3 and Llama families.
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def load_trainable(base: str, checkpoint: Path | None, rank: int, seed: int, device: torch.device) -> Any:
+    """The base model with a trainable adapter: the checkpoint's, or for None a new one that changes nothing yet."""
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if checkpoint is not None:
+        return PeftModel.from_pretrained(model, str(checkpoint), is_trainable=True).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS, task_type="CAUSAL_LM")
+        return get_peft_model(model, config).to(device)
+
+
+def write_checkpoint(
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    manifest: dict[str, Any],
+    steps: list[dict[str, float]],
+    checkpoints: Path,
+    step: int,
+) -> Path:
+    """Write checkpoint `step` under `checkpoints` and return its folder; it appears whole or not at all."""
+    final, building = checkpoints / f"{step:04d}", checkpoints / f".building-{step:04d}"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    model.save_pretrained(building, safe_serialization=True)
+    _write_optimizer(model, optimizer, building / OPTIMIZER)
+    (building / STEPS).write_text(json.dumps(steps, indent=1))
+    (building / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True))
+    for file in building.iterdir():
+        _sync(file)
+    _sync(building)
+    building.rename(final)
+    _sync(checkpoints)
+    return final
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any] | None:
+    """What a checkpoint was made from; None when the folder holds no whole checkpoint of ours."""
+    path = checkpoint / MANIFEST
+    if not path.is_file():
+        return None
+    manifest: dict[str, Any] = json.loads(path.read_text())
+    return manifest
+
+
+def read_steps(checkpoint: Path) -> list[dict[str, float]]:
+    """The metrics of the optimizer steps that made a checkpoint, in their order."""
+    steps: list[dict[str, float]] = json.loads((checkpoint / STEPS).read_text())
+    return steps
+
+
+def weights_sha256(checkpoint: Path) -> str:
+    """The sha256 of a checkpoint's weights file."""
+    with (checkpoint / WEIGHTS).open("rb") as weights:
+        return hashlib.file_digest(weights, "sha256").hexdigest()
+
+
+def restore_optimizer(model: Any, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> None:
+    """Give the optimizer the state that it had when the checkpoint was written, if the checkpoint has one."""
+    from safetensors.torch import load_file
+
+    if checkpoint is None or not (checkpoint / OPTIMIZER).is_file():
+        return
+    saved = load_file(checkpoint / OPTIMIZER)
+    for name, parameter in _trainable(model):
+        optimizer.state[parameter] = {
+            key: saved[f"{name}:{key}"].to("cpu" if key == "step" else parameter.device)
+            for key in ("step", "exp_avg", "exp_avg_sq")
+        }
+
+
+def _write_optimizer(model: Any, optimizer: torch.optim.Optimizer, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = {
+        f"{name}:{key}": value.detach().cpu().contiguous()
+        for name, parameter in _trainable(model)
+        for key, value in optimizer.state[parameter].items()
+    }
+    save_file(state, path)
+
+
+def _trainable(model: Any) -> list[tuple[str, Any]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

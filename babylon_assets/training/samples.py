@@ -1,0 +1,126 @@
+"""From a dataset's samples to what ART trains on: groups of trajectories with exact tokens and log-probabilities.
+
+The one form that is fed to ART is a Choice whose tokens are written `token_id:<n>`, with the log-probability of each
+at temperature 1 and the end of turn included: every other form is dropped or mistrained by it without a word.
+Which samples a dataset has is decided in `core.datasets`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from babylon_assets.core.datasets import Dataset, Sample
+from babylon_assets.core.trajectories import Message
+
+if TYPE_CHECKING:
+    from art import Trajectory, TrajectoryGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The samples that one training takes, and how many others it leaves out, by reason."""
+
+    policy_gradient: list[Sample]
+    imitate: list[Sample]
+    left_out: dict[str, int]
+
+    @property
+    def method(self) -> str:
+        """`policy_gradient`, `imitate`, or `nothing`."""
+        if self.policy_gradient:
+            return "policy_gradient"
+        return "imitate" if self.imitate else "nothing"
+
+
+def select(dataset: Dataset, parent_step: int, max_lag: int) -> Selection:
+    """Choose what to train on.
+
+    Answers of our own policies are trained by policy gradient when the policy is at most `max_lag` checkpoints behind
+    the parent and its group keeps a spread of rewards. Other models' answers are imitated, and only in a window that
+    has none of ours: imitation is how a chain begins, and would pull a policy that already learns back to its teachers.
+    """
+    left_out: Counter[str] = Counter()
+    recorded: list[Sample] = []
+    imitate: list[Sample] = []
+    for sample in dataset.samples:
+        reason = _reason_against(sample, parent_step, max_lag)
+        if reason is not None:
+            left_out[reason] += 1
+        else:
+            (recorded if sample.trains_as == "policy_gradient" else imitate).append(sample)
+    policy_gradient, lost = _with_spread(recorded)
+    left_out.update({"group has no spread": lost} if lost else {})
+    if policy_gradient and imitate:
+        left_out["another model's answer in a window of our own"] += len(imitate)
+        imitate = []
+    return Selection(policy_gradient, imitate, dict(left_out))
+
+
+def _reason_against(sample: Sample, parent_step: int, max_lag: int) -> str | None:
+    if sample.trains_as == "skip":
+        return sample.skip_reason or "skipped"
+    if sample.trains_as == "recompute":
+        return "log-probabilities were not recorded"
+    if sample.trains_as == "policy_gradient" and parent_step - (sample.policy_step or 0) > max_lag:
+        return f"policy more than {max_lag} checkpoints behind"
+    return None
+
+
+def _with_spread(samples: Iterable[Sample]) -> tuple[list[Sample], int]:
+    """The samples of groups in which rewards differ, and how many others there were."""
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.group].append(sample)
+    kept = [group for group in groups.values() if len({sample.reward for sample in group}) > 1]
+    return [sample for group in kept for sample in group], sum(map(len, groups.values())) - sum(map(len, kept))
+
+
+def trajectory_groups(samples: Sequence[Sample]) -> list[TrajectoryGroup]:
+    """ART's groups, one per group of samples, in the samples' order."""
+    from art import TrajectoryGroup
+
+    groups: dict[str, list[Trajectory]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.group].append(_recorded_trajectory(sample))
+    return [TrajectoryGroup(trajectories) for trajectories in groups.values()]
+
+
+def demonstrations(samples: Sequence[Sample]) -> list[Trajectory]:
+    """Answers to imitate as ART's trajectories; the reward is the weight, the sample's advantage in its group."""
+    from art import Trajectory
+
+    return [
+        Trajectory(
+            messages_and_choices=[*chat(sample.messages), {"role": "assistant", "content": sample.response}],
+            reward=max(0.0, sample.advantage or 0.0),
+        )
+        for sample in samples
+    ]
+
+
+def chat(messages: Iterable[Message]) -> list[Any]:
+    """Messages as chat templates and ART take them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def _recorded_trajectory(sample: Sample) -> Trajectory:
+    from art import Trajectory
+    from openai.types.chat.chat_completion import Choice
+
+    assert sample.token_ids is not None and sample.logprobs is not None
+    tokens = [
+        {"token": f"token_id:{token}", "logprob": logprob, "top_logprobs": []}
+        for token, logprob in zip(sample.token_ids, sample.logprobs, strict=True)
+    ]
+    choice = Choice.model_validate(
+        {
+            "finish_reason": "stop",
+            "index": 0,
+            "message": {"role": "assistant", "content": sample.response},
+            "logprobs": {"content": tokens},
+        }
+    )
+    return Trajectory(messages_and_choices=[*chat(sample.messages), choice], reward=sample.reward or 0.0)

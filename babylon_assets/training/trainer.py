@@ -1,0 +1,129 @@
+"""The optimizer steps of the embedded backend: a model with its adapter, one step at a time.
+
+Two kinds of step: ART's policy-gradient loss over packed rows, and weighted imitation of answers. What is packed, in
+which order, and what becomes of the checkpoint is decided by the caller.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from art import dev
+from art.loss import Loss, loss_fn, shift_tensor
+from art.preprocessing.inputs import TrainInputs
+
+from babylon_assets.training.adapters import load_trainable, restore_optimizer, write_checkpoint
+from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerSettings:
+    """How the embedded trainer steps; everything here is part of a checkpoint's identity."""
+
+    learning_rate: float = 1.5e-3
+    lora_rank: int = 32
+    row_tokens: int = 1024
+    rows_per_step: int = 3
+    clip_epsilon: float = 0.2
+    max_grad_norm: float = 1.0
+    seed: int = 0
+
+
+class Trainer:
+    """A model with its adapter and optimizer, as a checkpoint left them; None begins a new adapter."""
+
+    def __init__(self, base_model: str, parent: Path | None, settings: TrainerSettings) -> None:
+        self._settings = settings
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = load_trainable(base_model, parent, settings.lora_rank, settings.seed, self._device)
+        self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+        )
+        restore_optimizer(self._model, self._optimizer, parent)
+        self._steps: list[dict[str, float]] = []
+
+    def policy_gradient_step(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> dict[str, float]:
+        """One optimizer step of ART's loss.
+
+        Args:
+            rows: ART's packed tensors, each [rows, length]: tokens, group_ids, parent_ids, input_pos,
+                assistant_mask, logprobs (NaN where unknown), advantages, weights.
+            config: ART's loss settings.
+
+        Returns:
+            Metrics of the step, see `_policy_gradient_metrics`.
+        """
+        started = time.perf_counter()
+        inputs = {key: value.to(self._device) for key, value in rows.items()}
+        wanted = shift_tensor(inputs["assistant_mask"], False)
+        mask = packed_attention_mask(inputs["group_ids"], inputs["parent_ids"])
+        logprobs, entropies = token_logprobs(self._model, inputs["tokens"], mask, inputs["input_pos"], wanted)
+        loss = loss_fn(cast(TrainInputs, inputs), logprobs, None, None, config)
+        metrics = _policy_gradient_metrics(inputs, logprobs.detach(), wanted, loss, self._settings.clip_epsilon)
+        metrics["entropy"] = float(entropies.detach()[wanted].mean())
+        return self._stepped(loss.policy_loss, metrics, started)
+
+    def imitation_step(self, tokens: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> dict[str, float]:
+        """One optimizer step of weighted imitation: the weighted mean of -log p over the labelled tokens.
+
+        Args:
+            tokens, labels: [answers, length]; right-padded ids, and the ids to imitate or -100.
+            weights: [answers]; how much each answer counts.
+        """
+        started = time.perf_counter()
+        tokens, labels, weights = (tensor.to(self._device) for tensor in (tokens, labels, weights))
+        wanted = shift_tensor(labels, -100) != -100
+        answers, length = tokens.shape
+        causal = torch.ones(length, length, dtype=torch.bool, device=self._device).tril()[None, None]
+        positions = torch.arange(length, device=self._device).expand(answers, length)
+        logprobs, entropies = token_logprobs(self._model, tokens, causal, positions, wanted)
+        per_token = weights[:, None] * wanted
+        loss = -(logprobs * per_token).sum() / per_token.sum().clamp(min=1e-6)
+        metrics = {
+            "tokens": float(wanted.sum()),
+            "entropy": float(entropies.detach()[wanted].mean()),
+            "logprob_mean": float(logprobs.detach()[wanted].mean()),
+        }
+        return self._stepped(loss, metrics, started)
+
+    def save(self, checkpoints: Path, step: int, manifest: dict[str, Any]) -> Path:
+        """Write what was trained as checkpoint `step`, with its manifest and the metrics of its steps."""
+        return write_checkpoint(self._model, self._optimizer, manifest, self._steps, checkpoints, step)
+
+    def _stepped(self, loss: torch.Tensor, metrics: dict[str, float], started: float) -> dict[str, float]:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm)
+        self._optimizer.step()
+        self._steps.append(
+            {
+                "loss": float(loss.detach()),
+                "grad_norm": float(norm),
+                **metrics,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        return self._steps[-1]
+
+
+def _policy_gradient_metrics(
+    inputs: dict[str, torch.Tensor], logprobs: torch.Tensor, wanted: torch.Tensor, loss: Loss, epsilon: float
+) -> dict[str, float]:
+    """Means over the trained tokens; `kl_to_behaviour` is Schulman's k3 estimate of KL(behaviour || policy) in nats."""
+    recorded = shift_tensor(inputs["logprobs"], float("nan"))[wanted]
+    difference = torch.nan_to_num(logprobs[wanted] - recorded)
+    ratio = difference.exp()
+    return {
+        "tokens": float(wanted.sum()),
+        "kl_to_behaviour": float((ratio - 1 - difference).mean()),
+        "ratio_mean": float(ratio.mean()),
+        "ratio_min": float(ratio.min()),
+        "ratio_max": float(ratio.max()),
+        "clipped_share": float(((ratio - 1).abs() > epsilon).float().mean()),
+        "probs_correlation": float(loss.probs_corr.detach()),
+    }

@@ -1,0 +1,113 @@
+"""Does it learn: `babylon demo` as a user runs it, for five seeds of the game, and once without training.
+
+The figure is the share of the way from the teacher's to the oracle's mean reward on the same boards that the last five
+windows have gone. The seeds are not those that anything was tuned on; the run without training keeps the base model
+for all windows and has to stay where it began.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from babylon_assets.plots import CurvePoint, learning_curves
+from babylon_assets.settings import Settings, load_settings
+from babylon_assets.store.database import open_database, stop_embedded
+from babylon_assets.store.windows import WindowRow, list_windows
+from babylon_assets.training.jobs import base_model_of
+from benchmarks.report import Row, at_least, at_most, publish
+
+SEEDS = (11, 12, 13, 14, 15)
+WINDOWS, LAST = 24, 5
+MINUTES = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One demo: its windows, oldest first, and its wall time in seconds."""
+
+    windows: list[WindowRow]
+    seconds: float
+
+    def mean(self, name: str, last: int = LAST) -> float:
+        """Mean over the last windows of the reward, or of a reference policy's."""
+        values = [
+            (row.reward_mean if name == "reward" else (row.reference or {})[name]) or 0.0
+            for row in self.windows[-last:]
+        ]
+        return statistics.fmean(values)
+
+    @property
+    def way(self) -> float:
+        """Share of the way from the teacher to the oracle, 0 at the teacher and 1 at the oracle."""
+        return (self.mean("reward") - self.mean("teacher")) / (self.mean("oracle") - self.mean("teacher"))
+
+
+def main() -> None:
+    """Run the bench."""
+    settings = load_settings()
+    base = Path(base_model_of(settings))
+    with tempfile.TemporaryDirectory(prefix="babylon-bench-") as scratch:
+        trained = [_demo(settings, Path(scratch), base, seed, train=True) for seed in SEEDS]
+        untrained = _demo(settings, Path(scratch), base, SEEDS[0], train=False)
+    picture = settings.home / "bench" / "learning.png"
+    rows = _rows(trained, untrained)
+    publish("learning", rows, settings.home)
+    named = {f"seed {seed}": _points(run) for seed, run in zip(SEEDS, trained, strict=True)}
+    picture.write_bytes(learning_curves(named, _points(untrained)))
+    print(f"picture: {picture}")
+    sys.exit(0 if all(row.holds is not False for row in rows) else 1)
+
+
+def _rows(trained: list[Run], untrained: Run) -> list[Row]:
+    ways = [run.way for run in trained]
+    rows = [
+        Row(f"way from teacher to oracle, seed {seed}", run.way, "share")
+        for seed, run in zip(SEEDS, trained, strict=True)
+    ]
+    return [
+        *rows,
+        at_least("seeds that went half of the way", sum(way >= 0.5 for way in ways), "seeds", 4),
+        Row("median way", statistics.median(ways), "share"),
+        Row("worst way", min(ways), "share"),
+        Row("spread of the ways (standard deviation)", statistics.stdev(ways), "share"),
+        at_most("way gained without training", untrained.way - _first(untrained), "share", 0.15),
+        at_most("longest demo", max(run.seconds for run in trained) / 60, "minutes", MINUTES),
+    ]
+
+
+def _first(run: Run) -> float:
+    return Run(run.windows[:LAST], run.seconds).way
+
+
+def _points(run: Run) -> list[CurvePoint]:
+    return [CurvePoint(row.window_id, row.reward_mean or 0.0, row.reference or {}) for row in run.windows]
+
+
+def _demo(settings: Settings, scratch: Path, base: Path, seed: int, *, train: bool) -> Run:
+    """Run the demo in a home of its own that already has the base model, and read what it left."""
+    home = scratch / f"{seed}-{'trained' if train else 'untrained'}"
+    shutil.copytree(base, home / "base_models" / base.name)
+    environment = {**os.environ, "BABYLON_HOME": str(home), "TRAIN_RL_LOCAL": str(train).lower()}
+    command = [sys.executable, "-m", "babylon_assets", "demo", "--windows", str(WINDOWS), "--seed", str(seed)]
+    print(f"seed {seed}, {'training' if train else 'not training'}", flush=True)
+    started = time.monotonic()
+    own = Settings(home=home)
+    try:
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.monotonic() - started
+        with open_database(own).connect() as conn:
+            return Run(list_windows(conn), seconds)
+    finally:
+        stop_embedded(own)
+
+
+if __name__ == "__main__":
+    main()

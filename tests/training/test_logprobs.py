@@ -1,0 +1,72 @@
+"""Log-probabilities over packed rows are those of each answer alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from babylon_assets.training import logprobs
+from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
+
+PROMPT, ANSWERS = [5, 6, 7, 8], [[9, 10, 11], [12, 13], [14, 15, 16, 17]]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+
+
+def packed_row() -> dict[str, torch.Tensor]:
+    """The prompt once, then every answer beside it, and two tokens of padding."""
+    tokens, groups, parents, positions = list(PROMPT), [1] * 4, [1] * 4, list(range(4))
+    for number, answer in enumerate(ANSWERS):
+        tokens += answer
+        groups += [10 + number] * len(answer)
+        parents += [1] * len(answer)
+        positions += range(4, 4 + len(answer))
+    columns = {"tokens": tokens + [0, 0], "groups": groups + [-1, -1], "parents": parents + [-1, -1]}
+    columns["positions"] = positions + [0, 0]
+    return {name: torch.tensor([values]) for name, values in columns.items()}
+
+
+def test_packed_answers_do_not_see_each_other(model: Any) -> None:
+    row = packed_row()
+    mask = packed_attention_mask(row["groups"], row["parents"])
+    wanted = torch.zeros(row["tokens"].shape, dtype=torch.bool)
+    starts = [4, 7, 9]
+    for start, answer in zip(starts, ANSWERS, strict=True):
+        wanted[0, start : start + len(answer) - 1] = True
+    packed, _ = token_logprobs(model, row["tokens"], mask, row["positions"], wanted)
+    for start, answer in zip(starts, ANSWERS, strict=True):
+        alone = model(torch.tensor([PROMPT + answer])).logits.log_softmax(-1)[0]
+        expected = [float(alone[3 + place, token]) for place, token in enumerate(answer)][1:]
+        found = packed[0, start : start + len(answer) - 1].tolist()
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_padding_is_seen_by_nothing() -> None:
+    row = packed_row()
+    mask = packed_attention_mask(row["groups"], row["parents"])
+    assert not mask[0, 0, :-2, -2:].any()
+
+
+def test_chunks_change_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = torch.arange(3, 63).reshape(2, 30)
+    mask = torch.ones(30, 30, dtype=torch.bool).tril()[None, None].expand(2, 1, 30, 30)
+    wanted = torch.rand(2, 30, generator=torch.Generator().manual_seed(0)) > 0.3
+    positions = torch.arange(30).expand(2, 30)
+    results = []
+    for chunk in (7, 1000):
+        monkeypatch.setattr(logprobs, "CHUNK", chunk)
+        model.zero_grad()
+        found, entropies = token_logprobs(model, tokens, mask, positions, wanted)
+        (found.sum() + entropies.sum()).backward()
+        results.append((found.detach(), entropies.detach(), model.model.layers[0].mlp.up_proj.weight.grad.clone()))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert (results[0][1] >= 0).all()
