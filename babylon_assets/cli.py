@@ -34,7 +34,7 @@ class ErrorsAsExitCodes(TyperGroup):
         try:
             return super().invoke(ctx)
         except BabylonError as error:
-            errors.print(f"[bold red]error:[/] {type(error).__name__}:", str(error), highlight=False, markup=True)
+            tell(error)
             raise typer.Exit(EXIT_TRY_LATER if isinstance(error, TransientError) else EXIT_FAILED) from error
         except KeyboardInterrupt:
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -59,13 +59,19 @@ app.command()(windows.status)
 app.command()(doctor.doctor)
 
 
+def tell(error: BabylonError) -> None:
+    """The error as one message on standard error."""
+    errors.print("[bold red]error:[/]", end=" ")
+    errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Without arguments, MODE and WINDOW_ID of the earlier trainer say what to do."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         given = given or arguments_of_mode(load_settings())
     except SettingsError as error:
-        errors.print(f"error: SettingsError: {error}", markup=False, highlight=False)
+        tell(error)
         sys.exit(EXIT_FAILED)
     app(args=given, prog_name="babylon")
 

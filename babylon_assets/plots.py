@@ -91,7 +91,7 @@ def _way(points: Sequence[CurvePoint]) -> np.ndarray:
 
 
 def reward_histogram(rewards: Sequence[float], title: str = "Rewards of the samples") -> bytes:
-    """How the rewards of one window's samples are spread, with their mean; NaN (not yet known) is counted in the title."""
+    """How the rewards of one window's samples are spread, with their mean; the title counts NaN (not yet known)."""
     values = np.asarray(rewards, dtype=float)
     known = values[np.isfinite(values)]
     figure, axes = _canvas(5.6, 2.6)

@@ -247,16 +247,24 @@ class Settings:
     )
     learning_rate: float = _declare("LEARNING_RATE", _number(0, 1, above=True), 1.5e-3, "Step size of the optimizer.")
     lora_rank: int = _declare("LORA_RANK", _whole(1, 256), 32, "Rank of the trained adapter.")
-    gradient_tokens: int = _declare("GRADIENT_TOKENS", _whole(256), 4096, "Tokens of one packed row.")
-    rows_per_step: int = _declare("ROWS_PER_STEP", _whole(1), 1, "Packed rows that one optimizer step averages over.")
+    gradient_tokens: int = _declare(
+        "GRADIENT_TOKENS", _whole(256), 1024, "Tokens of one packed row; a longer answer gets a longer one."
+    )
+    rows_per_step: int = _declare("ROWS_PER_STEP", _whole(1), 3, "Packed rows that one optimizer step averages over.")
     clip_epsilon: float = _declare(
         "CLIP_EPSILON",
         _number(0, 1, above=True),
         0.2,
         "How far a probability ratio may move before its gradient is cut.",
     )
+    max_kl: float = _declare(
+        "MAX_KL",
+        _number(0, 100, above=True),
+        0.02,
+        "A step that moves the policy further than this from the one that answered, in nats a token, is undone.",
+    )
     max_grad_norm: float = _declare(
-        "MAX_GRAD_NORM", _number(0, 1000, above=True), 1.0, "Gradient norm is clipped to this."
+        "MAX_GRAD_NORM", _number(0, 1000, above=True), 0.2, "Gradient norm is clipped to this."
     )
     train_seed: int = _declare("TRAIN_SEED", _whole(0), 0, "Seed of training.")
     threads: int = _declare("TRAIN_THREADS", _whole(1), 1, "CPU threads of training and of the embedded engine.")

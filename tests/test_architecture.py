@@ -167,8 +167,7 @@ def test_no_file_and_no_function_grows_without_end() -> None:
         f"{module_name(path)}.{node.name}"
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (node.end_lineno or 0) - node.lineno >= 60
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno >= 60
     ]
     long += [module_name(path) for path in PACKAGE.rglob("*.py") if path.read_text().count("\n") > 400]
     assert long == []

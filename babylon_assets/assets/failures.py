@@ -12,7 +12,7 @@ import dagster as dg
 
 from babylon_assets.assets.installation import Installation
 from babylon_assets.core.errors import BabylonError, PermanentError, TransientError
-from babylon_assets.store.windows import upsert_window
+from babylon_assets.store.windows import get_window, upsert_window
 
 ATTEMPTS = 3
 FIRST_WAIT_SECONDS = 2
@@ -38,9 +38,15 @@ def told_apart(context: dg.AssetExecutionContext, installation: Installation) ->
 
 
 def _mark_failed(context: dg.AssetExecutionContext, installation: Installation, reason: str) -> None:
-    """Note the failure on the window; where the database is what failed, the run's own record has to do."""
+    """Note the failure on the window; a window that has its checkpoint keeps its state.
+
+    Where the database is what failed, the run's own record has to do.
+    """
+    window = context.partition_key
     try:
         with installation.connect() as conn:
-            upsert_window(conn, context.partition_key, status="failed", reason=reason)
+            row = get_window(conn, window)
+            if row is None or row.checkpoint_id is None:
+                upsert_window(conn, window, status="failed", reason=reason)
     except BabylonError as error:
         context.log.warning("the failure could not be noted on the window: %s", error)

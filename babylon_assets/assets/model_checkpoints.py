@@ -51,7 +51,9 @@ def build_model_checkpoints(windows_partitions: dg.HourlyPartitionsDefinition) -
         io_manager_key=FRAMES,
         pool=POOL,
         check_specs=[
-            dg.AssetCheckSpec(TRAINED_CHECK, asset=NAME, description="The optimizer saw tokens, or had no call to.")
+            dg.AssetCheckSpec(
+                TRAINED_CHECK, asset=NAME, description="The optimizer saw tokens, or the window was thin."
+            )
         ],
     )
     def model_checkpoints(
@@ -63,12 +65,12 @@ def build_model_checkpoints(windows_partitions: dg.HourlyPartitionsDefinition) -
         with told_apart(context, installation):
             trained = train_window(settings, installation.database, window, context.run_id)
             with installation.connect() as conn:
-                metadata = {**_metadata(trained), "learning_curve": _curve(conn, window)}
+                metadata = {"learning_curve": _curve(conn, window), **_metadata(trained)}
         made = trained.checkpoint
         return dg.MaterializeResult(
             data_version=dg.DataVersion(made.id) if made else None,
             metadata=metadata,
-            check_results=[_trained_check(trained)],
+            check_results=[_trained_check(window, trained)],
         )
 
     return model_checkpoints
@@ -116,10 +118,10 @@ def curve_points(rows: list[WindowRow]) -> list[CurvePoint]:
     ]
 
 
-def _trained_check(trained: TrainedWindow) -> dg.AssetCheckResult:
+def _trained_check(window: str, trained: TrainedWindow) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=TRAINED_CHECK,
         passed=trained.status == "thin" or (trained.checkpoint is not None and trained.trainable_tokens > 0),
         description=trained.reason,
-        metadata={"trainable_tokens": trained.trainable_tokens, "left_out": trained.left_out},
+        metadata={"window": window, "trainable_tokens": trained.trainable_tokens, "left_out": trained.left_out},
     )

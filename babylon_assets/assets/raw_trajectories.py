@@ -77,13 +77,13 @@ def build_raw_trajectories(windows: dg.HourlyPartitionsDefinition) -> dg.AssetsD
                     "quarantined": len(quarantined),
                 }
             ),
-            check_results=[_quarantine_check(len(records), quarantined)],
+            check_results=[_quarantine_check(window, len(records), quarantined)],
         )
 
     return raw_trajectories
 
 
-def _quarantine_check(read: int, quarantined: list[Quarantined]) -> dg.AssetCheckResult:
+def _quarantine_check(window: str, read: int, quarantined: list[Quarantined]) -> dg.AssetCheckResult:
     share = len(quarantined) / max(1, read + len(quarantined))
     reasons = sorted({f"{row.reason} ({row.place})" for row in quarantined})[:10]
     return dg.AssetCheckResult(
@@ -91,5 +91,5 @@ def _quarantine_check(read: int, quarantined: list[Quarantined]) -> dg.AssetChec
         passed=share <= MOST_IN_QUARANTINE,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{len(quarantined)} of {read + len(quarantined)} rows could not be read",
-        metadata={"quarantined_share": share, "reasons": reasons},
+        metadata={"window": window, "quarantined_share": share, "reasons": reasons},
     )

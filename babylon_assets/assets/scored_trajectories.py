@@ -77,6 +77,7 @@ def _metadata(scores: pd.DataFrame, versions: dict[str, str]) -> dict[str, dg.Me
     known = int(reward.notna().sum())
     states = scores["state"].value_counts()
     return {
+        "rewards": picture(reward_histogram(reward.tolist(), "Rewards of the steps"), "rewards of the steps"),
         **numbers(
             {
                 "steps": len(scores),
@@ -89,5 +90,4 @@ def _metadata(scores: pd.DataFrame, versions: dict[str, str]) -> dict[str, dg.Me
             }
         ),
         **texts({"scorers": ", ".join(f"{name} v{version}" for name, version in versions.items())}),
-        "rewards": picture(reward_histogram(reward.tolist(), "Rewards of the steps"), "rewards of the steps"),
     }

@@ -116,11 +116,11 @@ def _metadata(dataset: Dataset, row: WindowRow) -> dict[str, dg.MetadataValue]:
     shown = ("samples", "trainable_samples", "trainable_tokens", "groups", "trainable_groups")
     kinds = ("policy_gradient", "recompute", "imitate", "skip")
     return {
+        "rewards": picture(reward_histogram(rewards), "rewards of the samples"),
         **numbers({name: counts[name] for name in (*shown, *kinds)}),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
         **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
         "skipped_because": dg.MetadataValue.json(skipped),
-        "rewards": picture(reward_histogram(rewards), "rewards of the samples"),
     }
 
 
@@ -131,5 +131,5 @@ def _tokens_check(dataset: Dataset, row: WindowRow) -> dg.AssetCheckResult:
         check_name=TOKENS_CHECK,
         passed=tokens > 0 or thin,
         description=f"thin window, passed through: {row.reason}" if thin else f"{tokens} trainable tokens",
-        metadata={"trainable_tokens": tokens},
+        metadata={"window": dataset.window, "trainable_tokens": tokens},
     )

@@ -16,7 +16,7 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
 from babylon_assets.settings import Settings
-from babylon_assets.store.database import Database
+from babylon_assets.store.database import Database, ensure_dagster_database
 
 PROCESS_TAG = "babylon/process"
 _GRPC_TAG = ".dagster/grpc_info"
@@ -32,7 +32,12 @@ def dagster_home(settings: Settings) -> Path:
 
 
 def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
-    """The instance that `babylon up` serves, for use in this process; close it with `dispose` or a `with` block."""
+    """The instance that `babylon up` serves, for use in this process in a `with` block.
+
+    Raises:
+        SettingsError: Dagster's database is missing and the role may not create it.
+    """
+    ensure_dagster_database(settings)
     storage = {"postgres": {"postgres_url": database.dagster_url}}
     ref = InstanceRef.from_dir(str(dagster_home(settings)), overrides={"storage": storage})
     return dg.DagsterInstance.from_ref(ref)

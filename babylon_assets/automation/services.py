@@ -24,7 +24,7 @@ from types import TracebackType
 
 from babylon_assets.core.errors import PermanentError
 
-LOCATION = ["-m", "babylon_assets.definitions"]
+LOCATION = ["-w", str(Path(__file__).with_name("workspace.yaml"))]
 READY_SECONDS = 120
 GRACE_SECONDS = 20
 

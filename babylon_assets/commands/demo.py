@@ -18,7 +18,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from babylon_assets.commands.terminal import errors, number, output, progress, share_callback
-from babylon_assets.commands.train import finished, opened_line
+from babylon_assets.commands.train import finished, opened_line, reaching
 from babylon_assets.commands.windows import policy_names, window_table
 from babylon_assets.core.errors import PermanentError
 from babylon_assets.core.policies import policy_name
@@ -50,10 +50,10 @@ def demo(
     settings = load_settings()
     settings = settings if seed is None else replace(settings, simulation_seed=seed)
     refuse_another_game(settings)
-    with opened_line(settings) as (database, line):
+    wanted = closed_windows(datetime.now(UTC), count)
+    with opened_line(reaching(settings, wanted[0])) as (database, line):
         create_tables(database)
         remember_game(settings)
-        wanted = closed_windows(datetime.now(UTC), count)
         waiting = unfinished(database, line, settings, wanted)
         if waiting:
             engine = _engine(settings)
@@ -110,16 +110,16 @@ def _has_users(conn: Connection) -> bool:
 
 
 def unfinished(database: Database, line: Line, settings: Settings, wanted: Iterable[str]) -> list[str]:
-    """The wanted windows and those that were played before and left, without what is finished; oldest first."""
+    """Played windows that are not finished, then the wanted ones after the newest played; oldest first.
+
+    Time goes forward: an hour before one that was played is not played any more.
+    """
     with database.connect() as conn:
         rows = {row.window_id: row for row in windows.list_windows(conn)}
-    played = {window for window, row in rows.items() if row.reference is not None}
+    played = sorted(window for window, row in rows.items() if row.reference is not None)
     recorded = line.materialized()
-    return [
-        window
-        for window in sorted(played.union(wanted))
-        if window not in recorded or not finished(rows.get(window), settings)
-    ]
+    left = [window for window in played if window not in recorded or not finished(rows[window], settings)]
+    return left + [window for window in wanted if not played or window > played[-1]]
 
 
 def _engine(settings: Settings) -> Engine:

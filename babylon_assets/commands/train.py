@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from babylon_assets.commands.terminal import count, number, output, short
+from babylon_assets.commands.terminal import count, number, output
+from babylon_assets.commands.windows import policy_names
 from babylon_assets.core.errors import PermanentError
 from babylon_assets.core.windows import parse_window, window_of
 from babylon_assets.settings import Settings, load_settings
+from babylon_assets.store import checkpoints
+from babylon_assets.store.datasets import load_dataset
 from babylon_assets.store.windows import WindowRow, get_window
 
 if TYPE_CHECKING:
@@ -40,10 +44,16 @@ def train(
     if (window is None) == (not follow):
         raise typer.BadParameter("give a window, or --follow for all of them", param_hint="WINDOW")
     settings = load_settings()
-    with opened_line(settings) as (database, line):
-        if window is not None:
+    if window is not None:
+        refuse_running(window)
+        with opened_line(reaching(settings, window)) as (database, line):
             report(database, line, settings, window)
-            return
+        if window < settings.window_start:
+            output.print(
+                f"the UI shows windows from {settings.window_start} on; set WINDOWS_FROM={window} to see this one"
+            )
+        return
+    with opened_line(settings) as (database, line):
         while True:
             for waiting in waiting_windows(database, settings):
                 report(database, line, settings, waiting)
@@ -57,10 +67,9 @@ def opened_line(settings: Settings) -> Iterator[tuple[Database, Line]]:
     from babylon_assets.automation.instance import fail_orphaned_runs, open_instance
     from babylon_assets.automation.line import Line
     from babylon_assets.definitions import build_definitions
-    from babylon_assets.store.database import ensure_dagster_database, migrate, open_database
+    from babylon_assets.store.database import migrate, open_database
 
     database = open_database(settings)
-    ensure_dagster_database(settings)
     migrate(database)
     with open_instance(settings, database) as instance:
         fail_orphaned_runs(instance)
@@ -69,13 +78,13 @@ def opened_line(settings: Settings) -> Iterator[tuple[Database, Line]]:
 
 
 def waiting_windows(database: Database, settings: Settings) -> list[str]:
-    """Closed windows that the game has rows of and that are not finished, oldest first."""
+    """Closed windows, from WINDOWS_FROM on, that the game has rows of and that are not finished; oldest first."""
     from babylon_assets.game import source
 
     running = window_of(datetime.now(UTC))
     with database.connect() as conn:
         source.check_tables(conn)
-        found = [row.window for row in source.list_windows(conn) if row.window < running]
+        found = [row.window for row in source.list_windows(conn) if settings.window_start <= row.window < running]
         return [window for window in found if not finished(get_window(conn, window), settings)]
 
 
@@ -85,34 +94,45 @@ def finished(row: WindowRow | None, settings: Settings) -> bool:
 
 
 def report(database: Database, line: Line, settings: Settings, window: str) -> None:
-    """Run the line for a window and print what came of it.
+    """Run the line for a window and print what was trained and how, or why nothing was.
 
     Raises:
-        PermanentError: the window is no partition, or its run failed for good.
+        PermanentError, TransientError: the run failed.
     """
-    refuse_outside(settings, window)
     run = line.materialize(window)
     with database.connect() as conn:
         row = get_window(conn, window)
+        made = checkpoints.by_window(conn, settings.model_name, window)
+        counts = load_dataset(conn, row.dataset_id).counts if row is not None and row.dataset_id else {}
+        names = policy_names(conn, settings.model_name)
     if row is None:
         raise PermanentError(f"{window} left no row in our tables; see the Dagster run {run.run_id} in the UI")
     output.print(f"[bold]{window}[/]  {row.status}  {row.reason or ''}")
     output.print(
-        f"  {count(row.trajectories)} trajectories, {count(row.samples)} samples, "
-        f"{count(row.trainable_tokens)} trainable tokens, mean reward {number(row.reward_mean)}"
+        f"  read      {count(row.trajectories)} trajectories of {count(row.agents)} agents, "
+        f"{count(row.samples)} samples, mean reward {number(row.reward_mean)}"
     )
-    output.print(
-        f"  dataset {short(row.dataset_id)}  parent {short(row.parent_id)} -> checkpoint {short(row.checkpoint_id)}"
-    )
-    output.print(f"  Dagster run {run.run_id}, {run.seconds:.1f} s", highlight=False)
+    output.print(f"  samples   {_kinds(counts)}")
+    if made is not None:
+        how = f"{made.settings.get('method', '')} on {count(row.trainable_tokens)} tokens"
+        output.print(f"  trained   {how}, {names.get(made.parent_id or '', '-')} -> {names[made.id]}")
+    output.print(f"  dataset   {row.dataset_id}", highlight=False)
+    output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)
 
 
-def refuse_outside(settings: Settings, window: str) -> None:
-    """Refuse a window that is not over yet or that lies before the first partition."""
-    if window < settings.window_start:
-        parse_window(window)
-        raise PermanentError(
-            f"{window} lies before the first window, {settings.window_start}; set WINDOWS_FROM={window} or earlier"
-        )
+def _kinds(counts: Mapping[str, int]) -> str:
+    """How many samples train as what, and why others do not."""
+    kinds = [f"{counts[kind]:,} {kind}" for kind in ("policy_gradient", "recompute", "imitate") if counts.get(kind)]
+    skipped = [f"{n:,} {name}" for name, n in counts.items() if name.startswith("skip: ")]
+    return ", ".join(kinds + skipped) or "none"
+
+
+def reaching(settings: Settings, window: str) -> Settings:
+    """The settings with their first window moved back, if need be, so that this one is a partition."""
+    return replace(settings, window_start=min(settings.window_start, window))
+
+
+def refuse_running(window: str) -> None:
+    """Refuse a window that is not over yet: the game still writes into it."""
     if parse_window(window) >= parse_window(window_of(datetime.now(UTC))):
         raise PermanentError(f"{window} is not over yet; train it after its hour has ended")

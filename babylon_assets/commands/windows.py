@@ -169,7 +169,9 @@ def lineage(conn: Connection, chain: str, window: str) -> dict[str, Any]:
         **window_json(row),
         "reason": row.reason,
         "fingerprint": row.fingerprint,
-        "lineage": None if checkpoint is None else asdict(checkpoint),
+        "lineage": None
+        if checkpoint is None
+        else {"policy": policy_name(chain, checkpoint.step), **asdict(checkpoint)},
     }
 
 

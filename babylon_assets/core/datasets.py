@@ -112,25 +112,27 @@ def build_dataset(
 ) -> Dataset:
     """Build the dataset of a window.
 
-    Each sample gets the reward of its step and is compared with the samples of its group that are of its
-    kind: answers of our own policies among each other, other models' answers among each other. Of the latter
-        the better half is
+    Each sample gets the reward of its step and is compared with those of its group that are of its kind: answers of
+    our own policies among each other, other models' answers among each other. Of the latter the better half is
     imitated. What cannot be trained on stays in, as `skip` with the reason.
 
     Args:
-        calls: recorded answers by call id; they know token ids and log-probabilities that the game does not
-            keep.
+        calls: recorded answers by call id; they know token ids and log-probabilities that the game does not keep. One
+            whose messages or response are not those of the sample is not what was answered: it is left aside and
+            counted as `calls_that_differ`.
         scores: as of `rewards.score_window`: a row per trajectory_id and step with `reward`, `state` and
             components.
         model_name: the chain's model: `<model_name>@<step>` are our policies.
         head_step, max_policy_lag: an answer of a policy more than `max_policy_lag` steps behind `head_step`
             is skipped.
     """
-    drafts = list(_drafts(window, records, calls, _Scores(scores), model_name, moment_seconds, group_mode))
+    recorded = _Calls(calls)
+    drafts = list(_drafts(window, records, recorded, _Scores(scores), model_name, moment_seconds, group_mode))
     drafts.sort(key=lambda draft: (draft.group, draft.trajectory_id, draft.step, draft.call))
     oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
     samples = _compared([_without_old(draft, oldest) for draft in drafts])
-    return Dataset(content_id([window, samples]), window, samples, count(samples))
+    counts = {"calls_that_differ": recorded.differ, **count(samples)}
+    return Dataset(content_id([window, samples]), window, samples, counts)
 
 
 def count(samples: Iterable[Sample]) -> dict[str, int]:
@@ -198,6 +200,21 @@ class _Scores:
         return self._by_step.get((trajectory_id, step), _Score(None, "unscored", {}))
 
 
+class _Calls:
+    """Recorded calls by id, as far as they are what a sample says; `differ` counts the others that were asked for."""
+
+    def __init__(self, by_id: Mapping[str, RecordedCall]) -> None:
+        self._by_id = by_id
+        self.differ = 0
+
+    def of(self, raw: RawSample) -> RecordedCall | None:
+        call = self._by_id.get(raw.call_id) if raw.call_id else None
+        if call is None or (call.response == raw.response and list(call.messages) == raw.messages):
+            return call
+        self.differ += 1
+        return None
+
+
 def _or_none(values: pd.Series[Any]) -> list[float | None]:
     return [value if value == value else None for value in values.astype("float64").tolist()]
 
@@ -205,7 +222,7 @@ def _or_none(values: pd.Series[Any]) -> list[float | None]:
 def _drafts(
     window: str,
     records: Iterable[TrajectoryRecord],
-    calls: Mapping[str, RecordedCall],
+    calls: _Calls,
     scores: _Scores,
     model_name: str,
     moment_seconds: float,
@@ -216,8 +233,8 @@ def _drafts(
         moments = {fact.step: fact.moment_ms for fact in record.facts}
         for raw in record.samples:
             group = group_key(window, moments[raw.step], moment_seconds, mode, record.agent_id)
-            call = calls.get(raw.call_id) if raw.call_id else None
-            yield _draft(window, record, raw, call, scores.of(record.trajectory_id, raw.step), model_name, group)
+            score = scores.of(record.trajectory_id, raw.step)
+            yield _draft(window, record, raw, calls.of(raw), score, model_name, group)
 
 
 def _draft(
@@ -236,7 +253,6 @@ def _draft(
     skip_reason = None
     if score.reward is None:
         trains_as, skip_reason = "skip", _why_no_reward(score.state)
-    response = call.response if call is not None else raw.response
     return Sample(
         sample_id=f"{record.trajectory_id}/{raw.step}/{raw.call}",
         window=window,
@@ -245,8 +261,8 @@ def _draft(
         step=raw.step,
         call=raw.call,
         group=group,
-        messages=list(call.messages) if call is not None else raw.messages,
-        response=response,
+        messages=raw.messages,
+        response=raw.response,
         model=raw.model,
         policy=None if behind is None else policy,
         policy_step=behind,
@@ -258,7 +274,7 @@ def _draft(
         advantage=None,
         trains_as=trains_as,
         skip_reason=skip_reason,
-        tokens=len(call.token_ids or ()) if exact and call else len(response) // _CHARACTERS_PER_TOKEN,
+        tokens=len(call.token_ids or ()) if exact and call else len(raw.response) // _CHARACTERS_PER_TOKEN,
     )
 
 

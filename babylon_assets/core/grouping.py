@@ -11,8 +11,6 @@ from typing import Any, Literal
 import pandas as pd
 
 GroupMode = Literal["moment", "window", "agent"]
-#: Added to the spread when an advantage is normalised, as ART does.
-SPREAD_FLOOR = 1e-6
 
 
 def group_key(
@@ -34,15 +32,13 @@ def group_key(
 
 
 def advantages(frame: pd.DataFrame) -> pd.Series[Any]:
-    """The advantage of each row of a frame with `group` and `reward`: (r - mean) / (population spread +
-    1e-6).
+    """The advantage of each row of a frame with `group` and `reward`: the reward less the mean of its group.
 
-    This is ART's and GRPO's. A reward of NaN takes no part in its group and gets NaN.
+    It is not divided by the group's spread (Liu et al. 2025, "Understanding R1-Zero-like training"): once most players
+    of a board do the same, what is left of the spread is noise, and dividing by it would train on noise at full weight.
+    A reward of NaN takes no part in its group and gets NaN.
     """
-    grouped = frame.groupby("group", sort=False)["reward"]
-    centred = frame["reward"] - grouped.transform("mean")
-    spread = (centred**2).groupby(frame["group"], sort=False).transform("mean") ** 0.5
-    return centred / (spread + SPREAD_FLOOR)
+    return frame["reward"] - frame.groupby("group", sort=False)["reward"].transform("mean")
 
 
 def spreads(frame: pd.DataFrame) -> pd.Series[Any]:

@@ -20,6 +20,7 @@ State = Literal["final", "pending", "no_trade", "invalid", "unknown"]
 MATCH_WITHIN_MS = 15 * 60 * 1000
 _MINUTE_MS = 60_000
 _OPENS_NOTHING = r"CLOSE|SELL"
+_SURELY_OPENS = r"BUY|^OPEN_"
 _Instants = "datetime64[ms, UTC]"
 
 
@@ -98,23 +99,34 @@ def trade_worth(
     _put(result, _predictions(work[is_trade & (work["market_type"] == "prediction")], known))
     perps = work[is_trade & (work["market_type"] == "perp")]
     _put(result, _perps(perps, known, horizon_minutes * _MINUTE_MS, full_scale_percent))
-    result["worth"] = result["worth"].mask(~is_trade, 0.0).mask(work["invalid"])
-    result["state"] = result["state"].mask(~is_trade, "no_trade").mask(work["invalid"], "invalid")
+    idle = ~is_trade & ~work["nameless"]
+    result["worth"] = result["worth"].mask(idle, 0.0).mask(work["invalid"])
+    result["state"] = result["state"].mask(idle, "no_trade").mask(work["invalid"], "invalid")
     return result.set_axis(steps.index)
 
 
 def _with_keys(steps: pd.DataFrame) -> pd.DataFrame:
-    """The steps on a fresh index with `instrument` (market or ticker) and `is_trade` (it was to open)."""
+    """The steps on a fresh index with what they traded.
+
+    Adds `instrument` (market or ticker), `is_trade` (a position in it was opened) and `nameless` (one was opened, but
+    the game does not say in what).
+    """
     work = steps.reset_index(drop=True)[
         ["window", "agent_id", "timestamp_ms", "market_type", "market_id", "ticker", "side", "invalid"]
     ]
     work["instrument"] = steps["market_id"].where(steps["market_type"] == "prediction", steps["ticker"]).to_numpy()
-    kinds = steps["action_type"].astype("category")
-    closing = kinds.cat.categories[kinds.cat.categories.str.upper().str.contains(_OPENS_NOTHING)]
-    done = steps["success"].ne(False).to_numpy()
-    opens = ~kinds.isin(closing).to_numpy()
-    work["is_trade"] = done & opens & work["market_type"].notna() & work["instrument"].notna() & ~work["invalid"]
+    done = steps["success"].ne(False).to_numpy() & ~work["invalid"]
+    opens = done & ~_kind_has(steps, _OPENS_NOTHING)
+    work["is_trade"] = opens & work["market_type"].notna() & work["instrument"].notna()
+    work["nameless"] = opens & work["instrument"].isna() & _kind_has(steps, _SURELY_OPENS)
     return work
+
+
+def _kind_has(steps: pd.DataFrame, pattern: str) -> np.ndarray[Any, Any]:
+    """Whether each step's action type, of which there are few, has the pattern."""
+    codes, kinds = pd.factorize(steps["action_type"].astype("object"))
+    found = pd.Series(kinds, dtype="object").str.upper().str.contains(pattern).to_numpy(dtype=bool)
+    return found[codes]
 
 
 def _known_by(tables: OutcomeTables, as_of: datetime | None) -> OutcomeTables:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -40,8 +40,8 @@ class Address:
 
     @property
     def database(self) -> str:
-        """The database's name; libpq's default, the user's name, when none was given."""
-        return self.parameters.get("dbname") or self.parameters.get("user") or "postgres"
+        """The database's name."""
+        return self.parameters["dbname"]
 
     @property
     def place(self) -> str:
@@ -86,12 +86,14 @@ def parse_address(url: str, variable: str) -> Address:
             f"{variable} cannot be read; write postgresql://user:password@host:5432/database, "
             "with %-codes for special characters in the password"
         ) from None
+    if not parameters.get("dbname"):
+        raise SettingsError(f"{variable} names no database; write postgresql://user:password@host:5432/database")
     return Address({key: str(value) for key, value in parameters.items() if value not in (None, "")})
 
 
 def _without_prisma(url: str, variable: str) -> str:
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    place, _, asked = url.partition("?")
+    query = dict(parse_qsl(asked, keep_blank_values=True))
     if query.get("pgbouncer", "false").lower() == "true":
         raise SettingsError(
             f"{variable} leads through PgBouncer, which breaks the locks that keep two trainings apart; "
@@ -100,4 +102,4 @@ def _without_prisma(url: str, variable: str) -> str:
     if query.get("schema", "public") != "public":
         raise SettingsError(f"{variable} names the schema {query['schema']!r}; the game's tables are read from public")
     kept = {key: value for key, value in query.items() if key not in _PRISMA_ONLY}
-    return urlunsplit(parts._replace(query=urlencode(kept, quote_via=quote)))
+    return f"{place}?{urlencode(kept, quote_via=quote)}" if kept else place

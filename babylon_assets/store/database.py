@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import psycopg
@@ -44,6 +45,20 @@ _REFUSED_LOGIN = (
 )
 
 
+class _Connection(psycopg.Connection[Any]):
+    """As psycopg's, but a `with` block that loses the server ends in DatabaseUnavailable, which callers try again."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        except psycopg.OperationalError as lost:  # the commit itself: whether it was done is not known
+            raise DatabaseUnavailable(f"the connection to PostgreSQL was lost at the commit: {lost}") from lost
+        if isinstance(error, psycopg.OperationalError) and self.broken:
+            raise DatabaseUnavailable(f"the connection to PostgreSQL was lost: {error}") from error
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Database:
     """A database that can be connected to. Its repr and its errors never show a password.
@@ -68,7 +83,8 @@ class Database:
         return self._address.place
 
     def connect(self) -> Connection:
-        """A new connection: autocommit off, TimeZone UTC. The caller closes it; `with` also commits or rolls back.
+        """A new connection: autocommit off, TimeZone UTC. The caller closes it, best by `with`, which also commits or
+        rolls back, and turns a lost connection into DatabaseUnavailable.
 
         Raises:
             SettingsError: when the server refuses the user, the password or the database.
@@ -153,7 +169,7 @@ def _connect(address: Address, *, autocommit: bool) -> Connection:
     for name, value in (("connect_timeout", str(CONNECT_SECONDS)), ("application_name", "babylon")):
         more[name] = address.parameters.get(name, value)
     try:
-        return psycopg.connect(address.conninfo(**more), autocommit=autocommit)
+        return _Connection.connect(address.conninfo(**more), autocommit=autocommit)
     except psycopg.OperationalError as error:
         raise _explained(address, error) from None
 

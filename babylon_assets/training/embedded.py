@@ -56,15 +56,25 @@ class EmbeddedService:
         _config: dev.TrainConfig,
         verbose: bool = False,
     ) -> AsyncIterator[dict[str, float]]:
-        """One pass of policy-gradient steps over ART's packed rows; yields the metrics of each step."""
+        """One pass of policy-gradient steps over ART's packed rows; yields the metrics of each step.
+
+        The pass ends early when a step has moved the policy too far (`max_kl`); that step is undone. The next window's
+        answers come from the policy as it then is, so that nothing is lost but the rest of this pass.
+        """
         packed = packed_tensors_from_dir(**disk_packed_tensors)
         tensors = {key: value for key, value in packed.items() if isinstance(value, torch.Tensor)}
         trainer = self._trainer()
         slices = list(_slices(disk_packed_tensors["num_sequences"], self.settings.rows_per_step))
-        for rows in slices:
-            batch = {key: tensor[rows] for key, tensor in tensors.items()}
-            yield {**trainer.policy_gradient_step(batch, _config), "train/num_gradient_steps": len(slices)}
-        trainer.save(self._checkpoints, self._next_step, self.manifest)
+        batches = [{key: tensor[rows] for key, tensor in tensors.items()} for rows in slices]
+        for batch in batches:
+            metrics = trainer.policy_gradient_step(batch, _config)
+            if metrics is None:
+                break
+            yield {**metrics, "train/num_gradient_steps": len(slices)}
+        else:
+            trainer.undo_if_too_far(batches[0], _config)
+        if trainer.has_learned:
+            trainer.save(self._checkpoints, self._next_step, self.manifest)
 
     async def train_sft(
         self, batches: list[SFTBatch], config: types.TrainSFTConfig, verbose: bool = False

@@ -171,7 +171,8 @@ def _train(
         raise
     if read_manifest(folder) != plan.manifest:
         _remove_unknown(folder)
-        return _skipped(database, plan, job.id, "the backend found no token to train on")
+        reason = "no step was kept: there was no token to train on, or every step went further than MAX_KL"
+        return _skipped(database, plan, job.id, reason)
     return _record(settings, database, plan, job.id, folder, dagster_run_id, time.perf_counter() - started)
 
 
@@ -281,7 +282,7 @@ def _record(
     seconds: float,
 ) -> TrainedWindow:
     steps = read_steps(folder)
-    tokens = round(sum(step["tokens"] for step in steps))
+    tokens = round(sum(step["tokens"] for step in steps if "undone" not in step))
     checkpoint = Checkpoint(
         id=content_id(plan.manifest),
         chain=settings.model_name,
@@ -349,6 +350,7 @@ def summary(steps: list[dict[str, float]]) -> Mapping[str, float]:
     means = {
         name: sum(step[name] * step["tokens"] for step in steps) / total
         for name in steps[0]
-        if name not in ("tokens", "seconds")
+        if name not in ("tokens", "seconds", "undone")
     }
-    return {**means, "optimizer_steps": len(steps), "seconds": sum(step["seconds"] for step in steps)}
+    counted = {"optimizer_steps": len(steps), "undone_steps": sum(step.get("undone", 0.0) for step in steps)}
+    return {**means, **counted, "seconds": sum(step["seconds"] for step in steps)}

@@ -6,6 +6,7 @@ which order, and what becomes of the checkpoint is decided by the caller.
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ class TrainerSettings:
     row_tokens: int = 1024
     rows_per_step: int = 3
     clip_epsilon: float = 0.2
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = 0.2
+    max_kl: float = 0.02
     seed: int = 0
 
 
@@ -46,9 +48,10 @@ class Trainer:
         )
         restore_optimizer(self._model, self._optimizer, parent)
         self._steps: list[dict[str, float]] = []
+        self._before: tuple[list[torch.Tensor], dict[str, Any]] | None = None
 
-    def policy_gradient_step(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> dict[str, float]:
-        """One optimizer step of ART's loss.
+    def policy_gradient_step(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> dict[str, float] | None:
+        """One optimizer step of ART's loss; None, and the step before it undone, when that one went too far.
 
         Args:
             rows: ART's packed tensors, each [rows, length]: tokens, group_ids, parent_ids, input_pos,
@@ -59,6 +62,24 @@ class Trainer:
             Metrics of the step, see `_policy_gradient_metrics`.
         """
         started = time.perf_counter()
+        loss, metrics = self._look(rows, config)
+        if metrics["kl_to_behaviour"] > self._settings.max_kl and self._steps:
+            self._undo()
+            return None
+        self._before = self._state()
+        return self._stepped(loss.policy_loss, metrics, started)
+
+    def undo_if_too_far(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> bool:
+        """Look at some rows once more after the last step, and undo that step when it went too far; says whether."""
+        with torch.no_grad():
+            _, metrics = self._look(rows, config)
+        too_far = metrics["kl_to_behaviour"] > self._settings.max_kl
+        if too_far:
+            self._undo()
+        return too_far
+
+    def _look(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> tuple[Loss, dict[str, float]]:
+        """The loss of some rows under the policy as it is, and what is to be said of it."""
         inputs = {key: value.to(self._device) for key, value in rows.items()}
         wanted = shift_tensor(inputs["assistant_mask"], False)
         mask = packed_attention_mask(inputs["group_ids"], inputs["parent_ids"])
@@ -66,7 +87,21 @@ class Trainer:
         loss = loss_fn(cast(TrainInputs, inputs), logprobs, None, None, config)
         metrics = _policy_gradient_metrics(inputs, logprobs.detach(), wanted, loss, self._settings.clip_epsilon)
         metrics["entropy"] = float(entropies.detach()[wanted].mean())
-        return self._stepped(loss.policy_loss, metrics, started)
+        return loss, metrics
+
+    def _state(self) -> tuple[list[torch.Tensor], dict[str, Any]]:
+        weights = [parameter.detach().clone() for parameter in self._parameters]
+        return weights, copy.deepcopy(self._optimizer.state_dict())
+
+    def _undo(self) -> None:
+        """Go back to before the last step. It stays among the steps, marked as undone: its tokens were seen."""
+        assert self._before is not None
+        weights, optimizer = self._before
+        with torch.no_grad():
+            for parameter, kept in zip(self._parameters, weights, strict=True):
+                parameter.copy_(kept)
+        self._optimizer.load_state_dict(optimizer)
+        self._steps[-1]["undone"] = 1.0
 
     def imitation_step(self, tokens: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> dict[str, float]:
         """One optimizer step of weighted imitation: the weighted mean of -log p over the labelled tokens.
@@ -90,6 +125,11 @@ class Trainer:
             "logprob_mean": float(logprobs.detach()[wanted].mean()),
         }
         return self._stepped(loss, metrics, started)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether any step was taken and kept."""
+        return any("undone" not in step for step in self._steps)
 
     def save(self, checkpoints: Path, step: int, manifest: dict[str, Any]) -> Path:
         """Write what was trained as checkpoint `step`, with its manifest and the metrics of its steps."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -28,15 +28,15 @@ class Recorded:
     """An answer as it was recorded when it was sampled."""
 
     policy: str | None = "babylon-agent@3"
-    messages: list[Message] = field(default_factory=lambda: [Message("user", "as asked")])
-    response: str = "as sampled"
+    messages: list[Message] = field(default_factory=lambda: asked("A yes 40"))
+    response: str = '{"action":"buy_yes"}'
     prompt_token_ids: list[int] | None = field(default_factory=lambda: [1, 2, 3])
     token_ids: list[int] | None = field(default_factory=lambda: [4, 5])
     logprobs: list[float] | None = field(default_factory=lambda: [-0.1, -0.2])
 
 
 def answers(count: int, **changes: Any) -> list[TrajectoryRecord]:
-    """As many agents as asked for, who each answer once, at the same moment; `n` in a text becomes the agent's number."""
+    """Trajectories `t0`, `t1`, ... of as many agents, who each answer once at the same moment."""
     return [
         record([step(llmCalls=[call(callId=f"call-{n}", **changes)])], trajectory_id=f"t{n}", agent_id=f"agent-{n}")
         for n in range(count)
@@ -51,6 +51,11 @@ def scores(rewards: list[float], **columns: Any) -> pd.DataFrame:
 
 def recorded(count: int, **changes: Any) -> dict[str, Recorded]:
     return {f"call-{n}": Recorded(**changes) for n in range(count)}
+
+
+def asked(prompt: str) -> list[Message]:
+    """The messages of a call with this user prompt; an empty prompt is no message."""
+    return [Message("system", "Trade."), *([Message("user", prompt)] if prompt else [])]
 
 
 def build(records: list[TrajectoryRecord], calls: dict[str, Recorded], frame: pd.DataFrame, **options: Any) -> Dataset:
@@ -68,7 +73,7 @@ class TestTrainsAs:
         sample = dataset.samples[0]
         assert (sample.sample_id, sample.policy, sample.policy_step) == ("t0/0/0", "babylon-agent@3", 3)
         assert (sample.prompt_token_ids, sample.token_ids, sample.logprobs) == ([1, 2, 3], [4, 5], [-0.1, -0.2])
-        assert (sample.messages, sample.response, sample.tokens) == ([Message("user", "as asked")], "as sampled", 2)
+        assert (_texts(sample), sample.tokens) == (["Trade.", "A yes 40", '{"action":"buy_yes"}'], 2)
         assert (sample.reward, sample.components) == (1.0, {"outcome": 1.0})
 
     def test_our_answer_as_text_only_is_recomputed(self) -> None:
@@ -90,6 +95,27 @@ class TestTrainsAs:
         dataset = build(answers(2), recorded(2, **lack), scores([1.0, 0.0]))
         assert kinds(dataset) == [("recompute", None)] * 2
         assert dataset.samples[0].logprobs is None
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"response": '{"action":"buy_no"}'},
+            {"messages": [Message("system", "Trade."), Message("user", "B no 20")]},
+            {"messages": [Message("user", "Trade."), Message("user", "A yes 40")]},
+            {"messages": [Message("user", "A yes 40")]},
+        ],
+    )
+    def test_a_record_of_another_answer_is_left_aside_and_counted(self, other: dict[str, Any]) -> None:
+        calls = recorded(3) | {
+            "call-1": Recorded(policy="babylon-agent@8", **other),
+            "never asked for": Recorded(**other),
+        }
+        dataset = build(answers(3), calls, scores([1.0, 0.0, 0.5]))
+        assert kinds(dataset) == [("policy_gradient", None), ("recompute", None), ("policy_gradient", None)]
+        sample = next(sample for sample in dataset.samples if sample.trajectory_id == "t1")
+        assert (sample.policy_step, sample.token_ids, sample.logprobs) == (3, None, None)
+        assert _texts(sample) == ["Trade.", "A yes 40", '{"action":"buy_yes"}']
+        assert dataset.counts["calls_that_differ"] == 1
 
     def test_of_another_models_answers_the_better_half_is_imitated(self) -> None:
         dataset = build(answers(5, model="gpt-4o"), {}, scores([0.1, 0.9, 0.3, -0.5, 0.8]))
@@ -114,7 +140,7 @@ class TestTrainsAs:
             ("skip", "outcome cannot be known"),
             ("skip", "step has no score"),
         ]
-        assert [s.advantage for s in dataset.samples][:3] == pytest.approx([1, None, -1], abs=1e-5)
+        assert [s.advantage for s in dataset.samples][:3] == pytest.approx([0.5, None, -0.5])
 
     def test_a_group_without_spread_or_with_one_sample_is_skipped(self) -> None:
         assert kinds(build(answers(2), recorded(2), scores([0.5, 0.5]))) == [("skip", "group has no spread")] * 2
@@ -122,20 +148,15 @@ class TestTrainsAs:
 
     def test_an_answer_of_a_policy_too_far_behind_is_skipped(self) -> None:
         calls = recorded(3) | {"call-2": Recorded(policy="babylon-agent@9")}
-        dataset = build(answers(3), calls, scores([1.0, 0.0, 0.5]), head_step=10, max_policy_lag=7)
-        assert kinds(dataset)[2] == ("skip", "group has one sample")
-        assert kinds(dataset)[:2] == [("skip", "policy is too old")] * 2
-        assert (
-            kinds(build(answers(2), recorded(2), scores([1.0, 0.0]), head_step=10, max_policy_lag=8))
-            == [("skip", "policy is too old")] * 2
-        )
-        fresh = build(answers(2), recorded(2), scores([1.0, 0.0]), head_step=11, max_policy_lag=8)
-        assert kinds(fresh) == [("policy_gradient", None)] * 2
+        dataset = build(answers(3), calls, scores([1.0, 0.0, 0.5]), head_step=10, max_policy_lag=6)
+        assert kinds(dataset) == [("skip", "policy is too old")] * 2 + [("skip", "group has one sample")]
+        within = build(answers(3), calls, scores([1.0, 0.0, 0.5]), head_step=10, max_policy_lag=7)
+        assert kinds(within) == [("policy_gradient", None)] * 3
 
     def test_an_invalid_action_is_a_sample_with_a_low_reward(self) -> None:
         bad = step(action={"actionType": "INVALID_ACTION", "success": False, "error": "not JSON"})
         records = [record([bad], trajectory_id="t0"), *answers(2)[1:]]
-        dataset = build(records, recorded(2) | {"call-0": Recorded()}, scores([-0.5, 0.2], state=["invalid", "final"]))
+        dataset = build(records, recorded(2), scores([-0.5, 0.2], state=["invalid", "final"]))
         assert kinds(dataset) == [("policy_gradient", None)] * 2
         assert min(s.reward for s in dataset.samples if s.reward is not None) == -0.5
 
@@ -150,19 +171,20 @@ class TestGroups:
         dataset = build(records, {}, frame)
         assert dataset.counts["groups"] == dataset.counts["trainable_groups"] == 2
         advantages = {s.sample_id: round(s.advantage or 0, 3) for s in dataset.samples}
-        assert advantages == {"t0/0/0": 1, "t1/0/0": -1, "t0/1/0": -1, "t1/1/0": 1}
+        assert advantages == {"t0/0/0": 0.5, "t1/0/0": -0.5, "t0/1/0": -2, "t1/1/0": 2}
 
     def test_ours_and_other_models_are_compared_apart(self) -> None:
         records = [*answers(2), *answers(4, model="gpt-4o")[2:]]
         dataset = build(records, recorded(2), scores([0.0, 0.1, 5.0, 6.0]))
         by_id = {s.sample_id: s for s in dataset.samples}
-        assert by_id["t1/0/0"].advantage == pytest.approx(1, abs=1e-4)
+        assert by_id["t1/0/0"].advantage == pytest.approx(0.05)
         assert by_id["t3/0/0"].trains_as == "imitate"
 
     def test_counts(self) -> None:
         records = [*answers(2), *answers(4, model="gpt-4o", response="x" * 40)[2:]]
         counts = build(records, recorded(2), scores([0.0, 0.1, 5.0, 6.0])).counts
         assert counts == {
+            "calls_that_differ": 0,
             "groups": 1,
             "imitate": 1,
             "policy_gradient": 2,
@@ -199,8 +221,8 @@ class TestIdentity:
             build(answers(2), recorded(2, token_ids=[4, 6]), scores([1.0, 0.0])),
             build(answers(2), recorded(2, prompt_token_ids=[1, 2]), scores([1.0, 0.0])),
             build(answers(2), recorded(2, logprobs=[-0.1, -0.2000001]), scores([1.0, 0.0])),
-            build(answers(2), recorded(2, response="other"), scores([1.0, 0.0])),
-            build(answers(2), recorded(2, messages=[Message("system", "as asked")]), scores([1.0, 0.0])),
+            build(answers(2, response="other"), recorded(2, response="other"), scores([1.0, 0.0])),
+            build(answers(2, userPrompt="B"), recorded(2, messages=asked("B")), scores([1.0, 0.0])),
             build(answers(2), recorded(2, policy="babylon-agent@4"), scores([1.0, 0.0])),
             build(answers(2), {}, scores([1.0, 0.0])),
             build(answers(2), recorded(2), scores([1.0, 0.0]), moment_seconds=7),
@@ -225,13 +247,14 @@ TEXT = st.text(max_size=30)
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(st.lists(st.tuples(FLOATS, TEXT, TEXT, st.lists(FLOATS, min_size=1, max_size=5)), min_size=2, max_size=6))
 def test_a_dataset_comes_back_exactly(rows: list[tuple[float, str, str, list[float]]]) -> None:
-    calls = {
-        f"call-{n}": replace(
-            Recorded(), messages=[Message("user", asked)], response=said, token_ids=[7] * len(lp), logprobs=lp
-        )
-        for n, (_, asked, said, lp) in enumerate(rows)
-    }
-    dataset = build(answers(len(rows)), calls, scores([reward / 1e300 for reward, *_ in rows]))
+    records, calls = [], {}
+    for n, (_, prompt, said, lp) in enumerate(rows):
+        said_so = call(callId=f"call-{n}", userPrompt=prompt, response=said)
+        records.append(record([step(llmCalls=[said_so])], trajectory_id=f"t{n}"))
+        calls[f"call-{n}"] = Recorded(messages=asked(prompt), response=said, token_ids=[7] * len(lp), logprobs=lp)
+    dataset = build(records, calls, scores([reward / 1e300 for reward, *_ in rows]))
+    assert dataset.counts["calls_that_differ"] == 0
+    assert [s.logprobs for s in dataset.samples] == [lp for *_, lp in rows]
     assert decode(encode(dataset)) == dataset
     assert encode(decode(encode(dataset))) == encode(dataset)
 
@@ -270,11 +293,13 @@ def test_no_result_reaches_a_sample(places: set[tuple[Any, ...]], exact: bool, a
                 target = target[key]
             target[path[-1]] = [planted] if as_list else planted
         records.append(record([row], trajectory_id=f"t{n}"))
-    dataset = build(records, recorded(3) if exact else {}, scores([1.0, 0.0, 0.5]))
+    calls = recorded(3, messages=asked(f"see {text}"), response=text) if exact else {}
+    dataset = build(records, calls, scores([1.0, 0.0, 0.5]))
     assert len(dataset.samples) == 3
     assert HINDSIGHT.encode() not in encode(dataset)
     for sample in dataset.samples:
-        assert _texts(sample) == (["as asked", "as sampled"] if exact else ["Trade.", f"see {text}", text])
+        assert (sample.logprobs is not None) == exact
+        assert _texts(sample) == ["Trade.", f"see {text}", text]
 
 
 def _texts(sample: Sample) -> list[str]:

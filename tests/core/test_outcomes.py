@@ -42,7 +42,7 @@ PERP = {"action_type": "OPEN_PERP_POSITION", "market_type": "perp", "market_id":
 
 def tables(**rows: list[dict[str, Any]]) -> OutcomeTables:
     """Tables with these rows; a column that a row leaves out is missing."""
-    specs = {
+    specs: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         "trades": (OutcomeTables.TRADES, {"agent_id": "a1", "action": "buy", "executed_at": AT}),
         "markets": (OutcomeTables.MARKETS, {"resolved": False, "end_date": AT + MINUTE, "updated_at": AT}),
         "prediction_prices": (OutcomeTables.PREDICTION_PRICES, {"created_at": AT - MINUTE}),
@@ -244,6 +244,16 @@ class TestNoTrade:
     def test_an_action_that_could_not_be_carried_out_has_no_worth(self) -> None:
         known = tables(trades=[bought(0.4)], markets=[resolved(True)])
         assert worth(steps_of({"success": False, "invalid": True}), known) == [(None, "invalid")]
+
+    def test_a_purchase_of_nobody_knows_what_is_unknown(self) -> None:
+        nameless = {"action_type": "BUY_SHARES", "market_type": None, "market_id": None}
+        half = {"action_type": "open_long", "market_type": "perp", "market_id": None}
+        decision = {"action_type": "TRADING_DECISION", "market_type": None, "market_id": None}
+        assert worth(steps_of(nameless, half, decision), tables()) == [
+            (None, "unknown"),
+            (None, "unknown"),
+            (0.0, "no_trade"),
+        ]
 
 
 class TestFrames:

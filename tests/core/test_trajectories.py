@@ -261,6 +261,7 @@ def _checked(text: bytes) -> None:
     decoded = decode_row(source_row(text))
     if isinstance(decoded, Quarantined):
         assert decoded.reason and decoded.place.startswith("stepsJson")
+        assert b"\0" not in (decoded.reason + decoded.place).encode()
         return
     steps_frame([decoded])
     for sample in decoded.samples:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -25,19 +27,19 @@ def test_a_seed_decides_everything() -> None:
 
 def test_no_two_boards_of_a_window_share_a_moment() -> None:
     times = sorted(CLOCK.at(WINDOW, room, tick) for room in range(4) for tick in range(16))
-    gaps = {(later - earlier).total_seconds() for earlier, later in zip(times, times[1:], strict=False)}
+    gaps = {(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)}
     assert min(gaps) == pytest.approx(56.25, abs=1e-3)
 
 
 def test_a_room_is_settled_before_its_next_tick() -> None:
     drawn = draw_room(0, WINDOW, 2, CLOCK)
-    for (_, truth), (following, _) in zip(drawn, drawn[1:], strict=False):
+    for (_, truth), (following, _) in itertools.pairwise(drawn):
         assert truth.exits_at < following.at
 
 
 def test_prices_go_on_from_board_to_board() -> None:
     drawn = draw_room(0, WINDOW, 0, CLOCK)
-    for (_, truth), (following, _) in zip(drawn, drawn[1:], strict=False):
+    for (_, truth), (following, _) in itertools.pairwise(drawn):
         assert {perp.ticker: perp.price for perp in following.perps} == truth.exit_prices
 
 

@@ -34,15 +34,13 @@ def test_every_scheme_gives_the_same_address(scheme: str) -> None:
         "postgres://trader@/game?host=a,b&port=1,2",
         "postgresql://[::1]:5432/game",
         "postgresql://db/g%C3%A4me?options=-c%20search_path%3Dx",
-        "postgresql://db",
     ],
 )
 def test_both_urls_lead_where_the_given_one_led(url: str) -> None:
     address = parse_address(url, "DATABASE_URL")
     assert conninfo_to_dict(address.url()) == conninfo_to_dict(url.replace("postgres:", "postgresql:"))
-    dialect = make_url(address.url("postgresql+psycopg2"))
-    args, options = dialect.get_dialect().import_dbapi(), dialect.get_dialect()().create_connect_args(dialect)[1]
-    assert args is not None
+    dagster = make_url(address.url("postgresql+psycopg2"))
+    options = dagster.get_dialect()().create_connect_args(dagster)[1]
     told = {{"database": "dbname"}.get(key, key): str(value) for key, value in options.items()}
     assert told == address.parameters
 
@@ -59,6 +57,7 @@ def test_what_only_prisma_understands_is_left_out() -> None:
         ("postgresql://u:hunter2@h:port/db?nonsense=1", "cannot be read"),
         ("postgresql://u:hunter%2@h/db", "cannot be read"),
         ("postgresql://u:hunter2@[h/db", "cannot be read"),
+        ("postgresql://u:hunter2@h", "names no database"),
         ("postgresql://u:hunter2@h/db?pgbouncer=true", "direct URL"),
         ("postgresql://u:hunter2@h/db?schema=game", "'game'"),
     ],
@@ -75,4 +74,4 @@ def test_the_password_is_in_no_representation() -> None:
     assert "hunter2" not in repr(address)
     assert address.place == "h:5/db"
     assert address.at("other").place == "h:5/other"
-    assert Address({"user": "u"}).place == "localhost/u"
+    assert Address({"dbname": "d"}).place == "localhost/d"

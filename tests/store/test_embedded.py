@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 import pwd
 import shutil
@@ -16,7 +17,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from babylon_assets.core.errors import DatabaseUnavailable, MissingDependency, SettingsError
@@ -24,11 +24,13 @@ from babylon_assets.settings import Settings
 from babylon_assets.store import embedded
 from babylon_assets.store.database import embedded_data, migrate, open_database, stop_embedded
 
-START = "import sys; from pathlib import Path; from babylon_assets.settings import Settings;"
-OPEN = (
-    START
-    + "from babylon_assets.store.database import open_database; print(open_database(Settings(home=Path(sys.argv[1]))).url)"
-)
+OPEN = """
+import sys
+from pathlib import Path
+from babylon_assets.settings import Settings
+from babylon_assets.store.database import open_database
+print(open_database(Settings(home=Path(sys.argv[1]))).url)
+"""
 
 
 @pytest.fixture
@@ -137,10 +139,16 @@ def test_a_process_id_that_was_given_to_another_program_is_not_taken_for_the_ser
     pid_file = home / "postgres" / "postmaster.pid"
     lines, owner = pid_file.read_text().splitlines(), pid_file.stat()
     stop_embedded(settings)
-    pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
-    os.chown(pid_file, owner.st_uid, owner.st_gid)
-    with open_database(settings).connect() as conn:
-        assert conn.execute("SELECT 1").fetchone() == (1,)
+    other = subprocess.Popen(["sleep", "60"], user=owner.st_uid)
+    try:
+        pid_file.write_text("\n".join([str(other.pid), *lines[1:]]) + "\n")
+        os.chown(pid_file, owner.st_uid, owner.st_gid)
+        with open_database(settings).connect() as conn:
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_without_the_wheel_the_message_says_what_to_type(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,17 +176,24 @@ def test_a_home_that_is_a_file_is_refused(home: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_ordinary_user_runs_the_server_as_themselves(home: Path) -> None:
+    open_database(Settings(home=home / "root's"))  # opens the way to the programs, which may be below root's own folder
     account = pwd.getpwnam("nobody")
     os.chown(home, account.pw_uid, account.pw_gid)
-    as_nobody = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": [], "cwd": Path(__file__).parents[2]}
-    readable = subprocess.run([sys.executable, "-c", "import psycopg"], capture_output=True, **as_nobody)
-    if readable.returncode:
-        pytest.skip("the packages of this environment cannot be read by other users")
-    told = subprocess.run([sys.executable, "-c", OPEN, str(home)], capture_output=True, text=True, **as_nobody)
-    assert told.returncode == 0, told.stderr
+
+    def as_ordinary_user() -> None:
+        os.setgroups([])
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+        with open_database(Settings(home=home)).connect() as conn:
+            conn.execute("CREATE TABLE made_by_nobody (n int)")
+
+    child = multiprocessing.get_context("fork").Process(target=as_ordinary_user)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
     assert (home / "postgres").stat().st_uid == account.pw_uid
-    with psycopg.connect(told.stdout.strip()) as conn:
-        assert conn.execute("SELECT 1").fetchone() == (1,)
+    with open_database(Settings(home=home)).connect() as conn:
+        assert conn.execute("SELECT count(*) FROM made_by_nobody").fetchone() == (0,)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has folders that are opened for the server")

@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from babylon_assets.training import adapters
-from babylon_assets.training.adapters import load_trainable, read_manifest, read_steps, restore_optimizer, write_checkpoint
+from babylon_assets.training.adapters import (
+    load_trainable,
+    read_manifest,
+    read_steps,
+    restore_optimizer,
+    write_checkpoint,
+)
 
 CPU = torch.device("cpu")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def test_a_base_is_made_once_and_another_recipe_is_another_model(tiny_base: Path
     made = (tiny_base / "model.safetensors").stat().st_mtime_ns
     assert ensure_base_model(home, recipe) == tiny_base
     assert (tiny_base / "model.safetensors").stat().st_mtime_ns == made
-    assert ensure_base_model(home, Recipe(**{**json.loads((tiny_base / "recipe.json").read_text()), "seed": 1})) != tiny_base
+    assert ensure_base_model(home, dataclasses.replace(recipe, seed=1)) != tiny_base
 
 
 def test_a_measurement_is_kept_beside_the_model(tiny_base: Path) -> None:

@@ -28,7 +28,7 @@ from tests.training.test_samples import sample
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, gradient_tokens=512, rows_per_step=2, lora_rank=8, learning_rate=5e-3)
+    return Settings(home=tmp_path, gradient_tokens=512, rows_per_step=2, lora_rank=8, learning_rate=5e-3, max_kl=100)
 
 
 def answered(base: Path, adapter: Path | None = None, groups: int = 6, size: int = 4) -> list[Sample]:
@@ -96,6 +96,33 @@ def test_better_answers_become_likelier_than_worse_ones(taught_base: Path, setti
             now = logprob(taught_base, folder, one.prompt_token_ids or [], one.token_ids or [])
             gain += ((one.reward or 0.0) - mean) * (now - sum(one.logprobs or []))
     assert gain > 0
+
+
+def test_a_step_that_goes_too_far_is_undone_and_ends_the_pass(taught_base: Path, tmp_path: Path) -> None:
+    samples = answered(taught_base, groups=12)
+    wild = {"gradient_tokens": 512, "rows_per_step": 1, "lora_rank": 8, "max_grad_norm": 1000.0, "max_kl": 5e-5}
+    tamed, free = (
+        Settings(home=tmp_path / name, learning_rate=2e-3, **{**wild, **changes})
+        for name, changes in (("tamed", {}), ("free", {"max_kl": 100}))
+    )
+    for settings in (tamed, free):
+        train_embedded(settings, request(taught_base, samples))
+    steps, all_steps = (read_steps(checkpoint_folder(settings, "babylon-agent", 1)) for settings in (tamed, free))
+    assert len(steps) < len(all_steps)
+    assert [step.get("undone") for step in steps] == [None] * (len(steps) - 1) + [1.0]
+    assert not any("undone" in step for step in all_steps)
+    folder = checkpoint_folder(tamed, "babylon-agent", 1)
+    moved = [
+        sum(one.logprobs or []) - logprob(taught_base, folder, one.prompt_token_ids or [], one.token_ids or [])
+        for one in samples
+    ]
+    assert sum(moved) / sum(len(one.token_ids or []) for one in samples) < 0.05
+
+
+def test_when_no_step_is_kept_there_is_no_checkpoint(taught_base: Path, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, gradient_tokens=512, rows_per_step=50, learning_rate=0.5, max_kl=1e-4)
+    train_embedded(settings, request(taught_base, answered(taught_base)))
+    assert not checkpoint_folder(settings, "babylon-agent", 1).exists()
 
 
 def test_the_same_request_gives_the_same_weights_bit_for_bit(taught_base: Path, tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ def packed_row() -> dict[str, torch.Tensor]:
         groups += [10 + number] * len(answer)
         parents += [1] * len(answer)
         positions += range(4, 4 + len(answer))
-    columns = {"tokens": tokens + [0, 0], "groups": groups + [-1, -1], "parents": parents + [-1, -1]}
-    columns["positions"] = positions + [0, 0]
+    columns = {"tokens": [*tokens, 0, 0], "groups": [*groups, -1, -1], "parents": [*parents, -1, -1]}
+    columns["positions"] = [*positions, 0, 0]
     return {name: torch.tensor([values]) for name, values in columns.items()}
 
 
@@ -44,7 +44,7 @@ def test_packed_answers_do_not_see_each_other(model: Any) -> None:
     packed, _ = token_logprobs(model, row["tokens"], mask, row["positions"], wanted)
     for start, answer in zip(starts, ANSWERS, strict=True):
         alone = model(torch.tensor([PROMPT + answer])).logits.log_softmax(-1)[0]
-        expected = [float(alone[3 + place, token]) for place, token in enumerate(answer)][1:]
+        expected = [float(alone[3 + place, token].detach()) for place, token in enumerate(answer)][1:]
         found = packed[0, start : start + len(answer) - 1].tolist()
         assert found == pytest.approx(expected, abs=1e-4)
 

@@ -1,0 +1,94 @@
+"""A small simulated game, and the line over it with an instance that lives in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from babylon_assets.assets.installation import Installation
+from babylon_assets.automation.line import Line, LineRun
+from babylon_assets.core.windows import closed_windows
+from babylon_assets.definitions import build_definitions
+from babylon_assets.serving.engine import Engine
+from babylon_assets.settings import Settings
+from babylon_assets.simulation.players import play_window
+from babylon_assets.store.database import Database
+from babylon_assets.store.windows import WindowRow, get_window
+
+FIRST, SECOND, THIRD = closed_windows(datetime.now(UTC), 3)
+
+
+@dataclass
+class World:
+    """A database with a game in it, the definitions over it, and what its runs left."""
+
+    settings: Settings
+    database: Database
+    instance: dg.DagsterInstance
+    engine: Engine
+
+    @property
+    def definitions(self) -> dg.Definitions:
+        return build_definitions(self.settings, installation=Installation(self.settings, self.database))
+
+    def having(self, **changes: Any) -> World:
+        """The same world with other settings."""
+        return replace(self, settings=replace(self.settings, **changes))
+
+    def play(self, window: str) -> None:
+        with self.database.connect() as conn:
+            play_window(self.settings, conn, window, self.engine)
+
+    def run(self, window: str) -> LineRun:
+        return Line(self.definitions, self.instance).materialize(window)
+
+    def row(self, window: str) -> WindowRow:
+        with self.database.connect() as conn:
+            row = get_window(conn, window)
+        assert row is not None
+        return row
+
+    def metadata(self, asset: str, window: str) -> dict[str, Any]:
+        """The newest materialization's metadata, as plain values."""
+        records = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[window])
+        event = self.instance.fetch_materializations(records, limit=1).records[0].asset_materialization
+        assert event is not None
+        return {name: value.value for name, value in event.metadata.items()}
+
+    def check(self, asset: str, name: str) -> dg.AssetCheckEvaluation:
+        """The newest result of a check."""
+        key = dg.AssetCheckKey(dg.AssetKey(asset), name)
+        [record] = self.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        assert record.event is not None and record.event.dagster_event is not None
+        return record.event.dagster_event.asset_check_evaluation_data
+
+    def execute(self, statement: str, *parameters: Any) -> None:
+        with self.database.connect() as conn:
+            conn.execute(statement.encode(), parameters)
+
+
+@pytest.fixture(scope="session")
+def engine(taught_base: Path) -> Engine:
+    return Engine(taught_base, "babylon-agent@0")
+
+
+@pytest.fixture
+def world(tmp_path: Path, taught_base: Path, engine: Engine, game_database: Database) -> Iterator[World]:
+    settings = Settings(
+        home=tmp_path,
+        base_model=str(taught_base),
+        simulation_rooms=1,
+        simulation_agents_per_room=6,
+        simulation_ticks=8,
+        min_samples_per_window=4,
+        lora_rank=4,
+        gradient_tokens=1024,
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield World(settings, game_database, instance, engine)

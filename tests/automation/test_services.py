@@ -1,0 +1,93 @@
+"""Webserver and daemon as children: one set per home, no taken port, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from babylon_assets.automation.services import Services, only_one
+from babylon_assets.core.errors import PermanentError
+from babylon_assets.settings import Settings, subprocess_environment
+from babylon_assets.store.database import Database
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_second_one_is_told_who_serves(tmp_path: Path) -> None:
+    second = only_one(tmp_path)
+    with only_one(tmp_path), pytest.raises(PermanentError, match=f"as process {os.getpid()}"):
+        second.__enter__()
+    with only_one(tmp_path):
+        pass
+
+
+def test_a_taken_port_is_named_with_what_to_set(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PermanentError, match=f"port {port} .* DAGSTER_PORT={port + 1}"):
+            Services(tmp_path / "dagster", port, {}).__enter__()
+
+
+def test_a_child_that_ends_is_told_with_its_log(tmp_path: Path, port: int) -> None:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    environment = {"PATH": os.defpath, "DAGSTER_HOME": str(tmp_path / "nothing")}
+    told = pytest.raises(PermanentError, match=r"ended with code 1; read .*log, which ends:\n")
+    with told, Services(home, port, environment) as services:
+        services.wait_until_ready()
+
+
+@pytest.fixture
+def up(tmp_path: Path, database: Database, port: int) -> Iterator[subprocess.Popen[str]]:
+    """`babylon up` as a person starts it, in the middle of its work."""
+    settings = Settings(home=tmp_path, database_url=database.url, dagster_port=port)
+    environment = subprocess_environment(settings, database.dagster_url)
+    command = [sys.executable, "-m", "babylon_assets", "up"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert f"http://127.0.0.1:{port}" in process.stdout.readline()
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_serves_and_stops_with_all_it_started(up: subprocess.Popen[str], port: int, number: signal.Signals) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info") as reply:
+        assert reply.status == 200
+    assert len(children(up.pid)) >= 2
+    family = descendants(up.pid)
+    up.send_signal(number)
+    assert up.wait(40) == 0
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(map(alive, family)):
+        time.sleep(0.1)
+    assert [pid for pid in family if alive(pid)] == []
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def descendants(pid: int) -> list[int]:
+    return [found for child in children(pid) for found in (child, *descendants(child))]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,337 @@
+"""Reading the game's record from real tables: windows, rows good and bad, outcomes, and with SELECT alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from babylon_assets.core.datasets import build_dataset
+from babylon_assets.core.errors import SourceError
+from babylon_assets.core.outcomes import OutcomeTables
+from babylon_assets.core.rewards import score_window
+from babylon_assets.core.trajectories import Quarantined, TrajectoryRecord, steps_frame
+from babylon_assets.game import source
+from babylon_assets.game.fixture import copy_rows
+from babylon_assets.game.source import SourceWindow
+from tests.core.rows import START, WINDOW, call, step
+from tests.game.rows import (
+    Connection,
+    add_trajectories,
+    add_users,
+    market,
+    organization,
+    quote,
+    stock_price,
+    trade,
+    trajectory,
+)
+
+HOUR = timedelta(hours=1)
+NEXT_WINDOW = "2026-10-01T01:00"
+
+
+def read(conn: Connection, window: str = WINDOW, **options: bool) -> dict[str, TrajectoryRecord | Quarantined]:
+    """What a window holds, by trajectory id; each row once."""
+    rows = list(source.read_window(conn, window, **options))
+    assert len({row.trajectory_id for row in rows}) == len(rows)
+    return {row.trajectory_id: row for row in rows}
+
+
+class TestCheckTables:
+    def test_the_games_tables_pass(self, game_conn: Connection) -> None:
+        source.check_tables(game_conn)
+
+    def test_what_is_missing_is_named_all_at_once(self, game_conn: Connection) -> None:
+        game_conn.execute('DROP TABLE "StockPrice"; ALTER TABLE trajectories DROP COLUMN "windowId"')
+        with pytest.raises(SourceError, match=r'"trajectories"."windowId" is missing; table "StockPrice" is missing'):
+            source.check_tables(game_conn)
+
+    def test_an_empty_database_says_what_to_do(self, conn: Connection) -> None:
+        with pytest.raises(SourceError, match="DATABASE_URL"):
+            source.check_tables(conn)
+
+    def test_what_may_not_be_read_is_named(self, game_conn: Connection) -> None:
+        with (
+            as_role(game_conn, "GRANT SELECT ON trajectories TO {}"),
+            pytest.raises(SourceError, match=r'"AgentTrade"."id" may not be read'),
+        ):
+            source.check_tables(game_conn)
+
+
+class TestWindows:
+    def test_rows_without_a_window_count_for_the_hour_in_which_they_ended(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1", "a2")
+        add_trajectories(
+            game_conn,
+            trajectory("t1"),
+            trajectory("t2"),
+            trajectory("t3", agentId="a2", windowId=None, startTime=START - HOUR),
+            trajectory("t4", agentId="a1", windowId=None, endTime=START + HOUR),
+            trajectory("t5", windowId="not a window"),
+        )
+        assert source.list_windows(game_conn) == [SourceWindow(WINDOW, 2, 3), SourceWindow(NEXT_WINDOW, 1, 1)]
+        assert read(game_conn).keys() == {"t1", "t2", "t3"}
+        assert read(game_conn, NEXT_WINDOW).keys() == {"t4"}
+
+    def test_a_row_with_a_window_belongs_to_it_whenever_it_ended(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1")
+        add_trajectories(game_conn, trajectory("t1", startTime=START - HOUR, endTime=START + HOUR, scenarioId="x"))
+        assert read(game_conn).keys() == {"t1"}
+        assert read(game_conn, NEXT_WINDOW) == {}
+
+    def test_the_hour_of_an_end_does_not_depend_on_the_session(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1")
+        add_trajectories(game_conn, trajectory("t1", windowId=None))
+        game_conn.execute("SET TimeZone TO 'Asia/Tokyo'; SET DateStyle TO 'German'")
+        assert source.list_windows(game_conn) == [SourceWindow(WINDOW, 1, 1)]
+        row = read(game_conn)["t1"]
+        assert isinstance(row, TrajectoryRecord)
+        assert row.start_time == START
+
+    def test_an_empty_game(self, game_conn: Connection) -> None:
+        assert source.list_windows(game_conn) == []
+        assert read(game_conn) == {}
+
+
+class TestReadWindow:
+    def test_a_row_comes_back_whole(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1")
+        add_trajectories(game_conn, trajectory("t1", [step(0), step(1)], finalPnL=None))
+        row = read(game_conn)["t1"]
+        assert isinstance(row, TrajectoryRecord)
+        assert (row.window, row.agent_id, row.scenario_id, row.shape) == (WINDOW, "a1", WINDOW, "full")
+        assert (row.start_time, row.end_time) == (START, START + timedelta(minutes=10))
+        assert (row.final_status, row.final_balance, row.final_pnl) == ("completed", 1000.0, None)
+        assert ([f.step for f in row.facts], [s.response for s in row.samples]) == ([0, 1], [call()["response"]] * 2)
+
+    def test_the_flags_of_rows_and_users_are_honoured(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1")
+        add_users(game_conn, "test", isTest=True)
+        add_users(game_conn, "banned", isBanned=True)
+        add_trajectories(
+            game_conn,
+            trajectory("t1"),
+            trajectory("used", usedInTraining=True),
+            trajectory("evaluation", isEvaluation=True),
+            trajectory("other", isTrainingData=False),
+            trajectory("test", agentId="test"),
+            trajectory("banned", agentId="banned"),
+        )
+        assert read(game_conn).keys() == {"t1", "used"}
+        assert read(game_conn, include_test=True).keys() == {"t1", "used", "test"}
+        assert read(game_conn, include_test=True, include_banned=True).keys() == {"t1", "used", "test", "banned"}
+
+    def test_one_bad_row_costs_one_row(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1")
+        bad: dict[str, Any] = {
+            "truncated": json.dumps([step()])[:-30],
+            "object": {},
+            "null step": [step(), None],
+            "null action": [step(action=None)],
+            "text state": [step(environmentState="x")],
+            "surrogate": '[{"action":{"actionType":"\\ud800"}}]',
+            "deep": '[{"action":{"actionType":"x"},"z":' + "[" * 5000 + "]" * 5000 + "}]",
+            "not json": "",
+        }
+        good: dict[str, Any] = {
+            "live": [step(llmCalls=[])],
+            "empty": [],
+            "null pnl": [step(environmentState={"agentPnL": None, "agentBalance": None})],
+            "numerals": [step(environmentState={"agentPnL": "5.5", "agentBalance": "1e3"})],
+            "nan": [step(environmentState={"agentPnL": float("nan")})],
+            "bad behaviour": [step(action={"actionType": "INVALID_ACTION", "success": False, "error": "not JSON"})],
+            "unknown keys": [step(stepId="s", observation={"x": [1]}, done=True, attemptId="7")],
+        }
+        add_trajectories(game_conn, *(trajectory(name, steps) for name, steps in (bad | good).items()))
+        rows = read(game_conn)
+        assert {name for name, row in rows.items() if isinstance(row, Quarantined)} == bad.keys()
+        assert {name for name, row in rows.items() if isinstance(row, TrajectoryRecord)} == good.keys()
+        assert all(row.reason and row.place for row in rows.values() if isinstance(row, Quarantined))
+
+    def test_numbers_and_times_beyond_reason(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1")
+        add_trajectories(game_conn, trajectory("t1", finalPnL=float("nan"), finalBalance=float("inf")))
+        game_conn.execute("""UPDATE trajectories SET "startTime" = '-infinity', "endTime" = 'infinity'""")
+        row = read(game_conn)["t1"]
+        assert isinstance(row, TrajectoryRecord)
+        assert (row.final_pnl, row.final_balance, row.start_time.year, row.end_time.year) == (None, None, 1, 9999)
+
+    def test_a_reader_that_stops_early_leaves_the_connection_usable(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1")
+        add_trajectories(game_conn, *(trajectory(f"t{n}", [step(pad="x" * 20_000)]) for n in range(200)))
+        game_conn.commit()
+        rows = source.read_window(game_conn, WINDOW)
+        next(rows)
+        rows.close()  # type: ignore[attr-defined]
+        game_conn.rollback()
+        assert len(read(game_conn)) == 200
+
+
+class TestFingerprint:
+    @pytest.fixture
+    def game(self, game_conn: Connection) -> Connection:
+        add_users(game_conn, "a1", "a2")
+        add_trajectories(game_conn, trajectory("t1"), trajectory("t2", agentId="a2"))
+        copy_rows(game_conn, "Market", [market("m1"), market("elsewhere")])
+        copy_rows(game_conn, "AgentTrade", [trade("x1"), trade("x2", marketType="perp", marketId=None, ticker="ACME")])
+        copy_rows(game_conn, "Organization", [organization("ACME"), organization("BOLT")])
+        return game_conn
+
+    def test_the_same_rows_give_the_same_whatever_the_session(self, game: Connection) -> None:
+        before = source.fingerprint(game, WINDOW)
+        game.execute("SET TimeZone TO 'Asia/Tokyo'; SET DateStyle TO 'German'; SET extra_float_digits TO 3")
+        assert source.fingerprint(game, WINDOW) == before
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            """UPDATE trajectories SET "updatedAt" = "updatedAt" + interval '1 ms' WHERE id = 'row-t1'""",
+            """UPDATE trajectories SET "stepsJson" = "stepsJson" || ' ' WHERE id = 'row-t1'""",
+            """UPDATE trajectories SET "isEvaluation" = true WHERE id = 'row-t1'""",
+            "DELETE FROM trajectories WHERE id = 'row-t2'",
+            """UPDATE "User" SET "isBanned" = true WHERE id = 'a2'""",
+            """UPDATE "Market" SET resolved = true, resolution = false WHERE id = 'm1'""",
+            """UPDATE "AgentTrade" SET price = 0.41 WHERE id = 'x1'""",
+            """DELETE FROM "AgentTrade" WHERE id = 'x2'""",
+            """INSERT INTO "StockPrice" VALUES ('p', 'ACME', 101, 1, 1, '2026-10-01 02:30')""",
+            """INSERT INTO market_outcomes (id, "windowId", "predictionMarketId", outcome)
+               VALUES ('o', '2026-10-01T05:00', 'm1', 'YES')""",
+        ],
+    )
+    def test_a_change_that_matters_shows(self, game: Connection, change: str) -> None:
+        before = source.fingerprint(game, WINDOW)
+        game.execute(change.encode())
+        assert source.fingerprint(game, WINDOW) != before
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            """UPDATE trajectories SET "usedInTraining" = true""",
+            """UPDATE "Market" SET resolved = true WHERE id = 'elsewhere'""",
+            """INSERT INTO "StockPrice" VALUES ('p', 'BOLT', 101, 1, 1, '2026-10-01 00:30')""",
+            """INSERT INTO "StockPrice" VALUES ('p', 'ACME', 101, 1, 1, '2026-10-01 09:00')""",
+        ],
+    )
+    def test_a_change_that_does_not_matter_does_not(self, game: Connection, change: str) -> None:
+        before = source.fingerprint(game, WINDOW)
+        game.execute(change.encode())
+        assert source.fingerprint(game, WINDOW) == before
+
+    def test_markets_that_no_trade_names_can_be_added(self, game: Connection) -> None:
+        before = source.fingerprint(game, WINDOW, market_ids=["elsewhere"])
+        game.execute("""UPDATE "Market" SET resolved = true WHERE id = 'elsewhere'""")
+        assert source.fingerprint(game, WINDOW, market_ids=["elsewhere"]) != before
+
+
+class TestOutcomes:
+    def test_frames_have_the_declared_columns_even_when_nothing_is_known(self, game_conn: Connection) -> None:
+        found = source.read_outcomes(game_conn, WINDOW, steps_frame([]))
+        for name in (field.name for field in fields(OutcomeTables)):
+            frame, expected = getattr(found, name), getattr(OutcomeTables.empty(), name)
+            assert frame.empty
+            assert frame.dtypes.to_dict() == expected.dtypes.to_dict(), name
+
+    def test_stock_prices_by_the_organizations_id_or_name(self, game_conn: Connection) -> None:
+        copy_rows(game_conn, "Organization", [organization("ACME", name="Acme Corp"), organization("BOLT")])
+        prices = [stock_price("1", 100.0, 0), stock_price("2", 101.0, 5), stock_price("3", 9.0, 5, "BOLT")]
+        copy_rows(game_conn, "StockPrice", prices)
+        tickers = ["ACME", "Acme Corp", "none"]
+        found = source.read_stock_prices(game_conn, tickers, START, START + timedelta(minutes=5))
+        assert found[["ticker", "price"]].values.tolist() in (
+            [["ACME", 100.0], ["Acme Corp", 100.0]],
+            [["Acme Corp", 100.0], ["ACME", 100.0]],
+        )
+
+    def test_prediction_prices_begin_with_the_last_before_the_start(self, game_conn: Connection) -> None:
+        copy_rows(game_conn, "Market", [market("m1"), market("m2")])
+        quotes = [quote(f"q{n}", 0.1 * n, n, "m1") for n in range(1, 6)]
+        copy_rows(game_conn, "PredictionPriceHistory", [*quotes, quote("other", 0.5, 3, "m2")])
+        minute = timedelta(minutes=1)
+        found = source.read_prediction_prices(game_conn, ["m1"], START + 3 * minute, START + 5 * minute)
+        assert found["yes_price"].round(6).tolist() == [0.2, 0.3, 0.4]
+
+    def test_from_tables_to_rewards(self, game_conn: Connection) -> None:
+        """Entry price counts; a market that resolves days later credits the step's own window."""
+        add_users(game_conn, "a1")
+        perp = {"marketType": "perp", "ticker": "ACME", "side": "short", "amount": 10}
+        steps = [
+            step(0),
+            step(1, action={"actionType": "OPEN_PERP_POSITION", "parameters": perp, "success": True}),
+            step(2, action={"actionType": "INVALID_ACTION", "success": False, "error": "not JSON"}),
+        ]
+        add_trajectories(game_conn, trajectory("t1", steps))
+        copy_rows(game_conn, "Market", [market("m1")])
+        copy_rows(game_conn, "Organization", [organization("ACME")])
+        minute = timedelta(minutes=1)
+        short = {"marketType": "perp", "marketId": None, "ticker": "ACME", "side": "short"}
+        trades = [
+            trade("x1", price=0.9),
+            trade("x2", **short, action="open", price=100.0, executedAt=START + minute),
+            trade("x3", **short, action="close", price=95.0, executedAt=START + 2 * minute),
+        ]
+        copy_rows(game_conn, "AgentTrade", trades)
+        weights = {"outcome": 1.0}
+
+        def scored() -> list[Any]:
+            records = [row for row in read(game_conn).values() if isinstance(row, TrajectoryRecord)]
+            frame = steps_frame(records)
+            scores = score_window(frame, source.read_outcomes(game_conn, WINDOW, frame), weights=weights)
+            rewards = [None if reward != reward else round(reward, 6) for reward in scores["reward"].tolist()]
+            return list(zip(scores["state"], rewards, strict=True))
+
+        assert scored() == [("pending", None), ("final", 0.5), ("invalid", -0.5)]
+        game_conn.execute("""UPDATE "Market" SET resolved = true, resolution = true, "updatedAt" = '2026-10-04'""")
+        assert scored() == [("final", 0.1), ("final", 0.5), ("invalid", -0.5)]
+
+
+def test_rows_of_the_real_game_become_imitation(game_conn: Connection) -> None:
+    """Other models' answers, long prompts, no log-probabilities, several agents at the same moment."""
+    add_users(game_conn, *(f"a{n}" for n in range(4)))
+    prompts = {"model": "gpt-4o-mini", "callId": None, "systemPrompt": "s" * 900, "userPrompt": "é" * 2100}
+    rows = []
+    for n, side in enumerate(["YES", "NO", "YES", "NO"]):
+        parameters = {"marketType": "prediction", "marketId": "m1", "side": side, "amount": 10}
+        action = {"actionType": "BUY_SHARES", "parameters": parameters, "success": True}
+        steps = [step(llmCalls=[call(**prompts, response=f"I buy {side}")], action=action)]
+        rows.append(trajectory(f"t{n}", steps, agentId=f"a{n}"))
+    add_trajectories(game_conn, *rows)
+    copy_rows(game_conn, "Market", [market("m1", resolved=True, resolution=True)])
+    copy_rows(game_conn, "PredictionPriceHistory", [quote("q1", 0.3, -1)])
+    records = [row for row in read(game_conn).values() if isinstance(row, TrajectoryRecord)]
+    steps_table = steps_frame(records)
+    scores = score_window(steps_table, source.read_outcomes(game_conn, WINDOW, steps_table))
+    dataset = build_dataset(WINDOW, records, {}, scores, "babylon-agent")
+    assert Counter(sample.trains_as for sample in dataset.samples) == {"imitate": 2, "skip": 2}
+    assert {sample.response for sample in dataset.samples if sample.trains_as == "imitate"} == {"I buy YES"}
+    assert dataset.counts["skip: worse half of its group"] == 2
+
+
+@contextmanager
+def as_role(conn: Connection, *grants: str) -> Iterator[None]:
+    """Runs the block as a new role that has the grants and nothing else; the transaction is never committed."""
+    for statement in ("CREATE ROLE {}", *grants, "SET ROLE {}"):
+        conn.execute(sql.SQL(statement).format(sql.Identifier("babylon_reader_of_tests")))
+    yield
+
+
+def test_select_on_what_is_read_is_enough(game_conn: Connection) -> None:
+    add_users(game_conn, "a1")
+    add_trajectories(game_conn, trajectory("t1"))
+    grants = [f'GRANT SELECT ON "{table}" TO {{}}' for table in source.READS]
+    with as_role(game_conn, "GRANT USAGE ON SCHEMA public TO {}", *grants):
+        source.check_tables(game_conn)
+        assert [window.window for window in source.list_windows(game_conn)] == [WINDOW]
+        rows = [row for row in read(game_conn).values() if isinstance(row, TrajectoryRecord)]
+        source.read_outcomes(game_conn, WINDOW, steps_frame(rows))
+        assert len(source.fingerprint(game_conn, WINDOW)) == 64
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            game_conn.execute("DELETE FROM trajectories")

@@ -1,0 +1,249 @@
+"""The command as a person and a script meet it: help, exit codes, JSON, errors in one message."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from babylon_assets.cli import app, arguments_of_mode, main
+from babylon_assets.core.datasets import build_dataset
+from babylon_assets.core.errors import PermanentError
+from babylon_assets.settings import Settings
+from babylon_assets.store.checkpoints import Checkpoint, insert_checkpoint
+from babylon_assets.store.database import Database
+from babylon_assets.store.datasets import save_dataset
+from babylon_assets.store.windows import upsert_window
+
+COMMANDS = ("demo", "up", "migrate", "windows", "train", "status", "doctor")
+KEYS = [
+    *("window", "state", "trajectories", "samples", "trainable_tokens"),
+    *("reward_mean", "oracle", "dataset", "parent", "checkpoint"),
+]
+FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
+DATASET = build_dataset(FIRST, [], {}, pd.DataFrame({"trajectory_id": [], "step": [], "reward": []}), "babylon-agent")
+Babylon = Callable[..., Result]
+
+
+@pytest.fixture
+def babylon(tmp_path: Path, database: Database) -> Babylon:
+    """Run a command against a fresh database that has our schema."""
+
+    def run(*arguments: str, **environment: str) -> Result:
+        given = {"BABYLON_HOME": str(tmp_path), "DATABASE_URL": database.url, "COLUMNS": "200", **environment}
+        return CliRunner().invoke(app, list(arguments), env=given)
+
+    return run
+
+
+@pytest.fixture
+def ledger(database: Database) -> None:
+    """Two windows, the first of them trained."""
+    with database.connect() as conn:
+        root, made = (checkpoint(step) for step in (0, 1))
+        insert_checkpoint(conn, root)
+        upsert_window(conn, SECOND, trajectories=3)
+        upsert_window(conn, FIRST, status="trained", samples=48, trainable_tokens=900, reward_mean=0.25)
+        save_dataset(conn, DATASET)
+        insert_checkpoint(conn, made)
+        upsert_window(
+            conn,
+            FIRST,
+            dataset_id=DATASET.id,
+            checkpoint_id=made.id,
+            parent_id=root.id,
+            reference={"oracle": 0.5, "random": 0.0},
+        )
+
+
+def checkpoint(step: int) -> Checkpoint:
+    facts: dict[str, Any] = {}
+    if step:
+        facts = {"parent_id": "c0", "window_id": FIRST, "dataset_id": DATASET.id, "dagster_run_id": "run-1"}
+    return Checkpoint(
+        id=f"c{step}",
+        chain="babylon-agent",
+        step=step,
+        base_model="base",
+        weights_sha256="w",
+        seed=7,
+        created_at=datetime(2026, 11, 5, 15, tzinfo=UTC),
+        **facts,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(babylon: Babylon, command: str) -> None:
+    result = babylon(command, "--help")
+    assert result.exit_code == 0
+    assert f"babylon {command}" in result.output.partition("Example:")[2]
+
+
+def test_the_commands_are_these(babylon: Babylon) -> None:
+    assert {command.name or command.callback.__name__ for command in app.registered_commands} == set(COMMANDS)  # type: ignore[union-attr]
+    listed = babylon("--help").output
+    assert all(command in listed for command in COMMANDS)
+
+
+def test_windows_as_json_is_a_list_oldest_first_with_exactly_these_keys(babylon: Babylon, ledger: None) -> None:
+    rows = json.loads(babylon("windows", "--json").stdout)
+    assert [list(row) for row in rows] == [KEYS, KEYS]
+    assert rows[0] == {
+        "window": FIRST,
+        "state": "trained",
+        "trajectories": 0,
+        "samples": 48,
+        "trainable_tokens": 900,
+        "reward_mean": 0.25,
+        "oracle": 0.5,
+        "dataset": DATASET.id,
+        "parent": "c0",
+        "checkpoint": "c1",
+    }
+    assert (rows[1]["window"], rows[1]["state"], rows[1]["oracle"]) == (SECOND, "open", None)
+
+
+def test_windows_for_a_person_names_policies(babylon: Babylon, ledger: None) -> None:
+    shown = babylon("windows").stdout
+    assert "babylon-agent@0 -> babylon-agent@1" in shown
+    assert "\x1b" not in shown
+
+
+def test_no_windows_yet_says_what_to_type(babylon: Babylon) -> None:
+    assert "babylon demo" in babylon("windows").stdout
+
+
+def test_status_prints_where_a_checkpoint_comes_from(babylon: Babylon, ledger: None) -> None:
+    shown = json.loads(babylon("status", FIRST, "--json").stdout)
+    assert shown["lineage"]["policy"] == "babylon-agent@1"
+    assert (shown["parent"], shown["checkpoint"]) == ("c0", "c1")
+    assert (shown["lineage"]["seed"], shown["lineage"]["dagster_run_id"]) == (7, "run-1")
+    assert {"settings", "versions", "dataset_id", "weights_sha256"} <= set(shown["lineage"])
+    assert "babylon-agent@1" in babylon("status", FIRST).stdout
+
+
+def test_status_of_the_chain(babylon: Babylon, ledger: None) -> None:
+    shown = json.loads(babylon("status", "--json").stdout)
+    assert shown["windows"] == {"open": 1, "trained": 1}
+    assert (shown["head"]["step"], shown["newest window"]) == (1, SECOND)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["windows", "--yaml"], 2, "No such option"),
+        (["train"], 2, "give a window, or --follow"),
+        (["status", "yesterday"], 1, "YYYY-MM-DDTHH:00"),
+        (["status", SECOND], 1, f"{SECOND} was never read"),
+        (["train", "2999-01-01T00:00"], 1, "2999-01-01T00:00 is not over yet"),
+    ],
+)
+def test_a_refusal_has_a_code_and_says_what_to_do(babylon: Babylon, arguments: list[str], code: int, told: str) -> None:
+    result = babylon(*arguments)
+    assert result.exit_code == code
+    assert told in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_a_database_that_does_not_answer_is_worth_trying_again(babylon: Babylon) -> None:
+    result = babylon("windows", DATABASE_URL="postgresql://me:hush-hush@127.0.0.1:1/game")
+    assert result.exit_code == 75
+    assert "127.0.0.1:1/game does not answer" in " ".join(result.stderr.split())
+    assert "hush-hush" not in result.output
+
+
+def test_a_wrong_setting_is_named_with_what_is_allowed(babylon: Babylon) -> None:
+    result = babylon("windows", LORA_RANK="many")
+    assert (result.exit_code, result.stderr.strip()) == (
+        1,
+        "error: LORA_RANK is 'many'; set it to a whole number from 1 to 256",
+    )
+
+
+def test_a_database_without_our_tables_says_migrate(babylon: Babylon, empty_database: Database) -> None:
+    url = empty_database.url
+    result = babylon("windows", DATABASE_URL=url)
+    assert result.exit_code == 1
+    assert "type: babylon migrate" in " ".join(result.stderr.split())
+    assert babylon("migrate", DATABASE_URL=url).exit_code == 0
+    again = babylon("migrate", DATABASE_URL=url)
+    assert (again.exit_code, "is at revision" in again.stdout) == (0, True)
+    assert babylon("windows", DATABASE_URL=url).exit_code == 0
+
+
+def test_the_demo_leaves_a_real_game_alone(babylon: Babylon, game_database: Database) -> None:
+    with game_database.connect() as conn:
+        conn.execute('INSERT INTO "User" (id, "updatedAt") VALUES (\'42\', now())')
+    result = babylon("demo", DATABASE_URL=game_database.url)
+    assert result.exit_code == 1
+    assert "holds a game that is not simulated" in " ".join(result.stderr.split())
+
+
+def test_the_demo_goes_on_with_the_game_it_began(babylon: Babylon, tmp_path: Path) -> None:
+    game = {"simulation_seed": 3, "simulation_rooms": 4, "simulation_agents_per_room": 8, "simulation_ticks": 16}
+    (tmp_path / "game.json").write_text(json.dumps(game))
+    result = babylon("demo", "--seed", "4")
+    assert result.exit_code == 1
+    assert "was begun with simulation_seed 3" in " ".join(result.stderr.split())
+
+
+def test_doctor_finds_what_is_wrong_and_says_what_to_do(
+    babylon: Babylon, game_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    well = babylon("doctor", DATABASE_URL=game_database.url)
+    assert well.exit_code == 0, well.output
+    assert "revision 0001, the newest" in well.stdout
+    game_less = babylon("doctor")
+    assert game_less.exit_code == 1
+    assert 'table "trajectories" is missing' in " ".join(game_less.stdout.split())
+    monkeypatch.setattr("babylon_assets.commands.doctor.PINS", {"transformers": "4."})
+    outdated = babylon("doctor", DATABASE_URL=game_database.url)
+    assert (outdated.exit_code, "4. is needed; type: make install" in outdated.stdout) == (1, True)
+
+
+def test_doctor_shows_every_setting_and_no_secret(babylon: Babylon) -> None:
+    shown = babylon("doctor", WANDB_API_KEY="wandb-secret-key").stdout
+    assert all(name in shown for name in ("WANDB_API_KEY", "REWARD_WEIGHTS", "WINDOWS_FROM"))
+    assert "wandb-secret-key" not in shown
+
+
+@pytest.mark.parametrize(
+    ("mode", "window", "arguments"),
+    [
+        (None, None, []),
+        ("list", None, ["windows"]),
+        ("single", FIRST, ["train", FIRST]),
+        ("continuous", None, ["train", "--follow"]),
+    ],
+)
+def test_the_earlier_trainers_mode_says_what_to_do(mode: str | None, window: str | None, arguments: list[str]) -> None:
+    assert arguments_of_mode(Settings(mode=mode, window_id=window)) == arguments
+
+
+def test_single_without_a_window_is_refused() -> None:
+    with pytest.raises(PermanentError, match="set WINDOW_ID"):
+        arguments_of_mode(Settings(mode="single"))
+
+
+def test_arguments_win_over_mode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MODE", "list")
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", "--help"])
+    assert stopped.value.code == 0
+    assert "Example" in capsys.readouterr().out
+
+
+def test_the_module_is_the_command(database: Database, ledger: None, tmp_path: Path) -> None:
+    environment = {"DATABASE_URL": database.url, "BABYLON_HOME": str(tmp_path), "MODE": "list", "PATH": "/usr/bin"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "babylon_assets"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert FIRST in shown.stdout
