@@ -260,7 +260,7 @@ class Settings:
     max_kl: float = _declare(
         "MAX_KL",
         _number(0, 100, above=True),
-        0.02,
+        0.005,
         "A step that moves the policy further than this from the one that answered, in nats a token, is undone.",
     )
     max_grad_norm: float = _declare(

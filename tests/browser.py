@@ -72,6 +72,13 @@ class Browser:
             assert time.monotonic() < deadline, f"the page does not show {text!r}:\n{self.text()[:2000]}"
             time.sleep(0.2)
 
+    def wait_until(self, script: str, seconds: float = 30) -> None:
+        """Wait until a JavaScript expression is true."""
+        deadline = time.monotonic() + seconds
+        while not self.run(script):
+            assert time.monotonic() < deadline, f"never true: {script}"
+            time.sleep(0.2)
+
     def text(self) -> str:
         """All that the page shows."""
         return str(self.run("document.body ? document.body.innerText : ''"))

@@ -27,6 +27,7 @@ class InferenceCall:
         created_at: aware; when the answer was asked for, on the game's clock.
         policy, policy_step: `<model>@<step>` and the step, when it was one of our checkpoints.
         messages: the conversation up to where the answer begins.
+        response: the answer's text exactly as sampled, which may hold NUL; its column is UTF-8 in bytea for that.
         prompt_token_ids, token_ids: what the policy read and what it sampled, end of turn included.
         logprobs: natural log-probability at temperature 1 of each of `token_ids`.
         latency_ms: from the request to the whole answer; None where nothing was measured.
@@ -68,6 +69,8 @@ def _row(call: InferenceCall) -> tuple[Any, ...]:
 def _stored(name: str, value: Any) -> Any:
     if name == "messages":
         return pack(_encode_messages(list(value)))
+    if name == "response":
+        return value.encode()
     return list(value) if value is not None and INFERENCE_CALLS.columns[name].endswith("[]") else value
 
 
@@ -75,7 +78,7 @@ def calls_by_id(conn: Connection[Any], ids: Iterable[str]) -> dict[str, Inferenc
     """The recorded calls among `ids`, by id.
 
     Raises:
-        CorruptLedger: when a call's messages cannot be decoded.
+        CorruptLedger: when a call's messages or response cannot be decoded.
     """
     wanted = INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", *_COLUMNS)
     with conn.cursor(binary=True) as cursor:
@@ -87,8 +90,9 @@ def _call(row: Sequence[Any]) -> InferenceCall:
     values = dict(zip(_COLUMNS, row, strict=True))
     try:
         values["messages"] = _decode_messages(unpack(values["messages"]))
+        values["response"] = values["response"].decode()
     except (msgspec.MsgspecError, ValueError) as error:
         raise CorruptLedger(
-            f"the messages of call {values['call_id']} cannot be decoded ({error}); restore it from a backup"
+            f"the texts of call {values['call_id']} cannot be decoded ({error}); restore it from a backup"
         ) from None
     return InferenceCall(**values)

@@ -5,6 +5,7 @@ Who runs what inside a connection is decided by the callers; our tables are in t
 
 from __future__ import annotations
 
+import re
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,13 +37,14 @@ _MIGRATION_LOCK = (0x6261_6279, 0)
 _CHAIN_SPACE = 0x6261_6263
 _WINDOW_SPACE = 0x6261_6277
 
-_REFUSED_LOGIN = (
-    "password",
-    "authentication",
-    "no pg_hba.conf entry",
-    "role",
-    "permission denied for database",
+# What a person must put right. Other words of these messages also stand in those of a server that is only busy:
+# "canceling authentication due to timeout", "slots are reserved for roles with the SUPERUSER attribute".
+_REFUSED_LOGIN = re.compile(
+    r"authentication failed|no password supplied|empty password|no pg_hba\.conf entry|permission denied for database"
+    r"|role \".*\" (does not exist|is not permitted to log in)|server requested .* authentication"
+    r"|authentication method .* not supported"
 )
+_NO_DATABASE = re.compile(r"database \".*\" does not exist")
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -179,18 +181,19 @@ def _explained(address: Address, error: psycopg.OperationalError) -> BabylonErro
     told = " ".join(str(error).split())
     password = address.parameters.get("password")
     told = told.replace(password, HIDDEN) if password else told
-    if "does not exist" in told and "database" in told:
+    if _NO_DATABASE.search(told):
         return SettingsError(f"{address.place}: {told}; create the database or correct DATABASE_URL")
-    if any(sign in told for sign in _REFUSED_LOGIN):
+    if _REFUSED_LOGIN.search(told):
         return SettingsError(f"{address.place}: {told}; correct user and password in DATABASE_URL")
     return DatabaseUnavailable(
         f"{address.place} does not answer: {told}; start PostgreSQL there or correct DATABASE_URL"
     )
 
 
-def migrate(database: Database) -> str:
-    """Bring our schema to the newest revision and return that revision. Safe to repeat and to run twice at once.
+def migrate(database: Database, revision: str = "head") -> str:
+    """Bring our schema up to a revision, by default the newest, and return the one it is at then.
 
+    Safe to repeat and to run twice at once.
     Only the schema `babylon_training` is touched. An advisory lock makes the second caller wait; the whole way up is
     one transaction, so that a failure leaves the schema as it was.
 
@@ -209,7 +212,7 @@ def migrate(database: Database) -> str:
         driver.execute("SELECT pg_advisory_xact_lock(%s, %s)", _MIGRATION_LOCK)
         try:
             _create_schema(driver)
-            command.upgrade(_alembic_config(connection), "head")
+            command.upgrade(_alembic_config(connection), revision)
         except CommandError as error:
             raise SettingsError(f"{database.place}: {error}; install the newer babylon_assets that made it") from None
         except (errors.InsufficientPrivilege, DBAPIError) as error:

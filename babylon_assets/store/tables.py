@@ -155,7 +155,7 @@ INFERENCE_CALLS = Table(
         "trajectory_id": "text",
         "step": "int4",
         "messages": "bytea",
-        "response": "text",
+        "response": "bytea",
         "prompt_token_ids": "int4[]",
         "token_ids": "int4[]",
         "logprobs": "float8[]",

@@ -31,7 +31,7 @@ class TrainerSettings:
     rows_per_step: int = 3
     clip_epsilon: float = 0.2
     max_grad_norm: float = 0.2
-    max_kl: float = 0.02
+    max_kl: float = 0.005
     seed: int = 0
 
 

@@ -122,6 +122,10 @@ class TestTrainsAs:
         worse = ("skip", "worse half of its group")
         assert kinds(dataset) == [worse, ("imitate", None), worse, worse, ("imitate", None)]
 
+    def test_never_more_than_half_of_a_group_is_imitated(self) -> None:
+        dataset = build(answers(5, model="gpt-4o"), {}, scores([0.6, 0.7, 0.8, 0.9, -5.0]))
+        assert [kind for kind, _ in kinds(dataset)] == ["skip", "skip", "imitate", "imitate", "skip"]
+
     def test_what_is_not_better_than_its_group_is_not_imitated(self) -> None:
         dataset = build(answers(4, model="gpt-4o"), {}, scores([1.0, 0.0, 0.0, 0.0]))
         assert [kind for kind, _ in kinds(dataset)] == ["imitate", "skip", "skip", "skip"]

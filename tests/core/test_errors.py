@@ -8,7 +8,7 @@ import re
 from babylon_assets.core import errors
 
 
-def _classes() -> list[type[BaseException]]:
+def _classes() -> list[type[object]]:
     return [item for _, item in inspect.getmembers(errors, inspect.isclass) if item.__module__ == errors.__name__]
 
 

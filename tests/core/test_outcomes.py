@@ -202,6 +202,7 @@ class TestPerp:
     def test_a_close_before_the_opening_or_by_another_agent_or_of_another_ticker_does_not_count(self) -> None:
         closes = [
             opened(200.0, action="close", executed_at=AT - MINUTE),
+            opened(200.0, action="close", executed_at=AT),
             opened(200.0, action="close", executed_at=AT + MINUTE, agent_id="a2"),
             opened(200.0, action="close", executed_at=AT + MINUTE, ticker="BOLT"),
         ]

@@ -182,6 +182,8 @@ class TestFingerprint:
         add_users(game_conn, "a1", "a2")
         add_trajectories(game_conn, trajectory("t1"), trajectory("t2", agentId="a2"))
         copy_rows(game_conn, "Market", [market("m1"), market("elsewhere")])
+        note = {"id": "o", "windowId": WINDOW, "predictionMarketId": "m1", "outcome": "UNRESOLVED"}
+        copy_rows(game_conn, "market_outcomes", [note])
         copy_rows(game_conn, "AgentTrade", [trade("x1"), trade("x2", marketType="perp", marketId=None, ticker="ACME")])
         copy_rows(game_conn, "Organization", [organization("ACME"), organization("BOLT")])
         return game_conn
@@ -204,7 +206,8 @@ class TestFingerprint:
             """DELETE FROM "AgentTrade" WHERE id = 'x2'""",
             """INSERT INTO "StockPrice" VALUES ('p', 'ACME', 101, 1, 1, '2026-10-01 02:30')""",
             """INSERT INTO market_outcomes (id, "windowId", "predictionMarketId", outcome)
-               VALUES ('o', '2026-10-01T05:00', 'm1', 'YES')""",
+               VALUES ('late', '2026-10-01T05:00', 'm1', 'YES')""",
+            "UPDATE market_outcomes SET outcome = 'YES'",
         ],
     )
     def test_a_change_that_matters_shows(self, game: Connection, change: str) -> None:

@@ -42,7 +42,7 @@ def babylon(environment: Mapping[str, str], *arguments: str) -> str:
     return printed
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def environment_of(taught_base: Path) -> Callable[..., Environment]:
     """The environment of a home with a small game."""
 

@@ -1,4 +1,4 @@
-"""The line over a game's own database: full rows of other models, the system's PostgreSQL, TCP, a password, SELECT only."""
+"""The line over a game's own database: other models' full rows, PostgreSQL over TCP with a password, SELECT only."""
 
 from __future__ import annotations
 

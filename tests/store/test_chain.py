@@ -115,7 +115,7 @@ def test_an_attempt_that_has_ended_stays_ended(conn: Conn, end: jobs.State) -> N
     jobs.advance_job(conn, job.id, end, reason="so it went")
     for state in ("prepared", "submitted", "training", "trained", "failed", "skipped"):
         with pytest.raises(CorruptLedger, match=f"cannot become {state}"):
-            jobs.advance_job(conn, job.id, state, reason="again")  # type: ignore[arg-type]
+            jobs.advance_job(conn, job.id, state, reason="again")
     assert jobs.list_jobs(conn, CHAIN, WINDOW)[0].state == end
 
 

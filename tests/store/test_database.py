@@ -11,20 +11,28 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
 from babylon_assets.core.errors import DatabaseUnavailable, SettingsError, TrainingBusy
 from babylon_assets.settings import Settings
+from babylon_assets.store import tables
+from babylon_assets.store.addresses import Address
+from babylon_assets.store.calls import calls_by_id
 from babylon_assets.store.database import (
+    _MIGRATION_LOCK,
     Database,
+    _explained,
     chain_lock,
     ensure_dagster_database,
     migrate,
+    newest_revision,
     open_database,
     window_lock,
 )
 from tests.servers import Server
+from tests.store.values import inference_call
 
 HOLD = """
 import sys
@@ -33,6 +41,17 @@ from babylon_assets.store.database import chain_lock, open_database
 with chain_lock(open_database(Settings(database_url=sys.argv[1])), "c"):
     print("held", flush=True)
     sys.stdin.read()
+"""
+
+
+MIGRATE = """
+import sys
+from babylon_assets.settings import Settings
+from babylon_assets.store.database import migrate, open_database
+database = open_database(Settings(database_url=sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+print(migrate(database))
 """
 
 
@@ -122,10 +141,43 @@ def test_tables_of_others_in_public_are_left_alone(empty_database: Database) -> 
         assert conn.execute("SELECT version_num FROM public.alembic_version").fetchone() == ("x",)
 
 
-def test_migrating_from_many_threads_at_once_is_the_same_as_once(empty_database: Database) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        revisions = set(pool.map(lambda _: migrate(empty_database), range(4)))
-    assert len(revisions) == 1
+def test_migrating_from_two_processes_at_once_is_the_same_as_once(empty_database: Database) -> None:
+    command = [sys.executable, "-c", MIGRATE, empty_database.url]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as one, subprocess.Popen(command, **pipes) as other:
+        for process in (one, other):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in (one, other):
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        revisions = {process.communicate()[0] for process in (one, other)}
+    assert (one.returncode, other.returncode) == (0, 0)
+    assert revisions == {migrate(empty_database) + "\n"}
+
+
+def test_answers_kept_as_text_by_an_earlier_version_stay_what_they_were(empty_database: Database) -> None:
+    migrate(empty_database, "0001")
+    call = inference_call(0, response="kauf – “jetzt” \\x41")
+    columns = [name for name in tables.INFERENCE_CALLS.columns if name not in ("messages", "response")]
+    values = {name: getattr(call, name) for name in columns}
+    values |= {"messages": tables.pack(msgspec.json.encode(call.messages)), "response": call.response}
+    with empty_database.connect() as conn:
+        conn.execute(tables.INFERENCE_CALLS.insert(values), values)
+    assert migrate(empty_database) == newest_revision()
+    with empty_database.connect() as conn:
+        assert calls_by_id(conn, [call.call_id]) == {call.call_id: call}
+
+
+def test_migrating_waits_for_whoever_migrates(empty_database: Database) -> None:
+    with empty_database.connect() as conn, ThreadPoolExecutor(1) as pool:
+        conn.execute("SELECT pg_advisory_xact_lock(%s, %s)", _MIGRATION_LOCK)
+        second = pool.submit(migrate, empty_database)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=1)
+        conn.commit()
+        assert second.result(timeout=30) == migrate(empty_database)
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(empty_database: Database) -> None:
@@ -186,6 +238,44 @@ def test_a_server_that_is_not_there_is_unavailable_and_the_password_stays_hidden
         database.connect()
     assert "hunter2" not in str(refused.value) + repr(database)
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        ('FATAL: password authentication failed for user "u"', SettingsError),
+        ("fe_sendauth: no password supplied", SettingsError),
+        ('FATAL: no pg_hba.conf entry for host "h", user "u", database "d", no encryption', SettingsError),
+        ('FATAL: role "u" does not exist', SettingsError),
+        ('FATAL: role "u" is not permitted to log in', SettingsError),
+        ('FATAL: permission denied for database "d"', SettingsError),
+        ("FATAL: canceling authentication due to timeout", DatabaseUnavailable),
+        (
+            "FATAL: remaining connection slots are reserved for roles with the SUPERUSER attribute",
+            DatabaseUnavailable,
+        ),
+        ("FATAL: the database system is starting up", DatabaseUnavailable),
+        ('on socket "/srv/roles/password/.s.PGSQL.5432" failed: No such file or directory', DatabaseUnavailable),
+        ("FATAL: sorry, too many clients already", DatabaseUnavailable),
+    ],
+)
+def test_only_what_a_person_must_put_right_is_a_wrong_setting(told: str, kind: type[Exception]) -> None:
+    address = Address({"host": "h", "user": "u", "password": "hunter2", "dbname": "d"})
+    error = _explained(address, psycopg.OperationalError(f"connection to server failed: {told} hunter2"))
+    assert type(error) is kind
+    assert "hunter2" not in str(error)
+
+
+def test_a_server_without_a_free_place_is_tried_again(server: Server, database: Database) -> None:
+    name = database.place.rpartition("/")[2]
+    server.execute("CREATE ROLE {} LOGIN", f"{name}_guest")
+    server.execute("ALTER DATABASE {} CONNECTION LIMIT 0", name)
+    guest = Address({**server.address.at(name).parameters, "user": f"{name}_guest"})
+    try:
+        with pytest.raises(DatabaseUnavailable, match="too many connections"):
+            open_database(Settings(database_url=guest.url())).connect()
+    finally:
+        server.execute("DROP ROLE {}", f"{name}_guest")
 
 
 def test_a_database_that_does_not_exist_is_a_wrong_setting(database: Database) -> None:

@@ -14,7 +14,7 @@ import pytest
 from psycopg import errors
 
 from babylon_assets.core.errors import CorruptLedger
-from babylon_assets.core.trajectories import RawSample
+from babylon_assets.core.trajectories import Message, RawSample
 from babylon_assets.store import calls, datasets, trajectories, windows
 from babylon_assets.store.database import Database
 from tests.store.values import LATER, WINDOW, dataset, inference_call, quarantined, record, sample, scores
@@ -31,9 +31,11 @@ def test_records_come_back_as_they_were(conn: Conn) -> None:
     assert trajectories.read_window(conn, LATER) == []
 
 
+ODD = "\u0000 \u2028 \ud7ff\ue000 \U0010ffff \\ \" 'x' %s {} \x7f"
+
+
 def test_text_of_every_kind_survives(conn: Conn) -> None:
-    odd = "\u0000 \u2028 \ud7ff\ue000 \U0010ffff \\ \" 'x' %s {} \x7f"
-    kept = record(samples=[RawSample(0, 0, None, "m", None, 2**53, [], odd)])
+    kept = record(samples=[RawSample(0, 0, None, "m", None, 2**53, [], ODD)])
     trajectories.replace_window(conn, WINDOW, [kept], [])
     assert trajectories.read_window(conn, WINDOW) == [kept]
 
@@ -170,6 +172,20 @@ def test_calls_come_back_bit_for_bit(conn: Conn) -> None:
     found = calls.calls_by_id(conn, ["call-1", "call-0", "call-9", "call-0"])
     assert found == {"call-0": inference_call(0), "call-1": text_only}
     assert calls.calls_by_id(conn, []) == {}
+
+
+def test_an_answer_of_any_characters_survives(conn: Conn) -> None:
+    kept = inference_call(0, response=ODD, messages=[Message("user", ODD)])
+    calls.insert_calls(conn, [kept, inference_call(1, response="")])
+    assert calls.calls_by_id(conn, ["call-0", "call-1"]) == {"call-0": kept, "call-1": inference_call(1, response="")}
+
+
+@pytest.mark.parametrize("column", ["messages", "response"])
+def test_a_call_that_cannot_be_decoded_is_named(conn: Conn, column: str) -> None:
+    calls.insert_calls(conn, [inference_call(0)])
+    conn.execute(f"UPDATE babylon_training.inference_calls SET {column} = '\\xff'".encode())
+    with pytest.raises(CorruptLedger, match=r"call call-0 cannot be decoded.*restore"):
+        calls.calls_by_id(conn, ["call-0"])
 
 
 def test_a_call_is_recorded_once(conn: Conn) -> None:
