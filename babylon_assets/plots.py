@@ -77,7 +77,7 @@ def learning_curves(runs: Mapping[str, Sequence[CurvePoint]], untrained: Sequenc
     axes.set_xlabel("window", color=MUTED, fontsize=8)
     axes.set_ylabel(f"share of the way (mean of {SMOOTHING})", color=MUTED, fontsize=8)
     axes.set_title("From the teacher to the oracle", loc="left", color=INK, fontsize=10, fontweight="bold")
-    axes.legend(loc="lower right", fontsize=8, frameon=False, ncols=2)
+    axes.legend(loc="center right", fontsize=8, frameon=False, ncols=2)
     return _png(figure)
 
 

@@ -92,6 +92,10 @@ class Browser:
         )
         assert self.run(script), f"nothing on the page says {text!r}:\n{self.text()[:2000]}"
 
+    def resize(self, width: int, height: int) -> None:
+        """Give the page another size, in pixels."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""
         return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")

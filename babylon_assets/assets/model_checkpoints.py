@@ -65,7 +65,7 @@ def build_model_checkpoints(windows_partitions: dg.HourlyPartitionsDefinition) -
         with told_apart(context, installation):
             trained = train_window(settings, installation.database, window, context.run_id)
             with installation.connect() as conn:
-                metadata = {"learning_curve": _curve(conn, window), **_metadata(trained)}
+                metadata = {**_played(conn, window), **_metadata(trained)}
         made = trained.checkpoint
         return dg.MaterializeResult(
             data_version=dg.DataVersion(made.id) if made else None,
@@ -105,10 +105,14 @@ def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
     }
 
 
-def _curve(conn: Connection, window: str) -> dg.MetadataValue:
-    """The learning curve up to this window, at most three days of it."""
-    rows = [row for row in windows.list_windows(conn) if row.window_id <= window and row.reward_mean is not None]
-    return picture(learning_curve(curve_points(rows[-CURVE_WINDOWS:])), "learning curve")
+def _played(conn: Connection, window: str) -> dict[str, dg.MetadataValue]:
+    """How the window was played, and the learning curve up to it, at most three days of it."""
+    rows = [row for row in windows.list_windows(conn) if row.window_id <= window]
+    row = rows[-1]
+    return {
+        "learning_curve": picture(learning_curve(curve_points(rows[-CURVE_WINDOWS:])), "learning curve"),
+        **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std, **(row.reference or {})}),
+    }
 
 
 def curve_points(rows: list[WindowRow]) -> list[CurvePoint]:

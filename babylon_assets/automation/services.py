@@ -7,6 +7,7 @@ through this process. What they serve is the code location in `babylon_assets.de
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import signal
@@ -26,6 +27,9 @@ from babylon_assets.core.errors import PermanentError
 
 LOCATION = ["-w", str(Path(__file__).with_name("workspace.yaml"))]
 READY_SECONDS = 120
+#: prctl's "send me this signal when my parent dies": nobody is left behind to hold the port when we are killed.
+_PARENT_DEATH_SIGNAL = 1
+_LIBC = ctypes.CDLL(None)
 GRACE_SECONDS = 20
 
 
@@ -125,6 +129,8 @@ class Services:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
+                # One system call between fork and exec, which takes no lock: harmless whatever threads there are.
+                preexec_fn=lambda: _LIBC.prctl(_PARENT_DEATH_SIGNAL, signal.SIGINT),  # noqa: PLW1509
             )
 
     def _answers(self) -> bool:

@@ -6,10 +6,12 @@ Colours show on a terminal only.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 #: Columns where there is no terminal to ask: tables in files and pipes keep their cells whole.
@@ -25,6 +27,14 @@ output = _console(stderr=False)
 errors = _console(stderr=True)
 
 MISSING = "-"
+
+
+def show_log(level: str) -> None:
+    """Show the product's own log from this level on, on standard error; other libraries' stay as they are."""
+    log = logging.getLogger("babylon_assets")
+    log.setLevel(level)
+    log.handlers = [RichHandler(console=errors, show_path=False)]
+    log.propagate = False
 
 
 def print_json(value: Any) -> None:

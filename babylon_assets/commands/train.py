@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from babylon_assets.commands.terminal import count, number, output
+from babylon_assets.commands.terminal import count, number, output, show_log
 from babylon_assets.commands.windows import policy_names
 from babylon_assets.core.errors import PermanentError
 from babylon_assets.core.windows import parse_window, window_of
@@ -69,6 +69,7 @@ def opened_line(settings: Settings) -> Iterator[tuple[Database, Line]]:
     from babylon_assets.definitions import build_definitions
     from babylon_assets.store.database import migrate, open_database
 
+    show_log(settings.log_level)
     database = open_database(settings)
     migrate(database)
     with open_instance(settings, database) as instance:

@@ -193,9 +193,8 @@ def _explained(address: Address, error: psycopg.OperationalError) -> BabylonErro
 def migrate(database: Database, revision: str = "head") -> str:
     """Bring our schema up to a revision, by default the newest, and return the one it is at then.
 
-    Safe to repeat and to run twice at once.
-    Only the schema `babylon_training` is touched. An advisory lock makes the second caller wait; the whole way up is
-    one transaction, so that a failure leaves the schema as it was.
+    Safe to repeat and to run twice at once. Only the schema `babylon_training` is touched. An advisory lock makes the
+    second caller wait; the whole way up is one transaction, so that a failure leaves the schema as it was.
 
     Raises:
         SettingsError: when the role may not create the schema, or a newer version of this product made it.

@@ -121,22 +121,23 @@ def _settled(
         parent = checkpoints.get(conn, own.parent_id) if own.parent_id else None
         same = own.dataset_id == dataset.id
         reason = "this dataset was trained before" if same else "its data changed after training; the chain stays"
+        tokens = int(own.metrics.get("trainable_tokens", 0))
         windows.upsert_window(
             conn,
             window,
             status="trained",
+            trainable_tokens=tokens,
             checkpoint_id=own.id,
             parent_id=own.parent_id,
             reason=None if same else reason,
         )
-        metrics = own.metrics
         return TrainedWindow(
             "unchanged" if same else "superseded",
             reason,
             own,
             parent,
             method=str(own.settings.get("method", "nothing")),
-            trainable_tokens=int(metrics.get("trainable_tokens", 0)),
+            trainable_tokens=tokens,
         )
     if row.status == "thin":
         windows.upsert_window(conn, window, parent_id=head.id if head else None)

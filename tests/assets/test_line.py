@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import asdict
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -43,7 +44,8 @@ def test_every_partition_is_recorded_with_what_a_person_wants_to_know(trained: W
     assert sum(dataset["skipped_because"].values()) == dataset["skip"]
     assert made["status"] == "trained"
     assert made["trainable_tokens"] > 0
-    assert {"loss", "entropy", "kl_to_behaviour", "grad_norm", "seconds", "step"} <= set(made)
+    assert {"loss", "entropy", "kl_to_behaviour", "grad_norm", "seconds", "step", "oracle", "random"} <= set(made)
+    assert made["reward_mean"] == dataset["reward_mean"] == pytest.approx(trained.row(FIRST).reward_mean)
     assert all(isinstance(made[name], float) for name in ("loss", "entropy", "grad_norm", "seconds"))
 
 
@@ -157,7 +159,7 @@ def test_a_busy_chain_is_tried_again_and_then_given_up(world: World, monkeypatch
 
 
 def test_a_person_gets_every_asset_as_a_frame(trained: World) -> None:
-    frames = {
+    frames: dict[str, Any] = {
         asset: trained.definitions.load_asset_value(asset, python_type=pd.DataFrame, partition_key=FIRST)
         for asset in ASSETS
     }

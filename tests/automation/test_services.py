@@ -72,10 +72,23 @@ def test_up_serves_and_stops_with_all_it_started(up: subprocess.Popen[str], port
     family = descendants(up.pid)
     up.send_signal(number)
     assert up.wait(40) == 0
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and any(map(alive, family)):
+    wait_until_gone(family)
+
+
+def test_a_killed_up_leaves_nothing_that_holds_the_port(up: subprocess.Popen[str], port: int) -> None:
+    family = descendants(up.pid)
+    assert len(family) >= 2
+    up.kill()
+    wait_until_gone(family)
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def wait_until_gone(family: list[int]) -> None:
+    deadline = time.monotonic() + 60
+    while any(map(alive, family)):
+        assert time.monotonic() < deadline, [pid for pid in family if alive(pid)]
         time.sleep(0.1)
-    assert [pid for pid in family if alive(pid)] == []
 
 
 def children(pid: int) -> list[int]:

@@ -1,0 +1,91 @@
+"""The Makefile's refusals, and that the pins of pyproject.toml and constraints.txt agree."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)$")
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make: apt-get install make")
+
+
+def make(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", "-C", str(ROOT), "--no-print-directory", f"VENV={tmp_path / 'venv'}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def python_that(tmp_path: Path, *, lacks: str) -> Path:
+    """A Python that says no to the question that has `lacks` in it, and yes to others."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\ncase "$*" in *"{lacks}"*) exit 1;; *-V*) echo "Python 3.10.1";; esac\n')
+    program.chmod(0o755)
+    return program
+
+
+def test_a_missing_python_says_what_to_install(tmp_path: Path) -> None:
+    refused = make(tmp_path, "demo", "PYTHON=no-such-python")
+    assert refused.returncode != 0
+    assert "no program 'no-such-python'" in refused.stderr
+    assert "apt-get install python3 python3-venv" in refused.stderr
+
+
+def test_an_old_python_is_named_with_its_version(tmp_path: Path) -> None:
+    refused = make(tmp_path, "test", f"PYTHON={python_that(tmp_path, lacks='version_info')}")
+    assert refused.returncode != 0
+    assert "is Python 3.10.1, Python 3.11 or newer is needed" in refused.stderr
+    assert "make test PYTHON=" in refused.stderr
+
+
+def test_a_python_without_venv_says_what_to_install(tmp_path: Path) -> None:
+    refused = make(tmp_path, "demo", f"PYTHON={python_that(tmp_path, lacks='ensurepip')}")
+    assert refused.returncode != 0
+    assert "apt-get install python3-venv" in refused.stderr
+
+
+def test_an_unknown_bench_points_at_the_list(tmp_path: Path) -> None:
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / ".babylon-installed").touch()
+    refused = make(tmp_path, "bench-nothing")
+    assert refused.returncode != 0
+    assert "no bench 'nothing'; 'make help' lists them" in refused.stderr
+    assert "learning" in make(tmp_path, "help").stdout.partition("bench-NAME")[2]
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    found = (PINNED.match(line.strip()) for line in lines)
+    return {normal(match[1]): match[2] for match in found if match}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_constraints_pin_what_is_installed_here() -> None:
+    pinned = pins((ROOT / "constraints.txt").read_text().splitlines())
+    assert len(pinned) > 100
+    installed = {normal(each.metadata["Name"]): each.version.split("+")[0] for each in distributions()}
+    differ = {
+        name: (version, installed[name]) for name, version in pinned.items() if installed.get(name, version) != version
+    }
+    assert differ == {}
+
+
+def test_the_exact_pins_of_the_project_are_those_of_the_constraints() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = pins([*project["dependencies"], *extras["embedded"], *extras["dev"]])
+    assert {"dagster", "openpipe-art", "torch", "transformers"} <= set(wanted)
+    pinned = pins((ROOT / "constraints.txt").read_text().splitlines())
+    assert {name: pinned[name] for name in wanted} == wanted
+
+
+def test_constraints_name_no_local_build() -> None:
+    assert "+" not in "".join(pins((ROOT / "constraints.txt").read_text().splitlines()).values())
