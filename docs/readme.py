@@ -1,9 +1,10 @@
-"""Fills the marked blocks of README.md from their sources: the settings from their declarations, the learning bench
-from its last run. `python -m docs.readme` writes them; a test compares the settings.
+"""Fills the marked blocks of README.md from their sources: the settings from their declarations, the map from the
+modules' first sentences, the learning bench from its last run. `python -m docs.readme` writes them; a test compares.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -20,6 +21,25 @@ def settings_table() -> str:
         default = f"`{setting.default}`" if setting.default else ""
         rows.append(f"| `{setting.variable}` | {default} | {setting.doc} | {setting.allowed} |")
     return "\n".join(rows)
+
+
+def source_map() -> str:
+    """The tree of the package, a line a file: the first sentence of each module's docstring."""
+    package = README.parent / "babylon_assets"
+    lines = ["```", "babylon_assets/"]
+    for folder in [package, *sorted(path.parent for path in package.rglob("__init__.py") if path.parent != package)]:
+        indent = "  " * len(folder.relative_to(package).parts)
+        if folder != package:
+            lines.append(f"{indent}{folder.name}/")
+        for module in sorted(folder.glob("*.py")):
+            if module.name not in ("__init__.py", "__main__.py"):
+                lines.append(f"{indent}  {module.name:<24} {_first_sentence(module)}")
+    return "\n".join([*lines, "```"])
+
+
+def _first_sentence(module: Path) -> str:
+    text = " ".join((ast.get_docstring(ast.parse(module.read_text())) or "").split("\n\n")[0].split())
+    return re.split(r"(?<=[a-z`)])\. ", text)[0].rstrip(".")
 
 
 def bench_table(path: Path) -> str:
@@ -39,7 +59,7 @@ def filled(text: str, block: str, content: str) -> str:
 
 def main() -> None:
     """Write README.md."""
-    text = filled(README.read_text(), "settings", settings_table())
+    text = filled(filled(README.read_text(), "settings", settings_table()), "map", source_map())
     bench = README.parent / ".babylon" / "bench" / "learning.json"
     if bench.is_file():
         text = filled(text, "learning", bench_table(bench))

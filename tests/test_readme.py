@@ -7,7 +7,7 @@ import re
 from typer.main import get_command
 
 from babylon_assets.cli import app
-from docs.readme import README, filled, settings_table
+from docs.readme import README, filled, settings_table, source_map
 
 TEXT = README.read_text()
 
@@ -22,16 +22,15 @@ def test_every_command_that_is_shown_exists() -> None:
     assert shown <= set(get_command(app).commands)  # type: ignore[attr-defined]
 
 
-def test_every_path_of_the_map_exists() -> None:
-    block = TEXT.split("## The map")[1].split("```")[1]
-    paths = [re.match(r"(  )?(\S+)", line) for line in block.strip("\n").splitlines()]
-    root = README.parent
-    inside = False
-    for found in filter(None, paths):
-        indent, name = found.groups()
-        inside = indent is not None if name != "babylon_assets/" else inside
-        for one in name.rstrip(",").split(","):
-            assert ((root / "babylon_assets" / one) if indent else (root / one)).exists(), one
+def test_the_map_has_every_module_with_its_first_sentence() -> None:
+    assert filled(TEXT, "map", source_map()) == TEXT, "run: python -m docs.readme"
+
+
+def test_every_path_that_is_named_exists() -> None:
+    table = TEXT.split("## The map")[1].split("<!-- map -->")[0]
+    paths = [path for path in re.findall(r"`([^`]+)`", table) if path.endswith(("/", ".txt", ".yaml", "file"))]
+    assert len(paths) >= 8
+    assert [path for path in paths if not (README.parent / path).exists()] == []
 
 
 def test_every_picture_exists() -> None:

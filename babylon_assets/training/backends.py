@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,8 +157,3 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("openpipe-art", "torch", "transformers", "peft")}
-
-
-def describe(choice: BackendChoice) -> dict[str, str]:
-    """A choice as the ledger and metadata keep it."""
-    return asdict(choice)
