@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from babylon_assets.commands import demo, doctor, services, train, windows
 from babylon_assets.commands.terminal import errors
-from babylon_assets.core.errors import BabylonError, SettingsError, TransientError
+from babylon_assets.core.errors import BabylonError, MissingDependency, SettingsError, TransientError
 from babylon_assets.settings import Settings, load_settings
 
 EXIT_FAILED, EXIT_TRY_LATER, EXIT_INTERRUPTED = 1, 75, 130
@@ -36,6 +36,9 @@ class ErrorsAsExitCodes(TyperGroup):
         except BabylonError as error:
             tell(error)
             raise typer.Exit(EXIT_TRY_LATER if isinstance(error, TransientError) else EXIT_FAILED) from error
+        except ModuleNotFoundError as error:
+            tell(MissingDependency.of(error))
+            raise typer.Exit(EXIT_FAILED) from error
         except KeyboardInterrupt:
             raise typer.Exit(EXIT_INTERRUPTED) from None
 

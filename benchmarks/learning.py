@@ -16,10 +16,14 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from psycopg import Connection
 
 from babylon_assets.plots import CurvePoint, learning_curves
 from babylon_assets.settings import Settings, load_settings
 from babylon_assets.store.database import open_database, stop_embedded
+from babylon_assets.store.trajectories import read_window
 from babylon_assets.store.windows import WindowRow, list_windows
 from babylon_assets.training.jobs import base_model_of
 from benchmarks.report import Row, at_least, at_most, publish
@@ -31,9 +35,10 @@ MINUTES = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One demo: its windows, oldest first, and its wall time in seconds."""
+    """One demo: its windows, oldest first, the share of valid answers in each, and its wall time in seconds."""
 
     windows: list[WindowRow]
+    valid: list[float]
     seconds: float
 
     def mean(self, name: str, last: int = LAST) -> float:
@@ -75,16 +80,21 @@ def _rows(trained: list[Run], untrained: Run) -> list[Row]:
     return [
         *rows,
         at_least("seeds that went half of the way", sum(way >= 0.5 for way in ways), "seeds", 4),
-        Row("median way", statistics.median(ways), "share"),
-        Row("worst way", min(ways), "share"),
+        at_least("median way", statistics.median(ways), "share", 0.85),
+        at_least("worst way", min(ways), "share", 0.7),
         Row("spread of the ways (standard deviation)", statistics.stdev(ways), "share"),
+        at_least("least share of valid answers after the tenth window", _least_valid(trained), "share", 0.9),
         at_most("way gained without training", untrained.way - _first(untrained), "share", 0.15),
         at_most("longest demo", max(run.seconds for run in trained) / 60, "minutes", MINUTES),
     ]
 
 
 def _first(run: Run) -> float:
-    return Run(run.windows[:LAST], run.seconds).way
+    return Run(run.windows[:LAST], run.valid[:LAST], run.seconds).way
+
+
+def _least_valid(runs: list[Run]) -> float:
+    return min(share for run in runs for share in run.valid[10:])
 
 
 def _points(run: Run) -> list[CurvePoint]:
@@ -95,7 +105,8 @@ def _demo(settings: Settings, scratch: Path, base: Path, seed: int, *, train: bo
     """Run the demo in a home of its own that already has the base model, and read what it left."""
     home = scratch / f"{seed}-{'trained' if train else 'untrained'}"
     shutil.copytree(base, home / "base_models" / base.name)
-    environment = {**os.environ, "BABYLON_HOME": str(home), "TRAIN_RL_LOCAL": str(train).lower()}
+    inherited = {name: value for name, value in os.environ.items() if not name.endswith("DATABASE_URL")}
+    environment = {**inherited, "BABYLON_HOME": str(home), "TRAIN_RL_LOCAL": str(train).lower()}
     command = [sys.executable, "-m", "babylon_assets", "demo", "--windows", str(WINDOWS), "--seed", str(seed)]
     print(f"seed {seed}, {'training' if train else 'not training'}", flush=True)
     started = time.monotonic()
@@ -104,9 +115,16 @@ def _demo(settings: Settings, scratch: Path, base: Path, seed: int, *, train: bo
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         seconds = time.monotonic() - started
         with open_database(own).connect() as conn:
-            return Run(list_windows(conn), seconds)
+            windows = list_windows(conn)
+            return Run(windows, [_valid(conn, row.window_id) for row in windows], seconds)
     finally:
         stop_embedded(own)
+
+
+def _valid(conn: Connection[Any], window: str) -> float:
+    """Share of the window's actions that could be carried out."""
+    facts = [fact for record in read_window(conn, window) for fact in record.facts]
+    return 1 - sum(fact.invalid for fact in facts) / len(facts)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from babylon_assets.assets.installation import Installation
-from babylon_assets.core.errors import BabylonError, PermanentError, TransientError
+from babylon_assets.core.errors import BabylonError, MissingDependency, PermanentError, TransientError
 from babylon_assets.store.windows import get_window, upsert_window
 
 ATTEMPTS = 3
@@ -31,8 +31,9 @@ def told_apart(context: dg.AssetExecutionContext, installation: Installation) ->
         context.log.warning("%s: %s", type(error).__name__, error)
         wait = FIRST_WAIT_SECONDS * 2**context.retry_number
         raise dg.RetryRequested(max_retries=ATTEMPTS, seconds_to_wait=wait) from error
-    except PermanentError as error:
-        told = f"{type(error).__name__}: {error}"
+    except (PermanentError, ModuleNotFoundError) as error:
+        known = MissingDependency.of(error) if isinstance(error, ModuleNotFoundError) else error
+        told = f"{type(known).__name__}: {known}"
         _mark_failed(context, installation, told)
         raise dg.Failure(description=told, allow_retries=False) from error
 

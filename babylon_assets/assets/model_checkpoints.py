@@ -19,6 +19,8 @@ NAME = "model_checkpoints"
 TRAINED_CHECK = "trained_on_tokens"
 POOL = "training"
 CURVE_WINDOWS = 72
+#: Nothing was to be trained, by design and with a reason.
+PASSED_THROUGH = ("thin", "superseded")
 
 DESCRIPTION = f"""
 The next checkpoint of the chain, trained on this hour's dataset from the newest checkpoint before it.
@@ -28,7 +30,8 @@ The next checkpoint of the chain, trained on this hour's dataset from the newest
 - A **thin** hour is passed through: green, no checkpoint of its own, the parent stays the newest.
 - Training that saw **no token** never makes a checkpoint: the window is `skipped` with the reason, and the check
   `{TRAINED_CHECK}` fails.
-- Materializing an hour again that was trained on the same dataset changes nothing.
+- Materializing an hour again that was trained on the same dataset changes nothing. An hour **before** the newest
+  checkpoint's is not trained afterwards: green, with the reason, because the chain is not rewritten.
 
 A checkpoint's id is the hash of what it was made from: parent, dataset, base model, settings, seed, versions.
 """
@@ -52,7 +55,7 @@ def build_model_checkpoints(windows_partitions: dg.HourlyPartitionsDefinition) -
         pool=POOL,
         check_specs=[
             dg.AssetCheckSpec(
-                TRAINED_CHECK, asset=NAME, description="The optimizer saw tokens, or the window was thin."
+                TRAINED_CHECK, asset=NAME, description="The optimizer saw tokens, or the window was passed through."
             )
         ],
     )
@@ -125,7 +128,7 @@ def curve_points(rows: list[WindowRow]) -> list[CurvePoint]:
 def _trained_check(window: str, trained: TrainedWindow) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=TRAINED_CHECK,
-        passed=trained.status == "thin" or (trained.checkpoint is not None and trained.trainable_tokens > 0),
+        passed=trained.status in PASSED_THROUGH or (trained.checkpoint is not None and trained.trainable_tokens > 0),
         description=trained.reason,
         metadata={"window": window, "trainable_tokens": trained.trainable_tokens, "left_out": trained.left_out},
     )

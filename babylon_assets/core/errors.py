@@ -37,6 +37,12 @@ class SourceError(PermanentError):
 class MissingDependency(PermanentError):
     """A package or a program is not installed or cannot run here."""
 
+    @classmethod
+    def of(cls, error: ModuleNotFoundError) -> MissingDependency:
+        """The failed import of somebody else's package as a message that says what to install."""
+        package = (error.name or str(error)).partition(".")[0]
+        return cls(f"the package {package} is not installed; type: pip install 'babylon_assets[embedded]'")
+
 
 class BaseModelRefused(PermanentError):
     """The base model cannot be trained by the chosen backend, or acts no better than chance."""

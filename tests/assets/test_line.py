@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -104,6 +105,27 @@ def test_nothing_to_train_on_is_a_failed_check_and_no_checkpoint(world: World) -
     assert "nothing in the window can be trained on" in (row.reason or "")
     assert not world.check("training_datasets", "has_trainable_tokens").passed
     assert not world.check("model_checkpoints", "trained_on_tokens").passed
+
+
+def test_an_hour_that_comes_too_late_is_green_and_said(world: World) -> None:
+    world.play(FIRST)
+    world.play(SECOND)
+    world.run(SECOND)
+    world.run(FIRST)
+    late = world.row(FIRST)
+    assert (late.status, late.checkpoint_id) == ("skipped", None)
+    assert late.reason == f"the chain has moved on to {SECOND}; it is not rewritten"
+    assert world.metadata("model_checkpoints", FIRST)["reason"] == late.reason
+    assert world.check("model_checkpoints", "trained_on_tokens").passed
+
+
+def test_a_package_that_is_missing_is_named_with_what_to_type(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world.having(base_model=None)
+    world.play(FIRST)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(PermanentError, match=r"transformers is not installed; type: pip install"):
+        world.run(FIRST)
+    assert "transformers is not installed" in (world.row(FIRST).reason or "")
 
 
 def test_training_switched_off_is_green_and_said(world: World) -> None:
