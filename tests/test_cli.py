@@ -196,13 +196,14 @@ def test_the_demo_goes_on_with_the_game_it_began(babylon: Babylon, tmp_path: Pat
     assert "was begun with simulation_seed 3" in " ".join(result.stderr.split())
 
 
-def test_a_package_that_is_missing_is_named_with_what_to_type(
-    babylon: Babylon, game_database: Database, monkeypatch: pytest.MonkeyPatch
+def test_a_package_that_is_missing_is_named_and_no_game_has_begun(
+    babylon: Babylon, game_database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     result = babylon("demo", DATABASE_URL=game_database.url)
     assert result.exit_code == 1
     assert "the package torch is not installed; type: pip install" in " ".join(result.stderr.split())
+    assert not (tmp_path / "game.json").exists()
     assert "Traceback" not in result.output
 
 

@@ -53,10 +53,10 @@ def demo(
     wanted = closed_windows(datetime.now(UTC), count)
     with opened_line(reaching(settings, wanted[0])) as (database, line):
         create_tables(database)
-        remember_game(settings)
         waiting = unfinished(database, line, settings, wanted)
         if waiting:
             engine = _engine(settings)
+            remember_game(settings)
             _play_and_train(settings, database, line, engine, waiting)
         else:
             output.print(f"all of the last {count} closed hours are done; the next one can be played when it is over")

@@ -141,8 +141,11 @@ def test_imitated_answers_become_likelier_and_those_of_no_weight_are_not_taught(
     messages = next(draw_lessons(seed=9, count=1)).messages
     texts = {"wanted": '{"note":"x","action":"hold"}', "ignored": "buy buy buy"}
     turns = {name: encoded(taught_base, messages, text) for name, text in texts.items()}
-    samples = [sample(0, messages=messages, response=texts["wanted"], advantage=1.0)] * 24
-    samples += [sample(1, messages=messages, response=texts["ignored"], advantage=0.0)] * 12
+    pair = [
+        sample(0, messages=messages, response=texts["wanted"], advantage=1.0),
+        sample(1, messages=messages, response=texts["ignored"], advantage=0.0),
+    ]
+    samples = pair * 16
     train_embedded(settings, imitation(taught_base, samples))
     folder = checkpoint_folder(settings, "babylon-agent", 1)
     gained = {
@@ -151,7 +154,7 @@ def test_imitated_answers_become_likelier_and_those_of_no_weight_are_not_taught(
     assert gained["wanted"] > 1
     assert gained["ignored"] < gained["wanted"] / 2
     steps = read_steps(folder)
-    assert sum(step["tokens"] for step in steps) == 24 * len(turns["wanted"][1]) + 12 * len(turns["ignored"][1])
+    assert sum(step["tokens"] for step in steps) == 16 * len(turns["wanted"][1]) + 16 * len(turns["ignored"][1])
 
 
 def encoded(base: Path, messages: list[Message], text: str) -> tuple[list[int], list[int]]:
