@@ -98,6 +98,39 @@ class Settings:
         "auto",
         "Where training runs; auto picks by what is there.",
     )
+    serverless_url: str = _declare(
+        "SERVERLESS_URL",
+        kinds.pattern(r"https?://\S+", "a URL such as https://api.training.wandb.ai/v1"),
+        "https://api.training.wandb.ai/v1",
+        "Where the hosted service answers.",
+    )
+    serverless_learning_rate: float = _declare(
+        "SERVERLESS_LEARNING_RATE",
+        kinds.number(0, 1, above=True),
+        5e-6,
+        "Step size of the hosted service's optimizer; its base models are far larger than the embedded one.",
+    )
+    serverless_timeout_seconds: int = _declare(
+        "SERVERLESS_TIMEOUT_SECONDS", kinds.whole(1), 120, "How long one request to the hosted service may take."
+    )
+    serverless_wait_minutes: float = _declare(
+        "SERVERLESS_WAIT_MINUTES",
+        kinds.number(0, 10000, above=True),
+        60.0,
+        "How long a hosted job may be silent before the run gives up waiting; the next run attaches to it again.",
+    )
+    serverless_usd_per_million_tokens: float = _declare(
+        "SERVERLESS_USD_PER_MILLION_TOKENS",
+        kinds.number(0, 1e6),
+        0.0,
+        "What a million tokens sent to the hosted service cost, for estimates, the ledger and the cap.",
+    )
+    serverless_daily_usd: float | None = _declare(
+        "SERVERLESS_DAILY_USD",
+        kinds.number(0, 1e9),
+        None,
+        "Hosted jobs that would spend more than this in one UTC day are not submitted; absent: no cap.",
+    )
     min_agents_per_window: int = _declare(
         "MIN_AGENTS_PER_WINDOW", kinds.whole(1), 3, "A window with fewer agents is thin and is not trained on."
     )
