@@ -28,6 +28,7 @@ from babylon_assets.store.datasets import load_dataset
 from babylon_assets.training import backends
 from babylon_assets.training.folders import train_in_folder
 from babylon_assets.training.hosted_jobs import open_journal
+from babylon_assets.training.recompute import fill
 from babylon_assets.training.samples import Selection, select
 from babylon_assets.training.serverless import NoHostedJob, train_serverless
 
@@ -228,7 +229,8 @@ def _plan(settings: Settings, database: Database, dataset: Dataset, open_job: jo
             f"the chain {settings.model_name} was trained by the {parent.backend} backend so far, and {backend} has "
             f"not got its weights; set TRAINING_BACKEND={parent.backend}, or BABYLON_MODEL to a new name"
         )
-    selection = select(dataset, parent.step, settings.max_policy_lag)
+    readable, recomputed = _readable(settings, database, dataset, base_model, backend)
+    selection = select(readable, parent.step, settings.max_policy_lag)
     selection = selection.recorded_only() if backend == "serverless" else selection
     manifest = {
         "format": 1,
@@ -242,9 +244,23 @@ def _plan(settings: Settings, database: Database, dataset: Dataset, open_job: jo
         "settings": backends.trainer_settings(settings, backend),
         "versions": backends.versions(backend),
     }
+    if recomputed:
+        manifest["recomputed"] = recomputed
     if open_job is not None:
         manifest = (open_job.usage or {})["manifest"]
     return _Plan(dataset.window, dataset, parent, base_model, backend, selection, manifest)
+
+
+def _readable(
+    settings: Settings, database: Database, dataset: Dataset, base_model: str, backend: backends.BackendName
+) -> tuple[Dataset, int]:
+    """The dataset with the log-probabilities that can be recomputed on this machine, and how many answers that are."""
+    if backend != "embedded" or not any(sample.trains_as == "recompute" for sample in dataset.samples):
+        return dataset, 0
+    prepare_libraries(settings)
+    with database.connect() as conn:
+        line = checkpoints.chain(conn, settings.model_name)
+    return fill(base_model, dataset, line, settings.max_policy_lag)
 
 
 def _root(conn: Connection[Any], settings: Settings, base_model: str) -> Checkpoint:
@@ -310,7 +326,11 @@ def _record(
         settings={**plan.manifest["settings"], "method": plan.selection.method},
         seed=settings.train_seed,
         versions=plan.manifest["versions"],
-        metrics={**summary(steps), "trainable_tokens": tokens},
+        metrics={
+            **summary(steps),
+            "trainable_tokens": tokens,
+            "recomputed_samples": plan.manifest.get("recomputed", 0),
+        },
         path=made.path,
         weights_sha256=made.weights_sha256,
         dagster_run_id=dagster_run_id,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from babylon_assets.core.errors import PermanentError
-from babylon_assets.settings import Settings
+from babylon_assets.settings import Settings, prepare_libraries
 from babylon_assets.store import checkpoints
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.database import Database
@@ -19,6 +19,7 @@ from babylon_assets.store.lineage import ancestors
 from babylon_assets.training import backends
 from babylon_assets.training.adapters import WEIGHTS, read_manifest, weights_sha256
 from babylon_assets.training.jobs import base_fingerprint
+from babylon_assets.training.recompute import fill
 from babylon_assets.training.samples import select
 
 
@@ -54,14 +55,23 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
         )
     with database.connect() as conn:
         parent = checkpoints.get(conn, checkpoint.parent_id)
-        root = ancestors(conn, checkpoint)[-1]
+        line = ancestors(conn, checkpoint)
+        root = line[-1]
         dataset = load_dataset(conn, checkpoint.dataset_id)
     if parent is None or base_fingerprint(root.base_model) != root.weights_sha256:
         raise PermanentError(f"the base model of {checkpoint.chain} is not at {root.base_model} any more; restore it")
     again = _settings_of(settings, checkpoint, home)
     _copy_parent(again, checkpoint, parent)
     manifest = read_manifest(Path(checkpoint.path)) or {}
-    selection = select(dataset, parent.step, manifest.get("max_policy_lag", settings.max_policy_lag))
+    lag = manifest.get("max_policy_lag", settings.max_policy_lag)
+    prepare_libraries(settings)
+    readable, recomputed = fill(root.base_model, dataset, line, lag)
+    if recomputed != checkpoint.metrics.get("recomputed_samples", 0):
+        raise PermanentError(
+            f"{checkpoint.metrics.get('recomputed_samples', 0)} log-probabilities were recomputed for it and only "
+            f"{recomputed} can be now; restore the weights of the policies that answered"
+        )
+    selection = select(readable, parent.step, lag)
     backends.train_embedded(again, backends.TrainingRequest(root.base_model, checkpoint.chain, selection, {}))
     folder = backends.checkpoint_folder(again, checkpoint.chain, checkpoint.step)
     now = backends.versions()
