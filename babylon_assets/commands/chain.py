@@ -82,21 +82,11 @@ def lineage(
 
 
 def _backward(conn: Any, made: Checkpoint) -> dict[str, Any]:
-    rows = conn.execute(
-        "SELECT trajectory_id, agent_id, count(*) FROM babylon_training.training_dataset_samples "
-        "WHERE dataset_id = %s AND trains_as <> 'skip' GROUP BY 1, 2 ORDER BY 1",
-        [made.dataset_id],
-    ).fetchall()
-    scorers = conn.execute(
-        "SELECT DISTINCT scorer || '@' || scorer_version FROM babylon_training.trajectory_scores "
-        "WHERE window_id = %s ORDER BY 1",
-        [made.window_id],
-    ).fetchall()
     return {
         **_facts(made),
         "line": [_name(one) for one in ledger.ancestors(conn, made)],
-        "trajectories": {row[0]: row[2] for row in rows},
-        "scores": [row[0] for row in scorers],
+        "trajectories": ledger.trained_trajectories(conn, made),
+        "scores": ledger.scorers(conn, made),
         "settings": dict(made.settings),
         "seed": made.seed,
         "versions": dict(made.versions),

@@ -85,6 +85,26 @@ def seen_by(conn: Connection[Any], *, trajectory: str | None = None, agent: str 
     return seen
 
 
+def trained_trajectories(conn: Connection[Any], checkpoint: Checkpoint) -> dict[str, int]:
+    """How many samples of each trajectory the checkpoint's dataset has for training."""
+    rows = conn.execute(
+        "SELECT trajectory_id, count(*) FROM babylon_training.training_dataset_samples "
+        "WHERE dataset_id = %s AND trains_as <> 'skip' GROUP BY trajectory_id ORDER BY trajectory_id",
+        [checkpoint.dataset_id],
+    ).fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+def scorers(conn: Connection[Any], checkpoint: Checkpoint) -> list[str]:
+    """The scorers of the checkpoint's window with their versions, such as `outcome@1`."""
+    rows = conn.execute(
+        "SELECT DISTINCT scorer || '@' || scorer_version AS named FROM babylon_training.trajectory_scores "
+        "WHERE window_id = %s ORDER BY named",
+        [checkpoint.window_id],
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
 def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     """Remove what an agent did from our tables, in the caller's transaction or in one of its own; says how many rows.
 
