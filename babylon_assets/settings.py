@@ -8,29 +8,17 @@ What a setting leads to is decided elsewhere.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from babylon_assets.core.errors import PermanentError, SettingsError
-from babylon_assets.core.windows import parse_window
+from babylon_assets import setting_kinds as kinds
+from babylon_assets.core.errors import SettingsError
+from babylon_assets.setting_kinds import Kind
 
 HIDDEN = "***"
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """How a setting's text becomes a value and back; `parse` raises ValueError for what is not allowed."""
-
-    allowed: str
-    parse: Callable[[str], Any]
-    render: Callable[[Any], str] = str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,103 +33,14 @@ class Declaration:
     secret: bool
 
 
-def _require(condition: bool) -> None:
-    if not condition:
-        raise ValueError
-
-
-def _text() -> _Kind:
-    return _Kind("any text", str)
-
-
-def _choice(*values: str, fold: Callable[[str], str] = str.lower) -> _Kind:
-    def parse(text: str) -> str:
-        _require(fold(text) in values)
-        return fold(text)
-
-    return _Kind("one of " + ", ".join(values), parse)
-
-
-def _whole(low: int, high: int | None = None) -> _Kind:
-    def parse(text: str) -> int:
-        value = int(text)
-        _require(low <= value and (high is None or value <= high))
-        return value
-
-    return _Kind(f"a whole number from {low}" + ("" if high is None else f" to {high}"), parse)
-
-
-def _number(low: float, high: float, *, above: bool = False) -> _Kind:
-    """A finite number between `low` (excluded when `above`) and `high`."""
-
-    def parse(text: str) -> float:
-        value = float(text)
-        _require(math.isfinite(value) and low <= value <= high and not (above and value == low))
-        return value
-
-    return _Kind(f"a number {'above' if above else 'from'} {low:g} to {high:g}", parse, repr)
-
-
-def _switch() -> _Kind:
-    def parse(text: str) -> bool:
-        _require(text.lower() in _TRUE | _FALSE)
-        return text.lower() in _TRUE
-
-    return _Kind("true or false", parse, lambda value: str(value).lower())
-
-
-def _folder() -> _Kind:
-    return _Kind("a folder", lambda text: Path(text).expanduser().absolute())
-
-
-def _pattern(pattern: str, allowed: str) -> _Kind:
-    def parse(text: str) -> str:
-        _require(re.fullmatch(pattern, text) is not None)
-        return text
-
-    return _Kind(allowed, parse)
-
-
-def _postgres_url() -> _Kind:
-    return _pattern(r"postgres(ql)?(\+\w+)?://\S+", "a URL such as postgresql://user:password@host:5432/database")
-
-
-def _window() -> _Kind:
-    def parse(text: str) -> str:
-        try:
-            parse_window(text)
-        except PermanentError as error:
-            raise ValueError from error
-        return text
-
-    return _Kind("a UTC hour as YYYY-MM-DDTHH:00", parse)
-
-
-def _weights() -> _Kind:
-    """Weights by scorer, written `outcome=1.0,heuristic=0.1`; each finite, not all zero."""
-
-    def parse(text: str) -> dict[str, float]:
-        pairs = [part.split("=") for part in text.split(",") if part.strip()]
-        _require(all(len(pair) == 2 and pair[0].strip() for pair in pairs))
-        weights = {name.strip(): float(weight) for name, weight in pairs}
-        _require(len(weights) == len(pairs) and any(weights.values()))
-        _require(all(map(math.isfinite, weights.values())))
-        return weights
-
-    def render(weights: Mapping[str, float]) -> str:
-        return ",".join(f"{name}={weight!r}" for name, weight in weights.items())
-
-    return _Kind("scorer=weight pairs separated by commas, not all zero", parse, render)
-
-
-def _declare(variable: str, kind: _Kind, default: Any, doc: str, *, secret: bool = False) -> Any:
+def _declare(variable: str, kind: Kind, default: Any, doc: str, *, secret: bool = False) -> Any:
     """A dataclass field that carries its declaration."""
     text = "" if default is None else kind.render(default)
     facts = {"variable": variable, "kind": kind, "doc": doc, "secret": secret, "default": text}
     return dataclasses.field(default=default, repr=not secret, metadata=facts)
 
 
-def _declare_text(variable: str, kind: _Kind, default: str, doc: str) -> Any:
+def _declare_text(variable: str, kind: Kind, default: str, doc: str) -> Any:
     """As `_declare`, for a default that each object makes anew from text: a mapping, a folder below the current one."""
     facts = {"variable": variable, "kind": kind, "doc": doc, "secret": False, "default": default}
     return dataclasses.field(default_factory=lambda: kind.parse(default), hash=False, metadata=facts)
@@ -157,140 +56,181 @@ class Settings:
 
     database_url: str | None = _declare(
         "DATABASE_URL",
-        _postgres_url(),
+        kinds.postgres_url(),
         None,
         "The game's PostgreSQL; absent: an embedded one in the home folder.",
         secret=True,
     )
     dagster_database_url: str | None = _declare(
         "DAGSTER_DATABASE_URL",
-        _postgres_url(),
+        kinds.postgres_url(),
         None,
         "Dagster's own database; absent: `<database>_dagster` on the same server.",
         secret=True,
     )
     home: Path = _declare_text(  # noqa: RUF009 - a field, made per object
-        "BABYLON_HOME", _folder(), ".babylon", "Where checkpoints, the embedded database and logs live."
+        "BABYLON_HOME", kinds.folder(), ".babylon", "Where checkpoints, the embedded database and logs live."
     )
     wandb_api_key: str | None = _declare(
         "WANDB_API_KEY",
-        _text(),
+        kinds.text(),
         None,
         "Key of W&B; with it training can run on the hosted service.",
         secret=True,
     )
-    wandb_project: str = _declare("WANDB_PROJECT", _text(), "babylon", "Project that W&B files the runs under.")
-    train_rl_local: bool = _declare("TRAIN_RL_LOCAL", _switch(), True, "false stops every window before training.")
+    wandb_project: str = _declare("WANDB_PROJECT", kinds.text(), "babylon", "Project that W&B files the runs under.")
+    train_rl_local: bool = _declare("TRAIN_RL_LOCAL", kinds.switch(), True, "false stops every window before training.")
     base_model: str | None = _declare(
         "BASE_MODEL",
-        _text(),
+        kinds.text(),
         None,
         "Model to start from, a folder or hub name; absent: the project's own small one.",
     )
     model_name: str = _declare(
         "BABYLON_MODEL",
-        _pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, '.', '_' and '-'"),
+        kinds.pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, '.', '_' and '-'"),
         "babylon-agent",
         "Name of the chain of checkpoints and of the policies in it.",
     )
     backend: str = _declare(
         "TRAINING_BACKEND",
-        _choice("auto", "embedded", "serverless", "local_gpu"),
+        kinds.choice("auto", "embedded", "serverless", "local_gpu"),
         "auto",
         "Where training runs; auto picks by what is there.",
     )
+    serverless_url: str = _declare(
+        "SERVERLESS_URL",
+        kinds.pattern(r"https?://\S+", "a URL such as https://api.training.wandb.ai/v1"),
+        "https://api.training.wandb.ai/v1",
+        "Where the hosted service answers.",
+    )
+    serverless_learning_rate: float = _declare(
+        "SERVERLESS_LEARNING_RATE",
+        kinds.number(0, 1, above=True),
+        5e-6,
+        "Step size of the hosted service's optimizer; its base models are far larger than the embedded one.",
+    )
+    serverless_timeout_seconds: int = _declare(
+        "SERVERLESS_TIMEOUT_SECONDS", kinds.whole(1), 120, "How long one request to the hosted service may take."
+    )
+    serverless_wait_minutes: float = _declare(
+        "SERVERLESS_WAIT_MINUTES",
+        kinds.number(0, 10000, above=True),
+        60.0,
+        "How long a hosted job may be silent before the run gives up waiting; the next run attaches to it again.",
+    )
+    serverless_usd_per_million_tokens: float = _declare(
+        "SERVERLESS_USD_PER_MILLION_TOKENS",
+        kinds.number(0, 1e6),
+        0.0,
+        "What a million tokens sent to the hosted service cost, for estimates, the ledger and the cap.",
+    )
+    serverless_daily_usd: float | None = _declare(
+        "SERVERLESS_DAILY_USD",
+        kinds.number(0, 1e9),
+        None,
+        "Hosted jobs that would spend more than this in one UTC day are not submitted; absent: no cap.",
+    )
     min_agents_per_window: int = _declare(
-        "MIN_AGENTS_PER_WINDOW", _whole(1), 3, "A window with fewer agents is thin and is not trained on."
+        "MIN_AGENTS_PER_WINDOW", kinds.whole(1), 3, "A window with fewer agents is thin and is not trained on."
     )
     min_samples_per_window: int = _declare(
         "MIN_SAMPLES_PER_WINDOW",
-        _whole(1),
+        kinds.whole(1),
         16,
         "A window with fewer trainable samples is thin and is not trained on.",
     )
     max_policy_lag: int = _declare(
         "MAX_POLICY_LAG",
-        _whole(0),
+        kinds.whole(0),
         8,
         "How many checkpoints behind the head the policy of a trained answer may be.",
     )
     reward_weights: Mapping[str, float] = _declare_text(
         "REWARD_WEIGHTS",
-        _weights(),
+        kinds.weights(),
         "outcome=1.0,heuristic=0.1",
         "Weight of each scorer in a sample's reward.",
     )
     invalid_action_reward: float = _declare(
         "INVALID_ACTION_REWARD",
-        _number(-1, 1),
+        kinds.number(-1, 1),
         -0.5,
         "Outcome score of an action that could not be carried out.",
     )
     moment_seconds: int = _declare(
-        "MOMENT_SECONDS", _whole(1, 3600), 30, "Steps in the same slot of so many seconds are compared."
+        "MOMENT_SECONDS", kinds.whole(1, 3600), 30, "Steps in the same slot of so many seconds are compared."
     )
     perp_horizon_minutes: int = _declare(
         "PERP_HORIZON_MINUTES",
-        _whole(1),
+        kinds.whole(1),
         60,
         "When an open perpetual position is valued, in minutes after its trade.",
     )
     perp_full_scale_percent: float = _declare(
         "PERP_FULL_SCALE_PERCENT",
-        _number(0, 1000, above=True),
+        kinds.number(0, 1000, above=True),
         10.0,
         "Price change that counts as a full win or loss.",
     )
-    include_test_users: bool = _declare("INCLUDE_TEST_USERS", _switch(), False, "Train on test users' agents as well.")
+    include_test_users: bool = _declare(
+        "INCLUDE_TEST_USERS", kinds.switch(), False, "Train on test users' agents as well."
+    )
     include_banned_users: bool = _declare(
-        "INCLUDE_BANNED_USERS", _switch(), False, "Train on banned users' agents as well."
+        "INCLUDE_BANNED_USERS", kinds.switch(), False, "Train on banned users' agents as well."
     )
-    learning_rate: float = _declare("LEARNING_RATE", _number(0, 1, above=True), 1.5e-3, "Step size of the optimizer.")
-    lora_rank: int = _declare("LORA_RANK", _whole(1, 256), 32, "Rank of the trained adapter.")
+    learning_rate: float = _declare(
+        "LEARNING_RATE", kinds.number(0, 1, above=True), 1.5e-3, "Step size of the optimizer."
+    )
+    lora_rank: int = _declare("LORA_RANK", kinds.whole(1, 256), 32, "Rank of the trained adapter.")
     gradient_tokens: int = _declare(
-        "GRADIENT_TOKENS", _whole(256), 1024, "Tokens of one packed row; a longer answer gets a longer one."
+        "GRADIENT_TOKENS", kinds.whole(256), 1024, "Tokens of one packed row; a longer answer gets a longer one."
     )
-    rows_per_step: int = _declare("ROWS_PER_STEP", _whole(1), 3, "Packed rows that one optimizer step averages over.")
+    rows_per_step: int = _declare(
+        "ROWS_PER_STEP", kinds.whole(1), 3, "Packed rows that one optimizer step averages over."
+    )
     clip_epsilon: float = _declare(
         "CLIP_EPSILON",
-        _number(0, 1, above=True),
+        kinds.number(0, 1, above=True),
         0.2,
         "How far a probability ratio may move before its gradient is cut.",
     )
     max_kl: float = _declare(
         "MAX_KL",
-        _number(0, 100, above=True),
+        kinds.number(0, 100, above=True),
         0.005,
         "A step that moves the policy further than this from the one that answered, in nats a token, is undone.",
     )
     max_grad_norm: float = _declare(
-        "MAX_GRAD_NORM", _number(0, 1000, above=True), 0.2, "Gradient norm is clipped to this."
+        "MAX_GRAD_NORM", kinds.number(0, 1000, above=True), 0.2, "Gradient norm is clipped to this."
     )
-    train_seed: int = _declare("TRAIN_SEED", _whole(0), 0, "Seed of training.")
-    threads: int = _declare("TRAIN_THREADS", _whole(1), 1, "CPU threads of training and of the embedded engine.")
-    simulation_seed: int = _declare("SIMULATION_SEED", _whole(0), 0, "Seed of the simulated game.")
+    train_seed: int = _declare("TRAIN_SEED", kinds.whole(0), 0, "Seed of training.")
+    threads: int = _declare("TRAIN_THREADS", kinds.whole(1), 1, "CPU threads of training and of the embedded engine.")
+    simulation_seed: int = _declare("SIMULATION_SEED", kinds.whole(0), 0, "Seed of the simulated game.")
     simulation_rooms: int = _declare(
-        "SIMULATION_ROOMS", _whole(1), 4, "Markets that the simulated game plays side by side."
+        "SIMULATION_ROOMS", kinds.whole(1), 4, "Markets that the simulated game plays side by side."
     )
     simulation_agents_per_room: int = _declare(
-        "SIMULATION_AGENTS_PER_ROOM", _whole(2), 8, "Agents that see the same board."
+        "SIMULATION_AGENTS_PER_ROOM", kinds.whole(2), 8, "Agents that see the same board."
     )
-    simulation_ticks: int = _declare("SIMULATION_TICKS", _whole(1, 3600), 16, "Ticks per room and window.")
-    window_start: str = _declare("WINDOWS_FROM", _window(), "2026-10-01T00:00", "First window, hence first partition.")
-    dagster_port: int = _declare("DAGSTER_PORT", _whole(1, 65535), 3000, "Port of the Dagster UI on loopback.")
+    simulation_ticks: int = _declare("SIMULATION_TICKS", kinds.whole(1, 3600), 16, "Ticks per room and window.")
+    window_start: str = _declare(
+        "WINDOWS_FROM", kinds.window(), "2026-10-01T00:00", "First window, hence first partition."
+    )
+    dagster_port: int = _declare("DAGSTER_PORT", kinds.whole(1, 65535), 3000, "Port of the Dagster UI on loopback.")
     log_level: str = _declare(
         "LOG_LEVEL",
-        _choice("DEBUG", "INFO", "WARNING", "ERROR", fold=str.upper),
+        kinds.choice("DEBUG", "INFO", "WARNING", "ERROR", fold=str.upper),
         "INFO",
         "How much is logged.",
     )
     mode: str | None = _declare(
         "MODE",
-        _choice("list", "single", "continuous"),
+        kinds.choice("list", "single", "continuous"),
         None,
         "What `python -m babylon_assets` does without arguments.",
     )
-    window_id: str | None = _declare("WINDOW_ID", _window(), None, "The window of MODE=single.")
+    window_id: str | None = _declare("WINDOW_ID", kinds.window(), None, "The window of MODE=single.")
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -300,7 +240,7 @@ class Settings:
 
 
 def _parsed(item: dataclasses.Field[Any], text: str) -> Any:
-    kind: _Kind = item.metadata["kind"]
+    kind: Kind = item.metadata["kind"]
     try:
         return kind.parse(text)
     except ValueError:

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "babylon_assets"
 #: Rooms from the inside out; a room imports only rooms of a lower line, or its own.
 LINES = (
     ("core",),
+    ("setting_kinds",),
     ("settings", "plots"),
     ("game", "store"),
     ("training", "serving", "simulation"),

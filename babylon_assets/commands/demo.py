@@ -47,7 +47,7 @@ def demo(
 
     Example: [bold]babylon demo --windows 6[/]
     """
-    settings = load_settings()
+    settings = replace(load_settings(), backend="embedded")  # what plays is trained here, whatever key there is
     settings = settings if seed is None else replace(settings, simulation_seed=seed)
     refuse_another_game(settings)
     wanted = closed_windows(datetime.now(UTC), count)

@@ -25,7 +25,7 @@ class Checkpoint:
     Attributes:
         id: hash of the manifest of what it was made from.
         settings, versions, metrics: as they were when it was trained; numbers that are not finite come back as None.
-        path: folder of the weights; empty for a root.
+        path: folder of the weights, or where the hosted service has them; empty for a root, and when they were pruned.
         weights_sha256: of the weights; for a root, what identifies the base model.
     """
 

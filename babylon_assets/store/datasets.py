@@ -59,6 +59,8 @@ def load_dataset(conn: Connection[Any], dataset_id: str) -> Dataset:
         row = cursor.execute(wanted, [dataset_id]).fetchone()
     if row is None:
         raise CorruptLedger(f"dataset {dataset_id} is not kept; {_AGAIN}")
+    if not row[0]:
+        raise CorruptLedger(f"dataset {dataset_id} was emptied, it held answers of a forgotten agent; {_AGAIN}")
     try:
         dataset = datasets.decode(unpack(row[0]))
     except ValueError as error:

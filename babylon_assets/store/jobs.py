@@ -133,3 +133,43 @@ def fail_orphaned_jobs(conn: Connection[Any], chain: str) -> int:
     ).format(TRAINING_JOBS.identifier)
     with conn.transaction():
         return conn.execute(statement, [chain]).rowcount
+
+
+def get_job(conn: Connection[Any], job_id: int) -> Job:
+    """An attempt by its id.
+
+    Raises:
+        CorruptLedger: when there is none.
+    """
+    with conn.cursor(row_factory=class_row(Job)) as cursor:
+        job = cursor.execute(TRAINING_JOBS.select("WHERE id = %s"), [job_id]).fetchone()
+    if job is None:
+        raise CorruptLedger(f"training job {job_id} does not exist; run again")
+    return job
+
+
+def submitted_job(conn: Connection[Any], chain: str) -> Job | None:
+    """The chain's attempt that was handed to the hosted service and has not ended here; at most one, None without."""
+    with conn.cursor(row_factory=class_row(Job)) as cursor:
+        wanted = TRAINING_JOBS.select("WHERE chain = %s AND state = 'submitted' ORDER BY id DESC LIMIT 1")
+        return cursor.execute(wanted, [chain]).fetchone()
+
+
+def spent_today(conn: Connection[Any], besides: int) -> float:
+    """US dollars that the attempts begun since 00:00 UTC cost or are estimated to cost, one of them left out."""
+    statement = sql.SQL(
+        "SELECT coalesce(sum(cost_usd), 0) FROM {} WHERE created_at >= date_trunc('day', now(), 'UTC') AND id <> %s"
+    ).format(TRAINING_JOBS.identifier)
+    row = conn.execute(statement, [besides]).fetchone()
+    assert row is not None  # an aggregate
+    return float(row[0])
+
+
+def hosted_step(conn: Connection[Any], chain: str) -> int:
+    """The step at which the chain's last ended job left the hosted service's model; 0 before the first."""
+    statement = sql.SQL(
+        "SELECT coalesce(max((usage->>'hosted_step')::int), 0) FROM {} WHERE chain = %s AND state <> 'submitted'"
+    ).format(TRAINING_JOBS.identifier)
+    row = conn.execute(statement, [chain]).fetchone()
+    assert row is not None  # an aggregate
+    return int(row[0])

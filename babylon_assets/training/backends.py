@@ -1,7 +1,8 @@
 """Which backend trains, why, and the one interface that all of them have.
 
-A backend gets a request that is complete (samples, parent, settings, manifest) and leaves a checkpoint folder that
-says what it was made from. It knows nothing of the database, of windows or of Dagster.
+A backend gets a request that is complete (samples, parent, settings, manifest) and makes a checkpoint that says what it
+was made from. It knows nothing of the database, of windows or of Dagster. The embedded backend is started here; the
+hosted one is in `serverless`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from babylon_assets.core.errors import MissingDependency, PermanentError
+from babylon_assets.core.errors import BaseModelRefused, MissingDependency, PermanentError, SettingsError
 from babylon_assets.settings import Settings, prepare_libraries
 from babylon_assets.training.samples import Selection, demonstrations, trajectory_groups
 
 logger = logging.getLogger(__name__)
 
 BackendName = Literal["embedded", "serverless", "local_gpu"]
+
+#: Base models that the hosted service trains; the first is what it trains when BASE_MODEL is not set.
+SERVERLESS_BASE_MODELS = ("OpenPipe/Qwen3-14B-Instruct", "Qwen/Qwen3-30B-A3B-Instruct-2507")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +53,56 @@ class TrainingRequest:
     manifest: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A checkpoint that a backend made.
+
+    Attributes:
+        path: where it lies: a folder, or the name of the hosted service's artifact.
+        weights_sha256: of its weights; the service's own id for weights that lie with it.
+        steps: the metrics of each optimizer step, `tokens` and `seconds` among them.
+    """
+
+    path: str
+    weights_sha256: str
+    steps: list[dict[str, float]]
+
+
 def choose_backend(settings: Settings) -> BackendChoice:
-    """Decide where training runs.
+    """Decide where training runs: where TRAINING_BACKEND says, else on the hosted service when there is a key for it.
 
     Raises:
-        PermanentError: the settings ask for a backend that this installation does not have.
+        PermanentError: the settings ask for a backend that this installation does not have, or that has no key.
+        BaseModelRefused: the backend cannot train the base model; the message lists those that it can.
     """
-    if settings.backend in ("serverless", "local_gpu"):
+    if settings.backend == "local_gpu":
         raise PermanentError(
-            f"TRAINING_BACKEND={settings.backend} is not part of this installation; set it to embedded, or leave it out"
+            "TRAINING_BACKEND=local_gpu is not part of this installation; set it to embedded, or leave it out"
         )
     if settings.backend == "embedded":
         return BackendChoice("embedded", "TRAINING_BACKEND asks for it")
-    return BackendChoice("embedded", "it trains on this machine's processor, or on its GPU if torch sees one")
+    if settings.wandb_api_key is None:
+        if settings.backend == "serverless":
+            raise SettingsError("TRAINING_BACKEND is serverless and there is no key; set WANDB_API_KEY to one of W&B")
+        return BackendChoice("embedded", "it trains on this machine's processor, or on its GPU if torch sees one")
+    _require_hosted(settings.base_model)
+    asked = settings.backend == "serverless"
+    return BackendChoice("serverless", "TRAINING_BACKEND asks for it" if asked else "WANDB_API_KEY is set")
 
 
-def trainer_settings(settings: Settings) -> dict[str, Any]:
+def _require_hosted(base_model: str | None) -> None:
+    if base_model is not None and base_model not in SERVERLESS_BASE_MODELS:
+        known = ", ".join(SERVERLESS_BASE_MODELS)
+        raise BaseModelRefused(
+            f"the hosted service does not train {base_model}; set BASE_MODEL to one of {known}, "
+            "or TRAINING_BACKEND=embedded to train it on this machine"
+        )
+
+
+def trainer_settings(settings: Settings, backend: BackendName = "embedded") -> dict[str, Any]:
     """The settings that decide what a checkpoint becomes, as they are written into its manifest."""
+    if backend == "serverless":
+        return {"learning_rate": settings.serverless_learning_rate, "clip_epsilon": settings.clip_epsilon}
     return {
         "learning_rate": settings.learning_rate,
         "lora_rank": settings.lora_rank,
@@ -152,8 +189,9 @@ def _quiet() -> Any:
             logger.debug("art: %s", line)
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decides a checkpoint's numbers, for its manifest."""
+def versions(backend: BackendName = "embedded") -> dict[str, str]:
+    """Versions of what decides a checkpoint's numbers, for its manifest; the hosted service's own are not known."""
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("openpipe-art", "torch", "transformers", "peft")}
+    here = ("openpipe-art",) if backend == "serverless" else ("openpipe-art", "torch", "transformers", "peft")
+    return {name: version(name) for name in here}

@@ -1,14 +1,13 @@
 """Training one window: from its frozen dataset and the head of the chain to the next checkpoint in the ledger.
 
 What keeps two runs from extending the same checkpoint is the chain's advisory lock and the ledger's unique indexes.
-What makes a killed run harmless is that a checkpoint folder appears whole, with the manifest of what it was made from:
-the next run takes up a folder that is exactly what it would make, and removes any other that the ledger does not know.
+What makes a killed run harmless is that the next run takes up what it left: a whole checkpoint folder (`folders`) or
+the id of a job at the hosted service (`hosted_jobs`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any, Literal
 from psycopg import Connection
 
 from babylon_assets.core.datasets import Dataset
-from babylon_assets.core.errors import ChainConflict, CorruptLedger, PermanentError
+from babylon_assets.core.errors import ChainConflict, PermanentError, TrainingBusy
 from babylon_assets.core.lineage import content_id
 from babylon_assets.settings import Settings, prepare_libraries
 from babylon_assets.store import checkpoints, jobs, windows
@@ -27,8 +26,11 @@ from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.database import Database, chain_lock
 from babylon_assets.store.datasets import load_dataset
 from babylon_assets.training import backends
-from babylon_assets.training.adapters import WEIGHTS, read_manifest, read_steps, weights_sha256
+from babylon_assets.training.folders import train_in_folder
+from babylon_assets.training.hosted_jobs import open_journal
+from babylon_assets.training.recompute import fill
 from babylon_assets.training.samples import Selection, select
+from babylon_assets.training.serverless import NoHostedJob, train_serverless
 
 Status = Literal["trained", "skipped", "thin", "unchanged", "superseded"]
 
@@ -66,7 +68,7 @@ class _Plan:
     dataset: Dataset
     parent: Checkpoint
     base_model: str
-    backend: str
+    backend: backends.BackendName
     selection: Selection
     manifest: dict[str, Any]
 
@@ -76,9 +78,11 @@ class _Plan:
 
 
 def base_model_of(settings: Settings, progress: Any = None) -> str:
-    """The base model to train: BASE_MODEL, or the folder of the project's own, which is made when it is missing."""
+    """The base model to train: BASE_MODEL, or the backend's own; the embedded one's is made when it is missing."""
     if settings.base_model is not None:
         return settings.base_model
+    if backends.choose_backend(settings).name == "serverless":
+        return backends.SERVERLESS_BASE_MODELS[0]
     from babylon_assets.training.base_model import ensure_base_model
 
     prepare_libraries(settings)
@@ -105,9 +109,26 @@ def train_window(
         with database.connect() as conn:
             jobs.fail_orphaned_jobs(conn, settings.model_name)
             settled = _settled(conn, settings, window, dataset, row)
+            open_job = jobs.submitted_job(conn, settings.model_name)
         if settled is not None:
             return settled
-        return _train(settings, database, window, dataset, dagster_run_id)
+        if open_job is not None:
+            dataset = _dataset_of(database, open_job, window)
+        return _train(settings, database, dataset, open_job, dagster_run_id)
+
+
+def _dataset_of(database: Database, open_job: jobs.Job, window: str) -> Dataset:
+    """The dataset that a job at the hosted service was submitted with; it is paid for, so it is what is trained.
+
+    Raises:
+        TrainingBusy: the job is another window's, and has to end first.
+    """
+    if open_job.window_id != window or open_job.dataset_id is None:
+        raise TrainingBusy(
+            f"the hosted service has a job of {open_job.window_id} that has not been fetched; train that window first"
+        )
+    with database.connect() as conn:
+        return load_dataset(conn, open_job.dataset_id)
 
 
 def _settled(
@@ -150,53 +171,97 @@ def _settled(
 
 
 def _train(
-    settings: Settings, database: Database, window: str, dataset: Dataset, dagster_run_id: str | None
+    settings: Settings, database: Database, dataset: Dataset, open_job: jobs.Job | None, dagster_run_id: str | None
 ) -> TrainedWindow:
     started = time.perf_counter()
-    plan = _plan(settings, database, window, dataset)
-    with database.connect() as conn:
-        job = jobs.start_job(
-            conn, window, settings.model_name, plan.parent.id, dataset.id, dagster_run_id, plan.backend
-        )
+    plan = _plan(settings, database, dataset, open_job)
+    job = open_job
+    if job is None:
+        with database.connect() as conn:
+            job = jobs.start_job(
+                conn, plan.window, settings.model_name, plan.parent.id, dataset.id, dagster_run_id, plan.backend
+            )
     if plan.selection.method == "nothing":
         return _skipped(database, plan, job.id, _why_nothing(plan.selection))
-    folder = backends.checkpoint_folder(settings, settings.model_name, plan.step)
     try:
-        if not _take_up(settings, plan, folder):
-            with database.connect() as conn:
-                jobs.advance_job(conn, job.id, "training")
-            backends.train_embedded(settings, _request(settings, plan))
+        made = _make(settings, database, plan, job)
     except Exception as error:
-        with database.connect() as conn:
-            jobs.advance_job(conn, job.id, "failed", reason=f"{type(error).__name__}: {error}")
+        _give_up(database, job.id, error)
         raise
-    if read_manifest(folder) != plan.manifest:
-        _remove_unknown(folder)
+    if made is None:
         reason = "no step was kept: there was no token to train on, or every step went further than MAX_KL"
         return _skipped(database, plan, job.id, reason)
-    return _record(settings, database, plan, job.id, folder, dagster_run_id, time.perf_counter() - started)
+    return _record(settings, database, plan, job.id, made, dagster_run_id, time.perf_counter() - started)
 
 
-def _plan(settings: Settings, database: Database, window: str, dataset: Dataset) -> _Plan:
-    choice = backends.choose_backend(settings)
+def _make(settings: Settings, database: Database, plan: _Plan, job: jobs.Job) -> backends.Made | None:
+    request = backends.TrainingRequest(plan.base_model, settings.model_name, plan.selection, plan.manifest)
+    if plan.backend == "serverless":
+        return train_serverless(
+            settings, request, open_journal(settings, database, job, settings.model_name, plan.manifest)
+        )
+    with database.connect() as conn:
+        jobs.advance_job(conn, job.id, "training")
+    return train_in_folder(settings, request, plan.parent.step)
+
+
+def _give_up(database: Database, job_id: int, error: Exception) -> None:
+    """Fail an attempt, unless its job goes on at the hosted service: the next run attaches to that."""
+    with database.connect() as conn:
+        goes_on = jobs.get_job(conn, job_id).state == "submitted"
+        if not goes_on or isinstance(error, NoHostedJob | ChainConflict):
+            jobs.advance_job(conn, job_id, "failed", reason=f"{type(error).__name__}: {error}")
+
+
+def _plan(settings: Settings, database: Database, dataset: Dataset, open_job: jobs.Job | None = None) -> _Plan:
+    """What is to be trained; for a job that was submitted before, what was written down then."""
+    backend = backends.choose_backend(settings).name
+    if open_job is not None and backend != "serverless":
+        raise PermanentError(
+            f"the hosted service has a job of {open_job.window_id} that has not been fetched; set WANDB_API_KEY and "
+            "leave TRAINING_BACKEND out until it is, or set BABYLON_MODEL to a new name to begin a new chain"
+        )
     base_model = base_model_of(settings)
     with database.connect() as conn:
         root = _root(conn, settings, base_model)
         parent = checkpoints.head(conn, settings.model_name) or root
-    selection = select(dataset, parent.step, settings.max_policy_lag)
+    if parent.backend not in ("base", backend):
+        raise ChainConflict(
+            f"the chain {settings.model_name} was trained by the {parent.backend} backend so far, and {backend} has "
+            f"not got its weights; set TRAINING_BACKEND={parent.backend}, or BABYLON_MODEL to a new name"
+        )
+    readable, recomputed = _readable(settings, database, dataset, base_model, backend)
+    selection = select(readable, parent.step, settings.max_policy_lag)
+    selection = selection.recorded_only() if backend == "serverless" else selection
     manifest = {
         "format": 1,
         "chain": settings.model_name,
         "parent": parent.id,
         "dataset": dataset.id,
-        "backend": choice.name,
+        "backend": backend,
         "base_model": root.weights_sha256,
         "method": selection.method,
         "max_policy_lag": settings.max_policy_lag,
-        "settings": backends.trainer_settings(settings),
-        "versions": backends.versions(),
+        "settings": backends.trainer_settings(settings, backend),
+        "versions": backends.versions(backend),
     }
-    return _Plan(window, dataset, parent, base_model, choice.name, selection, manifest)
+    if recomputed:
+        manifest["recomputed"] = recomputed
+    if open_job is not None:
+        manifest = (open_job.usage or {})["manifest"]
+    return _Plan(dataset.window, dataset, parent, base_model, backend, selection, manifest)
+
+
+def _readable(
+    settings: Settings, database: Database, dataset: Dataset, base_model: str, backend: backends.BackendName
+) -> tuple[Dataset, int]:
+    """The dataset with the log-probabilities that can be recomputed on this machine, and how many answers that are."""
+    if backend != "embedded" or not any(sample.trains_as == "recompute" for sample in dataset.samples):
+        return dataset, 0
+    prepare_libraries(settings)
+    with database.connect() as conn:
+        line = checkpoints.chain(conn, settings.model_name)
+    return fill(base_model, dataset, line, settings.max_policy_lag)
 
 
 def _root(conn: Connection[Any], settings: Settings, base_model: str) -> Checkpoint:
@@ -239,50 +304,16 @@ def base_fingerprint(base_model: str) -> str:
     return digest.hexdigest()
 
 
-def _request(settings: Settings, plan: _Plan) -> backends.TrainingRequest:
-    return backends.TrainingRequest(plan.base_model, settings.model_name, plan.selection, plan.manifest)
-
-
-def _take_up(settings: Settings, plan: _Plan, folder: Path) -> bool:
-    """Whether a killed run left exactly the checkpoint that is to be made; anything else that follows is removed.
-
-    Raises:
-        CorruptLedger: the parent's own folder is gone.
-    """
-    parent = backends.checkpoint_folder(settings, settings.model_name, plan.parent.step)
-    if plan.parent.step and not (parent / WEIGHTS).is_file():
-        raise CorruptLedger(
-            f"checkpoint {plan.parent.step} of {settings.model_name} is in the ledger but not in {parent.parent}; "
-            "restore that folder from a backup, or set BABYLON_MODEL to a new name to begin a new chain"
-        )
-    if read_manifest(folder) == plan.manifest:
-        return True
-    if folder.parent.is_dir():
-        for other in folder.parent.iterdir():
-            if other.name.isdecimal() and int(other.name) > plan.parent.step:
-                _remove_unknown(other)
-    return False
-
-
-def _remove_unknown(folder: Path) -> None:
-    """Remove a checkpoint folder that the ledger does not know, by a rename first so that it is never half there."""
-    if folder.is_dir():
-        aside = folder.with_name(f".unknown-{folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
-        shutil.rmtree(aside)
-
-
 def _record(
     settings: Settings,
     database: Database,
     plan: _Plan,
     job: int,
-    folder: Path,
+    made: backends.Made,
     dagster_run_id: str | None,
     seconds: float,
 ) -> TrainedWindow:
-    steps = read_steps(folder)
+    steps = made.steps
     tokens = round(sum(step["tokens"] for step in steps if "undone" not in step))
     checkpoint = Checkpoint(
         id=content_id(plan.manifest),
@@ -296,15 +327,20 @@ def _record(
         settings={**plan.manifest["settings"], "method": plan.selection.method},
         seed=settings.train_seed,
         versions=plan.manifest["versions"],
-        metrics={**summary(steps), "trainable_tokens": tokens},
-        path=str(folder),
-        weights_sha256=weights_sha256(folder),
+        metrics={
+            **summary(steps),
+            "trainable_tokens": tokens,
+            "recomputed_samples": plan.manifest.get("recomputed", 0),
+        },
+        path=made.path,
+        weights_sha256=made.weights_sha256,
         dagster_run_id=dagster_run_id,
         created_at=datetime.now(UTC),
     )
     with database.connect() as conn, conn.transaction():
         checkpoints.insert_checkpoint(conn, checkpoint)
-        usage = {"seconds": seconds, "tokens": tokens}
+        usage = {**(jobs.get_job(conn, job).usage or {}), "seconds": seconds, "tokens": tokens}
+        usage.pop("manifest", None)
         jobs.advance_job(conn, job, "trained", checkpoint_id=checkpoint.id, usage=usage)
         windows.upsert_window(
             conn,

@@ -34,6 +34,11 @@ class Selection:
             return "policy_gradient"
         return "imitate" if self.imitate else "nothing"
 
+    def recorded_only(self) -> Selection:
+        """The same without answers to imitate, which the hosted service would drop: it trains on recorded ones."""
+        counted = {"the hosted service trains on recorded log-probabilities alone": len(self.imitate)}
+        return Selection(self.policy_gradient, [], {**self.left_out, **(counted if self.imitate else {})})
+
 
 def select(dataset: Dataset, parent_step: int, max_lag: int) -> Selection:
     """Choose what to train on.

@@ -182,7 +182,7 @@ def test_the_id_is_the_same_with_and_without_a_kill(
     settings: Settings, database: Database, ready: Ready, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready(FIRST, samples)
-    planned = jobs._plan(settings, database, FIRST, ready(FIRST, samples))
+    planned = jobs._plan(settings, database, ready(FIRST, samples))
     with monkeypatch.context() as patch:
         patch.setattr(backends, "train_embedded", _kill)
         with pytest.raises(Killed):

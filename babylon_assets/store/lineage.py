@@ -1,0 +1,158 @@
+"""Questions to the ledger across checkpoints: where one comes from, what saw a trajectory, what must be kept.
+
+Backward is along `parent_id` to the root; forward is from the datasets that hold a trajectory to the checkpoints
+trained on them, and on to everything trained from those.
+"""
+
+from __future__ import annotations
+
+from typing import Any, LiteralString
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from babylon_assets.core.errors import PermanentError
+from babylon_assets.core.policies import policy_name
+from babylon_assets.store import checkpoints
+from babylon_assets.store.checkpoints import Checkpoint
+from babylon_assets.store.tables import MODEL_CHECKPOINTS
+
+# Rows of our own tables that hold what an agent did, besides the datasets.
+_OF_AGENT: dict[str, LiteralString] = {
+    "trajectories": "DELETE FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s",
+    "calls": "DELETE FROM babylon_training.inference_calls WHERE agent_id = %(agent)s OR trajectory_id IN "
+    "(SELECT trajectory_id FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s)",
+    "scores": "DELETE FROM babylon_training.trajectory_scores WHERE agent_id = %(agent)s",
+    "samples": "DELETE FROM babylon_training.training_dataset_samples WHERE agent_id = %(agent)s",
+}
+_EMPTY_DATASETS: LiteralString = """
+UPDATE babylon_training.training_datasets SET body = '' WHERE id IN (
+    SELECT dataset_id FROM babylon_training.training_dataset_samples WHERE agent_id = %(agent)s
+)"""
+
+
+def find(conn: Connection[Any], wanted: str) -> Checkpoint:
+    """The checkpoint that a person means: a policy such as `babylon-agent@3`, an id, or the unambiguous start of one.
+
+    Raises:
+        PermanentError: there is none, or more than one.
+    """
+    chain, _, step = wanted.rpartition("@")
+    if chain and step.isdecimal():
+        found = _all(conn, "WHERE chain = %s AND step = %s", chain, int(step))
+    else:
+        found = _all(conn, "WHERE starts_with(id, %s) ORDER BY chain, step LIMIT 2", wanted)
+    if len(found) != 1:
+        many = "more than one checkpoint" if found else "no checkpoint"
+        raise PermanentError(f"{wanted!r} names {many}; `babylon chains` lists them")
+    return found[0]
+
+
+def all_checkpoints(conn: Connection[Any]) -> list[Checkpoint]:
+    """Every checkpoint of every chain, ordered by chain and step."""
+    return _all(conn, "ORDER BY chain, step")
+
+
+def ancestors(conn: Connection[Any], checkpoint: Checkpoint) -> list[Checkpoint]:
+    """The checkpoints that it was trained from, its parent first, the root last."""
+    line: list[Checkpoint] = []
+    parent = checkpoint.parent_id
+    while parent is not None and (found := checkpoints.get(conn, parent)) is not None:
+        line.append(found)
+        parent = found.parent_id
+    return line
+
+
+def seen_by(conn: Connection[Any], *, trajectory: str | None = None, agent: str | None = None) -> dict[str, str]:
+    """Which policies have seen a trajectory or an agent: `trained on it`, or `trained from <policy>` that had."""
+    rows = conn.execute(
+        """
+        SELECT DISTINCT made.id FROM babylon_training.training_dataset_samples AS sample
+        JOIN babylon_training.model_checkpoints AS made USING (dataset_id)
+        WHERE sample.trains_as <> 'skip' AND (sample.trajectory_id = %s OR sample.agent_id = %s)
+        """,
+        [trajectory, agent],
+    ).fetchall()
+    direct = {row[0] for row in rows}
+    by_step = sorted(all_checkpoints(conn), key=lambda made: made.step)
+    names = {made.id: policy_name(made.chain, made.step) for made in by_step}
+    seen: dict[str, str] = {}
+    for made in by_step:
+        if made.id in direct:
+            seen[names[made.id]] = "trained on it"
+        elif made.parent_id is not None and names[made.parent_id] in seen:
+            seen[names[made.id]] = f"trained from {names[made.parent_id]}"
+    return seen
+
+
+def trained_trajectories(conn: Connection[Any], checkpoint: Checkpoint) -> dict[str, int]:
+    """How many samples of each trajectory the checkpoint's dataset has for training."""
+    rows = conn.execute(
+        "SELECT trajectory_id, count(*) FROM babylon_training.training_dataset_samples "
+        "WHERE dataset_id = %s AND trains_as <> 'skip' GROUP BY trajectory_id ORDER BY trajectory_id",
+        [checkpoint.dataset_id],
+    ).fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+def scorers(conn: Connection[Any], checkpoint: Checkpoint) -> list[str]:
+    """The scorers of the checkpoint's window with their versions, such as `outcome@1`."""
+    rows = conn.execute(
+        "SELECT DISTINCT scorer || '@' || scorer_version AS named FROM babylon_training.trajectory_scores "
+        "WHERE window_id = %s ORDER BY named",
+        [checkpoint.window_id],
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
+    """Remove what an agent did from our tables, in the caller's transaction or in one of its own; says how many rows.
+
+    A dataset that holds an answer of the agent is emptied: it cannot be trained on or replayed any more, and its id
+    stays as what checkpoints were made from.
+    """
+    given = {"agent": agent}
+    with conn.transaction():
+        emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
+        order = ("calls", "trajectories", "scores", "samples")  # calls are found by the trajectories
+        removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
+    return {**removed, "datasets": emptied}
+
+
+def prunable(conn: Connection[Any], chain: str, keep: int) -> list[Checkpoint]:
+    """Checkpoints of a chain whose weights nothing needs, oldest first.
+
+    Needed are the newest `keep`, whatever was promoted or is the best of an evaluation, what an attempt that has not
+    ended trains from, checkpoints that a branch begins at, and the parents of all of these.
+    """
+    line = checkpoints.chain(conn, chain)
+    needed = {made.id for made in line[-max(1, keep) :]}
+    needed.update(
+        row[0]
+        for row in conn.execute(
+            """
+            SELECT to_id FROM babylon_training.promotions
+            UNION SELECT from_id FROM babylon_training.promotions
+            UNION SELECT parent_id FROM babylon_training.training_jobs
+                WHERE state IN ('prepared', 'submitted', 'training')
+            UNION SELECT parent_id FROM babylon_training.model_checkpoints WHERE chain <> %s
+            UNION (SELECT DISTINCT ON (evaluation, version) checkpoint_id
+                FROM babylon_training.checkpoint_evaluations WHERE value IS NOT NULL
+                ORDER BY evaluation, version, value DESC)
+            """,
+            [chain],
+        )
+    )
+    needed.update([made.parent_id for made in line if made.id in needed and made.parent_id is not None])
+    return [made for made in line if made.id not in needed and made.path and made.backend == "embedded"]
+
+
+def note_pruned(conn: Connection[Any], checkpoint_id: str) -> None:
+    """Note that a checkpoint's weights are gone; the row, and all that it says of where it comes from, stays."""
+    with conn.transaction():
+        conn.execute("UPDATE babylon_training.model_checkpoints SET path = '' WHERE id = %s", [checkpoint_id])
+
+
+def _all(conn: Connection[Any], rest: str, *parameters: Any) -> list[Checkpoint]:
+    with conn.cursor(row_factory=class_row(Checkpoint)) as cursor:
+        return cursor.execute(MODEL_CHECKPOINTS.select(rest), parameters).fetchall()

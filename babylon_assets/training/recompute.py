@@ -1,0 +1,106 @@
+"""Log-probabilities of answers that are known as text only, by a forward pass under the policy that gave them.
+
+The text is tokenised again, prompt by the chat template and answer with its end of turn. For a policy that was taught
+the result is what was sampled; recording the tokens when they are sampled is better, and what is recorded is not
+touched here. Which answers are known as text only is decided in `core.datasets`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from babylon_assets.core.datasets import Dataset, Sample
+from babylon_assets.store.checkpoints import Checkpoint
+from babylon_assets.training.adapters import WEIGHTS
+
+if TYPE_CHECKING:
+    import torch
+
+#: Answers that one forward pass takes.
+BATCH = 16
+
+
+def fill(base_model: str, dataset: Dataset, line: Sequence[Checkpoint], max_lag: int) -> tuple[Dataset, int]:
+    """Give the text-only answers of the chain's own policies token ids and log-probabilities, and count them.
+
+    Args:
+        line: the chain up to the parent, whose weights are looked for in their folders. Answers of a policy that is
+            not among them, whose weights are gone, or that is more than `max_lag` steps behind stay as they are.
+    """
+    adapters = {one.step: Path(one.path) if one.step else None for one in line if _has_weights(one)}
+    newest = max((one.step for one in line), default=0)
+    wanted: dict[int, list[Sample]] = defaultdict(list)
+    for sample in dataset.samples:
+        step = sample.policy_step
+        if sample.trains_as == "recompute" and step in adapters and newest - step <= max_lag:
+            wanted[step].append(sample)
+    filled = {
+        sample.sample_id: sample
+        for step, samples in sorted(wanted.items())
+        for sample in recomputed(base_model, adapters[step], samples)
+    }
+    samples = [filled.get(sample.sample_id, sample) for sample in dataset.samples]
+    return msgspec.structs.replace(dataset, samples=samples), len(filled)
+
+
+def _has_weights(checkpoint: Checkpoint) -> bool:
+    return checkpoint.step == 0 or (bool(checkpoint.path) and (Path(checkpoint.path) / WEIGHTS).is_file())
+
+
+def recomputed(base_model: str, adapter: Path | None, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with token ids and log-probabilities (natural, temperature 1) under one policy, as policy gradient.
+
+    Args:
+        adapter: the policy's checkpoint folder; None for the base model as it is.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from babylon_assets.training.embedded import encode_turns
+    from babylon_assets.training.samples import chat
+
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    model: Any = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter))
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    turns = [
+        encode_turns(tokenizer, [*chat(one.messages), {"role": "assistant", "content": one.response}])
+        for one in samples
+    ]
+    logprobs: list[list[float]] = []
+    with torch.no_grad():
+        for start in range(0, len(turns), BATCH):
+            logprobs += _answer_logprobs(model, turns[start : start + BATCH])
+    return [
+        msgspec.structs.replace(
+            one, prompt_token_ids=prompt, token_ids=answer, logprobs=values, trains_as="policy_gradient"
+        )
+        for one, (prompt, answer), values in zip(samples, turns, logprobs, strict=True)
+    ]
+
+
+def _answer_logprobs(model: Any, turns: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+    """Log-probabilities of each answer's tokens, for some (prompt, answer) pairs side by side, padded on the right."""
+    import torch
+
+    from babylon_assets.training.logprobs import token_logprobs
+
+    length = max(len(prompt) + len(answer) for prompt, answer in turns)
+    tokens: torch.Tensor = torch.zeros(len(turns), length, dtype=torch.long)
+    wanted = torch.zeros(len(turns), length, dtype=torch.bool)
+    for row, (prompt, answer) in enumerate(turns):
+        tokens[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+        wanted[row, len(prompt) - 1 : len(prompt) + len(answer) - 1] = True
+    device = next(model.parameters()).device
+    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
+    positions = torch.arange(length, device=device).expand(len(turns), length)
+    found, _ = token_logprobs(model, tokens.to(device), causal, positions, wanted.to(device))
+    return [values[mask].tolist() for values, mask in zip(found.cpu(), wanted, strict=True)]

@@ -1,0 +1,118 @@
+"""Training that is killed with SIGKILL, at every place that matters, is taken up by the next run as if nothing was."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from babylon_assets.core.datasets import Dataset
+from babylon_assets.core.lineage import content_id
+from babylon_assets.settings import Settings
+from babylon_assets.store import checkpoints, jobs
+from babylon_assets.store.checkpoints import Checkpoint
+from babylon_assets.store.database import Database
+from babylon_assets.store.datasets import save_dataset
+from babylon_assets.store.windows import upsert_window
+from babylon_assets.training.adapters import read_manifest
+from babylon_assets.training.backends import checkpoint_folder
+from babylon_assets.training.jobs import train_window
+from tests.training.test_embedded import answered
+
+FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
+CHAIN = "babylon-agent"
+
+#: Runs training in a process of its own that kills itself at a place: before a function runs, or after it.
+PROGRAM = """
+import importlib, os, pickle, signal, sys
+from pathlib import Path
+
+settings, window, module, name, when = pickle.loads(Path(sys.argv[1]).read_bytes())
+from babylon_assets.settings import prepare_libraries
+prepare_libraries(settings)
+from babylon_assets.store.database import open_database
+from babylon_assets.training.jobs import train_window
+
+owner = importlib.import_module(module)
+*path, last = name.split(".")
+for part in path:
+    owner = getattr(owner, part)
+original = getattr(owner, last)
+
+def at_this_place(*arguments, **named):
+    if when == "after":
+        original(*arguments, **named)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(owner, last, at_this_place)
+train_window(settings, open_database(settings), window)
+"""
+
+PLACES = {
+    "reading tensors": ("babylon_assets.training.embedded", "packed_tensors_from_dir", "before"),
+    "first optimizer step": ("torch.optim", "AdamW.step", "after"),
+    "writing the checkpoint": ("babylon_assets.training.adapters", "_write_optimizer", "after"),
+    "before the checkpoint has its name": ("babylon_assets.training.adapters", "_sync", "before"),
+    "after the checkpoint, before the ledger": ("babylon_assets.training.jobs", "_record", "before"),
+    "inside the ledger's transaction": ("babylon_assets.store.checkpoints", "insert_checkpoint", "after"),
+    "after the ledger, before anyone is told": ("babylon_assets.training.jobs", "_record", "after"),
+}
+
+
+def prepared(database: Database, home: Path, base: Path) -> Settings:
+    """Two windows with a dataset each, the first of them trained."""
+    settings = Settings(
+        home=home, base_model=str(base), database_url=database.url, gradient_tokens=512, lora_rank=4, max_kl=100
+    )
+    samples = answered(base, groups=3, size=3)
+    for window in (FIRST, SECOND):
+        dataset = Dataset(content_id([window, samples]), window, samples, {})
+        with database.connect() as conn:
+            save_dataset(conn, dataset)
+            upsert_window(conn, window, status="ready", dataset_id=dataset.id, samples=len(samples))
+    train_window(settings, database, FIRST)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server: object, migrated: str, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """The second window's checkpoint where nothing was killed."""
+    database = server.database(server.create(migrated))  # type: ignore[attr-defined]
+    settings = prepared(database, tmp_path_factory.mktemp("undisturbed"), tiny_base)
+    made = train_window(settings, database, SECOND).checkpoint
+    assert made is not None
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_training_ends_with_one_checkpoint_and_the_same_id(
+    place: str, database: Database, tmp_path: Path, tiny_base: Path, undisturbed: Checkpoint
+) -> None:
+    settings = prepared(database, tmp_path / "home", tiny_base)
+    killed_at(place, settings, tmp_path)
+    folder = checkpoint_folder(settings, CHAIN, 2)
+    whole = place.startswith(("after", "inside"))
+    assert (read_manifest(folder) is not None) == whole == folder.exists()
+    result = train_window(settings, database, SECOND)
+    assert result.status == ("unchanged" if place.startswith("after the ledger") else "trained")
+    with database.connect() as conn:
+        line = checkpoints.chain(conn, CHAIN)
+        states = [job.state for job in jobs.list_jobs(conn, CHAIN, SECOND)]
+    assert [(made.step, made.window_id) for made in line] == [(0, None), (1, FIRST), (2, SECOND)]
+    assert (line[-1].id, line[-1].weights_sha256) == (undisturbed.id, undisturbed.weights_sha256)
+    assert states == (["trained"] if place.startswith("after the ledger") else ["failed", "trained"])
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["0001", "0002"]
+
+
+def killed_at(place: str, settings: Settings, folder: Path) -> None:
+    """Train the second window in a process that dies there."""
+    given = folder / "given"
+    given.write_bytes(pickle.dumps((settings, SECOND, *PLACES[place])))
+    command = [sys.executable, "-c", PROGRAM, str(given)]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert run.returncode == -signal.SIGKILL, run.stderr

@@ -1,0 +1,134 @@
+"""The commands about checkpoints: the tree, lineage both ways, pruning and forgetting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from babylon_assets.cli import app
+from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.store import checkpoints, jobs
+from babylon_assets.store.calls import insert_calls
+from babylon_assets.store.database import Database, chain_lock
+from babylon_assets.store.datasets import load_dataset, save_dataset
+from babylon_assets.store.trajectories import read_window, replace_window
+from tests.store.values import CHAIN, checkpoint, dataset, inference_call, record, root, sample
+
+HOURS = [f"2026-11-05T{hour}:00" for hour in range(14, 20)]
+
+Babylon = Callable[..., Result]
+
+
+@pytest.fixture
+def babylon(database: Database, tmp_path: Path) -> Babylon:
+    def run(*arguments: str) -> Result:
+        environment = {"BABYLON_HOME": str(tmp_path), "DATABASE_URL": database.url, "COLUMNS": "200"}
+        return CliRunner().invoke(app, list(arguments), env=environment)
+
+    return run
+
+
+@pytest.fixture
+def folders(database: Database, tmp_path: Path) -> list[Path]:
+    """A chain of five checkpoints with a folder each, every one trained on its own agent; a branch from the second."""
+    made = [tmp_path / f"{step:04d}" for step in range(1, 6)]
+    with database.connect() as conn:
+        checkpoints.ensure_root(conn, root())
+        for step, folder in enumerate(made, start=1):
+            folder.mkdir()
+            (folder / "adapter_model.safetensors").write_bytes(b"w" * 1000)
+            window = HOURS[step - 1]
+            kept = dataset(sample(step, window=window), sample(90 + step, trains_as="skip"), window=window)
+            save_dataset(conn, kept)
+            checkpoints.insert_checkpoint(conn, checkpoint(step, window, kept.id, path=str(folder)))
+        branch = {"chain": "other", "id": "other-3", "parent_id": f"{CHAIN}-2"}
+        checkpoints.insert_checkpoint(conn, checkpoint(3, HOURS[2], kept.id, path="", **branch))
+    return made
+
+
+def test_chains_show_a_branch_under_where_it_begins(babylon: Babylon, folders: list[Path]) -> None:
+    lines = [line.split("  2026")[0].split("  -")[0] for line in babylon("chains").stdout.splitlines()]
+    assert lines == [*(f"{CHAIN}@{step}" for step in (0, 1, 2)), "  other@3", *(f"{CHAIN}@{n}" for n in (3, 4, 5))]
+    listed = json.loads(babylon("chains", "--json").stdout)
+    assert {one["policy"]: one["parent"] for one in listed}["other@3"] == f"{CHAIN}-2"
+
+
+def test_lineage_goes_back_to_the_root(babylon: Babylon, folders: list[Path]) -> None:
+    shown = json.loads(babylon("lineage", f"{CHAIN}@2", "--json").stdout)
+    assert shown["line"] == [f"{CHAIN}@1", f"{CHAIN}@0"]
+    assert shown["trajectories"] == {"t2": 1}
+    assert (shown["seed"], shown["versions"]) == (7, {"torch": "2.13.0"})
+    assert f"{CHAIN}@2" in babylon("lineage", f"{CHAIN}-2").stdout
+    unknown = babylon("lineage", "nobody@7")
+    assert unknown.exit_code == 1
+    assert "babylon chains" in unknown.stderr
+    assert babylon("lineage", CHAIN).exit_code == 1  # the start of many ids
+    assert babylon("lineage").exit_code == 2
+
+
+def test_lineage_goes_forward_to_every_checkpoint_that_saw_a_trajectory(babylon: Babylon, folders: list[Path]) -> None:
+    seen = json.loads(babylon("lineage", "--trajectory", "t2", "--json").stdout)
+    assert seen == {
+        f"{CHAIN}@2": "trained on it",
+        f"{CHAIN}@3": f"trained from {CHAIN}@2",
+        "other@3": f"trained from {CHAIN}@2",
+        f"{CHAIN}@4": f"trained from {CHAIN}@3",
+        f"{CHAIN}@5": f"trained from {CHAIN}@4",
+    }
+    assert "no checkpoint has seen it" in babylon("lineage", "--trajectory", "t92").stdout  # it was skipped
+
+
+def test_prune_keeps_what_is_needed(babylon: Babylon, folders: list[Path], database: Database) -> None:
+    with database.connect() as conn:
+        conn.execute(
+            "INSERT INTO babylon_training.promotions (chain, kind, to_id, promoted_by, why) "
+            "VALUES (%s, 'promotion', %s, 'a test', 'to see it kept')",
+            [CHAIN, f"{CHAIN}-2"],
+        )
+    before = babylon("prune", "--keep", "1", "--dry-run", "--json")
+    # the newest is 5 and its parent 4; 2 was promoted and the branch begins there, 1 is its parent
+    assert json.loads(before.stdout) == {"removed": False, "checkpoints": [f"{CHAIN}@3"], "bytes": 1000}
+    assert all(folder.is_dir() for folder in folders)
+    assert "1 checkpoints, 0.0 MiB removed" in babylon("prune", "--keep", "1").stdout
+    assert [folder.is_dir() for folder in folders] == [True, True, False, True, True]
+    assert json.loads(babylon("prune", "--keep", "1", "--json").stdout)["checkpoints"] == []
+    assert "weights pruned" in babylon("chains").stdout
+
+
+def test_prune_keeps_what_an_attempt_needs_and_waits_for_one_that_runs(
+    babylon: Babylon, folders: list[Path], database: Database
+) -> None:
+    without = json.loads(babylon("prune", "--keep", "1", "--dry-run", "--json").stdout)
+    assert without["checkpoints"] == [f"{CHAIN}@3"]
+    with database.connect() as conn:
+        job = jobs.start_job(conn, HOURS[5], CHAIN, f"{CHAIN}-3", None, None)
+        jobs.advance_job(conn, job.id, "submitted", external_id="job-1")
+    shown = json.loads(babylon("prune", "--keep", "1", "--dry-run", "--json").stdout)
+    assert shown["checkpoints"] == []  # 3, which nothing else needs, is what the job trains from
+    with chain_lock(database, CHAIN):
+        assert babylon("prune").exit_code == 75
+
+
+def test_forget_removes_an_agent_and_says_who_saw_it(babylon: Babylon, folders: list[Path], database: Database) -> None:
+    with database.connect() as conn:
+        replace_window(conn, HOURS[3], [record(4, window=HOURS[3]), record(7, window=HOURS[3])], [])
+        insert_calls(conn, [inference_call(0, agent_id=None, trajectory_id="t4"), inference_call(1, agent_id="a7")])
+    tried = json.loads(babylon("forget", "--agent", "a4", "--json").stdout)
+    assert tried["removed"] is False
+    with database.connect() as conn:
+        assert len(read_window(conn, HOURS[3])) == 2
+    told = json.loads(babylon("forget", "--agent", "a4", "--yes", "--json").stdout)
+    assert told["rows"] == tried["rows"] == {"calls": 1, "trajectories": 1, "scores": 0, "samples": 1, "datasets": 1}
+    assert told["seen_by"] == {f"{CHAIN}@4": "trained on it", f"{CHAIN}@5": f"trained from {CHAIN}@4"}
+    with database.connect() as conn:
+        assert [one.agent_id for one in read_window(conn, HOURS[3])] == ["a7"]
+        made = checkpoints.by_window(conn, CHAIN, HOURS[3])
+        assert made and made.dataset_id
+        with pytest.raises(CorruptLedger, match="forgotten"):
+            load_dataset(conn, made.dataset_id)
+    assert babylon("forget", "--agent", "a4", "--yes").exit_code == 1
