@@ -9,6 +9,7 @@ from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Mat
 from babylon_assets.assets.failures import told_apart
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.scored_trajectories import NAME as SCORED
+from babylon_assets.core import joining
 from babylon_assets.core.datasets import Dataset, build_dataset
 from babylon_assets.plots import reward_histogram
 from babylon_assets.settings import Settings
@@ -26,6 +27,9 @@ What the next checkpoint may learn from this hour, frozen and named by the hash 
   against those of its group, so that an hour in which everybody won teaches nothing by itself.
 - Each sample **trains as** `policy_gradient` (our own answer, tokens known), `recompute` (our own, as text only),
   `imitate` (another model's, from the better half of its group) or `skip`, with the reason.
+- Answers that the game does not keep, those of its **live** agents, are found among the recorded calls by trajectory,
+  or by agent and time; each call is used once, what is ambiguous is counted and left aside, and steps without a call
+  are counted as `steps_without_calls`.
 
 The same input gives the same id and writes nothing new. The check `{TOKENS_CHECK}` fails when nothing can be
 trained on.
@@ -56,11 +60,10 @@ def build_training_datasets(windows_partitions: dg.HourlyPartitionsDefinition) -
         window, settings = context.partition_key, installation.settings
         with told_apart(context, installation), installation.connect() as conn:
             records = trajectories.read_window(conn, window)
-            wanted = [sample.call_id for record in records for sample in record.samples if sample.call_id]
             dataset = build_dataset(
                 window,
                 records,
-                calls.calls_by_id(conn, wanted),
+                calls.calls_of(conn, joining.wanted(records)),
                 scores.read_scores(conn, window),
                 settings.model_name,
                 moment_seconds=settings.moment_seconds,
@@ -117,7 +120,7 @@ def _metadata(dataset: Dataset, row: WindowRow) -> dict[str, dg.MetadataValue]:
     kinds = ("policy_gradient", "recompute", "imitate", "skip")
     return {
         "rewards": picture(reward_histogram(rewards), "rewards of the samples"),
-        **numbers({name: counts[name] for name in (*shown, *kinds)}),
+        **numbers({name: counts[name] for name in (*shown, *kinds, *joining.COUNTS)}),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
         **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
         "skipped_because": dg.MetadataValue.json(skipped),

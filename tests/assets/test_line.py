@@ -104,6 +104,33 @@ def test_nothing_to_train_on_is_a_failed_check_and_no_checkpoint(world: World) -
     assert not world.check("model_checkpoints", "trained_on_tokens").passed
 
 
+NO_CALLS_IN_THE_GAME = """UPDATE "trajectories" SET "stepsJson" = (
+    SELECT json_agg(jsonb_set(step, '{llmCalls}', '[]') ORDER BY place)::text
+    FROM jsonb_array_elements("stepsJson"::jsonb) WITH ORDINALITY AS steps (step, place))"""
+
+
+def test_live_rows_are_trained_on_the_calls_that_were_recorded(world: World) -> None:
+    world.play(FIRST)
+    world.execute(NO_CALLS_IN_THE_GAME)
+    world.execute("UPDATE babylon_training.inference_calls SET trajectory_id = NULL, step = NULL")
+    world.run(FIRST)
+    dataset = world.metadata("training_datasets", FIRST)
+    assert world.metadata("raw_trajectories", FIRST)["calls"] == 0
+    assert (dataset["calls_joined"], dataset["samples"], dataset["steps_without_calls"]) == (48, 48, 0)
+    assert world.row(FIRST).status == "trained"
+
+
+def test_live_rows_without_calls_are_scored_and_counted(world: World) -> None:
+    world.play(FIRST)
+    world.execute(NO_CALLS_IN_THE_GAME)
+    world.execute("DELETE FROM babylon_training.inference_calls")
+    world.run(FIRST)
+    assert world.metadata("scored_trajectories", FIRST)["known"] > 0
+    dataset = world.metadata("training_datasets", FIRST)
+    assert (dataset["samples"], dataset["steps_without_calls"], dataset["trajectories_without_calls"]) == (0, 48, 6)
+    assert world.row(FIRST).status == "skipped"
+
+
 def test_training_switched_off_is_green_and_said(world: World) -> None:
     world = world.having(train_rl_local=False)
     world.play(FIRST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 from psycopg import errors
 
 from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.core.joining import Wanted
 from babylon_assets.core.trajectories import Message, RawSample
 from babylon_assets.store import calls, datasets, trajectories, windows
 from babylon_assets.store.database import Database
-from tests.store.values import LATER, WINDOW, dataset, inference_call, quarantined, record, sample, scores
+from tests.store.values import LATER, START, WINDOW, dataset, inference_call, quarantined, record, sample, scores
 
 Conn = psycopg.Connection[Any]
 
@@ -178,6 +180,23 @@ def test_an_answer_of_any_characters_survives(conn: Conn) -> None:
     kept = inference_call(0, response=ODD, messages=[Message("user", ODD)])
     calls.insert_calls(conn, [kept, inference_call(1, response="")])
     assert calls.calls_by_id(conn, ["call-0", "call-1"]) == {"call-0": kept, "call-1": inference_call(1, response="")}
+
+
+def test_calls_are_found_by_id_by_trajectory_and_by_agent_and_time(conn: Conn) -> None:
+    minute = timedelta(minutes=1)
+    unplaced = {"trajectory_id": None, "agent_id": "a7"}
+    made = [
+        inference_call(0, trajectory_id="elsewhere"),
+        inference_call(1, trajectory_id="t1"),
+        inference_call(2, **unplaced, created_at=START + minute),
+        inference_call(3, **unplaced, created_at=START - minute),
+        inference_call(4, trajectory_id="t4", agent_id="a7", created_at=START + minute),
+        inference_call(5, trajectory_id=None, agent_id="a8", created_at=START + minute),
+    ]
+    calls.insert_calls(conn, made)
+    wanted = Wanted(["call-0", "call-9"], ["t1"], [("a7", START, START + 2 * minute)])
+    assert calls.calls_of(conn, wanted) == {f"call-{n}": made[n] for n in (0, 1, 2)}
+    assert calls.calls_of(conn, Wanted([], [], [])) == {}
 
 
 @pytest.mark.parametrize("column", ["messages", "response"])
