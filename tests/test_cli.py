@@ -19,9 +19,10 @@ from babylon_assets.core.datasets import build_dataset
 from babylon_assets.core.errors import PermanentError
 from babylon_assets.settings import Settings
 from babylon_assets.store.checkpoints import Checkpoint, insert_checkpoint
-from babylon_assets.store.database import Database
+from babylon_assets.store.database import Database, newest_revision
 from babylon_assets.store.datasets import save_dataset
 from babylon_assets.store.windows import upsert_window
+from tests.game.rows import add_trajectories, add_users, trajectory
 
 COMMANDS = ("demo", "up", "migrate", "windows", "train", "status", "doctor")
 KEYS = [
@@ -200,7 +201,14 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
 ) -> None:
     well = babylon("doctor", DATABASE_URL=game_database.url)
     assert well.exit_code == 0, well.output
-    assert "revision 0001, the newest" in well.stdout
+    assert f"revision {newest_revision()}, the newest" in well.stdout
+    with game_database.connect() as conn:
+        add_users(conn, "a1")
+        add_trajectories(conn, trajectory("t1", windowId="2026-10-01"))
+    lost = babylon("doctor", DATABASE_URL=game_database.url)
+    assert "1 rows have a windowId that is no window, such as '2026-10-01'" in " ".join(lost.stdout.split())
+    named = babylon("windows", DATABASE_URL=game_database.url)
+    assert "1 trajectories have a windowId that is no window ('2026-10-01'): not read" in named.stderr
     game_less = babylon("doctor")
     assert game_less.exit_code == 1
     assert 'table "trajectories" is missing' in " ".join(game_less.stdout.split())

@@ -57,21 +57,8 @@ def build_training_datasets(windows_partitions: dg.HourlyPartitionsDefinition) -
     def training_datasets(
         context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
     ) -> Materialized:
-        window, settings = context.partition_key, installation.settings
-        with told_apart(context, installation), installation.connect() as conn:
-            records = trajectories.read_window(conn, window)
-            dataset = build_dataset(
-                window,
-                records,
-                calls.calls_of(conn, joining.wanted(records)),
-                scores.read_scores(conn, window),
-                settings.model_name,
-                moment_seconds=settings.moment_seconds,
-            )
-            datasets.save_dataset(conn, dataset)
-            agents = len({record.agent_id for record in records})
-            changes = _window_columns(windows.get_window(conn, window), dataset, agents, settings)
-            row = windows.upsert_window(conn, window, **changes)
+        with told_apart(context, installation):
+            dataset, row = freeze_window(installation, context.partition_key)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(dataset.id),
             metadata=_metadata(dataset, row),
@@ -79,6 +66,25 @@ def build_training_datasets(windows_partitions: dg.HourlyPartitionsDefinition) -
         )
 
     return training_datasets
+
+
+def freeze_window(installation: Installation, window: str) -> tuple[Dataset, WindowRow]:
+    """Build the dataset of a window from what is kept of it, keep it, and note it on the window."""
+    settings = installation.settings
+    with installation.connect() as conn:
+        records = trajectories.read_window(conn, window)
+        dataset = build_dataset(
+            window,
+            records,
+            calls.calls_of(conn, joining.wanted(records)),
+            scores.read_scores(conn, window),
+            settings.model_name,
+            moment_seconds=settings.moment_seconds,
+        )
+        datasets.save_dataset(conn, dataset)
+        agents = len({record.agent_id for record in records})
+        changes = _window_columns(windows.get_window(conn, window), dataset, agents, settings)
+        return dataset, windows.upsert_window(conn, window, **changes)
 
 
 def _window_columns(before: WindowRow | None, dataset: Dataset, agents: int, settings: Settings) -> WindowColumns:

@@ -84,6 +84,8 @@ class _UnreadableError(Exception):
     """A row that cannot become a record; `args` are the reason and the place."""
 
 
+#: Of what a row becomes: another one has windows read again whose rows did not change.
+VERSION = "1"
 #: What decoding a hostile text may raise.
 _FAULTS = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 _STEPS = msgspec.json.Decoder(list[_Step])

@@ -104,6 +104,11 @@ class Quarantined(msgspec.Struct, frozen=True, gc=False):
     row_hash: str
 
 
+def instruments(record: TrajectoryRecord) -> list[str]:
+    """The prediction markets and tickers that the steps of a record name, each once, sorted."""
+    return sorted({name for fact in record.facts for name in (fact.market_id, fact.ticker) if name is not None})
+
+
 FACT_COLUMNS: tuple[str, ...] = StepFacts.__struct_fields__
 STEP_COLUMNS: tuple[str, ...] = ("window", "trajectory_id", "agent_id", *FACT_COLUMNS)
 _NUMBERS = ("balance", "pnl", "amount")

@@ -130,6 +130,7 @@ RAW_TRAJECTORIES = Table(
         "steps": "int4",
         "samples": "int4",
         "body": "bytea",
+        "instruments": "text[]",
     },
 )
 QUARANTINED_TRAJECTORIES = Table(

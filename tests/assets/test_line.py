@@ -67,6 +67,39 @@ def test_unchanged_input_writes_nothing_new(trained: World) -> None:
         assert len(checkpoints.chain(conn, "babylon-agent")) == 2
 
 
+WRITTEN = "SELECT trajectory_id, xmin::text FROM babylon_training.raw_trajectories ORDER BY 1"
+
+
+def test_unchanged_rows_are_not_written_again_and_a_late_outcome_is_noticed(world: World) -> None:
+    """The market that resolves is one that steps name and no trade."""
+    world.play(FIRST)
+    world.execute('DELETE FROM "AgentTrade"')
+    world = world.having(train_rl_local=False)
+
+    def run() -> tuple[list[tuple[str, str]], str]:
+        world.run(FIRST)
+        with world.database.connect() as conn:
+            return conn.execute(WRITTEN).fetchall(), str(world.row(FIRST).fingerprint)
+
+    first = run()
+    assert run() == first
+    world.execute('UPDATE "Market" SET resolved = NOT resolved, "updatedAt" = now()')
+    rows, fingerprint = run()
+    assert fingerprint != first[1]
+    assert [row[0] for row in rows] == [row[0] for row in first[0]]
+    assert {row[1] for row in rows}.isdisjoint(row[1] for row in first[0])
+
+
+def test_rows_that_were_lost_are_read_again(world: World) -> None:
+    world = world.having(train_rl_local=False)
+    world.play(FIRST)
+    world.run(FIRST)
+    table = "babylon_training.raw_trajectories"
+    world.execute(f"DELETE FROM {table} WHERE trajectory_id = (SELECT min(trajectory_id) FROM {table})")
+    world.run(FIRST)
+    assert world.metadata("raw_trajectories", FIRST)["trajectories"] == 6
+
+
 def test_the_next_window_continues_from_the_last(trained: World) -> None:
     trained.play(SECOND)
     trained.run(SECOND)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import psycopg
 import pytest
+from msgspec import structs
 from psycopg import errors
 
 from babylon_assets.core.errors import CorruptLedger
@@ -94,7 +95,7 @@ def test_readers_never_see_a_part_of_a_window(database: Database) -> None:
                 kept = trajectories.read_window(conn, WINDOW)
                 seen.add((len(kept), len({row.content_hash for row in kept})))
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
+    readers = [threading.Thread(target=read) for _ in range(4)]
     for reader in readers:
         reader.start()
     try:
@@ -109,6 +110,21 @@ def test_readers_never_see_a_part_of_a_window(database: Database) -> None:
             reader.join()
     assert seen <= {(0, 0), (40, 1)}
     assert (40, 1) in seen
+
+
+def test_what_is_kept_of_a_window_is_counted(conn: Conn) -> None:
+    rows = [record(0), quarantined(0), record(1, agent_id="a0", samples=[]), quarantined(1)]
+    trajectories.replace_rows(conn, WINDOW, iter(rows))
+    assert trajectories.summary(conn, WINDOW) == (2, 1, 4, 1, 2)
+    assert trajectories.summary(conn, LATER) == (0, 0, 0, 0, 0)
+
+
+def test_what_the_steps_of_a_window_name_is_known(conn: Conn) -> None:
+    [first, second] = record(0).facts
+    perp = structs.replace(second, ticker="ACME")
+    trajectories.replace_rows(conn, WINDOW, [record(0), record(1), record(2, facts=[first, perp])])
+    assert trajectories.named_instruments(conn, WINDOW) == ["ACME", "m1"]
+    assert trajectories.named_instruments(conn, LATER) == []
 
 
 def test_raw_frame_has_a_row_per_trajectory(conn: Conn) -> None:
