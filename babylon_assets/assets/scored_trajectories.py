@@ -64,7 +64,7 @@ def score_window(installation: Installation, window: str) -> pd.DataFrame:
     """Score every step that is kept of a window with what is known of it by now, and keep the scores."""
     settings = installation.settings
     with installation.connect() as conn:
-        steps = steps_frame(trajectories.read_window(conn, window))
+        steps = steps_frame(trajectories.read_steps(conn, window))
         outcomes = source.read_outcomes(conn, window, steps, horizon_minutes=settings.perp_horizon_minutes)
         scores = rewards.score_window(
             steps,

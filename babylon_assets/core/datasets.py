@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -18,7 +18,7 @@ import pandas as pd
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.grouping import GroupMode, advantages, group_key, spreads
 from babylon_assets.core.joining import JoinedSample, RecordedCall, join_calls
-from babylon_assets.core.lineage import canonical_json, content_id
+from babylon_assets.core.lineage import canonical_json, content_sha256
 from babylon_assets.core.policies import policy_step
 from babylon_assets.core.trajectories import Message, RawSample, TrajectoryRecord
 
@@ -115,7 +115,7 @@ def build_dataset(
     drafts.sort(key=lambda draft: (draft.group, draft.trajectory_id, draft.step, draft.call))
     oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
     samples = _compared([_without_old(draft, oldest) for draft in drafts])
-    return Dataset(content_id([window, samples]), window, samples, {**joined.counts, **count(samples)})
+    return Dataset(dataset_id(window, samples), window, samples, {**joined.counts, **count(samples)})
 
 
 def count(samples: Iterable[Sample]) -> dict[str, int]:
@@ -135,9 +135,27 @@ def count(samples: Iterable[Sample]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def dataset_id(window: str, samples: Iterable[Sample]) -> str:
+    """The sha256 of the canonical JSON of [window, samples], made sample by sample."""
+    return content_sha256(chain([b"[" + canonical_json(window) + b",["], _joined(samples), [b"]]"]))
+
+
 def encode(dataset: Dataset) -> bytes:
     """The dataset as canonical JSON, from which `decode` restores it exactly."""
-    return canonical_json(dataset)
+    return b"".join(encoded_parts(dataset))
+
+
+def encoded_parts(dataset: Dataset) -> Iterator[bytes]:
+    """`encode` in parts of about a sample, so that no more than one of them is held."""
+    head = {"counts": dataset.counts, "id": dataset.id}
+    yield canonical_json(head)[:-1] + b',"samples":['
+    yield from _joined(dataset.samples)
+    yield b'],"window":' + canonical_json(dataset.window) + b"}"
+
+
+def _joined(samples: Iterable[Sample]) -> Iterator[bytes]:
+    for number, sample in enumerate(samples):
+        yield b"," + canonical_json(sample) if number else canonical_json(sample)
 
 
 def decode(content: bytes) -> Dataset:
@@ -150,7 +168,7 @@ def decode(content: bytes) -> Dataset:
         dataset = msgspec.json.decode(content, type=Dataset)
     except msgspec.MsgspecError as error:
         raise CorruptLedger(f"a dataset cannot be decoded: {error}. Build it again from its window.") from error
-    if content_id([dataset.window, dataset.samples]) != dataset.id:
+    if dataset_id(dataset.window, dataset.samples) != dataset.id:
         raise CorruptLedger(f"the content of dataset {dataset.id} is not what its id names. Build it again.")
     return dataset
 

@@ -295,6 +295,10 @@ def _message(message: dict[str, Any], where: str) -> Message:
 
 def _number(value: Any) -> float | None:
     """A finite float from a number or a numeral, else None."""
+    if value is None:
+        return None
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -305,6 +309,8 @@ def _number(value: Any) -> float | None:
 
 
 def _milliseconds(value: Any) -> int | None:
+    if type(value) is int and 0 < value <= _LATEST_MS:
+        return value
     number = _number(value)
     return int(number) if number is not None and 0 < number <= _LATEST_MS else None
 

@@ -150,7 +150,7 @@ class _Join:
     def _by_text(self, places: Sequence[_Place]) -> dict[_Key, RecordedCall]:
         """Calls that nobody named, where one sample alone of their trajectory, or agent and time, has their text."""
         alike: dict[_Text, list[_Place]] = defaultdict(list)
-        for record, raw in places:
+        for record, raw in places if self._free else ():
             alike[_text(raw)].append((record, raw))
         pairs = [
             (call_id, _key(record, raw))

@@ -7,9 +7,9 @@ own tables are read elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import pandas as pd
@@ -26,6 +26,7 @@ __all__ = [
     "quarantined",
     "raw_frame",
     "read_scores",
+    "read_steps",
     "read_window",
     "replace_rows",
     "replace_scores",
@@ -33,6 +34,7 @@ __all__ = [
     "summary",
 ]
 
+_T = TypeVar("_T")
 _INSPECTED = tuple(name for name in RAW_TRAJECTORIES.columns if name not in ("body", "instruments"))
 # Columns that are fields of TrajectoryRecord under the same name; `window_id` is its `window`.
 _PLAIN = tuple(name for name in _INSPECTED if name not in ("window_id", "steps", "samples"))
@@ -57,6 +59,20 @@ class _Body(msgspec.Struct, frozen=True, gc=False):
     facts: list[StepFacts]
 
 
+class KeptSteps(msgspec.Struct, frozen=True, gc=False):
+    """The facts of a record without its texts: what scoring needs."""
+
+    window: str
+    trajectory_id: str
+    agent_id: str
+    facts: list[StepFacts]
+
+
+class _Facts(msgspec.Struct, frozen=True, gc=False):
+    facts: list[StepFacts]
+
+
+_decode_facts = msgspec.json.Decoder(_Facts).decode
 _encode_body = msgspec.json.Encoder().encode
 _decode_body = msgspec.json.Decoder(_Body).decode
 
@@ -121,16 +137,35 @@ def read_window(conn: Connection[Any], window: str) -> list[TrajectoryRecord]:
         return [_record(window, row) for row in cursor.execute(wanted, [window])]
 
 
+def read_steps(conn: Connection[Any], window: str) -> list[KeptSteps]:
+    """The facts of the records kept of a window, in the order of `read_window`; texts are not decoded.
+
+    Raises:
+        CorruptLedger: when a row cannot be decoded.
+    """
+    columns = ("trajectory_id", "agent_id", "body")
+    wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *columns)
+    with conn.cursor(binary=True) as cursor:
+        return [
+            KeptSteps(window, trajectory, agent, _decoded(_decode_facts, body, window, trajectory).facts)
+            for trajectory, agent, body in cursor.execute(wanted, [window])
+        ]
+
+
 def _record(window: str, row: tuple[Any, ...]) -> TrajectoryRecord:
     fields = dict(zip(_PLAIN, row, strict=False))
+    body = _decoded(_decode_body, row[-1], window, fields["trajectory_id"])
+    return TrajectoryRecord(window=window, samples=body.samples, facts=body.facts, **fields)
+
+
+def _decoded(decode: Callable[[bytes], _T], blob: bytes, window: str, trajectory_id: str) -> _T:
     try:
-        body = _decode_body(unpack(row[-1]))
+        return decode(unpack(blob))
     except (msgspec.MsgspecError, ValueError) as error:
         raise CorruptLedger(
-            f"trajectory {fields['trajectory_id']} of {window} cannot be decoded ({error}); "
+            f"trajectory {trajectory_id} of {window} cannot be decoded ({error}); "
             "materialize raw_trajectories for this window again"
         ) from None
-    return TrajectoryRecord(window=window, samples=body.samples, facts=body.facts, **fields)
 
 
 def quarantined(conn: Connection[Any], window: str) -> list[Quarantined]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from babylon_assets.core.datasets import Dataset, Sample, build_dataset, decode, encode
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.joining import COUNTS
-from babylon_assets.core.lineage import canonical_json
+from babylon_assets.core.lineage import canonical_json, content_id
 from babylon_assets.core.trajectories import Message, TrajectoryRecord
 from tests.core.rows import START, START_MS, WINDOW, call, record, step
 
@@ -216,6 +216,12 @@ class TestGroups:
 
 
 class TestIdentity:
+    @pytest.mark.parametrize("count", [0, 1, 3])
+    def test_the_id_and_the_bytes_are_those_of_the_whole(self, count: int) -> None:
+        dataset = build(answers(count), recorded(count), scores([float(n) for n in range(count)]))
+        assert dataset.id == content_id([WINDOW, dataset.samples])
+        assert encode(dataset) == canonical_json(dataset)
+
     def test_the_order_of_rows_does_not_matter(self) -> None:
         records, frame = answers(12), scores([n / 7 for n in range(12)])
         ids = set()

@@ -17,7 +17,7 @@ from psycopg import errors
 
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.joining import Wanted
-from babylon_assets.core.trajectories import Message, RawSample
+from babylon_assets.core.trajectories import Message, RawSample, steps_frame
 from babylon_assets.store import calls, datasets, trajectories, windows
 from babylon_assets.store.database import Database
 from tests.store.values import LATER, START, WINDOW, dataset, inference_call, quarantined, record, sample, scores
@@ -110,6 +110,16 @@ def test_readers_never_see_a_part_of_a_window(database: Database) -> None:
             reader.join()
     assert seen <= {(0, 0), (40, 1)}
     assert (40, 1) in seen
+
+
+def test_steps_are_read_without_texts(conn: Conn) -> None:
+    rows = [record(1), record(0)]
+    trajectories.replace_window(conn, WINDOW, rows, [])
+    kept = trajectories.read_steps(conn, WINDOW)
+    pd.testing.assert_frame_equal(steps_frame(kept), steps_frame(trajectories.read_window(conn, WINDOW)))
+    conn.execute("UPDATE babylon_training.raw_trajectories SET body = substr(body, 1, length(body) - 1)")
+    with pytest.raises(CorruptLedger, match="ends too early"):
+        trajectories.read_steps(conn, WINDOW)
 
 
 def test_what_is_kept_of_a_window_is_counted(conn: Conn) -> None:
