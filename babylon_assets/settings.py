@@ -173,19 +173,12 @@ class Settings:
         "BABYLON_HOME", _folder(), ".babylon", "Where checkpoints, the embedded database and logs live."
     )
     wandb_api_key: str | None = _declare(
-        "WANDB_API_KEY",
-        _text(),
-        None,
-        "Key of W&B; with it training can run on the hosted service.",
-        secret=True,
+        "WANDB_API_KEY", _text(), None, "Key of W&B; with it training can run on the hosted service.", secret=True
     )
     wandb_project: str = _declare("WANDB_PROJECT", _text(), "babylon", "Project that W&B files the runs under.")
     train_rl_local: bool = _declare("TRAIN_RL_LOCAL", _switch(), True, "false stops every window before training.")
     base_model: str | None = _declare(
-        "BASE_MODEL",
-        _text(),
-        None,
-        "Model to start from, a folder or hub name; absent: the project's own small one.",
+        "BASE_MODEL", _text(), None, "Model to start from, a folder or hub name; absent: the project's own small one."
     )
     model_name: str = _declare(
         "BABYLON_MODEL",
@@ -203,43 +196,40 @@ class Settings:
         "MIN_AGENTS_PER_WINDOW", _whole(1), 3, "A window with fewer agents is thin and is not trained on."
     )
     min_samples_per_window: int = _declare(
-        "MIN_SAMPLES_PER_WINDOW",
-        _whole(1),
-        16,
-        "A window with fewer trainable samples is thin and is not trained on.",
+        "MIN_SAMPLES_PER_WINDOW", _whole(1), 16, "A window with fewer trainable samples is thin and is not trained on."
     )
     max_policy_lag: int = _declare(
-        "MAX_POLICY_LAG",
-        _whole(0),
-        8,
-        "How many checkpoints behind the head the policy of a trained answer may be.",
+        "MAX_POLICY_LAG", _whole(0), 8, "How many checkpoints behind the head the policy of a trained answer may be."
     )
     reward_weights: Mapping[str, float] = _declare_text(
-        "REWARD_WEIGHTS",
-        _weights(),
-        "outcome=1.0,heuristic=0.1",
-        "Weight of each scorer in a sample's reward.",
+        "REWARD_WEIGHTS", _weights(), "outcome=1.0,heuristic=0.1", "Weight of each scorer in a sample's reward."
     )
     invalid_action_reward: float = _declare(
-        "INVALID_ACTION_REWARD",
-        _number(-1, 1),
-        -0.5,
-        "Outcome score of an action that could not be carried out.",
+        "INVALID_ACTION_REWARD", _number(-1, 1), -0.5, "Outcome score of an action that could not be carried out."
     )
     moment_seconds: int = _declare(
         "MOMENT_SECONDS", _whole(1, 3600), 30, "Steps in the same slot of so many seconds are compared."
     )
+    group_by: str = _declare(
+        "GROUP_BY",
+        _choice("moment", "window", "agent"),
+        "moment",
+        "Whose answers are compared: of the same moment, of the whole window, or of the same agent.",
+    )
+    held_out_share: float = _declare(
+        "HELD_OUT_SHARE", _number(0, 0.9), 0.1, "Share of the agents, by hash of their id, never trained on."
+    )
+    max_samples_per_window: int = _declare(
+        "MAX_SAMPLES_PER_WINDOW", _whole(1), 50_000, "Of more, whole groups are drawn by TRAIN_SEED."
+    )
+    max_tokens_per_window: int = _declare(
+        "MAX_TOKENS_PER_WINDOW", _whole(1), 10_000_000, "The same for the tokens of the answers trained on."
+    )
     perp_horizon_minutes: int = _declare(
-        "PERP_HORIZON_MINUTES",
-        _whole(1),
-        60,
-        "When an open perpetual position is valued, in minutes after its trade.",
+        "PERP_HORIZON_MINUTES", _whole(1), 60, "When an open perpetual position is valued, in minutes after its trade."
     )
     perp_full_scale_percent: float = _declare(
-        "PERP_FULL_SCALE_PERCENT",
-        _number(0, 1000, above=True),
-        10.0,
-        "Price change that counts as a full win or loss.",
+        "PERP_FULL_SCALE_PERCENT", _number(0, 1000, above=True), 10.0, "Price change that counts as a full win or loss."
     )
     include_test_users: bool = _declare("INCLUDE_TEST_USERS", _switch(), False, "Train on test users' agents as well.")
     include_banned_users: bool = _declare(
@@ -279,16 +269,10 @@ class Settings:
     window_start: str = _declare("WINDOWS_FROM", _window(), "2026-10-01T00:00", "First window, hence first partition.")
     dagster_port: int = _declare("DAGSTER_PORT", _whole(1, 65535), 3000, "Port of the Dagster UI on loopback.")
     log_level: str = _declare(
-        "LOG_LEVEL",
-        _choice("DEBUG", "INFO", "WARNING", "ERROR", fold=str.upper),
-        "INFO",
-        "How much is logged.",
+        "LOG_LEVEL", _choice("DEBUG", "INFO", "WARNING", "ERROR", fold=str.upper), "INFO", "How much is logged."
     )
     mode: str | None = _declare(
-        "MODE",
-        _choice("list", "single", "continuous"),
-        None,
-        "What `python -m babylon_assets` does without arguments.",
+        "MODE", _choice("list", "single", "continuous"), None, "What `python -m babylon_assets` does without arguments."
     )
     window_id: str | None = _declare("WINDOW_ID", _window(), None, "The window of MODE=single.")
 

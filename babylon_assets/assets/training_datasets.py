@@ -3,6 +3,9 @@
 Which samples are compared, and what each trains as, is decided in `core.datasets`.
 """
 
+from statistics import fmean
+from typing import cast
+
 import dagster as dg
 
 from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers, picture, texts
@@ -11,9 +14,11 @@ from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.scored_trajectories import NAME as SCORED
 from babylon_assets.core import joining
 from babylon_assets.core.datasets import Dataset, build_dataset
+from babylon_assets.core.grouping import GroupMode
+from babylon_assets.core.sampling import effective_samples, policy_lags
 from babylon_assets.plots import reward_histogram
 from babylon_assets.settings import Settings
-from babylon_assets.store import calls, datasets, scores, trajectories, windows
+from babylon_assets.store import calls, checkpoints, datasets, scores, trajectories, windows
 from babylon_assets.store.windows import WindowColumns, WindowRow
 
 NAME = "training_datasets"
@@ -30,6 +35,9 @@ What the next checkpoint may learn from this hour, frozen and named by the hash 
 - Answers that the game does not keep, those of its **live** agents, are found among the recorded calls by trajectory,
   or by agent and time; each call is used once, what is ambiguous is counted and left aside, and steps without a call
   are counted as `steps_without_calls`.
+- A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on. Of a window with more
+  than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW whole groups are drawn. `effective_samples` says how many equally
+  weighted samples the rest is worth.
 
 The same input gives the same id and writes nothing new. The check `{TOKENS_CHECK}` fails when nothing can be
 trained on.
@@ -59,9 +67,11 @@ def build_training_datasets(windows_partitions: dg.HourlyPartitionsDefinition) -
     ) -> Materialized:
         with told_apart(context, installation):
             dataset, row = freeze_window(installation, context.partition_key)
+            with installation.connect() as conn:
+                head = checkpoints.head(conn, installation.settings.model_name)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(dataset.id),
-            metadata=_metadata(dataset, row),
+            metadata={**_metadata(dataset, row), **_strength(dataset, head.step if head else 0)},
             check_results=[_tokens_check(dataset, row)],
         )
 
@@ -80,6 +90,11 @@ def freeze_window(installation: Installation, window: str) -> tuple[Dataset, Win
             scores.read_scores(conn, window),
             settings.model_name,
             moment_seconds=settings.moment_seconds,
+            group_mode=cast(GroupMode, settings.group_by),
+            held_out_share=settings.held_out_share,
+            max_samples=settings.max_samples_per_window,
+            max_tokens=settings.max_tokens_per_window,
+            seed=settings.train_seed,
         )
         datasets.save_dataset(conn, dataset)
         agents = len({record.agent_id for record in records})
@@ -131,6 +146,18 @@ def _metadata(dataset: Dataset, row: WindowRow) -> dict[str, dg.MetadataValue]:
         **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
         "skipped_because": dg.MetadataValue.json(skipped),
     }
+
+
+def _strength(dataset: Dataset, head_step: int) -> dict[str, dg.MetadataValue]:
+    """What the trained samples amount to, and how old the policies are that gave them."""
+    lags = policy_lags(dataset.samples, head_step)
+    return numbers(
+        {
+            "effective_samples": effective_samples(dataset.samples),
+            "policy_lag_mean": fmean(lags) if lags else None,
+            "policy_lag_max": max(lags, default=None),
+        }
+    )
 
 
 def _tokens_check(dataset: Dataset, row: WindowRow) -> dg.AssetCheckResult:

@@ -20,6 +20,7 @@ from babylon_assets.core.grouping import GroupMode, advantages, group_key, sprea
 from babylon_assets.core.joining import JoinedSample, RecordedCall, join_calls
 from babylon_assets.core.lineage import canonical_json, content_sha256
 from babylon_assets.core.policies import policy_step
+from babylon_assets.core.sampling import HELD_OUT, bounded, is_held_out
 from babylon_assets.core.trajectories import Message, RawSample, TrajectoryRecord
 
 TrainsAs = Literal["policy_gradient", "recompute", "imitate", "skip"]
@@ -94,6 +95,10 @@ def build_dataset(
     group_mode: GroupMode = "moment",
     head_step: int | None = None,
     max_policy_lag: int | None = None,
+    held_out_share: float = 0.0,
+    max_samples: int | None = None,
+    max_tokens: int | None = None,
+    seed: int = 0,
 ) -> Dataset:
     """Build the dataset of a window.
 
@@ -109,12 +114,15 @@ def build_dataset(
         model_name: the chain's model: `<model_name>@<step>` are our policies.
         head_step, max_policy_lag: an answer of a policy more than `max_policy_lag` steps behind `head_step`
             is skipped.
+        held_out_share: samples of this share of the agents, by hash, are scored and kept, but skipped and not compared.
+        max_samples, max_tokens, seed: bounds of what is trained on, and what the choice is drawn by.
     """
     joined = join_calls(records, calls)
     drafts = list(_drafts(window, joined.samples, _Scores(scores), model_name, moment_seconds, group_mode))
     drafts.sort(key=lambda draft: (draft.group, draft.trajectory_id, draft.step, draft.call))
     oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
-    samples = _compared([_without_old(draft, oldest) for draft in drafts])
+    compared = _compared([_without_old(_without_held_out(draft, held_out_share), oldest) for draft in drafts])
+    samples = bounded(compared, max_samples, max_tokens, seed)
     return Dataset(dataset_id(window, samples), window, samples, {**joined.counts, **count(samples)})
 
 
@@ -273,6 +281,12 @@ def _has_tokens(call: RecordedCall) -> bool:
 
 def _why_no_reward(state: str) -> str:
     return {"unknown": NEVER_KNOWN, "unscored": NOT_SCORED}.get(state, NOT_YET_KNOWN)
+
+
+def _without_held_out(sample: Sample, share: float) -> Sample:
+    if not is_held_out(sample.agent_id, share):
+        return sample
+    return msgspec.structs.replace(sample, trains_as="skip", skip_reason=HELD_OUT)
 
 
 def _without_old(sample: Sample, oldest: int) -> Sample:
