@@ -19,7 +19,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from babylon_assets.commands import demo, doctor, services, train, windows
+from babylon_assets.commands import demo, doctor, export, services, train, windows
 from babylon_assets.commands.terminal import errors
 from babylon_assets.core.errors import BabylonError, SettingsError, TransientError
 from babylon_assets.settings import Settings, load_settings
@@ -56,6 +56,7 @@ app.command()(windows.migrate)
 app.command("windows")(windows.list_all)
 app.command()(train.train)
 app.command()(windows.status)
+app.command()(export.export)
 app.command()(doctor.doctor)
 
 
