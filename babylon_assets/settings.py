@@ -161,6 +161,21 @@ class Settings:
     moment_seconds: int = _declare(
         "MOMENT_SECONDS", kinds.whole(1, 3600), 30, "Steps in the same slot of so many seconds are compared."
     )
+    group_by: str = _declare(
+        "GROUP_BY",
+        kinds.choice("moment", "window", "agent"),
+        "moment",
+        "Whose answers are compared: of the same moment, of the whole window, or of the same agent.",
+    )
+    held_out_share: float = _declare(
+        "HELD_OUT_SHARE", kinds.number(0, 0.9), 0.1, "Share of the agents, by hash of their id, never trained on."
+    )
+    max_samples_per_window: int = _declare(
+        "MAX_SAMPLES_PER_WINDOW", kinds.whole(1), 50_000, "Of more, whole groups are drawn by TRAIN_SEED."
+    )
+    max_tokens_per_window: int = _declare(
+        "MAX_TOKENS_PER_WINDOW", kinds.whole(1), 10_000_000, "The same for the tokens of the answers trained on."
+    )
     perp_horizon_minutes: int = _declare(
         "PERP_HORIZON_MINUTES",
         kinds.whole(1),

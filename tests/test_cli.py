@@ -23,8 +23,10 @@ from babylon_assets.store.checkpoints import Checkpoint, insert_checkpoint
 from babylon_assets.store.database import Database, newest_revision
 from babylon_assets.store.datasets import save_dataset
 from babylon_assets.store.windows import upsert_window
+from tests.game.rows import add_trajectories, add_users, trajectory
+from tests.store.values import dataset, sample
 
-COMMANDS = ("demo", "up", "migrate", "windows", "train", "status", "doctor")
+COMMANDS = ("demo", "up", "migrate", "windows", "train", "status", "export", "doctor")
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),
     *("reward_mean", "oracle", "dataset", "parent", "checkpoint"),
@@ -207,12 +209,37 @@ def test_a_package_that_is_missing_is_named_and_no_game_has_begun(
     assert "Traceback" not in result.output
 
 
+def test_a_dataset_is_exported_as_jsonl_and_parquet(babylon: Babylon, database: Database, tmp_path: Path) -> None:
+    import polars
+
+    kept = dataset(sample(0), sample(1, policy=None, token_ids=None), window=FIRST)
+    with database.connect() as conn:
+        save_dataset(conn, kept)
+        upsert_window(conn, FIRST, dataset_id=kept.id)
+    done = babylon("export", FIRST, "--to", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    [line] = (tmp_path / "out" / "2026-11-05T1400.jsonl").read_text().splitlines()
+    assert len(json.loads(line)["trajectories"]) == 2
+    table = polars.read_parquet(tmp_path / "out" / "2026-11-05T1400.parquet")
+    assert table["sample_id"].to_list() == ["t0/0/0", "t1/0/0"]
+    assert table["token_ids"].to_list() == [[7, 8, 2], None]
+    none = babylon("export", SECOND)
+    assert (none.exit_code, f"type: babylon train {SECOND}" in " ".join(none.stderr.split())) == (1, True)
+
+
 def test_doctor_finds_what_is_wrong_and_says_what_to_do(
     babylon: Babylon, game_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     well = babylon("doctor", DATABASE_URL=game_database.url)
     assert well.exit_code == 0, well.output
     assert f"revision {newest_revision()}, the newest" in well.stdout
+    with game_database.connect() as conn:
+        add_users(conn, "a1")
+        add_trajectories(conn, trajectory("t1", windowId="2026-10-01"))
+    lost = babylon("doctor", DATABASE_URL=game_database.url)
+    assert "1 rows have a windowId that is no window, such as '2026-10-01'" in " ".join(lost.stdout.split())
+    named = babylon("windows", DATABASE_URL=game_database.url)
+    assert "1 trajectories have a windowId that is no window ('2026-10-01'): not read" in named.stderr
     game_less = babylon("doctor")
     assert game_less.exit_code == 1
     assert 'table "trajectories" is missing' in " ".join(game_less.stdout.split())

@@ -8,10 +8,11 @@ import dagster as dg
 from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers
 from babylon_assets.assets.failures import told_apart
 from babylon_assets.assets.installation import Installation
-from babylon_assets.core.trajectories import Quarantined, TrajectoryRecord
+from babylon_assets.core.trajectories import Quarantined
 from babylon_assets.game import source
 from babylon_assets.store import trajectories as ledger
 from babylon_assets.store import windows as windows_ledger
+from babylon_assets.store.database import Connection
 
 NAME = "raw_trajectories"
 QUARANTINE_CHECK = "little_in_quarantine"
@@ -24,7 +25,8 @@ What the agents did in this hour, copied once from the game's own tables and nev
   the facts of each step. Results of an action are kept apart, so that no prompt ever contains hindsight.
 - A row that cannot be read goes into **quarantine** with the reason and the place; it costs the window nothing else.
   Bad behaviour is never quarantined: an action that failed stays in and is scored low.
-- Reading is guarded by a **fingerprint** of the source: the same rows again write nothing.
+- Reading is guarded by a **fingerprint** of the source, outcomes included: unchanged input writes nothing and keeps the
+  data version.
 
 The check `{QUARANTINE_CHECK}` warns when more than {MOST_IN_QUARANTINE:.0%} of the rows are in quarantine.
 """
@@ -50,37 +52,60 @@ def build_raw_trajectories(windows: dg.HourlyPartitionsDefinition) -> dg.AssetsD
     def raw_trajectories(
         context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
     ) -> Materialized:
-        window, settings = context.partition_key, installation.settings
-        with told_apart(context, installation), installation.connect() as conn:
-            source.check_tables(conn)
-            test, banned = settings.include_test_users, settings.include_banned_users
-            horizon = settings.perp_horizon_minutes
-            fingerprint = source.fingerprint(
-                conn, window, include_test=test, include_banned=banned, horizon_minutes=horizon
-            )
-            decoded = list(source.read_window(conn, window, include_test=test, include_banned=banned))
-            records = [row for row in decoded if isinstance(row, TrajectoryRecord)]
-            quarantined = [row for row in decoded if isinstance(row, Quarantined)]
-            ledger.replace_window(conn, window, records, quarantined)
-            agents = len({record.agent_id for record in records})
-            windows_ledger.upsert_window(
-                conn, window, fingerprint=fingerprint, trajectories=len(records), agents=agents
-            )
+        window = context.partition_key
+        with told_apart(context, installation):
+            fingerprint = copy_window(installation, window)
+            with installation.connect() as conn:
+                kept, quarantined = ledger.summary(conn, window), ledger.quarantined(conn, window)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(fingerprint),
-            metadata=numbers(
-                {
-                    "trajectories": len(records),
-                    "agents": agents,
-                    "steps": sum(len(record.facts) for record in records),
-                    "calls": sum(len(record.samples) for record in records),
-                    "quarantined": len(quarantined),
-                }
-            ),
-            check_results=[_quarantine_check(window, len(records), quarantined)],
+            metadata=numbers(kept._asdict()),
+            check_results=[_quarantine_check(window, kept.trajectories, quarantined)],
         )
 
     return raw_trajectories
+
+
+def copy_window(installation: Installation, window: str) -> str:
+    """Copy the window unless what it is made of is what was copied before; returns the fingerprint of the source.
+
+    Rows stream from one connection to the other. All of the game is read in one snapshot, so that the fingerprint is
+    that of the very rows that were copied.
+    """
+    with installation.connect() as game, installation.connect() as ours:
+        source.snapshot(game)
+        source.check_tables(game)
+        before = windows_ledger.get_window(ours, window)
+        found = _fingerprint(installation, game, ours, window)
+        if before is not None and before.fingerprint == found and _is_whole(ours, before):
+            return found
+        settings = installation.settings
+        test, banned = settings.include_test_users, settings.include_banned_users
+        rows = source.read_window(game, window, include_test=test, include_banned=banned)
+        ledger.replace_rows(ours, window, rows)
+        copied, kept = _fingerprint(installation, game, ours, window), ledger.summary(ours, window)
+        windows_ledger.upsert_window(
+            ours, window, fingerprint=copied, trajectories=kept.trajectories, agents=kept.agents
+        )
+        return copied
+
+
+def _is_whole(ours: Connection, row: windows_ledger.WindowRow) -> bool:
+    """Whether as many trajectories are kept of a window as were read."""
+    return ledger.summary(ours, row.window_id).trajectories == row.trajectories
+
+
+def _fingerprint(installation: Installation, game: Connection, ours: Connection, window: str) -> str:
+    """The source's fingerprint, of what the steps that are kept of the window name as well."""
+    settings = installation.settings
+    return source.fingerprint(
+        game,
+        window,
+        include_test=settings.include_test_users,
+        include_banned=settings.include_banned_users,
+        horizon_minutes=settings.perp_horizon_minutes,
+        instruments=ledger.named_instruments(ours, window),
+    )
 
 
 def _quarantine_check(window: str, read: int, quarantined: list[Quarantined]) -> dg.AssetCheckResult:

@@ -52,24 +52,31 @@ def build_scored_trajectories(windows: dg.HourlyPartitionsDefinition) -> dg.Asse
     def scored_trajectories(
         context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
     ) -> Materialized:
-        window, settings = context.partition_key, installation.settings
-        with told_apart(context, installation), installation.connect() as conn:
-            steps = steps_frame(trajectories.read_window(conn, window))
-            outcomes = source.read_outcomes(conn, window, steps, horizon_minutes=settings.perp_horizon_minutes)
-            scores = rewards.score_window(
-                steps,
-                outcomes,
-                weights=settings.reward_weights,
-                invalid_reward=settings.invalid_action_reward,
-                as_of=datetime.now(UTC),
-                horizon_minutes=settings.perp_horizon_minutes,
-                full_scale_percent=settings.perp_full_scale_percent,
-            )
-            versions = rewards.versions(settings.reward_weights)
-            score_ledger.replace_scores(conn, window, scores, versions)
+        with told_apart(context, installation):
+            versions = rewards.versions(installation.settings.reward_weights)
+            scores = score_window(installation, context.partition_key)
         return dg.MaterializeResult(metadata=_metadata(scores, versions))
 
     return scored_trajectories
+
+
+def score_window(installation: Installation, window: str) -> pd.DataFrame:
+    """Score every step that is kept of a window with what is known of it by now, and keep the scores."""
+    settings = installation.settings
+    with installation.connect() as conn:
+        steps = steps_frame(trajectories.read_steps(conn, window))
+        outcomes = source.read_outcomes(conn, window, steps, horizon_minutes=settings.perp_horizon_minutes)
+        scores = rewards.score_window(
+            steps,
+            outcomes,
+            weights=settings.reward_weights,
+            invalid_reward=settings.invalid_action_reward,
+            as_of=datetime.now(UTC),
+            horizon_minutes=settings.perp_horizon_minutes,
+            full_scale_percent=settings.perp_full_scale_percent,
+        )
+        score_ledger.replace_scores(conn, window, scores, rewards.versions(settings.reward_weights))
+    return scores
 
 
 def _metadata(scores: pd.DataFrame, versions: dict[str, str]) -> dict[str, dg.MetadataValue]:

@@ -3,16 +3,22 @@
 Which samples are compared, and what each trains as, is decided in `core.datasets`.
 """
 
+from statistics import fmean
+from typing import cast
+
 import dagster as dg
 
 from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers, picture, texts
 from babylon_assets.assets.failures import told_apart
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.scored_trajectories import NAME as SCORED
+from babylon_assets.core import joining
 from babylon_assets.core.datasets import Dataset, build_dataset
+from babylon_assets.core.grouping import GroupMode
+from babylon_assets.core.sampling import effective_samples, policy_lags
 from babylon_assets.plots import reward_histogram
 from babylon_assets.settings import Settings
-from babylon_assets.store import calls, datasets, scores, trajectories, windows
+from babylon_assets.store import calls, checkpoints, datasets, scores, trajectories, windows
 from babylon_assets.store.windows import WindowColumns, WindowRow
 
 NAME = "training_datasets"
@@ -26,6 +32,12 @@ What the next checkpoint may learn from this hour, frozen and named by the hash 
   against those of its group, so that an hour in which everybody won teaches nothing by itself.
 - Each sample **trains as** `policy_gradient` (our own answer, tokens known), `recompute` (our own, as text only),
   `imitate` (another model's, from the better half of its group) or `skip`, with the reason.
+- Answers that the game does not keep, those of its **live** agents, are found among the recorded calls by trajectory,
+  or by agent and time; each call is used once, what is ambiguous is counted and left aside, and steps without a call
+  are counted as `steps_without_calls`.
+- A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on. Of a window with more
+  than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW whole groups are drawn. `effective_samples` says how many equally
+  weighted samples the rest is worth.
 
 The same input gives the same id and writes nothing new. The check `{TOKENS_CHECK}` fails when nothing can be
 trained on.
@@ -53,29 +65,41 @@ def build_training_datasets(windows_partitions: dg.HourlyPartitionsDefinition) -
     def training_datasets(
         context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
     ) -> Materialized:
-        window, settings = context.partition_key, installation.settings
-        with told_apart(context, installation), installation.connect() as conn:
-            records = trajectories.read_window(conn, window)
-            wanted = [sample.call_id for record in records for sample in record.samples if sample.call_id]
-            dataset = build_dataset(
-                window,
-                records,
-                calls.calls_by_id(conn, wanted),
-                scores.read_scores(conn, window),
-                settings.model_name,
-                moment_seconds=settings.moment_seconds,
-            )
-            datasets.save_dataset(conn, dataset)
-            agents = len({record.agent_id for record in records})
-            changes = _window_columns(windows.get_window(conn, window), dataset, agents, settings)
-            row = windows.upsert_window(conn, window, **changes)
+        with told_apart(context, installation):
+            dataset, row = freeze_window(installation, context.partition_key)
+            with installation.connect() as conn:
+                head = checkpoints.head(conn, installation.settings.model_name)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(dataset.id),
-            metadata=_metadata(dataset, row),
+            metadata={**_metadata(dataset, row), **_strength(dataset, head.step if head else 0)},
             check_results=[_tokens_check(dataset, row)],
         )
 
     return training_datasets
+
+
+def freeze_window(installation: Installation, window: str) -> tuple[Dataset, WindowRow]:
+    """Build the dataset of a window from what is kept of it, keep it, and note it on the window."""
+    settings = installation.settings
+    with installation.connect() as conn:
+        records = trajectories.read_window(conn, window)
+        dataset = build_dataset(
+            window,
+            records,
+            calls.calls_of(conn, joining.wanted(records)),
+            scores.read_scores(conn, window),
+            settings.model_name,
+            moment_seconds=settings.moment_seconds,
+            group_mode=cast(GroupMode, settings.group_by),
+            held_out_share=settings.held_out_share,
+            max_samples=settings.max_samples_per_window,
+            max_tokens=settings.max_tokens_per_window,
+            seed=settings.train_seed,
+        )
+        datasets.save_dataset(conn, dataset)
+        agents = len({record.agent_id for record in records})
+        changes = _window_columns(windows.get_window(conn, window), dataset, agents, settings)
+        return dataset, windows.upsert_window(conn, window, **changes)
 
 
 def _window_columns(before: WindowRow | None, dataset: Dataset, agents: int, settings: Settings) -> WindowColumns:
@@ -117,11 +141,23 @@ def _metadata(dataset: Dataset, row: WindowRow) -> dict[str, dg.MetadataValue]:
     kinds = ("policy_gradient", "recompute", "imitate", "skip")
     return {
         "rewards": picture(reward_histogram(rewards), "rewards of the samples"),
-        **numbers({name: counts[name] for name in (*shown, *kinds)}),
+        **numbers({name: counts[name] for name in (*shown, *kinds, *joining.COUNTS)}),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
         **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
         "skipped_because": dg.MetadataValue.json(skipped),
     }
+
+
+def _strength(dataset: Dataset, head_step: int) -> dict[str, dg.MetadataValue]:
+    """What the trained samples amount to, and how old the policies are that gave them."""
+    lags = policy_lags(dataset.samples, head_step)
+    return numbers(
+        {
+            "effective_samples": effective_samples(dataset.samples),
+            "policy_lag_mean": fmean(lags) if lags else None,
+            "policy_lag_max": max(lags, default=None),
+        }
+    )
 
 
 def _tokens_check(dataset: Dataset, row: WindowRow) -> dg.AssetCheckResult:

@@ -117,8 +117,10 @@ def _game(database: Database) -> str:
 
     with database.connect() as conn:
         source.check_tables(conn)
-        found = source.list_windows(conn)
-    return f"{len(found)} windows" + (f", the newest {found[-1].window}" if found else "")
+        found, unplaced = source.list_windows(conn), source.list_unplaced(conn)
+    said = f"{len(found)} windows" + (f", the newest {found[-1].window}" if found else "")
+    lost = f"; {sum(unplaced.values())} rows have a windowId that is no window, such as {next(iter(unplaced), '')!r}"
+    return said + (lost if unplaced else "")
 
 
 def _backend(settings: Settings) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from babylon_assets.commands.terminal import count, number, output, print_json, short
+from babylon_assets.commands.terminal import count, errors, number, output, print_json, short
 from babylon_assets.core.errors import PermanentError, SourceError
 from babylon_assets.core.policies import policy_name
 from babylon_assets.core.windows import parse_window
@@ -47,6 +47,7 @@ def list_all(json: Json = False) -> None:
     settings = load_settings()
     with opened(settings).connect() as conn:
         rows = known_windows(conn)
+        tell_unplaced(conn)
         names = policy_names(conn, settings.model_name)
     if json:
         print_json([window_json(row) for row in rows])
@@ -99,6 +100,21 @@ def known_windows(conn: Connection) -> list[WindowRow]:
     except SourceError:
         conn.rollback()
     return [rows[window] for window in sorted(rows)]
+
+
+def tell_unplaced(conn: Connection) -> None:
+    """Say on standard error how many rows of the game are in no window, if there are any."""
+    from babylon_assets.game import source
+
+    try:
+        source.check_tables(conn)
+    except SourceError:
+        conn.rollback()
+        return
+    unplaced = source.list_unplaced(conn)
+    if unplaced:
+        named = ", ".join(map(repr, list(unplaced)[:3]))
+        errors.print(f"{sum(unplaced.values())} trajectories have a windowId that is no window ({named}): not read")
 
 
 def window_json(row: WindowRow) -> dict[str, Any]:

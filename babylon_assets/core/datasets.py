@@ -7,8 +7,9 @@ id. How it is trained on is the business of `training`; where it is kept, of `st
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, groupby
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,8 +17,10 @@ import pandas as pd
 
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.grouping import GroupMode, advantages, group_key, spreads
-from babylon_assets.core.lineage import canonical_json, content_id
+from babylon_assets.core.joining import JoinedSample, RecordedCall, join_calls
+from babylon_assets.core.lineage import canonical_json, content_sha256
 from babylon_assets.core.policies import policy_step
+from babylon_assets.core.sampling import HELD_OUT, bounded, is_held_out
 from babylon_assets.core.trajectories import Message, RawSample, TrajectoryRecord
 
 TrainsAs = Literal["policy_gradient", "recompute", "imitate", "skip"]
@@ -32,23 +35,6 @@ TOO_OLD = "policy is too old"
 #: Rewards of a group that differ by less than this have no spread.
 SMALLEST_SPREAD = 1e-9
 _CHARACTERS_PER_TOKEN = 4
-
-
-class RecordedCall(Protocol):
-    """What is needed of an answer that was recorded when it was sampled."""
-
-    @property
-    def policy(self) -> str | None: ...
-    @property
-    def messages(self) -> Sequence[Message]: ...
-    @property
-    def response(self) -> str: ...
-    @property
-    def prompt_token_ids(self) -> Sequence[int] | None: ...
-    @property
-    def token_ids(self) -> Sequence[int] | None: ...
-    @property
-    def logprobs(self) -> Sequence[float] | None: ...
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False):
@@ -109,6 +95,10 @@ def build_dataset(
     group_mode: GroupMode = "moment",
     head_step: int | None = None,
     max_policy_lag: int | None = None,
+    held_out_share: float = 0.0,
+    max_samples: int | None = None,
+    max_tokens: int | None = None,
+    seed: int = 0,
 ) -> Dataset:
     """Build the dataset of a window.
 
@@ -117,22 +107,23 @@ def build_dataset(
     imitated. What cannot be trained on stays in, as `skip` with the reason.
 
     Args:
-        calls: recorded answers by call id; they know token ids and log-probabilities that the game does not keep. One
-            whose messages or response are not those of the sample is not what was answered: it is left aside and
-            counted as `calls_that_differ`.
+        calls: recorded answers by call id; they know token ids and log-probabilities that the game does not keep, and
+            the whole conversation of agents of which it keeps none. `joining.join_calls` says which belong where.
         scores: as of `rewards.score_window`: a row per trajectory_id and step with `reward`, `state` and
             components.
         model_name: the chain's model: `<model_name>@<step>` are our policies.
         head_step, max_policy_lag: an answer of a policy more than `max_policy_lag` steps behind `head_step`
             is skipped.
+        held_out_share: samples of this share of the agents, by hash, are scored and kept, but skipped and not compared.
+        max_samples, max_tokens, seed: bounds of what is trained on, and what the choice is drawn by.
     """
-    recorded = _Calls(calls)
-    drafts = list(_drafts(window, records, recorded, _Scores(scores), model_name, moment_seconds, group_mode))
+    joined = join_calls(records, calls)
+    drafts = list(_drafts(window, joined.samples, _Scores(scores), model_name, moment_seconds, group_mode))
     drafts.sort(key=lambda draft: (draft.group, draft.trajectory_id, draft.step, draft.call))
     oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
-    samples = _compared([_without_old(draft, oldest) for draft in drafts])
-    counts = {"calls_that_differ": recorded.differ, **count(samples)}
-    return Dataset(content_id([window, samples]), window, samples, counts)
+    compared = _compared([_without_old(_without_held_out(draft, held_out_share), oldest) for draft in drafts])
+    samples = bounded(compared, max_samples, max_tokens, seed)
+    return Dataset(dataset_id(window, samples), window, samples, {**joined.counts, **count(samples)})
 
 
 def count(samples: Iterable[Sample]) -> dict[str, int]:
@@ -152,9 +143,27 @@ def count(samples: Iterable[Sample]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def dataset_id(window: str, samples: Iterable[Sample]) -> str:
+    """The sha256 of the canonical JSON of [window, samples], made sample by sample."""
+    return content_sha256(chain([b"[" + canonical_json(window) + b",["], _joined(samples), [b"]]"]))
+
+
 def encode(dataset: Dataset) -> bytes:
     """The dataset as canonical JSON, from which `decode` restores it exactly."""
-    return canonical_json(dataset)
+    return b"".join(encoded_parts(dataset))
+
+
+def encoded_parts(dataset: Dataset) -> Iterator[bytes]:
+    """`encode` in parts of about a sample, so that no more than one of them is held."""
+    head = {"counts": dataset.counts, "id": dataset.id}
+    yield canonical_json(head)[:-1] + b',"samples":['
+    yield from _joined(dataset.samples)
+    yield b'],"window":' + canonical_json(dataset.window) + b"}"
+
+
+def _joined(samples: Iterable[Sample]) -> Iterator[bytes]:
+    for number, sample in enumerate(samples):
+        yield b"," + canonical_json(sample) if number else canonical_json(sample)
 
 
 def decode(content: bytes) -> Dataset:
@@ -167,7 +176,7 @@ def decode(content: bytes) -> Dataset:
         dataset = msgspec.json.decode(content, type=Dataset)
     except msgspec.MsgspecError as error:
         raise CorruptLedger(f"a dataset cannot be decoded: {error}. Build it again from its window.") from error
-    if content_id([dataset.window, dataset.samples]) != dataset.id:
+    if dataset_id(dataset.window, dataset.samples) != dataset.id:
         raise CorruptLedger(f"the content of dataset {dataset.id} is not what its id names. Build it again.")
     return dataset
 
@@ -200,41 +209,26 @@ class _Scores:
         return self._by_step.get((trajectory_id, step), _Score(None, "unscored", {}))
 
 
-class _Calls:
-    """Recorded calls by id, as far as they are what a sample says; `differ` counts the others that were asked for."""
-
-    def __init__(self, by_id: Mapping[str, RecordedCall]) -> None:
-        self._by_id = by_id
-        self.differ = 0
-
-    def of(self, raw: RawSample) -> RecordedCall | None:
-        call = self._by_id.get(raw.call_id) if raw.call_id else None
-        if call is None or (call.response == raw.response and list(call.messages) == raw.messages):
-            return call
-        self.differ += 1
-        return None
-
-
 def _or_none(values: pd.Series[Any]) -> list[float | None]:
     return [value if value == value else None for value in values.astype("float64").tolist()]
 
 
 def _drafts(
     window: str,
-    records: Iterable[TrajectoryRecord],
-    calls: _Calls,
+    joined: Iterable[JoinedSample],
     scores: _Scores,
     model_name: str,
     moment_seconds: float,
     mode: GroupMode,
 ) -> Iterator[Sample]:
     """Samples that know everything but what they are compared with."""
-    for record in records:
-        moments = {fact.step: fact.moment_ms for fact in record.facts}
-        for raw in record.samples:
+    for _, samples in groupby(joined, key=lambda each: each.record.trajectory_id):
+        moments: dict[int, int] = {}
+        for record, raw, call in samples:
+            moments = moments or {fact.step: fact.moment_ms for fact in record.facts}
             group = group_key(window, moments[raw.step], moment_seconds, mode, record.agent_id)
             score = scores.of(record.trajectory_id, raw.step)
-            yield _draft(window, record, raw, calls.of(raw), score, model_name, group)
+            yield _draft(window, record, raw, call, score, model_name, group)
 
 
 def _draft(
@@ -287,6 +281,12 @@ def _has_tokens(call: RecordedCall) -> bool:
 
 def _why_no_reward(state: str) -> str:
     return {"unknown": NEVER_KNOWN, "unscored": NOT_SCORED}.get(state, NOT_YET_KNOWN)
+
+
+def _without_held_out(sample: Sample, share: float) -> Sample:
+    if not is_held_out(sample.agent_id, share):
+        return sample
+    return msgspec.structs.replace(sample, trains_as="skip", skip_reason=HELD_OUT)
 
 
 def _without_old(sample: Sample, oldest: int) -> Sample:

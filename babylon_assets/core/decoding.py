@@ -84,6 +84,8 @@ class _UnreadableError(Exception):
     """A row that cannot become a record; `args` are the reason and the place."""
 
 
+#: Of what a row becomes: another one has windows read again whose rows did not change.
+VERSION = "1"
 #: What decoding a hostile text may raise.
 _FAULTS = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 _STEPS = msgspec.json.Decoder(list[_Step])
@@ -293,6 +295,10 @@ def _message(message: dict[str, Any], where: str) -> Message:
 
 def _number(value: Any) -> float | None:
     """A finite float from a number or a numeral, else None."""
+    if value is None:
+        return None
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -303,6 +309,8 @@ def _number(value: Any) -> float | None:
 
 
 def _milliseconds(value: Any) -> int | None:
+    if type(value) is int and 0 < value <= _LATEST_MS:
+        return value
     number = _number(value)
     return int(number) if number is not None and 0 < number <= _LATEST_MS else None
 

@@ -32,6 +32,14 @@ def content_id(obj: Any) -> str:
     return hashlib.sha256(canonical_json(obj)).hexdigest()
 
 
+def content_sha256(parts: Iterable[bytes]) -> str:
+    """The sha256 of canonical JSON that comes in parts: the same as `content_id` of the whole."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
 def bytes_id(parts: Iterable[bytes]) -> str:
     """The sha256 of several byte strings, each preceded by its length so that no two splits look alike."""
     digest = hashlib.sha256()

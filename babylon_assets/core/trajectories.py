@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 import pandas as pd
@@ -94,6 +94,19 @@ class TrajectoryRecord(msgspec.Struct, frozen=True, gc=False):
     facts: list[StepFacts]
 
 
+class Episode(Protocol):
+    """What `steps_frame` needs of a record."""
+
+    @property
+    def window(self) -> str: ...
+    @property
+    def trajectory_id(self) -> str: ...
+    @property
+    def agent_id(self) -> str: ...
+    @property
+    def facts(self) -> list[StepFacts]: ...
+
+
 class Quarantined(msgspec.Struct, frozen=True, gc=False):
     """A row that cannot be read: why, where in it, and the hash of the row as it was."""
 
@@ -104,13 +117,18 @@ class Quarantined(msgspec.Struct, frozen=True, gc=False):
     row_hash: str
 
 
+def instruments(record: TrajectoryRecord) -> list[str]:
+    """The prediction markets and tickers that the steps of a record name, each once, sorted."""
+    return sorted({name for fact in record.facts for name in (fact.market_id, fact.ticker) if name is not None})
+
+
 FACT_COLUMNS: tuple[str, ...] = StepFacts.__struct_fields__
 STEP_COLUMNS: tuple[str, ...] = ("window", "trajectory_id", "agent_id", *FACT_COLUMNS)
 _NUMBERS = ("balance", "pnl", "amount")
 _INTEGERS = ("step", "timestamp_ms", "moment_ms")
 
 
-def steps_frame(records: Iterable[TrajectoryRecord]) -> pd.DataFrame:
+def steps_frame(records: Iterable[Episode]) -> pd.DataFrame:
     """One row per step of the records, in their order, with `STEP_COLUMNS`; an unknown number is NaN."""
     columns: dict[str, list[object]] = {name: [] for name in STEP_COLUMNS}
     owners = [(record, len(record.facts)) for record in records]

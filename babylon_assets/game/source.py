@@ -6,6 +6,7 @@ whose session runs in UTC; times come back aware. What a row means is decided in
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from typing import Any
 import pandas as pd
 import psycopg
 
+from babylon_assets.core import decoding
 from babylon_assets.core.decoding import SourceRow, decode_row
 from babylon_assets.core.errors import SourceError
 from babylon_assets.core.outcomes import OutcomeTables
@@ -73,7 +75,7 @@ BEFORE = timedelta(hours=1)
 #: gone.
 OUTCOME_WINDOWS = 24
 
-_WINDOW_PATTERN = r"^\d{4}-\d{2}-\d{2}T\d{2}:00$"
+_WINDOW_PATTERN = r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):00$"
 _HOUR_OF_END = """to_char("endTime", 'YYYY-MM-DD"T"HH24":00"')"""
 _OF_WINDOW = """
     FROM public.trajectories t JOIN public."User" u ON u.id = t."agentId"
@@ -102,10 +104,14 @@ _READ_TYPES = (
 _LIST_WINDOWS = f"""
     WITH placed AS (
         SELECT "windowId" AS id, "agentId" AS agent, count(*) AS n FROM public.trajectories
-        WHERE "windowId" IS NOT NULL GROUP BY 1, 2
+        WHERE "windowId" >= %(since)s GROUP BY 1, 2
         UNION ALL
-        SELECT {_HOUR_OF_END}, "agentId", count(*) FROM public.trajectories WHERE "windowId" IS NULL GROUP BY 1, 2)
-    SELECT id, count(DISTINCT agent), sum(n)::bigint FROM placed WHERE id ~ %s GROUP BY id ORDER BY id"""
+        SELECT {_HOUR_OF_END}, "agentId", count(*) FROM public.trajectories
+        WHERE "windowId" IS NULL AND "endTime" >= %(start)s GROUP BY 1, 2)
+    SELECT id, count(DISTINCT agent), sum(n)::bigint FROM placed WHERE id ~ %(pattern)s GROUP BY id ORDER BY id"""
+_UNPLACED = """
+    SELECT "windowId", count(*) FROM public.trajectories
+    WHERE "windowId" IS NOT NULL AND "windowId" !~ %s GROUP BY 1 ORDER BY 2 DESC, 1"""
 _FINGERPRINT = f"""
     WITH kept AS (
         SELECT t."trajectoryId" AS id, t."agentId" AS agent, t."updatedAt" AS at, octet_length(t."stepsJson") AS size
@@ -113,22 +119,36 @@ _FINGERPRINT = f"""
     trades AS (
         SELECT a.* FROM public."AgentTrade" a WHERE a."agentUserId" IN (SELECT agent FROM kept)
           AND a."executedAt" >= %(before)s AND a."executedAt" < %(until)s),
+    markets AS (
+        SELECT "marketId" AS id FROM trades WHERE "marketId" IS NOT NULL UNION SELECT unnest(%(instruments)s::text[])),
+    tickers AS (SELECT ticker FROM trades WHERE ticker IS NOT NULL UNION SELECT unnest(%(instruments)s::text[])),
     lines AS (
-        SELECT 1 AS part, id AS key, concat_ws('|', agent, extract(epoch FROM at), size) AS line FROM kept
+        SELECT 0 AS part, %(version)s::text AS key, '' AS line
+        UNION ALL
+        SELECT 1, id, concat_ws('|', agent, extract(epoch FROM at), size) FROM kept
         UNION ALL
         SELECT 2, id, concat_ws('|', "agentUserId", action, side, amount, price, extract(epoch FROM "executedAt"))
         FROM trades
         UNION ALL
         SELECT 3, id, concat_ws('|', resolved, resolution, extract(epoch FROM "updatedAt")) FROM public."Market"
-        WHERE id IN (SELECT "marketId" FROM trades) OR id = ANY(%(markets)s)
+        WHERE id IN (SELECT id FROM markets)
         UNION ALL
         SELECT 4, s.id, s.price::text FROM public."StockPrice" s
         JOIN public."Organization" o ON o.id = s."organizationId"
-        WHERE (o.id IN (SELECT ticker FROM trades) OR o.name IN (SELECT ticker FROM trades))
+        WHERE (o.id IN (SELECT ticker FROM tickers) OR o.name IN (SELECT ticker FROM tickers))
           AND s."timestamp" >= %(before)s AND s."timestamp" < %(until)s
         UNION ALL
         SELECT 5, id, concat_ws('|', "changePercent", outcome) FROM public.market_outcomes
-        WHERE "windowId" = ANY(%(outcome_windows)s)),
+        WHERE "windowId" = ANY(%(outcome_windows)s)
+        UNION ALL
+        SELECT 6, p.id, concat_ws('|', p."yesPrice", p."noPrice", extract(epoch FROM p."createdAt"))
+        FROM public."PredictionPriceHistory" p JOIN markets m ON m.id = p."marketId"
+        WHERE p."createdAt" >= %(before)s AND p."createdAt" < %(end)s
+        UNION ALL
+        SELECT 7, last.id, concat_ws('|', last."yesPrice", last."noPrice")
+        FROM markets m CROSS JOIN LATERAL (
+            SELECT p.* FROM public."PredictionPriceHistory" p WHERE p."marketId" = m.id
+            AND p."createdAt" < %(before)s ORDER BY p."createdAt" DESC LIMIT 1) AS last),
     joined AS (
         SELECT coalesce(string_agg(concat_ws('|', part, key, line), E'\\n' ORDER BY part, key COLLATE "C"), '') AS text
         FROM lines)
@@ -172,14 +192,27 @@ def _faults(conn: psycopg.Connection[Any], table: str, columns: Sequence[str]) -
     return absent + [f'"{table}"."{column}" may not be read' for column in columns if readable.get(column) is False]
 
 
-def list_windows(conn: psycopg.Connection[Any]) -> list[SourceWindow]:
-    """The windows that have rows, oldest first; a row without a window id counts for the hour in which it
-    ended.
+def list_windows(conn: psycopg.Connection[Any], since: str | None = None) -> list[SourceWindow]:
+    """The windows that have rows, oldest first; a row without a window id counts for the hour in which it ended.
 
-    The counts come from the index on (windowId, agentId) alone and include rows that `read_window` leaves
-    out.
+    The counts come from the index on (windowId, agentId) alone and include rows that `read_window` leaves out. With
+    `since` only that window and later ones are looked at, which costs as much as they have rows.
     """
-    return [SourceWindow(*row) for row in conn.execute(_LIST_WINDOWS, (_WINDOW_PATTERN,))]
+    start = _naive(window_bounds(since)[0]) if since else datetime.min
+    parameters = {"since": since or "", "start": start, "pattern": _WINDOW_PATTERN}
+    found = [SourceWindow(*row) for row in conn.execute(_LIST_WINDOWS, parameters)]
+    return [row for row in found if _is_day(row.window)]
+
+
+def list_unplaced(conn: psycopg.Connection[Any]) -> dict[str, int]:
+    """How many rows have a windowId that is no window, by that id, most first: they are in no window at all."""
+    return dict(conn.execute(_UNPLACED, [_WINDOW_PATTERN]).fetchall())
+
+
+def snapshot(conn: psycopg.Connection[Any]) -> None:
+    """Let all that is read on this connection be of one moment; to be called before its first statement."""
+    conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    conn.read_only = True
 
 
 def fingerprint(
@@ -189,18 +222,19 @@ def fingerprint(
     include_test: bool = False,
     include_banned: bool = False,
     horizon_minutes: int = 60,
-    market_ids: Iterable[str] = (),
+    instruments: Iterable[str] = (),
 ) -> str:
     """A hash, computed by the server, of all that a window's records and outcomes are made from.
 
-    It covers the rows' ids, update times and lengths, their agents' trades, the markets and stock prices of
-    these trades, and market_outcomes. Markets that a trade row does not name are covered if `market_ids` has
-    them.
+    It covers the rows' ids, update times and lengths, their agents' trades, the markets of these trades with their
+    resolutions and quotes, the stock prices, market_outcomes, and the version of decoding. Markets and tickers that no
+    trade names, but a step does, are covered if `instruments` has them.
     """
     parameters = _window_parameters(window, include_test, include_banned) | {
         "before": _naive(window_bounds(window)[0] - BEFORE),
         "until": _naive(window_bounds(window)[1] + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)),
-        "markets": sorted(market_ids),
+        "instruments": sorted(instruments),
+        "version": decoding.VERSION,
         "outcome_windows": _outcome_windows(window),
     }
     row = conn.execute(_FINGERPRINT, parameters).fetchone()
@@ -323,6 +357,11 @@ def _window_parameters(window: str, include_test: bool, include_banned: bool) ->
         "include_test": include_test,
         "include_banned": include_banned,
     }
+
+
+def _is_day(window: str) -> bool:
+    """Whether an id that has the form of a window is one: the 30th of February is not."""
+    return window[8:10] <= "28" or int(window[8:10]) <= monthrange(int(window[:4]) or 1, int(window[5:7]))[1]
 
 
 def _outcome_windows(window: str) -> list[str]:

@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from psycopg import Connection
+from psycopg import Connection, sql
 
 from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.core.joining import Wanted
 from babylon_assets.core.trajectories import Message
 from babylon_assets.store.tables import INFERENCE_CALLS, pack, unpack
 
@@ -52,6 +53,13 @@ class InferenceCall:
     finish_reason: str | None
 
 
+# Each branch is answered by an index of its own.
+_CANDIDATES = """WHERE call_id IN (
+    SELECT unnest(%s::text[])
+    UNION SELECT call_id FROM babylon_training.inference_calls WHERE trajectory_id = ANY(%s::text[])
+    UNION SELECT c.call_id FROM unnest(%s::text[], %s::timestamptz[], %s::timestamptz[]) AS e (agent, start_at, end_at)
+          JOIN babylon_training.inference_calls c
+            ON c.agent_id = e.agent AND c.created_at BETWEEN e.start_at AND e.end_at AND c.trajectory_id IS NULL)"""
 _COLUMNS = tuple(item.name for item in fields(InferenceCall))
 _encode_messages = msgspec.json.Encoder().encode
 _decode_messages = msgspec.json.Decoder(list[Message]).decode
@@ -80,9 +88,26 @@ def calls_by_id(conn: Connection[Any], ids: Iterable[str]) -> dict[str, Inferenc
     Raises:
         CorruptLedger: when a call's messages or response cannot be decoded.
     """
-    wanted = INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", *_COLUMNS)
+    return _found(conn, INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", *_COLUMNS), [list(ids)])
+
+
+def calls_of(conn: Connection[Any], wanted: Wanted) -> dict[str, InferenceCall]:
+    """The recorded calls that may belong to a window's records, by id: those that are named, those of the trajectories,
+    and those without a trajectory that their agents made within an episode.
+
+    Raises:
+        CorruptLedger: when a call's messages or response cannot be decoded.
+    """
+    agents, starts, ends = (
+        (list(column) for column in zip(*wanted.episodes, strict=True)) if wanted.episodes else ([],) * 3
+    )
+    query = INFERENCE_CALLS.select(_CANDIDATES, *_COLUMNS)
+    return _found(conn, query, [wanted.call_ids, wanted.trajectory_ids, agents, starts, ends])
+
+
+def _found(conn: Connection[Any], query: sql.Composed, parameters: list[Any]) -> dict[str, InferenceCall]:
     with conn.cursor(binary=True) as cursor:
-        found = [_call(row) for row in cursor.execute(wanted, [list(ids)])]
+        found = [_call(row) for row in cursor.execute(query, parameters)]
     return {call.call_id: call for call in found}
 
 

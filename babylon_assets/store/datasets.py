@@ -13,7 +13,7 @@ from psycopg import Connection
 from babylon_assets.core import datasets
 from babylon_assets.core.datasets import Dataset, Sample
 from babylon_assets.core.errors import CorruptLedger
-from babylon_assets.store.tables import TRAINING_DATASET_SAMPLES, TRAINING_DATASETS, json_value, pack, unpack
+from babylon_assets.store.tables import TRAINING_DATASET_SAMPLES, TRAINING_DATASETS, json_value, pack_parts, unpack
 
 _AGAIN = "materialize training_datasets for its window again"
 
@@ -29,7 +29,7 @@ def save_dataset(conn: Connection[Any], dataset: Dataset) -> bool:
         "samples": len(dataset.samples),
         "trainable_tokens": sum(sample.tokens for sample in dataset.samples if sample.trains_as != "skip"),
         "counts": json_value(dataset.counts),
-        "body": pack(datasets.encode(dataset)),
+        "body": pack_parts(datasets.encoded_parts(dataset)),
     }
     with conn.transaction():
         added = conn.execute(TRAINING_DATASETS.insert(row, "ON CONFLICT (id) DO NOTHING RETURNING id"), row)

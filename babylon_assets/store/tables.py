@@ -81,16 +81,26 @@ def pack(value: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=1).compress(value)
 
 
+def pack_parts(parts: Iterable[bytes]) -> bytes:
+    """As `pack`, of bytes that come in parts; the whole is never held uncompressed."""
+    compressor = zstandard.ZstdCompressor(level=1).compressobj()
+    return b"".join([*map(compressor.compress, parts), compressor.flush()])
+
+
 def unpack(blob: bytes) -> bytes:
     """The bytes that `pack` was given.
 
     Raises:
         ValueError: when the blob was not made by it.
     """
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
     try:
-        return zstandard.ZstdDecompressor().decompress(blob)
+        value = decompressor.decompress(blob)
     except zstandard.ZstdError as error:
         raise ValueError(f"not compressed with zstd: {error}") from None
+    if not decompressor.eof:
+        raise ValueError("not compressed with zstd: it ends too early")
+    return value
 
 
 WINDOWS = Table(
@@ -130,6 +140,7 @@ RAW_TRAJECTORIES = Table(
         "steps": "int4",
         "samples": "int4",
         "body": "bytea",
+        "instruments": "text[]",
     },
 )
 QUARANTINED_TRAJECTORIES = Table(

@@ -7,26 +7,49 @@ own tables are read elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import pandas as pd
 from psycopg import Connection
 
 from babylon_assets.core.errors import CorruptLedger
-from babylon_assets.core.trajectories import Quarantined, RawSample, StepFacts, TrajectoryRecord
+from babylon_assets.core.trajectories import Quarantined, RawSample, StepFacts, TrajectoryRecord, instruments
 from babylon_assets.store.database import window_lock
 from babylon_assets.store.scores import read_scores, replace_scores
 from babylon_assets.store.tables import QUARANTINED_TRAJECTORIES, RAW_TRAJECTORIES, pack, unpack
 
-__all__ = ["quarantined", "raw_frame", "read_scores", "read_window", "replace_scores", "replace_window"]
+__all__ = [
+    "named_instruments",
+    "quarantined",
+    "raw_frame",
+    "read_scores",
+    "read_steps",
+    "read_window",
+    "replace_rows",
+    "replace_scores",
+    "replace_window",
+    "summary",
+]
 
-_INSPECTED = tuple(name for name in RAW_TRAJECTORIES.columns if name != "body")
+_T = TypeVar("_T")
+_INSPECTED = tuple(name for name in RAW_TRAJECTORIES.columns if name not in ("body", "instruments"))
 # Columns that are fields of TrajectoryRecord under the same name; `window_id` is its `window`.
 _PLAIN = tuple(name for name in _INSPECTED if name not in ("window_id", "steps", "samples"))
-_WRITTEN = ("window_id", *_PLAIN, "steps", "samples", "body")
+_WRITTEN = ("window_id", *_PLAIN, "steps", "samples", "body", "instruments")
 _QUARANTINED = ("window_id", "trajectory_id", "reason", "place", "row_hash")
+
+
+class RawSummary(NamedTuple):
+    """How much is kept of a window; `calls` are the answers that the game itself keeps."""
+
+    trajectories: int
+    agents: int
+    steps: int
+    calls: int
+    quarantined: int
 
 
 class _Body(msgspec.Struct, frozen=True, gc=False):
@@ -36,6 +59,20 @@ class _Body(msgspec.Struct, frozen=True, gc=False):
     facts: list[StepFacts]
 
 
+class KeptSteps(msgspec.Struct, frozen=True, gc=False):
+    """The facts of a record without its texts: what scoring needs."""
+
+    window: str
+    trajectory_id: str
+    agent_id: str
+    facts: list[StepFacts]
+
+
+class _Facts(msgspec.Struct, frozen=True, gc=False):
+    facts: list[StepFacts]
+
+
+_decode_facts = msgspec.json.Decoder(_Facts).decode
 _encode_body = msgspec.json.Encoder().encode
 _decode_body = msgspec.json.Decoder(_Body).decode
 
@@ -46,22 +83,38 @@ def replace_window(
     records: Iterable[TrajectoryRecord],
     quarantined: Iterable[Quarantined],
 ) -> None:
-    """Put these records and quarantined rows in the place of all that was kept of the window, in one transaction.
+    """Put these records and quarantined rows in the place of all that was kept of the window; see `replace_rows`."""
+    replace_rows(conn, window, chain(records, quarantined))
 
-    Inside a transaction of the caller's it becomes a part of that, and the window's lock lasts until that one ends.
+
+def replace_rows(conn: Connection[Any], window: str, rows: Iterable[TrajectoryRecord | Quarantined]) -> None:
+    """Put these rows in the place of all that was kept of the window, in one transaction, holding one record at a time.
+
+    Inside a transaction of the caller's it becomes a part of that, and the window's lock lasts until that one ends. The
+    rows may not come from the same connection.
     """
+    refused: list[Quarantined] = []
     with conn.transaction():
         window_lock(conn, window)
         for table in (RAW_TRAJECTORIES, QUARANTINED_TRAJECTORIES):
             conn.execute(table.delete("WHERE window_id = %s"), [window])
-        RAW_TRAJECTORIES.copy(conn, _WRITTEN, (_row(window, record) for record in records))
-        QUARANTINED_TRAJECTORIES.copy(conn, _QUARANTINED, _quarantine_rows(window, quarantined))
+        RAW_TRAJECTORIES.copy(conn, _WRITTEN, (_row(window, record) for record in _records(rows, refused)))
+        QUARANTINED_TRAJECTORIES.copy(conn, _QUARANTINED, _quarantine_rows(window, refused))
+
+
+def _records(rows: Iterable[TrajectoryRecord | Quarantined], refused: list[Quarantined]) -> Iterator[TrajectoryRecord]:
+    """The records among the rows; the others are put into `refused`."""
+    for row in rows:
+        if isinstance(row, Quarantined):
+            refused.append(row)
+        else:
+            yield row
 
 
 def _row(window: str, record: TrajectoryRecord) -> tuple[Any, ...]:
     body = pack(_encode_body(_Body(record.samples, record.facts)))
     plain = (getattr(record, name) for name in _PLAIN)
-    return (window, *plain, len(record.facts), len(record.samples), body)
+    return (window, *plain, len(record.facts), len(record.samples), body, instruments(record))
 
 
 def _quarantine_rows(window: str, rows: Iterable[Quarantined]) -> Iterator[tuple[Any, ...]]:
@@ -84,22 +137,59 @@ def read_window(conn: Connection[Any], window: str) -> list[TrajectoryRecord]:
         return [_record(window, row) for row in cursor.execute(wanted, [window])]
 
 
+def read_steps(conn: Connection[Any], window: str) -> list[KeptSteps]:
+    """The facts of the records kept of a window, in the order of `read_window`; texts are not decoded.
+
+    Raises:
+        CorruptLedger: when a row cannot be decoded.
+    """
+    columns = ("trajectory_id", "agent_id", "body")
+    wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *columns)
+    with conn.cursor(binary=True) as cursor:
+        return [
+            KeptSteps(window, trajectory, agent, _decoded(_decode_facts, body, window, trajectory).facts)
+            for trajectory, agent, body in cursor.execute(wanted, [window])
+        ]
+
+
 def _record(window: str, row: tuple[Any, ...]) -> TrajectoryRecord:
     fields = dict(zip(_PLAIN, row, strict=False))
+    body = _decoded(_decode_body, row[-1], window, fields["trajectory_id"])
+    return TrajectoryRecord(window=window, samples=body.samples, facts=body.facts, **fields)
+
+
+def _decoded(decode: Callable[[bytes], _T], blob: bytes, window: str, trajectory_id: str) -> _T:
     try:
-        body = _decode_body(unpack(row[-1]))
+        return decode(unpack(blob))
     except (msgspec.MsgspecError, ValueError) as error:
         raise CorruptLedger(
-            f"trajectory {fields['trajectory_id']} of {window} cannot be decoded ({error}); "
+            f"trajectory {trajectory_id} of {window} cannot be decoded ({error}); "
             "materialize raw_trajectories for this window again"
         ) from None
-    return TrajectoryRecord(window=window, samples=body.samples, facts=body.facts, **fields)
 
 
 def quarantined(conn: Connection[Any], window: str) -> list[Quarantined]:
     """The rows of a window that could not be read, ordered by trajectory id and reason."""
     wanted = QUARANTINED_TRAJECTORIES.select("WHERE window_id = %s ORDER BY 2, 3", *_QUARANTINED)
     return [Quarantined(*row) for row in conn.execute(wanted, [window])]
+
+
+def summary(conn: Connection[Any], window: str) -> RawSummary:
+    """What is kept of a window, counted."""
+    query = """
+        SELECT count(*), count(DISTINCT agent_id), coalesce(sum(steps), 0), coalesce(sum(samples), 0),
+               (SELECT count(*) FROM babylon_training.quarantined_trajectories WHERE window_id = %(window)s)
+        FROM babylon_training.raw_trajectories WHERE window_id = %(window)s"""
+    row = conn.execute(query, {"window": window}).fetchone()
+    assert row is not None  # an aggregate without GROUP BY
+    return RawSummary(*row)
+
+
+def named_instruments(conn: Connection[Any], window: str) -> list[str]:
+    """The prediction markets and tickers that the steps of a window name, each once, sorted."""
+    query = """
+        SELECT DISTINCT unnest(instruments) FROM babylon_training.raw_trajectories WHERE window_id = %s"""
+    return sorted(name for (name,) in conn.execute(query, [window]))
 
 
 def raw_frame(conn: Connection[Any], window: str) -> pd.DataFrame:

@@ -70,6 +70,39 @@ def test_unchanged_input_writes_nothing_new(trained: World) -> None:
         assert len(checkpoints.chain(conn, "babylon-agent")) == 2
 
 
+WRITTEN = "SELECT trajectory_id, xmin::text FROM babylon_training.raw_trajectories ORDER BY 1"
+
+
+def test_unchanged_rows_are_not_written_again_and_a_late_outcome_is_noticed(world: World) -> None:
+    """The market that resolves is one that steps name and no trade."""
+    world.play(FIRST)
+    world.execute('DELETE FROM "AgentTrade"')
+    world = world.having(train_rl_local=False)
+
+    def run() -> tuple[list[tuple[str, str]], str]:
+        world.run(FIRST)
+        with world.database.connect() as conn:
+            return conn.execute(WRITTEN).fetchall(), str(world.row(FIRST).fingerprint)
+
+    first = run()
+    assert run() == first
+    world.execute('UPDATE "Market" SET resolved = NOT resolved, "updatedAt" = now()')
+    rows, fingerprint = run()
+    assert fingerprint != first[1]
+    assert [row[0] for row in rows] == [row[0] for row in first[0]]
+    assert {row[1] for row in rows}.isdisjoint(row[1] for row in first[0])
+
+
+def test_rows_that_were_lost_are_read_again(world: World) -> None:
+    world = world.having(train_rl_local=False)
+    world.play(FIRST)
+    world.run(FIRST)
+    table = "babylon_training.raw_trajectories"
+    world.execute(f"DELETE FROM {table} WHERE trajectory_id = (SELECT min(trajectory_id) FROM {table})")
+    world.run(FIRST)
+    assert world.metadata("raw_trajectories", FIRST)["trajectories"] == 6
+
+
 def test_the_next_window_continues_from_the_last(trained: World) -> None:
     trained.play(SECOND)
     trained.run(SECOND)
@@ -126,6 +159,33 @@ def test_a_package_that_is_missing_is_named_with_what_to_type(world: World, monk
     with pytest.raises(PermanentError, match=r"transformers is not installed; type: pip install"):
         world.run(FIRST)
     assert "transformers is not installed" in (world.row(FIRST).reason or "")
+
+
+NO_CALLS_IN_THE_GAME = """UPDATE "trajectories" SET "stepsJson" = (
+    SELECT json_agg(jsonb_set(step, '{llmCalls}', '[]') ORDER BY place)::text
+    FROM jsonb_array_elements("stepsJson"::jsonb) WITH ORDINALITY AS steps (step, place))"""
+
+
+def test_live_rows_are_trained_on_the_calls_that_were_recorded(world: World) -> None:
+    world.play(FIRST)
+    world.execute(NO_CALLS_IN_THE_GAME)
+    world.execute("UPDATE babylon_training.inference_calls SET trajectory_id = NULL, step = NULL")
+    world.run(FIRST)
+    dataset = world.metadata("training_datasets", FIRST)
+    assert world.metadata("raw_trajectories", FIRST)["calls"] == 0
+    assert (dataset["calls_joined"], dataset["samples"], dataset["steps_without_calls"]) == (48, 48, 0)
+    assert world.row(FIRST).status == "trained"
+
+
+def test_live_rows_without_calls_are_scored_and_counted(world: World) -> None:
+    world.play(FIRST)
+    world.execute(NO_CALLS_IN_THE_GAME)
+    world.execute("DELETE FROM babylon_training.inference_calls")
+    world.run(FIRST)
+    assert world.metadata("scored_trajectories", FIRST)["known"] > 0
+    dataset = world.metadata("training_datasets", FIRST)
+    assert (dataset["samples"], dataset["steps_without_calls"], dataset["trajectories_without_calls"]) == (0, 48, 6)
+    assert world.row(FIRST).status == "skipped"
 
 
 def test_training_switched_off_is_green_and_said(world: World) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 
 from babylon_assets.core.datasets import Dataset, Sample, build_dataset, decode, encode
 from babylon_assets.core.errors import CorruptLedger
-from babylon_assets.core.lineage import canonical_json
+from babylon_assets.core.joining import COUNTS
+from babylon_assets.core.lineage import canonical_json, content_id
 from babylon_assets.core.trajectories import Message, TrajectoryRecord
-from tests.core.rows import START_MS, WINDOW, call, record, step
+from tests.core.rows import START, START_MS, WINDOW, call, record, step
 
 MODEL = "babylon-agent"
 
@@ -28,6 +30,12 @@ class Recorded:
     """An answer as it was recorded when it was sampled."""
 
     policy: str | None = "babylon-agent@3"
+    model: str = "babylon-agent"
+    created_at: datetime = START
+    agent_id: str | None = None
+    trajectory_id: str | None = None
+    step: int | None = None
+    temperature: float | None = 1.0
     messages: list[Message] = field(default_factory=lambda: asked("A yes 40"))
     response: str = '{"action":"buy_yes"}'
     prompt_token_ids: list[int] | None = field(default_factory=lambda: [1, 2, 3])
@@ -188,7 +196,7 @@ class TestGroups:
         records = [*answers(2), *answers(4, model="gpt-4o", response="x" * 40)[2:]]
         counts = build(records, recorded(2), scores([0.0, 0.1, 5.0, 6.0])).counts
         assert counts == {
-            "calls_that_differ": 0,
+            **dict.fromkeys(COUNTS, 0),
             "groups": 1,
             "imitate": 1,
             "policy_gradient": 2,
@@ -208,6 +216,12 @@ class TestGroups:
 
 
 class TestIdentity:
+    @pytest.mark.parametrize("count", [0, 1, 3])
+    def test_the_id_and_the_bytes_are_those_of_the_whole(self, count: int) -> None:
+        dataset = build(answers(count), recorded(count), scores([float(n) for n in range(count)]))
+        assert dataset.id == content_id([WINDOW, dataset.samples])
+        assert encode(dataset) == canonical_json(dataset)
+
     def test_the_order_of_rows_does_not_matter(self) -> None:
         records, frame = answers(12), scores([n / 7 for n in range(12)])
         ids = set()

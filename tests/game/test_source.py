@@ -82,6 +82,31 @@ class TestWindows:
         assert read(game_conn).keys() == {"t1", "t2", "t3"}
         assert read(game_conn, NEXT_WINDOW).keys() == {"t4"}
 
+    def test_rows_whose_window_is_none_are_counted(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1")
+        ids = ["benchmark-7", "2026-10-01T00:00Z", "2026-13-01T00:00", "2026-10-01T24:00", "benchmark-7", WINDOW, None]
+        add_trajectories(game_conn, *(trajectory(f"t{n}", windowId=each) for n, each in enumerate(ids)))
+        assert [row.window for row in source.list_windows(game_conn)] == [WINDOW]
+        assert source.list_unplaced(game_conn) == {
+            "benchmark-7": 2,
+            "2026-10-01T00:00Z": 1,
+            "2026-10-01T24:00": 1,
+            "2026-13-01T00:00": 1,
+        }
+
+    def test_windows_from_one_on(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1")
+        later = {"endTime": START + HOUR, "startTime": START + HOUR}
+        add_trajectories(
+            game_conn,
+            trajectory("t1"),
+            trajectory("t2", windowId=None),
+            trajectory("t3", windowId=NEXT_WINDOW, **later),
+            trajectory("t4", windowId=None, **later),
+        )
+        assert source.list_windows(game_conn, NEXT_WINDOW) == [SourceWindow(NEXT_WINDOW, 1, 2)]
+        assert source.list_windows(game_conn, WINDOW) == source.list_windows(game_conn)
+
     def test_a_row_with_a_window_belongs_to_it_whenever_it_ended(self, game_conn: Connection) -> None:
         add_users(game_conn, "a1")
         add_trajectories(game_conn, trajectory("t1", startTime=START - HOUR, endTime=START + HOUR, scenarioId="x"))
@@ -186,6 +211,8 @@ class TestFingerprint:
         copy_rows(game_conn, "market_outcomes", [note])
         copy_rows(game_conn, "AgentTrade", [trade("x1"), trade("x2", marketType="perp", marketId=None, ticker="ACME")])
         copy_rows(game_conn, "Organization", [organization("ACME"), organization("BOLT")])
+        quotes = [quote("q-1", 0.2, -700), quote("q0", 0.3, -600), quote("q1", 0.4, 0)]
+        copy_rows(game_conn, "PredictionPriceHistory", [*quotes, quote("other", 0.5, 0, "elsewhere")])
         return game_conn
 
     def test_the_same_rows_give_the_same_whatever_the_session(self, game: Connection) -> None:
@@ -208,6 +235,11 @@ class TestFingerprint:
             """INSERT INTO market_outcomes (id, "windowId", "predictionMarketId", outcome)
                VALUES ('late', '2026-10-01T05:00', 'm1', 'YES')""",
             "UPDATE market_outcomes SET outcome = 'YES'",
+            """UPDATE "PredictionPriceHistory" SET "noPrice" = 0.65 WHERE id = 'q1'""",
+            """UPDATE "PredictionPriceHistory" SET "yesPrice" = 0.45 WHERE id = 'q0'""",
+            """INSERT INTO "PredictionPriceHistory" SELECT 'q2', "marketId", "yesPrice", "noPrice", "yesShares",
+               "noShares", liquidity, "eventType", source, '2026-10-01 00:30' FROM "PredictionPriceHistory"
+               WHERE id = 'q1'""",
         ],
     )
     def test_a_change_that_matters_shows(self, game: Connection, change: str) -> None:
@@ -222,6 +254,7 @@ class TestFingerprint:
             """UPDATE "Market" SET resolved = true WHERE id = 'elsewhere'""",
             """INSERT INTO "StockPrice" VALUES ('p', 'BOLT', 101, 1, 1, '2026-10-01 00:30')""",
             """INSERT INTO "StockPrice" VALUES ('p', 'ACME', 101, 1, 1, '2026-10-01 09:00')""",
+            """UPDATE "PredictionPriceHistory" SET "yesPrice" = 0.1 WHERE id IN ('q-1', 'other')""",
         ],
     )
     def test_a_change_that_does_not_matter_does_not(self, game: Connection, change: str) -> None:
@@ -229,10 +262,23 @@ class TestFingerprint:
         game.execute(change.encode())
         assert source.fingerprint(game, WINDOW) == before
 
-    def test_markets_that_no_trade_names_can_be_added(self, game: Connection) -> None:
-        before = source.fingerprint(game, WINDOW, market_ids=["elsewhere"])
-        game.execute("""UPDATE "Market" SET resolved = true WHERE id = 'elsewhere'""")
-        assert source.fingerprint(game, WINDOW, market_ids=["elsewhere"]) != before
+    @pytest.mark.parametrize(
+        "change",
+        [
+            """UPDATE "Market" SET resolved = true WHERE id = 'elsewhere'""",
+            """UPDATE "PredictionPriceHistory" SET "yesPrice" = 0.1 WHERE id = 'other'""",
+            """INSERT INTO "StockPrice" VALUES ('p', 'BOLT', 101, 1, 1, '2026-10-01 00:30')""",
+        ],
+    )
+    def test_what_a_step_names_and_no_trade_can_be_added(self, game: Connection, change: str) -> None:
+        before = source.fingerprint(game, WINDOW, instruments=["elsewhere", "BOLT"])
+        game.execute(change.encode())
+        assert source.fingerprint(game, WINDOW, instruments=["elsewhere", "BOLT"]) != before
+
+    def test_another_way_of_decoding_shows(self, game: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = source.fingerprint(game, WINDOW)
+        monkeypatch.setattr("babylon_assets.core.decoding.VERSION", "next")
+        assert source.fingerprint(game, WINDOW) != before
 
 
 class TestOutcomes:

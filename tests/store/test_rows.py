@@ -5,19 +5,22 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import psycopg
 import pytest
+from msgspec import structs
 from psycopg import errors
 
 from babylon_assets.core.errors import CorruptLedger
-from babylon_assets.core.trajectories import Message, RawSample
+from babylon_assets.core.joining import Wanted
+from babylon_assets.core.trajectories import Message, RawSample, steps_frame
 from babylon_assets.store import calls, datasets, trajectories, windows
 from babylon_assets.store.database import Database
-from tests.store.values import LATER, WINDOW, dataset, inference_call, quarantined, record, sample, scores
+from tests.store.values import LATER, START, WINDOW, dataset, inference_call, quarantined, record, sample, scores
 
 Conn = psycopg.Connection[Any]
 
@@ -92,7 +95,7 @@ def test_readers_never_see_a_part_of_a_window(database: Database) -> None:
                 kept = trajectories.read_window(conn, WINDOW)
                 seen.add((len(kept), len({row.content_hash for row in kept})))
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
+    readers = [threading.Thread(target=read) for _ in range(4)]
     for reader in readers:
         reader.start()
     try:
@@ -107,6 +110,31 @@ def test_readers_never_see_a_part_of_a_window(database: Database) -> None:
             reader.join()
     assert seen <= {(0, 0), (40, 1)}
     assert (40, 1) in seen
+
+
+def test_steps_are_read_without_texts(conn: Conn) -> None:
+    rows = [record(1), record(0)]
+    trajectories.replace_window(conn, WINDOW, rows, [])
+    kept = trajectories.read_steps(conn, WINDOW)
+    pd.testing.assert_frame_equal(steps_frame(kept), steps_frame(trajectories.read_window(conn, WINDOW)))
+    conn.execute("UPDATE babylon_training.raw_trajectories SET body = substr(body, 1, length(body) - 1)")
+    with pytest.raises(CorruptLedger, match="ends too early"):
+        trajectories.read_steps(conn, WINDOW)
+
+
+def test_what_is_kept_of_a_window_is_counted(conn: Conn) -> None:
+    rows = [record(0), quarantined(0), record(1, agent_id="a0", samples=[]), quarantined(1)]
+    trajectories.replace_rows(conn, WINDOW, iter(rows))
+    assert trajectories.summary(conn, WINDOW) == (2, 1, 4, 1, 2)
+    assert trajectories.summary(conn, LATER) == (0, 0, 0, 0, 0)
+
+
+def test_what_the_steps_of_a_window_name_is_known(conn: Conn) -> None:
+    [first, second] = record(0).facts
+    perp = structs.replace(second, ticker="ACME")
+    trajectories.replace_rows(conn, WINDOW, [record(0), record(1), record(2, facts=[first, perp])])
+    assert trajectories.named_instruments(conn, WINDOW) == ["ACME", "m1"]
+    assert trajectories.named_instruments(conn, LATER) == []
 
 
 def test_raw_frame_has_a_row_per_trajectory(conn: Conn) -> None:
@@ -178,6 +206,23 @@ def test_an_answer_of_any_characters_survives(conn: Conn) -> None:
     kept = inference_call(0, response=ODD, messages=[Message("user", ODD)])
     calls.insert_calls(conn, [kept, inference_call(1, response="")])
     assert calls.calls_by_id(conn, ["call-0", "call-1"]) == {"call-0": kept, "call-1": inference_call(1, response="")}
+
+
+def test_calls_are_found_by_id_by_trajectory_and_by_agent_and_time(conn: Conn) -> None:
+    minute = timedelta(minutes=1)
+    unplaced = {"trajectory_id": None, "agent_id": "a7"}
+    made = [
+        inference_call(0, trajectory_id="elsewhere"),
+        inference_call(1, trajectory_id="t1"),
+        inference_call(2, **unplaced, created_at=START + minute),
+        inference_call(3, **unplaced, created_at=START - minute),
+        inference_call(4, trajectory_id="t4", agent_id="a7", created_at=START + minute),
+        inference_call(5, trajectory_id=None, agent_id="a8", created_at=START + minute),
+    ]
+    calls.insert_calls(conn, made)
+    wanted = Wanted(["call-0", "call-9"], ["t1"], [("a7", START, START + 2 * minute)])
+    assert calls.calls_of(conn, wanted) == {f"call-{n}": made[n] for n in (0, 1, 2)}
+    assert calls.calls_of(conn, Wanted([], [], [])) == {}
 
 
 @pytest.mark.parametrize("column", ["messages", "response"])

@@ -52,7 +52,7 @@ def test_what_can_be_set_are_columns() -> None:
 
 
 def test_values_of_the_core_fit_into_their_tables() -> None:
-    kept = set(tables.RAW_TRAJECTORIES.columns) - {"window_id", "steps", "samples", "body"}
+    kept = set(tables.RAW_TRAJECTORIES.columns) - {"window_id", "steps", "samples", "body", "instruments"}
     assert kept == set(TrajectoryRecord.__struct_fields__) - {"window", "samples", "facts"}
     in_quarantine = set(tables.QUARANTINED_TRAJECTORIES.columns) - {"window_id", "quarantined_at"}
     assert in_quarantine == set(Quarantined.__struct_fields__) - {"window"}

@@ -1,0 +1,71 @@
+"""`babylon export`: the frozen dataset of a window as files that other tools read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from babylon_assets.commands.terminal import output
+from babylon_assets.commands.windows import opened
+from babylon_assets.core.datasets import Dataset
+from babylon_assets.core.errors import MissingDependency, PermanentError
+from babylon_assets.core.exports import art_lines, table_rows
+from babylon_assets.core.windows import parse_window
+from babylon_assets.settings import load_settings
+from babylon_assets.store.database import Connection
+from babylon_assets.store.datasets import load_dataset
+from babylon_assets.store.windows import get_window
+
+
+def export(
+    window: Annotated[str, typer.Argument(help="A window such as 2026-11-05T14:00.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder for the files; made when it is missing.")] = Path(),
+    parquet: Annotated[bool, typer.Option(help="Write the table of all samples as well.")] = True,
+) -> None:
+    """Write a window's dataset as ART's JSONL of trajectory groups and as a Parquet table.
+
+    The JSONL has what is trained on; the table has every sample, with why it is skipped.
+
+    Example: [bold]babylon export 2026-11-05T14:00 --to exported[/]
+    """
+    parse_window(window)
+    with opened(load_settings()).connect() as conn:
+        dataset = _dataset(conn, window)
+    to.mkdir(parents=True, exist_ok=True)
+    stem = window.replace(":", "")
+    lines = to / f"{stem}.jsonl"
+    with lines.open("wb") as file:
+        file.writelines(art_lines(dataset))
+    output.print(f"{lines}: {dataset.counts['trainable_samples']} samples", highlight=False, soft_wrap=True)
+    if parquet:
+        table = to / f"{stem}.parquet"
+        write_parquet(dataset, table)
+        output.print(f"{table}: {len(dataset.samples)} samples", highlight=False, soft_wrap=True)
+
+
+def write_parquet(dataset: Dataset, path: Path) -> None:
+    """Write every sample as a row of a Parquet file.
+
+    Raises:
+        MissingDependency: polars is not installed.
+    """
+    try:
+        import polars
+    except ImportError as error:
+        raise MissingDependency(
+            "Parquet is written with polars; type: pip install polars, or use --no-parquet"
+        ) from error
+    integers, floats = polars.List(polars.Int64), polars.List(polars.Float64)
+    types: dict[str, Any] = {"policy": polars.String, "policy_step": polars.Int64, "skip_reason": polars.String}
+    types |= dict.fromkeys(("reward", "advantage"), polars.Float64)
+    types |= {"prompt_token_ids": integers, "token_ids": integers, "logprobs": floats}
+    polars.DataFrame(table_rows(dataset), schema_overrides=types, infer_schema_length=None).write_parquet(path)
+
+
+def _dataset(conn: Connection, window: str) -> Dataset:
+    row = get_window(conn, window)
+    if row is None or row.dataset_id is None:
+        raise PermanentError(f"{window} has no dataset yet; type: babylon train {window}")
+    return load_dataset(conn, row.dataset_id)
