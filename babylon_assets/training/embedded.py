@@ -28,6 +28,8 @@ from babylon_assets.training.trainer import Trainer, TrainerSettings
 
 #: Answers that one imitation step averages over.
 IMITATION_BATCH = 8
+#: How often the first step is tried again at half its size when it goes too far, before the window is given up.
+HALVINGS = 6
 
 
 @dataclass(slots=True)
@@ -73,6 +75,10 @@ class EmbeddedService:
             yield {**metrics, "train/num_gradient_steps": len(slices)}
         else:
             trainer.undo_if_too_far(batches[0], _config)
+        for _ in range(HALVINGS):
+            if trainer.has_learned:
+                break
+            trainer.retry_smaller(batches[0], _config)
         if trainer.has_learned:
             trainer.save(self._checkpoints, self._next_step, self.manifest)
 

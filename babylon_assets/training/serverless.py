@@ -1,4 +1,4 @@
-"""The hosted backend: ART's own ServerlessBackend, unmodified, with a job that is never lost and never paid for twice.
+"""The hosted backend: ART's own ServerlessBackend, unmodified, with a job whose id is written down before the wait.
 
 ART's backend registers the model, says its step and gives the client; the wait is ours, because ART's own keeps the
 job's id to itself and loses it with the process. What is written down, and when, is the caller's `Journal`.
@@ -6,7 +6,8 @@ job's id to itself and loses it with the process. What is written down, and when
     register -> step as expected? -> journal.intend -> POST job -> journal.submitted -> events until the job ends
 
 A POST whose answer is lost may have made a job. The journal remembers that one was intended: when the service turns
-out to be one step further on the next try, that step is the job's and is taken up instead of being paid for again.
+out to be one step further on the next try, that step is the job's and is taken up instead of being paid for again. A
+job of a lost answer that is still running then cannot be found, since the service lists none: it is submitted anew.
 """
 
 from __future__ import annotations

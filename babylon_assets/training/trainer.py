@@ -49,6 +49,7 @@ class Trainer:
         restore_optimizer(self._model, self._optimizer, parent)
         self._steps: list[dict[str, float]] = []
         self._before: tuple[list[torch.Tensor], dict[str, Any]] | None = None
+        self._allowed_kl = 0.0
 
     def policy_gradient_step(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> dict[str, float] | None:
         """One optimizer step of ART's loss; None, and the step before it undone, when that one went too far.
@@ -63,7 +64,9 @@ class Trainer:
         """
         started = time.perf_counter()
         loss, metrics = self._look(rows, config)
-        if metrics["kl_to_behaviour"] > self._settings.max_kl and self._steps:
+        if not self._steps:
+            self._allowed_kl = metrics["kl_to_behaviour"] + self._settings.max_kl
+        elif metrics["kl_to_behaviour"] > self._allowed_kl:
             self._undo()
             return None
         self._before = self._state()
@@ -73,10 +76,17 @@ class Trainer:
         """Look at some rows once more after the last step, and undo that step when it went too far; says whether."""
         with torch.no_grad():
             _, metrics = self._look(rows, config)
-        too_far = metrics["kl_to_behaviour"] > self._settings.max_kl
+        too_far = metrics["kl_to_behaviour"] > self._allowed_kl
         if too_far:
             self._undo()
         return too_far
+
+    def retry_smaller(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> dict[str, float] | None:
+        """After a pass without a kept step: the step again at half its size; None when that goes too far as well."""
+        for group in self._optimizer.param_groups:
+            group["lr"] /= 2
+        metrics = self.policy_gradient_step(rows, config)
+        return None if metrics is None or self.undo_if_too_far(rows, config) else metrics
 
     def _look(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> tuple[Loss, dict[str, float]]:
         """The loss of some rows under the policy as it is, and what is to be said of it."""

@@ -41,7 +41,7 @@ def test_an_undone_step_leaves_weights_and_optimizer_as_they_were(tiny_base: Pat
     kept, momentum = weights(trainer), trainer._state()[1]["state"][0]["exp_avg"]
     assert trainer.policy_gradient_step(rows(), PPO) is not None
     assert any(not torch.equal(now, before) for now, before in zip(weights(trainer), kept, strict=True))
-    trainer._settings = TrainerSettings(lora_rank=4, max_kl=1e-12)
+    trainer._allowed_kl = 1e-12
     assert trainer.undo_if_too_far(rows(), PPO)
     assert all(torch.equal(now, before) for now, before in zip(weights(trainer), kept, strict=True))
     assert torch.equal(trainer._state()[1]["state"][0]["exp_avg"], momentum)
@@ -63,3 +63,26 @@ def test_gradients_are_clipped(tiny_base: Path) -> None:
     assert metrics["grad_norm"] > 1e-6
     norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in trainer._parameters if p.grad is not None]))
     assert float(norm) == pytest.approx(1e-6, rel=1e-2)
+
+
+def test_answers_of_an_older_policy_do_not_count_as_having_gone_too_far(tiny_base: Path) -> None:
+    trainer = Trainer(str(tiny_base), None, TrainerSettings(lora_rank=4, learning_rate=1e-5, max_kl=0.01))
+    first = trainer.policy_gradient_step(rows(), PPO)
+    assert first is not None
+    assert first["kl_to_behaviour"] > 0.01
+    assert trainer.policy_gradient_step(rows(), PPO) is not None
+    assert trainer.has_learned
+
+
+def test_a_first_step_that_goes_too_far_is_tried_again_smaller(tiny_base: Path) -> None:
+    settings = TrainerSettings(lora_rank=4, learning_rate=0.02, max_kl=1e-3, max_grad_norm=1000.0)
+    trainer = Trainer(str(tiny_base), None, settings)
+    trainer.policy_gradient_step(rows(), PPO)
+    assert trainer.undo_if_too_far(rows(), PPO)
+    assert not trainer.has_learned
+    tries = 0
+    while trainer.retry_smaller(rows(), PPO) is None:
+        tries += 1
+        assert tries < 20
+    assert trainer.has_learned
+    assert not trainer.undo_if_too_far(rows(), PPO)
