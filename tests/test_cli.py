@@ -26,7 +26,10 @@ from babylon_assets.store.windows import upsert_window
 from tests.game.rows import add_trajectories, add_users, trajectory
 from tests.store.values import dataset, sample
 
-COMMANDS = ("demo", "up", "migrate", "windows", "train", "status", "export", "doctor")
+COMMANDS = (
+    *("demo", "up", "migrate", "windows", "train", "status", "export", "doctor"),
+    *("chains", "lineage", "replay", "prune", "forget"),
+)
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),
     *("reward_mean", "oracle", "dataset", "parent", "checkpoint"),
