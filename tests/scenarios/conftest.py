@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,13 +26,17 @@ ANSWERS = 48
 
 
 def start(environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """`babylon` with these arguments; what it prints is one stream."""
+    """`babylon` with these arguments; what it prints is one stream.
+
+    Ctrl-C reaches it even where the tests themselves were started to ignore it, as a shell starts what runs behind it.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "babylon_assets", *arguments],
         env=dict(environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     )
 
 
