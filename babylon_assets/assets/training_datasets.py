@@ -13,12 +13,14 @@ from babylon_assets.assets.failures import told_apart
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.scored_trajectories import NAME as SCORED
 from babylon_assets.core import joining
-from babylon_assets.core.datasets import Dataset, build_dataset
+from babylon_assets.core.datasets import draft_dataset
 from babylon_assets.core.grouping import GroupMode
+from babylon_assets.core.samples import DatasetDraft
 from babylon_assets.core.sampling import effective_samples, policy_lags
 from babylon_assets.plots import reward_histogram
 from babylon_assets.settings import Settings
 from babylon_assets.store import calls, checkpoints, datasets, scores, trajectories, windows
+from babylon_assets.store.database import window_lock
 from babylon_assets.store.windows import WindowColumns, WindowRow
 
 NAME = "training_datasets"
@@ -78,17 +80,22 @@ def build_training_datasets(windows_partitions: dg.HourlyPartitionsDefinition) -
     return training_datasets
 
 
-def freeze_window(installation: Installation, window: str) -> tuple[Dataset, WindowRow]:
-    """Build the dataset of a window from what is kept of it, keep it, and note it on the window."""
+def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft, WindowRow]:
+    """Build the dataset of a window from what is kept of it, keep it, and note it on the window.
+
+    The window's lock keeps another run from replacing what it is built from; texts are not read, they are hashed.
+    """
     settings = installation.settings
     with installation.connect() as conn:
-        records = trajectories.read_window(conn, window)
-        dataset = build_dataset(
+        window_lock(conn, window)
+        records = trajectories.read_heads(conn, window)
+        dataset = draft_dataset(
             window,
             records,
             calls.calls_of(conn, joining.wanted(records)),
             scores.read_scores(conn, window),
             settings.model_name,
+            trajectories.chat_hashes(conn, window),
             moment_seconds=settings.moment_seconds,
             group_mode=cast(GroupMode, settings.group_by),
             held_out_share=settings.held_out_share,
@@ -102,7 +109,7 @@ def freeze_window(installation: Installation, window: str) -> tuple[Dataset, Win
         return dataset, windows.upsert_window(conn, window, **changes)
 
 
-def _window_columns(before: WindowRow | None, dataset: Dataset, agents: int, settings: Settings) -> WindowColumns:
+def _window_columns(before: WindowRow | None, dataset: DatasetDraft, agents: int, settings: Settings) -> WindowColumns:
     """What the dataset says of its window. A window that was trained on this very dataset keeps its state."""
     rewards = [sample.reward for sample in dataset.samples if sample.reward is not None]
     mean = sum(rewards) / len(rewards) if rewards else None
@@ -123,7 +130,7 @@ def _window_columns(before: WindowRow | None, dataset: Dataset, agents: int, set
     }
 
 
-def _why_thin(dataset: Dataset, agents: int, settings: Settings) -> str | None:
+def _why_thin(dataset: DatasetDraft, agents: int, settings: Settings) -> str | None:
     """Why the window has too little to train on. Nothing at all, in a full window, is not thin: training says why."""
     trainable = dataset.counts["trainable_samples"]
     if agents < settings.min_agents_per_window:
@@ -133,7 +140,7 @@ def _why_thin(dataset: Dataset, agents: int, settings: Settings) -> str | None:
     return None
 
 
-def _metadata(dataset: Dataset, row: WindowRow) -> dict[str, dg.MetadataValue]:
+def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataValue]:
     counts = dataset.counts
     rewards = [sample.reward for sample in dataset.samples if sample.reward is not None]
     skipped = {name.removeprefix("skip: "): number for name, number in counts.items() if name.startswith("skip: ")}
@@ -148,7 +155,7 @@ def _metadata(dataset: Dataset, row: WindowRow) -> dict[str, dg.MetadataValue]:
     }
 
 
-def _strength(dataset: Dataset, head_step: int) -> dict[str, dg.MetadataValue]:
+def _strength(dataset: DatasetDraft, head_step: int) -> dict[str, dg.MetadataValue]:
     """What the trained samples amount to, and how old the policies are that gave them."""
     lags = policy_lags(dataset.samples, head_step)
     return numbers(
@@ -160,7 +167,7 @@ def _strength(dataset: Dataset, head_step: int) -> dict[str, dg.MetadataValue]:
     )
 
 
-def _tokens_check(dataset: Dataset, row: WindowRow) -> dg.AssetCheckResult:
+def _tokens_check(dataset: DatasetDraft, row: WindowRow) -> dg.AssetCheckResult:
     tokens = dataset.counts["trainable_tokens"]
     thin = row.status == "thin"
     return dg.AssetCheckResult(
