@@ -5,6 +5,7 @@ The game's tables are read in `game.source`, rows are decoded in `core.decoding`
 
 import dagster as dg
 
+from babylon_assets.assets.collector import without_collector
 from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers
 from babylon_assets.assets.failures import told_apart
 from babylon_assets.assets.installation import Installation
@@ -66,6 +67,7 @@ def build_raw_trajectories(windows: dg.HourlyPartitionsDefinition) -> dg.AssetsD
     return raw_trajectories
 
 
+@without_collector
 def copy_window(installation: Installation, window: str) -> str:
     """Copy the window unless what it is made of is what was copied before; returns the fingerprint of the source.
 

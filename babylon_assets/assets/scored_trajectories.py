@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import pandas as pd
 
+from babylon_assets.assets.collector import without_collector
 from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers, picture, texts
 from babylon_assets.assets.failures import told_apart
 from babylon_assets.assets.installation import Installation
@@ -60,6 +61,7 @@ def build_scored_trajectories(windows: dg.HourlyPartitionsDefinition) -> dg.Asse
     return scored_trajectories
 
 
+@without_collector
 def score_window(installation: Installation, window: str) -> pd.DataFrame:
     """Score every step that is kept of a window with what is known of it by now, and keep the scores."""
     settings = installation.settings

@@ -8,6 +8,7 @@ from typing import cast
 
 import dagster as dg
 
+from babylon_assets.assets.collector import without_collector
 from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers, picture, texts
 from babylon_assets.assets.failures import told_apart
 from babylon_assets.assets.installation import Installation
@@ -80,6 +81,7 @@ def build_training_datasets(windows_partitions: dg.HourlyPartitionsDefinition) -
     return training_datasets
 
 
+@without_collector
 def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft, WindowRow]:
     """Build the dataset of a window from what is kept of it, keep it, and note it on the window.
 

@@ -6,7 +6,7 @@ A test compares these declarations with the migrated database, and with the reco
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -49,13 +49,22 @@ class Table:
             sql.SQL(rest),
         )
 
-    def copy(self, conn: Connection[Any], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Add rows by binary COPY, in the caller's transaction; columns left out take their defaults."""
+    def copy(
+        self,
+        conn: Connection[Any],
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        as_they_are: Collection[str] = (),
+    ) -> None:
+        """Add rows by binary COPY, in the caller's transaction; columns left out take their defaults.
+
+        Columns that come `as_they_are` have bytes in PostgreSQL's binary form of their type already.
+        """
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
             self.identifier, sql.SQL(", ").join(map(sql.Identifier, columns))
         )
         with conn.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.set_types([self.columns[name] for name in columns])
+            copy.set_types(["bytea" if name in as_they_are else self.columns[name] for name in columns])
             for row in rows:
                 copy.write_row(row)
 
