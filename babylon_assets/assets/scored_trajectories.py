@@ -14,7 +14,6 @@ from babylon_assets.assets.failures import told_apart
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.raw_trajectories import NAME as RAW
 from babylon_assets.core import rewards
-from babylon_assets.core.trajectories import steps_frame
 from babylon_assets.game import source
 from babylon_assets.plots import reward_histogram
 from babylon_assets.store import scores as score_ledger
@@ -66,7 +65,7 @@ def score_window(installation: Installation, window: str) -> pd.DataFrame:
     """Score every step that is kept of a window with what is known of it by now, and keep the scores."""
     settings = installation.settings
     with installation.connect() as conn:
-        steps = steps_frame(trajectories.read_steps(conn, window))
+        steps = trajectories.read_steps(conn, window)
         outcomes = source.read_outcomes(conn, window, steps, horizon_minutes=settings.perp_horizon_minutes)
         scores = rewards.score_window(
             steps,

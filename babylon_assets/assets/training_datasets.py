@@ -94,7 +94,7 @@ def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft
         dataset = draft_dataset(
             window,
             records,
-            calls.calls_of(conn, joining.wanted(records)),
+            calls.calls_of(conn, window, joining.named_calls(records)),
             scores.read_scores(conn, window),
             settings.model_name,
             trajectories.chat_hashes(conn, window),

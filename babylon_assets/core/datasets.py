@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,7 +88,7 @@ def draft_dataset(
     joined = join_calls(records, calls)
     oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
     rules = _Rules(window, model_name, moment_seconds, group_mode, oldest, held_out_share)
-    samples = _ordered(_heads(rules, joined.samples, _Scores(scores)))
+    samples = _ordered(_heads(rules, joined.samples, scores))
     _compare(samples)
     samples = bounded(samples, max_samples, max_tokens, seed)
     own = _own_chats(joined)
@@ -120,31 +120,21 @@ class _Score(NamedTuple):
     components: dict[str, float | None]
 
 
-class _Scores:
-    """The scores of a window by (trajectory id, step)."""
-
-    _NOT_COMPONENTS = frozenset(
-        {"window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final", "entry", "exit"}
-    )
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self._names = [str(c) for c in frame.columns if c not in self._NOT_COMPONENTS and frame[c].dtype.kind == "f"]
-        values = [_or_none(frame[name]) for name in self._names]
-        self._values = list(zip(*values, strict=True)) if values else [()] * len(frame)
-        self._rewards = _or_none(frame["reward"])
-        self._states = frame["state"].tolist() if "state" in frame else ["pending"] * len(frame)
-        keys = zip(frame["trajectory_id"].tolist(), frame["step"].tolist(), strict=True)
-        self._rows = {key: number for number, key in enumerate(keys)}
-
-    def of(self, trajectory_id: str, step: int) -> _Score:
-        row = self._rows.get((trajectory_id, step))
-        if row is None:
-            return _UNSCORED
-        components = dict(zip(self._names, self._values[row], strict=True))
-        return _Score(self._rewards[row], self._states[row], components)
-
-
 _UNSCORED = _Score(None, "unscored", {})
+_NOT_COMPONENTS = frozenset(
+    {"window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final", "entry", "exit"}
+)
+
+
+def _scores_by_step(frame: pd.DataFrame) -> dict[tuple[str, int], _Score]:
+    """The scores of a window by trajectory id and step; components are its columns of floats, sorted by name."""
+    names = sorted(str(c) for c in frame.columns if c not in _NOT_COMPONENTS and frame[c].dtype.kind == "f")
+    values = zip(*(_or_none(frame[name]) for name in names), strict=True) if names else [()] * len(frame)
+    states = frame["state"].tolist() if "state" in frame else ["pending"] * len(frame)
+    components = (dict(zip(names, row, strict=True)) for row in values)
+    scores = map(_Score, _or_none(frame["reward"]), states, components)
+    keys = zip(frame["trajectory_id"].tolist(), frame["step"].tolist(), strict=True)
+    return dict(zip(keys, scores, strict=True))
 
 
 def _or_none(values: pd.Series[Any]) -> list[float | None]:
@@ -162,26 +152,28 @@ class _Rules(NamedTuple):
     held_out_share: float
 
 
-def _heads(rules: _Rules, joined: Iterable[JoinedSample], scores: _Scores) -> list[SampleHead]:
+def _heads(rules: _Rules, joined: Iterable[JoinedSample], frame: pd.DataFrame) -> list[SampleHead]:
     """Samples that know everything but what they are compared with."""
     heads: list[SampleHead] = []
-    is_out = lru_cache(None)(is_held_out)
-    behind_of = lru_cache(None)(policy_step)
-    for _, samples in groupby(joined, key=lambda each: each.record.trajectory_id):
-        groups: dict[int, str] = {}
+    scores, behind_of = _scores_by_step(frame), lru_cache(None)(policy_step)
+    is_out = lru_cache(None)(lambda agent: is_held_out(agent, rules.held_out_share))
+    for record, samples in groupby(joined, key=_record_of):
+        groups, trajectory, out = _groups(rules, record), record.trajectory_id, is_out(record.agent_id)
         for sample in samples:
-            record = sample.record
-            groups = groups or _groups(rules, record)
-            score = scores.of(record.trajectory_id, sample.raw.step)
+            step = sample.raw.step
+            score = scores.get((trajectory, step), _UNSCORED)
             policy = (sample.call.policy if sample.call is not None else None) or sample.raw.model
             behind = behind_of(policy, rules.model_name)
-            head = _head(rules.window, sample, score, groups[sample.raw.step], policy, behind)
-            if is_out(record.agent_id, rules.held_out_share):
+            head = _head(rules.window, sample, score, groups[step], policy, behind)
+            if out:
                 _skip(head, HELD_OUT)
             elif behind is not None and behind < rules.oldest and head.trains_as != "skip":
                 _skip(head, TOO_OLD)
             heads.append(head)
     return heads
+
+
+_record_of = itemgetter(0)
 
 
 def _groups(rules: _Rules, record: TrajectoryRecord) -> dict[int, str]:

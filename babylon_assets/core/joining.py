@@ -79,20 +79,9 @@ class Joined:
     counts: dict[str, int]
 
 
-class Wanted(NamedTuple):
-    """What to look up for a window's records: calls by id, by trajectory, or by agent and time."""
-
-    call_ids: list[str]
-    trajectory_ids: list[str]
-    episodes: list[tuple[str, datetime, datetime]]
-
-
-def wanted(records: Iterable[TrajectoryRecord]) -> Wanted:
-    """The calls that may belong to these records."""
-    records = list(records)
-    ids = [raw.call_id for record in records for raw in _raws(record) if raw.call_id]
-    episodes = [(record.agent_id, record.start_time, record.end_time) for record in records]
-    return Wanted(ids, [record.trajectory_id for record in records], episodes)
+def named_calls(records: Iterable[TrajectoryRecord]) -> list[str]:
+    """The ids of the calls that the samples of these records name."""
+    return [raw.call_id for record in records for raw in _raws(record) if raw.call_id]
 
 
 def join_calls(records: Iterable[TrajectoryRecord], calls: Mapping[str, RecordedCall]) -> Joined:

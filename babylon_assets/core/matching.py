@@ -7,7 +7,7 @@ Plain numpy, which costs microseconds where a window is small, as most are. What
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,62 +32,53 @@ def taken(values: Array, rows: Array, missing: Any = np.nan) -> Array:
     return found
 
 
-def nearest(keys: list[Array], at: Array, right_keys: list[Array], right_at: Array, within: int) -> Array:
-    """For each row the nearest one on the right with the same keys within so much time; -1 if there is none.
+def encoded(*columns: Array) -> list[Array]:
+    """A number for each text, the same in all these columns; -1 where there is none."""
+    codes, _ = pd.factorize(np.concatenate(columns))
+    return np.split(codes.astype(np.int64), np.cumsum([len(column) for column in columns])[:-1])
 
-    Of two as near the earlier counts.
+
+def paired(first: Array, second: Array, width: int) -> Array:
+    """A number for each pair of numbers, the second below `width`; -1 where one of them is -1."""
+    pairs: Array = np.where((first < 0) | (second < 0), -1, first * width + second)
+    return pairs
+
+
+class InTime:
+    """Rows with a number for their keys and a time, to be looked up by both; a row without keys (-1) is never found.
+
+    Each look-up returns the number of a row, or -1 where there is none. Of rows at the same time the last one is found
+    looking back, the first one looking ahead.
     """
-    before = match(keys, at, right_keys, right_at, "backward")
-    after = match(keys, at, right_keys, right_at, "forward")
-    far = np.int64(within + 1)
-    past = np.where(before >= 0, at - taken(right_at, before, 0), far)
-    ahead = np.where(after >= 0, taken(right_at, after, 0) - at, far)
-    found: Array = np.where(past <= ahead, before, after)
-    found[np.minimum(past, ahead) > within] = -1
-    return found
 
+    def __init__(self, keys: Array, at: Array) -> None:
+        rows = np.flatnonzero(keys >= 0)
+        self._at, self._order = at, rows[np.lexsort((at[rows], keys[rows]))]
+        # A number that sorts as (keys, time) does: times are ranked among these.
+        self._times = np.unique(at)
+        self._width = len(self._times) + 1
+        self._keys = keys[self._order]
+        self._sorted = self._keys * self._width + np.searchsorted(self._times, at[self._order])
 
-def match(
-    keys: list[Array],
-    at: Array,
-    right_keys: list[Array],
-    right_at: Array,
-    way: Literal["backward", "forward"],
-    strictly: bool = False,
-) -> Array:
-    """The row on the right with the same keys that is last up to `at`, or first from `at` on; -1 if there is none.
+    def last(self, keys: Array, at: Array) -> Array:
+        """The last row with the same keys up to each time."""
+        rank = np.searchsorted(self._times, at, side="right") - 1
+        return self._found(np.searchsorted(self._sorted, keys * self._width + rank, side="right") - 1, keys)
 
-    Of rows at the same time the last counts, or the first. `strictly` leaves out the very time.
-    """
-    if not len(at) or not len(right_at):
-        return np.full(len(at), -1)
-    codes, right_codes = _codes(keys, right_keys)
-    rows = np.flatnonzero(right_codes >= 0)
-    order = rows[np.lexsort((right_at[rows], right_codes[rows]))]
-    # A number that sorts as (keys, time) does: times are ranked among those on the right.
-    times = np.unique(right_at)
-    width = len(times) + 1
-    sorted_keys = right_codes[order] * width + np.searchsorted(times, right_at[order])
-    if way == "backward":
-        rank = np.searchsorted(times, at, side="left" if strictly else "right") - 1
-        found = np.searchsorted(sorted_keys, codes * width + rank, side="right") - 1
-    else:
-        rank = np.searchsorted(times, at, side="right" if strictly else "left")
-        found = np.searchsorted(sorted_keys, codes * width + rank, side="left")
-    inside = (found >= 0) & (found < len(order)) & (codes >= 0)
-    candidate = np.where(inside, taken(order, np.where(inside, found, -1), -1), -1)
-    same = inside & (taken(right_codes, candidate, -2) == codes)
-    return np.where(same, candidate, -1)
+    def first(self, keys: Array, at: Array, strictly: bool = False) -> Array:
+        """The first row with the same keys from each time on; `strictly` leaves out the very time."""
+        rank = np.searchsorted(self._times, at, side="right" if strictly else "left")
+        return self._found(np.searchsorted(self._sorted, keys * self._width + rank, side="left"), keys)
 
+    def nearest(self, keys: Array, at: Array, within: int) -> Array:
+        """The row with the same keys nearest in time, at most so far away; of two as near the earlier."""
+        before, after = self.last(keys, at), self.first(keys, at)
+        past = np.where(before >= 0, at - taken(self._at, before, 0), within + 1)
+        ahead = np.where(after >= 0, taken(self._at, after, 0) - at, within + 1)
+        found: Array = np.where(past <= ahead, before, after)
+        found[np.minimum(past, ahead) > within] = -1
+        return found
 
-def _codes(keys: list[Array], right_keys: list[Array]) -> tuple[Array, Array]:
-    """A number for each combination of keys, the same on both sides; -1 where one is missing."""
-    count = len(keys[0])
-    total = np.zeros(count + len(right_keys[0]), dtype=np.int64)
-    lacks = np.zeros(len(total), dtype=bool)
-    for left, right in zip(keys, right_keys, strict=True):
-        codes, uniques = pd.factorize(np.concatenate([left, right]))
-        lacks |= codes < 0
-        total = total * (len(uniques) + 1) + codes
-    total[lacks] = -1
-    return total[:count], total[count:]
+    def _found(self, places: Array, keys: Array) -> Array:
+        places = np.where((places < 0) | (places >= len(self._order)) | (keys < 0), -1, places)
+        return np.where(taken(self._keys, places, -2) == keys, taken(self._order, places, -1), -1)

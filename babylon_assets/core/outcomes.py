@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from babylon_assets.core.matching import Array, mapped, match, nearest, taken
+from babylon_assets.core.matching import Array, InTime, encoded, mapped, paired, taken
 
 State = Literal["final", "pending", "no_trade", "invalid", "unknown"]
 
@@ -108,6 +108,8 @@ def trade_worth(
     state[~opened & ~work.nameless], worth[~opened & ~work.nameless] = "no_trade", 0.0
     for kind in ("prediction", "perp"):
         rows = np.flatnonzero(opened & (work.market_type == kind))
+        if not len(rows):
+            continue
         trades = _Work(*(column[rows] for column in work))
         if kind == "prediction":
             valued = _predictions(trades, known)
@@ -253,18 +255,22 @@ def _matched(wanted: _Trades, known: _Known) -> tuple[Array, Array, Array, Array
 
     The trade has the step's side; of a step without one, any.
     """
-    opening, lacks_side = known.opening, pd.isna(wanted.side)
-    keys, other = [wanted.agent, wanted.instrument], [opening.agent, opening.instrument]
-    same = nearest([*keys, wanted.side], wanted.at, [*other, opening.side], opening.at, MATCH_WITHIN_MS)
-    any_side = nearest(keys, wanted.at, other, opening.at, MATCH_WITHIN_MS)
-    found = np.where(lacks_side, any_side, same)
-    side = np.where(lacks_side, taken(opening.side, any_side, None), wanted.side)
-    closing = nearest(
-        keys, wanted.at, [known.closing.agent, known.closing.instrument], known.closing.at, MATCH_WITHIN_MS
-    )
+    opening, shut, lacks_side = known.opening, known.closing, pd.isna(wanted.side)
+    agents = encoded(wanted.agent, opening.agent, shut.agent)
+    instruments = encoded(wanted.instrument, opening.instrument, shut.instrument)
+    width = sum(map(len, instruments)) + 1
+    keys, open_keys, shut_keys = (paired(*each, width) for each in zip(agents, instruments, strict=True))
+    side, open_side = encoded(wanted.side, opening.side)
+    sides = len(side) + len(open_side) + 1
+    same = InTime(paired(open_keys, open_side, sides), opening.at)
+    same_side = same.nearest(paired(keys, side, sides), wanted.at, MATCH_WITHIN_MS)
+    any_side = InTime(open_keys, opening.at).nearest(keys, wanted.at, MATCH_WITHIN_MS)
+    found = np.where(lacks_side, any_side, same_side)
+    sided = np.where(lacks_side, taken(opening.side, any_side, None), wanted.side)
+    closing = InTime(shut_keys, shut.at).nearest(keys, wanted.at, MATCH_WITHIN_MS)
     none_opened = np.isnan(taken(opening.price, any_side))
-    closes = none_opened & ~np.isnan(taken(known.closing.price, closing))
-    return side, taken(opening.price, found), taken(opening.at.astype("float64"), found), closes
+    closes = none_opened & ~np.isnan(taken(shut.price, closing))
+    return sided, taken(opening.price, found), taken(opening.at.astype("float64"), found), closes
 
 
 def _predictions(trades: _Work, known: _Known) -> tuple[Array, Array, Array, Array]:
@@ -283,7 +289,8 @@ def _predictions(trades: _Work, known: _Known) -> tuple[Array, Array, Array, Arr
 
 def _quoted(trades: _Work, quotes: _Quotes, is_yes: Array) -> Array:
     """The last price of the side that was quoted before the step."""
-    last = match([trades.instrument], trades.at, [quotes.instrument], quotes.at, "backward")
+    keys, quoted = encoded(trades.instrument, quotes.instrument)
+    last = InTime(quoted, quotes.at).last(keys, trades.at)
     price = np.where(is_yes, taken(quotes.price, last), taken(quotes.other, last))
     return np.where(_is_price(price), price, np.nan)
 
@@ -325,12 +332,14 @@ def _changes(noted: pd.DataFrame) -> dict[tuple[str, str], float]:
 
 def _perps(trades: _Work, known: _Known, horizon_ms: float, full_scale: float) -> tuple[Array, Array, Array, Array]:
     """The signed return up to the agent's own close, or to the price at the horizon, on a scale to +-1."""
-    stock, instrument = known.stock, [trades.instrument]
+    stock = known.stock
+    keys, stocked = encoded(trades.instrument, stock.instrument)
+    prices = InTime(stocked, stock.at)
     opened = np.where(np.isnan(trades.traded_ms), trades.at, trades.traded_ms).astype(np.int64)
-    quoted = taken(stock.price, match(instrument, opened, [stock.instrument], stock.at, "backward"))
+    quoted = taken(stock.price, prices.last(keys, opened))
     entry = np.where(trades.price > 0, trades.price, quoted)
     due = (opened + horizon_ms).astype(np.int64)
-    later = taken(stock.price, match(instrument, due, [stock.instrument], stock.at, "forward"))
+    later = taken(stock.price, prices.first(keys, due))
     closed = _closing_price(trades, opened, known.closing)
     exit_price = np.where(np.isnan(closed), later, closed)
     noted = _noted_changes(trades, known)
@@ -346,8 +355,11 @@ def _perps(trades: _Work, known: _Known, horizon_ms: float, full_scale: float) -
 def _closing_price(trades: _Work, opened: Array, closing: _Trades) -> Array:
     """The price of the agent's first close of the ticker after the opening."""
     closing = _Trades(*(column[closing.price > 0] for column in closing))
-    keys, other = [trades.agent, trades.instrument], [closing.agent, closing.instrument]
-    return taken(closing.price, match(keys, opened, other, closing.at, "forward", strictly=True))
+    agents = encoded(trades.agent, closing.agent)
+    instruments = encoded(trades.instrument, closing.instrument)
+    width = sum(map(len, instruments)) + 1
+    keys, closed = (paired(*each, width) for each in zip(agents, instruments, strict=True))
+    return taken(closing.price, InTime(closed, closing.at).first(keys, opened, strictly=True))
 
 
 def _noted_changes(trades: _Work, known: _Known) -> Array:

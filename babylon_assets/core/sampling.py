@@ -35,13 +35,16 @@ def bounded(
     Groups are taken whole, in an order drawn by the seed, because a sample is worth what it is among its group. Only
     where the first is larger than a bound by itself, a part of it is taken.
     """
-    if max_samples is None and max_tokens is None:
+    most_samples = math.inf if max_samples is None else max_samples
+    most_tokens = math.inf if max_tokens is None else max_tokens
+    tokens = [sample.tokens for sample in samples if sample.trains_as != "skip"]
+    if len(tokens) <= most_samples and sum(tokens) <= most_tokens:
         return samples
     groups: dict[str, list[int]] = defaultdict(list)
     for number, sample in enumerate(samples):
         if sample.trains_as != "skip":
             groups[sample.group].append(number)
-    budget = _Budget(math.inf if max_samples is None else max_samples, math.inf if max_tokens is None else max_tokens)
+    budget = _Budget(most_samples, most_tokens)
     kept: set[int] = set()
     for group in sorted(groups, key=lambda key: (_draw(seed, key), key)):
         members = groups[group]

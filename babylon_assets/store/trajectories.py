@@ -21,10 +21,12 @@ from psycopg import Connection
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.trajectories import (
     CallHead,
+    FactRow,
     KeptSamples,
     Quarantined,
     StepFacts,
     TrajectoryRecord,
+    facts_frame,
     instruments,
     kept,
 )
@@ -73,17 +75,8 @@ class _Body(msgspec.Struct, frozen=True, gc=False, array_like=True):
     samples: list[CallHead]
 
 
-class KeptSteps(msgspec.Struct, frozen=True, gc=False):
-    """The facts of a record without its calls: what scoring needs."""
-
-    window: str
-    trajectory_id: str
-    agent_id: str
-    facts: list[StepFacts]
-
-
 class _Facts(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    facts: list[StepFacts]
+    facts: list[FactRow]
 
 
 _decode_facts = msgspec.json.Decoder(_Facts).decode
@@ -173,19 +166,22 @@ def chat_hashes(conn: Connection[Any], window: str) -> dict[str, str]:
     return dict(conn.execute(wanted, [window]).fetchall())
 
 
-def read_steps(conn: Connection[Any], window: str) -> list[KeptSteps]:
-    """The facts of the records kept of a window, in the order of `read_window`; texts are not read.
+def read_steps(conn: Connection[Any], window: str) -> pd.DataFrame:
+    """The steps kept of a window as `trajectories.steps_frame` makes it of `read_window`; texts are not read.
 
     Raises:
         CorruptLedger: when a row cannot be decoded.
     """
     columns = ("trajectory_id", "agent_id", "body")
     wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *columns)
+    owners: list[tuple[str, str, str, int]] = []
+    facts: list[FactRow] = []
     with conn.cursor(binary=True) as cursor:
-        return [
-            KeptSteps(window, trajectory, agent, _decoded(_decode_facts, body, window, trajectory).facts)
-            for trajectory, agent, body in cursor.execute(wanted, [window])
-        ]
+        for trajectory, agent, body in cursor.execute(wanted, [window]):
+            found = _decoded(_decode_facts, body, window, trajectory).facts
+            owners.append((window, trajectory, agent, len(found)))
+            facts += found
+    return facts_frame(owners, facts)
 
 
 def _records_of(conn: Connection[Any], window: str, *texts: str) -> Iterator[TrajectoryRecord]:

@@ -17,7 +17,6 @@ from psycopg import errors
 
 from babylon_assets.core.datasets import build_dataset, draft_dataset
 from babylon_assets.core.errors import CorruptLedger
-from babylon_assets.core.joining import Wanted
 from babylon_assets.core.lineage import content_id
 from babylon_assets.core.samples import DatasetDraft
 from babylon_assets.core.trajectories import Exchange, Message, RawSample, encode_chat, steps_frame
@@ -130,9 +129,9 @@ def test_steps_are_read_without_texts(conn: Conn) -> None:
     rows = [record(1), record(0)]
     trajectories.replace_window(conn, WINDOW, rows, [])
     kept = trajectories.read_steps(conn, WINDOW)
-    pd.testing.assert_frame_equal(steps_frame(kept), steps_frame(trajectories.read_window(conn, WINDOW)))
+    pd.testing.assert_frame_equal(kept, steps_frame(trajectories.read_window(conn, WINDOW)))
     conn.execute("UPDATE babylon_training.raw_trajectories SET chat = 'rubbish'")
-    assert len(trajectories.read_steps(conn, WINDOW)) == 2
+    assert len(trajectories.read_steps(conn, WINDOW)) == 4
     conn.execute("UPDATE babylon_training.raw_trajectories SET body = substr(body, 1, length(body) - 1)")
     with pytest.raises(CorruptLedger, match=r"t0 of .* cannot be decoded"):
         trajectories.read_steps(conn, WINDOW)
@@ -247,9 +246,10 @@ def test_calls_are_found_by_id_by_trajectory_and_by_agent_and_time(conn: Conn) -
         inference_call(5, trajectory_id=None, agent_id="a8", created_at=START + minute),
     ]
     calls.insert_calls(conn, made)
-    wanted = Wanted(["call-0", "call-9"], ["t1"], [("a7", START, START + 2 * minute)])
-    assert calls.calls_of(conn, wanted) == {f"call-{n}": made[n] for n in (0, 1, 2)}
-    assert calls.calls_of(conn, Wanted([], [], [])) == {}
+    times = {"start_time": START, "end_time": START + 2 * minute}
+    trajectories.replace_window(conn, WINDOW, [record(1, agent_id="a1"), record(7, agent_id="a7", **times)], [])
+    assert calls.calls_of(conn, WINDOW, ["call-0", "call-9"]) == {f"call-{n}": made[n] for n in (0, 1, 2)}
+    assert calls.calls_of(conn, LATER, []) == {}
 
 
 @pytest.mark.parametrize("column", ["messages", "response"])
