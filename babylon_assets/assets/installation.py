@@ -5,6 +5,7 @@ Nothing is opened until an asset asks for a connection, so that the definitions 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,6 +17,8 @@ from babylon_assets.store.database import Database, open_database
 if TYPE_CHECKING:
     import psycopg
 
+    from babylon_assets.store.database import KeptConnection
+
 RESOURCE = "installation"
 
 
@@ -25,6 +28,9 @@ class Installation:
     def __init__(self, settings: Settings, database: Database | None = None) -> None:
         self.settings = settings
         self._given = database
+        self._lock = threading.Lock()
+        self._runs = 0
+        self._idle: list[KeptConnection] = []
 
     @cached_property
     def database(self) -> Database:
@@ -33,8 +39,44 @@ class Installation:
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection]:
         """A connection for one unit of work: committed at the end of the block, rolled back when it raises."""
-        with self.database.connect() as conn:
-            yield conn
+        if not self._runs:
+            with self.database.connect() as conn:
+                yield conn
+            return
+        with self._lock:
+            kept = self._idle.pop() if self._idle else None
+        kept = kept or self.database.connect()
+        try:
+            with kept.unit_of_work() as conn:
+                yield conn
+        finally:
+            self._give_back(kept)
+
+    @contextmanager
+    def connections_kept(self) -> Iterator[None]:
+        """Within the block, connections are kept for the next unit of work, and closed at the end of the outermost.
+
+        Four are opened for a window otherwise, which takes as long as all that is done with 50 trajectories.
+        """
+        with self._lock:
+            self._runs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._runs -= 1
+                done = [] if self._runs else self._idle[:]
+                del self._idle[: len(done)]
+            for conn in done:
+                conn.close()
+
+    def _give_back(self, conn: KeptConnection) -> None:
+        with self._lock:
+            kept = self._runs > 0 and not conn.closed
+            if kept:
+                self._idle.append(conn)
+        if not kept:
+            conn.close()
 
     def __repr__(self) -> str:
         return f"Installation(home={str(self.settings.home)!r})"

@@ -104,6 +104,10 @@ _READ_TYPES = (
     "float8",
     "bytea",
 )
+_COLUMNS_THERE = """
+    SELECT c.relname, a.attname, has_column_privilege(c.oid, a.attnum, 'SELECT') FROM pg_class c
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm')"""
 _LIST_WINDOWS = f"""
     WITH placed AS (
         SELECT "windowId" AS id, "agentId" AS agent, count(*) AS n FROM public.trajectories
@@ -173,7 +177,10 @@ def check_tables(conn: psycopg.Connection[Any]) -> None:
     Raises:
         SourceError: it names each that is missing or forbidden, and says what to do.
     """
-    missing = [fault for table, columns in READS.items() for fault in _faults(conn, table, columns)]
+    found: dict[str, dict[str, bool]] = {}
+    for table, column, readable in conn.execute(_COLUMNS_THERE, [list(READS)]).fetchall():
+        found.setdefault(table, {})[column] = readable
+    missing = [fault for table, columns in READS.items() for fault in _faults(table, columns, found.get(table))]
     if missing:
         raise SourceError(
             f"the database lacks what is read of the game: {'; '.join(missing)}. "
@@ -181,16 +188,9 @@ def check_tables(conn: psycopg.Connection[Any]) -> None:
         )
 
 
-def _faults(conn: psycopg.Connection[Any], table: str, columns: Sequence[str]) -> list[str]:
-    found = conn.execute(
-        "SELECT a.attname, has_column_privilege(c.oid, a.attnum, 'SELECT') FROM pg_class c"
-        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
-        " WHERE c.relnamespace = 'public'::regnamespace AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm')",
-        (table,),
-    ).fetchall()
-    if not found:
+def _faults(table: str, columns: Sequence[str], readable: dict[str, bool] | None) -> list[str]:
+    if readable is None:
         return [f'table "{table}" is missing']
-    readable = dict(found)
     absent = [f'"{table}"."{column}" is missing' for column in columns if column not in readable]
     return absent + [f'"{table}"."{column}" may not be read' for column in columns if readable.get(column) is False]
 
