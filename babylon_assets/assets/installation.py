@@ -6,10 +6,10 @@ Nothing is opened until an asset asks for a connection, so that the definitions 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from babylon_assets.settings import Settings
 from babylon_assets.store.database import Database, open_database
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from babylon_assets.store.database import KeptConnection
 
+_T = TypeVar("_T")
 RESOURCE = "installation"
 
 
@@ -31,6 +32,7 @@ class Installation:
         self._lock = threading.Lock()
         self._runs = 0
         self._idle: list[KeptConnection] = []
+        self._known: dict[str, Any] = {}
 
     @cached_property
     def database(self) -> Database:
@@ -66,9 +68,20 @@ class Installation:
             with self._lock:
                 self._runs -= 1
                 done = [] if self._runs else self._idle[:]
+                if not self._runs:
+                    self._known.clear()
                 del self._idle[: len(done)]
             for conn in done:
                 conn.close()
+
+    def once_a_run(self, name: str, find: Callable[[], _T]) -> _T:
+        """What `find` finds, which is the same for all windows; within `connections_kept` it is looked for once."""
+        if not self._runs:
+            return find()
+        if name not in self._known:
+            self._known[name] = find()
+        found: _T = self._known[name]
+        return found
 
     def _give_back(self, conn: KeptConnection) -> None:
         with self._lock:
