@@ -1,7 +1,8 @@
 """The table `model_checkpoints`: the chain of checkpoints, each with what it was made from.
 
 Three unique indexes are what keep a chain a line: on (chain, parent), so that no checkpoint is extended twice, on
-(chain, step) and on (chain, window). The weights themselves lie in folders that `training` writes.
+(chain, step) and on (chain, window). A branch is a chain of its own, `<chain>+<name>`, whose first checkpoint's parent
+is another chain's; its steps go on from there. The weights themselves lie in folders that `training` writes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from psycopg import Connection, errors
 from psycopg.rows import class_row
 
 from babylon_assets.core.errors import ChainConflict, CorruptLedger
+from babylon_assets.core.policies import BRANCH, main_chain
 from babylon_assets.store.tables import MODEL_CHECKPOINTS, json_value
 
 
@@ -66,6 +68,18 @@ def chain(conn: Connection[Any], name: str) -> list[Checkpoint]:
     """All checkpoints of a chain, in the order of their steps."""
     with conn.cursor(row_factory=class_row(Checkpoint)) as cursor:
         return cursor.execute(MODEL_CHECKPOINTS.select("WHERE chain = %s ORDER BY step"), [name]).fetchall()
+
+
+def family(conn: Connection[Any], chain: str) -> list[Checkpoint]:
+    """All checkpoints of a chain and of its branches, ordered by chain and step."""
+    wanted = MODEL_CHECKPOINTS.select("WHERE split_part(chain, %s, 1) = %s ORDER BY chain, step")
+    with conn.cursor(row_factory=class_row(Checkpoint)) as cursor:
+        return cursor.execute(wanted, [BRANCH, main_chain(chain)]).fetchall()
+
+
+def newest_before(conn: Connection[Any], chain: str, window: str) -> Checkpoint | None:
+    """The chain's newest checkpoint of an earlier window, or its root; None before the chain begins."""
+    return _one(conn, "WHERE chain = %s AND coalesce(window_id, '') < %s ORDER BY step DESC LIMIT 1", chain, window)
 
 
 def insert_checkpoint(conn: Connection[Any], checkpoint: Checkpoint) -> None:

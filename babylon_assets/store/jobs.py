@@ -18,6 +18,7 @@ from psycopg import Connection, sql
 from psycopg.rows import class_row
 
 from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.core.policies import BRANCH, main_chain
 from babylon_assets.store.tables import TRAINING_JOBS, json_value
 
 State = Literal["prepared", "submitted", "training", "trained", "failed", "skipped"]
@@ -123,16 +124,18 @@ def list_jobs(conn: Connection[Any], chain: str, window: str) -> list[Job]:
 
 
 def fail_orphaned_jobs(conn: Connection[Any], chain: str) -> int:
-    """Fail the attempts whose process died, and count them. Call it while holding the chain's lock: then nobody trains.
+    """Fail a chain's and its branches' attempts whose process died, and count them.
+
+    Call it while holding the chain's lock: then nobody trains.
 
     A submitted attempt is left: it goes on at the hosted service, and a later run takes it up by its external id.
     """
     statement = sql.SQL(
         "UPDATE {} SET state = 'failed', reason = 'the process that trained it ended without a word' "
-        "WHERE chain = %s AND state IN ('prepared', 'training')"
+        "WHERE split_part(chain, %s, 1) = %s AND state IN ('prepared', 'training')"
     ).format(TRAINING_JOBS.identifier)
     with conn.transaction():
-        return conn.execute(statement, [chain]).rowcount
+        return conn.execute(statement, [BRANCH, main_chain(chain)]).rowcount
 
 
 def get_job(conn: Connection[Any], job_id: int) -> Job:

@@ -37,6 +37,18 @@ class BackendChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a checkpoint stands: its step in its chain, and the folder of what it is trained from.
+
+    Attributes:
+        parent: the parent's folder, which is another chain's where a branch begins; None: the base model as it is.
+    """
+
+    step: int
+    parent: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingRequest:
     """One training: what to train on, from where, and what to write into the checkpoint.
 
@@ -45,12 +57,14 @@ class TrainingRequest:
         chain: name of the chain, which is ART's name of the model.
         samples: what is trained on; never empty.
         manifest: what the checkpoint is made from.
+        place: where the checkpoint stands; None: after the newest one in the chain's folder, as ART has it.
     """
 
     base_model: str
     chain: str
     samples: Selection
     manifest: dict[str, Any]
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +140,7 @@ def checkpoint_folder(settings: Settings, chain: str, step: int) -> Path:
 
 
 def train_embedded(settings: Settings, request: TrainingRequest) -> None:
-    """Train on this machine; the checkpoint folder that follows the chain's newest one is the result.
+    """Train on this machine; the checkpoint's folder, at the place that the request names, is the result.
 
     Raises:
         MissingDependency: torch or ART is not installed.
@@ -146,7 +160,7 @@ def train_embedded(settings: Settings, request: TrainingRequest) -> None:
     random.seed(settings.train_seed)  # ART shuffles groups and packed rows with the global generator
     torch.manual_seed(settings.train_seed)
     trainer = TrainerSettings(**trainer_settings(settings))
-    backend = EmbeddedBackend(art_path(settings), trainer, request.manifest)
+    backend = EmbeddedBackend(art_path(settings), trainer, request.manifest, request.place)
     with _quiet():
         asyncio.run(_train(backend, trainer, settings.wandb_project, request))
 

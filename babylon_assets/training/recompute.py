@@ -8,13 +8,14 @@ touched here. Which answers are known as text only is decided in `core.datasets`
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from babylon_assets.core.datasets import Dataset, Sample
+from babylon_assets.core.policies import policy_name
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.training.adapters import WEIGHTS
 
@@ -25,24 +26,28 @@ if TYPE_CHECKING:
 BATCH = 16
 
 
-def fill(base_model: str, dataset: Dataset, line: Sequence[Checkpoint], max_lag: int) -> tuple[Dataset, int]:
+def fill(
+    base_model: str, dataset: Dataset, known: Sequence[Checkpoint], lags: Mapping[str, int], max_lag: int
+) -> tuple[Dataset, int]:
     """Give the text-only answers of the chain's own policies token ids and log-probabilities, and count them.
 
     Args:
-        line: the chain up to the parent, whose weights are looked for in their folders. Answers of a policy that is
-            not among them, whose weights are gone, or that is more than `max_lag` steps behind stay as they are.
+        known: the chain and its branches; weights are looked for in their folders. Answers of a policy that is not
+            among them, whose weights are gone, or that is more than `max_lag` checkpoints away stay as they are.
+        lags: how many checkpoints each policy is from the parent, by its name.
     """
-    adapters = {one.step: Path(one.path) if one.step else None for one in line if _has_weights(one)}
-    newest = max((one.step for one in line), default=0)
-    wanted: dict[int, list[Sample]] = defaultdict(list)
+    adapters = {
+        policy_name(one.chain, one.step): Path(one.path) if one.step else None for one in known if _has_weights(one)
+    }
+    wanted: dict[str, list[Sample]] = defaultdict(list)
     for sample in dataset.samples:
-        step = sample.policy_step
-        if sample.trains_as == "recompute" and step in adapters and newest - step <= max_lag:
-            wanted[step].append(sample)
+        name = sample.policy or ""
+        if sample.trains_as == "recompute" and name in adapters and lags.get(name, 0) <= max_lag:
+            wanted[name].append(sample)
     filled = {
         sample.sample_id: sample
-        for step, samples in sorted(wanted.items())
-        for sample in recomputed(base_model, adapters[step], samples)
+        for name, samples in sorted(wanted.items())
+        for sample in recomputed(base_model, adapters[name], samples)
     }
     samples = [filled.get(sample.sample_id, sample) for sample in dataset.samples]
     return msgspec.structs.replace(dataset, samples=samples), len(filled)

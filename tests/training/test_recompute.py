@@ -53,8 +53,9 @@ def test_recomputed_is_what_was_recorded(taught_base: Path, settings: Settings) 
 def test_text_only_answers_are_trained_and_counted(settings: Settings, database: Database, taught_base: Path) -> None:
     texts = [as_text(one) for one in finished(answered(taught_base))]
     for window, policy_step in ((FIRST, 0), (SECOND, 1)):
-        samples = [msgspec.structs.replace(one, policy_step=policy_step) for one in texts]
-        stranger = msgspec.structs.replace(texts[0], sample_id="x", policy_step=7)
+        policy = {"policy": f"babylon-agent@{policy_step}", "policy_step": policy_step}
+        samples = [msgspec.structs.replace(one, **policy) for one in texts]
+        stranger = msgspec.structs.replace(texts[0], sample_id="x", policy="babylon-agent@7", policy_step=7)
         dataset = Dataset(content_id([window, samples]), window, [*samples, stranger], {})
         dataset = Dataset(content_id([window, dataset.samples]), window, dataset.samples, {})
         with database.connect() as conn:
