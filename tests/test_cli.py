@@ -19,12 +19,13 @@ from babylon_assets.cli import app, arguments_of_mode, main
 from babylon_assets.core.datasets import build_dataset
 from babylon_assets.core.errors import PermanentError
 from babylon_assets.settings import Settings
+from babylon_assets.store import jobs
 from babylon_assets.store.checkpoints import Checkpoint, insert_checkpoint
 from babylon_assets.store.database import Database, newest_revision
 from babylon_assets.store.datasets import save_dataset
 from babylon_assets.store.windows import upsert_window
 from tests.game.rows import add_trajectories, add_users, trajectory
-from tests.store.values import dataset, sample
+from tests.store.values import CHAIN, dataset, sample
 
 COMMANDS = (
     *("demo", "up", "migrate", "windows", "train", "status", "export", "doctor"),
@@ -134,6 +135,20 @@ def test_status_prints_where_a_checkpoint_comes_from(babylon: Babylon, ledger: N
     assert (shown["lineage"]["seed"], shown["lineage"]["dagster_run_id"]) == (7, "run-1")
     assert {"settings", "versions", "dataset_id", "weights_sha256"} <= set(shown["lineage"])
     assert "babylon-agent@1" in babylon("status", FIRST).stdout
+
+
+def test_status_knows_an_attempt_that_lives_from_one_that_died(babylon: Babylon, database: Database) -> None:
+    with database.connect() as conn:
+        for window in (FIRST, SECOND):
+            job = jobs.start_job(conn, window, CHAIN, None, None, None, "embedded")
+            jobs.advance_job(conn, job.id, "training")
+        conn.execute(
+            "UPDATE babylon_training.training_jobs SET heartbeat = now() - interval '2 minutes' WHERE window_id = %s",
+            [FIRST],
+        )
+    training = json.loads(babylon("status", "--json").stdout)["training"]
+    assert "no sign of life for 120 s: its process has died" in training[f"{FIRST} on {CHAIN}"]
+    assert "training with embedded, last sign of life 0 s ago" in training[f"{SECOND} on {CHAIN}"]
 
 
 def test_status_of_the_chain(babylon: Babylon, ledger: None) -> None:

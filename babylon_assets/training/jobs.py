@@ -26,6 +26,7 @@ from babylon_assets.store.datasets import load_dataset
 from babylon_assets.training import backends
 from babylon_assets.training.branches import Branch, branch_for
 from babylon_assets.training.folders import train_in_folder
+from babylon_assets.training.heartbeat import beating
 from babylon_assets.training.hosted_jobs import open_journal
 from babylon_assets.training.plans import Plan, plan_training
 from babylon_assets.training.samples import Selection
@@ -216,7 +217,8 @@ def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> 
         return train_serverless(settings, request, open_journal(settings, database, job, plan.chain, plan.manifest))
     with database.connect() as conn:
         jobs.advance_job(conn, job.id, "training")
-    return train_in_folder(settings, request)
+    with beating(database, job.id):
+        return train_in_folder(settings, request)
 
 
 def _give_up(database: Database, job_id: int, error: Exception) -> None:
