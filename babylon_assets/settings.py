@@ -140,6 +140,12 @@ class Settings:
         16,
         "A window with fewer trainable samples is thin and is not trained on.",
     )
+    window_grace_minutes: int = _declare(
+        "WINDOW_GRACE_MINUTES",
+        kinds.whole(0, 1440),
+        5,
+        "How long after its end a window's rows may still come; automation waits for it, a check says so.",
+    )
     max_policy_lag: int = _declare(
         "MAX_POLICY_LAG",
         kinds.whole(0),
@@ -323,7 +329,17 @@ def subprocess_environment(settings: Settings, dagster_url: str) -> dict[str, st
             environment[name] = text
     environment["DAGSTER_HOME"] = str(settings.home / "dagster")
     environment["BABYLON_DAGSTER_URL"] = dagster_url
+    environment.setdefault(*_EVENT_BATCHES)
     return environment
+
+
+#: Read by Dagster: what a run plans to make, a row per partition, is written this many rows at a time.
+_EVENT_BATCHES = ("DAGSTER_EVENT_BATCH_SIZE", "1000")
+
+
+def write_events_in_batches() -> None:
+    """Let Dagster in this process write many planned partitions as one statement; call before a run is made."""
+    os.environ.setdefault(*_EVENT_BATCHES)
 
 
 def _rendered(settings: Settings) -> dict[str, tuple[str, bool]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -18,11 +18,11 @@ OWNERS = ["team:babylon"]
 CODE_VERSION = "1"
 FRAMES = "frames"
 
-#: What an asset returns: metadata and checks; its value is in PostgreSQL already. Dagster takes the bare class only.
-if TYPE_CHECKING:
-    Materialized = dg.MaterializeResult[None]
-else:
-    Materialized = dg.MaterializeResult
+
+def declared(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """An asset's declaration with what all assets have in common, its frames included."""
+    common = spec.replace_attributes(group_name=GROUP, owners=OWNERS, code_version=CODE_VERSION)
+    return common.with_io_manager_key(FRAMES)
 
 
 def numbers(values: Mapping[str, float | int | None]) -> dict[str, dg.MetadataValue[Any]]:

@@ -6,7 +6,7 @@ Nothing is opened until an asset asks for a connection, so that the definitions 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ class Installation:
     def __init__(self, settings: Settings, database: Database | None = None) -> None:
         self.settings = settings
         self._given = database
+        self._idle: list[psycopg.Connection] | None = None
 
     @cached_property
     def database(self) -> Database:
@@ -33,8 +34,29 @@ class Installation:
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection]:
         """A connection for one unit of work: committed at the end of the block, rolled back when it raises."""
-        with self.database.connect() as conn:
+        idle = self._idle
+        with ExitStack() as ending:
+            conn = ending.enter_context(idle.pop() if idle else self.database.connect())
             yield conn
+            if idle is not None:
+                conn.commit()
+                conn.isolation_level = conn.read_only = None
+                ending.pop_all()
+                idle.append(conn)
+
+    @contextmanager
+    def reusing_connections(self) -> Iterator[None]:
+        """Inside the block, connections are kept for the next unit of work; opening one takes 5 ms.
+
+        One whose work failed is closed. For one thread.
+        """
+        self._idle = []
+        try:
+            yield
+        finally:
+            for conn in self._idle:
+                conn.close()
+            self._idle = None
 
     def __repr__(self) -> str:
         return f"Installation(home={str(self.settings.home)!r})"
