@@ -19,7 +19,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from babylon_assets.commands import chain, demo, doctor, export, services, train, windows
+from babylon_assets.commands import chain, demo, doctor, export, report, services, train, windows
 from babylon_assets.commands.terminal import errors
 from babylon_assets.core.errors import BabylonError, MissingDependency, SettingsError, TransientError
 from babylon_assets.settings import Settings, load_settings
@@ -66,6 +66,7 @@ app.command()(chain.prune)
 app.command()(chain.forget)
 app.command()(export.export)
 app.command()(doctor.doctor)
+app.command()(report.report)
 
 
 def tell(error: BabylonError) -> None:
