@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from babylon_assets.report.facts import Promotion, Window
-from babylon_assets.report.markup import Html, element, join
+from babylon_assets.report.markup import Html, element, join, trusted
 
 REFERENCES = ("oracle", "teacher", "random")
 SMOOTHING = 5
@@ -128,8 +128,9 @@ def _frame(width: int, height: int, values: Sequence[float]) -> _Frame:
     return _Frame(width, height, 0, low - room, high + room)
 
 
-def _points(frame: _Frame, values: Sequence[float]) -> str:
-    return " ".join(f"{frame.x(place):.1f},{frame.y(value):.1f}" for place, value in enumerate(values))
+def _points(frame: _Frame, values: Sequence[float]) -> Html:
+    """Coordinates: numbers only, hence never cut as a text would be."""
+    return trusted(" ".join(f"{frame.x(place):.1f},{frame.y(value):.1f}" for place, value in enumerate(values)))
 
 
 def _grid(frame: _Frame) -> Html:

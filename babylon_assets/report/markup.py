@@ -58,5 +58,5 @@ def element(tag: str, /, *content: object, **attributes: object) -> Html:
 
 
 def trusted(markup: str) -> Html:
-    """Markup that a program's author wrote, such as a style sheet; never with data in it."""
+    """Markup that the program wrote, such as a style sheet or coordinates; never with a text of somebody else in it."""
     return Html(markup)

@@ -198,8 +198,13 @@ def _mark(state: str, said: str | None = None) -> Html:
 def _result(window: Window) -> object:
     if window.policy is None:
         return window.reason or ""
-    made = join([f"{dash(window.parent)} → ", element("b", window.policy)])
+    made = _way(window.parent, window.policy)
     return join([made, element("br"), window.reason]) if window.reason else made
+
+
+def _way(before: str | None, after: str) -> Html:
+    """From one policy to the next; a line breaks at the arrow only."""
+    return join([element("span", dash(before), class_="whole"), " → ", element("b", after, class_="whole")])
 
 
 def _samples(report: Report) -> Html:
@@ -232,7 +237,7 @@ def _promotions(report: Report) -> Html:
     columns = [
         Column("when", lambda made: when(made.at), "whole", head=True),
         Column("what", lambda made: element("span", made.kind, class_=f"state {_colour(made.kind)}")),
-        Column("from → to", lambda made: f"{dash(made.before)} → {made.after or 'base model'}"),
+        Column("from → to", lambda made: _way(made.before, made.after or "base model")),
         Column("by", lambda made: made.by, "wide"),
         Column("why", lambda made: made.why, "told"),
     ]
