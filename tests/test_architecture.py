@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "babylon_assets"
 LINES = (
     ("core",),
     ("setting_kinds",),
-    ("settings", "plots"),
+    ("settings", "plots", "report"),
     ("game", "store"),
     ("training", "serving", "simulation"),
     ("assets", "automation"),

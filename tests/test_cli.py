@@ -29,7 +29,7 @@ from tests.store.values import CHAIN, dataset, sample
 
 COMMANDS = (
     *("demo", "up", "migrate", "windows", "train", "status", "export", "doctor"),
-    *("chains", "lineage", "replay", "prune", "forget"),
+    *("chains", "lineage", "replay", "prune", "forget", "report"),
 )
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),

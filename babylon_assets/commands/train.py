@@ -18,7 +18,6 @@ from babylon_assets.core.policies import policy_name
 from babylon_assets.core.windows import parse_window, window_of
 from babylon_assets.settings import Settings, load_settings
 from babylon_assets.store import checkpoints
-from babylon_assets.store.datasets import load_dataset
 from babylon_assets.store.windows import WindowRow, get_window
 
 if TYPE_CHECKING:
@@ -113,6 +112,8 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> s
     Raises:
         PermanentError, TransientError: the run failed.
     """
+    from babylon_assets.store.datasets import load_dataset
+
     run = line.materialize(window)
     with database.connect() as conn:
         row = get_window(conn, window)

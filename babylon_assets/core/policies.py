@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from babylon_assets.core.trajectories import Message
+if TYPE_CHECKING:  # names are asked for by every command, frames by few: pandas is half of their start
+    from babylon_assets.core.trajectories import Message
 
 #: Between a model's name and a branch's in the name of a branch's chain.
 BRANCH = "+"
