@@ -19,7 +19,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from babylon_assets.commands import chain, demo, doctor, export, services, train, windows
+from babylon_assets.commands import chain, demo, doctor, export, serve, services, train, windows
 from babylon_assets.commands.terminal import errors
 from babylon_assets.core.errors import BabylonError, MissingDependency, SettingsError, TransientError
 from babylon_assets.settings import Settings, load_settings
@@ -55,6 +55,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(services.up)
+app.command()(serve.serve)
 app.command()(windows.migrate)
 app.command("windows")(windows.list_all)
 app.command()(train.train)
