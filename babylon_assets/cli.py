@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperArgument, TyperGroup
 from typer.models import ArgumentInfo
 
-from babylon_assets.commands import chain, demo, doctor, export, report, services, train, windows
+from babylon_assets.commands import chain, demo, doctor, export, report, serve, services, train, windows
 from babylon_assets.commands.terminal import errors
 from babylon_assets.core.errors import BabylonError, MissingDependency, SettingsError, TransientError
 from babylon_assets.settings import Settings, load_settings
@@ -75,6 +75,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(services.up)
+app.command()(serve.serve)
 app.command()(windows.migrate)
 app.command("windows")(windows.list_all)
 app.command()(train.train)

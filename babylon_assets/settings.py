@@ -16,7 +16,10 @@ from typing import Any
 
 from babylon_assets import setting_kinds as kinds
 from babylon_assets.core.errors import SettingsError
+from babylon_assets.setting_groups import GatewaySettings
 from babylon_assets.setting_kinds import Kind
+from babylon_assets.setting_kinds import declare as _declare
+from babylon_assets.setting_kinds import declare_text as _declare_text
 
 HIDDEN = "***"
 
@@ -33,21 +36,8 @@ class Declaration:
     secret: bool
 
 
-def _declare(variable: str, kind: Kind, default: Any, doc: str, *, secret: bool = False) -> Any:
-    """A dataclass field that carries its declaration."""
-    text = "" if default is None else kind.render(default)
-    facts = {"variable": variable, "kind": kind, "doc": doc, "secret": secret, "default": text}
-    return dataclasses.field(default=default, repr=not secret, metadata=facts)
-
-
-def _declare_text(variable: str, kind: Kind, default: str, doc: str) -> Any:
-    """As `_declare`, for a default that each object makes anew from text: a mapping, a folder below the current one."""
-    facts = {"variable": variable, "kind": kind, "doc": doc, "secret": False, "default": default}
-    return dataclasses.field(default_factory=lambda: kind.parse(default), hash=False, metadata=facts)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(GatewaySettings):
     """All settings. Built by `load_settings`; tests may build it directly, the same checks apply.
 
     Raises:
@@ -254,10 +244,16 @@ class Settings:
     window_id: str | None = _declare("WINDOW_ID", kinds.window(), None, "The window of MODE=single.")
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
+        for item in _fields():
             value = getattr(self, item.name)
             if value is not None:
                 object.__setattr__(self, item.name, _parsed(item, item.metadata["kind"].render(value)))
+
+
+def _fields() -> list[dataclasses.Field[Any]]:
+    """Every setting; those of the groups come after what is declared here."""
+    inherited = {item.name for item in dataclasses.fields(GatewaySettings)}
+    return sorted(dataclasses.fields(Settings), key=lambda item: item.name in inherited)
 
 
 def _parsed(item: dataclasses.Field[Any], text: str) -> Any:
@@ -285,7 +281,7 @@ def load_settings(env: Mapping[str, str] | None = None, env_file: Path | None = 
         values.update(dotenv_values(env_file, interpolate=False))
     values.update({name: text for name, text in env.items() if text.strip()})
     given: dict[str, Any] = {}
-    for item in dataclasses.fields(Settings):
+    for item in _fields():
         text = (values.get(item.metadata["variable"]) or "").strip()
         if text:
             given[item.name] = _parsed(item, text)
@@ -303,7 +299,7 @@ def declarations() -> list[Declaration]:
             doc=item.metadata["doc"],
             secret=item.metadata["secret"],
         )
-        for item in dataclasses.fields(Settings)
+        for item in _fields()
     ]
 
 
@@ -345,7 +341,7 @@ def write_events_in_batches() -> None:
 def _rendered(settings: Settings) -> dict[str, tuple[str, bool]]:
     """Variable to (value as text, whether it is a secret)."""
     rendered = {}
-    for item in dataclasses.fields(settings):
+    for item in _fields():
         value = getattr(settings, item.name)
         text = "" if value is None else item.metadata["kind"].render(value)
         rendered[item.metadata["variable"]] = (text, item.metadata["secret"])

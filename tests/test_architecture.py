@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "babylon_assets"
 LINES = (
     ("core",),
     ("setting_kinds",),
+    ("setting_groups",),
     ("settings", "plots", "report"),
     ("game", "store"),
     ("training", "serving", "simulation"),

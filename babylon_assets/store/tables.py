@@ -24,10 +24,11 @@ class Table:
 
     name: str
     columns: Mapping[str, str]
+    schema: str = SCHEMA
 
     @cached_property
     def identifier(self) -> sql.Identifier:
-        return sql.Identifier(SCHEMA, self.name)
+        return sql.Identifier(self.schema, self.name)
 
     def select(self, rest: str, *columns: str) -> sql.Composed:
         """`SELECT <columns, default all> FROM <table> <rest>`; `rest` is trusted SQL with placeholders."""
@@ -174,6 +175,7 @@ INFERENCE_CALLS = Table(
         "seed": "int8",
         "latency_ms": "float8",
         "finish_reason": "text",
+        "sampling": "jsonb",
     },
 )
 TRAJECTORY_SCORES = Table(
