@@ -21,6 +21,7 @@ LINES = (
     ("settings", "plots"),
     ("game", "store"),
     ("training", "serving", "simulation"),
+    ("evaluation",),
     ("assets", "automation"),
     ("definitions",),
     ("commands", "cli", "__main__"),
