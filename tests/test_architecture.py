@@ -22,6 +22,7 @@ LINES = (
     ("settings", "plots", "report"),
     ("game", "store"),
     ("training", "serving", "simulation"),
+    ("evaluation",),
     ("assets", "automation"),
     ("definitions",),
     ("commands", "cli", "__main__"),

@@ -19,6 +19,9 @@ from babylon_assets.core.errors import ChainConflict, CorruptLedger
 from babylon_assets.core.policies import BRANCH, main_chain
 from babylon_assets.store.tables import MODEL_CHECKPOINTS, json_value
 
+#: The first half of the advisory lock's key; the second is the chain's name.
+_LINE_SPACE = 0x6261_706C
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
@@ -102,6 +105,15 @@ def insert_checkpoint(conn: Connection[Any], checkpoint: Checkpoint) -> None:
             f"step {checkpoint.step} of {checkpoint.chain}: {error.diag.message_detail or error}; "
             "materialize training_datasets for its window again, then train"
         ) from None
+
+
+def lock_line(conn: Connection[Any], chain: str) -> None:
+    """Wait for the right to change which checkpoints are a chain's line; it ends with the caller's transaction.
+
+    Held for moments only, by promotions and by new checkpoints; the chain's other lock, `database.chain_lock`, is held
+    for as long as a training takes.
+    """
+    conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LINE_SPACE, chain])
 
 
 def ensure_root(conn: Connection[Any], root: Checkpoint) -> Checkpoint:
