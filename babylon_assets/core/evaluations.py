@@ -113,6 +113,8 @@ def off_policy(
     effective = float(weights.sum() ** 2 / (weights**2).sum())
     mean = float(np.mean(rewards))
     if effective < least_effective:
-        said = f"its effective sample size is {effective:.1f} of {len(rewards)}, at least {least_effective:g} are needed"
+        said = (
+            f"its effective sample size is {effective:.1f} of {len(rewards)}, at least {least_effective:g} are needed"
+        )
         return OffPolicy(None, effective, mean, said)
     return OffPolicy(float((weights * np.asarray(rewards)).sum() / weights.sum()), effective, mean, None)

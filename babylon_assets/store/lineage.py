@@ -151,24 +151,26 @@ def _upward(parents: Mapping[str, str | None], checkpoint_id: str) -> Iterator[s
 def prunable(conn: Connection[Any], chain: str, keep: int) -> list[Checkpoint]:
     """Checkpoints of a chain and of its branches whose weights nothing needs, oldest first.
 
-    Needed are the newest `keep` of the chain and as many of its branches together, whatever was promoted or is the
-    best of an evaluation, what an attempt that has not ended trains from, and the parents of all of these.
+    Needed are the newest `keep` of the chain's line, as many of its dead ends and of its branches, what is live and
+    what was live before it, the best of an evaluation, what an attempt that has not ended trains from, and the parents
+    of all of these.
     """
     made = sorted(checkpoints.family(conn, chain), key=lambda one: (one.step, one.created_at))
-    line = [one for one in made if one.chain == chain]
+    line = [one for one in made if one.chain == chain and one.dead_end is None]
+    dead_ends = [one for one in made if one.chain == chain and one.dead_end is not None]
     branches = sorted((one for one in made if one.chain != chain), key=lambda one: one.created_at)
-    needed = {one.id for part in (line, branches) for one in part[-max(1, keep) :]}
+    needed = {one.id for part in (line, dead_ends, branches) for one in part[-max(1, keep) :]}
     needed.update(
         row[0]
         for row in conn.execute(
             """
-            SELECT to_id FROM babylon_training.promotions
-            UNION SELECT from_id FROM babylon_training.promotions
+            SELECT unnest(ARRAY[to_id, from_id]) FROM babylon_training.promotions
+                WHERE id IN (SELECT max(id) FROM babylon_training.promotions GROUP BY chain)
             UNION SELECT parent_id FROM babylon_training.training_jobs
                 WHERE state IN ('prepared', 'submitted', 'training')
             UNION (SELECT DISTINCT ON (evaluation, version) checkpoint_id
                 FROM babylon_training.checkpoint_evaluations
-                WHERE value IS NOT NULL AND checkpoint_id = ANY(%s)
+                WHERE value IS NOT NULL AND window_id IS NULL AND checkpoint_id = ANY(%s)
                 ORDER BY evaluation, version, value DESC)
             """,
             [[one.id for one in made]],

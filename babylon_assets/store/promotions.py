@@ -15,6 +15,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.core.policies import policy_name
 from babylon_assets.store import checkpoints
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.tables import PROMOTIONS, json_value
@@ -80,6 +81,7 @@ def promote(
 ) -> Promotion:
     """Make a checkpoint the live one of its chain, in the caller's transaction or in one of its own.
 
+    The chain goes on from it: whatever was trained after it, or beside it, becomes a dead end with this row's reason.
     The chain's rows are locked against other promotions, so that `from_id` is what was really live, and the ids and
     times of a chain's rows have one order.
     """
@@ -95,6 +97,9 @@ def promote(
     with conn.transaction(), conn.cursor(row_factory=class_row(Promotion)) as cursor:
         checkpoints.lock_line(conn, checkpoint.chain)
         made = cursor.execute(_APPEND, values).fetchone()
+        name = policy_name(checkpoint.chain, checkpoint.step)
+        said = f"rolled back to {name}" if kind == "rollback" else f"{name} was promoted in its place"
+        checkpoints.set_line(conn, checkpoint, f"{said}: {why}")
     assert made is not None  # RETURNING of an INSERT
     return made
 

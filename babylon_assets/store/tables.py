@@ -259,6 +259,7 @@ MODEL_CHECKPOINTS = Table(
         "weights_sha256": "text",
         "dagster_run_id": "text",
         "created_at": "timestamptz",
+        "dead_end": "text",
     },
 )
 TRAINING_JOBS = Table(
@@ -312,6 +313,19 @@ PROMOTIONS = Table(
         "promoted_at": "timestamptz",
     },
 )
+GATE_VERDICTS = Table(
+    "gate_verdicts",
+    {
+        "checkpoint_id": "text",
+        "chain": "text",
+        "champion_id": "text",
+        "passed": "bool",
+        "why": "text",
+        "verdict": "jsonb",
+        "dagster_run_id": "text",
+        "judged_at": "timestamptz",
+    },
+)
 TABLES = (
     WINDOWS,
     RAW_TRAJECTORIES,
@@ -325,4 +339,5 @@ TABLES = (
     TRAINING_JOBS,
     CHECKPOINT_EVALUATIONS,
     PROMOTIONS,
+    GATE_VERDICTS,
 )

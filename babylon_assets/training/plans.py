@@ -9,14 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg import Connection
+
 from babylon_assets.core.datasets import Dataset
 from babylon_assets.core.errors import ChainConflict, PermanentError
-from babylon_assets.core.policies import main_chain
+from babylon_assets.core.policies import main_chain, policy_name
 from babylon_assets.settings import Settings, prepare_libraries
-from babylon_assets.store import checkpoints, jobs
+from babylon_assets.store import checkpoints, jobs, promotions
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.database import Database
 from babylon_assets.store.lineage import policy_lags
+from babylon_assets.store.verdicts import verdict_on
 from babylon_assets.training import backends
 from babylon_assets.training.branches import Branch
 from babylon_assets.training.recompute import fill
@@ -54,7 +57,8 @@ def plan_training(
     """What is to be trained; for a job that was submitted before, what was written down then.
 
     Raises:
-        PermanentError: the backend cannot train this, or a hosted job waits to be fetched.
+        PermanentError: the backend cannot train this, a hosted job waits to be fetched, or the checkpoint to train from
+            was not judged.
         ChainConflict: the chain was begun from another base model, or trained by another backend.
     """
     backend = backends.choose_backend(settings).name
@@ -64,10 +68,18 @@ def plan_training(
     with database.connect() as conn:
         root = root_of(conn, settings, base_model)
         parent = branch.parent if branch else checkpoints.head(conn, chain) or root
+        if settings.gate and branch is None and open_job is None:
+            _require_judged(conn, parent)
+        step = checkpoints.next_step(conn, chain, parent)
     if parent.backend not in ("base", backend):
         raise ChainConflict(
             f"the chain {chain} was trained by the {parent.backend} backend so far, and {backend} has "
             f"not got its weights; set TRAINING_BACKEND={parent.backend}, or BABYLON_MODEL to a new name"
+        )
+    if backend == "serverless" and step > parent.step + 1 and open_job is None:
+        raise PermanentError(
+            f"the hosted service trains from its newest step, and {policy_name(chain, step - 1)} is a dead end: "
+            "set BABYLON_MODEL to a new name to begin a new chain"
         )
     readable, recomputed, lags = _readable(settings, database, dataset, parent, base_model, backend)
     selection = select(readable, parent.step, settings.max_policy_lag, lags)
@@ -87,7 +99,7 @@ def plan_training(
     }
     if open_job is not None:
         manifest = (open_job.usage or {})["manifest"]
-    return Plan(dataset.window, dataset, chain, parent.step + 1, parent, base_model, backend, selection, manifest)
+    return Plan(dataset.window, dataset, chain, step, parent, base_model, backend, selection, manifest)
 
 
 def _require_possible(backend: backends.BackendName, open_job: jobs.Job | None, branch: Branch | None) -> None:
@@ -100,6 +112,17 @@ def _require_possible(backend: backends.BackendName, open_job: jobs.Job | None, 
         raise PermanentError(
             "the hosted service trains a model from its newest step on and begins no branch; "
             "set TRAINING_BACKEND=embedded and a chain that was trained on this machine"
+        )
+
+
+def _require_judged(conn: Connection[Any], parent: Checkpoint) -> None:
+    """With the gate on, nothing is trained from a checkpoint on which there is no verdict: it may yet be refused."""
+    live = promotions.promoted(conn, parent.chain)
+    judged = parent.step == 0 or (live is not None and live.id == parent.id) or verdict_on(conn, parent.id)
+    if not judged:
+        raise PermanentError(
+            f"{policy_name(parent.chain, parent.step)} was not judged yet; run its window again (`babylon train "
+            f"{parent.window_id}`), or set GATE=false to train without verdicts"
         )
 
 

@@ -30,7 +30,9 @@ CHAIN, BRANCH = "babylon-agent", "babylon-agent+2026-11-05T15"
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_base: Path) -> Settings:
-    return Settings(home=tmp_path / "home", base_model=str(tiny_base), gradient_tokens=512, lora_rank=4, max_kl=100)
+    return Settings(
+        gate=False, home=tmp_path / "home", base_model=str(tiny_base), gradient_tokens=512, lora_rank=4, max_kl=100
+    )
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ CHAIN = "babylon-agent"
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_base: Path) -> Settings:
-    return Settings(home=tmp_path, base_model=str(tiny_base), gradient_tokens=512, lora_rank=4)
+    return Settings(home=tmp_path, base_model=str(tiny_base), gradient_tokens=512, lora_rank=4, gate=False)
 
 
 @pytest.fixture

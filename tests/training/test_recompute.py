@@ -25,7 +25,9 @@ FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
 
 @pytest.fixture
 def settings(tmp_path: Path, taught_base: Path) -> Settings:
-    return Settings(home=tmp_path / "home", base_model=str(taught_base), gradient_tokens=512, lora_rank=8, max_kl=100)
+    return Settings(
+        gate=False, home=tmp_path / "home", base_model=str(taught_base), gradient_tokens=512, lora_rank=8, max_kl=100
+    )
 
 
 def finished(samples: list[Sample]) -> list[Sample]:

@@ -39,7 +39,7 @@ def service(tiny_base: Path, tmp_path: Path) -> Iterator[HostedService]:
 
 @pytest.fixture
 def settings(tmp_path: Path, service: HostedService) -> Settings:
-    return Settings(home=tmp_path, wandb_api_key=KEY, wandb_project="project", serverless_url=service.url)
+    return Settings(gate=False, home=tmp_path, wandb_api_key=KEY, wandb_project="project", serverless_url=service.url)
 
 
 @pytest.fixture(autouse=True)
