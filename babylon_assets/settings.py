@@ -16,7 +16,7 @@ from typing import Any
 
 from babylon_assets import setting_kinds as kinds
 from babylon_assets.core.errors import SettingsError
-from babylon_assets.setting_groups import GatewaySettings
+from babylon_assets.setting_groups import GatewaySettings, JudgingSettings
 from babylon_assets.setting_kinds import Kind
 from babylon_assets.setting_kinds import declare as _declare
 from babylon_assets.setting_kinds import declare_text as _declare_text
@@ -37,7 +37,7 @@ class Declaration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(GatewaySettings):
+class Settings(JudgingSettings, GatewaySettings):
     """All settings. Built by `load_settings`; tests may build it directly, the same checks apply.
 
     Raises:
@@ -214,60 +214,6 @@ class Settings(GatewaySettings):
     )
     max_grad_norm: float = _declare(
         "MAX_GRAD_NORM", kinds.number(0, 1000, above=True), 0.2, "Gradient norm is clipped to this."
-    )
-    gate: bool = _declare(
-        "GATE", kinds.switch(), True, "Judge every checkpoint before it is served and trained from; false promotes all."
-    )
-    gate_confidence: float = _declare(
-        "GATE_CONFIDENCE",
-        kinds.number(0.5, 0.9999),
-        0.95,
-        "Confidence of the gate's intervals; a checkpoint is worse when the whole interval is below a bound.",
-    )
-    gate_margin: float = _declare(
-        "GATE_MARGIN", kinds.number(0, 10), 0.0, "Market reward that a checkpoint may lose against the live one."
-    )
-    gate_decline: float = _declare(
-        "GATE_DECLINE", kinds.number(0, 10), 0.01, "The same against the best that was ever promoted."
-    )
-    gate_valid_drop: float = _declare(
-        "GATE_VALID_DROP", kinds.number(0, 1), 0.02, "Share of valid actions that it may lose against either."
-    )
-    gate_replay_margin: float = _declare(
-        "GATE_REPLAY_MARGIN",
-        kinds.number(0, 100),
-        0.1,
-        "Nats by which its preference for better held-out answers may fall.",
-    )
-    gate_quarantined: float = _declare(
-        "GATE_QUARANTINED", kinds.number(0, 1), 0.5, "Largest share of corrupt rows in the window it was trained on."
-    )
-    evaluation_seeds: int = _declare(
-        "EVALUATION_SEEDS",
-        kinds.whole(8, 100_000),
-        48,
-        "Held-out markets of 12 boards that every checkpoint is examined on.",
-    )
-    replay_effective_samples: float = _declare(
-        "REPLAY_EFFECTIVE_SAMPLES",
-        kinds.number(1, 1e6),
-        16.0,
-        "Least effective sample size of an off-policy estimate; below it none is shown.",
-    )
-    auto_rollback: bool = _declare(
-        "AUTO_ROLLBACK", kinds.switch(), False, "Go back to the policy before when the live one leaves its band."
-    )
-    auto_rollback_valid_drop: float = _declare(
-        "AUTO_ROLLBACK_VALID_DROP", kinds.number(0, 1), 0.1, "How far the live share of valid actions may fall."
-    )
-    auto_rollback_reward_drop: float = _declare(
-        "AUTO_ROLLBACK_REWARD_DROP", kinds.number(0, 10), 0.3, "How far the live mean reward may fall."
-    )
-    write_trained_models: bool = _declare(
-        "WRITE_TRAINED_MODELS",
-        kinds.switch(),
-        False,
-        "Write promotions into the game's trained_models, and mark the trajectories that were trained on.",
     )
     train_seed: int = _declare("TRAIN_SEED", kinds.whole(0), 0, "Seed of training.")
     threads: int = _declare("TRAIN_THREADS", kinds.whole(1), 1, "CPU threads of training and of the embedded engine.")

@@ -1,4 +1,4 @@
-"""What the four assets have in common: group, owners, the names and units of their metadata.
+"""What the assets have in common: group, owners, the names and units of their metadata.
 
 Numbers are plain ints and floats, because Dagster plots those over the partitions; what is not known is left out.
 """

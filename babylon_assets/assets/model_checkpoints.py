@@ -12,6 +12,7 @@ from babylon_assets.assets.facts import declared, numbers, picture, texts
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.ranges import Made, Outputs, run_windows
 from babylon_assets.assets.training_datasets import NAME as DATASETS
+from babylon_assets.evaluation.judging import settle_head
 from babylon_assets.plots import CurvePoint, learning_curve
 from babylon_assets.store import windows
 from babylon_assets.store.database import Connection
@@ -26,10 +27,11 @@ CURVE_WINDOWS = 72
 PASSED_THROUGH = ("thin", "superseded")
 
 DESCRIPTION = f"""
-The next checkpoint of the chain, trained on this hour's dataset from the newest checkpoint before it.
+The next checkpoint of the chain, trained on this hour's dataset from the newest one that the gate let pass.
 
-- **One chain, one head**: a partition depends on the one before it, and its parent is what the ledger says is the
-  newest checkpoint, not what was guessed. The pool `{POOL}` and a lock in PostgreSQL let one training run at a time.
+- **One chain, one head**: a partition depends on the one before it, and its parent is what the ledger says is live; a
+  checkpoint that a killed run left without a verdict is judged first, and a refused one is never a parent.
+  The pool `{POOL}` and a lock in PostgreSQL let one training run at a time.
 - A **thin** hour is passed through: green, no checkpoint of its own, the parent stays the newest.
 - Training that saw **no token** never makes a checkpoint: the window is `skipped` with the reason, and the check
   `{TRAINED_CHECK}` fails.
@@ -78,6 +80,7 @@ def train(installation: Installation, run_id: str, window: str) -> Made:
     """Train a window, where training is not switched off, and say what came of it."""
     if not installation.settings.train_rl_local:
         return _switched_off()
+    settle_head(installation.settings, installation.database, run_id)
     trained = train_window(installation.settings, installation.database, window, run_id)
     with installation.connect() as conn:
         metadata = {**_played(conn, window), **_metadata(trained)}

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Answers that one forward pass takes.
 BATCH = 16
 
+#: Token ids of a prompt and of the answer to it.
+Turn = tuple[list[int], list[int]]
+
 
 def fill(
     base_model: str, dataset: Dataset, known: Sequence[Checkpoint], lags: Mapping[str, int], max_lag: int
@@ -63,27 +66,8 @@ def recomputed(base_model: str, adapter: Path | None, samples: Sequence[Sample])
     Args:
         adapter: the policy's checkpoint folder; None for the base model as it is.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from babylon_assets.training.embedded import encode_turns
-    from babylon_assets.training.samples import chat
-
-    tokenizer = AutoTokenizer.from_pretrained(base_model)
-    model: Any = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32)
-    if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(adapter))
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    turns = [
-        encode_turns(tokenizer, [*chat(one.messages), {"role": "assistant", "content": one.response}])
-        for one in samples
-    ]
-    logprobs: list[list[float]] = []
-    with torch.no_grad():
-        for start in range(0, len(turns), BATCH):
-            logprobs += _answer_logprobs(model, turns[start : start + BATCH])
+    turns = turns_of(base_model, samples)
+    logprobs = answer_logprobs(load_policy(base_model, adapter), turns)
     return [
         msgspec.structs.replace(
             one, prompt_token_ids=prompt, token_ids=answer, logprobs=values, trains_as="policy_gradient"
@@ -92,8 +76,44 @@ def recomputed(base_model: str, adapter: Path | None, samples: Sequence[Sample])
     ]
 
 
-def _answer_logprobs(model: Any, turns: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
-    """Log-probabilities of each answer's tokens, for some (prompt, answer) pairs side by side, padded on the right."""
+def load_policy(base_model: str, adapter: Path | None) -> Any:
+    """The model of one policy, for looking at and not for training."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter))
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def turns_of(base_model: str, samples: Sequence[Sample]) -> list[Turn]:
+    """Token ids of each sample's prompt and answer, made of their texts: an answer ends with its end of turn."""
+    from transformers import AutoTokenizer
+
+    from babylon_assets.training.embedded import encode_turns
+    from babylon_assets.training.samples import chat
+
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    return [
+        encode_turns(tokenizer, [*chat(one.messages), {"role": "assistant", "content": one.response}])
+        for one in samples
+    ]
+
+
+def answer_logprobs(model: Any, turns: Sequence[Turn]) -> list[list[float]]:
+    """Natural log-probability of each answer's tokens at temperature 1, BATCH answers at a time."""
+    import torch
+
+    with torch.no_grad():
+        batches = [turns[start : start + BATCH] for start in range(0, len(turns), BATCH)]
+        return [values for batch in batches for values in _batch_logprobs(model, batch)]
+
+
+def _batch_logprobs(model: Any, turns: Sequence[Turn]) -> list[list[float]]:
+    """The same for some (prompt, answer) pairs side by side, padded on the right."""
     import torch
 
     from babylon_assets.training.logprobs import token_logprobs
