@@ -252,7 +252,7 @@ class Settings(JudgingSettings, GatewaySettings):
 
 def _fields() -> list[dataclasses.Field[Any]]:
     """Every setting; those of the groups come after what is declared here."""
-    inherited = {item.name for item in dataclasses.fields(GatewaySettings)}
+    inherited = {item.name for group in (JudgingSettings, GatewaySettings) for item in dataclasses.fields(group)}
     return sorted(dataclasses.fields(Settings), key=lambda item: item.name in inherited)
 
 

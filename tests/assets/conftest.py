@@ -89,6 +89,7 @@ def world(tmp_path: Path, taught_base: Path, engine: Engine, game_database: Data
         min_samples_per_window=4,
         lora_rank=4,
         gradient_tokens=1024,
+        evaluation_seeds=8,
     )
     with dg.DagsterInstance.ephemeral() as instance:
         yield World(settings, game_database, instance, engine)

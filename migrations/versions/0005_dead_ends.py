@@ -1,14 +1,14 @@
 """Dead ends and verdicts: a refused checkpoint stays in its chain, and the chain goes on from its parent.
 
-Revision: 0004
+Revision: 0005
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
