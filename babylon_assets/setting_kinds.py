@@ -55,6 +55,15 @@ def whole(low: int, high: int | None = None) -> Kind:
     return Kind(f"a whole number from {low}" + ("" if high is None else f" to {high}"), parse)
 
 
+def multiple(of: int) -> Kind:
+    def parse(text: str) -> int:
+        value = int(text)
+        _require(value > 0 and value % of == 0)
+        return value
+
+    return Kind(f"a multiple of {of}", parse)
+
+
 def number(low: float, high: float, *, above: bool = False) -> Kind:
     """A finite number between `low` (excluded when `above`) and `high`."""
 

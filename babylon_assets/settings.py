@@ -121,6 +121,24 @@ class Settings(JudgingSettings, GatewaySettings):
         None,
         "Hosted jobs that would spend more than this in one UTC day are not submitted; absent: no cap.",
     )
+    local_gpu_learning_rate: float = _declare(
+        "LOCAL_GPU_LEARNING_RATE",
+        kinds.number(0, 1, above=True),
+        5e-6,
+        "Step size on a local GPU, whose base models are far larger than the embedded one.",
+    )
+    local_gpu_row_tokens: int = _declare(
+        "LOCAL_GPU_ROW_TOKENS",
+        kinds.multiple(1024),
+        4096,
+        "Tokens of one row on a local GPU; a longer sample is left out by ART.",
+    )
+    local_gpu_memory_share: float = _declare(
+        "LOCAL_GPU_MEMORY_SHARE", kinds.number(0, 1, above=True), 0.6, "What vLLM may take of a local GPU's memory."
+    )
+    local_gpu_minutes: float = _declare(
+        "LOCAL_GPU_MINUTES", kinds.number(0, 10000, above=True), 120.0, "How long one training on a local GPU may take."
+    )
     min_agents_per_window: int = _declare(
         "MIN_AGENTS_PER_WINDOW", kinds.whole(1), 3, "A window with fewer agents is thin and is not trained on."
     )
@@ -214,6 +232,12 @@ class Settings(JudgingSettings, GatewaySettings):
     )
     max_grad_norm: float = _declare(
         "MAX_GRAD_NORM", kinds.number(0, 1000, above=True), 0.2, "Gradient norm is clipped to this."
+    )
+    train_dtype: str = _declare(
+        "TRAIN_DTYPE",
+        kinds.choice("auto", "float32", "bfloat16"),
+        "auto",
+        "Numbers that the embedded trainer computes with; auto: bfloat16 for a large model where that is fast.",
     )
     train_seed: int = _declare("TRAIN_SEED", kinds.whole(0), 0, "Seed of training.")
     threads: int = _declare("TRAIN_THREADS", kinds.whole(1), 1, "CPU threads of training and of the embedded engine.")
@@ -327,6 +351,12 @@ def subprocess_environment(settings: Settings, dagster_url: str) -> dict[str, st
     environment["BABYLON_DAGSTER_URL"] = dagster_url
     environment.setdefault(*_EVENT_BATCHES)
     return environment
+
+
+def local_gpu_environment() -> dict[str, str]:
+    """The environment of the process that trains on a local GPU: this one's, without the key of W&B and its logging."""
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_API_KEY"}
+    return {**environment, "WANDB_MODE": "disabled", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 
 
 #: Read by Dagster: what a run plans to make, a row per partition, is written this many rows at a time.

@@ -73,7 +73,7 @@ def make_source(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:
     prepare_libraries(settings)
     from babylon_assets.serving.engine import Library
     from babylon_assets.serving.scheduler import Scheduler
-    from babylon_assets.training.jobs import base_model_of
+    from babylon_assets.training.roots import base_model_of
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     library = Library(Path(base_model_of(settings)), settings.gateway_policies)

@@ -177,7 +177,7 @@ def prunable(conn: Connection[Any], chain: str, keep: int) -> list[Checkpoint]:
         )
     )
     needed.update([one.parent_id for one in made if one.id in needed and one.parent_id is not None])
-    return [one for one in made if one.id not in needed and one.path and one.backend == "embedded"]
+    return [one for one in made if one.id not in needed and one.path and one.backend != "serverless"]
 
 
 def note_pruned(conn: Connection[Any], checkpoint_id: str) -> None:

@@ -1,4 +1,4 @@
-"""The embedded backend's checkpoint folders against the ledger: what a killed run left is taken up or removed.
+"""Checkpoint folders on this machine against the ledger: what a killed run left is taken up or removed.
 
 A checkpoint folder appears whole, with the manifest of what it was made from (`adapters`). Hosted checkpoints have no
 folder here.
@@ -14,10 +14,13 @@ from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.settings import Settings
 from babylon_assets.training import backends
 from babylon_assets.training.adapters import WEIGHTS, read_manifest, read_steps, weights_sha256
+from babylon_assets.training.local_gpu import train_local_gpu
 
 
-def train_in_folder(settings: Settings, request: backends.TrainingRequest) -> backends.Made | None:
-    """Train the embedded checkpoint at the place that the request names, or take up the one that a killed run left.
+def train_in_folder(
+    settings: Settings, request: backends.TrainingRequest, backend: backends.BackendName = "embedded"
+) -> backends.Made | None:
+    """Train the checkpoint at the place that the request names, or take up the one that a killed run left.
 
     Returns:
         The checkpoint; None when no step was kept.
@@ -29,7 +32,7 @@ def train_in_folder(settings: Settings, request: backends.TrainingRequest) -> ba
     _require_parent(request.place)
     folder = backends.checkpoint_folder(settings, request.chain, request.place.step)
     if not _take_up(request, request.place.step, folder):
-        backends.train_embedded(settings, request)
+        (train_local_gpu if backend == "local_gpu" else backends.train_embedded)(settings, request)
     if read_manifest(folder) != request.manifest:
         _remove_unknown(folder)
         return None

@@ -218,7 +218,7 @@ def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> 
     with database.connect() as conn:
         jobs.advance_job(conn, job.id, "training")
     with beating(database, job.id):
-        return train_in_folder(settings, request)
+        return train_in_folder(settings, request, plan.backend)
 
 
 def _give_up(database: Database, job_id: int, error: Exception) -> None:

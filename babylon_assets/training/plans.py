@@ -93,7 +93,7 @@ def plan_training(
         "base_model": root.weights_sha256,
         "method": selection.method,
         "max_policy_lag": settings.max_policy_lag,
-        "settings": backends.trainer_settings(settings, backend),
+        "settings": backends.trainer_settings(settings, base_model, backend),
         "versions": backends.versions(backend),
         **({"recomputed": recomputed} if recomputed else {}),
     }

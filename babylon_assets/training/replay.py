@@ -98,6 +98,7 @@ def _settings_of(settings: Settings, checkpoint: Checkpoint, home: Path) -> Sett
         max_grad_norm=then["max_grad_norm"],
         max_kl=then["max_kl"],
         train_seed=then["seed"],
+        train_dtype=then.get("dtype", "float32"),
     )
 
 

@@ -18,14 +18,16 @@ from babylon_assets.settings import Settings, prepare_libraries
 from babylon_assets.store import checkpoints
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.training import backends
+from babylon_assets.training.families import LOCAL_GPU_BASE_MODEL, SERVERLESS_BASE_MODELS
 
 
 def base_model_of(settings: Settings, progress: Any = None) -> str:
     """The base model to train: BASE_MODEL, or the backend's own; the embedded one's is made when it is missing."""
     if settings.base_model is not None:
         return settings.base_model
-    if backends.choose_backend(settings).name == "serverless":
-        return backends.SERVERLESS_BASE_MODELS[0]
+    backend = backends.choose_backend(settings).name
+    if backend != "embedded":
+        return SERVERLESS_BASE_MODELS[0] if backend == "serverless" else LOCAL_GPU_BASE_MODEL
     from babylon_assets.training.base_model import ensure_base_model
 
     prepare_libraries(settings)
