@@ -39,6 +39,6 @@ def texts(values: Mapping[str, str | None]) -> dict[str, dg.MetadataValue[Any]]:
     return {name: dg.MetadataValue.text(value) for name, value in values.items() if value}
 
 
-def picture(png: bytes, alt: str) -> dg.MetadataValue[Any]:
+def picture(image: bytes, alt: str) -> dg.MetadataValue[Any]:
     """A picture that the UI shows inline."""
-    return dg.MetadataValue.md(as_markdown(png, alt))
+    return dg.MetadataValue.md(as_markdown(image, alt))

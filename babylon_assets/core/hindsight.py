@@ -18,7 +18,8 @@ RESULT_KEYS = (
     *("pnlChange", "finalPnL", "finalBalance", "gameKnowledge", "trueProbabilities", "actualOutcomes"),
     *("futureOutcomes", "rewardComponents", "aiJudgeReward"),
 )
-_RESULT = re.compile(rf"\b({'|'.join(RESULT_KEYS)})[\"']?\s*[:=]")
+#: As a key of JSON, of JSON within JSON, or of a line of text.
+_RESULT = re.compile(rf"\b({'|'.join(RESULT_KEYS)})\\*[\"']?\s*[:=]")
 
 #: Trajectory, step and position of the call.
 Place = tuple[str, int, int]

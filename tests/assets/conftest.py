@@ -20,6 +20,7 @@ from babylon_assets.settings import Settings
 from babylon_assets.simulation.players import play_window
 from babylon_assets.store.database import Database
 from babylon_assets.store.windows import WindowRow, get_window
+from tests.servers import Server
 
 FIRST, SECOND, THIRD = closed_windows(datetime.now(UTC), 3)
 
@@ -78,11 +79,11 @@ def engine(taught_base: Path) -> Engine:
     return Engine(taught_base, "babylon-agent@0")
 
 
-@pytest.fixture
-def world(tmp_path: Path, taught_base: Path, engine: Engine, game_database: Database) -> Iterator[World]:
-    settings = Settings(
-        home=tmp_path,
-        base_model=str(taught_base),
+def small_game(home: Path, base: Path) -> Settings:
+    """Settings of a game that is played and trained in a second."""
+    return Settings(
+        home=home,
+        base_model=str(base),
         simulation_rooms=1,
         simulation_agents_per_room=6,
         simulation_ticks=8,
@@ -91,5 +92,20 @@ def world(tmp_path: Path, taught_base: Path, engine: Engine, game_database: Data
         gradient_tokens=1024,
         evaluation_seeds=8,
     )
+
+
+@pytest.fixture
+def world(tmp_path: Path, taught_base: Path, engine: Engine, game_database: Database) -> Iterator[World]:
     with dg.DagsterInstance.ephemeral() as instance:
-        yield World(settings, game_database, instance, engine)
+        yield World(small_game(tmp_path, taught_base), game_database, instance, engine)
+
+
+@pytest.fixture(scope="session")
+def three_played(server: Server, played: str, taught_base: Path, engine: Engine, tmp_path_factory: Any) -> str:
+    """Name of a template in which the last three hours were played."""
+    name = server.create(played)
+    settings = small_game(tmp_path_factory.mktemp("played"), taught_base)
+    with server.database(name).connect() as conn:
+        for window in (FIRST, SECOND, THIRD):
+            play_window(settings, conn, window, engine)
+    return name
