@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.names import METADATA
 from babylon_assets.automation.line import Line, LineRun
 from babylon_assets.core.windows import closed_windows
 from babylon_assets.definitions import build_definitions
@@ -47,7 +48,9 @@ class World:
             play_window(self.settings, conn, window, self.engine)
 
     def run(self, window: str) -> LineRun:
-        return Line(self.definitions, self.instance).materialize(window)
+        done = Line(self.definitions, self.instance).materialize(window)
+        assert metadata_names(self.instance, done.run_id) - set(METADATA) == set(), "declare them in assets/names.py"
+        return done
 
     def row(self, window: str) -> WindowRow:
         with self.database.connect() as conn:
@@ -72,6 +75,18 @@ class World:
     def execute(self, statement: str, *parameters: Any) -> None:
         with self.database.connect() as conn:
             conn.execute(statement.encode(), parameters)
+
+
+def metadata_names(instance: dg.DagsterInstance, run_id: str) -> set[str]:
+    """The names of all metadata that a run's materializations and checks gave."""
+    names: set[str] = set()
+    for entry in instance.all_logs(run_id):
+        event = entry.dagster_event
+        if event is not None and event.is_step_materialization:
+            names.update(event.step_materialization_data.materialization.metadata)
+        if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            names.update(event.asset_check_evaluation_data.metadata)
+    return names
 
 
 @pytest.fixture(scope="session")
