@@ -11,15 +11,17 @@ imported by the commands that use them, so that the others answer at once.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
+from typer.models import ArgumentInfo
 
-from babylon_assets.commands import chain, demo, doctor, export, services, train, windows
+from babylon_assets.commands import chain, demo, doctor, export, report, serve, services, train, windows
 from babylon_assets.commands.terminal import errors
 from babylon_assets.core.errors import BabylonError, MissingDependency, SettingsError, TransientError
 from babylon_assets.settings import Settings, load_settings
@@ -29,6 +31,11 @@ EXIT_FAILED, EXIT_TRY_LATER, EXIT_INTERRUPTED = 1, 75, 130
 
 class ErrorsAsExitCodes(TyperGroup):
     """Prints an error that the product names as one message, without a traceback, and exits with its code."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for command in self.commands.values():
+            explain_arguments(command)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -43,6 +50,19 @@ class ErrorsAsExitCodes(TyperGroup):
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
+def explain_arguments(command: click.Command) -> None:
+    """Give the arguments of a command the help that was declared for them.
+
+    typer 0.25 sets it before it calls click's constructor, and click 8.5 has a `help` of its own there, which is None.
+    """
+    silent = [one for one in command.params if isinstance(one, TyperArgument) and one.help is None]
+    if silent and command.callback is not None:
+        hints = get_type_hints(inspect.unwrap(command.callback), include_extras=True)
+        for argument in silent:
+            declared = getattr(hints.get(argument.name or ""), "__metadata__", ())
+            argument.help = next((info.help for info in declared if isinstance(info, ArgumentInfo)), None)
+
+
 app = typer.Typer(
     cls=ErrorsAsExitCodes,
     name="babylon",
@@ -55,6 +75,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(services.up)
+app.command()(serve.serve)
 app.command()(windows.migrate)
 app.command("windows")(windows.list_all)
 app.command()(train.train)
@@ -66,6 +87,7 @@ app.command()(chain.prune)
 app.command()(chain.forget)
 app.command()(export.export)
 app.command()(doctor.doctor)
+app.command()(report.report)
 
 
 def tell(error: BabylonError) -> None:

@@ -1,14 +1,15 @@
 """The pictures that a person sees in the metadata, at the end of the demo and in the README.
 
-Each function turns plain numbers into the bytes of a PNG. What the numbers mean is decided elsewhere; matplotlib is
-imported when the first picture is drawn.
+Each function turns plain numbers into the bytes of a PNG, or of an SVG where many are drawn. What the numbers mean is
+decided elsewhere; matplotlib is imported when the first PNG is drawn.
 """
 
 from __future__ import annotations
 
 import base64
+import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -91,34 +92,61 @@ def _way(points: Sequence[CurvePoint]) -> np.ndarray:
 
 
 def reward_histogram(rewards: Sequence[float], title: str = "Rewards of the samples") -> bytes:
-    """How the rewards of one window's samples are spread, with their mean; the title counts NaN (not yet known)."""
+    """How the rewards of one window's samples are spread, with their mean; the title counts NaN (not yet known).
+
+    An SVG, written by hand: every window of a backfill has two of these, and matplotlib takes 130 ms for one.
+    """
     values = np.asarray(rewards, dtype=float)
     known = values[np.isfinite(values)]
-    figure, axes = _canvas(5.6, 2.6)
-    if known.size:
-        axes.hist(known, bins=min(30, max(8, int(np.sqrt(known.size) * 2))), color=POLICY, alpha=0.85, rwidth=0.94)
-        mean = float(known.mean())
-        axes.axvline(mean, color=INK, linewidth=1.2)
-        axes.annotate(
-            f"mean {mean:+.3f}",
-            (mean, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, -9),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK,
-        )
     unknown = values.size - known.size
-    note = f"  ({known.size} known, {unknown} not yet)" if unknown else f"  ({known.size})"
-    axes.set_title(title + note, loc="left", color=INK, fontsize=10, fontweight="bold")
-    axes.set_xlabel("reward", color=MUTED, fontsize=8)
-    axes.set_ylabel("samples", color=MUTED, fontsize=8)
-    return _png(figure)
+    note = f"({known.size} known, {unknown} not yet)" if unknown else f"({known.size})"
+    parts = [_text(12, 20, f"{title}  {note}", INK, 13, "start", bold=True)]
+    if known.size:
+        counts, edges = np.histogram(known, bins=min(30, max(8, int(np.sqrt(known.size) * 2))))
+        parts += _bars(counts, edges, float(known.mean()))
+    frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE}" height="{HIGH}" font-family="sans-serif">'
+    return "".join([frame, f'<rect width="{WIDE}" height="{HIGH}" fill="white"/>', *parts, "</svg>"]).encode()
 
 
-def as_markdown(png: bytes, alt: str) -> str:
+WIDE, HIGH = 600, 270
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 584, 40, 222
+
+
+def _bars(counts: np.ndarray, edges: np.ndarray, mean: float) -> Iterator[str]:
+    """The bars with their axes and the line of the mean."""
+    low, high, most = float(edges[0]), float(edges[-1]), int(counts.max())
+
+    def across(value: float) -> float:
+        return _LEFT + (value - low) / (high - low) * (_RIGHT - _LEFT)
+
+    def up(count: float) -> float:
+        return _BOTTOM - count / most * (_BOTTOM - _TOP)
+
+    for count in sorted({0, most // 2, most}):
+        yield f'<path d="M{_LEFT} {up(count):.1f}H{_RIGHT}" stroke="{GRID}"/>'
+        yield _text(_LEFT - 6, up(count) + 4, str(count), MUTED, 11, "end")
+    for count, start, end in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        left, width = across(start) + 0.5, across(end) - across(start) - 1
+        shape = f'x="{left:.1f}" y="{up(count):.1f}" width="{width:.1f}" height="{_BOTTOM - up(count):.1f}"'
+        yield f'<rect {shape} fill="{POLICY}" fill-opacity="0.85"/>'
+    for value in (low, (low + high) / 2, high):
+        yield _text(across(value), _BOTTOM + 16, f"{value:+.2f}", MUTED, 11, "middle")
+    yield f'<path d="M{across(mean):.1f} {_TOP - 8}V{_BOTTOM}" stroke="{INK}" stroke-width="1.4"/>'
+    side = ("start", 5) if across(mean) < (_LEFT + _RIGHT) / 2 else ("end", -5)
+    yield _text(across(mean) + side[1], _TOP, f"mean {mean:+.3f}", INK, 11, side[0])
+    yield _text((_LEFT + _RIGHT) / 2, HIGH - 10, "reward", MUTED, 11, "middle")
+
+
+def _text(x: float, y: float, words: str, color: str, size: int, anchor: str, *, bold: bool = False) -> str:
+    weight = ' font-weight="bold"' if bold else ""
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {place} font-size="{size}" fill="{color}"{weight}>{html.escape(words)}</text>'
+
+
+def as_markdown(image: bytes, alt: str) -> str:
     """The picture as markdown with the data inline, so that a page shows it without asking any server."""
-    return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"
+    kind = "svg+xml" if image.startswith(b"<svg") else "png"
+    return f"![{alt}](data:image/{kind};base64,{base64.b64encode(image).decode('ascii')})"
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:

@@ -1,10 +1,11 @@
 """Kinds of settings: what texts are allowed, how a text becomes a value, and how a value is written back.
 
-Which settings there are is declared in `settings`.
+Which settings there are is declared in `settings` and `setting_groups`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -54,6 +55,15 @@ def whole(low: int, high: int | None = None) -> Kind:
     return Kind(f"a whole number from {low}" + ("" if high is None else f" to {high}"), parse)
 
 
+def multiple(of: int) -> Kind:
+    def parse(text: str) -> int:
+        value = int(text)
+        _require(value > 0 and value % of == 0)
+        return value
+
+    return Kind(f"a multiple of {of}", parse)
+
+
 def number(low: float, high: float, *, above: bool = False) -> Kind:
     """A finite number between `low` (excluded when `above`) and `high`."""
 
@@ -100,6 +110,27 @@ def window() -> Kind:
     return Kind("a UTC hour as YYYY-MM-DDTHH:00", parse)
 
 
+def address() -> Kind:
+    """Where a server listens: an IP address or a host's name."""
+    return pattern(r"[A-Za-z0-9.:_-]+", "an IP address or a host's name")
+
+
+def hashed_keys() -> Kind:
+    """Keys by name, written `name:hash`; each hash the hex sha256 of a key."""
+
+    def parse(text: str) -> dict[str, str]:
+        pairs = [part.strip().split(":") for part in text.split(",") if part.strip()]
+        _require(all(len(pair) == 2 and re.fullmatch(r"[A-Za-z0-9._-]+", pair[0]) for pair in pairs))
+        _require(all(re.fullmatch(r"[0-9a-f]{64}", pair[1]) for pair in pairs))
+        _require(len({name for name, _ in pairs}) == len(pairs))
+        return {name: digest for name, digest in pairs}  # noqa: C416 - pairs are lists
+
+    def render(keys: Mapping[str, str]) -> str:
+        return ",".join(f"{name}:{digest}" for name, digest in keys.items())
+
+    return Kind("name:hash pairs separated by commas, as `babylon serve --new-key NAME` prints them", parse, render)
+
+
 def weights() -> Kind:
     """Weights by scorer, written `outcome=1.0,heuristic=0.1`; each finite, not all zero."""
 
@@ -115,3 +146,16 @@ def weights() -> Kind:
         return ",".join(f"{name}={weight!r}" for name, weight in weights.items())
 
     return Kind("scorer=weight pairs separated by commas, not all zero", parse, render)
+
+
+def declare(variable: str, kind: Kind, default: Any, doc: str, *, secret: bool = False) -> Any:
+    """A dataclass field that carries its declaration."""
+    text = "" if default is None else kind.render(default)
+    facts = {"variable": variable, "kind": kind, "doc": doc, "secret": secret, "default": text}
+    return dataclasses.field(default=default, repr=not secret, metadata=facts)
+
+
+def declare_text(variable: str, kind: Kind, default: str, doc: str) -> Any:
+    """As `declare`, for a default that each object makes anew from text: a mapping, a folder below the current one."""
+    facts = {"variable": variable, "kind": kind, "doc": doc, "secret": False, "default": default}
+    return dataclasses.field(default_factory=lambda: kind.parse(default), hash=False, metadata=facts)

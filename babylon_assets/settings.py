@@ -16,7 +16,10 @@ from typing import Any
 
 from babylon_assets import setting_kinds as kinds
 from babylon_assets.core.errors import SettingsError
+from babylon_assets.setting_groups import GatewaySettings, JudgingSettings
 from babylon_assets.setting_kinds import Kind
+from babylon_assets.setting_kinds import declare as _declare
+from babylon_assets.setting_kinds import declare_text as _declare_text
 
 HIDDEN = "***"
 
@@ -33,21 +36,8 @@ class Declaration:
     secret: bool
 
 
-def _declare(variable: str, kind: Kind, default: Any, doc: str, *, secret: bool = False) -> Any:
-    """A dataclass field that carries its declaration."""
-    text = "" if default is None else kind.render(default)
-    facts = {"variable": variable, "kind": kind, "doc": doc, "secret": secret, "default": text}
-    return dataclasses.field(default=default, repr=not secret, metadata=facts)
-
-
-def _declare_text(variable: str, kind: Kind, default: str, doc: str) -> Any:
-    """As `_declare`, for a default that each object makes anew from text: a mapping, a folder below the current one."""
-    facts = {"variable": variable, "kind": kind, "doc": doc, "secret": False, "default": default}
-    return dataclasses.field(default_factory=lambda: kind.parse(default), hash=False, metadata=facts)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(JudgingSettings, GatewaySettings):
     """All settings. Built by `load_settings`; tests may build it directly, the same checks apply.
 
     Raises:
@@ -131,6 +121,24 @@ class Settings:
         None,
         "Hosted jobs that would spend more than this in one UTC day are not submitted; absent: no cap.",
     )
+    local_gpu_learning_rate: float = _declare(
+        "LOCAL_GPU_LEARNING_RATE",
+        kinds.number(0, 1, above=True),
+        5e-6,
+        "Step size on a local GPU, whose base models are far larger than the embedded one.",
+    )
+    local_gpu_row_tokens: int = _declare(
+        "LOCAL_GPU_ROW_TOKENS",
+        kinds.multiple(1024),
+        4096,
+        "Tokens of one row on a local GPU; a longer sample is left out by ART.",
+    )
+    local_gpu_memory_share: float = _declare(
+        "LOCAL_GPU_MEMORY_SHARE", kinds.number(0, 1, above=True), 0.6, "What vLLM may take of a local GPU's memory."
+    )
+    local_gpu_minutes: float = _declare(
+        "LOCAL_GPU_MINUTES", kinds.number(0, 10000, above=True), 120.0, "How long one training on a local GPU may take."
+    )
     min_agents_per_window: int = _declare(
         "MIN_AGENTS_PER_WINDOW", kinds.whole(1), 3, "A window with fewer agents is thin and is not trained on."
     )
@@ -139,6 +147,12 @@ class Settings:
         kinds.whole(1),
         16,
         "A window with fewer trainable samples is thin and is not trained on.",
+    )
+    window_grace_minutes: int = _declare(
+        "WINDOW_GRACE_MINUTES",
+        kinds.whole(0, 1440),
+        5,
+        "How long after its end a window's rows may still come; automation waits for it, a check says so.",
     )
     max_policy_lag: int = _declare(
         "MAX_POLICY_LAG",
@@ -219,6 +233,12 @@ class Settings:
     max_grad_norm: float = _declare(
         "MAX_GRAD_NORM", kinds.number(0, 1000, above=True), 0.2, "Gradient norm is clipped to this."
     )
+    train_dtype: str = _declare(
+        "TRAIN_DTYPE",
+        kinds.choice("auto", "float32", "bfloat16"),
+        "auto",
+        "Numbers that the embedded trainer computes with; auto: bfloat16 for a large model where that is fast.",
+    )
     train_seed: int = _declare("TRAIN_SEED", kinds.whole(0), 0, "Seed of training.")
     threads: int = _declare("TRAIN_THREADS", kinds.whole(1), 1, "CPU threads of training and of the embedded engine.")
     simulation_seed: int = _declare("SIMULATION_SEED", kinds.whole(0), 0, "Seed of the simulated game.")
@@ -248,10 +268,16 @@ class Settings:
     window_id: str | None = _declare("WINDOW_ID", kinds.window(), None, "The window of MODE=single.")
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
+        for item in _fields():
             value = getattr(self, item.name)
             if value is not None:
                 object.__setattr__(self, item.name, _parsed(item, item.metadata["kind"].render(value)))
+
+
+def _fields() -> list[dataclasses.Field[Any]]:
+    """Every setting; those of the groups come after what is declared here."""
+    inherited = {item.name for group in (JudgingSettings, GatewaySettings) for item in dataclasses.fields(group)}
+    return sorted(dataclasses.fields(Settings), key=lambda item: item.name in inherited)
 
 
 def _parsed(item: dataclasses.Field[Any], text: str) -> Any:
@@ -279,7 +305,7 @@ def load_settings(env: Mapping[str, str] | None = None, env_file: Path | None = 
         values.update(dotenv_values(env_file, interpolate=False))
     values.update({name: text for name, text in env.items() if text.strip()})
     given: dict[str, Any] = {}
-    for item in dataclasses.fields(Settings):
+    for item in _fields():
         text = (values.get(item.metadata["variable"]) or "").strip()
         if text:
             given[item.name] = _parsed(item, text)
@@ -297,7 +323,7 @@ def declarations() -> list[Declaration]:
             doc=item.metadata["doc"],
             secret=item.metadata["secret"],
         )
-        for item in dataclasses.fields(Settings)
+        for item in _fields()
     ]
 
 
@@ -323,13 +349,29 @@ def subprocess_environment(settings: Settings, dagster_url: str) -> dict[str, st
             environment[name] = text
     environment["DAGSTER_HOME"] = str(settings.home / "dagster")
     environment["BABYLON_DAGSTER_URL"] = dagster_url
+    environment.setdefault(*_EVENT_BATCHES)
     return environment
+
+
+def local_gpu_environment() -> dict[str, str]:
+    """The environment of the process that trains on a local GPU: this one's, without the key of W&B and its logging."""
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_API_KEY"}
+    return {**environment, "WANDB_MODE": "disabled", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+
+
+#: Read by Dagster: what a run plans to make, a row per partition, is written this many rows at a time.
+_EVENT_BATCHES = ("DAGSTER_EVENT_BATCH_SIZE", "1000")
+
+
+def write_events_in_batches() -> None:
+    """Let Dagster in this process write many planned partitions as one statement; call before a run is made."""
+    os.environ.setdefault(*_EVENT_BATCHES)
 
 
 def _rendered(settings: Settings) -> dict[str, tuple[str, bool]]:
     """Variable to (value as text, whether it is a secret)."""
     rendered = {}
-    for item in dataclasses.fields(settings):
+    for item in _fields():
         value = getattr(settings, item.name)
         text = "" if value is None else item.metadata["kind"].render(value)
         rendered[item.metadata["variable"]] = (text, item.metadata["secret"])

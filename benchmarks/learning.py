@@ -25,7 +25,7 @@ from babylon_assets.settings import Settings, load_settings
 from babylon_assets.store.database import open_database, stop_embedded
 from babylon_assets.store.trajectories import read_window
 from babylon_assets.store.windows import WindowRow, list_windows
-from babylon_assets.training.jobs import base_model_of
+from babylon_assets.training.roots import base_model_of
 from benchmarks.report import Row, at_least, at_most, publish
 
 SEEDS = (11, 12, 13, 14, 15)

@@ -96,6 +96,11 @@ class Browser:
         """Give the page another size, in pixels."""
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
+    def prefer(self, mode: str) -> None:
+        """Ask pages for `light` or `dark` colours, as a person's system does."""
+        features = [{"name": "prefers-color-scheme", "value": mode}]
+        self._call("Emulation.setEmulatedMedia", features=features)
+
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""
         return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")

@@ -18,9 +18,11 @@ PACKAGE = Path(__file__).parents[1] / "babylon_assets"
 LINES = (
     ("core",),
     ("setting_kinds",),
-    ("settings", "plots"),
+    ("setting_groups",),
+    ("settings", "plots", "report"),
     ("game", "store"),
     ("training", "serving", "simulation"),
+    ("evaluation",),
     ("assets", "automation"),
     ("definitions",),
     ("commands", "cli", "__main__"),

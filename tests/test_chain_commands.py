@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from babylon_assets.store.datasets import load_dataset, save_dataset
 from babylon_assets.store.trajectories import read_window, replace_window
 from tests.store.values import CHAIN, checkpoint, dataset, inference_call, record, root, sample
 
+BRANCH = f"{CHAIN}+other"
 HOURS = [f"2026-11-05T{hour}:00" for hour in range(14, 20)]
 
 Babylon = Callable[..., Result]
@@ -46,16 +48,16 @@ def folders(database: Database, tmp_path: Path) -> list[Path]:
             kept = dataset(sample(step, window=window), sample(90 + step, trains_as="skip"), window=window)
             save_dataset(conn, kept)
             checkpoints.insert_checkpoint(conn, checkpoint(step, window, kept.id, path=str(folder)))
-        branch = {"chain": "other", "id": "other-3", "parent_id": f"{CHAIN}-2"}
+        branch = {"chain": BRANCH, "id": "other-3", "parent_id": f"{CHAIN}-2"}
         checkpoints.insert_checkpoint(conn, checkpoint(3, HOURS[2], kept.id, path="", **branch))
     return made
 
 
 def test_chains_show_a_branch_under_where_it_begins(babylon: Babylon, folders: list[Path]) -> None:
     lines = [line.split("  2026")[0].split("  -")[0] for line in babylon("chains").stdout.splitlines()]
-    assert lines == [*(f"{CHAIN}@{step}" for step in (0, 1, 2)), "  other@3", *(f"{CHAIN}@{n}" for n in (3, 4, 5))]
+    assert lines == [*(f"{CHAIN}@{step}" for step in (0, 1, 2)), f"  {BRANCH}@3", *(f"{CHAIN}@{n}" for n in (3, 4, 5))]
     listed = json.loads(babylon("chains", "--json").stdout)
-    assert {one["policy"]: one["parent"] for one in listed}["other@3"] == f"{CHAIN}-2"
+    assert {one["policy"]: one["parent"] for one in listed}[f"{BRANCH}@3"] == f"{CHAIN}-2"
 
 
 def test_lineage_goes_back_to_the_root(babylon: Babylon, folders: list[Path]) -> None:
@@ -76,7 +78,7 @@ def test_lineage_goes_forward_to_every_checkpoint_that_saw_a_trajectory(babylon:
     assert seen == {
         f"{CHAIN}@2": "trained on it",
         f"{CHAIN}@3": f"trained from {CHAIN}@2",
-        "other@3": f"trained from {CHAIN}@2",
+        f"{BRANCH}@3": f"trained from {CHAIN}@2",
         f"{CHAIN}@4": f"trained from {CHAIN}@3",
         f"{CHAIN}@5": f"trained from {CHAIN}@4",
     }
@@ -104,14 +106,35 @@ def test_prune_keeps_what_an_attempt_needs_and_waits_for_one_that_runs(
     babylon: Babylon, folders: list[Path], database: Database
 ) -> None:
     without = json.loads(babylon("prune", "--keep", "1", "--dry-run", "--json").stdout)
-    assert without["checkpoints"] == [f"{CHAIN}@3"]
+    assert without["checkpoints"] == [f"{CHAIN}@1", f"{CHAIN}@3"]  # the branch is kept, and 2 that it begins at
     with database.connect() as conn:
         job = jobs.start_job(conn, HOURS[5], CHAIN, f"{CHAIN}-3", None, None)
         jobs.advance_job(conn, job.id, "submitted", external_id="job-1")
     shown = json.loads(babylon("prune", "--keep", "1", "--dry-run", "--json").stdout)
-    assert shown["checkpoints"] == []  # 3, which nothing else needs, is what the job trains from
+    assert shown["checkpoints"] == [f"{CHAIN}@1"]  # 3, which nothing else needs, is what the job trains from
     with chain_lock(database, CHAIN):
         assert babylon("prune").exit_code == 75
+
+
+def test_prune_keeps_the_newest_branches_and_the_best_of_an_evaluation(
+    babylon: Babylon, folders: list[Path], database: Database
+) -> None:
+    older = {"chain": f"{CHAIN}+older", "id": "older-2", "parent_id": f"{CHAIN}-1"}
+    evaluated = (
+        "INSERT INTO babylon_training.checkpoint_evaluations (checkpoint_id, evaluation, version, value, results) "
+    )
+    with database.connect() as conn:
+        kept = checkpoints.by_window(conn, CHAIN, HOURS[1])
+        assert kept and kept.dataset_id
+        before = kept.created_at - timedelta(hours=1)
+        made = checkpoint(2, HOURS[1], kept.dataset_id, path="/branch", created_at=before, **older)
+        checkpoints.insert_checkpoint(conn, made)
+        for number, value in ((1, 0.9), (3, 0.2), (4, None)):
+            conn.execute(evaluated + "VALUES (%s, 'held out', '1', %s, '{}')", [f"{CHAIN}-{number}", value])
+        conn.execute(evaluated + "VALUES ('another-chains', 'held out', '1', 5, '{}')")
+    shown = json.loads(babylon("prune", "--keep", "1", "--dry-run", "--json").stdout)
+    assert shown["checkpoints"] == [f"{CHAIN}+older@2", f"{CHAIN}@3"]
+    assert json.loads(babylon("prune", "--keep", "2", "--dry-run", "--json").stdout)["checkpoints"] == []
 
 
 def test_forget_removes_an_agent_and_says_who_saw_it(babylon: Babylon, folders: list[Path], database: Database) -> None:

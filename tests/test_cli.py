@@ -19,16 +19,17 @@ from babylon_assets.cli import app, arguments_of_mode, main
 from babylon_assets.core.datasets import build_dataset
 from babylon_assets.core.errors import PermanentError
 from babylon_assets.settings import Settings
+from babylon_assets.store import jobs
 from babylon_assets.store.checkpoints import Checkpoint, insert_checkpoint
 from babylon_assets.store.database import Database, newest_revision
 from babylon_assets.store.datasets import save_dataset
 from babylon_assets.store.windows import upsert_window
 from tests.game.rows import add_trajectories, add_users, trajectory
-from tests.store.values import dataset, sample
+from tests.store.values import CHAIN, dataset, sample
 
 COMMANDS = (
     *("demo", "up", "migrate", "windows", "train", "status", "export", "doctor"),
-    *("chains", "lineage", "replay", "prune", "forget"),
+    *("chains", "lineage", "replay", "prune", "forget", "report"),
 )
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),
@@ -136,6 +137,20 @@ def test_status_prints_where_a_checkpoint_comes_from(babylon: Babylon, ledger: N
     assert "babylon-agent@1" in babylon("status", FIRST).stdout
 
 
+def test_status_knows_an_attempt_that_lives_from_one_that_died(babylon: Babylon, database: Database) -> None:
+    with database.connect() as conn:
+        for window in (FIRST, SECOND):
+            job = jobs.start_job(conn, window, CHAIN, None, None, None, "embedded")
+            jobs.advance_job(conn, job.id, "training")
+        conn.execute(
+            "UPDATE babylon_training.training_jobs SET heartbeat = now() - interval '2 minutes' WHERE window_id = %s",
+            [FIRST],
+        )
+    training = json.loads(babylon("status", "--json").stdout)["training"]
+    assert "no sign of life for 120 s: its process has died" in training[f"{FIRST} on {CHAIN}"]
+    assert "training with embedded, last sign of life 0 s ago" in training[f"{SECOND} on {CHAIN}"]
+
+
 def test_status_of_the_chain(babylon: Babylon, ledger: None) -> None:
     shown = json.loads(babylon("status", "--json").stdout)
     assert shown["windows"] == {"open": 1, "trained": 1}
@@ -240,6 +255,7 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
         add_users(conn, "a1")
         add_trajectories(conn, trajectory("t1", windowId="2026-10-01"))
     lost = babylon("doctor", DATABASE_URL=game_database.url)
+    assert lost.exit_code == 0
     assert "1 rows have a windowId that is no window, such as '2026-10-01'" in " ".join(lost.stdout.split())
     named = babylon("windows", DATABASE_URL=game_database.url)
     assert "1 trajectories have a windowId that is no window ('2026-10-01'): they are read" in " ".join(

@@ -16,7 +16,10 @@ from babylon_assets.definitions import build_definitions, defs, hourly_windows
 from babylon_assets.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-LINE = ["raw_trajectories", "scored_trajectories", "training_datasets", "model_checkpoints"]
+LINE = [
+    *("raw_trajectories", "scored_trajectories", "training_datasets", "model_checkpoints"),
+    *("checkpoint_evaluations", "promoted_model"),
+]
 NOWHERE = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
 
 
@@ -41,6 +44,8 @@ def test_four_assets_in_a_line_the_last_on_its_own_previous_hour(graph: Any) -> 
         "scored_trajectories": ["raw_trajectories"],
         "training_datasets": ["scored_trajectories"],
         "model_checkpoints": ["model_checkpoints", "training_datasets"],
+        "checkpoint_evaluations": ["model_checkpoints"],
+        "promoted_model": ["checkpoint_evaluations"],
     }
     mapping = graph.get_partition_mapping(dg.AssetKey("model_checkpoints"), dg.AssetKey("model_checkpoints"))
     assert (mapping.start_offset, mapping.end_offset) == (-1, -1)

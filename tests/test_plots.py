@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from xml.etree import ElementTree
 
 import pytest
 
@@ -42,18 +43,40 @@ def test_the_thick_line_is_the_mean_of_the_last_five() -> None:
     assert smooth.tolist() == [1.0, 1.5, 2.0, 2.5, 3.0, 4.0]
 
 
-@pytest.mark.parametrize("rewards", [[], [0.5], [float("nan")], [0.1, -0.2, float("nan")] * 50])
+def shapes(svg: bytes) -> tuple[list[ElementTree.Element], str]:
+    """The bars, and all that is written."""
+    root = ElementTree.fromstring(svg)
+    assert int(root.attrib["width"]) > int(root.attrib["height"]) > 200
+    [_, *bars] = root.iter("{http://www.w3.org/2000/svg}rect")
+    return bars, " ".join(text.text or "" for text in root.iter("{http://www.w3.org/2000/svg}text"))
+
+
+@pytest.mark.parametrize("rewards", [[], [0.5], [float("nan")], [0.1, -0.2, float("nan")] * 50, [1e9, -1e-9]])
 def test_a_histogram_of_any_rewards(rewards: list[float]) -> None:
-    width, height = size(plots.reward_histogram(rewards))
-    assert width > height > 200
+    known = [reward for reward in rewards if reward == reward]
+    bars, words = shapes(plots.reward_histogram(rewards, "Rewards & <more>"))
+    assert bool(bars) == bool(known)
+    assert words.startswith("Rewards & <more>")
+    assert ("not yet" in words) == (len(known) < len(rewards))
+
+
+def test_a_histogram_shows_where_the_rewards_are_and_their_mean() -> None:
+    bars, words = shapes(plots.reward_histogram([0.0, 0.0, 0.0, 1.0]))
+    heights = [float(bar.attrib["height"]) for bar in bars]
+    assert heights[0] == pytest.approx(3 * heights[-1], rel=0.01)
+    assert heights[0] > 100
+    assert set(heights[1:-1]) == {0.0}
+    assert "mean +0.250" in words
 
 
 def test_the_same_numbers_give_the_same_picture() -> None:
     assert plots.learning_curve(points(24)) == plots.learning_curve(points(24))
 
 
-def test_a_picture_in_markdown_needs_no_server() -> None:
-    png = plots.reward_histogram([0.1, 0.2])
-    markdown = plots.as_markdown(png, "rewards")
-    assert markdown.startswith("![rewards](data:image/png;base64,")
-    assert base64.b64decode(markdown.partition("base64,")[2].rstrip(")")) == png
+@pytest.mark.parametrize(
+    ("image", "kind"), [(plots.reward_histogram([0.1, 0.2]), "svg+xml"), (plots.learning_curve([]), "png")]
+)
+def test_a_picture_in_markdown_needs_no_server(image: bytes, kind: str) -> None:
+    markdown = plots.as_markdown(image, "rewards")
+    assert markdown.startswith(f"![rewards](data:image/{kind};base64,")
+    assert base64.b64decode(markdown.partition("base64,")[2].rstrip(")")) == image

@@ -1,24 +1,25 @@
-"""The four assets of the line, one module each: raw and scored trajectories, training datasets, model checkpoints.
+"""The assets of the line: raw and scored trajectories and datasets (`window_data`), checkpoints, evaluations, the gate.
 
-Every asset has one partition per window. Its body reads, calls one function of the core, writes and returns metadata;
-rules of the domain do not live here. `build_assets` makes them all for one set of hourly partitions.
+Every asset has one partition per window. What makes one window of an asset reads, calls one function of the core,
+writes and returns metadata; rules of the domain do not live here. `ranges` runs windows, one or many; `build_assets`
+makes all assets for one set of hourly partitions.
 """
 
 from __future__ import annotations
 
 import dagster as dg
 
+from babylon_assets.assets.checkpoint_evaluations import build_checkpoint_evaluations
 from babylon_assets.assets.model_checkpoints import build_model_checkpoints
-from babylon_assets.assets.raw_trajectories import build_raw_trajectories
-from babylon_assets.assets.scored_trajectories import build_scored_trajectories
-from babylon_assets.assets.training_datasets import build_training_datasets
+from babylon_assets.assets.promoted_model import build_promoted_model
+from babylon_assets.assets.window_data import build_window_data
 
 
 def build_assets(windows: dg.HourlyPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """The four assets in the order of the line."""
+    """The assets in the order of the line."""
     return [
-        build_raw_trajectories(windows),
-        build_scored_trajectories(windows),
-        build_training_datasets(windows),
+        build_window_data(windows),
         build_model_checkpoints(windows),
+        build_checkpoint_evaluations(windows),
+        build_promoted_model(windows),
     ]

@@ -1,4 +1,4 @@
-"""What the four assets have in common: group, owners, the names and units of their metadata.
+"""What the assets have in common: group, owners, the names and units of their metadata.
 
 Numbers are plain ints and floats, because Dagster plots those over the partitions; what is not known is left out.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -18,11 +18,11 @@ OWNERS = ["team:babylon"]
 CODE_VERSION = "1"
 FRAMES = "frames"
 
-#: What an asset returns: metadata and checks; its value is in PostgreSQL already. Dagster takes the bare class only.
-if TYPE_CHECKING:
-    Materialized = dg.MaterializeResult[None]
-else:
-    Materialized = dg.MaterializeResult
+
+def declared(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """An asset's declaration with what all assets have in common, its frames included."""
+    common = spec.replace_attributes(group_name=GROUP, owners=OWNERS, code_version=CODE_VERSION)
+    return common.with_io_manager_key(FRAMES)
 
 
 def numbers(values: Mapping[str, float | int | None]) -> dict[str, dg.MetadataValue[Any]]:
@@ -39,6 +39,6 @@ def texts(values: Mapping[str, str | None]) -> dict[str, dg.MetadataValue[Any]]:
     return {name: dg.MetadataValue.text(value) for name, value in values.items() if value}
 
 
-def picture(png: bytes, alt: str) -> dg.MetadataValue[Any]:
+def picture(image: bytes, alt: str) -> dg.MetadataValue[Any]:
     """A picture that the UI shows inline."""
-    return dg.MetadataValue.md(as_markdown(png, alt))
+    return dg.MetadataValue.md(as_markdown(image, alt))

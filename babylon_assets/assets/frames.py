@@ -9,6 +9,7 @@ The rows come from PostgreSQL at the moment of reading. Writing is the business 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -16,7 +17,7 @@ import pandas as pd
 
 from babylon_assets.assets.installation import Installation
 from babylon_assets.core.errors import PermanentError
-from babylon_assets.store import checkpoints, datasets, scores, trajectories, windows
+from babylon_assets.store import checkpoints, datasets, evaluations, promotions, scores, trajectories, windows
 from babylon_assets.store.database import Connection
 
 
@@ -47,12 +48,14 @@ class FrameReader(dg.IOManager):
 
 
 def frame_of(conn: Connection, asset: str, window: str, chain: str) -> pd.DataFrame:
-    """One partition of one of the four assets as a frame; a window that has nothing gives no rows."""
+    """One partition of one of the assets as a frame; a window that has nothing gives no rows."""
     readers: dict[str, Callable[[], pd.DataFrame]] = {
         "raw_trajectories": lambda: trajectories.raw_frame(conn, window),
         "scored_trajectories": lambda: scores.read_scores(conn, window),
         "training_datasets": lambda: _dataset_frame(conn, window),
         "model_checkpoints": lambda: _checkpoint_frame(conn, window, chain),
+        "checkpoint_evaluations": lambda: _evaluation_frame(conn, window, chain),
+        "promoted_model": lambda: _promotion_frame(conn, window, chain),
     }
     return readers[asset]()
 
@@ -60,6 +63,19 @@ def frame_of(conn: Connection, asset: str, window: str, chain: str) -> pd.DataFr
 def _dataset_frame(conn: Connection, window: str) -> pd.DataFrame:
     row = windows.get_window(conn, window)
     return pd.DataFrame() if row is None or row.dataset_id is None else datasets.dataset_frame(conn, row.dataset_id)
+
+
+def _evaluation_frame(conn: Connection, window: str, chain: str) -> pd.DataFrame:
+    """A row per evaluation of the window's checkpoint."""
+    made = checkpoints.by_window(conn, chain, window)
+    return pd.DataFrame([asdict(one) for one in evaluations.of_checkpoint(conn, made.id)] if made is not None else [])
+
+
+def _promotion_frame(conn: Connection, window: str, chain: str) -> pd.DataFrame:
+    """A row per promotion of the window's checkpoint, rollbacks to it included."""
+    made = checkpoints.by_window(conn, chain, window)
+    told = promotions.history(conn, chain) if made is not None else []
+    return pd.DataFrame([asdict(one) for one in told if made is not None and one.to_id == made.id])
 
 
 def _checkpoint_frame(conn: Connection, window: str, chain: str) -> pd.DataFrame:

@@ -3,12 +3,16 @@
 Training itself, and the rules of the chain, live in `training.jobs`.
 """
 
+from functools import partial
+
 import dagster as dg
 
-from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers, picture, texts
-from babylon_assets.assets.failures import told_apart
+from babylon_assets.assets.checks import per_window
+from babylon_assets.assets.facts import declared, numbers, picture, texts
 from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.ranges import Made, Outputs, run_windows
 from babylon_assets.assets.training_datasets import NAME as DATASETS
+from babylon_assets.evaluation.judging import settle_head
 from babylon_assets.plots import CurvePoint, learning_curve
 from babylon_assets.store import windows
 from babylon_assets.store.database import Connection
@@ -23,10 +27,11 @@ CURVE_WINDOWS = 72
 PASSED_THROUGH = ("thin", "superseded")
 
 DESCRIPTION = f"""
-The next checkpoint of the chain, trained on this hour's dataset from the newest checkpoint before it.
+The next checkpoint of the chain, trained on this hour's dataset from the newest one that the gate let pass.
 
-- **One chain, one head**: a partition depends on the one before it, and its parent is what the ledger says is the
-  newest checkpoint, not what was guessed. The pool `{POOL}` and a lock in PostgreSQL let one training run at a time.
+- **One chain, one head**: a partition depends on the one before it, and its parent is what the ledger says is live; a
+  checkpoint that a killed run left without a verdict is judged first, and a refused one is never a parent.
+  The pool `{POOL}` and a lock in PostgreSQL let one training run at a time.
 - A **thin** hour is passed through: green, no checkpoint of its own, the parent stays the newest.
 - Training that saw **no token** never makes a checkpoint: the window is `skipped` with the reason, and the check
   `{TRAINED_CHECK}` fails.
@@ -40,50 +45,59 @@ A checkpoint's id is the hash of what it was made from: parent, dataset, base mo
 def build_model_checkpoints(windows_partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
     """The asset, with one partition per window, each depending on the one before it."""
     before = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
-
-    @dg.asset(
-        name=NAME,
+    spec = dg.AssetSpec(
+        NAME,
         deps=[DATASETS, dg.AssetDep(NAME, partition_mapping=before)],
-        partitions_def=windows_partitions,
-        group_name=GROUP,
-        owners=OWNERS,
+        description=DESCRIPTION,
         kinds={"pytorch", "postgres"},
         tags={"babylon/stage": "train"},
-        code_version=CODE_VERSION,
-        description=DESCRIPTION,
-        io_manager_key=FRAMES,
-        pool=POOL,
+    )
+
+    @dg.multi_asset(
+        name=NAME,
+        specs=[declared(spec)],
         check_specs=[
-            dg.AssetCheckSpec(
-                TRAINED_CHECK, asset=NAME, description="The optimizer saw tokens, or the window was passed through."
+            per_window(
+                NAME,
+                TRAINED_CHECK,
+                "The optimizer saw tokens, or the window was passed through.",
+                windows_partitions,
             )
         ],
+        partitions_def=windows_partitions,
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=POOL,
     )
-    def model_checkpoints(
-        context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
-    ) -> Materialized:
-        window, settings = context.partition_key, installation.settings
-        if not settings.train_rl_local:
-            return _switched_off()
-        with told_apart(context, installation):
-            trained = train_window(settings, installation.database, window, context.run_id)
-            with installation.connect() as conn:
-                metadata = {**_played(conn, window), **_metadata(trained)}
-        made = trained.checkpoint
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(made.id) if made else None,
-            metadata=metadata,
-            check_results=[_trained_check(window, trained)],
-        )
+    def model_checkpoints(context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]) -> Outputs:
+        stage = partial(train, installation, context.run_id)
+        yield from run_windows(context, installation, {NAME: stage}, in_order=True)
 
     return model_checkpoints
 
 
-def _switched_off() -> Materialized:
+def train(installation: Installation, run_id: str, window: str) -> Made:
+    """Train a window, where training is not switched off, and say what came of it."""
+    if not installation.settings.train_rl_local:
+        return _switched_off()
+    settle_head(installation.settings, installation.database, run_id)
+    trained = train_window(installation.settings, installation.database, window, run_id)
+    with installation.connect() as conn:
+        metadata = {**_played(conn, window), **_metadata(trained)}
+    made = trained.checkpoint
+    return Made(
+        metadata=metadata,
+        data_version=made.id if made else None,
+        checks=[_trained_check(window, trained)],
+        made_from={DATASETS: made.dataset_id} if made and made.dataset_id else {},
+    )
+
+
+def _switched_off() -> Made:
     said = "training is switched off: TRAIN_RL_LOCAL is false"
-    return dg.MaterializeResult(
+    return Made(
         metadata=texts({"status": "switched off", "reason": said}),
-        check_results=[dg.AssetCheckResult(check_name=TRAINED_CHECK, passed=True, description=said)],
+        checks=[dg.AssetCheckResult(check_name=TRAINED_CHECK, passed=True, description=said)],
     )
 
 

@@ -4,22 +4,22 @@ The game's tables are read in `game.source`, rows are decoded in `core.decoding`
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import dagster as dg
 
+from babylon_assets.assets import checks
 from babylon_assets.assets.collector import without_collector
-from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers
-from babylon_assets.assets.failures import told_apart
+from babylon_assets.assets.facts import numbers
 from babylon_assets.assets.installation import Installation
-from babylon_assets.core.trajectories import Quarantined
+from babylon_assets.assets.ranges import Made
 from babylon_assets.game import source
 from babylon_assets.store import trajectories as ledger
 from babylon_assets.store import windows as windows_ledger
 from babylon_assets.store.database import Connection
 
 NAME = "raw_trajectories"
-QUARANTINE_CHECK = "little_in_quarantine"
-MOST_IN_QUARANTINE = 0.05
+CHECKS = (checks.COMPLETE, checks.QUARANTINE)
 
 DESCRIPTION = f"""
 What the agents did in this hour, copied once from the game's own tables and never changed afterwards.
@@ -31,42 +31,29 @@ What the agents did in this hour, copied once from the game's own tables and nev
 - Reading is guarded by a **fingerprint** of the source, outcomes included: unchanged input writes nothing and keeps the
   data version.
 
-The check `{QUARANTINE_CHECK}` warns when more than {MOST_IN_QUARANTINE:.0%} of the rows are in quarantine.
+The check `{checks.COMPLETE}` stops a window whose hour is not over; `{checks.QUARANTINE}` warns when more than
+{checks.MOST_IN_QUARANTINE:.0%} of the rows are in quarantine.
 """
 
 
-def build_raw_trajectories(windows: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
-    """The asset, with one partition per window."""
+def spec() -> dg.AssetSpec:
+    """The asset's declaration."""
+    return dg.AssetSpec(NAME, description=DESCRIPTION, kinds={"postgres", "pandas"}, tags={"babylon/stage": "read"})
 
-    @dg.asset(
-        name=NAME,
-        partitions_def=windows,
-        group_name=GROUP,
-        owners=OWNERS,
-        kinds={"postgres", "pandas"},
-        tags={"babylon/stage": "read"},
-        code_version=CODE_VERSION,
-        description=DESCRIPTION,
-        io_manager_key=FRAMES,
-        check_specs=[
-            dg.AssetCheckSpec(QUARANTINE_CHECK, asset=NAME, description="Nearly every row of the window could be read.")
+
+def read(installation: Installation, window: str) -> Made:
+    """Copy a window and say what was read."""
+    fingerprint = copy_window(installation, window)
+    with installation.connect() as conn:
+        kept, quarantined = ledger.summary(conn, window), ledger.quarantined(conn, window)
+    return Made(
+        metadata=numbers(kept._asdict()),
+        data_version=fingerprint,
+        checks=[
+            checks.complete(window, datetime.now(UTC), installation.settings.window_grace_minutes),
+            checks.little_in_quarantine(window, kept.trajectories, quarantined),
         ],
     )
-    def raw_trajectories(
-        context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
-    ) -> Materialized:
-        window = context.partition_key
-        with told_apart(context, installation):
-            fingerprint = copy_window(installation, window)
-            with installation.connect() as conn:
-                kept, quarantined = ledger.summary(conn, window), ledger.quarantined(conn, window)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(fingerprint),
-            metadata=numbers(kept._asdict()),
-            check_results=[_quarantine_check(window, kept.trajectories, quarantined)],
-        )
-
-    return raw_trajectories
 
 
 @without_collector
@@ -113,16 +100,4 @@ def _fingerprint(
         horizon_minutes=settings.perp_horizon_minutes,
         instruments=ledger.named_instruments(ours, window),
         odd=odd,
-    )
-
-
-def _quarantine_check(window: str, read: int, quarantined: list[Quarantined]) -> dg.AssetCheckResult:
-    share = len(quarantined) / max(1, read + len(quarantined))
-    reasons = sorted({f"{row.reason} ({row.place})" for row in quarantined})[:10]
-    return dg.AssetCheckResult(
-        check_name=QUARANTINE_CHECK,
-        passed=share <= MOST_IN_QUARANTINE,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(quarantined)} of {read + len(quarantined)} rows could not be read",
-        metadata={"window": window, "quarantined_share": share, "reasons": reasons},
     )

@@ -8,20 +8,23 @@ from datetime import UTC, datetime
 import dagster as dg
 import pandas as pd
 
+from babylon_assets.assets import checks
 from babylon_assets.assets.collector import without_collector
-from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers, picture, texts
-from babylon_assets.assets.failures import told_apart
+from babylon_assets.assets.facts import numbers, picture, texts
 from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.ranges import Made
 from babylon_assets.assets.raw_trajectories import NAME as RAW
 from babylon_assets.core import rewards
+from babylon_assets.core.lineage import bytes_id
 from babylon_assets.game import source
 from babylon_assets.plots import reward_histogram
 from babylon_assets.store import scores as score_ledger
 from babylon_assets.store import trajectories
 
 NAME = "scored_trajectories"
+CHECKS = (checks.SPREAD,)
 
-DESCRIPTION = """
+DESCRIPTION = f"""
 How good each step of this hour was.
 
 - `outcome`: what the step's own trade turned out to be worth, in [-1, 1]. A prediction share is worth what it paid less
@@ -30,34 +33,38 @@ How good each step of this hour was.
 - `reward` is their weighted sum; the weights are a setting (REWARD_WEIGHTS).
 
 An outcome that is **not known yet** is left open rather than counted as 0, and is filled in when the partition is
-materialized again.
+materialized again. The check `{checks.SPREAD}` warns when all rewards are equal.
 """
 
 
-def build_scored_trajectories(windows: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
-    """The asset, with one partition per window."""
-
-    @dg.asset(
-        name=NAME,
+def spec() -> dg.AssetSpec:
+    """The asset's declaration."""
+    return dg.AssetSpec(
+        NAME,
         deps=[RAW],
-        partitions_def=windows,
-        group_name=GROUP,
-        owners=OWNERS,
+        description=DESCRIPTION,
         kinds={"postgres", "pandas"},
         tags={"babylon/stage": "score"},
-        code_version=CODE_VERSION,
-        description=DESCRIPTION,
-        io_manager_key=FRAMES,
     )
-    def scored_trajectories(
-        context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
-    ) -> Materialized:
-        with told_apart(context, installation):
-            versions = rewards.versions(installation.settings.reward_weights)
-            scores = score_window(installation, context.partition_key)
-        return dg.MaterializeResult(metadata=_metadata(scores, versions))
 
-    return scored_trajectories
+
+def score(installation: Installation, window: str) -> Made:
+    """Score a window and say how good it was."""
+    versions = rewards.versions(installation.settings.reward_weights)
+    scores = score_window(installation, window)
+    known = scores["reward"].dropna()
+    return Made(
+        metadata=_metadata(scores, versions),
+        data_version=_version(scores, versions),
+        checks=[checks.reward_spread(len(known), float(known.std(ddof=0)) if len(known) else None)],
+    )
+
+
+def _version(scores: pd.DataFrame, versions: dict[str, str]) -> str:
+    """Names the rewards of a window's steps and what gave them; the same rewards have the same name."""
+    rows = [name.encode() for name in scores["trajectory_id"]]
+    numbers_of = [scores[column].to_numpy(dtype=float).tobytes() for column in ("step", "reward")]
+    return bytes_id([repr(sorted(versions.items())).encode(), *rows, *numbers_of])
 
 
 @without_collector

@@ -8,10 +8,11 @@ from typing import cast
 
 import dagster as dg
 
+from babylon_assets.assets import checks
 from babylon_assets.assets.collector import without_collector
-from babylon_assets.assets.facts import CODE_VERSION, FRAMES, GROUP, OWNERS, Materialized, numbers, picture, texts
-from babylon_assets.assets.failures import told_apart
+from babylon_assets.assets.facts import numbers, picture, texts
 from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.ranges import Made
 from babylon_assets.assets.scored_trajectories import NAME as SCORED
 from babylon_assets.core import joining
 from babylon_assets.core.datasets import draft_dataset
@@ -25,7 +26,7 @@ from babylon_assets.store.database import window_lock
 from babylon_assets.store.windows import WindowColumns, WindowRow
 
 NAME = "training_datasets"
-TOKENS_CHECK = "has_trainable_tokens"
+CHECKS = (checks.TOKENS, checks.HINDSIGHT, checks.STABLE)
 
 DESCRIPTION = f"""
 What the next checkpoint may learn from this hour, frozen and named by the hash of its content.
@@ -42,43 +43,34 @@ What the next checkpoint may learn from this hour, frozen and named by the hash 
   than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW whole groups are drawn. `effective_samples` says how many equally
   weighted samples the rest is worth.
 
-The same input gives the same id and writes nothing new. The check `{TOKENS_CHECK}` fails when nothing can be
-trained on.
+The same input gives the same id and writes nothing new. The check `{checks.TOKENS}` fails when nothing can be
+trained on. `{checks.STABLE}` and `{checks.HINDSIGHT}` look at the dataset as it is kept: a window whose dataset does
+not hash to its id, holds a text that was never recorded, or a prompt that names a result, is not trained on.
 """
 
 
-def build_training_datasets(windows_partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
-    """The asset, with one partition per window."""
-
-    @dg.asset(
-        name=NAME,
+def spec() -> dg.AssetSpec:
+    """The asset's declaration."""
+    return dg.AssetSpec(
+        NAME,
         deps=[SCORED],
-        partitions_def=windows_partitions,
-        group_name=GROUP,
-        owners=OWNERS,
+        description=DESCRIPTION,
         kinds={"postgres", "pandas"},
         tags={"babylon/stage": "dataset"},
-        code_version=CODE_VERSION,
-        description=DESCRIPTION,
-        io_manager_key=FRAMES,
-        check_specs=[
-            dg.AssetCheckSpec(TOKENS_CHECK, asset=NAME, description="Something in the window can be trained on.")
-        ],
     )
-    def training_datasets(
-        context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
-    ) -> Materialized:
-        with told_apart(context, installation):
-            dataset, row = freeze_window(installation, context.partition_key)
-            with installation.connect() as conn:
-                head = checkpoints.head(conn, installation.settings.model_name)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(dataset.id),
-            metadata={**_metadata(dataset, row), **_strength(dataset, head.step if head else 0)},
-            check_results=[_tokens_check(dataset, row)],
-        )
 
-    return training_datasets
+
+def freeze(installation: Installation, window: str) -> Made:
+    """Freeze the dataset of a window, read it back, and say what it holds."""
+    dataset, row = freeze_window(installation, window)
+    with installation.connect() as conn:
+        head = checkpoints.head(conn, installation.settings.model_name)
+        kept = checks.stored_dataset(conn, window, dataset.id)
+    return Made(
+        metadata={**_metadata(dataset, row), **_strength(dataset, head.step if head else 0)},
+        data_version=dataset.id,
+        checks=[checks.trainable_tokens(dataset, row), *kept],
+    )
 
 
 @without_collector
@@ -166,15 +158,4 @@ def _strength(dataset: DatasetDraft, head_step: int) -> dict[str, dg.MetadataVal
             "policy_lag_mean": fmean(lags) if lags else None,
             "policy_lag_max": max(lags, default=None),
         }
-    )
-
-
-def _tokens_check(dataset: DatasetDraft, row: WindowRow) -> dg.AssetCheckResult:
-    tokens = dataset.counts["trainable_tokens"]
-    thin = row.status == "thin"
-    return dg.AssetCheckResult(
-        check_name=TOKENS_CHECK,
-        passed=tokens > 0 or thin,
-        description=f"thin window, passed through: {row.reason}" if thin else f"{tokens} trainable tokens",
-        metadata={"window": dataset.window, "trainable_tokens": tokens},
     )

@@ -15,7 +15,8 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
-from babylon_assets.settings import Settings
+from babylon_assets.automation import event_log
+from babylon_assets.settings import Settings, write_events_in_batches
 from babylon_assets.store.database import Database, ensure_dagster_database
 
 PROCESS_TAG = "babylon/process"
@@ -38,7 +39,9 @@ def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
         SettingsError: Dagster's database is missing and the role may not create it.
     """
     ensure_dagster_database(settings)
-    storage = {"postgres": {"postgres_url": database.dagster_url}}
+    write_events_in_batches()
+    config = {"postgres_url": database.dagster_url}
+    storage = {"custom": {"module": event_log.MODULE, "class": event_log.Storage.__name__, "config": config}}
     ref = InstanceRef.from_dir(str(dagster_home(settings)), overrides={"storage": storage})
     return dg.DagsterInstance.from_ref(ref)
 

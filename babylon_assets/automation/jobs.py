@@ -1,4 +1,4 @@
-"""The job of the whole line: the four assets of one window, in one run.
+"""The job of the whole line: the assets of one window, in one run.
 
 When it runs, and for which window, is decided by a person, the command line or a sensor.
 """
@@ -12,13 +12,14 @@ LINE = "train_window"
 
 
 def build_line_job(assets: list[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
-    """Read, score, build the dataset and train one window; a run per window, oldest first."""
+    """Read, score, build the dataset, train, evaluate and judge one window; a run per window, oldest first."""
     return dg.define_asset_job(
         LINE,
         selection=dg.AssetSelection.assets(*assets),
         description=(
             "The whole line for one window: read its trajectories, score them, freeze the dataset, train the next "
-            "checkpoint from the newest one. Safe to run again: unchanged input writes nothing new."
+            "checkpoint from the live one, evaluate it, promote or refuse it. Safe to run again: unchanged input "
+            "writes nothing new."
         ),
         tags={"babylon/line": "window"},
     )

@@ -59,8 +59,8 @@ class Line:
         return LineRun(result.run_id, time.monotonic() - started)
 
     def materialized(self) -> set[str]:
-        """Windows whose checkpoint partition is materialized."""
-        return self._instance.get_materialized_partitions(dg.AssetKey("model_checkpoints"))
+        """Windows whose line was run to its end, the gate."""
+        return self._instance.get_materialized_partitions(dg.AssetKey("promoted_model"))
 
 
 def _failure_of(result: dg.ExecuteInProcessResult) -> BabylonError:

@@ -129,7 +129,7 @@ def _engine(settings: Settings) -> Engine:
     import torch
 
     from babylon_assets.serving.engine import Engine
-    from babylon_assets.training.jobs import base_model_of
+    from babylon_assets.training.roots import base_model_of
 
     torch.set_num_threads(settings.threads)
     with progress() as bar:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from babylon_assets.commands.terminal import output
 from babylon_assets.commands.windows import opened
-from babylon_assets.core.datasets import Dataset
 from babylon_assets.core.errors import MissingDependency, PermanentError
-from babylon_assets.core.exports import art_lines, table_rows
 from babylon_assets.core.windows import parse_window
 from babylon_assets.settings import load_settings
 from babylon_assets.store.database import Connection
-from babylon_assets.store.datasets import load_dataset
 from babylon_assets.store.windows import get_window
+
+if TYPE_CHECKING:
+    from babylon_assets.core.datasets import Dataset
 
 
 def export(
@@ -30,6 +30,8 @@ def export(
 
     Example: [bold]babylon export 2026-11-05T14:00 --to exported[/]
     """
+    from babylon_assets.core.exports import art_lines
+
     parse_window(window)
     with opened(load_settings()).connect() as conn:
         dataset = _dataset(conn, window)
@@ -57,6 +59,8 @@ def write_parquet(dataset: Dataset, path: Path) -> None:
         raise MissingDependency(
             "Parquet is written with polars; type: pip install polars, or use --no-parquet"
         ) from error
+    from babylon_assets.core.exports import table_rows
+
     integers, floats = polars.List(polars.Int64), polars.List(polars.Float64)
     types: dict[str, Any] = {"policy": polars.String, "policy_step": polars.Int64, "skip_reason": polars.String}
     types |= dict.fromkeys(("reward", "advantage"), polars.Float64)
@@ -65,6 +69,8 @@ def write_parquet(dataset: Dataset, path: Path) -> None:
 
 
 def _dataset(conn: Connection, window: str) -> Dataset:
+    from babylon_assets.store.datasets import load_dataset
+
     row = get_window(conn, window)
     if row is None or row.dataset_id is None:
         raise PermanentError(f"{window} has no dataset yet; type: babylon train {window}")

@@ -14,10 +14,10 @@ import typer
 from babylon_assets.commands.terminal import count, number, output, show_log
 from babylon_assets.commands.windows import policy_names
 from babylon_assets.core.errors import PermanentError
+from babylon_assets.core.policies import policy_name
 from babylon_assets.core.windows import parse_window, window_of
 from babylon_assets.settings import Settings, load_settings
 from babylon_assets.store import checkpoints
-from babylon_assets.store.datasets import load_dataset
 from babylon_assets.store.windows import WindowRow, get_window
 
 if TYPE_CHECKING:
@@ -34,20 +34,32 @@ def train(
     follow: Annotated[
         bool, typer.Option("--follow", help="Train every closed window that is not done, then wait for more.")
     ] = False,
+    branch: Annotated[
+        bool, typer.Option("--branch", help="Train a window that the chain has passed again, beside the chain.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="The branch's name, instead of the window's; one that is there goes on.")
+    ] = None,
 ) -> None:
     """Read, score and train one window.
 
     Says what was trained and how, or why nothing was; unchanged input writes nothing new.
 
     Example: [bold]babylon train 2026-11-05T14:00[/]
+
+    Example: [bold]babylon train 2026-11-05T14:00 --branch[/]
     """
     if (window is None) == (not follow):
         raise typer.BadParameter("give a window, or --follow for all of them", param_hint="WINDOW")
+    if follow and (branch or name):
+        raise typer.BadParameter("a branch is trained window by window", param_hint="--branch")
     settings = load_settings()
     if window is not None:
         refuse_running(window)
         with opened_line(reaching(settings, window)) as (database, line):
-            report(database, line, settings, window)
+            run = report(database, line, settings, window)
+            if branch or name:
+                report_branch(database, settings, window, name, run)
         if window < settings.window_start:
             output.print(
                 f"the UI shows windows from {settings.window_start} on; set WINDOWS_FROM={window} to see this one"
@@ -94,12 +106,14 @@ def finished(row: WindowRow | None, settings: Settings) -> bool:
     return row is not None and (row.status in FINISHED or (row.status == "ready" and not settings.train_rl_local))
 
 
-def report(database: Database, line: Line, settings: Settings, window: str) -> None:
-    """Run the line for a window and print what was trained and how, or why nothing was.
+def report(database: Database, line: Line, settings: Settings, window: str) -> str:
+    """Run the line for a window and print what was trained and how, or why nothing was; gives the run's id.
 
     Raises:
         PermanentError, TransientError: the run failed.
     """
+    from babylon_assets.store.datasets import load_dataset
+
     run = line.materialize(window)
     with database.connect() as conn:
         row = get_window(conn, window)
@@ -119,6 +133,23 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> N
         output.print(f"  trained   {how}, {names.get(made.parent_id or '', '-')} -> {names[made.id]}")
     output.print(f"  dataset   {row.dataset_id}", highlight=False)
     output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)
+    return run.run_id
+
+
+def report_branch(database: Database, settings: Settings, window: str, name: str | None, run: str) -> None:
+    """Train a window beside the chain, on the dataset that the line's run has frozen, and print what came of it.
+
+    Raises:
+        PermanentError, TransientError: as of `training.jobs.train_branch`.
+    """
+    from babylon_assets.training.jobs import train_branch
+
+    trained = train_branch(settings, database, window, name, run)
+    with database.connect() as conn:
+        names = {made.id: policy_name(made.chain, made.step) for made in checkpoints.family(conn, settings.model_name)}
+    made, parent = trained.checkpoint, trained.parent
+    line = f"{names[parent.id] if parent else '-'} -> {names[made.id] if made else '-'}"
+    output.print(f"  branch    {line}, {trained.status}: {trained.reason}", highlight=False, soft_wrap=True)
 
 
 def _kinds(counts: Mapping[str, int]) -> str:

@@ -15,7 +15,7 @@ from babylon_assets.core.errors import PermanentError, SourceError
 from babylon_assets.core.policies import policy_name
 from babylon_assets.core.windows import parse_window
 from babylon_assets.settings import Settings, load_settings
-from babylon_assets.store import checkpoints
+from babylon_assets.store import checkpoints, jobs
 from babylon_assets.store import windows as ledger
 from babylon_assets.store.database import Connection, Database, open_database
 from babylon_assets.store.database import migrate as migrate_schema
@@ -195,10 +195,11 @@ def lineage(conn: Connection, chain: str, window: str) -> dict[str, Any]:
 
 
 def overview(conn: Connection, chain: str) -> dict[str, Any]:
-    """How many windows are in which state, and the newest checkpoint of the chain."""
+    """How many windows are in which state, the newest checkpoint of the chain, and what is being trained."""
     rows = ledger.list_windows(conn)
     states = sorted({row.status for row in rows})
     head = checkpoints.head(conn, chain)
+    running = jobs.running_jobs(conn, chain)
     return {
         "chain": chain,
         "windows": {state: sum(row.status == state for row in rows) for state in states},
@@ -206,7 +207,15 @@ def overview(conn: Connection, chain: str) -> dict[str, Any]:
         "head": None
         if head is None
         else {"step": head.step, "id": head.id, "window": head.window_id, "path": head.path},
+        "training": {f"{job.window_id} on {job.chain}": _alive(job, ago) for job, ago in running},
     }
+
+
+def _alive(job: jobs.Job, ago: float) -> str:
+    """What an attempt that has not ended does, by its last sign of life."""
+    if job.state != "submitted" and ago > jobs.SILENT_SECONDS:
+        return f"{job.state}, no sign of life for {ago:.0f} s: its process has died; train the window again"
+    return f"{job.state} with {job.backend or 'no backend yet'}, last sign of life {ago:.0f} s ago"
 
 
 def _unread(found: SourceWindow) -> WindowRow:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from babylon_assets.core.trajectories import Message
+if TYPE_CHECKING:  # names are asked for by every command, frames by few: pandas is half of their start
+    from babylon_assets.core.trajectories import Message
+
+#: Between a model's name and a branch's in the name of a branch's chain.
+BRANCH = "+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Completion:
 
 
 class Policy(Protocol):
-    """Something that answers conversations; `name` is `<model>@<step>`."""
+    """Something that answers conversations; `name` is `<chain>@<step>`."""
 
     @property
     def name(self) -> str: ...
@@ -49,12 +53,22 @@ class Policy(Protocol):
         ...
 
 
-def policy_name(model: str, step: int) -> str:
-    """The name of a policy, such as `babylon-agent@3`."""
-    return f"{model}@{step}"
+def policy_name(chain: str, step: int) -> str:
+    """The name of a policy, such as `babylon-agent@3` or, on a branch, `babylon-agent+2026-11-05T14@3`."""
+    return f"{chain}@{step}"
 
 
 def policy_step(name: str, model: str) -> int | None:
-    """The step in a policy's name when it is one of the model's own; None for anything else."""
-    prefix, _, step = name.rpartition("@")
-    return int(step) if prefix == model and step.isdecimal() else None
+    """The step in a policy's name when it is one of the model's own, on whichever branch; None for anything else."""
+    chain, _, step = name.rpartition("@")
+    return int(step) if main_chain(chain) == model and step.isdecimal() else None
+
+
+def branch_chain(model: str, branch: str) -> str:
+    """The name of a branch's chain, such as `babylon-agent+2026-11-05T14`; `+` stands in no model's own name."""
+    return f"{model}{BRANCH}{branch}"
+
+
+def main_chain(chain: str) -> str:
+    """The chain that a branch belongs to; a main chain's own name as it is."""
+    return chain.partition(BRANCH)[0]

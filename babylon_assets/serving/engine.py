@@ -1,23 +1,68 @@
-"""The embedded engine: a base model and one adapter, answering batches of conversations on the CPU or a CUDA device.
+"""The embedded engine: a base model and its adapters, answering batches of conversations on the CPU or a CUDA device.
 
-The adapter is merged into the weights once, when it is activated. Answers are sampled token by token over a
-key-value cache; each conversation has a random stream of its own, so that its answer does not depend on what else
-is in the batch. Knows nothing of HTTP or of the database.
+An adapter is merged into the weights once, when it is loaded; a few policies are kept. Knows nothing of HTTP
+or of the database.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from babylon_assets.core.policies import Completion
 from babylon_assets.core.trajectories import Message
+from babylon_assets.serving.batching import Batch, Generation
+from babylon_assets.serving.decoder import load_weights
+from babylon_assets.serving.texts import ChatTokenizer
 
 if TYPE_CHECKING:
-    import torch
+    from babylon_assets.serving.decoder import Weights
+
+#: Answers that `Engine.complete` has under way at the same time.
+WIDEST = 256
+
+
+class Library:
+    """Policies' merged weights, by adapter folder (None: the base model as it is); the last few used are kept.
+
+    May be used by several threads: a policy that is being merged holds up nobody who asks for one in memory.
+
+    Args:
+        base: folder of the base model (weights, tokenizer with a chat template).
+        kept: how many policies stay in memory.
+    """
+
+    def __init__(self, base: Path, kept: int = 2) -> None:
+        import torch
+
+        self._base, self._kept = base, kept
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._weights: OrderedDict[Path | None, Weights] = OrderedDict()
+        self._order, self._merging = threading.Lock(), threading.Lock()
+        self.tokenizer = ChatTokenizer(base)
+
+    def cached(self, adapter: Path | None) -> Weights | None:
+        """The policy's weights if they are in memory."""
+        with self._order:
+            found = self._weights.get(adapter)
+            if found is not None:
+                self._weights.move_to_end(adapter)
+            return found
+
+    def weights(self, adapter: Path | None) -> Weights:
+        """The policy's weights; merged now if they are not in memory. What is in use elsewhere stays valid."""
+        with self._merging:
+            found = self.cached(adapter)
+            if found is None:
+                found = load_weights(self._base, adapter, self._device, frozenset([self.tokenizer.end]))
+                with self._order:
+                    self._weights[adapter] = found
+                    while len(self._weights) > self._kept:
+                        self._weights.popitem(last=False)
+            return found
 
 
 class Engine:
@@ -29,12 +74,7 @@ class Engine:
     """
 
     def __init__(self, base: Path, name: str = "base") -> None:
-        import torch
-        from transformers import AutoTokenizer
-
-        self._base = base
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._tokenizer = AutoTokenizer.from_pretrained(base)
+        self._library = Library(base, kept=1)
         self.activate(None, name)
 
     @property
@@ -44,15 +84,7 @@ class Engine:
 
     def activate(self, adapter: Path | None, name: str) -> None:
         """Answer with the base model and `adapter` merged into it (None: the base model as it is) from now on."""
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        model: Any = AutoModelForCausalLM.from_pretrained(self._base, dtype=torch.float32)
-        if adapter is not None:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-        self._model, self._name = model.to(self._device).eval(), name
+        self._weights, self._name = self._library.weights(adapter), name
 
     def complete(
         self,
@@ -70,88 +102,26 @@ class Engine:
             max_tokens: longest answer, in tokens; a longer one is cut with finish_reason `length`.
             temperature: 0 takes the likeliest token; the log-probabilities are those at temperature 1 whatever this is.
         """
-        prompts = [self._encode(conversation) for conversation in conversations]
-        uniforms = np.stack([np.random.default_rng(seed).random(max_tokens) for seed in seeds])
-        sampled, logprobs = self._decode(prompts, uniforms, temperature)
-        return [self._completion(*row) for row in zip(prompts, sampled, logprobs, strict=True)]
-
-    def _encode(self, conversation: Sequence[Message]) -> list[int]:
-        messages = [{"role": message.role, "content": message.content} for message in conversation]
-        ids: list[int] = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        return ids
-
-    def _decode(
-        self, prompts: list[list[int]], uniforms: np.ndarray[Any, np.dtype[np.float64]], temperature: float
-    ) -> tuple[list[list[int]], list[list[float]]]:
-        """Token ids and log-probabilities per conversation, each ending with the end of turn if it was sampled."""
         import torch
 
-        tokens, mask = self._left_pad(prompts)
-        draws = torch.from_numpy(uniforms).to(self._device)
-        alive = torch.ones(len(prompts), dtype=torch.bool, device=self._device)
-        steps: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        cache: Any = None
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        tokenizer = self._library.tokenizer
+        generations = [
+            Generation(tokenizer.prompt(conversation), seed, max_tokens, temperature)
+            for conversation, seed in zip(conversations, seeds, strict=True)
+        ]
+        batch, waiting = Batch(self._weights, tokenizer.text), list(reversed(generations))
         with torch.inference_mode():
-            for step in range(draws.shape[1]):
-                out = self._model(
-                    input_ids=tokens,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                cache = out.past_key_values
-                chosen, logprob = _sample(out.logits[:, -1].float(), draws[:, step], temperature)
-                steps.append((chosen, logprob, alive.clone()))
-                alive &= chosen != self._tokenizer.eos_token_id
-                if not bool(alive.any()):
-                    break
-                tokens, positions = chosen[:, None], positions[:, -1:] + 1
-                mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
-        return _by_conversation(steps)
-
-    def _left_pad(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
-        longest = max(len(prompt) for prompt in prompts)
-        tokens = torch.full((len(prompts), longest), int(self._tokenizer.pad_token_id or 0))
-        mask = torch.zeros((len(prompts), longest), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[row, longest - len(prompt) :] = 1
-        return tokens.to(self._device), mask.to(self._device)
-
-    def _completion(self, prompt: list[int], token_ids: list[int], logprobs: list[float]) -> Completion:
-        stopped = token_ids[-1] == self._tokenizer.eos_token_id
-        text = self._tokenizer.decode(token_ids[:-1] if stopped else token_ids)
-        return Completion(text, prompt, token_ids, logprobs, "stop" if stopped else "length")
+            while waiting or len(batch):
+                admitted = [waiting.pop() for _ in range(min(len(waiting), WIDEST - len(batch)))]
+                if admitted:
+                    batch.admit(admitted)
+                batch.step()
+        return [completion(one, tokenizer) for one in generations]
 
 
-def _sample(logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token per row, where the cumulative distribution passes `uniform`; its log-probability at temperature 1."""
-    import torch
-
-    logprobs = torch.log_softmax(logits, dim=-1)
-    if temperature == 0:
-        chosen = logprobs.argmax(dim=-1)
-    else:
-        cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(dim=-1)
-        chosen = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:]).squeeze(1)
-        chosen = chosen.clamp(max=logits.shape[-1] - 1)
-    return chosen, logprobs.gather(1, chosen[:, None]).squeeze(1)
-
-
-def _by_conversation(
-    steps: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
-) -> tuple[list[list[int]], list[list[float]]]:
-    """Turn per-step columns into per-conversation rows, without what was sampled after an end of turn."""
-    import torch
-
-    tokens, logprobs, alive = (torch.stack(column, dim=1).cpu().tolist() for column in zip(*steps, strict=True))
-    lengths = [sum(row) for row in alive]
-    return (
-        [row[:length] for row, length in zip(tokens, lengths, strict=True)],
-        [row[:length] for row, length in zip(logprobs, lengths, strict=True)],
+def completion(generation: Generation, tokenizer: ChatTokenizer) -> Completion:
+    """A finished generation as an answer; its text ends where a stop begins, its tokens are all that were sampled."""
+    text = tokenizer.text(generation.token_ids[: generation.text_tokens])[: generation.cut]
+    return Completion(
+        text, generation.prompt, generation.token_ids, generation.logprobs, generation.finish_reason or "length"
     )

@@ -40,10 +40,10 @@ def draw_lessons(seed: int, count: int) -> Iterator[Lesson]:
                 if produced == count:
                     return
                 produced += 1
-                yield Lesson(prompt(board, _any_account(rng)), answer(board.news, teacher_order(board, rng)), board)
+                yield Lesson(prompt(board, any_account(rng)), answer(board.news, teacher_order(board, rng)), board)
 
 
-def _any_account(rng: np.random.Generator) -> Account:
+def any_account(rng: np.random.Generator) -> Account:
     """An account as one finds it in a game that has gone on for a while: gains and losses of every size."""
     pnl = float(rng.choice((-1.0, 1.0, 1.0))) * 10 ** float(rng.uniform(0, 4.5))
     return Account(cash=max(100.0, STARTING_CASH + pnl), pnl=pnl, open_bets=int(rng.integers(4)))

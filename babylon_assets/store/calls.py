@@ -5,17 +5,17 @@ Who writes them, the simulated game or a server, is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
 from psycopg import Connection, sql
 
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.trajectories import Message
-from babylon_assets.store.tables import INFERENCE_CALLS, pack, unpack
+from babylon_assets.store.tables import INFERENCE_CALLS, Table, json_value, pack, unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class InferenceCall:
         prompt_token_ids, token_ids: what the policy read and what it sampled, end of turn included.
         logprobs: natural log-probability at temperature 1 of each of `token_ids`.
         latency_ms: from the request to the whole answer; None where nothing was measured.
+        sampling: `top_p`, `max_tokens`, `stop` and what else was asked for, where it is known.
     """
 
     call_id: str
@@ -50,6 +51,7 @@ class InferenceCall:
     seed: int | None
     latency_ms: float | None
     finish_reason: str | None
+    sampling: Mapping[str, Any] | None = None
 
 
 # Each branch is answered by an index of its own.
@@ -60,6 +62,10 @@ _CANDIDATES = """WHERE call_id IN (
     UNION SELECT c.call_id FROM babylon_training.raw_trajectories r JOIN babylon_training.inference_calls c
           ON c.agent_id = r.agent_id AND c.created_at BETWEEN r.start_time AND r.end_time AND c.trajectory_id IS NULL
           WHERE r.window_id = %s)"""
+_MAKE_INCOMING: LiteralString = """
+CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE babylon_training.inference_calls) ON COMMIT DELETE ROWS"""
+_TAKE_OVER: LiteralString = """
+INSERT INTO babylon_training.inference_calls SELECT * FROM pg_temp.incoming ON CONFLICT (call_id) DO NOTHING"""
 _COLUMNS = tuple(item.name for item in fields(InferenceCall))
 _encode_messages = msgspec.json.Encoder().encode
 _decode_messages = msgspec.json.Decoder(list[Message]).decode
@@ -68,6 +74,17 @@ _decode_messages = msgspec.json.Decoder(list[Message]).decode
 def insert_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> None:
     """Add calls by COPY, in the caller's transaction. A call id that is already there fails the whole transaction."""
     INFERENCE_CALLS.copy(conn, _COLUMNS, map(_row, calls))
+
+
+def add_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> int:
+    """Add those calls whose ids are not there yet, in the caller's transaction; says how many that were.
+
+    By COPY into a table of this session, then from there: what was written by a process that died before it could note
+    so is written once.
+    """
+    conn.execute(_MAKE_INCOMING)
+    Table("incoming", INFERENCE_CALLS.columns, schema="pg_temp").copy(conn, _COLUMNS, map(_row, calls))
+    return conn.execute(_TAKE_OVER).rowcount
 
 
 def _row(call: InferenceCall) -> tuple[Any, ...]:
@@ -79,6 +96,8 @@ def _stored(name: str, value: Any) -> Any:
         return pack(_encode_messages(list(value)))
     if name == "response":
         return value.encode()
+    if name == "sampling":
+        return json_value(value)
     return list(value) if value is not None and INFERENCE_CALLS.columns[name].endswith("[]") else value
 
 

@@ -47,7 +47,7 @@ _REFUSED_LOGIN = re.compile(
 _NO_DATABASE = re.compile(r"database \".*\" does not exist")
 
 
-class KeptConnection(psycopg.Connection[Any]):
+class _Connection(psycopg.Connection[Any]):
     """As psycopg's, but a `with` block that loses the server ends in DatabaseUnavailable, which callers try again."""
 
     def __exit__(
@@ -59,21 +59,6 @@ class KeptConnection(psycopg.Connection[Any]):
             raise DatabaseUnavailable(f"the connection to PostgreSQL was lost at the commit: {lost}") from lost
         if isinstance(error, psycopg.OperationalError) and self.broken:
             raise DatabaseUnavailable(f"the connection to PostgreSQL was lost: {error}") from error
-
-    @contextmanager
-    def unit_of_work(self) -> Iterator[Connection]:
-        """As the `with` block of the connection itself, which stays open for the next one, its session as it was."""
-        try:
-            yield self
-            self.commit()
-        except psycopg.OperationalError as error:
-            if self.broken or self.closed:
-                raise DatabaseUnavailable(f"the connection to PostgreSQL was lost: {error}") from error
-            raise
-        finally:
-            if not self.closed:
-                self.rollback()
-                self.isolation_level, self.read_only = None, None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -99,7 +84,7 @@ class Database:
         """Where it is, fit to be printed: `host:port/database`."""
         return self._address.place
 
-    def connect(self) -> KeptConnection:
+    def connect(self) -> Connection:
         """A new connection: autocommit off, TimeZone UTC. The caller closes it, best by `with`, which also commits or
         rolls back, and turns a lost connection into DatabaseUnavailable.
 
@@ -109,7 +94,7 @@ class Database:
         """
         return _connect(self._address, autocommit=False)
 
-    def connect_autocommit(self) -> KeptConnection:
+    def connect_autocommit(self) -> Connection:
         """As `connect`, each statement a transaction of its own: for locks that outlast transactions."""
         return _connect(self._address, autocommit=True)
 
@@ -180,13 +165,13 @@ def _create_databases(server: Address, *names: str) -> None:
                 conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
 
-def _connect(address: Address, *, autocommit: bool) -> KeptConnection:
+def _connect(address: Address, *, autocommit: bool) -> Connection:
     options = f"{address.parameters.get('options', '')} -c TimeZone=UTC".strip()
     more = {"options": options, "client_encoding": "utf8"}
     for name, value in (("connect_timeout", str(CONNECT_SECONDS)), ("application_name", "babylon")):
         more[name] = address.parameters.get(name, value)
     try:
-        return KeptConnection.connect(address.conninfo(**more), autocommit=autocommit)
+        return _Connection.connect(address.conninfo(**more), autocommit=autocommit)
     except psycopg.OperationalError as error:
         raise _explained(address, error) from None
 

@@ -18,7 +18,11 @@ from psycopg import Connection, sql
 from psycopg.rows import class_row
 
 from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.core.policies import BRANCH, main_chain
 from babylon_assets.store.tables import TRAINING_JOBS, json_value
+
+#: An attempt on this machine that gave no sign of life for so long has died.
+SILENT_SECONDS = 60.0
 
 State = Literal["prepared", "submitted", "training", "trained", "failed", "skipped"]
 
@@ -123,16 +127,43 @@ def list_jobs(conn: Connection[Any], chain: str, window: str) -> list[Job]:
 
 
 def fail_orphaned_jobs(conn: Connection[Any], chain: str) -> int:
-    """Fail the attempts whose process died, and count them. Call it while holding the chain's lock: then nobody trains.
+    """Fail a chain's and its branches' attempts whose process died, and count them.
+
+    Call it while holding the chain's lock: then nobody trains.
 
     A submitted attempt is left: it goes on at the hosted service, and a later run takes it up by its external id.
     """
     statement = sql.SQL(
-        "UPDATE {} SET state = 'failed', reason = 'the process that trained it ended without a word' "
-        "WHERE chain = %s AND state IN ('prepared', 'training')"
+        "UPDATE {} SET state = 'failed', reason = 'the process that trained it ended without a word; its last sign "
+        "of life was at ' || to_char(heartbeat AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC' "
+        "WHERE split_part(chain, %s, 1) = %s AND state IN ('prepared', 'training')"
     ).format(TRAINING_JOBS.identifier)
     with conn.transaction():
-        return conn.execute(statement, [chain]).rowcount
+        return conn.execute(statement, [BRANCH, main_chain(chain)]).rowcount
+
+
+def beat(conn: Connection[Any], job_id: int) -> None:
+    """Note a sign of life of an attempt that has not ended; of one that has, nothing."""
+    statement = sql.SQL(
+        "UPDATE {} SET heartbeat = now() WHERE id = %s AND state IN ('prepared', 'submitted', 'training')"
+    ).format(TRAINING_JOBS.identifier)
+    with conn.transaction():
+        conn.execute(statement, [job_id])
+
+
+def running_jobs(conn: Connection[Any], chain: str) -> list[tuple[Job, float]]:
+    """A chain's and its branches' attempts that have not ended, each with the seconds since its last sign of life.
+
+    The database's own clock is what both times are taken by.
+    """
+    with conn.cursor(row_factory=class_row(Job)) as cursor:
+        wanted = TRAINING_JOBS.select(
+            "WHERE split_part(chain, %s, 1) = %s AND state IN ('prepared', 'submitted', 'training') ORDER BY id"
+        )
+        found = cursor.execute(wanted, [BRANCH, main_chain(chain)]).fetchall()
+    row = conn.execute("SELECT now()").fetchone()
+    assert row is not None
+    return [(job, (row[0] - job.heartbeat).total_seconds()) for job in found]
 
 
 def get_job(conn: Connection[Any], job_id: int) -> Job:

@@ -6,13 +6,14 @@ trained on them, and on to everything trained from those.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, LiteralString
 
 from psycopg import Connection
 from psycopg.rows import class_row
 
 from babylon_assets.core.errors import PermanentError
-from babylon_assets.core.policies import policy_name
+from babylon_assets.core.policies import BRANCH, main_chain, policy_name
 from babylon_assets.store import checkpoints
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.tables import MODEL_CHECKPOINTS
@@ -119,32 +120,64 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     return {**removed, "datasets": emptied}
 
 
-def prunable(conn: Connection[Any], chain: str, keep: int) -> list[Checkpoint]:
-    """Checkpoints of a chain whose weights nothing needs, oldest first.
+def policy_lags(conn: Connection[Any], parent: Checkpoint, policies: Iterable[str]) -> dict[str, int]:
+    """How many checkpoints each of some policies is from the checkpoint that is trained from, along the tree.
 
-    Needed are the newest `keep`, whatever was promoted or is the best of an evaluation, what an attempt that has not
-    ended trains from, checkpoints that a branch begins at, and the parents of all of these.
+    Of a policy on the parent's own line that is how far it is behind. One on another branch is as far as the way to
+    where the lines part, and from there to it. Policies that the ledger does not know are left out.
     """
-    line = checkpoints.chain(conn, chain)
-    needed = {made.id for made in line[-max(1, keep) :]}
+    rows = conn.execute(
+        "SELECT id, parent_id, chain, step FROM babylon_training.model_checkpoints WHERE split_part(chain, %s, 1) = %s",
+        [BRANCH, main_chain(parent.chain)],
+    ).fetchall()
+    parents = {row[0]: row[1] for row in rows}
+    ids = {policy_name(row[2], row[3]): row[0] for row in rows}
+    behind = {made: steps for steps, made in enumerate(_upward(parents, parent.id))}
+    lags: dict[str, int] = {}
+    for name in set(policies) & ids.keys():
+        way = enumerate(_upward(parents, ids[name]))
+        lags[name] = next(steps + behind[made] for steps, made in way if made in behind)
+    return lags
+
+
+def _upward(parents: Mapping[str, str | None], checkpoint_id: str) -> Iterator[str]:
+    """A checkpoint's id, its parent's, and so on to the root's."""
+    found: str | None = checkpoint_id
+    while found is not None:
+        yield found
+        found = parents[found]
+
+
+def prunable(conn: Connection[Any], chain: str, keep: int) -> list[Checkpoint]:
+    """Checkpoints of a chain and of its branches whose weights nothing needs, oldest first.
+
+    Needed are the newest `keep` of the chain's line, as many of its dead ends and of its branches, what is live and
+    what was live before it, the best of an evaluation, what an attempt that has not ended trains from, and the parents
+    of all of these.
+    """
+    made = sorted(checkpoints.family(conn, chain), key=lambda one: (one.step, one.created_at))
+    line = [one for one in made if one.chain == chain and one.dead_end is None]
+    dead_ends = [one for one in made if one.chain == chain and one.dead_end is not None]
+    branches = sorted((one for one in made if one.chain != chain), key=lambda one: one.created_at)
+    needed = {one.id for part in (line, dead_ends, branches) for one in part[-max(1, keep) :]}
     needed.update(
         row[0]
         for row in conn.execute(
             """
-            SELECT to_id FROM babylon_training.promotions
-            UNION SELECT from_id FROM babylon_training.promotions
+            SELECT unnest(ARRAY[to_id, from_id]) FROM babylon_training.promotions
+                WHERE id IN (SELECT max(id) FROM babylon_training.promotions GROUP BY chain)
             UNION SELECT parent_id FROM babylon_training.training_jobs
                 WHERE state IN ('prepared', 'submitted', 'training')
-            UNION SELECT parent_id FROM babylon_training.model_checkpoints WHERE chain <> %s
             UNION (SELECT DISTINCT ON (evaluation, version) checkpoint_id
-                FROM babylon_training.checkpoint_evaluations WHERE value IS NOT NULL
+                FROM babylon_training.checkpoint_evaluations
+                WHERE value IS NOT NULL AND window_id IS NULL AND checkpoint_id = ANY(%s)
                 ORDER BY evaluation, version, value DESC)
             """,
-            [chain],
+            [[one.id for one in made]],
         )
     )
-    needed.update([made.parent_id for made in line if made.id in needed and made.parent_id is not None])
-    return [made for made in line if made.id not in needed and made.path and made.backend == "embedded"]
+    needed.update([one.parent_id for one in made if one.id in needed and one.parent_id is not None])
+    return [one for one in made if one.id not in needed and one.path and one.backend != "serverless"]
 
 
 def note_pruned(conn: Connection[Any], checkpoint_id: str) -> None:

@@ -25,10 +25,11 @@ class Table:
 
     name: str
     columns: Mapping[str, str]
+    schema: str = SCHEMA
 
     @cached_property
     def identifier(self) -> sql.Identifier:
-        return sql.Identifier(SCHEMA, self.name)
+        return sql.Identifier(self.schema, self.name)
 
     def select(self, rest: str, *columns: str) -> sql.Composed:
         """`SELECT <columns, default all> FROM <table> <rest>`; `rest` is trusted SQL with placeholders."""
@@ -197,6 +198,7 @@ INFERENCE_CALLS = Table(
         "seed": "int8",
         "latency_ms": "float8",
         "finish_reason": "text",
+        "sampling": "jsonb",
     },
 )
 TRAJECTORY_SCORES = Table(
@@ -284,6 +286,7 @@ MODEL_CHECKPOINTS = Table(
         "weights_sha256": "text",
         "dagster_run_id": "text",
         "created_at": "timestamptz",
+        "dead_end": "text",
     },
 )
 TRAINING_JOBS = Table(
@@ -337,6 +340,19 @@ PROMOTIONS = Table(
         "promoted_at": "timestamptz",
     },
 )
+GATE_VERDICTS = Table(
+    "gate_verdicts",
+    {
+        "checkpoint_id": "text",
+        "chain": "text",
+        "champion_id": "text",
+        "passed": "bool",
+        "why": "text",
+        "verdict": "jsonb",
+        "dagster_run_id": "text",
+        "judged_at": "timestamptz",
+    },
+)
 TABLES = (
     WINDOWS,
     RAW_TRAJECTORIES,
@@ -351,4 +367,5 @@ TABLES = (
     TRAINING_JOBS,
     CHECKPOINT_EVALUATIONS,
     PROMOTIONS,
+    GATE_VERDICTS,
 )

@@ -15,6 +15,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from babylon_assets.training.families import require_family
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,13 +28,23 @@ OPTIMIZER = "optimizer.safetensors"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def load_trainable(base: str, checkpoint: Path | None, rank: int, seed: int, device: torch.device) -> Any:
-    """The base model with a trainable adapter: the checkpoint's, or for None a new one that changes nothing yet."""
+def load_trainable(
+    base: str, checkpoint: Path | None, rank: int, seed: int, device: torch.device, dtype: str = "float32"
+) -> Any:
+    """The base model with a trainable adapter: the checkpoint's, or for None a new one that changes nothing yet.
+
+    Args:
+        dtype: of the base model's weights, `float32` or `bfloat16`; the adapter's are fp32.
+
+    Raises:
+        BaseModelRefused: the model is of no family that is trained here.
+    """
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    require_family(base, AutoConfig.from_pretrained(base).model_type)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
     if checkpoint is not None:
         return PeftModel.from_pretrained(model, str(checkpoint), is_trainable=True).to(device)
     with torch.random.fork_rng(devices=[]):
@@ -55,14 +67,27 @@ def write_checkpoint(
     building.mkdir(parents=True)
     model.save_pretrained(building, safe_serialization=True)
     _write_optimizer(model, optimizer, building / OPTIMIZER)
+    _complete(building, manifest, steps, final)
+    return final
+
+
+def publish_checkpoint(made: Path, manifest: dict[str, Any], steps: list[dict[str, float]], final: Path) -> None:
+    """Bring a checkpoint that another program made to its place, with its manifest; it appears whole or not at all."""
+    building = final.with_name(f".building-{final.name}")
+    shutil.rmtree(building, ignore_errors=True)
+    building.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(made, building)
+    _complete(building, manifest, steps, final)
+
+
+def _complete(building: Path, manifest: dict[str, Any], steps: list[dict[str, float]], final: Path) -> None:
     (building / STEPS).write_text(json.dumps(steps, indent=1))
     (building / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True))
     for file in building.iterdir():
         _sync(file)
     _sync(building)
     building.rename(final)
-    _sync(checkpoints)
-    return final
+    _sync(final.parent)
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any] | None:

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from babylon_assets.core.errors import BaseModelRefused, MissingDependency, PermanentError, SettingsError
+from babylon_assets.core.errors import MissingDependency, SettingsError
 from babylon_assets.settings import Settings, prepare_libraries
+from babylon_assets.training.devices import cuda_device, missing_for_art_backend
+from babylon_assets.training.families import require_hosted, require_local
+from babylon_assets.training.precision import train_dtype
 from babylon_assets.training.samples import Selection, demonstrations, trajectory_groups
 
 logger = logging.getLogger(__name__)
 
 BackendName = Literal["embedded", "serverless", "local_gpu"]
-
-#: Base models that the hosted service trains; the first is what it trains when BASE_MODEL is not set.
-SERVERLESS_BASE_MODELS = ("OpenPipe/Qwen3-14B-Instruct", "Qwen/Qwen3-30B-A3B-Instruct-2507")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,18 @@ class BackendChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a checkpoint stands: its step in its chain, and the folder of what it is trained from.
+
+    Attributes:
+        parent: the parent's folder, which is another chain's where a branch begins; None: the base model as it is.
+    """
+
+    step: int
+    parent: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingRequest:
     """One training: what to train on, from where, and what to write into the checkpoint.
 
@@ -45,12 +57,14 @@ class TrainingRequest:
         chain: name of the chain, which is ART's name of the model.
         samples: what is trained on; never empty.
         manifest: what the checkpoint is made from.
+        place: where the checkpoint stands; None: after the newest one in the chain's folder, as ART has it.
     """
 
     base_model: str
     chain: str
     samples: Selection
     manifest: dict[str, Any]
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,40 +83,59 @@ class Made:
 
 
 def choose_backend(settings: Settings) -> BackendChoice:
-    """Decide where training runs: where TRAINING_BACKEND says, else on the hosted service when there is a key for it.
+    """Decide where training runs: where TRAINING_BACKEND says; else on the hosted service when there is a key for it,
+    on a local GPU when there is one with ART's backend for it, or in this process.
 
     Raises:
-        PermanentError: the settings ask for a backend that this installation does not have, or that has no key.
+        SettingsError, MissingDependency: the settings ask for a backend without a key, a GPU or its packages.
         BaseModelRefused: the backend cannot train the base model; the message lists those that it can.
     """
+    choice = _asked_for(settings) if settings.backend != "auto" else _found(settings)
+    if settings.base_model is not None:
+        (require_hosted if choice.name == "serverless" else require_local)(settings.base_model)
+    return choice
+
+
+def _asked_for(settings: Settings) -> BackendChoice:
+    reason = "TRAINING_BACKEND asks for it"
+    if settings.backend == "serverless" and settings.wandb_api_key is None:
+        raise SettingsError("TRAINING_BACKEND is serverless and there is no key; set WANDB_API_KEY to one of W&B")
     if settings.backend == "local_gpu":
-        raise PermanentError(
-            "TRAINING_BACKEND=local_gpu is not part of this installation; set it to embedded, or leave it out"
-        )
-    if settings.backend == "embedded":
-        return BackendChoice("embedded", "TRAINING_BACKEND asks for it")
-    if settings.wandb_api_key is None:
-        if settings.backend == "serverless":
-            raise SettingsError("TRAINING_BACKEND is serverless and there is no key; set WANDB_API_KEY to one of W&B")
-        return BackendChoice("embedded", "it trains on this machine's processor, or on its GPU if torch sees one")
-    _require_hosted(settings.base_model)
-    asked = settings.backend == "serverless"
-    return BackendChoice("serverless", "TRAINING_BACKEND asks for it" if asked else "WANDB_API_KEY is set")
+        device, missing = cuda_device(), missing_for_art_backend()
+        if device is None or missing:
+            lacks = ["a CUDA device"] if device is None else []
+            raise MissingDependency(
+                f"TRAINING_BACKEND is local_gpu and there is no {', no '.join([*lacks, *missing])}; type: pip install "
+                "'babylon_assets[gpu]' on a machine with a GPU, in an environment of its own, or set it to embedded"
+            )
+        return BackendChoice("local_gpu", reason)
+    return BackendChoice("serverless" if settings.backend == "serverless" else "embedded", reason)
 
 
-def _require_hosted(base_model: str | None) -> None:
-    if base_model is not None and base_model not in SERVERLESS_BASE_MODELS:
-        known = ", ".join(SERVERLESS_BASE_MODELS)
-        raise BaseModelRefused(
-            f"the hosted service does not train {base_model}; set BASE_MODEL to one of {known}, "
-            "or TRAINING_BACKEND=embedded to train it on this machine"
-        )
+def _found(settings: Settings) -> BackendChoice:
+    if settings.wandb_api_key is not None:
+        return BackendChoice("serverless", "WANDB_API_KEY is set")
+    device, missing = cuda_device(), missing_for_art_backend()
+    if device is None:
+        return BackendChoice("embedded", "there is no key of W&B and no CUDA device: this machine's processor trains")
+    if missing:
+        return BackendChoice("embedded", f"there is a {device.name}, and ART's GPU backend lacks {', '.join(missing)}")
+    return BackendChoice("local_gpu", f"there is a {device.name} of {device.memory_gib:.0f} GiB and ART's GPU backend")
 
 
-def trainer_settings(settings: Settings, backend: BackendName = "embedded") -> dict[str, Any]:
+def trainer_settings(settings: Settings, base_model: str, backend: BackendName = "embedded") -> dict[str, Any]:
     """The settings that decide what a checkpoint becomes, as they are written into its manifest."""
     if backend == "serverless":
         return {"learning_rate": settings.serverless_learning_rate, "clip_epsilon": settings.clip_epsilon}
+    if backend == "local_gpu":
+        return {
+            "learning_rate": settings.local_gpu_learning_rate,
+            "lora_rank": settings.lora_rank,
+            "row_tokens": settings.local_gpu_row_tokens,
+            "clip_epsilon": settings.clip_epsilon,
+            "max_grad_norm": settings.max_grad_norm,
+            "seed": settings.train_seed,
+        }
     return {
         "learning_rate": settings.learning_rate,
         "lora_rank": settings.lora_rank,
@@ -112,6 +145,7 @@ def trainer_settings(settings: Settings, backend: BackendName = "embedded") -> d
         "max_grad_norm": settings.max_grad_norm,
         "max_kl": settings.max_kl,
         "seed": settings.train_seed,
+        "dtype": train_dtype(settings, base_model),
     }
 
 
@@ -126,7 +160,7 @@ def checkpoint_folder(settings: Settings, chain: str, step: int) -> Path:
 
 
 def train_embedded(settings: Settings, request: TrainingRequest) -> None:
-    """Train on this machine; the checkpoint folder that follows the chain's newest one is the result.
+    """Train on this machine; the checkpoint's folder, at the place that the request names, is the result.
 
     Raises:
         MissingDependency: torch or ART is not installed.
@@ -145,8 +179,8 @@ def train_embedded(settings: Settings, request: TrainingRequest) -> None:
     torch.set_num_threads(settings.threads)
     random.seed(settings.train_seed)  # ART shuffles groups and packed rows with the global generator
     torch.manual_seed(settings.train_seed)
-    trainer = TrainerSettings(**trainer_settings(settings))
-    backend = EmbeddedBackend(art_path(settings), trainer, request.manifest)
+    trainer = TrainerSettings(**trainer_settings(settings, request.base_model))
+    backend = EmbeddedBackend(art_path(settings), trainer, request.manifest, request.place)
     with _quiet():
         asyncio.run(_train(backend, trainer, settings.wandb_project, request))
 
@@ -193,5 +227,6 @@ def versions(backend: BackendName = "embedded") -> dict[str, str]:
     """Versions of what decides a checkpoint's numbers, for its manifest; the hosted service's own are not known."""
     from importlib.metadata import version
 
-    here = ("openpipe-art",) if backend == "serverless" else ("openpipe-art", "torch", "transformers", "peft")
+    here = ["openpipe-art"] if backend == "serverless" else ["openpipe-art", "torch", "transformers", "peft"]
+    here += ["unsloth", "trl"] if backend == "local_gpu" else []
     return {name: version(name) for name in here}

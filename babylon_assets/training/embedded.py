@@ -24,6 +24,7 @@ from art.utils.get_model_step import get_step_from_dir
 from art.utils.output_dirs import get_model_dir
 from transformers import AutoTokenizer
 
+from babylon_assets.training.backends import Place
 from babylon_assets.training.trainer import Trainer, TrainerSettings
 
 #: Answers that one imitation step averages over.
@@ -42,6 +43,7 @@ class EmbeddedService:
     output_dir: str
     settings: TrainerSettings
     manifest: dict[str, Any]
+    place: Place | None
 
     async def start_openai_server(self, config: dev.OpenAIServerConfig | None) -> tuple[str, int]:
         """Not offered by this backend, which only trains."""
@@ -65,7 +67,8 @@ class EmbeddedService:
         """
         packed = packed_tensors_from_dir(**disk_packed_tensors)
         tensors = {key: value for key, value in packed.items() if isinstance(value, torch.Tensor)}
-        trainer = self._trainer()
+        place = self._place()
+        trainer = Trainer(self.base_model, place.parent, self.settings)
         slices = list(_slices(disk_packed_tensors["num_sequences"], self.settings.rows_per_step))
         batches = [{key: tensor[rows] for key, tensor in tensors.items()} for rows in slices]
         for batch in batches:
@@ -80,32 +83,31 @@ class EmbeddedService:
                 break
             trainer.retry_smaller(batches[0], _config)
         if trainer.has_learned:
-            trainer.save(self._checkpoints, self._next_step, self.manifest)
+            trainer.save(self._checkpoints, place.step, self.manifest)
 
     async def train_sft(
         self, batches: list[SFTBatch], config: types.TrainSFTConfig, verbose: bool = False
     ) -> AsyncIterator[dict[str, float]]:
         """One pass of weighted imitation over prepared batches; yields the metrics of each step."""
-        trainer = self._trainer()
+        place = self._place()
+        trainer = Trainer(self.base_model, place.parent, self.settings)
         for batch in batches:
             (tensors,) = batch.trajectory_tensors
             yield {
                 **trainer.imitation_step(tensors["input_ids"], tensors["labels"], tensors["weights"]),
                 "train/num_gradient_steps": len(batches),
             }
-        trainer.save(self._checkpoints, self._next_step, self.manifest)
+        trainer.save(self._checkpoints, place.step, self.manifest)
 
-    def _trainer(self) -> Trainer:
-        parent = self._next_step - 1
-        return Trainer(self.base_model, self._checkpoints / f"{parent:04d}" if parent else None, self.settings)
+    def _place(self) -> Place:
+        if self.place is not None:
+            return self.place
+        newest = int(get_step_from_dir(self.output_dir))
+        return Place(newest + 1, self._checkpoints / f"{newest:04d}" if newest else None)
 
     @property
     def _checkpoints(self) -> Path:
         return Path(self.output_dir) / "checkpoints"
-
-    @property
-    def _next_step(self) -> int:
-        return int(get_step_from_dir(self.output_dir)) + 1
 
 
 class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
@@ -115,12 +117,16 @@ class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
         path: folder under which ART keeps `<project>/models/<name>/checkpoints/<step>`.
         settings: how the trainer steps.
         manifest: what the next checkpoint is made from; written into it.
+        place: where the next checkpoint stands; None: after the newest one in the model's folder.
     """
 
-    def __init__(self, path: Path, settings: TrainerSettings, manifest: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, settings: TrainerSettings, manifest: dict[str, Any], place: Place | None = None
+    ) -> None:
         super().__init__(in_process=True, path=str(path))
         self._settings = settings
         self._manifest = manifest
+        self._place = place
         self._supports_result_packing = True
         self._packed_sequence_length_requires_chunk_alignment = False
 
@@ -133,6 +139,7 @@ class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
                 output_dir=get_model_dir(model=model, art_path=self._path),
                 settings=self._settings,
                 manifest=self._manifest,
+                place=self._place,
             )
         return self._services[model.name]
 

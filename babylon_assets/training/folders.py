@@ -1,4 +1,4 @@
-"""The embedded backend's checkpoint folders against the ledger: what a killed run left is taken up or removed.
+"""Checkpoint folders on this machine against the ledger: what a killed run left is taken up or removed.
 
 A checkpoint folder appears whole, with the manifest of what it was made from (`adapters`). Hosted checkpoints have no
 folder here.
@@ -14,10 +14,13 @@ from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.settings import Settings
 from babylon_assets.training import backends
 from babylon_assets.training.adapters import WEIGHTS, read_manifest, read_steps, weights_sha256
+from babylon_assets.training.local_gpu import train_local_gpu
 
 
-def train_in_folder(settings: Settings, request: backends.TrainingRequest, parent_step: int) -> backends.Made | None:
-    """Train the embedded checkpoint that follows `parent_step`, or take up the one that a killed run left.
+def train_in_folder(
+    settings: Settings, request: backends.TrainingRequest, backend: backends.BackendName = "embedded"
+) -> backends.Made | None:
+    """Train the checkpoint at the place that the request names, or take up the one that a killed run left.
 
     Returns:
         The checkpoint; None when no step was kept.
@@ -25,29 +28,33 @@ def train_in_folder(settings: Settings, request: backends.TrainingRequest, paren
     Raises:
         CorruptLedger: the parent's own folder is gone.
     """
-    folder = backends.checkpoint_folder(settings, request.chain, parent_step + 1)
-    if not _take_up(settings, request, parent_step, folder):
-        backends.train_embedded(settings, request)
+    assert request.place is not None
+    _require_parent(request.place)
+    folder = backends.checkpoint_folder(settings, request.chain, request.place.step)
+    if not _take_up(request, request.place.step, folder):
+        (train_local_gpu if backend == "local_gpu" else backends.train_embedded)(settings, request)
     if read_manifest(folder) != request.manifest:
         _remove_unknown(folder)
         return None
     return backends.Made(str(folder), weights_sha256(folder), read_steps(folder))
 
 
-def _take_up(settings: Settings, request: backends.TrainingRequest, parent_step: int, folder: Path) -> bool:
-    """Whether a killed run left exactly the checkpoint that is to be made; anything else that follows is removed."""
-    parent = backends.checkpoint_folder(settings, request.chain, parent_step)
-    if parent_step and not (parent / WEIGHTS).is_file():
+def _require_parent(place: backends.Place) -> None:
+    if place.parent is not None and not (place.parent / WEIGHTS).is_file():
         raise CorruptLedger(
-            f"checkpoint {parent_step} of {request.chain} is in the ledger but not in {parent.parent}; "
+            f"the parent of step {place.step} is in the ledger but its weights are not in {place.parent}; "
             "restore that folder from a backup, or set BABYLON_MODEL to a new name to begin a new chain"
         )
+
+
+def _take_up(request: backends.TrainingRequest, step: int, folder: Path) -> bool:
+    """Whether a killed run left exactly the checkpoint that is to be made; anything else there or after is removed."""
     manifest: dict[str, Any] | None = read_manifest(folder)
     if manifest == request.manifest:
         return True
     if folder.parent.is_dir():
         for other in folder.parent.iterdir():
-            if other.name.isdecimal() and int(other.name) > parent_step:
+            if other.name.isdecimal() and int(other.name) >= step:
                 _remove_unknown(other)
     return False
 

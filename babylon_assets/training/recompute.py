@@ -8,13 +8,14 @@ touched here. Which answers are known as text only is decided in `core.datasets`
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from babylon_assets.core.datasets import Dataset, Sample
+from babylon_assets.core.policies import policy_name
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.training.adapters import WEIGHTS
 
@@ -24,25 +25,32 @@ if TYPE_CHECKING:
 #: Answers that one forward pass takes.
 BATCH = 16
 
+#: Token ids of a prompt and of the answer to it.
+Turn = tuple[list[int], list[int]]
 
-def fill(base_model: str, dataset: Dataset, line: Sequence[Checkpoint], max_lag: int) -> tuple[Dataset, int]:
+
+def fill(
+    base_model: str, dataset: Dataset, known: Sequence[Checkpoint], lags: Mapping[str, int], max_lag: int
+) -> tuple[Dataset, int]:
     """Give the text-only answers of the chain's own policies token ids and log-probabilities, and count them.
 
     Args:
-        line: the chain up to the parent, whose weights are looked for in their folders. Answers of a policy that is
-            not among them, whose weights are gone, or that is more than `max_lag` steps behind stay as they are.
+        known: the chain and its branches; weights are looked for in their folders. Answers of a policy that is not
+            among them, whose weights are gone, or that is more than `max_lag` checkpoints away stay as they are.
+        lags: how many checkpoints each policy is from the parent, by its name.
     """
-    adapters = {one.step: Path(one.path) if one.step else None for one in line if _has_weights(one)}
-    newest = max((one.step for one in line), default=0)
-    wanted: dict[int, list[Sample]] = defaultdict(list)
+    adapters = {
+        policy_name(one.chain, one.step): Path(one.path) if one.step else None for one in known if _has_weights(one)
+    }
+    wanted: dict[str, list[Sample]] = defaultdict(list)
     for sample in dataset.samples:
-        step = sample.policy_step
-        if sample.trains_as == "recompute" and step in adapters and newest - step <= max_lag:
-            wanted[step].append(sample)
+        name = sample.policy or ""
+        if sample.trains_as == "recompute" and name in adapters and lags.get(name, 0) <= max_lag:
+            wanted[name].append(sample)
     filled = {
         sample.sample_id: sample
-        for step, samples in sorted(wanted.items())
-        for sample in recomputed(base_model, adapters[step], samples)
+        for name, samples in sorted(wanted.items())
+        for sample in recomputed(base_model, adapters[name], samples)
     }
     samples = [filled.get(sample.sample_id, sample) for sample in dataset.samples]
     return msgspec.structs.replace(dataset, samples=samples), len(filled)
@@ -58,27 +66,8 @@ def recomputed(base_model: str, adapter: Path | None, samples: Sequence[Sample])
     Args:
         adapter: the policy's checkpoint folder; None for the base model as it is.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from babylon_assets.training.embedded import encode_turns
-    from babylon_assets.training.samples import chat
-
-    tokenizer = AutoTokenizer.from_pretrained(base_model)
-    model: Any = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32)
-    if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(adapter))
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    turns = [
-        encode_turns(tokenizer, [*chat(one.messages), {"role": "assistant", "content": one.response}])
-        for one in samples
-    ]
-    logprobs: list[list[float]] = []
-    with torch.no_grad():
-        for start in range(0, len(turns), BATCH):
-            logprobs += _answer_logprobs(model, turns[start : start + BATCH])
+    turns = turns_of(base_model, samples)
+    logprobs = answer_logprobs(load_policy(base_model, adapter), turns)
     return [
         msgspec.structs.replace(
             one, prompt_token_ids=prompt, token_ids=answer, logprobs=values, trains_as="policy_gradient"
@@ -87,8 +76,44 @@ def recomputed(base_model: str, adapter: Path | None, samples: Sequence[Sample])
     ]
 
 
-def _answer_logprobs(model: Any, turns: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
-    """Log-probabilities of each answer's tokens, for some (prompt, answer) pairs side by side, padded on the right."""
+def load_policy(base_model: str, adapter: Path | None) -> Any:
+    """The model of one policy, for looking at and not for training."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter))
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def turns_of(base_model: str, samples: Sequence[Sample]) -> list[Turn]:
+    """Token ids of each sample's prompt and answer, made of their texts: an answer ends with its end of turn."""
+    from transformers import AutoTokenizer
+
+    from babylon_assets.training.embedded import encode_turns
+    from babylon_assets.training.samples import chat
+
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    return [
+        encode_turns(tokenizer, [*chat(one.messages), {"role": "assistant", "content": one.response}])
+        for one in samples
+    ]
+
+
+def answer_logprobs(model: Any, turns: Sequence[Turn]) -> list[list[float]]:
+    """Natural log-probability of each answer's tokens at temperature 1, BATCH answers at a time."""
+    import torch
+
+    with torch.no_grad():
+        batches = [turns[start : start + BATCH] for start in range(0, len(turns), BATCH)]
+        return [values for batch in batches for values in _batch_logprobs(model, batch)]
+
+
+def _batch_logprobs(model: Any, turns: Sequence[Turn]) -> list[list[float]]:
+    """The same for some (prompt, answer) pairs side by side, padded on the right."""
     import torch
 
     from babylon_assets.training.logprobs import token_logprobs

@@ -5,7 +5,6 @@ Nothing of the chain is touched: no row is written, and the folder is the caller
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,11 +14,11 @@ from babylon_assets.store import checkpoints
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.database import Database
 from babylon_assets.store.datasets import load_dataset
-from babylon_assets.store.lineage import ancestors
+from babylon_assets.store.lineage import ancestors, policy_lags
 from babylon_assets.training import backends
 from babylon_assets.training.adapters import WEIGHTS, read_manifest, weights_sha256
-from babylon_assets.training.jobs import base_fingerprint
 from babylon_assets.training.recompute import fill
+from babylon_assets.training.roots import base_fingerprint
 from babylon_assets.training.samples import select
 
 
@@ -55,24 +54,26 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
         )
     with database.connect() as conn:
         parent = checkpoints.get(conn, checkpoint.parent_id)
-        line = ancestors(conn, checkpoint)
-        root = line[-1]
+        root = ancestors(conn, checkpoint)[-1]
+        known = [one for one in checkpoints.family(conn, checkpoint.chain) if one.created_at < checkpoint.created_at]
         dataset = load_dataset(conn, checkpoint.dataset_id)
+        lags = policy_lags(conn, parent or root, {sample.policy for sample in dataset.samples if sample.policy})
     if parent is None or base_fingerprint(root.base_model) != root.weights_sha256:
         raise PermanentError(f"the base model of {checkpoint.chain} is not at {root.base_model} any more; restore it")
     again = _settings_of(settings, checkpoint, home)
-    _copy_parent(again, checkpoint, parent)
+    place = backends.Place(checkpoint.step, _parent_folder(parent))
     manifest = read_manifest(Path(checkpoint.path)) or {}
     lag = manifest.get("max_policy_lag", settings.max_policy_lag)
     prepare_libraries(settings)
-    readable, recomputed = fill(root.base_model, dataset, line, lag)
+    readable, recomputed = fill(root.base_model, dataset, known, lags, lag)
     if recomputed != checkpoint.metrics.get("recomputed_samples", 0):
         raise PermanentError(
             f"{checkpoint.metrics.get('recomputed_samples', 0)} log-probabilities were recomputed for it and only "
             f"{recomputed} can be now; restore the weights of the policies that answered"
         )
-    selection = select(readable, parent.step, lag)
-    backends.train_embedded(again, backends.TrainingRequest(root.base_model, checkpoint.chain, selection, {}))
+    selection = select(readable, parent.step, lag, lags)
+    request = backends.TrainingRequest(root.base_model, checkpoint.chain, selection, {}, place)
+    backends.train_embedded(again, request)
     folder = backends.checkpoint_folder(again, checkpoint.chain, checkpoint.step)
     now = backends.versions()
     changed = {
@@ -97,15 +98,16 @@ def _settings_of(settings: Settings, checkpoint: Checkpoint, home: Path) -> Sett
         max_grad_norm=then["max_grad_norm"],
         max_kl=then["max_kl"],
         train_seed=then["seed"],
+        train_dtype=then.get("dtype", "float32"),
     )
 
 
-def _copy_parent(again: Settings, checkpoint: Checkpoint, parent: Checkpoint) -> None:
+def _parent_folder(parent: Checkpoint) -> Path | None:
     if parent.step == 0:
-        return
+        return None
     if not (Path(parent.path) / WEIGHTS).is_file() or not parent.path:
         raise PermanentError(
             f"the weights of the parent, step {parent.step} of {parent.chain}, are not kept any more; "
             "restore their folder from a backup to replay"
         )
-    shutil.copytree(parent.path, backends.checkpoint_folder(again, checkpoint.chain, parent.step))
+    return Path(parent.path)

@@ -8,7 +8,7 @@ Which samples a dataset has is decided in `core.datasets`.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,12 @@ class Selection:
         return Selection(self.policy_gradient, [], {**self.left_out, **(counted if self.imitate else {})})
 
 
-def select(dataset: Dataset, parent_step: int, max_lag: int) -> Selection:
+def select(dataset: Dataset, parent_step: int, max_lag: int, lags: Mapping[str, int] | None = None) -> Selection:
     """Choose what to train on.
+
+    Args:
+        lags: how many checkpoints each policy, by its name, is from the parent, as of `store.lineage.policy_lags`; of
+            one that is not named here the steps are compared.
 
     Answers of our own policies are trained by policy gradient when the policy is at most `max_lag` checkpoints behind
     the parent and its group keeps a spread of rewards. Other models' answers are imitated, and only in a window that
@@ -51,7 +55,8 @@ def select(dataset: Dataset, parent_step: int, max_lag: int) -> Selection:
     recorded: list[Sample] = []
     imitate: list[Sample] = []
     for sample in dataset.samples:
-        reason = _reason_against(sample, parent_step, max_lag)
+        lag = (lags or {}).get(sample.policy or "", parent_step - (sample.policy_step or 0))
+        reason = _reason_against(sample, lag, max_lag)
         if reason is not None:
             left_out[reason] += 1
         else:
@@ -64,12 +69,12 @@ def select(dataset: Dataset, parent_step: int, max_lag: int) -> Selection:
     return Selection(policy_gradient, imitate, dict(left_out))
 
 
-def _reason_against(sample: Sample, parent_step: int, max_lag: int) -> str | None:
+def _reason_against(sample: Sample, lag: int, max_lag: int) -> str | None:
     if sample.trains_as == "skip":
         return sample.skip_reason or "skipped"
     if sample.trains_as == "recompute":
         return "log-probabilities were not recorded"
-    if sample.trains_as == "policy_gradient" and parent_step - (sample.policy_step or 0) > max_lag:
+    if sample.trains_as == "policy_gradient" and lag > max_lag:
         return f"policy more than {max_lag} checkpoints behind"
     return None
 

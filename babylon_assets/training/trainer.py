@@ -33,6 +33,7 @@ class TrainerSettings:
     max_grad_norm: float = 0.2
     max_kl: float = 0.005
     seed: int = 0
+    dtype: str = "float32"
 
 
 class Trainer:
@@ -41,7 +42,9 @@ class Trainer:
     def __init__(self, base_model: str, parent: Path | None, settings: TrainerSettings) -> None:
         self._settings = settings
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = load_trainable(base_model, parent, settings.lora_rank, settings.seed, self._device)
+        self._model = load_trainable(
+            base_model, parent, settings.lora_rank, settings.seed, self._device, settings.dtype
+        )
         self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
@@ -93,11 +96,16 @@ class Trainer:
         inputs = {key: value.to(self._device) for key, value in rows.items()}
         wanted = shift_tensor(inputs["assistant_mask"], False)
         mask = packed_attention_mask(inputs["group_ids"], inputs["parent_ids"])
-        logprobs, entropies = token_logprobs(self._model, inputs["tokens"], mask, inputs["input_pos"], wanted)
+        with self._numbers():
+            logprobs, entropies = token_logprobs(self._model, inputs["tokens"], mask, inputs["input_pos"], wanted)
         loss = loss_fn(cast(TrainInputs, inputs), logprobs, None, None, config)
         metrics = _policy_gradient_metrics(inputs, logprobs.detach(), wanted, loss, self._settings.clip_epsilon)
         metrics["entropy"] = float(entropies.detach()[wanted].mean())
         return loss, metrics
+
+    def _numbers(self) -> torch.autocast:
+        """Matrix products in bf16 when the settings say so; the adapter, its gradient and every sum stay fp32."""
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.dtype == "bfloat16")
 
     def _state(self) -> tuple[list[torch.Tensor], dict[str, Any]]:
         weights = [parameter.detach().clone() for parameter in self._parameters]
@@ -126,7 +134,8 @@ class Trainer:
         answers, length = tokens.shape
         causal = torch.ones(length, length, dtype=torch.bool, device=self._device).tril()[None, None]
         positions = torch.arange(length, device=self._device).expand(answers, length)
-        logprobs, entropies = token_logprobs(self._model, tokens, causal, positions, wanted)
+        with self._numbers():
+            logprobs, entropies = token_logprobs(self._model, tokens, causal, positions, wanted)
         per_token = weights[:, None] * wanted
         loss = -(logprobs * per_token).sum() / per_token.sum().clamp(min=1e-6)
         metrics = {

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.names import METADATA
 from babylon_assets.automation.line import Line, LineRun
 from babylon_assets.core.windows import closed_windows
 from babylon_assets.definitions import build_definitions
@@ -20,6 +21,7 @@ from babylon_assets.settings import Settings
 from babylon_assets.simulation.players import play_window
 from babylon_assets.store.database import Database
 from babylon_assets.store.windows import WindowRow, get_window
+from tests.servers import Server
 
 FIRST, SECOND, THIRD = closed_windows(datetime.now(UTC), 3)
 
@@ -46,7 +48,9 @@ class World:
             play_window(self.settings, conn, window, self.engine)
 
     def run(self, window: str) -> LineRun:
-        return Line(self.definitions, self.instance).materialize(window)
+        done = Line(self.definitions, self.instance).materialize(window)
+        assert metadata_names(self.instance, done.run_id) - set(METADATA) == set(), "declare them in assets/names.py"
+        return done
 
     def row(self, window: str) -> WindowRow:
         with self.database.connect() as conn:
@@ -73,22 +77,50 @@ class World:
             conn.execute(statement.encode(), parameters)
 
 
+def metadata_names(instance: dg.DagsterInstance, run_id: str) -> set[str]:
+    """The names of all metadata that a run's materializations and checks gave."""
+    names: set[str] = set()
+    for entry in instance.all_logs(run_id):
+        event = entry.dagster_event
+        if event is not None and event.is_step_materialization:
+            names.update(event.step_materialization_data.materialization.metadata)
+        if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            names.update(event.asset_check_evaluation_data.metadata)
+    return names
+
+
 @pytest.fixture(scope="session")
 def engine(taught_base: Path) -> Engine:
     return Engine(taught_base, "babylon-agent@0")
 
 
-@pytest.fixture
-def world(tmp_path: Path, taught_base: Path, engine: Engine, game_database: Database) -> Iterator[World]:
-    settings = Settings(
-        home=tmp_path,
-        base_model=str(taught_base),
+def small_game(home: Path, base: Path) -> Settings:
+    """Settings of a game that is played and trained in a second."""
+    return Settings(
+        home=home,
+        base_model=str(base),
         simulation_rooms=1,
         simulation_agents_per_room=6,
         simulation_ticks=8,
         min_samples_per_window=4,
         lora_rank=4,
         gradient_tokens=1024,
+        evaluation_seeds=8,
     )
+
+
+@pytest.fixture
+def world(tmp_path: Path, taught_base: Path, engine: Engine, game_database: Database) -> Iterator[World]:
     with dg.DagsterInstance.ephemeral() as instance:
-        yield World(settings, game_database, instance, engine)
+        yield World(small_game(tmp_path, taught_base), game_database, instance, engine)
+
+
+@pytest.fixture(scope="session")
+def three_played(server: Server, played: str, taught_base: Path, engine: Engine, tmp_path_factory: Any) -> str:
+    """Name of a template in which the last three hours were played."""
+    name = server.create(played)
+    settings = small_game(tmp_path_factory.mktemp("played"), taught_base)
+    with server.database(name).connect() as conn:
+        for window in (FIRST, SECOND, THIRD):
+            play_window(settings, conn, window, engine)
+    return name

@@ -50,14 +50,17 @@ def test_every_partition_is_recorded_with_what_a_person_wants_to_know(trained: W
     assert all(isinstance(made[name], float) for name in ("loss", "entropy", "grad_norm", "seconds"))
 
 
-@pytest.mark.parametrize(
-    ("asset", "name"),
-    [("scored_trajectories", "rewards"), ("training_datasets", "rewards"), ("model_checkpoints", "learning_curve")],
+PICTURES = (
+    ("scored_trajectories", "rewards", "svg+xml", b"<svg"),
+    ("training_datasets", "rewards", "svg+xml", b"<svg"),
+    ("model_checkpoints", "learning_curve", "png", b"\x89PNG"),
 )
-def test_pictures_are_inline(trained: World, asset: str, name: str) -> None:
-    markdown = trained.metadata(asset, FIRST)[name]
-    _, _, data = markdown.partition("(data:image/png;base64,")
-    assert base64.b64decode(data.rstrip(")")).startswith(b"\x89PNG")
+
+
+def test_pictures_are_inline(trained: World) -> None:
+    for asset, name, kind, begins in PICTURES:
+        _, _, data = trained.metadata(asset, FIRST)[name].partition(f"(data:image/{kind};base64,")
+        assert base64.b64decode(data.rstrip(")")).startswith(begins)
 
 
 def test_unchanged_input_writes_nothing_new(trained: World) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from babylon_assets.automation.event_log import EventLog
 from babylon_assets.automation.instance import dagster_home, fail_orphaned_runs, open_instance, this_process
 from babylon_assets.automation.line import Line
 from babylon_assets.core.errors import PermanentError
@@ -42,7 +43,7 @@ def holding(settings: Settings, database: Database, instance: dg.DagsterInstance
 
 
 def test_the_instance_is_that_of_the_projects_file(instance: dg.DagsterInstance, settings: Settings) -> None:
-    assert type(instance.event_log_storage).__module__.startswith("dagster_postgres")
+    assert isinstance(instance.event_log_storage, EventLog)
     assert not instance.telemetry_enabled
     assert instance.run_monitoring_enabled
     assert instance.run_retries_enabled

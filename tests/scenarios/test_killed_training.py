@@ -66,7 +66,13 @@ PLACES = {
 def prepared(database: Database, home: Path, base: Path) -> Settings:
     """Two windows with a dataset each, the first of them trained."""
     settings = Settings(
-        home=home, base_model=str(base), database_url=database.url, gradient_tokens=512, lora_rank=4, max_kl=100
+        home=home,
+        base_model=str(base),
+        database_url=database.url,
+        gradient_tokens=512,
+        lora_rank=4,
+        max_kl=100,
+        gate=False,
     )
     samples = answered(base, groups=3, size=3)
     for window in (FIRST, SECOND):

@@ -11,7 +11,7 @@ from psycopg import errors
 
 from babylon_assets.core.datasets import Sample
 from babylon_assets.core.trajectories import Quarantined, TrajectoryRecord
-from babylon_assets.store import calls, checkpoints, jobs, tables, windows
+from babylon_assets.store import calls, checkpoints, evaluations, jobs, promotions, tables, verdicts, windows
 from tests.store.values import CHAIN, dataset, root, sample
 
 Conn = psycopg.Connection[Any]
@@ -40,6 +40,9 @@ def test_declared_columns_are_those_of_the_database(conn: Conn) -> None:
         (tables.INFERENCE_CALLS, calls.InferenceCall),
         (tables.TRAINING_JOBS, jobs.Job),
         (tables.MODEL_CHECKPOINTS, checkpoints.Checkpoint),
+        (tables.PROMOTIONS, promotions.Promotion),
+        (tables.GATE_VERDICTS, verdicts.KeptVerdict),
+        (tables.CHECKPOINT_EVALUATIONS, evaluations.Evaluation),
     ],
 )
 def test_records_have_the_columns_of_their_table(table: tables.Table, record: Any) -> None:

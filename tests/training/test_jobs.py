@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from babylon_assets.core.datasets import Dataset, Sample
+from babylon_assets.core.datasets import Sample
 from babylon_assets.core.errors import ChainConflict, CorruptLedger, PermanentError
 from babylon_assets.core.lineage import content_id
 from babylon_assets.settings import Settings
 from babylon_assets.store import checkpoints
 from babylon_assets.store.database import Database
-from babylon_assets.store.datasets import save_dataset
 from babylon_assets.store.windows import get_window, upsert_window
 from babylon_assets.training import backends, jobs
 from babylon_assets.training.jobs import train_window
+from babylon_assets.training.plans import plan_training
+from tests.training.conftest import Ready
 from tests.training.test_embedded import answered
 from tests.training.test_samples import sample
 
@@ -28,29 +28,12 @@ CHAIN = "babylon-agent"
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_base: Path) -> Settings:
-    return Settings(home=tmp_path, base_model=str(tiny_base), gradient_tokens=512, lora_rank=4)
+    return Settings(home=tmp_path, base_model=str(tiny_base), gradient_tokens=512, lora_rank=4, gate=False)
 
 
 @pytest.fixture
 def samples(tiny_base: Path) -> list[Sample]:
     return answered(tiny_base, groups=3, size=3)
-
-
-Ready = Callable[[str, list[Sample]], Dataset]
-
-
-@pytest.fixture
-def ready(database: Database) -> Ready:
-    """Give a window a dataset that is ready to be trained."""
-
-    def make(window: str, samples: list[Sample]) -> Dataset:
-        dataset = Dataset(content_id([window, samples]), window, samples, {})
-        with database.connect() as conn:
-            save_dataset(conn, dataset)
-            upsert_window(conn, window, status="ready", dataset_id=dataset.id, samples=len(samples))
-        return dataset
-
-    return make
 
 
 def chain_of(database: Database) -> list[tuple[int, str | None]]:
@@ -182,7 +165,7 @@ def test_the_id_is_the_same_with_and_without_a_kill(
     settings: Settings, database: Database, ready: Ready, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready(FIRST, samples)
-    planned = jobs._plan(settings, database, ready(FIRST, samples))
+    planned = plan_training(settings, database, ready(FIRST, samples))
     with monkeypatch.context() as patch:
         patch.setattr(backends, "train_embedded", _kill)
         with pytest.raises(Killed):

@@ -25,7 +25,9 @@ FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
 
 @pytest.fixture
 def settings(tmp_path: Path, taught_base: Path) -> Settings:
-    return Settings(home=tmp_path / "home", base_model=str(taught_base), gradient_tokens=512, lora_rank=8, max_kl=100)
+    return Settings(
+        gate=False, home=tmp_path / "home", base_model=str(taught_base), gradient_tokens=512, lora_rank=8, max_kl=100
+    )
 
 
 def finished(samples: list[Sample]) -> list[Sample]:
@@ -53,8 +55,9 @@ def test_recomputed_is_what_was_recorded(taught_base: Path, settings: Settings) 
 def test_text_only_answers_are_trained_and_counted(settings: Settings, database: Database, taught_base: Path) -> None:
     texts = [as_text(one) for one in finished(answered(taught_base))]
     for window, policy_step in ((FIRST, 0), (SECOND, 1)):
-        samples = [msgspec.structs.replace(one, policy_step=policy_step) for one in texts]
-        stranger = msgspec.structs.replace(texts[0], sample_id="x", policy_step=7)
+        policy = {"policy": f"babylon-agent@{policy_step}", "policy_step": policy_step}
+        samples = [msgspec.structs.replace(one, **policy) for one in texts]
+        stranger = msgspec.structs.replace(texts[0], sample_id="x", policy="babylon-agent@7", policy_step=7)
         dataset = Dataset(content_id([window, samples]), window, [*samples, stranger], {})
         dataset = Dataset(content_id([window, dataset.samples]), window, dataset.samples, {})
         with database.connect() as conn:

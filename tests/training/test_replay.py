@@ -26,7 +26,7 @@ FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
 @pytest.fixture
 def trained(database: Database, tmp_path: Path, tiny_base: Path) -> tuple[Settings, list[Checkpoint]]:
     """Two windows, trained one after the other."""
-    settings = Settings(home=tmp_path / "home", base_model=str(tiny_base), gradient_tokens=512, lora_rank=4)
+    settings = Settings(gate=False, home=tmp_path / "home", base_model=str(tiny_base), gradient_tokens=512, lora_rank=4)
     samples: list[Sample] = answered(tiny_base, groups=3, size=3)
     for window in (FIRST, SECOND):
         dataset = Dataset(content_id([window, samples]), window, samples, {})

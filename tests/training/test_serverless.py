@@ -19,7 +19,8 @@ from babylon_assets.store.datasets import save_dataset
 from babylon_assets.store.jobs import Job, list_jobs
 from babylon_assets.store.windows import upsert_window
 from babylon_assets.training import serverless
-from babylon_assets.training.backends import SERVERLESS_BASE_MODELS, choose_backend
+from babylon_assets.training.backends import choose_backend
+from babylon_assets.training.families import SERVERLESS_BASE_MODELS
 from babylon_assets.training.hosted_jobs import LedgerJournal
 from babylon_assets.training.jobs import train_window
 from babylon_assets.training.serverless import NoHostedJob, require_recorded, steps_of
@@ -39,7 +40,7 @@ def service(tiny_base: Path, tmp_path: Path) -> Iterator[HostedService]:
 
 @pytest.fixture
 def settings(tmp_path: Path, service: HostedService) -> Settings:
-    return Settings(home=tmp_path, wandb_api_key=KEY, wandb_project="project", serverless_url=service.url)
+    return Settings(gate=False, home=tmp_path, wandb_api_key=KEY, wandb_project="project", serverless_url=service.url)
 
 
 @pytest.fixture(autouse=True)

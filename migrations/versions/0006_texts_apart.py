@@ -3,15 +3,15 @@
 Rows of before keep their body, which is read again from the game: `core.decoding.VERSION` has changed with this, so
 that no fingerprint of before is that of now.
 
-Revision: 0004
+Revision: 0006
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,89 @@
+"""The names of the metadata that the assets and their checks give, each with its unit and its meaning.
+
+Dagster plots a number over the partitions by its name: a name stays what it is, and one name means one thing in every
+asset. The documentation is printed from here, and a test holds every run of the tests' games to it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Meaning(NamedTuple):
+    """What a name of metadata stands for; the unit is empty for texts, pictures and tables."""
+
+    unit: str
+    doc: str
+
+
+METADATA: dict[str, Meaning] = {
+    # read
+    "trajectories": Meaning("rows", "Trajectories that were read of the window."),
+    "agents": Meaning("agents", "Agents that these are of."),
+    "calls": Meaning("calls", "Answers that the game itself keeps in them."),
+    "quarantined": Meaning("rows", "Rows that could not be read."),
+    "quarantined_share": Meaning("share", "Rows in quarantine of all rows of the window."),
+    "reasons": Meaning("", "Why rows are in quarantine, and where in them; at most ten."),
+    "window": Meaning("", "The window that a check is about."),
+    # scored
+    "rewards": Meaning("", "Picture: how the rewards are spread, with their mean."),
+    "steps": Meaning("steps", "Steps of the window's trajectories."),
+    "known": Meaning("steps", "Steps whose reward is known by now."),
+    "pending": Meaning(
+        "steps", "Steps whose trade has no outcome yet; filled in when the window is materialized again."
+    ),
+    "invalid": Meaning("steps", "Steps whose action could not be carried out."),
+    "valid_share": Meaning("share", "Steps whose action could be carried out, of all."),
+    "reward_mean": Meaning("reward", "Mean of the known rewards."),
+    "reward_std": Meaning("reward", "Their spread, as a standard deviation."),
+    "scorers": Meaning("", "The scorers with their versions."),
+    # dataset
+    "samples": Meaning("samples", "Calls in the dataset, those that are not trained on included."),
+    "trainable_samples": Meaning("samples", "Samples that something trains on."),
+    "trainable_tokens": Meaning("tokens", "Tokens of the answers that are trained on."),
+    "groups": Meaning("groups", "Groups of samples whose rewards are compared."),
+    "trainable_groups": Meaning("groups", "Groups with a spread, from which something can be learned."),
+    "policy_gradient": Meaning("samples", "Our own answers with known tokens."),
+    "recompute": Meaning("samples", "Our own answers as text only; their log-probabilities are computed."),
+    "imitate": Meaning("samples", "Other models' answers from the better half of their group."),
+    "skip": Meaning("samples", "Samples that nothing trains on."),
+    "skipped_because": Meaning("", "How many samples are skipped for which reason."),
+    "calls_joined": Meaning("calls", "Recorded calls that were found by trajectory, or by agent and time."),
+    "calls_that_differ": Meaning("calls", "Samples whose call is recorded with another text; left aside."),
+    "calls_claimed_twice": Meaning("calls", "Recorded calls that two samples name; neither gets it."),
+    "calls_ambiguous": Meaning("calls", "Recorded calls that could belong to more than one place; left aside."),
+    "trajectories_without_calls": Meaning("rows", "Trajectories for which no call was found."),
+    "steps_without_calls": Meaning("steps", "Steps for which no call was found; scored, and not trained on."),
+    "effective_samples": Meaning("samples", "How many equally weighted samples the trained ones are worth."),
+    "policy_lag_mean": Meaning("checkpoints", "How many checkpoints behind the newest the answering policies are."),
+    "policy_lag_max": Meaning("checkpoints", "The same of the oldest of them."),
+    "dataset_id": Meaning("", "The dataset: the hash of its content."),
+    # trained
+    "learning_curve": Meaning("", "Picture: mean reward of the windows up to this one."),
+    "oracle": Meaning("reward", "What the best orders would have earned on the same boards; simulated game only."),
+    "teacher": Meaning("reward", "What the policy that the base model imitated would have earned there."),
+    "random": Meaning("reward", "What a random policy would have earned there."),
+    "status": Meaning("", "What became of the window: trained, thin, skipped, unchanged, superseded, switched off."),
+    "reason": Meaning("", "Why, in words."),
+    "method": Meaning("", "How it was trained: policy_gradient, imitate, or both."),
+    "checkpoint": Meaning("", "The checkpoint that came of it."),
+    "parent": Meaning("", "The checkpoint that it was trained from."),
+    "path": Meaning("", "Where its weights lie."),
+    "step": Meaning("checkpoints", "Its place in the chain, from 0, the base model."),
+    "tokens": Meaning("tokens", "Tokens that an optimizer step saw, on average."),
+    "loss": Meaning("loss", "Loss of training, mean of the optimizer steps; its sign has no meaning by itself."),
+    "grad_norm": Meaning("norm", "Norm of the gradient before it is clipped, mean of the steps."),
+    "entropy": Meaning("nats/token", "Entropy of the policy on the trained tokens."),
+    "kl_to_behaviour": Meaning("nats/token", "How far the policy went from the one that answered (k3 estimate)."),
+    "ratio_mean": Meaning("ratio", "Probability of the trained tokens, against that under the answering policy."),
+    "ratio_min": Meaning("ratio", "The least of these."),
+    "ratio_max": Meaning("ratio", "The greatest of these."),
+    "clipped_share": Meaning("share", "Tokens whose ratio is outside 1 ± CLIP_EPSILON."),
+    "probs_correlation": Meaning("correlation", "Of the recorded and the recomputed probabilities; 1 when they agree."),
+    "logprob_mean": Meaning("nats/token", "Mean log-probability of imitated answers."),
+    "optimizer_steps": Meaning("steps", "Optimizer steps that were taken."),
+    "undone_steps": Meaning("steps", "Steps that went too far (MAX_KL) and were taken back."),
+    "seconds": Meaning("s", "Seconds of training."),
+    "recomputed_samples": Meaning("samples", "Samples whose log-probabilities were computed before training."),
+    "left_out": Meaning("", "How many samples training left out for which reason."),
+}

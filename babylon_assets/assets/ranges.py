@@ -1,0 +1,214 @@
+"""How every asset runs over its windows, one or a thousand in one run: each is recorded as soon as it is done.
+
+    @dg.multi_asset(
+        specs=[...], check_specs=checks(...), partitions_def=windows,
+        can_subset=True, backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def my_asset(context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]) -> Outputs:
+        yield from run_windows(context, installation, {NAME: lambda window: Made(metadata=..., checks=[...])})
+
+A stage makes one asset of one window. The stages of a window run in the order in which they are given; when one of them
+fails, or a blocking check does, the later ones of **that window** are left out, and the other windows go on. At the end
+the step fails and names the windows that failed: what is done stays done. Where each window needs the one before it
+(`in_order`), the first that fails stops those after it. What a stage does lives in the asset's own module.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG, get_input_data_version_tag
+from dagster._core.storage.tags import BACKFILL_ID_TAG, EXTERNALLY_MANAGED_ASSETS_TAG
+
+from babylon_assets.assets.facts import CODE_VERSION
+from babylon_assets.assets.failures import attempted, failed_step, mark_failed, told
+from babylon_assets.assets.installation import Installation
+from babylon_assets.core.errors import PermanentError
+
+#: What the body of an asset yields; values are in PostgreSQL already.
+Outputs = Iterator[dg.Output[None]]
+#: How often a long run says how far it is.
+SAY_EVERY_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a stage made of a window.
+
+    Attributes:
+        metadata: of the materialization.
+        checks: results of the asset's checks, each with its name; a blocking one that failed stops the window.
+        data_version: names the content; the same content has the same version.
+        made_from: data versions of what it was made from, by asset.
+    """
+
+    metadata: Mapping[str, Any]
+    checks: Sequence[dg.AssetCheckResult] = ()
+    data_version: str | None = None
+    made_from: Mapping[str, str] = field(default_factory=dict)
+
+
+Stage = Callable[[str], Made]
+
+
+class CheckFailed(PermanentError):
+    """A blocking check failed: nothing may be made from this window until a person acted or time passed."""
+
+
+def run_windows(
+    context: dg.AssetExecutionContext,
+    installation: Installation,
+    stages: Mapping[str, Stage],
+    *,
+    in_order: bool = False,
+) -> Outputs:
+    """Run the selected stages over the run's windows, then hand over the outputs, so that downstream steps follow.
+
+    Args:
+        stages: by name of the asset; those that the run did not select are left out.
+        in_order: a window is made from the one before it: stop at the first that fails.
+
+    Raises:
+        dagster.Failure: windows failed; it names them.
+        TransientError: as that, where every failure may pass by itself.
+    """
+    chosen = {name: stage for name, stage in stages.items() if dg.AssetKey(name) in context.selected_asset_keys}
+    windows, failures, clock = list(context.partition_keys), {}, _Clock(context, len(context.partition_keys))
+    with installation.reusing_connections():
+        for place, window in enumerate(windows):
+            try:
+                _run_window(context, installation, window, chosen)
+            except Exception as error:
+                failures[window] = _noted(context, installation, window, error, alone=len(windows) == 1)
+                if in_order:
+                    failures |= _left_out(windows[place + 1 :], window)
+                    break
+            clock.tick(place + 1, len(failures))
+    if failures:
+        raise failed_step(failures, len(windows))
+    with _own_events(context):
+        for name in chosen:
+            yield dg.Output(None, output_name=context.output_for_asset_key(dg.AssetKey(name)))
+
+
+def _run_window(
+    context: dg.AssetExecutionContext, installation: Installation, window: str, stages: Mapping[str, Stage]
+) -> None:
+    versions: dict[str, str] = {}
+    for name, stage in stages.items():
+        made = attempted(lambda stage=stage: stage(window), context.log.warning)  # type: ignore[misc]
+        _record(context, name, window, made, versions)
+        if made.data_version is not None:
+            versions[name] = made.data_version
+        _stop_at_blocking(context, name, made)
+
+
+def _record(context: dg.AssetExecutionContext, name: str, window: str, made: Made, versions: Mapping[str, str]) -> None:
+    """Write the materialization and the checks of a window, all of them or none."""
+    key = dg.AssetKey(name)
+    tags = {CODE_VERSION_TAG: CODE_VERSION}
+    if made.data_version is not None:
+        tags[DATA_VERSION_TAG] = made.data_version
+    parents = {parent.path[-1] for parent in context.assets_def.asset_deps[key]}
+    for parent, version in {**versions, **made.made_from}.items():
+        if parent in parents:
+            tags[get_input_data_version_tag(dg.AssetKey(parent))] = version
+    if BACKFILL_ID_TAG in context.run.tags:
+        tags[BACKFILL_ID_TAG] = context.run.tags[BACKFILL_ID_TAG]
+    with _together(context.instance):
+        context.log_event(dg.AssetMaterialization(key, partition=window, metadata=made.metadata, tags=tags))
+        for result in made.checks:
+            context.log_event(_evaluation(context, key, window, result))
+
+
+def _evaluation(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, window: str, result: dg.AssetCheckResult
+) -> dg.AssetCheckEvaluation:
+    check = dg.AssetCheckKey(key, str(result.check_name))
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=check.name,
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+        blocking=context.assets_def.get_spec_for_check_key(check).blocking,
+        partition=window,
+    )
+
+
+def _stop_at_blocking(context: dg.AssetExecutionContext, name: str, made: Made) -> None:
+    for result in made.checks:
+        spec = context.assets_def.get_spec_for_check_key(dg.AssetCheckKey(dg.AssetKey(name), str(result.check_name)))
+        if spec.blocking and not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
+            raise CheckFailed(f"the check {spec.name} of {name} failed: {result.description}")
+
+
+def _noted(
+    context: dg.AssetExecutionContext, installation: Installation, window: str, error: Exception, *, alone: bool
+) -> Exception:
+    """Note a window's failure where it belongs; an error that is no one's is shown with its place in the code."""
+    reason = told(error)
+    if reason is None:
+        if alone:
+            raise error
+        context.log.error(f"{window} failed", exc_info=error)
+        reason = f"{type(error).__name__}: {error}"
+    elif not alone:
+        context.log.error(f"{window} failed: {reason}")
+    mark_failed(context, installation, window, error, reason, keep_dataset=not isinstance(error, CheckFailed))
+    return error
+
+
+def _left_out(windows: Sequence[str], failed: str) -> dict[str, Exception]:
+    reason = f"left out: {failed} before it failed, and each window continues from the one before"
+    return {window: PermanentError(reason) for window in windows}
+
+
+def _together(instance: dg.DagsterInstance) -> AbstractContextManager[None]:
+    """One transaction for several events, where the instance's storage is ours; another writes them one by one."""
+    together = getattr(instance.event_log_storage, "together", nullcontext)
+    return together()
+
+
+class _own_events(AbstractContextManager[None]):  # noqa: N801 - used as a function
+    """Keep Dagster from recording the windows once more when the outputs are handed over.
+
+    Dagster records every partition of a run when its step's output comes, after the last window. A run whose tags say
+    that its events are written by someone else is spared that. The tag is set on this process's copy of the run, for
+    the moment in which the outputs are handed over.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._tags: Any = context.run.tags
+
+    def __enter__(self) -> None:
+        self._tags[EXTERNALLY_MANAGED_ASSETS_TAG] = "true"
+
+    def __exit__(self, *_: object) -> None:
+        self._tags.pop(EXTERNALLY_MANAGED_ASSETS_TAG, None)
+
+
+class _Clock:
+    """Says in the run's log how far a long run is and how long it will go on."""
+
+    def __init__(self, context: dg.AssetExecutionContext, total: int) -> None:
+        self._log, self._total = context.log, total
+        self._begun = self._said = time.monotonic()
+
+    def tick(self, done: int, failed: int) -> None:
+        now = time.monotonic()
+        if now - self._said < SAY_EVERY_SECONDS or done == self._total:
+            return
+        self._said = now
+        left = (now - self._begun) / done * (self._total - done)
+        self._log.info(f"{done} of {self._total} windows, {failed} failed, about {_words(left)} left")
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

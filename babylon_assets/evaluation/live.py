@@ -1,0 +1,60 @@
+"""The live policy in the game, and going back from one that misbehaves there.
+
+The record of every window says which policy gave which answer, whether it could be carried out, and what it earned.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import Connection
+
+from babylon_assets.core.gates import Band, Live, out_of_band
+from babylon_assets.core.policies import policy_name
+from babylon_assets.settings import Settings
+from babylon_assets.store import checkpoints, promotions
+from babylon_assets.store.checkpoints import Checkpoint
+from babylon_assets.store.database import Database
+from babylon_assets.store.promotions import Promotion
+
+AUTO = "auto-rollback"
+
+_ANSWERS = """
+SELECT count(*), coalesce(avg((scored.step_states[array_position(scored.steps, sample.step)] <> 'invalid')::int), 1),
+       avg(sample.reward)
+FROM babylon_training.windows AS played
+JOIN babylon_training.training_dataset_samples AS sample USING (dataset_id)
+JOIN babylon_training.trajectory_scores AS scored
+    ON scored.window_id = played.window_id AND scored.trajectory_id = sample.trajectory_id
+WHERE scored.scorer = 'reward' AND sample.policy = %s
+"""
+
+
+def live_numbers(conn: Connection[Any], checkpoint: Checkpoint) -> Live:
+    """How a checkpoint's policy did in all the windows that were read."""
+    row = conn.execute(_ANSWERS, [policy_name(checkpoint.chain, checkpoint.step)]).fetchone()
+    assert row is not None  # an aggregate
+    return Live(int(row[0]), float(row[1]), None if row[2] is None else float(row[2]))
+
+
+def roll_back_if_needed(settings: Settings, database: Database, dagster_run_id: str | None = None) -> Promotion | None:
+    """With AUTO_ROLLBACK, go back from a live policy that has left its band to the one before; None when all is well.
+
+    A policy that was gone back to stays: going back twice in a row is for a person to decide.
+    """
+    if not settings.auto_rollback:
+        return None
+    band = Band(valid_drop=settings.auto_rollback_valid_drop, reward_drop=settings.auto_rollback_reward_drop)
+    with database.connect() as conn, conn.transaction():
+        checkpoints.lock_line(conn, settings.model_name)
+        told = promotions.history(conn, settings.model_name)
+        if not told or told[-1].kind != "promotion" or told[-1].from_id is None:
+            return None
+        served, before = (checkpoints.get(conn, found) for found in (told[-1].to_id, told[-1].from_id))
+        if served is None or before is None:
+            return None
+        why = out_of_band(live_numbers(conn, served), live_numbers(conn, before), band)
+        if why is None:
+            return None
+        said = f"{policy_name(served.chain, served.step)} left its band: {why}"
+        return promotions.promote(conn, before, by=AUTO, why=said, kind="rollback", dagster_run_id=dagster_run_id)

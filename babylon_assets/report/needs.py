@@ -1,0 +1,142 @@
+"""What of a report needs a person, and what to do about it. Each rule is one small function of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from babylon_assets.report.facts import LEAST_DISK_GIB, MOST_IN_QUARANTINE, SILENT_AFTER, Report, Window
+
+NAMED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One thing that a person must act on.
+
+    Attributes:
+        title: what it is, with its number.
+        detail: where and why, as the ledger has it; may hold texts that agents made.
+        command: what to type.
+        advice: what to do where no command does it.
+        page: the page of docs/incidents that explains it, without its ending.
+    """
+
+    title: str
+    detail: str
+    page: str
+    command: str = ""
+    advice: str = ""
+
+
+def needs(report: Report) -> list[Need]:
+    """Everything that needs a person, the most urgent first."""
+    rules = (_disk, _failed, _jobs, _silent, _late, _skipped, _quarantine, _odd_ids)
+    return [need for rule in rules for need in rule(report)]
+
+
+def _disk(report: Report) -> Iterator[Need]:
+    if report.free_gib is not None and report.free_gib < LEAST_DISK_GIB:
+        yield Need(
+            f"{report.free_gib:.1f} GiB of disk are free",
+            f"checkpoints are written there; under {LEAST_DISK_GIB:.0f} GiB training may fail in the middle",
+            "disk-full",
+            command="babylon prune --keep 24 --dry-run",
+        )
+
+
+def _failed(report: Report) -> Iterator[Need]:
+    failed = [window for window in report.windows if window.state == "failed"]
+    if failed:
+        yield Need(
+            _counted(len(failed), "window", "failed"),
+            _listed(failed),
+            "windows-stay-failed",
+            command=f"babylon train {failed[0].id}",
+        )
+
+
+def _jobs(report: Report) -> Iterator[Need]:
+    marked = {window.id for window in report.windows if window.state == "failed"}
+    jobs = [job for job in report.failed if job.window not in marked]
+    if jobs:
+        told = "; ".join(f"{job.window}: {job.reason}" for job in jobs[:NAMED])
+        yield Need(
+            f"{_counted(len(jobs), 'training job', 'was' if len(jobs) == 1 else 'were')} refused or failed",
+            told + _more(len(jobs)),
+            "windows-stay-failed",
+            command=f"babylon train {jobs[0].window}",
+        )
+
+
+def _silent(report: Report) -> Iterator[Need]:
+    for job in report.running:
+        silent = report.made_at - job.heartbeat
+        if silent > SILENT_AFTER:
+            hosted = job.state == "submitted"
+            yield Need(
+                f"the training of {job.window} is silent for {silent.total_seconds() / 3600:.1f} hours",
+                f"state {job.state} on {job.backend or 'an unknown backend'}, chain {job.chain}",
+                "hosted-job-lost" if hosted else "training-busy",
+                command=f"babylon train {job.window}",
+            )
+
+
+def _late(report: Report) -> Iterator[Need]:
+    late = report.late
+    if late:
+        yield Need(
+            _counted(len(late), "window", "is late" if len(late) == 1 else "are late"),
+            _listed(late),
+            "windows-stay-open",
+            command=f"babylon train {late[0].id}",
+        )
+
+
+def _skipped(report: Report) -> Iterator[Need]:
+    skipped = [window for window in report.windows if window.state == "skipped"]
+    if skipped:
+        yield Need(
+            _counted(len(skipped), "window", "was skipped" if len(skipped) == 1 else "were skipped"),
+            _listed(skipped),
+            "trained-on-nothing",
+            command=f"babylon status {skipped[-1].id}",
+        )
+
+
+def _quarantine(report: Report) -> Iterator[Need]:
+    high = [window for window in report.windows if window.quarantined_share > MOST_IN_QUARANTINE]
+    if high:
+        shares = [f"{window.id}: {window.quarantined_share:.0%} of its rows" for window in high[-NAMED:]]
+        yield Need(
+            f"{_counted(len(high), 'window', 'has' if len(high) == 1 else 'have')} many rows in quarantine",
+            "; ".join(shares) + _more(len(high)),
+            "quarantine-is-high",
+            advice="read the reasons below, mend what writes the rows, then materialize the window again",
+        )
+
+
+def _odd_ids(report: Report) -> Iterator[Need]:
+    odd_ids = report.odd_ids or {}
+    if odd_ids:
+        named = ", ".join(f"{identity!r} ({rows:,})" for identity, rows in list(odd_ids.items())[:NAMED])
+        rows = sum(odd_ids.values())
+        yield Need(
+            f"{_counted(rows, 'row', 'has' if rows == 1 else 'have')} a windowId that is no window",
+            f"windowId {named}{_more(len(odd_ids))}",
+            "windows-stay-open",
+            advice="they are read with the hour in which they ended; have the game write it as YYYY-MM-DDTHH:00",
+        )
+
+
+def _counted(number: int, noun: str, verb: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'} {verb}"
+
+
+def _listed(windows: Sequence[Window]) -> str:
+    told = [f"{window.id}: {window.reason}" if window.reason else window.id for window in windows[-NAMED:]]
+    return "; ".join(told) + _more(len(windows))
+
+
+def _more(number: int) -> str:
+    return f"; and {number - NAMED:,} more" if number > NAMED else ""

@@ -1,0 +1,105 @@
+"""The words between the gateway and whoever answers behind it: a question to one policy, its answers, their pieces.
+
+Two kinds answer: the embedded engine (`scheduler`) and a server (`upstream`). What one of them cannot give is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from babylon_assets.core.trajectories import Message
+from babylon_assets.serving.protocol import Token
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A policy that can be asked.
+
+    Attributes:
+        name: `<model>@<step>`.
+        step: its step in the chain.
+        path: folder of its adapter, or where a hosted service has it; empty for the base model as it is.
+    """
+
+    name: str
+    step: int
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a policy.
+
+    Attributes:
+        seeds: one for each answer that is wanted.
+        max_tokens: longest answer; None where only the context bounds it.
+        top_logprobs: how many likeliest tokens are wanted at each place; None where no log-probabilities are.
+    """
+
+    policy: Target
+    messages: Sequence[Message]
+    seeds: Sequence[int]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    stop: tuple[str, ...]
+    top_logprobs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One whole answer.
+
+    Attributes:
+        prompt_token_ids, token_ids, logprobs: as in `inference_calls`; None where they are not known.
+        tokens: for the client, if log-probabilities were asked for.
+    """
+
+    text: str
+    finish_reason: str
+    prompt_token_ids: Sequence[int] | None
+    token_ids: Sequence[int] | None
+    logprobs: Sequence[float] | None
+    tokens: list[Token] | None
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of one of the answers; the last one brings the whole answer."""
+
+    index: int
+    text: str
+    tokens: list[Token] | None
+    whole: Answer | None = None
+
+
+class Source(Protocol):
+    """Whoever answers."""
+
+    def prepare(self, policy: Target) -> None:
+        """Make ready to answer with a policy, as long as that takes. Raises what would keep it from answering."""
+        ...
+
+    def serves(self, policy: Target) -> bool:
+        """Whether the policy can be asked at all: its weights are still kept."""
+        ...
+
+    async def answers(self, question: Question) -> list[Answer]:
+        """One answer per seed. When the caller is cancelled, nothing goes on."""
+        ...
+
+    def pieces(self, question: Question) -> AsyncIterator[Piece]:
+        """The same in pieces, as they come."""
+        ...
+
+    def load(self) -> tuple[int, int]:
+        """Answers under way, and answers that wait for a place."""
+        ...
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        ...

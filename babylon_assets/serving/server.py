@@ -1,0 +1,164 @@
+"""A process that serves the gateway: its socket, its parts in the order in which they need each other, its end.
+
+It listens at once and says that it is starting until the policy is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from babylon_assets.core.errors import PermanentError, SettingsError
+from babylon_assets.serving.answers import Source
+from babylon_assets.serving.directory import Directory
+from babylon_assets.serving.gateway import Gateway, Limits, Parts
+from babylon_assets.serving.keys import Access
+from babylon_assets.serving.metrics import Metrics
+from babylon_assets.serving.recorder import Recorder
+from babylon_assets.settings import Settings
+from babylon_assets.store.database import Database
+
+#: How long answers that are under way may take when the process is asked to end.
+GRACE_SECONDS = 10
+#: Python's own 5 ms are a long wait for the engine, which lets go of the lock some hundred times per step.
+SWITCH_SECONDS = 0.0005
+
+_log = logging.getLogger(__name__)
+
+MakeSource = Callable[[asyncio.AbstractEventLoop], Source]
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A socket at the settings' address.
+
+    Raises:
+        SettingsError: the address can be reached from elsewhere and there are no keys.
+        PermanentError: the port is taken.
+    """
+    host, port = settings.gateway_host, settings.gateway_port
+    if not settings.gateway_keys and not _is_loopback(host):
+        raise SettingsError(
+            f"GATEWAY_HOST is {host}, which others can reach, and there are no keys; "
+            "make one with babylon serve --new-key NAME and set GATEWAY_KEYS, or listen on 127.0.0.1"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise PermanentError(
+            f"the gateway cannot listen on {host} port {port} ({error.strerror}); stop what listens there or set "
+            f"GATEWAY_PORT, such as GATEWAY_PORT={port + 1}"
+        ) from None
+    return listening
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serve(
+    settings: Settings, database: Database, make_source: MakeSource, listening: socket.socket, spool: Path
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        make_source: makes whoever answers, given the event loop; may take long, and is called on another thread.
+        spool: folder of records that wait for the database.
+
+    Raises:
+        BabylonError: whoever answers could not be made.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Leaves the signals to `_until_asked_to_stop`: uvicorn would raise them again before anything is closed."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gateway = Gateway()
+    config = uvicorn.Config(
+        gateway.app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=75,
+        backlog=2048,
+    )
+    runner = asyncio.Runner(loop_factory=config.get_loop_factory())
+    with runner:
+        runner.run(_serve(gateway, Server(config), settings, database, make_source, listening, spool))
+
+
+async def _serve(
+    gateway: Gateway,
+    server: Any,
+    settings: Settings,
+    database: Database,
+    make_source: MakeSource,
+    listening: socket.socket,
+    spool: Path,
+) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _stop, server)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    parts: Parts | None = None
+    try:
+        source = await loop.run_in_executor(None, make_source, loop)
+        parts = gateway.parts = assemble(settings, database, source, spool)
+        parts.directory.start()
+        await serving
+    finally:
+        server.should_exit = True
+        await serving
+        if parts is not None:
+            await loop.run_in_executor(None, dismantle, parts)
+        with contextlib.suppress(OSError):
+            listening.close()
+
+
+def _stop(server: Any) -> None:
+    server.should_exit = True
+
+
+def assemble(settings: Settings, database: Database, source: Source, spool: Path) -> Parts:
+    """The gateway's parts around whoever answers."""
+    share = settings.canary_share
+    directory = Directory(database, settings.model_name, source, settings.canary_policy, share)
+    recorder = Recorder(database, spool) if settings.gateway_record else None
+    return Parts(
+        source=source,
+        directory=directory,
+        recorder=recorder,
+        access=Access(settings.gateway_keys, settings.gateway_key_concurrency, settings.gateway_key_tokens_per_minute),
+        limits=Limits(settings.gateway_body_bytes, settings.gateway_answer_tokens),
+        metrics=Metrics(source, directory, recorder),
+        model=settings.model_name,
+    )
+
+
+def dismantle(parts: Parts) -> None:
+    """End what `assemble` began, in the opposite order; what is recorded is written first."""
+    parts.directory.close()
+    parts.source.close()
+    if parts.recorder is not None:
+        parts.recorder.close()

@@ -1,0 +1,135 @@
+"""Records on disk between an answer and the database: files that are only appended to, then read, then removed.
+
+A record is in the kernel's hands before its answer leaves, so that a killed gateway loses none. A file is synced when
+it is sealed, some times a second, so that a machine that loses power loses the last second at most. Each process writes
+into a folder of its own and holds its lock; the folder of a process that is gone is taken over by the next one. What a
+record means is not known.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+_HEAD = struct.Struct("<II")  # length and crc32 of what follows
+_LOCK = "lock"
+_SUFFIX = ".records"
+#: What could not be written to the database for good, for a person to look at; it is not read again.
+REFUSED = "refused"
+
+
+class Spool:
+    """The files of one process.
+
+    Args:
+        folder: the spool of the home folder, which holds a folder per process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._own = folder / f"{time.time_ns()}-{os.getpid()}"
+        self._own.mkdir(parents=True)
+        self._locks = [_locked(self._own)]
+        self._folders = [*self._abandoned(folder), self._own]
+        self._guard = threading.Lock()
+        self._file: int | None = None
+        self._number = 0
+
+    def append(self, records: Sequence[bytes]) -> None:
+        """Hand records to the kernel.
+
+        Raises:
+            OSError: the disk is full or gone; part of them may be there, none is there twice.
+        """
+        frames = b"".join(_HEAD.pack(len(each), zlib.crc32(each)) + each for each in records)
+        with self._guard:
+            if self._file is None:
+                self._number += 1
+                self._file = os.open(self._path(), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            start, left = os.fstat(self._file).st_size, memoryview(frames)
+            try:
+                while left:
+                    left = left[os.write(self._file, left) :]
+            except OSError:
+                os.ftruncate(self._file, start)
+                raise
+
+    def sealed(self) -> list[Path]:
+        """The files that hold records and are not appended to any more, oldest first, on the disk; the caller removes
+        them. What is appended from now on goes to another file, and does not wait for the disk."""
+        with self._guard:
+            ended, self._file = self._file, None
+        if ended is not None:
+            os.fsync(ended)
+            os.close(ended)
+        with self._guard:
+            current = None if self._file is None else self._path()
+        return [path for folder in self._folders for path in sorted(folder.glob(f"*{_SUFFIX}")) if path != current]
+
+    def refuse(self, record: bytes) -> Path:
+        """Set a record aside that the database will never take."""
+        path = self._own / REFUSED
+        with path.open("ab") as file:
+            file.write(_HEAD.pack(len(record), zlib.crc32(record)) + record)
+        return path
+
+    def size(self) -> int:
+        """Bytes that wait."""
+        return sum(path.stat().st_size for folder in self._folders for path in folder.glob(f"*{_SUFFIX}"))
+
+    def close(self) -> None:
+        """Let go of the folders; those without records are removed, the others are left for the next process."""
+        with self._guard:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+        for folder in self._folders:
+            if [path.name for path in folder.iterdir()] == [_LOCK]:
+                (folder / _LOCK).unlink()
+                folder.rmdir()
+        for lock in self._locks:
+            os.close(lock)
+
+    def _path(self) -> Path:
+        return self._own / f"{self._number:08d}{_SUFFIX}"
+
+    def _abandoned(self, folder: Path) -> list[Path]:
+        """Folders whose process is gone: nobody holds their lock, which the kernel lets go of however it ended."""
+        found = []
+        for other in sorted(folder.iterdir()):
+            if other == self._own or not (other / _LOCK).is_file():
+                continue
+            try:
+                self._locks.append(_locked(other))
+            except BlockingIOError:
+                continue
+            found.append(other)
+        return found
+
+
+def _locked(folder: Path) -> int:
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def read(path: Path) -> Iterator[bytes]:
+    """The records of a file, in their order, up to the first that is not whole: where a killed process stopped."""
+    content = path.read_bytes()
+    at = 0
+    while at + _HEAD.size <= len(content):
+        length, checksum = _HEAD.unpack_from(content, at)
+        record = content[at + _HEAD.size : at + _HEAD.size + length]
+        if len(record) < length or zlib.crc32(record) != checksum:
+            return
+        yield record
+        at += _HEAD.size + length

@@ -1,0 +1,137 @@
+"""Settings of parts of the product that have many, as bases of `Settings`. Nothing is read or checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from babylon_assets import setting_kinds as kinds
+from babylon_assets.setting_kinds import declare as _declare
+from babylon_assets.setting_kinds import declare_text as _declare_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewaySettings:
+    """What `babylon serve` needs to know."""
+
+    gateway_host: str = _declare("GATEWAY_HOST", kinds.address(), "127.0.0.1", "Where the gateway listens.")
+    gateway_port: int = _declare("GATEWAY_PORT", kinds.whole(1, 65535), 8000, "Port of the gateway.")
+    gateway_keys: Mapping[str, str] = _declare_text(
+        "GATEWAY_KEYS",
+        kinds.hashed_keys(),
+        "",
+        "Who may ask the gateway, by the hash of a key; absent: everybody on this machine.",
+    )
+    gateway_engine: str = _declare(
+        "GATEWAY_ENGINE",
+        kinds.choice("auto", "embedded", "wandb", "vllm", "openai"),
+        "auto",
+        "What answers behind the gateway: the embedded engine, or a server; auto picks as training does.",
+    )
+    gateway_upstream_url: str | None = _declare(
+        "GATEWAY_UPSTREAM_URL",
+        kinds.pattern(r"https?://\S+", "a URL such as http://127.0.0.1:8001/v1"),
+        None,
+        "That server's address; absent, for wandb: SERVERLESS_URL.",
+    )
+    gateway_upstream_key: str | None = _declare(
+        "GATEWAY_UPSTREAM_KEY", kinds.text(), None, "That server's key; absent, for wandb: WANDB_API_KEY.", secret=True
+    )
+    gateway_upstream_seconds: float = _declare(
+        "GATEWAY_UPSTREAM_SECONDS", kinds.number(0, 3600, above=True), 120.0, "How long that server may take to answer."
+    )
+    gateway_record: bool = _declare("GATEWAY_RECORD", kinds.switch(), True, "Record every answer in inference_calls.")
+    gateway_batch: int = _declare(
+        "GATEWAY_BATCH", kinds.whole(1, 1024), 32, "Answers that the embedded engine has under way at the same time."
+    )
+    gateway_queue: int = _declare(
+        "GATEWAY_QUEUE", kinds.whole(1), 256, "Answers that may wait for a place; more are refused with 429."
+    )
+    gateway_policies: int = _declare(
+        "GATEWAY_POLICIES", kinds.whole(2), 4, "Policies whose merged weights stay in memory."
+    )
+    gateway_body_bytes: int = _declare("GATEWAY_BODY_BYTES", kinds.whole(1024), 1_000_000, "Longest request.")
+    gateway_answer_tokens: int = _declare(
+        "GATEWAY_ANSWER_TOKENS", kinds.whole(1), 1024, "Longest answer that may be asked for, and the default."
+    )
+    gateway_key_concurrency: int = _declare(
+        "GATEWAY_KEY_CONCURRENCY", kinds.whole(1), 128, "Answers that one key may be waiting for."
+    )
+    gateway_key_tokens_per_minute: int | None = _declare(
+        "GATEWAY_KEY_TOKENS_PER_MINUTE",
+        kinds.whole(1),
+        None,
+        "Tokens of prompts and answers that one key may use in a minute; absent: no limit.",
+    )
+    canary_share: float = _declare(
+        "CANARY_SHARE",
+        kinds.number(0, 1),
+        0.0,
+        "Share of the agents, by hash of their id, that the challenger answers.",
+    )
+    canary_policy: str | None = _declare(
+        "CANARY_POLICY",
+        kinds.pattern(r"\S+", "a policy such as babylon-agent@7"),
+        None,
+        "The challenger: a name that the gateway knows.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingSettings:
+    """How checkpoints are evaluated, and what the gate asks of them."""
+
+    gate: bool = _declare(
+        "GATE", kinds.switch(), True, "Judge every checkpoint before it is served and trained from; false promotes all."
+    )
+    gate_confidence: float = _declare(
+        "GATE_CONFIDENCE",
+        kinds.number(0.5, 0.9999),
+        0.95,
+        "Confidence of the gate's intervals; a checkpoint is worse when the whole interval is below a bound.",
+    )
+    gate_margin: float = _declare(
+        "GATE_MARGIN", kinds.number(0, 10), 0.0, "Market reward that a checkpoint may lose against the live one."
+    )
+    gate_decline: float = _declare(
+        "GATE_DECLINE", kinds.number(0, 10), 0.01, "The same against the best that was ever promoted."
+    )
+    gate_valid_drop: float = _declare(
+        "GATE_VALID_DROP", kinds.number(0, 1), 0.02, "Share of valid actions that it may lose against either."
+    )
+    gate_replay_margin: float = _declare(
+        "GATE_REPLAY_MARGIN",
+        kinds.number(0, 100),
+        0.1,
+        "Nats by which its preference for better held-out answers may fall.",
+    )
+    gate_quarantined: float = _declare(
+        "GATE_QUARANTINED", kinds.number(0, 1), 0.5, "Largest share of corrupt rows in the window it was trained on."
+    )
+    evaluation_seeds: int = _declare(
+        "EVALUATION_SEEDS",
+        kinds.whole(8, 100_000),
+        48,
+        "Held-out markets of 12 boards that every checkpoint is examined on.",
+    )
+    replay_effective_samples: float = _declare(
+        "REPLAY_EFFECTIVE_SAMPLES",
+        kinds.number(1, 1e6),
+        16.0,
+        "Least effective sample size of an off-policy estimate; below it none is shown.",
+    )
+    auto_rollback: bool = _declare(
+        "AUTO_ROLLBACK", kinds.switch(), False, "Go back to the policy before when the live one leaves its band."
+    )
+    auto_rollback_valid_drop: float = _declare(
+        "AUTO_ROLLBACK_VALID_DROP", kinds.number(0, 1), 0.1, "How far the live share of valid actions may fall."
+    )
+    auto_rollback_reward_drop: float = _declare(
+        "AUTO_ROLLBACK_REWARD_DROP", kinds.number(0, 10), 0.3, "How far the live mean reward may fall."
+    )
+    write_trained_models: bool = _declare(
+        "WRITE_TRAINED_MODELS",
+        kinds.switch(),
+        False,
+        "Write promotions into the game's trained_models, and mark the trajectories that were trained on.",
+    )

@@ -1,0 +1,58 @@
+"""The table `gate_verdicts`: what the gate said of each checkpoint that it judged, refusals included.
+
+The primary key on the checkpoint is what makes a verdict final: a checkpoint is judged once, and a person who thinks
+otherwise promotes it by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from babylon_assets.store.tables import GATE_VERDICTS, json_value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptVerdict:
+    """A verdict as it was kept; `verdict` has every finding, and the rules that were applied."""
+
+    checkpoint_id: str
+    chain: str
+    champion_id: str | None
+    passed: bool
+    why: str
+    verdict: Mapping[str, Any]
+    dagster_run_id: str | None = None
+    judged_at: datetime | None = None
+
+
+def verdict_on(conn: Connection[Any], checkpoint_id: str) -> KeptVerdict | None:
+    """What the gate said of a checkpoint, or None while it was not judged."""
+    with conn.cursor(row_factory=class_row(KeptVerdict)) as cursor:
+        return cursor.execute(GATE_VERDICTS.select("WHERE checkpoint_id = %s"), [checkpoint_id]).fetchone()
+
+
+def of_chain(conn: Connection[Any], chain: str) -> list[KeptVerdict]:
+    """Every verdict of a chain, oldest first."""
+    with conn.cursor(row_factory=class_row(KeptVerdict)) as cursor:
+        return cursor.execute(GATE_VERDICTS.select("WHERE chain = %s ORDER BY judged_at"), [chain]).fetchall()
+
+
+def keep_verdict(conn: Connection[Any], verdict: KeptVerdict) -> bool:
+    """Keep a verdict, in the caller's transaction or in one of its own; False when there was one already."""
+    values = {
+        "checkpoint_id": verdict.checkpoint_id,
+        "chain": verdict.chain,
+        "champion_id": verdict.champion_id,
+        "passed": verdict.passed,
+        "why": verdict.why,
+        "verdict": json_value(verdict.verdict),
+        "dagster_run_id": verdict.dagster_run_id,
+    }
+    with conn.transaction():
+        return conn.execute(GATE_VERDICTS.insert(values, "ON CONFLICT DO NOTHING"), values).rowcount == 1

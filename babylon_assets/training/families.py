@@ -1,0 +1,95 @@
+"""Which base models each backend can train, found out before anything is spent.
+
+A folder is judged by its config.json and its chat template; a hub name that is not on this machine yet, when its
+config is there, which is before its weights are fetched. What a base model then becomes is not looked at here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from babylon_assets.core.errors import BaseModelRefused
+
+#: `model_type` of config.json, by the family's name.
+FAMILIES = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
+#: Base models that the hosted service trains; the first is what it trains when BASE_MODEL is not set.
+SERVERLESS_BASE_MODELS = ("OpenPipe/Qwen3-14B-Instruct", "Qwen/Qwen3-30B-A3B-Instruct-2507")
+#: What a local GPU trains when BASE_MODEL is not set.
+LOCAL_GPU_BASE_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+def require_hosted(base_model: str) -> None:
+    """Refuse what the hosted service does not train.
+
+    Raises:
+        BaseModelRefused: with the list of those that it does.
+    """
+    if base_model not in SERVERLESS_BASE_MODELS:
+        raise BaseModelRefused(
+            f"the hosted service does not train {base_model}; set BASE_MODEL to one of "
+            f"{', '.join(SERVERLESS_BASE_MODELS)}, or TRAINING_BACKEND=embedded to train it on this machine"
+        )
+
+
+def require_local(base_model: str) -> None:
+    """Refuse a base model that cannot be trained on this machine, as far as its files are here.
+
+    Raises:
+        BaseModelRefused: it is of no family that can be, or is not complete; the message lists the families.
+    """
+    config = find_config(base_model)
+    if config is not None:
+        require_family(base_model, str(json.loads(config.read_text()).get("model_type")))
+    elif Path(base_model).exists() or base_model.startswith((".", "/", "~")):
+        raise BaseModelRefused(
+            f"there is no config.json in {base_model}, so it is no model; set BASE_MODEL to the folder or hub name of "
+            f"a model of the {_listed()} families"
+        )
+    if Path(base_model).is_dir() and not _has_chat_template(Path(base_model)):
+        raise BaseModelRefused(
+            f"the tokenizer in {base_model} has no chat template, so no conversation can be written for it; "
+            "add chat_template.jinja, or set BASE_MODEL to a model that was trained to chat"
+        )
+
+
+def require_family(base_model: str, model_type: str) -> None:
+    """Refuse a model type that cannot be trained on this machine.
+
+    Raises:
+        BaseModelRefused: with the list of families that can be.
+    """
+    if model_type not in FAMILIES:
+        raise BaseModelRefused(
+            f"{base_model} is of the type {model_type!r}, which cannot be trained on this machine; set BASE_MODEL to a "
+            f"model of the {_listed()} families"
+        )
+
+
+def find_config(base_model: str) -> Path | None:
+    """The config.json of a folder, or of a hub name that was fetched before; None when it is not on this machine."""
+    folder = Path(base_model)
+    if folder.is_dir():
+        return config if (config := folder / "config.json").is_file() else None
+    if folder.is_absolute():
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(base_model, "config.json")
+    except HFValidationError:
+        return None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.is_file() and bool(json.loads(config.read_text()).get("chat_template"))
+
+
+def _listed() -> str:
+    *most, last = FAMILIES.values()
+    return f"{', '.join(most)} and {last}"

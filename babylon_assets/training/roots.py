@@ -1,0 +1,74 @@
+"""What a chain begins from: which base model, what that is known by, and step 0 in the ledger.
+
+How the project's own base model is made is in `base_model`; what is trained from a root, in `jobs`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from psycopg import Connection
+
+from babylon_assets.core.errors import ChainConflict
+from babylon_assets.core.lineage import content_id
+from babylon_assets.settings import Settings, prepare_libraries
+from babylon_assets.store import checkpoints
+from babylon_assets.store.checkpoints import Checkpoint
+from babylon_assets.training import backends
+from babylon_assets.training.families import LOCAL_GPU_BASE_MODEL, SERVERLESS_BASE_MODELS
+
+
+def base_model_of(settings: Settings, progress: Any = None) -> str:
+    """The base model to train: BASE_MODEL, or the backend's own; the embedded one's is made when it is missing."""
+    if settings.base_model is not None:
+        return settings.base_model
+    backend = backends.choose_backend(settings).name
+    if backend != "embedded":
+        return SERVERLESS_BASE_MODELS[0] if backend == "serverless" else LOCAL_GPU_BASE_MODEL
+    from babylon_assets.training.base_model import ensure_base_model
+
+    prepare_libraries(settings)
+    return str(ensure_base_model(settings.home, progress=progress))
+
+
+def root_of(conn: Connection[Any], settings: Settings, base_model: str) -> Checkpoint:
+    """Step 0 of the chain: the base model as it is.
+
+    Raises:
+        ChainConflict: the chain was begun from other weights.
+    """
+    fingerprint = base_fingerprint(base_model)
+    root = checkpoints.ensure_root(
+        conn,
+        Checkpoint(
+            id=content_id({"chain": settings.model_name, "base_model": fingerprint}),
+            chain=settings.model_name,
+            step=0,
+            base_model=base_model,
+            weights_sha256=fingerprint,
+            seed=settings.train_seed,
+            created_at=datetime.now(UTC),
+        ),
+    )
+    if root.weights_sha256 != fingerprint:
+        raise ChainConflict(
+            f"the chain {settings.model_name} was begun from the base model {root.base_model}, and BASE_MODEL is now "
+            f"{base_model}; set it back, or set BABYLON_MODEL to a new name to begin a new chain"
+        )
+    return root
+
+
+def base_fingerprint(base_model: str) -> str:
+    """What a base model is known by: the sha256 over a folder's weights and tokenizer, or a hub's name as it is."""
+    folder = Path(base_model)
+    if not folder.is_dir():
+        return base_model
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix == ".safetensors" or file.name in ("config.json", "tokenizer.json"):
+            with file.open("rb") as content:
+                digest.update(f"{file.name}:{hashlib.file_digest(content, 'sha256').hexdigest()};".encode())
+    return digest.hexdigest()

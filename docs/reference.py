@@ -1,0 +1,111 @@
+"""Writes docs/reference.md: every command, setting, table with its columns, and name of metadata, from their sources.
+
+`python -m docs.reference` writes it; a test compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich.text import Text
+from typer.main import get_command
+
+from babylon_assets.assets.names import METADATA
+from babylon_assets.cli import app
+from babylon_assets.store.tables import SCHEMA, TABLES
+from docs import meanings
+from docs.readme import settings_table
+
+REFERENCE = Path(__file__).with_name("reference.md")
+HEAD = """# Reference
+
+Printed from the program by `python -m docs.reference`: [commands](#commands), [settings](#settings),
+[tables](#tables), [metadata](#metadata). How to run all this is in [operating.md](operating.md).
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, _commands(), _settings(), _tables(), _metadata()])
+
+
+def _commands() -> str:
+    group = get_command(app)
+    assert isinstance(group, click.Group)
+    parts = ["## Commands\n\nExit codes: 0 done, 1 a person must act, 2 wrong usage, 75 try again later.\n"]
+    for typed, command in walk(group, "babylon"):
+        context = click.Context(command, info_name=typed)
+        usage = " ".join([typed, *command.collect_usage_pieces(context)])
+        parts.append(
+            f"### {typed}\n\n```\n{usage}\n```\n\n{_prose(command.help or '')}\n{_parameters(command, context)}"
+        )
+    return "\n".join(parts)
+
+
+def walk(group: click.Group, before: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command with what is typed for it, those of groups in groups as well."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from walk(command, f"{before} {name}")
+        else:
+            yield f"{before} {name}", command
+
+
+def _prose(text: str) -> str:
+    """A command's help as markdown: examples in code, lines joined to paragraphs."""
+    shown = []
+    for paragraph in text.replace("\f", "").split("\n\n"):
+        plain = " ".join(paragraph.split())
+        before, example, after = plain.partition("Example: ")
+        if example:
+            typed = after.partition("[/]")[0].removeprefix("[bold]")
+            rest = Text.from_markup(after.partition("[/]")[2]).plain
+            plain = f"{before}Example: `{typed}`{rest}"
+        shown.append(Text.from_markup(plain).plain)
+    return "\n\n".join(shown) + "\n"
+
+
+def _parameters(command: click.Command, context: click.Context) -> str:
+    records = [
+        record for one in command.params if (record := one.get_help_record(context)) and "--help" not in record[0]
+    ]
+    if not records:
+        return ""
+    rows = [f"| `{_cell(name)}` | {_cell(told)} |" for name, told in records]
+    return "\n".join(["| | |", "|---|---|", *rows, ""])
+
+
+def _settings() -> str:
+    return f"## Settings\n\nRead from the environment and from `.env`.\n\n{settings_table()}\n"
+
+
+def _tables() -> str:
+    parts = [f"## Tables\n\nAll in the schema `{SCHEMA}`.\n"]
+    for table in TABLES:
+        doc, columns = meanings.TABLES[table.name]
+        rows = [f"| `{name}` | {kind} | {_cell(columns[name])} |" for name, kind in table.columns.items()]
+        parts.append(
+            "\n".join([f"### {table.name}\n\n{doc}\n", "| column | type | meaning |", "|---|---|---|", *rows, ""])
+        )
+    return "\n".join(parts)
+
+
+def _metadata() -> str:
+    rows = [f"| `{name}` | {meaning.unit} | {_cell(meaning.doc)} |" for name, meaning in METADATA.items()]
+    head = "## Metadata\n\nWhat the assets and their checks say of a partition; Dagster plots the numbers.\n"
+    return "\n".join([head, "| name | unit | meaning |", "|---|---|---|", *rows, ""])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def main() -> None:
+    """Write the page."""
+    REFERENCE.write_text(reference())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The page as a document: what it says, that nothing hostile gets through, that it asks nobody for anything."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from babylon_assets.report.page import FIRST_ROWS, MOST_ROWS, page
+from babylon_assets.report.style import STYLE
+from tests.report.values import HOSTILE, full, well, window
+
+FULL = page(full())
+
+
+class Document(HTMLParser):
+    """Every element with its attributes, and the text; fails where elements do not close in order."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data if "style" not in self._open[-1:] else ""
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_every_section_is_there_and_says_its_numbers() -> None:
+    document = Document(FULL)
+    headings = (
+        "Now",
+        "What needs a person",
+        "Learning curve",
+        "Windows",
+        "Promotions",
+        "Evaluations",
+        "Quarantine",
+        "Cost",
+    )
+    assert [heading for heading in headings if heading not in document.text] == []
+    said = (
+        *("babylon-agent@39", "8 things need a person", "promotion 50 minutes ago", "1.4 GiB"),
+        *("live valid actions fell to 0.71", "0.481", "0.440 to 0.520", "$41.70", "$3.25", "1:27:11", "18,400,000"),
+        *("trained 32", "failed 1", "stepsJson is not JSON", "byte 18211", "MIN_AGENTS_PER_WINDOW is 3", "78.9%"),
+    )
+    assert [each for each in said if each not in document.text] == []
+
+
+def test_a_loop_in_order_says_so_and_shows_no_empty_section() -> None:
+    text = Document(page(well())).text
+    assert "nothing needs a person" in text
+    assert [
+        heading for heading in ("What needs a person", "Promotions", "Cost", "Evaluations") if heading in text
+    ] == []
+    assert "No row is in quarantine" in text
+
+
+def test_a_loop_that_has_not_begun_has_a_page() -> None:
+    text = Document(page(well(windows=[], head=None))).text
+    assert "No windows yet." in text
+    assert "none yet" in text
+
+
+def test_what_agents_wrote_is_shown_and_never_markup() -> None:
+    document = Document(FULL)
+    assert "<script>alert('1')</script><img src=https://evil.example/x" in document.text
+    assert {tag for tag, _ in document.elements} & {
+        "script",
+        "img",
+        "iframe",
+        "object",
+        "link",
+        "base",
+        "form",
+    } == set()
+    assert [
+        name for _, given in document.elements for name in given if name.startswith("on") or name in ("src", "style")
+    ] == []
+    assert re.search("[\x00\u202e]", FULL) is None
+    assert HOSTILE not in FULL
+
+
+def test_it_asks_nobody_for_anything() -> None:
+    document = Document(FULL)
+    assert [given["href"] for given in document.named("a")] == ["#needs"]
+    assert re.findall(r"url\(|@import|//", STYLE) == []
+    [rules] = [given["content"] or "" for given in document.named("meta") if given.get("http-equiv")]
+    assert "default-src 'none'" in rules
+    assert "script" not in rules
+    assert page(full()) == FULL
+
+
+def test_tables_have_captions_headings_and_a_heading_for_each_row() -> None:
+    document = Document(FULL)
+    tables = FULL.split("<table")[1:]
+    assert len(tables) == len(document.named("caption")) == 7
+    for table in tables:
+        rows = table.split("</table>")[0].split("<tr>")[2:]
+        assert rows
+        assert [row for row in rows if 'scope="row"' not in row] == []
+        assert 'scope="col"' in table
+    identities = [given["id"] for _, given in document.elements if "id" in given]
+    assert len(identities) == len(set(identities))
+    named = [part for _, given in document.elements for part in (given.get("aria-labelledby") or "").split()]
+    assert set(named) <= set(identities)
+
+
+@pytest.mark.parametrize("count", [FIRST_ROWS, FIRST_ROWS + 1, MOST_ROWS + 3])
+def test_older_windows_are_folded_and_the_oldest_counted(count: int) -> None:
+    many = [window(1, id=f"w{number:04d}", policy=None) for number in range(count)]
+    made = page(well(windows=many))
+    assert len(re.findall(r'scope="row">w\d{4}|class="whole">w\d{4}', made)) == min(count, MOST_ROWS)
+    assert ("<details>" in made) == (count > FIRST_ROWS)
+    assert ("3 more are left out" in made) == (count > MOST_ROWS)
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG's contrast ratio of two colours."""
+
+    def luminance(colour: str) -> float:
+        digits = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
+        parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_text_can_be_read_in_both_modes(mode: int) -> None:
+    colours = [dict(re.findall(r"--(\w+):#(\w+)", block)) for block in STYLE.split("prefers-color-scheme: dark")][mode]
+    inks = ("ink", "muted", "policy", "good", "fair", "poor", "link")
+    weak = [ink for ink in inks for ground in ("card", "page") if contrast(colours[ink], colours[ground]) < 4.5]
+    assert weak == []

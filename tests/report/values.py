@@ -1,0 +1,144 @@
+"""A report with everything in it, hostile texts included."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from babylon_assets.core.windows import window_of
+from babylon_assets.report.facts import Cost, Evaluation, Job, Policy, Promotion, Quarantined, Report, Window
+
+NOW = datetime(2026, 11, 25, 20, 34, tzinfo=UTC)
+HOSTILE = (
+    "<script>alert('1')</script><img src=https://evil.example/x onerror=alert(2)> \"quoted\" & \u202ereversed \x00"
+)
+CHAIN = "babylon-agent"
+
+
+def window(back: int, **changes: Any) -> Window:
+    """The window that began `back` hours before the running one; by default it was trained."""
+    start = NOW.replace(minute=0) - timedelta(hours=back)
+    given: dict[str, Any] = {
+        "id": window_of(start),
+        "state": "trained",
+        "ends": start + timedelta(hours=1),
+        "trajectories": 32,
+        "agents": 32,
+        "samples": 512,
+        "tokens": 7_000 + back,
+        "reward": 0.5 - 0.35 * math.exp((back - 40) / 12) + 0.04 * math.sin(back * 2.1),
+        "spread": 0.3,
+        "references": {"oracle": 0.56 + 0.03 * math.sin(back), "teacher": 0.28, "random": 0.05},
+        "policy": f"{CHAIN}@{40 - back}",
+        "parent": f"{CHAIN}@{39 - back}",
+    }
+    return Window(**{**given, **changes})
+
+
+def nothing(back: int, state: str, reason: str | None, **changes: Any) -> Window:
+    """A window that no checkpoint came of."""
+    return window(back, **{"state": state, "reason": reason, "policy": None, "reward": None, **changes})
+
+
+def promotion(back: int, **changes: Any) -> Promotion:
+    given: dict[str, Any] = {
+        "kind": "promotion",
+        "before": f"{CHAIN}@{39 - back}",
+        "after": f"{CHAIN}@{40 - back}",
+        "window": window(back).id,
+        "by": "the gate",
+        "why": "market +0.031 [0.012, 0.050] against the champion, valid actions 0.99",
+        "at": NOW - timedelta(hours=back, minutes=-70),
+    }
+    return Promotion(**{**given, **changes})
+
+
+def job(back: int, **changes: Any) -> Job:
+    given: dict[str, Any] = {
+        "window": window(back).id,
+        "chain": CHAIN,
+        "state": "failed",
+        "backend": "serverless",
+        "started_at": NOW - timedelta(hours=3),
+        "heartbeat": NOW - timedelta(minutes=3),
+        "reason": None,
+    }
+    return Job(**{**given, **changes})
+
+
+def well(**changes: Any) -> Report:
+    """A loop in order."""
+    given: dict[str, Any] = {
+        "chain": CHAIN,
+        "place": "127.0.0.1:5432/babylon",
+        "made_at": NOW,
+        "windows": [window(back) for back in range(36, 0, -1)],
+        "head": Policy(name=f"{CHAIN}@39", window=window(1).id, made_at=NOW - timedelta(minutes=20)),
+        "free_gib": 75.2,
+    }
+    return Report(**{**given, **changes})
+
+
+def full() -> Report:
+    """A loop with every section, and everything that can need a person."""
+    hours = {row.id: row for row in well().windows}
+    others = [
+        nothing(3, "ready", None),
+        nothing(8, "skipped", "nothing in the window can be trained on: 512 samples, 512 skip: answer is not known"),
+        nothing(14, "failed", f"SourceError: {HOSTILE}"),
+        nothing(20, "thin", "2 agents, MIN_AGENTS_PER_WINDOW is 3", reward=0.31),
+        window(5, quarantined=9),
+    ]
+    hours.update({row.id: row for row in others})
+    promotions = [
+        promotion(2),
+        promotion(9, kind="rollback", before=f"{CHAIN}@35", by="ada", why="live valid actions fell to 0.71"),
+        *(promotion(back) for back in (10, 16, 19, 24, 28, 33)),
+    ]
+    reasons = (
+        ("stepsJson is not JSON", 41, "byte 18211"),
+        ("endTime is before startTime", 7, "endTime"),
+        (HOSTILE, 1, HOSTILE),
+    )
+    return well(
+        windows=list(hours.values()),
+        promoted=Policy(name=f"{CHAIN}@38", window=window(2).id, made_at=NOW - timedelta(minutes=50)),
+        running=[
+            job(1, state="training", backend="embedded"),
+            job(2, state="submitted", heartbeat=NOW - timedelta(hours=2)),
+        ],
+        failed=[job(3, reason="the daily cap of $20.00 is reached")],
+        promotions=promotions,
+        evaluations=[
+            Evaluation(
+                policy=f"{CHAIN}@39",
+                evaluation="market",
+                value=0.481,
+                low=0.44,
+                high=0.52,
+                baseline=f"{CHAIN}@38",
+                at=NOW,
+            ),
+            Evaluation(
+                policy=f"{CHAIN}@39", evaluation="replay", value=None, low=None, high=None, baseline=None, at=NOW
+            ),
+        ],
+        quarantine=[
+            Quarantined(reason=why, rows=rows, windows=2, newest=NOW, trajectory=f"t-{rows}", place=place)
+            for why, rows, place in reasons
+        ],
+        costs=[
+            Cost(backend="serverless", jobs=14, seconds=5231.4, tokens=18_400_000, usd=41.7, usd_today=3.25),
+            Cost(backend="embedded", jobs=22, seconds=61.2, tokens=154_000, usd=0.0, usd_today=0.0),
+        ],
+        samples={
+            "policy_gradient": 14_200,
+            "recompute": 210,
+            "imitate": 1_800,
+            "skip: held out": 1_790,
+            "skip: no reward": 4,
+        },
+        odd_ids={"2026-10-01": 3, HOSTILE: 1},
+        free_gib=1.4,
+    )

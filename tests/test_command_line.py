@@ -1,0 +1,137 @@
+"""What holds for every command: an example, JSON where it prints data, no colour in a pipe, a light start."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from babylon_assets.cli import app
+from babylon_assets.store.checkpoints import insert_checkpoint
+from babylon_assets.store.database import Database
+from babylon_assets.store.datasets import save_dataset
+from babylon_assets.store.windows import upsert_window
+from tests.store.values import WINDOW, checkpoint, dataset, root, sample
+
+HEAVY = frozenset(
+    {"torch", "art", "transformers", "peft", "dagster", "matplotlib", "polars", "litellm", "wandb", "openai", "uvicorn"}
+)
+FRAMES = frozenset({"pandas", "numpy"})
+#: Commands that do something and say that it is done, in a line or two that no script reads.
+WITHOUT_DATA = {"demo", "up", "serve", "migrate", "train", "backfill", "import", "export", "doctor", "report"}
+#: What a person types while waiting for an answer, with arguments, and what it must not load.
+QUICK = [
+    (["windows"], HEAVY | {"alembic", "sqlalchemy"}),
+    (["windows", "--json"], HEAVY | {"alembic", "sqlalchemy"}),
+    (["status"], HEAVY | FRAMES | {"alembic", "sqlalchemy"}),
+    (["status", WINDOW], HEAVY | FRAMES | {"alembic", "sqlalchemy"}),
+    (["lineage", "babylon-agent@1"], HEAVY | FRAMES | {"alembic", "sqlalchemy"}),
+    (["chains"], HEAVY | FRAMES | {"alembic", "sqlalchemy"}),
+    (["doctor"], HEAVY),
+    (["report"], HEAVY | {"alembic", "sqlalchemy"}),
+    (["--help"], HEAVY | FRAMES | {"alembic", "sqlalchemy"}),
+]
+
+
+def commands(group: click.Group | None = None, before: str = "babylon") -> Iterator[tuple[str, click.Command]]:
+    """Every command of the app with what is typed for it, those of groups in groups as well."""
+    group = group or get_command(app)  # type: ignore[assignment]
+    assert isinstance(group, click.Group)
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{before} {name}")
+        else:
+            yield f"{before} {name}", command
+
+
+NAMED = dict(commands())
+
+
+@pytest.fixture
+def ledger(database: Database) -> Database:
+    """A chain of one trained window."""
+    frozen = dataset(sample(0))
+    with database.connect() as conn:
+        save_dataset(conn, frozen)
+        insert_checkpoint(conn, root())
+        made = checkpoint(1, WINDOW, frozen.id)
+        insert_checkpoint(conn, made)
+        upsert_window(
+            conn, WINDOW, status="trained", dataset_id=frozen.id, checkpoint_id=made.id, parent_id=made.parent_id
+        )
+    return database
+
+
+def environment(database: Database, home: Path) -> dict[str, str]:
+    return {"DATABASE_URL": database.url, "BABYLON_HOME": str(home), "PATH": str(Path(sys.executable).parent)}
+
+
+def test_the_commands_are_found() -> None:
+    assert len(NAMED) >= 14
+    assert {"babylon windows", "babylon report", "babylon lineage"} <= set(NAMED)
+
+
+@pytest.mark.parametrize("typed", NAMED)
+def test_every_command_explains_itself_with_an_example_that_it_takes(typed: str) -> None:
+    shown = CliRunner().invoke(app, [*typed.split()[1:], "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    examples = re.findall(rf"Example: .*?({re.escape(typed)}(?: [^\n(]*)?)", shown.output)
+    assert examples, f"no example of {typed} in its help"
+    options = {option for parameter in NAMED[typed].params for option in (*parameter.opts, *parameter.secondary_opts)}
+    unknown = [
+        word for example in examples for word in example.split() if word.startswith("--") and word not in options
+    ]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("typed", NAMED)
+def test_every_parameter_is_explained(typed: str) -> None:
+    context = click.Context(NAMED[typed])
+    records = {str(one.name): one.get_help_record(context) for one in NAMED[typed].params}
+    silent = [name for name, record in records.items() if record is None or not record[1].strip()]
+    assert silent == []
+
+
+def test_every_command_that_prints_data_prints_it_for_scripts() -> None:
+    plain = {name.split()[-1] for name, made in NAMED.items() if "json" not in {one.name for one in made.params}}
+    assert plain <= WITHOUT_DATA, "give it --json, or list it as one that prints no data"
+
+
+@pytest.mark.parametrize("arguments", [["windows"], ["status"], ["chains"], ["lineage", "babylon-agent@1"]])
+def test_json_is_json_and_nothing_else(ledger: Database, tmp_path: Path, arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, [*arguments, "--json"], env=environment(ledger, tmp_path))
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"), QUICK, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_quick_commands_load_nothing_heavy_and_write_no_colours_into_a_pipe(
+    ledger: Database, tmp_path: Path, arguments: list[str], absent: frozenset[str]
+) -> None:
+    program = (
+        "import sys\nfrom babylon_assets.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        f"finally:\n    print('LOADED', *sorted(set(sys.modules) & {set(absent)!r}), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=environment(ledger, tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    loaded = re.findall(r"^LOADED(.*)$", done.stderr, flags=re.MULTILINE)
+    assert loaded == [""], done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert done.stdout

@@ -1,0 +1,104 @@
+"""The pages for operators: everything that exists is in the reference, and what the pages name exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from typer.main import get_command
+
+from babylon_assets.assets.names import METADATA
+from babylon_assets.cli import app
+from babylon_assets.settings import declarations
+from babylon_assets.store.tables import SCHEMA, TABLES
+from docs import meanings
+from docs.reference import REFERENCE, reference, walk
+
+DOCS = REFERENCE.parent
+TEXT = REFERENCE.read_text()
+INCIDENTS = sorted((DOCS / "incidents").glob("*.md"))
+PAGES = [DOCS / "operating.md", *INCIDENTS, DOCS.parent / "README.md"]
+GROUP = get_command(app)
+assert isinstance(GROUP, click.Group)
+COMMANDS = dict(walk(GROUP, "babylon"))
+SETTINGS = {setting.variable for setting in declarations()}
+#: Variables that pages name and that other programs read.
+OTHERS = {
+    "BABYLON_DAGSTER_URL",
+    "DAGSTER_HOME",
+    "PGPASSWORD",
+    "POSTGRES_PASSWORD",
+    "PIP_OPTIONS",
+    "PIP_EXTRA_INDEX_URL",
+}
+
+
+def test_the_reference_is_what_the_program_prints() -> None:
+    assert reference() == TEXT, "run: python -m docs.reference"
+
+
+def test_every_command_setting_table_column_and_name_is_in_the_reference() -> None:
+    assert [name for name in COMMANDS if f"### {name}\n" not in TEXT] == []
+    assert [name for name in SETTINGS if f"| `{name}` |" not in TEXT] == []
+    assert [table.name for table in TABLES if f"### {table.name}\n" not in TEXT] == []
+    assert [
+        name for table in TABLES for name in table.columns if f"| `{name}` | {table.columns[name]}" not in TEXT
+    ] == []
+    assert [name for name in METADATA if f"| `{name}` |" not in TEXT] == []
+
+
+def test_every_table_and_column_has_its_meaning() -> None:
+    assert list(meanings.TABLES) == [table.name for table in TABLES], "say in docs/meanings.py what it means"
+    for table in TABLES:
+        assert list(meanings.TABLES[table.name][1]) == list(table.columns), f"say in docs/meanings.py: {table.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_a_page_tells_to_type_can_be_typed(page: Path) -> None:
+    text = page.read_text()
+    typed = re.findall(r"(?:^|`|&& |\$ )(babylon(?: (?:[a-z][\w-]*|--?[\w-]+|[A-Z]+|\S+))*)", text, flags=re.MULTILINE)
+    wrong = []
+    for line in typed:
+        words = line.split()
+        if len(words) == 1 or words[1].startswith(("-", "`")):
+            continue
+        command = COMMANDS.get(f"babylon {words[1].strip('`,.:;')}")
+        if command is None:
+            wrong.append(line)
+            continue
+        options = {option for one in command.params for option in (*one.opts, *one.secondary_opts)} | {"--help", "-h"}
+        wrong += [f"{line}: {w}" for w in re.findall(r"(?<= )--[a-z][\w-]*", line) if w not in options]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_settings_that_a_page_names_exist(page: Path) -> None:
+    named = set(re.findall(r"`([A-Z][A-Z0-9]+(?:_[A-Z0-9]+)+)(?:=[^`]*)?`", page.read_text()))
+    assert named - SETTINGS - OTHERS == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_tables_and_columns_that_a_page_names_exist(page: Path) -> None:
+    known = {table.name for table in TABLES} | {"alembic_version"}
+    assert set(re.findall(rf"{SCHEMA}\.([a-z_]+)", page.read_text())) - known == set()
+
+
+@pytest.mark.parametrize("page", [DOCS / "operating.md", *INCIDENTS], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", INCIDENTS, ids=lambda page: page.stem)
+def test_an_incident_says_what_why_what_to_type_and_when_it_is_over(page: Path) -> None:
+    headings = re.findall(r"^## (.+)$", page.read_text(), flags=re.MULTILINE)
+    assert headings == ["What you see", "Why", "What to type", "How to know that it is over"]
+    assert "```" in page.read_text()
+
+
+def test_every_incident_is_listed_for_operators() -> None:
+    operating = (DOCS / "operating.md").read_text()
+    assert [page.name for page in INCIDENTS if f"incidents/{page.name}" not in operating] == []
+    assert len(INCIDENTS) >= 10
