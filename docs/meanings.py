@@ -44,8 +44,10 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "content_hash": "sha256 of the decoded content.",
             "steps": "How many steps it has.",
             "samples": "How many answers the game keeps in it.",
-            "body": "Samples and facts per step, JSON under zstd.",
+            "body": "Facts per step, and its answers without their texts, as JSON.",
             "instruments": "The markets and tickers that its steps name.",
+            "chat": "The prompts and answers of its samples, JSON under zstd.",
+            "chat_sha256": "sha256 of that JSON; empty without samples.",
         },
     ),
     "quarantined_trajectories": (
@@ -121,8 +123,17 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "samples": "How many it has.",
             "trainable_tokens": "Tokens of the answers that are trained on.",
             "counts": "How many samples train as what, and why others do not.",
-            "body": "The samples with their texts and tokens, JSON under zstd.",
+            "body": "What the id is the hash of: samples with tokens and the hashes of the texts, JSON under zstd.",
             "created_at": "When it was frozen first.",
+        },
+    ),
+    "training_dataset_chats": (
+        "One row per trajectory of a dataset: the texts of its samples, taken over from what was read.",
+        {
+            "dataset_id": "The dataset.",
+            "trajectory_id": "The game's id of the episode.",
+            "sha256": "sha256 of the texts, which the dataset's content names.",
+            "chat": "The prompts and answers in the order of step and call, JSON under zstd.",
         },
     ),
     "training_dataset_samples": (
