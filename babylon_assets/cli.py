@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperArgument, TyperGroup
 from typer.models import ArgumentInfo
 
-from babylon_assets.commands import chain, demo, doctor, export, report, serve, services, train, windows
+from babylon_assets.commands import chain, demo, doctor, export, judging, report, serve, services, train, windows
 from babylon_assets.commands.terminal import errors
 from babylon_assets.core.errors import BabylonError, MissingDependency, SettingsError, TransientError
 from babylon_assets.settings import Settings, load_settings
@@ -85,6 +85,10 @@ app.command()(chain.lineage)
 app.command()(chain.replay)
 app.command()(chain.prune)
 app.command()(chain.forget)
+app.command()(judging.evaluate)
+app.command()(judging.promote)
+app.command()(judging.rollback)
+app.command("promotions")(judging.list_promotions)
 app.command()(export.export)
 app.command()(doctor.doctor)
 app.command()(report.report)
