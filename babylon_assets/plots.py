@@ -11,7 +11,7 @@ import html
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,15 +33,20 @@ class CurvePoint:
         window: the window's id.
         reward: mean reward of its samples.
         references: mean reward of other policies on the very same boards, by name (`oracle`, `teacher`, `random`).
+        standing: what became of the checkpoint that was trained on it: promoted, refused, rolled back, or None.
     """
 
     window: str
     reward: float
     references: dict[str, float]
+    standing: str | None = None
 
 
 def learning_curve(points: Sequence[CurvePoint], title: str = "Mean reward per window") -> bytes:
-    """Mean reward over the windows, oldest first, with its five-window mean and the lines of the reference policies."""
+    """Mean reward over the windows, oldest first, with its five-window mean and the lines of the reference policies.
+
+    Marks at the foot say after which windows a new checkpoint was promoted, and which were refused or rolled back.
+    """
     figure, axes = _canvas(7.2, 3.6)
     positions = np.arange(len(points))
     rewards = np.array([point.reward for point in points], dtype=float)
@@ -54,11 +59,25 @@ def learning_curve(points: Sequence[CurvePoint], title: str = "Mean reward per w
             axes.plot(positions, values, color=color, alpha=0.25, linewidth=1)
             axes.axhline(float(np.nanmean(values)), color=color, linewidth=1.2, linestyle=(0, (5, 3)))
             labels.append((name, color, float(np.nanmean(values))))
+    _standings(axes, points)
     _label_at_the_right(axes, labels)
     _window_ticks(axes, [point.window for point in points])
     axes.set_ylabel(f"mean reward (thick: mean of {SMOOTHING})", color=MUTED, fontsize=8)
     axes.set_title(title, loc="left", color=INK, fontsize=10, fontweight="bold")
     return _png(figure)
+
+
+def _standings(axes: Axes, points: Sequence[CurvePoint]) -> None:
+    """A mark per window at the foot of the picture: a triangle for a promotion, a cross for what was not kept."""
+    marks = (("promoted", "^", GOOD), ("refused", "x", FAIR), ("rolled back", "x", INK))
+    for standing, marker, color in marks:
+        places = [place for place, point in enumerate(points) if point.standing == standing]
+        if places:
+            foot = np.full(len(places), 0.03)
+            shape: dict[str, Any] = {"marker": marker, "s": 22, "color": color, "linewidths": 1.2, "label": standing}
+            axes.scatter(places, foot, transform=axes.get_xaxis_transform(), zorder=3, **shape)
+    if any(point.standing for point in points):
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False, ncols=3)
 
 
 def learning_curves(runs: Mapping[str, Sequence[CurvePoint]], untrained: Sequence[CurvePoint]) -> bytes:

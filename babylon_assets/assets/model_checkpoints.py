@@ -3,6 +3,7 @@
 Training itself, and the rules of the chain, live in `training.jobs`.
 """
 
+from collections.abc import Mapping
 from functools import partial
 
 import dagster as dg
@@ -14,7 +15,7 @@ from babylon_assets.assets.ranges import Made, Outputs, run_windows
 from babylon_assets.assets.training_datasets import NAME as DATASETS
 from babylon_assets.evaluation.judging import settle_head
 from babylon_assets.plots import CurvePoint, learning_curve
-from babylon_assets.store import windows
+from babylon_assets.store import verdicts, windows
 from babylon_assets.store.database import Connection
 from babylon_assets.store.windows import WindowRow
 from babylon_assets.training.jobs import TrainedWindow, train_window
@@ -83,7 +84,7 @@ def train(installation: Installation, run_id: str, window: str) -> Made:
     settle_head(installation.settings, installation.database, run_id)
     trained = train_window(installation.settings, installation.database, window, run_id)
     with installation.connect() as conn:
-        metadata = {**_played(conn, window), **_metadata(trained)}
+        metadata = {**_played(conn, installation.settings.model_name, window), **_metadata(trained)}
     made = trained.checkpoint
     return Made(
         metadata=metadata,
@@ -122,20 +123,23 @@ def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
     }
 
 
-def _played(conn: Connection, window: str) -> dict[str, dg.MetadataValue]:
+def _played(conn: Connection, chain: str, window: str) -> dict[str, dg.MetadataValue]:
     """How the window was played, and the learning curve up to it, at most three days of it."""
     rows = [row for row in windows.list_windows(conn) if row.window_id <= window]
-    row = rows[-1]
+    row, standings = rows[-1], verdicts.standings(conn, chain)
     return {
-        "learning_curve": picture(learning_curve(curve_points(rows[-CURVE_WINDOWS:])), "learning curve"),
+        "learning_curve": picture(learning_curve(curve_points(rows[-CURVE_WINDOWS:], standings)), "learning curve"),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std, **(row.reference or {})}),
     }
 
 
-def curve_points(rows: list[WindowRow]) -> list[CurvePoint]:
-    """The windows of a learning curve that have a reward."""
+def curve_points(rows: list[WindowRow], standings: Mapping[str, str] | None = None) -> list[CurvePoint]:
+    """The windows of a learning curve that have a reward, each with what became of its checkpoint."""
+    told = standings or {}
     return [
-        CurvePoint(row.window_id, row.reward_mean, row.reference or {}) for row in rows if row.reward_mean is not None
+        CurvePoint(row.window_id, row.reward_mean, row.reference or {}, told.get(row.window_id))
+        for row in rows
+        if row.reward_mean is not None
     ]
 
 

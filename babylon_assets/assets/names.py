@@ -86,4 +86,42 @@ METADATA: dict[str, Meaning] = {
     "seconds": Meaning("s", "Seconds of training."),
     "recomputed_samples": Meaning("samples", "Samples whose log-probabilities were computed before training."),
     "left_out": Meaning("", "How many samples training left out for which reason."),
+    # evaluated
+    "market_reward": Meaning("reward", "Mean worth of the checkpoint's orders on the held-out market."),
+    "market_reward_low": Meaning("reward", "Lower end of its 95% interval, by bootstrap over the seeds."),
+    "market_reward_high": Meaning("reward", "Upper end."),
+    "market_valid_share": Meaning("share", "Answers on the held-out market that are orders."),
+    "market_advantage": Meaning("share", "Share of the oracle's advantage over acting at random on those boards."),
+    "gain_on_promoted": Meaning("reward", "Market reward less that of the live policy, seed by seed."),
+    "gain_on_promoted_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
+    "gain_on_promoted_high": Meaning("reward", "Upper end."),
+    "gain_on_base": Meaning("reward", "Market reward less that of the base model, seed by seed."),
+    "gain_on_base_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
+    "gain_on_base_high": Meaning("reward", "Upper end."),
+    "replay_answers": Meaning("answers", "Answers to held-out agents of the window whose reward is known."),
+    "replay_preference": Meaning("nats", "How much likelier the checkpoint finds the better of them than the worse."),
+    "replay_estimate": Meaning("reward", "What it would have earned there, by importance weights."),
+    "replay_effective_samples": Meaning("answers", "Effective sample size of that; too few, and no estimate is given."),
+    "no_replay_estimate": Meaning("", "Why no estimate is given."),
+    # judged
+    "promoted": Meaning("", "1 when the window's checkpoint was promoted, 0 when it was refused."),
+    "why": Meaning("", "The gate's reasons, with their numbers."),
+    "live": Meaning("", "The policy that is served from then on."),
+    "live_step": Meaning("checkpoints", "Its place in the chain."),
+    "live_answers": Meaning("answers", "Answers that it has given in the game so far."),
+    "live_valid_share": Meaning("share", "Those whose action could be carried out."),
+    "live_reward": Meaning("reward", "Mean of their known rewards."),
+    "rolled_back": Meaning("", "Why the live policy was rolled back by itself."),
+    "trained_models": Meaning("", "The inference name that the game's trained_models was told."),
+}
+#: The same figures of the policies beside a window's checkpoint, under `<role>_<name>`.
+_BESIDE = {"parent": "the one that it was trained from", "promoted": "the live policy", "base": "the base model"}
+_FIGURES = (
+    *("market_reward", "market_valid_share", "market_advantage"),
+    *("replay_preference", "replay_estimate", "replay_effective_samples"),
+)
+METADATA |= {
+    f"{role}_{name}": Meaning(METADATA[name].unit, f"{METADATA[name].doc.removesuffix('.')}; of {words}.")
+    for role, words in _BESIDE.items()
+    for name in _FIGURES
 }

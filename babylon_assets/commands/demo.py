@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress, TaskID
 
+from babylon_assets.commands.judging import standing
 from babylon_assets.commands.terminal import errors, number, output, progress, share_callback
 from babylon_assets.commands.train import finished, opened_line, reaching
 from babylon_assets.commands.windows import policy_names, window_table
@@ -24,7 +25,7 @@ from babylon_assets.core.errors import PermanentError
 from babylon_assets.core.policies import policy_name
 from babylon_assets.core.windows import closed_windows
 from babylon_assets.settings import Settings, load_settings
-from babylon_assets.store import checkpoints, windows
+from babylon_assets.store import promotions, verdicts, windows
 from babylon_assets.store.database import Connection, Database
 from babylon_assets.store.windows import WindowRow
 
@@ -148,30 +149,32 @@ def _play_and_train(settings: Settings, database: Database, line: Line, engine: 
             line.materialize(window)
             with database.connect() as conn:
                 row = windows.get_window(conn, window)
-            _advance(bar, task, row, time.monotonic() - started)
+                judged = standing(conn, settings.model_name, window)
+            _advance(bar, task, row, judged, time.monotonic() - started)
 
 
 def play_once(settings: Settings, conn: Connection, engine: Engine, window: str) -> None:
-    """Play a window with the newest policy, unless it was played before; one transaction, committed here."""
+    """Play a window with the live policy, unless it was played before; one transaction, committed here."""
     from babylon_assets.game.simulated import is_played
     from babylon_assets.simulation.players import play_window
 
     if is_played(conn, window):
         return
-    head = checkpoints.head(conn, settings.model_name)
-    name = policy_name(settings.model_name, head.step if head else 0)
+    live = promotions.promoted(conn, settings.model_name)
+    name = policy_name(settings.model_name, live.step if live else 0)
     if engine.name != name:
-        engine.activate(Path(head.path) if head and head.path else None, name)
+        engine.activate(Path(live.path) if live and live.path else None, name)
     play_window(settings, conn, window, engine)
     conn.commit()
 
 
-def _advance(bar: Progress, task: TaskID, row: WindowRow | None, seconds: float) -> None:
+def _advance(bar: Progress, task: TaskID, row: WindowRow | None, judged: str | None, seconds: float) -> None:
     """One window further; where no bar can be drawn, a line says so."""
     samples, reward = (row.samples, number(row.reward_mean)) if row else (0, "-")
     bar.update(task, advance=1, samples=samples, reward=reward, took=f"{seconds:.1f} s")
     if not errors.is_terminal and row is not None:
-        errors.print(f"{row.window_id}  {row.status}  {samples} samples  reward {reward}  {seconds:.1f} s")
+        said = f"{row.window_id}  {row.status}  {samples} samples  reward {reward}  {judged or '-'}  {seconds:.1f} s"
+        errors.print(said, soft_wrap=True)
 
 
 def _show(settings: Settings, database: Database, count: int) -> None:
@@ -182,8 +185,9 @@ def _show(settings: Settings, database: Database, count: int) -> None:
     with database.connect() as conn:
         rows = windows.list_windows(conn)[-count:]
         names = policy_names(conn, settings.model_name)
+        standings = verdicts.standings(conn, settings.model_name)
     picture = settings.home / "learning_curve.png"
-    picture.write_bytes(learning_curve(curve_points(rows)))
+    picture.write_bytes(learning_curve(curve_points(rows, standings)))
     output.print(window_table(rows, names))
     output.print(f"learning curve: {picture}", highlight=False, soft_wrap=True)
     output.print("next: [bold]make up[/] shows the same windows, runs and pictures in the Dagster UI")

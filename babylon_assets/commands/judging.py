@@ -194,6 +194,16 @@ def decisions(conn: Connection, chain: str) -> list[dict[str, Any]]:
     return [{**one, "window": places[one["policy"]]} for one in sorted(told, key=lambda one: one["at"])]
 
 
+def standing(conn: Connection, chain: str, window: str) -> str | None:
+    """What became of a window's checkpoint, with the reason of a refusal; None for a window without a verdict."""
+    made = checkpoints.by_window(conn, chain, window)
+    told = verdicts.standings(conn, chain).get(window)
+    if made is None or told is None:
+        return None
+    why = f": {made.dead_end.partition(': ')[2]}" if made.dead_end else ""
+    return f"{told} {_name(made)}{why}"
+
+
 def _promotion_facts(row: Promotion, names: dict[str, str]) -> dict[str, Any]:
     return {
         "at": row.promoted_at,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from babylon_assets.commands.judging import standing
 from babylon_assets.commands.terminal import count, number, output, show_log
 from babylon_assets.commands.windows import policy_names
 from babylon_assets.core.errors import PermanentError
@@ -120,6 +121,7 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> s
         made = checkpoints.by_window(conn, settings.model_name, window)
         counts = load_dataset(conn, row.dataset_id).counts if row is not None and row.dataset_id else {}
         names = policy_names(conn, settings.model_name)
+        judged = standing(conn, settings.model_name, window)
     if row is None:
         raise PermanentError(f"{window} left no row in our tables; see the Dagster run {run.run_id} in the UI")
     output.print(f"[bold]{window}[/]  {row.status}  {row.reason or ''}")
@@ -131,6 +133,8 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> s
     if made is not None:
         how = f"{made.settings.get('method', '')} on {count(row.trainable_tokens)} tokens"
         output.print(f"  trained   {how}, {names.get(made.parent_id or '', '-')} -> {names[made.id]}")
+    if judged is not None:
+        output.print(f"  gate      {judged}", highlight=False, soft_wrap=True)
     output.print(f"  dataset   {row.dataset_id}", highlight=False)
     output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)
     return run.run_id
