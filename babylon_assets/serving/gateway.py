@@ -24,12 +24,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from babylon_assets.core.policies import Caller
 from babylon_assets.serving import protocol
 from babylon_assets.serving.answers import Answer, Piece, Question, Source, Target
 from babylon_assets.serving.directory import BASE, Directory
 from babylon_assets.serving.keys import Access
 from babylon_assets.serving.metrics import CONTENT_TYPE, Metrics
-from babylon_assets.serving.protocol import ApiError, Caller, ChatRequest, Choice
+from babylon_assets.serving.protocol import ApiError, ChatRequest, Choice
 from babylon_assets.serving.recorder import Recorder
 from babylon_assets.store.calls import InferenceCall
 

@@ -110,6 +110,14 @@ def calls_by_id(conn: Connection[Any], ids: Iterable[str]) -> dict[str, Inferenc
     return _found(conn, INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", *_COLUMNS), [list(ids)])
 
 
+def missing_calls(conn: Connection[Any], ids: Iterable[str]) -> list[str]:
+    """Those of `ids` under which no call is recorded."""
+    query: LiteralString = """
+        SELECT id FROM unnest(%s::text[]) AS wanted (id)
+        WHERE NOT EXISTS (SELECT 1 FROM babylon_training.inference_calls WHERE call_id = id)"""
+    return [row[0] for row in conn.execute(query, [list(ids)])]
+
+
 def calls_of(conn: Connection[Any], wanted: Wanted) -> dict[str, InferenceCall]:
     """The recorded calls that may belong to a window's records, by id: those that are named, those of the trajectories,
     and those without a trajectory that their agents made within an episode.
