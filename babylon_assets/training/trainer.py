@@ -19,6 +19,7 @@ from art.preprocessing.inputs import TrainInputs
 
 from babylon_assets.training.adapters import load_trainable, restore_optimizer, write_checkpoint
 from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
+from babylon_assets.training.packing import compacted
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Trainer:
 
     def _look(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> tuple[Loss, dict[str, float]]:
         """The loss of some rows under the policy as it is, and what is to be said of it."""
-        inputs = {key: value.to(self._device) for key, value in rows.items()}
+        inputs = {key: value.to(self._device) for key, value in compacted(rows).items()}
         wanted = shift_tensor(inputs["assistant_mask"], False)
         mask = packed_attention_mask(inputs["group_ids"], inputs["parent_ids"])
         with self._numbers():
