@@ -89,6 +89,8 @@ def run_windows(
                     failures |= _left_out(windows[place + 1 :], window)
                     break
             clock.tick(place + 1, len(failures))
+            if installation.heard is not None:
+                installation.heard(place + 1, len(windows), len(failures))
     if failures:
         raise failed_step(failures, len(windows))
     with _own_events(context):

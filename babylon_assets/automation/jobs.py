@@ -9,6 +9,8 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 LINE = "train_window"
+DATA = ("raw_trajectories", "scored_trajectories", "training_datasets")
+TRAINING = ("model_checkpoints", "checkpoint_evaluations", "promoted_model")
 
 
 def build_line_job(assets: list[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:

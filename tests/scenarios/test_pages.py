@@ -86,6 +86,20 @@ def test_a_materialization_shows_its_numbers_and_its_picture(served: Served, bro
     browser.wait_until(f"{inline}.some(image => image.naturalWidth > 500)")
 
 
+def test_a_histogram_is_drawn_in_place(served: Served, browser: Browser, tmp_path: Path) -> None:
+    browser.open(served.partition("training_datasets", served.windows[-1]), "effective_samples")
+    browser.click("[Show Markdown]")
+    inline = "[...document.querySelectorAll('img')].filter(image => image.src.startsWith('data:image/svg'))"
+    browser.wait_until(f"{inline}.some(image => image.naturalWidth > 500)")
+    browser.picture(tmp_path / "histogram.png")
+
+
+def test_every_check_shows_its_windows(served: Served, browser: Browser, tmp_path: Path) -> None:
+    browser.open(f"{served.url}/assets/training_datasets?view=checks", "no_hindsight")
+    assert [name for name in ("ids_stable", "has_trainable_tokens") if name not in browser.text()] == []
+    browser.picture(tmp_path / "checks.png")
+
+
 def test_the_description_teaches(served: Served, browser: Browser) -> None:
     browser.open(f"{served.url}/assets/training_datasets", "Description")
     browser.wait_for("compared within a group")
