@@ -118,9 +118,10 @@ def test_a_partition_materializes_by_hand(served: Served, browser: Browser) -> N
     browser.wait_for("Launch 1 run")
     browser.click("Launch 1 run")
     browser.wait_for("Launched run")
-    browser.open(f"{served.url}/runs", "training_datasets", seconds=60)
+    browser.open(f"{served.url}/runs", "3 checks", seconds=60)
     browser.wait_for("In progress (0)", seconds=90)
     browser.wait_for("Queued (0)", seconds=30)
     assert "Failure" not in browser.text()
+    browser.open(served.partition("training_datasets", served.windows[0]), "View all historical events (2)")
     after = json.loads(babylon(served.environment, "windows", "--json"))
     assert [row["state"] for row in after] == ["trained"] * 3
