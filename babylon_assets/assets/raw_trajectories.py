@@ -78,6 +78,13 @@ def copy_window(installation: Installation, window: str) -> str:
         return copied
 
 
+def fingerprint_now(installation: Installation, window: str) -> str:
+    """The fingerprint of a window as the game has it now."""
+    with installation.connect() as game, installation.connect() as ours:
+        source.snapshot(game)
+        return _fingerprint(installation, game, ours, window)
+
+
 def is_current(installation: Installation, window: str) -> bool:
     """Whether a window has a dataset, or needs none, and is made of what the game has of it now; nothing is written."""
     with installation.connect() as game, installation.connect() as ours:
