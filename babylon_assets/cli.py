@@ -21,7 +21,19 @@ import typer
 from typer.core import TyperArgument, TyperGroup
 from typer.models import ArgumentInfo
 
-from babylon_assets.commands import chain, demo, doctor, export, judging, report, serve, services, train, windows
+from babylon_assets.commands import (
+    backfill,
+    chain,
+    demo,
+    doctor,
+    export,
+    judging,
+    report,
+    serve,
+    services,
+    train,
+    windows,
+)
 from babylon_assets.commands.terminal import errors
 from babylon_assets.core.errors import BabylonError, MissingDependency, SettingsError, TransientError
 from babylon_assets.settings import Settings, load_settings
@@ -79,6 +91,7 @@ app.command()(serve.serve)
 app.command()(windows.migrate)
 app.command("windows")(windows.list_all)
 app.command()(train.train)
+app.command()(backfill.backfill)
 app.command()(windows.status)
 app.command()(chain.chains)
 app.command()(chain.lineage)

@@ -135,3 +135,34 @@ class JudgingSettings:
         False,
         "Write promotions into the game's trained_models, and mark the trajectories that were trained on.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutomationSettings:
+    """What runs the line by itself."""
+
+    automation: bool = _declare(
+        "AUTOMATION",
+        kinds.switch(),
+        True,
+        "Let `babylon up` run the line for every closed window; false waits to be told.",
+    )
+    window_grace_minutes: int = _declare(
+        "WINDOW_GRACE_MINUTES",
+        kinds.whole(0, 1440),
+        5,
+        "How long after its end a window's rows may still come; automation waits for it, a check says so.",
+    )
+    late_data: str = _declare(
+        "LATE_DATA",
+        kinds.choice("retrain", "ignore"),
+        "ignore",
+        "A trained window whose data changed is scored and frozen again; retrain: and trained again on a branch.",
+    )
+    failure_webhook: str | None = _declare(
+        "FAILURE_WEBHOOK",
+        kinds.pattern(r"https?://\S+", "a URL such as https://hooks.example.com/babylon"),
+        None,
+        "Where a failed run is told, as a POST of JSON with `text`, `run`, `windows` and `reason`.",
+        secret=True,
+    )

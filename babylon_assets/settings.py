@@ -16,7 +16,7 @@ from typing import Any
 
 from babylon_assets import setting_kinds as kinds
 from babylon_assets.core.errors import SettingsError
-from babylon_assets.setting_groups import GatewaySettings, JudgingSettings
+from babylon_assets.setting_groups import AutomationSettings, GatewaySettings, JudgingSettings
 from babylon_assets.setting_kinds import Kind
 from babylon_assets.setting_kinds import declare as _declare
 from babylon_assets.setting_kinds import declare_text as _declare_text
@@ -37,7 +37,7 @@ class Declaration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(JudgingSettings, GatewaySettings):
+class Settings(AutomationSettings, JudgingSettings, GatewaySettings):
     """All settings. Built by `load_settings`; tests may build it directly, the same checks apply.
 
     Raises:
@@ -147,12 +147,6 @@ class Settings(JudgingSettings, GatewaySettings):
         kinds.whole(1),
         16,
         "A window with fewer trainable samples is thin and is not trained on.",
-    )
-    window_grace_minutes: int = _declare(
-        "WINDOW_GRACE_MINUTES",
-        kinds.whole(0, 1440),
-        5,
-        "How long after its end a window's rows may still come; automation waits for it, a check says so.",
     )
     max_policy_lag: int = _declare(
         "MAX_POLICY_LAG",

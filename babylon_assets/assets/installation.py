@@ -5,7 +5,7 @@ Nothing is opened until an asset asks for a connection, so that the definitions 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,9 +22,19 @@ RESOURCE = "installation"
 class Installation:
     """Settings and database; the database is opened on first use and kept."""
 
-    def __init__(self, settings: Settings, database: Database | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database | None = None,
+        heard: Callable[[int, int, int], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            heard: called after each window of a run with the windows done, of how many, and how many failed.
+        """
         self.settings = settings
         self._given = database
+        self.heard = heard
         self._idle: list[psycopg.Connection] | None = None
 
     @cached_property

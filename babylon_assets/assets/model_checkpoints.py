@@ -4,6 +4,7 @@ Training itself, and the rules of the chain, live in `training.jobs`.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import dagster as dg
@@ -13,12 +14,13 @@ from babylon_assets.assets.facts import declared, numbers, picture, texts
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.ranges import Made, Outputs, run_windows
 from babylon_assets.assets.training_datasets import NAME as DATASETS
+from babylon_assets.core.policies import policy_name
 from babylon_assets.evaluation.judging import settle_head
 from babylon_assets.plots import CurvePoint, learning_curve
 from babylon_assets.store import verdicts, windows
 from babylon_assets.store.database import Connection
 from babylon_assets.store.windows import WindowRow
-from babylon_assets.training.jobs import TrainedWindow, train_window
+from babylon_assets.training.jobs import TrainedWindow, train_branch, train_window
 
 NAME = "model_checkpoints"
 TRAINED_CHECK = "trained_on_tokens"
@@ -83,6 +85,9 @@ def train(installation: Installation, run_id: str, window: str) -> Made:
         return _switched_off()
     settle_head(installation.settings, installation.database, run_id)
     trained = train_window(installation.settings, installation.database, window, run_id)
+    if trained.status == "superseded" and trained.checkpoint and installation.settings.late_data == "retrain":
+        beside = train_branch(installation.settings, installation.database, window, dagster_run_id=run_id)
+        trained = replace(trained, reason=f"{trained.reason}; {_branch(beside)}")
     with installation.connect() as conn:
         metadata = {**_played(conn, installation.settings.model_name, window), **_metadata(trained)}
     made = trained.checkpoint
@@ -92,6 +97,11 @@ def train(installation: Installation, run_id: str, window: str) -> Made:
         checks=[_trained_check(window, trained)],
         made_from={DATASETS: made.dataset_id} if made and made.dataset_id else {},
     )
+
+
+def _branch(beside: TrainedWindow) -> str:
+    made = beside.checkpoint
+    return f"trained beside it as {policy_name(made.chain, made.step)}" if made else f"not beside it: {beside.reason}"
 
 
 def _switched_off() -> Made:

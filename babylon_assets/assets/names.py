@@ -24,6 +24,7 @@ METADATA: dict[str, Meaning] = {
     "quarantined": Meaning("rows", "Rows that could not be read."),
     "quarantined_share": Meaning("share", "Rows in quarantine of all rows of the window."),
     "reasons": Meaning("", "Why rows are in quarantine, and where in them; at most ten."),
+    "wrong": Meaning("", "What a check found to be wrong; at most ten."),
     "window": Meaning("", "The window that a check is about."),
     # scored
     "rewards": Meaning("", "Picture: how the rewards are spread, with their mean."),

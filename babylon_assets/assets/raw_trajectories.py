@@ -78,6 +78,23 @@ def copy_window(installation: Installation, window: str) -> str:
         return copied
 
 
+def fingerprint_now(installation: Installation, window: str) -> str:
+    """The fingerprint of a window as the game has it now."""
+    with installation.connect() as game, installation.connect() as ours:
+        source.snapshot(game)
+        return _fingerprint(installation, game, ours, window)
+
+
+def is_current(installation: Installation, window: str) -> bool:
+    """Whether a window has a dataset, or needs none, and is made of what the game has of it now; nothing is written."""
+    with installation.connect() as game, installation.connect() as ours:
+        source.snapshot(game)
+        before = windows_ledger.get_window(ours, window)
+        if before is None or before.dataset_id is None or before.status in ("open", "failed"):
+            return False
+        return before.fingerprint == _fingerprint(installation, game, ours, window) and _is_whole(ours, before)
+
+
 def _is_whole(ours: Connection, row: windows_ledger.WindowRow) -> bool:
     """Whether as many trajectories are kept of a window as were read."""
     return ledger.summary(ours, row.window_id).trajectories == row.trajectories

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -74,8 +74,14 @@ def train(
 
 
 @contextmanager
-def opened_line(settings: Settings) -> Iterator[tuple[Database, Line]]:
-    """The migrated database and the line over the definitions that the UI serves, with a crash's leftovers removed."""
+def opened_line(
+    settings: Settings, heard: Callable[[int, int, int], None] | None = None
+) -> Iterator[tuple[Database, Line]]:
+    """The migrated database and the line over the definitions that the UI serves, with a crash's leftovers removed.
+
+    Args:
+        heard: called after each window of a run with the windows done, of how many, and how many failed.
+    """
     from babylon_assets.assets.installation import Installation
     from babylon_assets.automation.instance import fail_orphaned_runs, open_instance
     from babylon_assets.automation.line import Line
@@ -87,8 +93,8 @@ def opened_line(settings: Settings) -> Iterator[tuple[Database, Line]]:
     migrate(database)
     with open_instance(settings, database) as instance:
         fail_orphaned_runs(instance)
-        definitions = build_definitions(settings, installation=Installation(settings, database))
-        yield database, Line(definitions, instance)
+        installation = Installation(settings, database, heard)
+        yield database, Line(build_definitions(settings, installation=installation), instance)
 
 
 def waiting_windows(database: Database, settings: Settings) -> list[str]:
