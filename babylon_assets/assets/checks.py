@@ -15,6 +15,7 @@ import dagster as dg
 from babylon_assets.core import hindsight, joining
 from babylon_assets.core.datasets import Dataset
 from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.core.samples import DatasetDraft
 from babylon_assets.core.trajectories import Quarantined
 from babylon_assets.core.windows import window_bounds
 from babylon_assets.store import calls, datasets, trajectories
@@ -93,7 +94,7 @@ def reward_spread(known: int, spread: float | None) -> dg.AssetCheckResult:
     )
 
 
-def trainable_tokens(dataset: Dataset, row: WindowRow) -> dg.AssetCheckResult:
+def trainable_tokens(dataset: Dataset | DatasetDraft, row: WindowRow) -> dg.AssetCheckResult:
     """Whether there is something to train on; a thin window is passed through."""
     tokens = dataset.counts["trainable_tokens"]
     thin = row.status == "thin"
@@ -117,7 +118,8 @@ def stored_dataset(conn: Connection, window: str, dataset_id: str) -> list[dg.As
         for record in records
         for sample in record.samples
     }
-    recorded = frozenset(hindsight.text_of(call) for call in calls.calls_of(conn, joining.wanted(records)).values())
+    found = calls.calls_of(conn, window, joining.named_calls(records))
+    recorded = frozenset(hindsight.text_of(call) for call in found.values())
     wrong = hindsight.faults(kept.samples, raw, recorded)
     return [
         _found(STABLE, [], f"{len(kept.samples)} samples hash to {dataset_id[:12]}"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from babylon_assets.settings import Settings
 from babylon_assets.store.database import Database, open_database
@@ -16,6 +16,7 @@ from babylon_assets.store.database import Database, open_database
 if TYPE_CHECKING:
     import psycopg
 
+_T = TypeVar("_T")
 RESOURCE = "installation"
 
 
@@ -36,6 +37,7 @@ class Installation:
         self._given = database
         self.heard = heard
         self._idle: list[psycopg.Connection] | None = None
+        self._known: dict[str, Any] = {}
 
     @cached_property
     def database(self) -> Database:
@@ -67,6 +69,16 @@ class Installation:
             for conn in self._idle:
                 conn.close()
             self._idle = None
+            self._known.clear()
+
+    def once_a_run(self, name: str, find: Callable[[], _T]) -> _T:
+        """What `find` finds, which is the same for all windows; within `reusing_connections` it is looked for once."""
+        if self._idle is None:
+            return find()
+        if name not in self._known:
+            self._known[name] = find()
+        found: _T = self._known[name]
+        return found
 
     def __repr__(self) -> str:
         return f"Installation(home={str(self.settings.home)!r})"

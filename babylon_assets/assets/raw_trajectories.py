@@ -3,11 +3,13 @@
 The game's tables are read in `game.source`, rows are decoded in `core.decoding`.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from babylon_assets.assets import checks
+from babylon_assets.assets.collector import without_collector
 from babylon_assets.assets.facts import numbers
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.ranges import Made
@@ -54,6 +56,7 @@ def read(installation: Installation, window: str) -> Made:
     )
 
 
+@without_collector
 def copy_window(installation: Installation, window: str) -> str:
     """Copy the window unless what it is made of is what was copied before; returns the fingerprint of the source.
 
@@ -63,15 +66,16 @@ def copy_window(installation: Installation, window: str) -> str:
     with installation.connect() as game, installation.connect() as ours:
         source.snapshot(game)
         source.check_tables(game)
+        odd = installation.once_a_run("odd ids", lambda: source.odd_ids(game))
         before = windows_ledger.get_window(ours, window)
-        found = _fingerprint(installation, game, ours, window)
+        found = _fingerprint(installation, game, ours, window, odd)
         if before is not None and before.fingerprint == found and _is_whole(ours, before):
             return found
         settings = installation.settings
         test, banned = settings.include_test_users, settings.include_banned_users
-        rows = source.read_window(game, window, include_test=test, include_banned=banned)
+        rows = source.read_window(game, window, include_test=test, include_banned=banned, odd=odd)
         ledger.replace_rows(ours, window, rows)
-        copied, kept = _fingerprint(installation, game, ours, window), ledger.summary(ours, window)
+        copied, kept = _fingerprint(installation, game, ours, window, odd), ledger.summary(ours, window)
         windows_ledger.upsert_window(
             ours, window, fingerprint=copied, trajectories=kept.trajectories, agents=kept.agents
         )
@@ -100,7 +104,9 @@ def _is_whole(ours: Connection, row: windows_ledger.WindowRow) -> bool:
     return ledger.summary(ours, row.window_id).trajectories == row.trajectories
 
 
-def _fingerprint(installation: Installation, game: Connection, ours: Connection, window: str) -> str:
+def _fingerprint(
+    installation: Installation, game: Connection, ours: Connection, window: str, odd: Sequence[str]
+) -> str:
     """The source's fingerprint, of what the steps that are kept of the window name as well."""
     settings = installation.settings
     return source.fingerprint(
@@ -110,4 +116,5 @@ def _fingerprint(installation: Installation, game: Connection, ours: Connection,
         include_banned=settings.include_banned_users,
         horizon_minutes=settings.perp_horizon_minutes,
         instruments=ledger.named_instruments(ours, window),
+        odd=odd,
     )

@@ -9,13 +9,13 @@ import dagster as dg
 import pandas as pd
 
 from babylon_assets.assets import checks
+from babylon_assets.assets.collector import without_collector
 from babylon_assets.assets.facts import numbers, picture, texts
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.ranges import Made
 from babylon_assets.assets.raw_trajectories import NAME as RAW
 from babylon_assets.core import rewards
 from babylon_assets.core.lineage import bytes_id
-from babylon_assets.core.trajectories import steps_frame
 from babylon_assets.game import source
 from babylon_assets.plots import reward_histogram
 from babylon_assets.store import scores as score_ledger
@@ -67,11 +67,12 @@ def _version(scores: pd.DataFrame, versions: dict[str, str]) -> str:
     return bytes_id([repr(sorted(versions.items())).encode(), *rows, *numbers_of])
 
 
+@without_collector
 def score_window(installation: Installation, window: str) -> pd.DataFrame:
     """Score every step that is kept of a window with what is known of it by now, and keep the scores."""
     settings = installation.settings
     with installation.connect() as conn:
-        steps = steps_frame(trajectories.read_steps(conn, window))
+        steps = trajectories.read_steps(conn, window)
         outcomes = source.read_outcomes(conn, window, steps, horizon_minutes=settings.perp_horizon_minutes)
         scores = rewards.score_window(
             steps,

@@ -9,17 +9,20 @@ from typing import cast
 import dagster as dg
 
 from babylon_assets.assets import checks
+from babylon_assets.assets.collector import without_collector
 from babylon_assets.assets.facts import numbers, picture, texts
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.ranges import Made
 from babylon_assets.assets.scored_trajectories import NAME as SCORED
 from babylon_assets.core import joining
-from babylon_assets.core.datasets import Dataset, build_dataset
+from babylon_assets.core.datasets import draft_dataset
 from babylon_assets.core.grouping import GroupMode
+from babylon_assets.core.samples import DatasetDraft
 from babylon_assets.core.sampling import effective_samples, policy_lags
 from babylon_assets.plots import reward_histogram
 from babylon_assets.settings import Settings
 from babylon_assets.store import calls, checkpoints, datasets, scores, trajectories, windows
+from babylon_assets.store.database import window_lock
 from babylon_assets.store.windows import WindowColumns, WindowRow
 
 NAME = "training_datasets"
@@ -70,17 +73,23 @@ def freeze(installation: Installation, window: str) -> Made:
     )
 
 
-def freeze_window(installation: Installation, window: str) -> tuple[Dataset, WindowRow]:
-    """Build the dataset of a window from what is kept of it, keep it, and note it on the window."""
+@without_collector
+def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft, WindowRow]:
+    """Build the dataset of a window from what is kept of it, keep it, and note it on the window.
+
+    The window's lock keeps another run from replacing what it is built from; texts are not read, they are hashed.
+    """
     settings = installation.settings
     with installation.connect() as conn:
-        records = trajectories.read_window(conn, window)
-        dataset = build_dataset(
+        window_lock(conn, window)
+        records = trajectories.read_heads(conn, window)
+        dataset = draft_dataset(
             window,
             records,
-            calls.calls_of(conn, joining.wanted(records)),
+            calls.calls_of(conn, window, joining.named_calls(records)),
             scores.read_scores(conn, window),
             settings.model_name,
+            trajectories.chat_hashes(conn, window),
             moment_seconds=settings.moment_seconds,
             group_mode=cast(GroupMode, settings.group_by),
             held_out_share=settings.held_out_share,
@@ -94,7 +103,7 @@ def freeze_window(installation: Installation, window: str) -> tuple[Dataset, Win
         return dataset, windows.upsert_window(conn, window, **changes)
 
 
-def _window_columns(before: WindowRow | None, dataset: Dataset, agents: int, settings: Settings) -> WindowColumns:
+def _window_columns(before: WindowRow | None, dataset: DatasetDraft, agents: int, settings: Settings) -> WindowColumns:
     """What the dataset says of its window. A window that was trained on this very dataset keeps its state."""
     rewards = [sample.reward for sample in dataset.samples if sample.reward is not None]
     mean = sum(rewards) / len(rewards) if rewards else None
@@ -115,7 +124,7 @@ def _window_columns(before: WindowRow | None, dataset: Dataset, agents: int, set
     }
 
 
-def _why_thin(dataset: Dataset, agents: int, settings: Settings) -> str | None:
+def _why_thin(dataset: DatasetDraft, agents: int, settings: Settings) -> str | None:
     """Why the window has too little to train on. Nothing at all, in a full window, is not thin: training says why."""
     trainable = dataset.counts["trainable_samples"]
     if agents < settings.min_agents_per_window:
@@ -125,7 +134,7 @@ def _why_thin(dataset: Dataset, agents: int, settings: Settings) -> str | None:
     return None
 
 
-def _metadata(dataset: Dataset, row: WindowRow) -> dict[str, dg.MetadataValue]:
+def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataValue]:
     counts = dataset.counts
     rewards = [sample.reward for sample in dataset.samples if sample.reward is not None]
     skipped = {name.removeprefix("skip: "): number for name, number in counts.items() if name.startswith("skip: ")}
@@ -140,7 +149,7 @@ def _metadata(dataset: Dataset, row: WindowRow) -> dict[str, dg.MetadataValue]:
     }
 
 
-def _strength(dataset: Dataset, head_step: int) -> dict[str, dg.MetadataValue]:
+def _strength(dataset: DatasetDraft, head_step: int) -> dict[str, dg.MetadataValue]:
     """What the trained samples amount to, and how old the policies are that gave them."""
     lags = policy_lags(dataset.samples, head_step)
     return numbers(

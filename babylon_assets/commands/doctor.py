@@ -117,10 +117,12 @@ def _game(database: Database) -> str:
 
     with database.connect() as conn:
         source.check_tables(conn)
-        found, unplaced = source.list_windows(conn), source.list_unplaced(conn)
+        found, odd = source.list_windows(conn), source.count_odd_ids(conn)
     said = f"{len(found)} windows" + (f", the newest {found[-1].window}" if found else "")
-    lost = f"; {sum(unplaced.values())} rows have a windowId that is no window, such as {next(iter(unplaced), '')!r}"
-    return said + (lost if unplaced else "")
+    told = (
+        f"; {sum(odd.values())} rows whose windowId is no window, such as {next(iter(odd), '')!r}, go by their endTime"
+    )
+    return said + (told if odd else "")
 
 
 def _backend(settings: Settings) -> str:

@@ -54,11 +54,11 @@ def gather(settings: Settings, database: Database, now: datetime) -> Report:
         read = {window.id: window for window in ours.windows}
         since = settings.window_start
         rows = [row for row in known_windows(conn) if row.window_id in read or row.window_id >= since]
-        unplaced = _unplaced(conn)
+        odd_ids = _odd_ids(conn)
     return replace(
         ours,
         windows=[read.get(row.window_id) or unread(row) for row in rows],
-        unplaced=unplaced,
+        odd_ids=odd_ids,
         free_gib=_free_gib(settings.home),
     )
 
@@ -79,8 +79,8 @@ def write(path: Path, text: str) -> None:
         raise PermanentError(f"{path} cannot be written: {error.strerror}; name another file with --output") from None
 
 
-def _unplaced(conn: Connection) -> Mapping[str, int]:
-    """Rows of the game that are in no window; none where there is no game."""
+def _odd_ids(conn: Connection) -> Mapping[str, int]:
+    """Rows of the game whose id is no window's; none where there is no game."""
     from babylon_assets.game import source
 
     try:
@@ -88,7 +88,7 @@ def _unplaced(conn: Connection) -> Mapping[str, int]:
     except SourceError:
         conn.rollback()
         return {}
-    return source.list_unplaced(conn)
+    return source.count_odd_ids(conn)
 
 
 def _free_gib(home: Path) -> float:

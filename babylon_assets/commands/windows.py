@@ -47,7 +47,7 @@ def list_all(json: Json = False) -> None:
     settings = load_settings()
     with opened(settings).connect() as conn:
         rows = known_windows(conn)
-        tell_unplaced(conn)
+        tell_odd_ids(conn)
         names = policy_names(conn, settings.model_name)
     if json:
         print_json([window_json(row) for row in rows])
@@ -102,8 +102,8 @@ def known_windows(conn: Connection) -> list[WindowRow]:
     return [rows[window] for window in sorted(rows)]
 
 
-def tell_unplaced(conn: Connection) -> None:
-    """Say on standard error how many rows of the game are in no window, if there are any."""
+def tell_odd_ids(conn: Connection) -> None:
+    """Say on standard error how many rows of the game have an id that is no window's, if there are any."""
     from babylon_assets.game import source
 
     try:
@@ -111,10 +111,13 @@ def tell_unplaced(conn: Connection) -> None:
     except SourceError:
         conn.rollback()
         return
-    unplaced = source.list_unplaced(conn)
-    if unplaced:
-        named = ", ".join(map(repr, list(unplaced)[:3]))
-        errors.print(f"{sum(unplaced.values())} trajectories have a windowId that is no window ({named}): not read")
+    odd = source.count_odd_ids(conn)
+    if odd:
+        named = ", ".join(map(repr, list(odd)[:3]))
+        errors.print(
+            f"{sum(odd.values())} trajectories have a windowId that is no window ({named}): "
+            "they are read with the hour in which they ended"
+        )
 
 
 def window_json(row: WindowRow) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -19,6 +20,9 @@ import msgspec
 
 from babylon_assets.core.lineage import bytes_id
 from babylon_assets.core.trajectories import (
+    CallHead,
+    Exchange,
+    KeptSamples,
     MarketType,
     Message,
     Quarantined,
@@ -27,6 +31,7 @@ from babylon_assets.core.trajectories import (
     Side,
     StepFacts,
     TrajectoryRecord,
+    encode_chat,
 )
 
 
@@ -85,7 +90,7 @@ class _UnreadableError(Exception):
 
 
 #: Of what a row becomes: another one has windows read again whose rows did not change.
-VERSION = "1"
+VERSION = "2"
 #: What decoding a hostile text may raise.
 _FAULTS = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 _STEPS = msgspec.json.Decoder(list[_Step])
@@ -104,6 +109,10 @@ _MARKET_OF_SIDE: dict[Side, MarketType] = {
 #: Epoch milliseconds beyond the year 9999 are no time.
 _LATEST_MS = 253_402_300_799_999
 _LARGEST_STEP = 2**31 - 1
+_Order = tuple[MarketType | None, str | None, str | None, Side | None, float | None]
+_NO_ORDER: _Order = (None, None, None, None, None)
+_NOWHERE = _Environment()
+_NOTHING: dict[str, Any] = {}
 
 
 def decode_row(row: SourceRow) -> TrajectoryRecord | Quarantined:
@@ -155,13 +164,7 @@ def _unreadable(error: BaseException) -> _UnreadableError:
 
 def _record(row: SourceRow, steps: list[_Step], row_hash: str) -> TrajectoryRecord:
     start_ms = int(row.start_time.timestamp() * 1000)
-    samples: list[RawSample] = []
-    facts: list[StepFacts] = []
-    for position, (number, step) in enumerate(zip(_step_numbers(steps), steps, strict=True)):
-        facts.append(_facts(number, step, start_ms))
-        for index, call in enumerate(step.llm_calls or ()):
-            if call.purpose == "action" and call.response is not None:
-                samples.append(_sample(number, index, call, f"stepsJson[{position}].llmCalls[{index}]"))
+    numbers = _step_numbers(steps)
     return TrajectoryRecord(
         row.window,
         row.trajectory_id,
@@ -174,9 +177,22 @@ def _record(row: SourceRow, steps: list[_Step], row_hash: str) -> TrajectoryReco
         _number(row.final_balance),
         _number(row.final_pnl),
         row_hash,
-        samples,
-        facts,
+        _samples(numbers, steps),
+        [_facts(number, step, start_ms) for number, step in zip(numbers, steps, strict=True)],
     )
+
+
+def _samples(numbers: list[int], steps: list[_Step]) -> Sequence[RawSample]:
+    """The calls of purpose action, ordered by step and call."""
+    order = range(len(steps)) if numbers == sorted(numbers) else sorted(range(len(steps)), key=numbers.__getitem__)
+    heads: list[CallHead] = []
+    said: list[Exchange] = []
+    for position in order:
+        for index, call in enumerate(steps[position].llm_calls or ()):
+            if call.purpose == "action" and call.response is not None:
+                said.append(Exchange(_messages(call, call.response, position, index), call.response))
+                heads.append(_head(numbers[position], index, call, call.response))
+    return KeptSamples(heads, encode_chat(said)) if heads else []
 
 
 def _step_numbers(steps: list[_Step]) -> list[int]:
@@ -193,50 +209,44 @@ def _shape(row: SourceRow, steps: list[_Step]) -> Shape:
 
 
 def _facts(number: int, step: _Step, start_ms: int) -> StepFacts:
-    action, environment = step.action, step.environment_state or _Environment()
-    timestamp = _milliseconds(step.timestamp)
+    action, environment = step.action, step.environment_state or _NOWHERE
+    at = step.timestamp
+    timestamp = at if type(at) is int and 0 < at <= _LATEST_MS else _milliseconds(at)
     if timestamp is None:
         timestamp = start_ms
-    moment = _milliseconds(environment.timestamp)
-    kind = action.action_type.upper()
-    success, error = _flag(action.success), _error(action.error)
-    market_type, market_id, ticker, side, amount = _order(kind, action.parameters)
+    moment = None if environment.timestamp is None else _milliseconds(environment.timestamp)
+    kind, name = _kind(action.action_type)
+    success, error = action.success, action.error
+    success = success if success is None or type(success) is bool else _flag(success)
+    error = None if error is None else _error(error)
+    order = _order(kind, action.parameters) if _is_trading(kind) else _NO_ORDER
     return StepFacts(
         number,
         timestamp,
         timestamp if moment is None else moment,
         _number(environment.agent_balance),
         _number(environment.agent_pnl),
-        _clean(action.action_type),
-        market_type,
-        market_id,
-        ticker,
-        side,
-        amount,
+        name,
+        *order,
         success,
         error,
         kind == "INVALID_ACTION" or (success is False and error is not None and kind not in _HOLDS),
     )
 
 
-def _order(kind: str, parameters: Any) -> tuple[MarketType | None, str | None, str | None, Side | None, float | None]:
+@lru_cache(maxsize=4096)
+def _kind(action_type: str) -> tuple[str, str]:
+    """An action's name for comparison, and as it is kept."""
+    return action_type.upper(), _clean(action_type)
+
+
+def _order(kind: str, parameters: Any) -> _Order:
     """What a trading action was about, from its parameters and, where these are silent, from its name."""
-    if not _is_trading(kind):
-        return None, None, None, None, None
-    if not isinstance(parameters, dict):
-        parameters = {}
-    market_id, ticker = _text(parameters.get("marketId")), _text(parameters.get("ticker"))
-    sides = (_side(parameters.get(key)) for key in _SIDE_KEYS)
-    side = next((given for given in sides if given), None) or _side_in_name(kind)
-    amounts = (_number(parameters.get(key)) for key in _AMOUNT_KEYS)
-    amount = next((number for number in amounts if number is not None), None)
-    return (
-        _market_type(parameters.get("marketType"), market_id, ticker, side),
-        market_id,
-        ticker,
-        side,
-        amount,
-    )
+    get = parameters.get if isinstance(parameters, dict) else _NOTHING.get
+    market_id, ticker = _text(get("marketId")), _text(get("ticker"))
+    side = next((given for key in _SIDE_KEYS if (given := _side(get(key)))), None) or _side_in_name(kind)
+    amount = next((number for key in _AMOUNT_KEYS if (number := _number(get(key))) is not None), None)
+    return _market_type(get("marketType"), market_id, ticker, side), market_id, ticker, side, amount
 
 
 @lru_cache(maxsize=4096)
@@ -265,20 +275,25 @@ def _market_type(value: Any, market_id: str | None, ticker: str | None, side: Si
     return _MARKET_OF_SIDE[side] if side else None
 
 
-def _sample(number: int, index: int, call: _Call, where: str) -> RawSample:
-    response = call.response or ""
+def _head(number: int, index: int, call: _Call, response: str) -> CallHead:
+    time_ms, temperature = _milliseconds(call.timestamp), _number(call.temperature)
+    call_id = _clean(call.call_id) if call.call_id else None
+    return CallHead(number, index, call_id, _clean(call.model or ""), temperature, time_ms, len(response))
+
+
+def _messages(call: _Call, response: str, position: int, index: int) -> list[Message]:
+    """The conversation up to the answer, which is not part of its own prompt."""
     if call.messages:
-        messages = [_message(message, f"{where}.messages") for message in call.messages]
+        where = f"stepsJson[{position}].llmCalls[{index}].messages"
+        messages = [_message(message, where) for message in call.messages]
         if messages[-1] == Message("assistant", response):
             messages.pop()
     else:
         prompts = (("system", call.system_prompt), ("user", call.user_prompt))
         messages = [Message(role, content) for role, content in prompts if content]
     if not messages:
-        raise _UnreadableError("a call of purpose action without a prompt", where)
-    time_ms, temperature = _milliseconds(call.timestamp), _number(call.temperature)
-    call_id = _clean(call.call_id) if call.call_id else None
-    return RawSample(number, index, call_id, _clean(call.model or ""), temperature, time_ms, messages, response)
+        raise _UnreadableError("a call of purpose action without a prompt", f"stepsJson[{position}].llmCalls[{index}]")
+    return messages
 
 
 def _message(message: dict[str, Any], where: str) -> Message:

@@ -6,9 +6,10 @@ What the rewards are made of is in `core.rewards`; what a sample without a usabl
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal, NamedTuple
 
-import pandas as pd
+import numpy as np
 
 GroupMode = Literal["moment", "window", "agent"]
 
@@ -31,17 +32,30 @@ def group_key(
     return f"{window}/{int(moment_ms // (1000 * moment_seconds))}"
 
 
-def advantages(frame: pd.DataFrame) -> pd.Series[Any]:
-    """The advantage of each row of a frame with `group` and `reward`: the reward less the mean of its group.
+class Compared(NamedTuple):
+    """Of each row: its advantage, its group's spread (largest less smallest reward) and size, its rank from 0 for the
+    best; of equal rewards the earlier row ranks first."""
+
+    advantage: np.ndarray[Any, Any]
+    spread: np.ndarray[Any, Any]
+    size: np.ndarray[Any, Any]
+    rank: np.ndarray[Any, Any]
+
+
+def compared(groups: Sequence[Hashable], rewards: Sequence[float]) -> Compared:
+    """Compare finite rewards within their groups. The advantage is the reward less the mean of its group.
 
     It is not divided by the group's spread (Liu et al. 2025, "Understanding R1-Zero-like training"): once most players
     of a board do the same, what is left of the spread is noise, and dividing by it would train on noise at full weight.
-    A reward of NaN takes no part in its group and gets NaN.
     """
-    return frame["reward"] - frame.groupby("group", sort=False)["reward"].transform("mean")
-
-
-def spreads(frame: pd.DataFrame) -> pd.Series[Any]:
-    """Largest less smallest reward of each row's group."""
-    grouped = frame.groupby("group", sort=False)["reward"]
-    return grouped.transform("max") - grouped.transform("min")
+    numbers: dict[Hashable, int] = {}
+    codes = np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
+    reward = np.array(rewards, dtype=np.float64)
+    size = np.bincount(codes, minlength=len(numbers))
+    mean = np.bincount(codes, weights=reward, minlength=len(numbers)) / np.maximum(size, 1)
+    order = np.lexsort((-reward, codes))
+    starts = np.cumsum(size) - size
+    rank = np.empty(len(codes), dtype=np.int64)
+    rank[order] = np.arange(len(codes)) - np.repeat(starts, size)
+    best, worst = reward[order[starts]], reward[order[starts + size - 1]]
+    return Compared(reward - mean[codes], (best - worst)[codes], size[codes], rank)

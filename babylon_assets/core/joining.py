@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from babylon_assets.core.trajectories import Message, RawSample, TrajectoryRecord
+from babylon_assets.core.trajectories import CallHead, KeptSamples, Message, RawSample, TrajectoryRecord
 
-_Place = tuple[TrajectoryRecord, RawSample]
-_Key = tuple[str, int, int]
+_Raw = RawSample | CallHead
+_Place = tuple[TrajectoryRecord, int]
+_Key = tuple[str, int]
 _Text = tuple[tuple[tuple[str, str], ...], str]
 
 
@@ -57,10 +58,10 @@ COUNTS = (
 
 
 class JoinedSample(NamedTuple):
-    """A sample of a record, and the call that recorded it; None where there is none."""
+    """A sample of a record, without its texts where the record has them, and the call that recorded it, if any."""
 
     record: TrajectoryRecord
-    raw: RawSample
+    raw: RawSample | CallHead
     call: RecordedCall | None
 
 
@@ -78,20 +79,9 @@ class Joined:
     counts: dict[str, int]
 
 
-class Wanted(NamedTuple):
-    """What to look up for a window's records: calls by id, by trajectory, or by agent and time."""
-
-    call_ids: list[str]
-    trajectory_ids: list[str]
-    episodes: list[tuple[str, datetime, datetime]]
-
-
-def wanted(records: Iterable[TrajectoryRecord]) -> Wanted:
-    """The calls that may belong to these records."""
-    records = list(records)
-    ids = [raw.call_id for record in records for raw in record.samples if raw.call_id]
-    episodes = [(record.agent_id, record.start_time, record.end_time) for record in records]
-    return Wanted(ids, [record.trajectory_id for record in records], episodes)
+def named_calls(records: Iterable[TrajectoryRecord]) -> list[str]:
+    """The ids of the calls that the samples of these records name."""
+    return [raw.call_id for record in records for raw in _raws(record) if raw.call_id]
 
 
 def join_calls(records: Iterable[TrajectoryRecord], calls: Mapping[str, RecordedCall]) -> Joined:
@@ -115,31 +105,43 @@ class _Join:
         for record in records:
             self._by_agent[record.agent_id].append(record)
         self._by_id = {record.trajectory_id: record for record in records}
+        self._texts = _Texts()
 
     def result(self) -> Joined:
-        places = [(record, raw) for record in self._records for raw in record.samples]
-        found: dict[_Key, RecordedCall | None] = self._by_call_id(places)
-        found |= self._by_text([place for place in places if _key(*place) not in found])
-        samples = [JoinedSample(record, raw, found.get(_key(record, raw))) for record, raw in places]
+        found: dict[_Key, RecordedCall | None] = {}
+        if self._calls:
+            places = [(record, place) for record in self._records for place in range(len(record.samples))]
+            found = self._by_call_id(places)
+            found |= self._by_text([place for place in places if _key(*place) not in found])
+        samples = [
+            JoinedSample(record, raw, found.get((record.trajectory_id, place)) if found else None)
+            for record in self._records
+            for place, raw in enumerate(_raws(record))
+        ]
         samples += self._of_live_records()
-        with_calls = Counter(sample.record.trajectory_id for sample in samples)
-        covered = {(sample.record.trajectory_id, sample.raw.step) for sample in samples}
-        self._counts["trajectories_without_calls"] = sum(not with_calls[r.trajectory_id] for r in self._records)
-        self._counts["steps_without_calls"] = sum(
-            (record.trajectory_id, fact.step) not in covered for record in self._records for fact in record.facts
-        )
+        self._count_uncovered(samples)
         return Joined(samples, dict(self._counts))
+
+    def _count_uncovered(self, samples: list[JoinedSample]) -> None:
+        covered: dict[str, set[int]] = defaultdict(set)
+        for record, raw, _ in samples:
+            covered[record.trajectory_id].add(raw.step)
+        nothing = [record for record in self._records if record.trajectory_id not in covered]
+        self._counts["trajectories_without_calls"] = len(nothing)
+        steps = sum(len(record.facts) for record in self._records)
+        self._counts["steps_without_calls"] = steps - sum(map(len, covered.values()))
 
     def _by_call_id(self, places: Sequence[_Place]) -> dict[_Key, RecordedCall | None]:
         """What the samples that name a known call get: the call, or None where it is not theirs alone."""
         claims: dict[str, list[_Place]] = defaultdict(list)
-        for record, raw in places:
-            if raw.call_id is not None and raw.call_id in self._calls:
-                claims[raw.call_id].append((record, raw))
+        for record, place in places:
+            call_id = _raws(record)[place].call_id
+            if call_id is not None and call_id in self._calls:
+                claims[call_id].append((record, place))
         found: dict[_Key, RecordedCall | None] = {}
         for call_id, claimants in claims.items():
             call = self._free.pop(call_id)
-            alike = [(record, raw) for record, raw in claimants if _text(raw) == _text(call)]
+            alike = [claimant for claimant in claimants if self._texts.of(*claimant) == _text(call)]
             self._counts["calls_that_differ"] += len(claimants) - len(alike)
             self._counts["calls_claimed_twice"] += len(alike) > 1
             found |= {_key(*place): None for place in claimants}
@@ -150,12 +152,12 @@ class _Join:
     def _by_text(self, places: Sequence[_Place]) -> dict[_Key, RecordedCall]:
         """Calls that nobody named, where one sample alone of their trajectory, or agent and time, has their text."""
         alike: dict[_Text, list[_Place]] = defaultdict(list)
-        for record, raw in places if self._free else ():
-            alike[_text(raw)].append((record, raw))
+        for record, place in places if self._free else ():
+            alike[self._texts.of(record, place)].append((record, place))
         pairs = [
-            (call_id, _key(record, raw))
+            (call_id, _key(record, place))
             for call_id, call in (self._free.items() if alike else ())
-            for record, raw in alike.get(_text(call), ())
+            for record, place in alike.get(_text(call), ())
             if _may_own(record, call)
         ]
         joined = _without_rivals(pairs)
@@ -223,8 +225,26 @@ def _sample(step: int, call_id: str, call: RecordedCall) -> RawSample:
     return RawSample(step, 0, call_id, model, call.temperature, at, list(call.messages), call.response)
 
 
-def _key(record: TrajectoryRecord, raw: RawSample) -> _Key:
-    return record.trajectory_id, raw.step, raw.call
+def _key(record: TrajectoryRecord, place: int) -> _Key:
+    return record.trajectory_id, place
+
+
+def _raws(record: TrajectoryRecord) -> Sequence[_Raw]:
+    """The samples of a record, their texts unread where they are kept as bytes."""
+    return record.samples.heads if isinstance(record.samples, KeptSamples) else record.samples
+
+
+class _Texts:
+    """The texts of records, of which the last one's are kept: samples are asked for record by record."""
+
+    def __init__(self) -> None:
+        self._record: TrajectoryRecord | None = None
+        self._samples: list[RawSample] = []
+
+    def of(self, record: TrajectoryRecord, place: int) -> _Text:
+        if record is not self._record:
+            self._record, self._samples = record, list(record.samples)
+        return _text(self._samples[place])
 
 
 def _text(said: RawSample | RecordedCall) -> _Text:

@@ -7,20 +7,29 @@ own. These types are hindsight: no prompt or answer is made from them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar, Literal
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from babylon_assets.core.matching import Array, InTime, encoded, mapped, paired, taken
 
 State = Literal["final", "pending", "no_trade", "invalid", "unknown"]
 
 #: A trade is recorded at most this long before or after the step that made it, in milliseconds.
 MATCH_WITHIN_MS = 15 * 60 * 1000
 _MINUTE_MS = 60_000
-_OPENS_NOTHING = r"CLOSE|SELL"
-_SURELY_OPENS = r"BUY|^OPEN_"
+_OPENS_NOTHING = re.compile(r"CLOSE|SELL")
+_SURELY_OPENS = re.compile(r"BUY|^OPEN_")
+_NEEDED = (
+    *("window", "agent_id", "timestamp_ms", "action_type", "market_type", "market_id", "ticker", "side"),
+    *("success", "invalid"),
+)
+_GONE = (np.nan, "unknown")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Instants = "datetime64[ms, UTC]"
 
 
@@ -91,224 +100,277 @@ def trade_worth(
         the prices `entry` and `exit` per share or unit that worth was computed from (NaN where there is
         none).
     """
-    work = _with_keys(steps)
-    known = _known_by(tables, as_of)
-    work = _matched(work, known.trades)
-    result = pd.DataFrame({"worth": np.nan, "state": "unknown", "entry": np.nan, "exit": np.nan}, index=work.index)
-    is_trade = work["is_trade"] & ~work["closes"]
-    _put(result, _predictions(work[is_trade & (work["market_type"] == "prediction")], known))
-    perps = work[is_trade & (work["market_type"] == "perp")]
-    _put(result, _perps(perps, known, horizon_minutes * _MINUTE_MS, full_scale_percent))
-    idle = ~is_trade & ~work["nameless"]
-    result["worth"] = result["worth"].mask(idle, 0.0).mask(work["invalid"])
-    result["state"] = result["state"].mask(idle, "no_trade").mask(work["invalid"], "invalid")
-    return result.set_axis(steps.index)
+    known = _Known.of(tables, as_of)
+    work = _Work.of(steps, known)
+    worth, entry, exit_price = (np.full(len(steps), np.nan) for _ in range(3))
+    state = np.full(len(steps), "unknown", dtype=object)
+    opened = work.is_trade & ~work.closes
+    state[~opened & ~work.nameless], worth[~opened & ~work.nameless] = "no_trade", 0.0
+    for kind in ("prediction", "perp"):
+        rows = np.flatnonzero(opened & (work.market_type == kind))
+        if not len(rows):
+            continue
+        trades = _Work(*(column[rows] for column in work))
+        if kind == "prediction":
+            valued = _predictions(trades, known)
+        else:
+            valued = _perps(trades, known, horizon_minutes * _MINUTE_MS, full_scale_percent)
+        worth[rows], state[rows], entry[rows], exit_price[rows] = valued
+    worth[work.invalid], state[work.invalid] = np.nan, "invalid"
+    return pd.DataFrame({"worth": worth, "state": state, "entry": entry, "exit": exit_price}, index=steps.index)
 
 
-def _with_keys(steps: pd.DataFrame) -> pd.DataFrame:
-    """The steps on a fresh index with what they traded.
+class _Trades(NamedTuple):
+    """Trades that all open a position, or all close one; times in milliseconds."""
 
-    Adds `instrument` (market or ticker), `is_trade` (a position in it was opened) and `nameless` (one was opened, but
-    the game does not say in what).
+    agent: Array
+    instrument: Array
+    side: Array
+    price: Array
+    at: Array
+
+
+class _Quotes(NamedTuple):
+    """Prices of instruments: of YES and NO of a market, or twice that of a ticker."""
+
+    instrument: Array
+    at: Array
+    price: Array
+    other: Array
+
+
+class _Known(NamedTuple):
+    """What is known at a moment.
+
+    Attributes:
+        resolutions: by market id, 1.0 for YES, 0.0 for NO, NaN where it is not known, and a `State`.
+        changes: by window and ticker, the change in percent that the game noted.
     """
-    work = steps.reset_index(drop=True)[
-        ["window", "agent_id", "timestamp_ms", "market_type", "market_id", "ticker", "side", "invalid"]
+
+    opening: _Trades
+    closing: _Trades
+    quotes: _Quotes
+    stock: _Quotes
+    resolutions: dict[str, tuple[float, str]]
+    changes: dict[tuple[str, str], float]
+
+    @classmethod
+    def of(cls, tables: OutcomeTables, as_of: datetime | None) -> _Known:
+        moment = None if as_of is None else (as_of - _EPOCH) // timedelta(milliseconds=1)
+        opening, closing = _split_trades(_until(tables.trades, "executed_at", moment))
+        quotes = _until(tables.prediction_prices, "created_at", moment)
+        stock = _until(tables.stock_prices, "timestamp", moment)
+        stock = stock[stock["price"].to_numpy() > 0] if len(stock) else stock
+        noted = _until(tables.market_outcomes, "created_at", moment)
+        return cls(
+            opening,
+            closing,
+            _Quotes(*_columns(quotes, "market_id", "created_at", "yes_price", "no_price")),
+            _Quotes(*_columns(stock, "ticker", "timestamp", "price", "price")),
+            _resolutions(tables.markets, noted, moment),
+            _changes(noted),
+        )
+
+
+class _Work(NamedTuple):
+    """Steps with what they traded, a row each.
+
+    Attributes:
+        instrument: market or ticker.
+        is_trade, nameless: a position was opened in it; one was opened, but the game does not say in what.
+        price, traded_ms: what the agent's trade nearest in time says, NaN where there is none; `side` is that of this
+            trade where the step has none.
+        closes: the trade turns out to have closed a position.
+    """
+
+    window: Array
+    agent: Array
+    at: Array
+    market_type: Array
+    instrument: Array
+    side: Array
+    invalid: Array
+    is_trade: Array
+    nameless: Array
+    price: Array
+    traded_ms: Array
+    closes: Array
+
+    @classmethod
+    def of(cls, steps: pd.DataFrame, known: _Known) -> _Work:
+        column = {name: steps[name].to_numpy() for name in _NEEDED}
+        market_type, invalid = column["market_type"], column["invalid"].astype(bool)
+        instrument = np.where(market_type == "prediction", column["market_id"], column["ticker"])
+        opens = (column["success"] != False) & ~invalid & ~_kind_has(column["action_type"], _OPENS_NOTHING)  # noqa: E712
+        named = pd.notna(instrument)
+        is_trade = opens & pd.notna(market_type) & named
+        nameless = opens & ~named & _kind_has(column["action_type"], _SURELY_OPENS)
+        agent, at, side = column["agent_id"], column["timestamp_ms"], column["side"].copy()
+        rows = np.flatnonzero(is_trade)
+        wanted = _Trades(agent[rows], instrument[rows], side[rows], at[rows], at[rows])
+        price, traded_ms, closes = np.full(len(at), np.nan), np.full(len(at), np.nan), np.zeros(len(at), dtype=bool)
+        side[rows], price[rows], traded_ms[rows], closes[rows] = _matched(wanted, known)
+        return cls(
+            *(column["window"], agent, at, market_type, instrument, side, invalid),
+            *(is_trade, nameless, price, traded_ms, closes),
+        )
+
+
+def _kind_has(kinds: Array, pattern: re.Pattern[str]) -> Array:
+    """Whether each action type, of which there are few, has the pattern; none where there is no type."""
+    return mapped(kinds, lambda kind: pattern.search(kind.upper()) is not None, False).astype(bool)
+
+
+def _until(frame: pd.DataFrame, time: str, moment: int | None) -> pd.DataFrame:
+    return frame if moment is None or frame.empty else frame[_milliseconds(frame[time]) <= moment]
+
+
+def _columns(frame: pd.DataFrame, instrument: str, time: str, *prices: str) -> list[Array]:
+    return [
+        frame[instrument].to_numpy(dtype=object),
+        _milliseconds(frame[time]),
+        *(frame[name].to_numpy(dtype="float64") for name in prices),
     ]
-    work["instrument"] = steps["market_id"].where(steps["market_type"] == "prediction", steps["ticker"]).to_numpy()
-    done = steps["success"].ne(False).to_numpy() & ~work["invalid"]
-    opens = done & ~_kind_has(steps, _OPENS_NOTHING)
-    work["is_trade"] = opens & work["market_type"].notna() & work["instrument"].notna()
-    work["nameless"] = opens & work["instrument"].isna() & _kind_has(steps, _SURELY_OPENS)
-    return work
 
 
-def _kind_has(steps: pd.DataFrame, pattern: str) -> np.ndarray[Any, Any]:
-    """Whether each step's action type, of which there are few, has the pattern."""
-    codes, kinds = pd.factorize(steps["action_type"].astype("object"))
-    found = pd.Series(kinds, dtype="object").str.upper().str.contains(pattern).to_numpy(dtype=bool)
-    return found[codes]
-
-
-def _known_by(tables: OutcomeTables, as_of: datetime | None) -> OutcomeTables:
-    if as_of is None:
-        return tables
-    moment = pd.Timestamp(as_of)
-    markets = tables.markets.copy()
-    markets["resolved"] = markets["resolved"] & (markets["updated_at"] <= moment)
-    return OutcomeTables(
-        trades=tables.trades[tables.trades["executed_at"] <= moment],
-        markets=markets,
-        prediction_prices=tables.prediction_prices[tables.prediction_prices["created_at"] <= moment],
-        stock_prices=tables.stock_prices[tables.stock_prices["timestamp"] <= moment],
-        market_outcomes=tables.market_outcomes[tables.market_outcomes["created_at"] <= moment],
+def _split_trades(trades: pd.DataFrame) -> tuple[_Trades, _Trades]:
+    """Trades that open a position and trades that close one."""
+    is_prediction = mapped(
+        trades["market_type"].to_numpy(), lambda kind: kind.lower().startswith("prediction"), False
+    ).astype(bool)
+    instrument = np.where(is_prediction, trades["market_id"].to_numpy(), trades["ticker"].to_numpy())
+    flat = _Trades(
+        trades["agent_id"].to_numpy(dtype=object),
+        instrument,
+        mapped(trades["side"].to_numpy(), str.lower, None),
+        trades["price"].to_numpy(dtype="float64"),
+        _milliseconds(trades["executed_at"]),
     )
+    closes = _kind_has(trades["action"].to_numpy(), _OPENS_NOTHING)
+    return _Trades(*(column[~closes] for column in flat)), _Trades(*(column[closes] for column in flat))
 
 
-def _matched(work: pd.DataFrame, trades: pd.DataFrame) -> pd.DataFrame:
-    """Adds what the agent's trade nearest in time says: `price`, `traded_ms`, a missing side, `closes`."""
-    opening, closing = _split_trades(trades)
-    same_side = _nearest(work, opening, ["agent_id", "instrument", "side"])
-    any_side = _nearest(work, opening, ["agent_id", "instrument"])
-    lacks_side = work["side"].isna()
-    work["side"] = work["side"].where(~lacks_side, any_side["trade_side"])
-    for name in ("price", "traded_ms"):
-        work[name] = same_side[name].where(~lacks_side, any_side[name])
-    closed = _nearest(work, closing, ["agent_id", "instrument"])
-    work["closes"] = any_side["price"].isna() & closed["price"].notna()
-    return work
+def _matched(wanted: _Trades, known: _Known) -> tuple[Array, Array, Array, Array]:
+    """Side, price and time of the agent's trade nearest in time to each step, and whether that closed a position.
+
+    The trade has the step's side; of a step without one, any.
+    """
+    opening, shut, lacks_side = known.opening, known.closing, pd.isna(wanted.side)
+    agents = encoded(wanted.agent, opening.agent, shut.agent)
+    instruments = encoded(wanted.instrument, opening.instrument, shut.instrument)
+    width = sum(map(len, instruments)) + 1
+    keys, open_keys, shut_keys = (paired(*each, width) for each in zip(agents, instruments, strict=True))
+    side, open_side = encoded(wanted.side, opening.side)
+    sides = len(side) + len(open_side) + 1
+    same = InTime(paired(open_keys, open_side, sides), opening.at)
+    same_side = same.nearest(paired(keys, side, sides), wanted.at, MATCH_WITHIN_MS)
+    any_side = InTime(open_keys, opening.at).nearest(keys, wanted.at, MATCH_WITHIN_MS)
+    found = np.where(lacks_side, any_side, same_side)
+    sided = np.where(lacks_side, taken(opening.side, any_side, None), wanted.side)
+    closing = InTime(shut_keys, shut.at).nearest(keys, wanted.at, MATCH_WITHIN_MS)
+    none_opened = np.isnan(taken(opening.price, any_side))
+    closes = none_opened & ~np.isnan(taken(shut.price, closing))
+    return sided, taken(opening.price, found), taken(opening.at.astype("float64"), found), closes
 
 
-def _split_trades(trades: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Trades that open a position and trades that close one, with times in milliseconds."""
-    is_prediction = trades["market_type"].str.lower().str.startswith("prediction").fillna(False).astype(bool)
-    flat = pd.DataFrame(
-        {
-            "agent_id": trades["agent_id"],
-            "instrument": trades["market_id"].where(is_prediction, trades["ticker"]),
-            "side": trades["side"].str.lower(),
-            "trade_side": trades["side"].str.lower(),
-            "price": trades["price"],
-            "traded_ms": _milliseconds(trades["executed_at"]),
-        }
-    )
-    closes = trades["action"].str.upper().str.contains(_OPENS_NOTHING).fillna(False).astype(bool)
-    return flat[~closes], flat[closes]
+def _predictions(trades: _Work, known: _Known) -> tuple[Array, Array, Array, Array]:
+    """Worth per share, state, entry and exit: what the share of the side bought paid, less what it cost."""
+    is_yes = trades.side == "yes"
+    has_side = is_yes | (trades.side == "no")
+    entry = np.where(_is_price(trades.price), trades.price, _quoted(trades, known.quotes, is_yes))
+    entry[~has_side] = np.nan
+    settled = mapped(trades.instrument, lambda market: known.resolutions.get(market, _GONE), _GONE)
+    result = np.array([value for value, _ in settled], dtype="float64")
+    paid = np.where(is_yes, result, 1 - result)
+    state = np.array([each for _, each in settled], dtype=object)
+    state[np.isnan(entry)] = "unknown"
+    return np.where(state == "final", paid - entry, np.nan), state, entry, paid
 
 
-def _nearest(work: pd.DataFrame, trades: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """For each step the nearest trade with the same keys within `MATCH_WITHIN_MS`; NaN if there is none."""
-    wanted = work.loc[work["is_trade"], ["timestamp_ms", *keys]].dropna()
-    columns = ["trade_side", "price", "traded_ms"]
-    found = _as_of(wanted, trades, keys, "timestamp_ms", "traded_ms", columns, "nearest", MATCH_WITHIN_MS)
-    return found.reindex(work.index)
-
-
-def _as_of(
-    left: pd.DataFrame,
-    right: pd.DataFrame,
-    keys: list[str],
-    left_time: str,
-    right_time: str,
-    columns: list[str],
-    direction: Literal["backward", "forward", "nearest"],
-    tolerance: int | None = None,
-    strictly: bool = False,
-) -> pd.DataFrame:
-    """`columns` of the row of `right` found for each row of `left`, on the index of `left`."""
-    right = right.dropna(subset=[*keys, right_time])
-    left, right = (frame.astype(dict.fromkeys(keys, "object")) for frame in (left, right))
-    if left.empty or right.empty:
-        return pd.DataFrame({c: pd.Series(dtype="object" if c == "trade_side" else "float64") for c in columns})
-    keyed = right.assign(_time=right[right_time]).sort_values("_time", kind="stable")[[*keys, "_time", *columns]]
-    asked = left[keys].assign(_time=left[left_time], _row=left.index).sort_values("_time", kind="stable")
-    merged = pd.merge_asof(
-        asked,
-        keyed,
-        on="_time",
-        by=keys,
-        direction=direction,
-        tolerance=tolerance,
-        allow_exact_matches=not strictly,
-    )
-    return merged.set_index("_row")[columns]
-
-
-def _predictions(trades: pd.DataFrame, known: OutcomeTables) -> pd.DataFrame:
-    """Worth per share: what the share of the side bought paid, less what it cost."""
-    is_yes = trades["side"] == "yes"
-    has_side = trades["side"].isin(["yes", "no"])
-    entry = trades["price"].where(trades["price"].between(0, 1))
-    entry = entry.fillna(_quoted(trades, known.prediction_prices, is_yes)).where(has_side)
-    result, settled = _resolutions(trades["instrument"], known)
-    paid = result.where(is_yes, 1 - result)
-    state = pd.Series("unknown", index=trades.index, dtype="object")
-    state[settled.isin(["pending"]) & entry.notna()] = "pending"
-    state[settled.isin(["final"]) & entry.notna()] = "final"
-    worth = (paid - entry).where(state == "final")
-    return pd.DataFrame({"worth": worth, "state": state, "entry": entry, "exit": paid})
-
-
-def _quoted(trades: pd.DataFrame, prices: pd.DataFrame, is_yes: pd.Series[Any]) -> pd.Series[Any]:
+def _quoted(trades: _Work, quotes: _Quotes, is_yes: Array) -> Array:
     """The last price of the side that was quoted before the step."""
-    quotes = prices.rename(columns={"market_id": "instrument"}).assign(quoted_ms=_milliseconds(prices["created_at"]))
-    columns = ["yes_price", "no_price"]
-    last = _as_of(trades, quotes, ["instrument"], "timestamp_ms", "quoted_ms", columns, "backward").reindex(
-        trades.index
-    )
-    price = last["yes_price"].where(is_yes, last["no_price"])
-    return price.where(price.between(0, 1))
+    keys, quoted = encoded(trades.instrument, quotes.instrument)
+    last = InTime(quoted, quotes.at).last(keys, trades.at)
+    price = np.where(is_yes, taken(quotes.price, last), taken(quotes.other, last))
+    return np.where(_is_price(price), price, np.nan)
 
 
-def _resolutions(market_ids: pd.Series[Any], known: OutcomeTables) -> tuple[pd.Series[Any], pd.Series[Any]]:
-    """Per market id: 1.0 for YES, 0.0 for NO, else NaN; and whether that is final, pending or unknown."""
-    markets = known.markets.drop_duplicates("market_id", keep="last").set_index("market_id")
-    value = markets["resolution"].astype("Float64").where(markets["resolved"]).astype("float64")
-    state = pd.Series(np.where(markets["resolved"], "unknown", "pending"), index=markets.index, dtype="object")
-    state[value.notna()] = "final"
-    noted = known.market_outcomes.dropna(subset=["market_id"]).drop_duplicates("market_id", keep="last")
-    outcome = noted.set_index("market_id")["outcome"].str.upper()
-    noted_value = outcome.map({"YES": 1.0, "NO": 0.0}).astype("float64")
-    noted_state = pd.Series(np.where(noted_value.notna(), "final", "pending"), index=outcome.index, dtype="object")
-    decided = state.index[state == "final"]
-    use = noted_state.index[
-        ~noted_state.index.isin(decided) & (noted_value.notna() | ~noted_state.index.isin(state.index))
-    ]
-    value = pd.concat([value.drop(use, errors="ignore"), noted_value.loc[use]])
-    state = pd.concat([state.drop(use, errors="ignore"), noted_state.loc[use]])
-    return market_ids.map(value).astype("float64"), market_ids.map(state).fillna("unknown").astype("object")
+def _is_price(price: Array) -> Array:
+    """Whether a share may cost that; NaN is no price."""
+    is_price: Array = (price >= 0) & (price <= 1)
+    return is_price
 
 
-def _perps(trades: pd.DataFrame, known: OutcomeTables, horizon_ms: float, full_scale: float) -> pd.DataFrame:
+def _resolutions(markets: pd.DataFrame, noted: pd.DataFrame, moment: int | None) -> dict[str, tuple[float, str]]:
+    """Markets as far as they are resolved; where they are not, or are gone, the last note of them that says more."""
+    found: dict[str, tuple[float, str]] = {}
+    resolved = markets["resolved"].to_numpy(dtype=bool)
+    if moment is not None and len(markets):
+        resolved = resolved & (_milliseconds(markets["updated_at"]) <= moment)
+    columns = markets["market_id"].tolist(), resolved.tolist(), markets["resolution"].tolist()
+    for market, done, resolution in zip(*columns, strict=True):
+        value = float(resolution) if done and not pd.isna(resolution) else np.nan
+        found[market] = (value, "pending" if not done else "final" if value == value else "unknown")
+    notes = zip(noted["market_id"].tolist(), noted["outcome"].tolist(), strict=True)
+    last = {market: outcome for market, outcome in notes if isinstance(market, str)}
+    for market, outcome in last.items():
+        value = {"YES": 1.0, "NO": 0.0}.get(outcome.upper() if isinstance(outcome, str) else "", np.nan)
+        known = found.get(market, _GONE)
+        if known[1] != "final" and (value == value or market not in found):
+            found[market] = (value, "final" if value == value else "pending")
+    return found
+
+
+def _changes(noted: pd.DataFrame) -> dict[tuple[str, str], float]:
+    columns = (noted[name].tolist() for name in ("window", "ticker", "change_percent"))
+    return {
+        (window, ticker): change
+        for window, ticker, change in zip(*columns, strict=True)
+        if isinstance(ticker, str) and change == change
+    }
+
+
+def _perps(trades: _Work, known: _Known, horizon_ms: float, full_scale: float) -> tuple[Array, Array, Array, Array]:
     """The signed return up to the agent's own close, or to the price at the horizon, on a scale to +-1."""
-    opened = trades.assign(opened_ms=trades["traded_ms"].fillna(trades["timestamp_ms"]).astype("int64"))
-    stock = known.stock_prices.rename(columns={"ticker": "instrument"})
-    stock = stock.assign(priced_ms=_milliseconds(stock["timestamp"]))[["instrument", "price", "priced_ms"]]
-    stock = stock[stock["price"] > 0]
-    entry = trades["price"].where(trades["price"] > 0)
-    entry = entry.fillna(_price(opened, stock, "opened_ms", "backward"))
-    opened["due_ms"] = (opened["opened_ms"] + horizon_ms).astype("int64")
-    exit_price = _closing_price(opened, known.trades).fillna(_price(opened, stock, "due_ms", "forward"))
+    stock = known.stock
+    keys, stocked = encoded(trades.instrument, stock.instrument)
+    prices = InTime(stocked, stock.at)
+    opened = np.where(np.isnan(trades.traded_ms), trades.at, trades.traded_ms).astype(np.int64)
+    quoted = taken(stock.price, prices.last(keys, opened))
+    entry = np.where(trades.price > 0, trades.price, quoted)
+    due = (opened + horizon_ms).astype(np.int64)
+    later = taken(stock.price, prices.first(keys, due))
+    closed = _closing_price(trades, opened, known.closing)
+    exit_price = np.where(np.isnan(closed), later, closed)
+    noted = _noted_changes(trades, known)
     change = 100 * (exit_price / entry - 1)
-    noted = _noted_change(trades, known.market_outcomes).where(~trades["instrument"].isin(stock["instrument"]))
-    change = change.fillna(noted)
-    sign = trades["side"].map({"long": 1.0, "short": -1.0}).astype("float64")
-    worth = (sign * change / full_scale).clip(-1, 1)
-    state = pd.Series("pending", index=trades.index, dtype="object")
-    state[worth.notna()] = "final"
-    state[sign.isna() | (entry.isna() & noted.isna())] = "unknown"
-    return pd.DataFrame({"worth": worth.where(state == "final"), "state": state, "entry": entry, "exit": exit_price})
+    change = np.where(np.isnan(change), noted, change)
+    sign = np.where(trades.side == "long", 1.0, np.where(trades.side == "short", -1.0, np.nan))
+    worth = np.clip(sign * change / full_scale, -1, 1)
+    state = np.where(np.isnan(worth), "pending", "final").astype(object)
+    state[np.isnan(sign) | (np.isnan(entry) & np.isnan(noted))] = "unknown"
+    return np.where(state == "final", worth, np.nan), state, entry, exit_price
 
 
-def _price(
-    opened: pd.DataFrame, stock: pd.DataFrame, time: str, direction: Literal["backward", "forward"]
-) -> pd.Series[Any]:
-    found = _as_of(opened, stock, ["instrument"], time, "priced_ms", ["price"], direction)
-    return found["price"].reindex(opened.index)
-
-
-def _closing_price(opened: pd.DataFrame, trades: pd.DataFrame) -> pd.Series[Any]:
+def _closing_price(trades: _Work, opened: Array, closing: _Trades) -> Array:
     """The price of the agent's first close of the ticker after the opening."""
-    _, closing = _split_trades(trades)
-    closing = closing[closing["price"] > 0]
-    keys = ["agent_id", "instrument"]
-    found = _as_of(opened, closing, keys, "opened_ms", "traded_ms", ["price"], "forward", strictly=True)
-    return found["price"].reindex(opened.index)
+    closing = _Trades(*(column[closing.price > 0] for column in closing))
+    agents = encoded(trades.agent, closing.agent)
+    instruments = encoded(trades.instrument, closing.instrument)
+    width = sum(map(len, instruments)) + 1
+    keys, closed = (paired(*each, width) for each in zip(agents, instruments, strict=True))
+    return taken(closing.price, InTime(closed, closing.at).first(keys, opened, strictly=True))
 
 
-def _noted_change(trades: pd.DataFrame, noted: pd.DataFrame) -> pd.Series[Any]:
-    """The change in percent that the game noted for the ticker in the trade's own window."""
-    notes = noted.dropna(subset=["ticker", "change_percent"]).drop_duplicates(["window", "ticker"], keep="last")
-    change = notes.set_index(["window", "ticker"])["change_percent"]
-    wanted = pd.MultiIndex.from_arrays([trades["window"], trades["instrument"]])
-    return pd.Series(change.reindex(wanted).to_numpy(), index=trades.index, dtype="float64")
+def _noted_changes(trades: _Work, known: _Known) -> Array:
+    """The change in percent that the game noted for the ticker in the trade's own window, where it keeps no prices."""
+    priced = set(known.stock.instrument)
+    pairs = zip(trades.window, trades.instrument, strict=True)
+    found = [np.nan if pair[1] in priced else known.changes.get(pair, np.nan) for pair in pairs]
+    return np.array(found, dtype="float64")
 
 
-def _put(result: pd.DataFrame, part: pd.DataFrame) -> None:
-    for column in part.columns:
-        result.loc[part.index, column] = part[column]
-
-
-def _milliseconds(times: pd.Series[Any]) -> pd.Series[Any]:
+def _milliseconds(times: pd.Series[Any]) -> Array:
     """Epoch milliseconds as int64."""
-    milliseconds: pd.Series[Any] = times.dt.as_unit("ms").astype("int64")
+    milliseconds: Array = pd.DatetimeIndex(times).as_unit("ms").asi8
     return milliseconds

@@ -10,13 +10,14 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
-    from babylon_assets.core.datasets import Sample
+    from babylon_assets.core.samples import Sample, SampleHead
 
+_S = TypeVar("_S", bound="Sample | SampleHead")
 HELD_OUT = "held out"
 NO_ROOM = "window has more than its bound"
 
@@ -27,18 +28,23 @@ def is_held_out(agent_id: str, share: float) -> bool:
 
 
 def bounded(
-    samples: list[Sample], max_samples: int | None = None, max_tokens: int | None = None, seed: int = 0
-) -> list[Sample]:
+    samples: list[_S], max_samples: int | None = None, max_tokens: int | None = None, seed: int = 0
+) -> list[_S]:
     """The samples, of which so many trained ones that neither bound is passed; the others become `skip`.
 
     Groups are taken whole, in an order drawn by the seed, because a sample is worth what it is among its group. Only
     where the first is larger than a bound by itself, a part of it is taken.
     """
+    most_samples = math.inf if max_samples is None else max_samples
+    most_tokens = math.inf if max_tokens is None else max_tokens
+    tokens = [sample.tokens for sample in samples if sample.trains_as != "skip"]
+    if len(tokens) <= most_samples and sum(tokens) <= most_tokens:
+        return samples
     groups: dict[str, list[int]] = defaultdict(list)
     for number, sample in enumerate(samples):
         if sample.trains_as != "skip":
             groups[sample.group].append(number)
-    budget = _Budget(math.inf if max_samples is None else max_samples, math.inf if max_tokens is None else max_tokens)
+    budget = _Budget(most_samples, most_tokens)
     kept: set[int] = set()
     for group in sorted(groups, key=lambda key: (_draw(seed, key), key)):
         members = groups[group]
@@ -53,7 +59,7 @@ def bounded(
     ]
 
 
-def effective_samples(samples: Iterable[Sample]) -> float:
+def effective_samples(samples: Iterable[Sample | SampleHead]) -> float:
     """Kish's effective size of the trained samples, weighted by how far each is from its group: (sum w)^2 / sum w^2.
 
     A window of 1,000 samples of which ten have all the advantage is worth ten.
@@ -63,7 +69,7 @@ def effective_samples(samples: Iterable[Sample]) -> float:
     return math.fsum(weights) ** 2 / squares if squares else 0.0
 
 
-def policy_lags(samples: Iterable[Sample], head_step: int) -> list[int]:
+def policy_lags(samples: Iterable[Sample | SampleHead], head_step: int) -> list[int]:
     """How many checkpoints behind the head the policy of each trained answer of ours was."""
     return [
         head_step - sample.policy_step
@@ -84,7 +90,7 @@ class _Budget:
         return True
 
 
-def _left_out(sample: Sample) -> Sample:
+def _left_out(sample: _S) -> _S:
     return msgspec.structs.replace(sample, trains_as="skip", skip_reason=NO_ROOM)
 
 

@@ -6,12 +6,14 @@ game's `windowId` and the partition key.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 from babylon_assets.core.errors import PermanentError
 
 WINDOW_FORMAT = "%Y-%m-%dT%H:00"
 HOUR = timedelta(hours=1)
+_FORM = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:00", re.ASCII)
 
 
 def parse_window(window: str) -> datetime:
@@ -20,15 +22,26 @@ def parse_window(window: str) -> datetime:
     Raises:
         PermanentError: when the text is not a window id.
     """
+    start = _start(window)
+    if start is None:
+        raise PermanentError(
+            f"{window!r} is not a window; write the UTC hour as YYYY-MM-DDTHH:00, such as 2026-11-05T14:00"
+        )
+    return start
+
+
+def is_window(text: str) -> bool:
+    """Whether a text is the id of a window."""
+    return _start(text) is not None
+
+
+def _start(window: str) -> datetime | None:
+    if not _FORM.fullmatch(window):
+        return None
     try:
-        start = datetime.strptime(window, WINDOW_FORMAT).replace(tzinfo=UTC)
-        if start.strftime(WINDOW_FORMAT) == window:
-            return start
-    except ValueError:
-        pass
-    raise PermanentError(
-        f"{window!r} is not a window; write the UTC hour as YYYY-MM-DDTHH:00, such as 2026-11-05T14:00"
-    )
+        return datetime.fromisoformat(f"{window}+00:00")
+    except ValueError:  # the 30th of February, the year 0
+        return None
 
 
 def window_of(moment: datetime) -> str:

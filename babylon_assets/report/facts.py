@@ -134,7 +134,7 @@ class Report:
         failed: of each window that is not trained, its last attempt where that failed.
         promotions, evaluations, quarantine: newest or largest first.
         samples: how many samples of the datasets trained as what, and why others did not (`skip: <why>`).
-        unplaced: rows of the game whose windowId is no window, by that id.
+        odd_ids: rows of the game whose windowId is no window, by that id.
         free_gib: free space where checkpoints lie; None when it is not known.
     """
 
@@ -151,7 +151,7 @@ class Report:
     quarantine: Sequence[Quarantined] = ()
     costs: Sequence[Cost] = ()
     samples: Mapping[str, int] | None = None
-    unplaced: Mapping[str, int] | None = None
+    odd_ids: Mapping[str, int] | None = None
     free_gib: float | None = None
 
     @property

@@ -31,7 +31,7 @@ class Need:
 
 def needs(report: Report) -> list[Need]:
     """Everything that needs a person, the most urgent first."""
-    rules = (_disk, _failed, _jobs, _silent, _late, _skipped, _quarantine, _unplaced)
+    rules = (_disk, _failed, _jobs, _silent, _late, _skipped, _quarantine, _odd_ids)
     return [need for rule in rules for need in rule(report)]
 
 
@@ -116,16 +116,16 @@ def _quarantine(report: Report) -> Iterator[Need]:
         )
 
 
-def _unplaced(report: Report) -> Iterator[Need]:
-    unplaced = report.unplaced or {}
-    if unplaced:
-        named = ", ".join(f"{identity!r} ({rows:,})" for identity, rows in list(unplaced.items())[:NAMED])
-        rows = sum(unplaced.values())
+def _odd_ids(report: Report) -> Iterator[Need]:
+    odd_ids = report.odd_ids or {}
+    if odd_ids:
+        named = ", ".join(f"{identity!r} ({rows:,})" for identity, rows in list(odd_ids.items())[:NAMED])
+        rows = sum(odd_ids.values())
         yield Need(
-            f"{_counted(rows, 'row', 'is' if rows == 1 else 'are')} in no window",
-            f"windowId {named}{_more(len(unplaced))}",
+            f"{_counted(rows, 'row', 'has' if rows == 1 else 'have')} a windowId that is no window",
+            f"windowId {named}{_more(len(odd_ids))}",
             "windows-stay-open",
-            advice="have the game write the hour as YYYY-MM-DDTHH:00; such rows are never read",
+            advice="they are read with the hour in which they ended; have the game write it as YYYY-MM-DDTHH:00",
         )
 
 

@@ -14,7 +14,6 @@ import msgspec
 from psycopg import Connection, sql
 
 from babylon_assets.core.errors import CorruptLedger
-from babylon_assets.core.joining import Wanted
 from babylon_assets.core.trajectories import Message
 from babylon_assets.store.tables import INFERENCE_CALLS, Table, json_value, pack, unpack
 
@@ -58,10 +57,11 @@ class InferenceCall:
 # Each branch is answered by an index of its own.
 _CANDIDATES = """WHERE call_id IN (
     SELECT unnest(%s::text[])
-    UNION SELECT call_id FROM babylon_training.inference_calls WHERE trajectory_id = ANY(%s::text[])
-    UNION SELECT c.call_id FROM unnest(%s::text[], %s::timestamptz[], %s::timestamptz[]) AS e (agent, start_at, end_at)
-          JOIN babylon_training.inference_calls c
-            ON c.agent_id = e.agent AND c.created_at BETWEEN e.start_at AND e.end_at AND c.trajectory_id IS NULL)"""
+    UNION SELECT c.call_id FROM babylon_training.raw_trajectories r
+          JOIN babylon_training.inference_calls c ON c.trajectory_id = r.trajectory_id WHERE r.window_id = %s
+    UNION SELECT c.call_id FROM babylon_training.raw_trajectories r JOIN babylon_training.inference_calls c
+          ON c.agent_id = r.agent_id AND c.created_at BETWEEN r.start_time AND r.end_time AND c.trajectory_id IS NULL
+          WHERE r.window_id = %s)"""
 _MAKE_INCOMING: LiteralString = """
 CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE babylon_training.inference_calls) ON COMMIT DELETE ROWS"""
 _TAKE_OVER: LiteralString = """
@@ -118,18 +118,16 @@ def missing_calls(conn: Connection[Any], ids: Iterable[str]) -> list[str]:
     return [row[0] for row in conn.execute(query, [list(ids)])]
 
 
-def calls_of(conn: Connection[Any], wanted: Wanted) -> dict[str, InferenceCall]:
-    """The recorded calls that may belong to a window's records, by id: those that are named, those of the trajectories,
-    and those without a trajectory that their agents made within an episode.
+def calls_of(conn: Connection[Any], window: str, ids: Iterable[str]) -> dict[str, InferenceCall]:
+    """The recorded calls that may belong to the trajectories kept of a window, by id.
+
+    Those named by `ids`, those of the trajectories, and those without a trajectory that their agents made within an
+    episode.
 
     Raises:
         CorruptLedger: when a call's messages or response cannot be decoded.
     """
-    agents, starts, ends = (
-        (list(column) for column in zip(*wanted.episodes, strict=True)) if wanted.episodes else ([],) * 3
-    )
-    query = INFERENCE_CALLS.select(_CANDIDATES, *_COLUMNS)
-    return _found(conn, query, [wanted.call_ids, wanted.trajectory_ids, agents, starts, ends])
+    return _found(conn, INFERENCE_CALLS.select(_CANDIDATES, *_COLUMNS), [list(ids), window, window])
 
 
 def _found(conn: Connection[Any], query: sql.Composed, parameters: list[Any]) -> dict[str, InferenceCall]:

@@ -27,9 +27,9 @@ _OF_AGENT: dict[str, LiteralString] = {
     "samples": "DELETE FROM babylon_training.training_dataset_samples WHERE agent_id = %(agent)s",
 }
 _EMPTY_DATASETS: LiteralString = """
-UPDATE babylon_training.training_datasets SET body = '' WHERE id IN (
-    SELECT dataset_id FROM babylon_training.training_dataset_samples WHERE agent_id = %(agent)s
-)"""
+WITH theirs AS (SELECT DISTINCT dataset_id FROM babylon_training.training_dataset_samples WHERE agent_id = %(agent)s),
+texts AS (DELETE FROM babylon_training.training_dataset_chats WHERE dataset_id IN (SELECT dataset_id FROM theirs))
+UPDATE babylon_training.training_datasets SET body = '' WHERE id IN (SELECT dataset_id FROM theirs)"""
 
 
 def find(conn: Connection[Any], wanted: str) -> Checkpoint:

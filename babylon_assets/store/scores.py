@@ -6,14 +6,15 @@ row also holds what is known of each step's trade.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from psycopg import Connection
 
+from babylon_assets.store.arrays import fixed_arrays, text_arrays
 from babylon_assets.store.database import window_lock
 from babylon_assets.store.tables import TRAJECTORY_SCORES
 
@@ -34,6 +35,7 @@ _WRITTEN = (
     "step_worth",
     "step_final",
 )
+_ARRAYS = ("steps", "step_scores", "step_states", "step_worth", "step_final")
 
 
 def replace_scores(conn: Connection[Any], window: str, scores: pd.DataFrame, versions: Mapping[str, str]) -> None:
@@ -49,45 +51,46 @@ def replace_scores(conn: Connection[Any], window: str, scores: pd.DataFrame, ver
     with conn.transaction():
         window_lock(conn, window)
         conn.execute(TRAJECTORY_SCORES.delete("WHERE window_id = %s"), [window])
-        rows = (
-            row
-            for trajectory in _by_trajectory(scores)
-            for scorer in scorers
-            for row in [_row(window, trajectory, scorer, known[scorer])]
-        )
-        TRAJECTORY_SCORES.copy(conn, _WRITTEN, rows)
+        if len(scores):
+            TRAJECTORY_SCORES.copy(conn, _WRITTEN, _rows(window, scores, scorers, known), as_they_are=_ARRAYS)
 
 
-def _by_trajectory(scores: pd.DataFrame) -> Iterator[dict[str, list[Any]]]:
-    """The columns of each trajectory's steps as lists, null for NaN; trajectories in the order of their first step."""
+def _rows(
+    window: str, scores: pd.DataFrame, scorers: Sequence[str], versions: Mapping[str, str]
+) -> Iterator[tuple[Any, ...]]:
+    """A row per scorer and trajectory, the trajectories in the order of their first step."""
+    order, bounds = _by_trajectory(scores)
+    column = {str(name): scores[name].to_numpy()[order] for name in scores.columns}
+    starts = bounds[:-1]
+    ids, agents = (column[name][starts].tolist() for name in ("trajectory_id", "agent_id"))
+    final = np.logical_and.reduceat(column["final"].astype(bool), starts).tolist()
+    steps = list(fixed_arrays(column["step"], bounds, "int4"))
+    for scorer in scorers:
+        values = column[scorer].astype("float64")
+        facts: Iterable[tuple[bytes | None, ...]] = repeat((None, None, None), len(ids))
+        if scorer == REWARD:
+            states = text_arrays(column["state"].tolist(), bounds)
+            worth = fixed_arrays(column["worth"].astype("float64"), bounds, "float8")
+            facts = zip(states, worth, fixed_arrays(column["final"], bounds, "bool"), strict=True)
+        arrays = fixed_arrays(values, bounds, "float8")
+        rows = zip(ids, agents, _means(values, bounds), final, steps, arrays, facts, strict=True)
+        for trajectory, agent, mean, done, numbers, scored, known in rows:
+            yield (window, trajectory, agent, scorer, versions[scorer], mean, done, numbers, scored, *known)
+
+
+def _by_trajectory(scores: pd.DataFrame) -> tuple[np.ndarray[Any, Any], list[int]]:
+    """The order in which each trajectory's rows are together, and where each begins; the last bound is the end."""
     codes, _ = pd.factorize(scores["trajectory_id"])
     order = np.argsort(codes, kind="stable")
-    bounds = np.flatnonzero(np.diff(codes[order], prepend=-1, append=-2))
-    columns = {str(name): _listed(scores[name].iloc[order]) for name in scores.columns}
-    for start, end in pairwise(bounds):
-        yield {name: values[start:end] for name, values in columns.items()}
+    return order, np.flatnonzero(np.diff(codes[order], prepend=-1, append=-2)).tolist()
 
 
-def _listed(values: pd.Series[Any]) -> list[Any]:
-    return [None if value != value else value for value in values.tolist()]
-
-
-def _row(window: str, trajectory: Mapping[str, list[Any]], scorer: str, version: str) -> tuple[Any, ...]:
-    values = trajectory[scorer]
-    known = [value for value in values if value is not None]
-    facts = [trajectory[name] for name in ("state", "worth", "final")] if scorer == REWARD else [None, None, None]
-    return (
-        window,
-        trajectory["trajectory_id"][0],
-        trajectory["agent_id"][0],
-        scorer,
-        version,
-        sum(known) / len(known) if known else None,
-        all(trajectory["final"]),
-        trajectory["step"],
-        values,
-        *facts,
-    )
+def _means(values: np.ndarray[Any, Any], bounds: Sequence[int]) -> list[float | None]:
+    """The mean of the known values between each two bounds; None without any."""
+    known = ~np.isnan(values)
+    counts = np.add.reduceat(known.astype("int64"), bounds[:-1])
+    sums = np.add.reduceat(np.where(known, values, 0.0), bounds[:-1])
+    return [total / count if count else None for total, count in zip(sums.tolist(), counts.tolist(), strict=True)]
 
 
 def read_scores(conn: Connection[Any], window: str) -> pd.DataFrame:
@@ -97,16 +100,7 @@ def read_scores(conn: Connection[Any], window: str) -> pd.DataFrame:
         A row per step: window, trajectory_id, agent_id, step (int64), state, worth (float64), a float64 column per
         scorer, reward and final (bool). Empty, without scorers' columns, for a window that was not scored.
     """
-    columns = (
-        "trajectory_id",
-        "agent_id",
-        "scorer",
-        "steps",
-        "step_scores",
-        "step_states",
-        "step_worth",
-        "step_final",
-    )
+    columns = ("trajectory_id", "agent_id", "scorer", *_ARRAYS)
     wanted = TRAJECTORY_SCORES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C", scorer', *columns)
     data: dict[str, list[Any]] = {name: [] for name in (*_KEYS, *_FACTS)}
     scorers: dict[str, list[Any]] = {}

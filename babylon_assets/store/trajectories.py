@@ -8,7 +8,10 @@ own tables are read elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from hashlib import sha256
 from itertools import chain
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -16,15 +19,27 @@ import pandas as pd
 from psycopg import Connection
 
 from babylon_assets.core.errors import CorruptLedger
-from babylon_assets.core.trajectories import Quarantined, RawSample, StepFacts, TrajectoryRecord, instruments
+from babylon_assets.core.trajectories import (
+    CallHead,
+    FactRow,
+    KeptSamples,
+    Quarantined,
+    StepFacts,
+    TrajectoryRecord,
+    facts_frame,
+    instruments,
+    kept,
+)
 from babylon_assets.store.database import window_lock
 from babylon_assets.store.scores import read_scores, replace_scores
 from babylon_assets.store.tables import QUARANTINED_TRAJECTORIES, RAW_TRAJECTORIES, pack, unpack
 
 __all__ = [
+    "chat_hashes",
     "named_instruments",
     "quarantined",
     "raw_frame",
+    "read_heads",
     "read_scores",
     "read_steps",
     "read_window",
@@ -35,10 +50,11 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-_INSPECTED = tuple(name for name in RAW_TRAJECTORIES.columns if name not in ("body", "instruments"))
+_TEXTS = ("chat", "chat_sha256")
+_INSPECTED = tuple(name for name in RAW_TRAJECTORIES.columns if name not in ("body", "instruments", *_TEXTS))
 # Columns that are fields of TrajectoryRecord under the same name; `window_id` is its `window`.
 _PLAIN = tuple(name for name in _INSPECTED if name not in ("window_id", "steps", "samples"))
-_WRITTEN = ("window_id", *_PLAIN, "steps", "samples", "body", "instruments")
+_WRITTEN = ("window_id", *_PLAIN, "steps", "samples", "body", "instruments", *_TEXTS)
 _QUARANTINED = ("window_id", "trajectory_id", "reason", "place", "row_hash")
 
 
@@ -52,24 +68,15 @@ class RawSummary(NamedTuple):
     quarantined: int
 
 
-class _Body(msgspec.Struct, frozen=True, gc=False):
-    """What the column `body` holds, as JSON under zstd."""
+class _Body(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What the column `body` holds, as JSON: all but the texts, which are in `chat`, as JSON under zstd."""
 
-    samples: list[RawSample]
     facts: list[StepFacts]
+    samples: list[CallHead]
 
 
-class KeptSteps(msgspec.Struct, frozen=True, gc=False):
-    """The facts of a record without its texts: what scoring needs."""
-
-    window: str
-    trajectory_id: str
-    agent_id: str
-    facts: list[StepFacts]
-
-
-class _Facts(msgspec.Struct, frozen=True, gc=False):
-    facts: list[StepFacts]
+class _Facts(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    facts: list[FactRow]
 
 
 _decode_facts = msgspec.json.Decoder(_Facts).decode
@@ -111,10 +118,17 @@ def _records(rows: Iterable[TrajectoryRecord | Quarantined], refused: list[Quara
             yield row
 
 
+_plain_of = attrgetter(*_PLAIN)
+
+
 def _row(window: str, record: TrajectoryRecord) -> tuple[Any, ...]:
-    body = pack(_encode_body(_Body(record.samples, record.facts)))
-    plain = (getattr(record, name) for name in _PLAIN)
-    return (window, *plain, len(record.facts), len(record.samples), body, instruments(record))
+    samples, chat, digest = kept(record.samples), b"", ""
+    if samples.heads:
+        text = samples.chat()
+        chat, digest = pack(text), sha256(text).hexdigest()
+    body = _encode_body(_Body(record.facts, samples.heads))
+    counts = len(record.facts), len(samples.heads)
+    return (window, *_plain_of(record), *counts, body, instruments(record), chat, digest)
 
 
 def _quarantine_rows(window: str, rows: Iterable[Quarantined]) -> Iterator[tuple[Any, ...]]:
@@ -132,35 +146,70 @@ def read_window(conn: Connection[Any], window: str) -> list[TrajectoryRecord]:
     Raises:
         CorruptLedger: when a row cannot be decoded.
     """
-    wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *_PLAIN, "body")
-    with conn.cursor(binary=True) as cursor:
-        return [_record(window, row) for row in cursor.execute(wanted, [window])]
+    return [
+        msgspec.structs.replace(record, samples=list(record.samples)) for record in _records_of(conn, window, "chat")
+    ]
 
 
-def read_steps(conn: Connection[Any], window: str) -> list[KeptSteps]:
-    """The facts of the records kept of a window, in the order of `read_window`; texts are not decoded.
+def read_heads(conn: Connection[Any], window: str) -> list[TrajectoryRecord]:
+    """As `read_window`, with samples whose texts are fetched from the database, on `conn`, when someone looks at them.
+
+    Raises:
+        CorruptLedger: when a row cannot be decoded; a text that cannot be, when it is looked at.
+    """
+    return list(_records_of(conn, window))
+
+
+def chat_hashes(conn: Connection[Any], window: str) -> dict[str, str]:
+    """The sha256 of the texts of each trajectory of a window that has any, by trajectory id."""
+    wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND samples > 0", "trajectory_id", "chat_sha256")
+    return dict(conn.execute(wanted, [window]).fetchall())
+
+
+def read_steps(conn: Connection[Any], window: str) -> pd.DataFrame:
+    """The steps kept of a window as `trajectories.steps_frame` makes it of `read_window`; texts are not read.
 
     Raises:
         CorruptLedger: when a row cannot be decoded.
     """
     columns = ("trajectory_id", "agent_id", "body")
     wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *columns)
+    owners: list[tuple[str, str, str, int]] = []
+    facts: list[FactRow] = []
     with conn.cursor(binary=True) as cursor:
-        return [
-            KeptSteps(window, trajectory, agent, _decoded(_decode_facts, body, window, trajectory).facts)
-            for trajectory, agent, body in cursor.execute(wanted, [window])
-        ]
+        for trajectory, agent, body in cursor.execute(wanted, [window]):
+            found = _decoded(_decode_facts, body, window, trajectory).facts
+            owners.append((window, trajectory, agent, len(found)))
+            facts += found
+    return facts_frame(owners, facts)
 
 
-def _record(window: str, row: tuple[Any, ...]) -> TrajectoryRecord:
-    fields = dict(zip(_PLAIN, row, strict=False))
-    body = _decoded(_decode_body, row[-1], window, fields["trajectory_id"])
-    return TrajectoryRecord(window=window, samples=body.samples, facts=body.facts, **fields)
+def _records_of(conn: Connection[Any], window: str, *texts: str) -> Iterator[TrajectoryRecord]:
+    wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *_PLAIN, "body", *texts)
+    with conn.cursor(binary=True) as cursor:
+        for row in cursor.execute(wanted, [window]):
+            fields = dict(zip(_PLAIN, row, strict=False))
+            trajectory = fields["trajectory_id"]
+            body = _decoded(_decode_body, row[len(_PLAIN)], window, trajectory)
+            given = texts and partial(_unpacked, row[-1], window, trajectory)
+            chat = given or partial(_fetched, conn, window, trajectory)
+            yield TrajectoryRecord(window=window, samples=KeptSamples(body.samples, chat), facts=body.facts, **fields)
+
+
+def _fetched(conn: Connection[Any], window: str, trajectory_id: str) -> bytes:
+    wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND trajectory_id = %s", "chat")
+    with conn.cursor(binary=True) as cursor:
+        row = cursor.execute(wanted, [window, trajectory_id]).fetchone()
+    return _unpacked(row[0] if row else b"", window, trajectory_id)
+
+
+def _unpacked(chat: bytes, window: str, trajectory_id: str) -> bytes:
+    return _decoded(unpack, chat, window, trajectory_id)
 
 
 def _decoded(decode: Callable[[bytes], _T], blob: bytes, window: str, trajectory_id: str) -> _T:
     try:
-        return decode(unpack(blob))
+        return decode(blob)
     except (msgspec.MsgspecError, ValueError) as error:
         raise CorruptLedger(
             f"trajectory {trajectory_id} of {window} cannot be decoded ({error}); "

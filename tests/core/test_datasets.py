@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from babylon_assets.core.datasets import Dataset, Sample, build_dataset, decode, encode
+from babylon_assets.core.datasets import Dataset, Sample, build_dataset, dataset_id, decode, encode
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.joining import COUNTS
 from babylon_assets.core.lineage import canonical_json, content_id
@@ -219,8 +219,17 @@ class TestIdentity:
     @pytest.mark.parametrize("count", [0, 1, 3])
     def test_the_id_and_the_bytes_are_those_of_the_whole(self, count: int) -> None:
         dataset = build(answers(count), recorded(count), scores([float(n) for n in range(count)]))
-        assert dataset.id == content_id([WINDOW, dataset.samples])
-        assert encode(dataset) == canonical_json(dataset)
+        assert dataset.id == dataset_id(WINDOW, dataset.samples)
+        assert decode(encode(dataset)) == dataset
+        assert encode(decode(encode(dataset))) == encode(dataset)
+
+    def test_a_dataset_of_the_first_form_is_still_read(self) -> None:
+        dataset = build(answers(3), recorded(3), scores([1.0, 0.5, 0.0]))
+        first = msgspec.structs.replace(dataset, id=content_id([WINDOW, dataset.samples]))
+        assert encode(first) == canonical_json(first)
+        assert decode(canonical_json(first)) == first
+        with pytest.raises(CorruptLedger):
+            decode(canonical_json(msgspec.structs.replace(first, id=dataset.id)))
 
     def test_the_order_of_rows_does_not_matter(self) -> None:
         records, frame = answers(12), scores([n / 7 for n in range(12)])

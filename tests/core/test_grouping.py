@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from babylon_assets.core.grouping import advantages, group_key, spreads
+from babylon_assets.core.grouping import compared, group_key
 
 WINDOW = "2026-10-01T00:00"
 
@@ -32,21 +30,22 @@ class TestGroupKey:
 REWARDS = st.lists(st.floats(-2, 2), min_size=1, max_size=8)
 
 
-class TestAdvantages:
+class TestCompared:
     @settings(max_examples=100, derandomize=True)
     @given(st.lists(REWARDS, min_size=1, max_size=4))
-    def test_they_are_rewards_less_the_groups_mean(self, groups: list[list[float]]) -> None:
+    def test_advantages_are_rewards_less_the_groups_mean(self, groups: list[list[float]]) -> None:
         rows = [(f"g{n}", reward) for n, rewards in enumerate(groups) for reward in rewards]
-        got = advantages(pd.DataFrame(rows, columns=["group", "reward"]))
+        got = compared([group for group, _ in rows], [reward for _, reward in rows])
         expected = [reward - statistics.fmean(rewards) for rewards in groups for reward in rewards]
-        assert got.tolist() == pytest.approx(expected, abs=1e-7)
-
-    def test_a_reward_that_is_not_known_takes_no_part(self) -> None:
-        got = advantages(pd.DataFrame({"group": ["g", "g", "g"], "reward": [1.0, math.nan, 0.0]}))
-        assert got[0] == pytest.approx(0.5)
-        assert math.isnan(got[1])
-        assert got[2] == -got[0]
+        assert got.advantage.tolist() == pytest.approx(expected, abs=1e-7)
+        assert got.size.tolist() == [len(rewards) for rewards in groups for _ in rewards]
 
     def test_the_spread_of_a_group(self) -> None:
-        frame = pd.DataFrame({"group": ["g", "h", "g"], "reward": [1.0, 5.0, -0.5]})
-        assert spreads(frame).tolist() == [1.5, 0.0, 1.5]
+        assert compared(["g", "h", "g"], [1.0, 5.0, -0.5]).spread.tolist() == [1.5, 0.0, 1.5]
+
+    def test_the_best_ranks_first_and_of_equals_the_earlier(self) -> None:
+        got = compared(["g", "h", "g", "g", "g"], [0.5, 9.0, 1.0, 0.5, -1.0])
+        assert got.rank.tolist() == [1, 0, 0, 2, 3]
+
+    def test_nothing_is_compared_with_nothing(self) -> None:
+        assert [len(column) for column in compared([], [])] == [0, 0, 0, 0]

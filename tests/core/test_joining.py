@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babylon_assets.core.joining import Joined, join_calls, wanted
+from babylon_assets.core.joining import Joined, join_calls, named_calls
 from babylon_assets.core.trajectories import Message, TrajectoryRecord
 from tests.core.rows import START, call, record, step
 
@@ -166,8 +166,5 @@ def test_no_call_is_used_twice_and_the_order_of_rows_changes_nothing(
     assert join_calls(*shuffled) == joined
 
 
-def test_what_may_belong_to_the_records_is_wanted() -> None:
-    records = [full("t1", call_id="c1"), live("t2", agent_id="a2")]
-    end = START + 10 * MINUTE
-    assert wanted(records) == (["c1"], ["t1", "t2"], [("a1", START, end), ("a2", START, end)])
-    assert wanted([]) == ([], [], [])
+def test_the_calls_that_samples_name() -> None:
+    assert named_calls([full("t1", call_id="c1"), live("t2", agent_id="a2"), full("t3")]) == ["c1"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from babylon_assets.core.errors import PermanentError
 from babylon_assets.core.windows import (
     closed_windows,
+    is_window,
     next_window,
     parse_window,
     previous_window,
@@ -70,6 +71,8 @@ def test_the_start_of_an_hour_belongs_to_it_and_not_to_the_one_before() -> None:
 def test_what_is_no_window_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(PermanentError, match=r"is not a window; .*2026-11-05T14:00"):
         parse_window(text)
+    assert not is_window(text)
+    assert is_window("2026-11-05T14:00")
 
 
 def test_closed_windows_end_with_the_hour_before_the_running_one() -> None:

@@ -78,21 +78,47 @@ class TestWindows:
             trajectory("t4", agentId="a1", windowId=None, endTime=START + HOUR),
             trajectory("t5", windowId="not a window"),
         )
-        assert source.list_windows(game_conn) == [SourceWindow(WINDOW, 2, 3), SourceWindow(NEXT_WINDOW, 1, 1)]
-        assert read(game_conn).keys() == {"t1", "t2", "t3"}
+        assert source.list_windows(game_conn) == [SourceWindow(WINDOW, 2, 4), SourceWindow(NEXT_WINDOW, 1, 1)]
+        assert read(game_conn).keys() == {"t1", "t2", "t3", "t5"}
         assert read(game_conn, NEXT_WINDOW).keys() == {"t4"}
 
-    def test_rows_whose_window_is_none_are_counted(self, game_conn: Connection) -> None:
+    ODD = ("benchmark-7", "2026-10-01T00:00Z", "2026-13-01T00:00", "2026-10-01T24:00", "2026-02-30T01:00", "", "17")
+
+    def test_a_row_whose_id_is_no_window_belongs_to_the_hour_in_which_it_ended_and_to_no_other(
+        self, game_conn: Connection
+    ) -> None:
         add_users(game_conn, "a1")
-        ids = ["benchmark-7", "2026-10-01T00:00Z", "2026-13-01T00:00", "2026-10-01T24:00", "benchmark-7", WINDOW, None]
+        late = {"endTime": START + HOUR}
+        for number, odd in enumerate(self.ODD):
+            add_trajectories(
+                game_conn,
+                trajectory(f"now-{number}", windowId=odd),
+                trajectory(f"next-{number}", windowId=odd, **late),
+            )
+        add_trajectories(game_conn, trajectory("t1"), trajectory("t2", windowId=None))
+        assert source.odd_ids(game_conn) == sorted(self.ODD)
+        assert source.count_odd_ids(game_conn) == dict.fromkeys(self.ODD, 2)
+        count = len(self.ODD)
+        assert source.list_windows(game_conn) == [
+            SourceWindow(WINDOW, 1, count + 2),
+            SourceWindow(NEXT_WINDOW, 1, count),
+        ]
+        assert read(game_conn).keys() == {"t1", "t2", *(f"now-{n}" for n in range(count))}
+        assert read(game_conn, NEXT_WINDOW).keys() == {f"next-{n}" for n in range(count)}
+
+    def test_a_look_at_the_latest_windows_sees_odd_ids_that_are_not_among_old_ones(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1")
+        ids = ["", "17", "2026-09-01T00:00", "2026-09-01T00:30", "2026-10-01T00:30", "zzz"]
         add_trajectories(game_conn, *(trajectory(f"t{n}", windowId=each) for n, each in enumerate(ids)))
-        assert [row.window for row in source.list_windows(game_conn)] == [WINDOW]
-        assert source.list_unplaced(game_conn) == {
-            "benchmark-7": 2,
-            "2026-10-01T00:00Z": 1,
-            "2026-10-01T24:00": 1,
-            "2026-13-01T00:00": 1,
-        }
+        assert source.odd_ids(game_conn, WINDOW) == ["", "17", "2026-10-01T00:30", "zzz"]
+        assert source.list_windows(game_conn, WINDOW) == [SourceWindow(WINDOW, 1, 4)]
+        assert source.odd_ids(game_conn) == ["", "17", "2026-09-01T00:30", "2026-10-01T00:30", "zzz"]
+
+    def test_a_row_with_an_odd_id_shows_in_its_windows_fingerprint(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1")
+        before = source.fingerprint(game_conn, WINDOW)
+        add_trajectories(game_conn, trajectory("t1", windowId="benchmark-7"))
+        assert source.fingerprint(game_conn, WINDOW) != before
 
     def test_windows_from_one_on(self, game_conn: Connection) -> None:
         add_users(game_conn, "a1")

@@ -45,7 +45,7 @@ def test_a_loop_in_order_needs_nobody() -> None:
         ),
         ({"windows": [nothing(9, "skipped", "no token")]}, "1 window was skipped", f"babylon status {window(9).id}"),
         ({"windows": [window(3, quarantined=2)]}, "1 window has many rows in quarantine", ""),
-        ({"unplaced": {"2026-10-01": 3}}, "3 rows are in no window", ""),
+        ({"odd_ids": {"2026-10-01": 3}}, "3 rows have a windowId that is no window", ""),
     ],
 )
 def test_each_trouble_is_named_with_what_to_do(changes: dict[str, Any], title: str, command: str) -> None:

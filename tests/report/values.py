@@ -139,6 +139,6 @@ def full() -> Report:
             "skip: held out": 1_790,
             "skip: no reward": 4,
         },
-        unplaced={"2026-10-01": 3, HOSTILE: 1},
+        odd_ids={"2026-10-01": 3, HOSTILE: 1},
         free_gib=1.4,
     )

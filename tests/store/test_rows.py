@@ -15,12 +15,25 @@ import pytest
 from msgspec import structs
 from psycopg import errors
 
+from babylon_assets.core.datasets import build_dataset, draft_dataset
 from babylon_assets.core.errors import CorruptLedger
-from babylon_assets.core.joining import Wanted
-from babylon_assets.core.trajectories import Message, RawSample, steps_frame
-from babylon_assets.store import calls, datasets, trajectories, windows
+from babylon_assets.core.lineage import content_id
+from babylon_assets.core.samples import DatasetDraft
+from babylon_assets.core.trajectories import Exchange, Message, RawSample, encode_chat, steps_frame
+from babylon_assets.store import calls, datasets, tables, trajectories, windows
 from babylon_assets.store.database import Database
-from tests.store.values import LATER, START, WINDOW, dataset, inference_call, quarantined, record, sample, scores
+from tests.store.values import (
+    LATER,
+    PROMPT,
+    START,
+    WINDOW,
+    dataset,
+    inference_call,
+    quarantined,
+    record,
+    sample,
+    scores,
+)
 
 Conn = psycopg.Connection[Any]
 
@@ -116,10 +129,23 @@ def test_steps_are_read_without_texts(conn: Conn) -> None:
     rows = [record(1), record(0)]
     trajectories.replace_window(conn, WINDOW, rows, [])
     kept = trajectories.read_steps(conn, WINDOW)
-    pd.testing.assert_frame_equal(steps_frame(kept), steps_frame(trajectories.read_window(conn, WINDOW)))
+    pd.testing.assert_frame_equal(kept, steps_frame(trajectories.read_window(conn, WINDOW)))
+    conn.execute("UPDATE babylon_training.raw_trajectories SET chat = 'rubbish'")
+    assert len(trajectories.read_steps(conn, WINDOW)) == 4
     conn.execute("UPDATE babylon_training.raw_trajectories SET body = substr(body, 1, length(body) - 1)")
-    with pytest.raises(CorruptLedger, match="ends too early"):
+    with pytest.raises(CorruptLedger, match=r"t0 of .* cannot be decoded"):
         trajectories.read_steps(conn, WINDOW)
+
+
+def test_texts_are_fetched_when_someone_looks_at_them(conn: Conn) -> None:
+    trajectories.replace_window(conn, WINDOW, [record(0), record(1, samples=[])], [])
+    [first, second] = trajectories.read_heads(conn, WINDOW)
+    assert [first, second] == trajectories.read_window(conn, WINDOW)
+    assert trajectories.chat_hashes(conn, WINDOW).keys() == {"t0"}
+    conn.execute("UPDATE babylon_training.raw_trajectories SET chat = 'rubbish'")
+    assert (len(first.samples), len(second.samples)) == (1, 0)
+    with pytest.raises(CorruptLedger, match=r"t0 of .*not compressed with zstd"):
+        list(first.samples)
 
 
 def test_what_is_kept_of_a_window_is_counted(conn: Conn) -> None:
@@ -220,9 +246,10 @@ def test_calls_are_found_by_id_by_trajectory_and_by_agent_and_time(conn: Conn) -
         inference_call(5, trajectory_id=None, agent_id="a8", created_at=START + minute),
     ]
     calls.insert_calls(conn, made)
-    wanted = Wanted(["call-0", "call-9"], ["t1"], [("a7", START, START + 2 * minute)])
-    assert calls.calls_of(conn, wanted) == {f"call-{n}": made[n] for n in (0, 1, 2)}
-    assert calls.calls_of(conn, Wanted([], [], [])) == {}
+    times = {"start_time": START, "end_time": START + 2 * minute}
+    trajectories.replace_window(conn, WINDOW, [record(1, agent_id="a1"), record(7, agent_id="a7", **times)], [])
+    assert calls.calls_of(conn, WINDOW, ["call-0", "call-9"]) == {f"call-{n}": made[n] for n in (0, 1, 2)}
+    assert calls.calls_of(conn, LATER, []) == {}
 
 
 @pytest.mark.parametrize("column", ["messages", "response"])
@@ -261,6 +288,51 @@ def test_two_saving_one_dataset_at_once_keep_it_once(database: Database) -> None
         assert sorted(pool.map(save, range(4))) == [False, False, False, True]
 
 
+def drafted(conn: Conn, **chats: str) -> DatasetDraft:
+    """The dataset of what is kept of the window, its texts unread."""
+    records = trajectories.read_heads(conn, WINDOW)
+    scored = scores().assign(reward=[0.5, 1.0, 0.0])
+    hashes = trajectories.chat_hashes(conn, WINDOW) | chats
+    return draft_dataset(WINDOW, records, {}, scored, "babylon-agent", hashes, group_mode="window")
+
+
+def test_a_draft_takes_over_the_texts_of_its_window(conn: Conn) -> None:
+    records = [record(0), record(1)]
+    trajectories.replace_window(conn, WINDOW, records, [])
+    draft = drafted(conn)
+    assert datasets.save_dataset(conn, draft)
+    kept = datasets.load_dataset(conn, draft.id)
+    scored = scores().assign(reward=[0.5, 1.0, 0.0])
+    assert kept == build_dataset(WINDOW, records, {}, scored, "babylon-agent", group_mode="window")
+    assert [sample.messages for sample in kept.samples] == [PROMPT, PROMPT]
+    trajectories.replace_window(conn, WINDOW, [], [])
+    assert datasets.load_dataset(conn, draft.id) == kept
+
+
+def test_a_draft_of_texts_that_were_replaced_is_refused(conn: Conn) -> None:
+    trajectories.replace_window(conn, WINDOW, [record(0), record(1)], [])
+    draft = drafted(conn, t1="f" * 64)
+    with pytest.raises(CorruptLedger, match="was read again"):
+        datasets.save_dataset(conn, draft)
+    with pytest.raises(CorruptLedger, match="is not kept"):
+        datasets.load_dataset(conn, draft.id)
+
+
+def test_a_text_that_was_changed_is_not_what_the_id_names(conn: Conn) -> None:
+    kept = dataset(sample(0))
+    datasets.save_dataset(conn, kept)
+    other = tables.pack(encode_chat([Exchange(PROMPT, "sell")]))
+    conn.execute("UPDATE babylon_training.training_dataset_chats SET chat = %s", [other])
+    with pytest.raises(CorruptLedger, match=r"texts of dataset .* are not what its id names"):
+        datasets.load_dataset(conn, kept.id)
+
+
+def test_a_dataset_of_the_first_form_stays_what_it_was(conn: Conn) -> None:
+    first = structs.replace(dataset(sample(0)), id=content_id([WINDOW, [sample(0)]]))
+    assert datasets.save_dataset(conn, first)
+    assert datasets.load_dataset(conn, first.id) == first
+
+
 def test_an_empty_dataset_is_a_dataset(conn: Conn) -> None:
     datasets.save_dataset(conn, dataset())
     assert datasets.load_dataset(conn, dataset().id) == dataset()
@@ -277,8 +349,8 @@ def test_a_dataset_that_was_changed_or_is_missing_is_not_loaded(conn: Conn) -> N
         [other.id, one.id],
     )
     conn.execute("UPDATE babylon_training.training_datasets SET body = 'rubbish' WHERE id = %s", [other.id])
-    for broken, told in ((one.id, "holds the content of"), (other.id, "cannot be read"), ("gone", "is not kept")):
-        with pytest.raises(CorruptLedger, match=f"{broken} {told}.*materialize training_datasets"):
+    for broken, told in ((one.id, "is not what its id"), (other.id, "cannot be read"), ("gone", "is not kept")):
+        with pytest.raises(CorruptLedger, match=f"{broken} {told}.*(Build it again|materialize training_datasets)"):
             datasets.load_dataset(conn, broken)
 
 

@@ -56,6 +56,7 @@ def test_what_can_be_set_are_columns() -> None:
 
 def test_values_of_the_core_fit_into_their_tables() -> None:
     kept = set(tables.RAW_TRAJECTORIES.columns) - {"window_id", "steps", "samples", "body", "instruments"}
+    kept -= {"chat", "chat_sha256"}
     assert kept == set(TrajectoryRecord.__struct_fields__) - {"window", "samples", "facts"}
     in_quarantine = set(tables.QUARANTINED_TRAJECTORIES.columns) - {"window_id", "quarantined_at"}
     assert in_quarantine == set(Quarantined.__struct_fields__) - {"window"}
@@ -67,9 +68,9 @@ def test_large_values_are_stored_without_a_second_compression(conn: Conn) -> Non
     rows = conn.execute(
         "SELECT relname || '.' || attname, attstorage FROM pg_attribute JOIN pg_class c ON c.oid = attrelid "
         "WHERE relnamespace = 'babylon_training'::regnamespace AND relkind = 'r' AND atttypid = 'bytea'::regtype "
-        "AND attname IN ('body', 'messages')"
+        "AND attname IN ('body', 'chat', 'messages')"
     ).fetchall()
-    assert len(rows) == 3
+    assert len(rows) == 5
     assert {storage for _, storage in rows} == {"e"}
 
 

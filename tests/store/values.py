@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from babylon_assets.core.datasets import Dataset, Sample, count
-from babylon_assets.core.lineage import content_id
+from babylon_assets.core.datasets import Dataset, Sample, count, dataset_id
 from babylon_assets.core.trajectories import Message, Quarantined, RawSample, StepFacts, TrajectoryRecord
 from babylon_assets.store.calls import InferenceCall
 from babylon_assets.store.checkpoints import Checkpoint
@@ -99,7 +98,7 @@ def sample(number: int = 0, **changes: Any) -> Sample:
 
 
 def dataset(*samples: Sample, window: str = WINDOW) -> Dataset:
-    return Dataset(content_id([window, list(samples)]), window, list(samples), count(samples))
+    return Dataset(dataset_id(window, samples), window, list(samples), count(samples))
 
 
 def root(chain: str = CHAIN, **changes: Any) -> Checkpoint:

@@ -1,7 +1,8 @@
 """The plain way from the game's rows to a dataset: fetch all, `json.loads`, loops over dictionaries, JSON back.
 
-What one writes first, here to be measured against: psycopg's `fetchall` and the standard library alone. It computes the
-same rewards and advantages and writes the same things down, without checking what it reads.
+What one writes first, here to be measured against: asyncpg and the standard library alone. It computes the same rewards
+and advantages and writes the same things down (rows, scores, dataset and an index of its samples), without checking
+what it reads, hashing rows or compressing anything.
 """
 
 from __future__ import annotations
@@ -11,49 +12,66 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from psycopg import Connection
+import asyncpg
 
 Row = dict[str, Any]
 TABLES = """
     CREATE SCHEMA IF NOT EXISTS plain;
-    CREATE TABLE IF NOT EXISTS plain.raw (id text PRIMARY KEY, agent text, body jsonb);
-    CREATE TABLE IF NOT EXISTS plain.scores (id text PRIMARY KEY, scores jsonb);
-    CREATE TABLE IF NOT EXISTS plain.datasets (id text PRIMARY KEY, body jsonb);
-    TRUNCATE plain.raw, plain.scores, plain.datasets
+    CREATE TABLE IF NOT EXISTS plain.raw (id text PRIMARY KEY, agent text, body text);
+    CREATE TABLE IF NOT EXISTS plain.scores (id text PRIMARY KEY, scores text);
+    CREATE TABLE IF NOT EXISTS plain.datasets (id text PRIMARY KEY, body text);
+    CREATE TABLE IF NOT EXISTS plain.samples (
+        dataset text, id text, agent text, "group" text, reward float8, advantage float8, trains_as text,
+        PRIMARY KEY (dataset, id));
+    TRUNCATE plain.raw, plain.scores, plain.datasets, plain.samples
 """
+_ROWS = """
+    SELECT "trajectoryId", "agentId", "stepsJson" FROM trajectories t JOIN "User" u ON u.id = t."agentId"
+    WHERE "windowId" = $1 AND "isTrainingData" AND NOT "isEvaluation" AND NOT u."isTest" AND NOT u."isBanned\""""
+_TRADES = """
+    SELECT "agentUserId", "marketId", price, extract(epoch FROM "executedAt")::float8 FROM "AgentTrade"
+    WHERE "agentUserId" = ANY($1) AND "executedAt" >= $2::text::timestamp - interval '1 hour'
+      AND "executedAt" < $2::text::timestamp + interval '3 hours'"""
+_INDEXED = ("sample_id", "agent", "group", "reward", "advantage", "trains_as")
 
 
-def run(conn: Connection[Any], window: str, model: str) -> dict[tuple[str, int], float | None]:
+async def run(url: str, window: str, model: str) -> dict[tuple[str, int], float | None]:
     """From rows to a kept dataset; returns the reward by (trajectory, step)."""
-    rows = conn.execute(
-        'SELECT "trajectoryId", "agentId", "stepsJson" FROM trajectories t JOIN "User" u ON u.id = t."agentId" '
-        'WHERE "windowId" = %s AND "isTrainingData" AND NOT "isEvaluation" AND NOT u."isTest" AND NOT u."isBanned"',
-        [window],
-    ).fetchall()
+    conn = await asyncpg.connect(url)
+    try:
+        async with conn.transaction():
+            return await _run(conn, window, model)
+    finally:
+        await conn.close()
+
+
+async def _run(conn: Any, window: str, model: str) -> dict[tuple[str, int], float | None]:
+    rows = await conn.fetch(_ROWS, window)
     episodes = [{"id": row[0], "agent": row[1], "steps": json.loads(row[2])} for row in rows]
-    with conn.cursor() as cursor:
-        bodies = [(each["id"], each["agent"], json.dumps(each["steps"])) for each in episodes]
-        cursor.executemany("INSERT INTO plain.raw VALUES (%s, %s, %s)", bodies)
-    scores = _scores(conn, episodes)
-    with conn.cursor() as cursor:
-        by_trajectory: dict[str, dict[int, float | None]] = defaultdict(dict)
-        for (trajectory, step), reward in scores.items():
-            by_trajectory[trajectory][step] = reward
-        values = [(trajectory, json.dumps(found)) for trajectory, found in by_trajectory.items()]
-        cursor.executemany("INSERT INTO plain.scores VALUES (%s, %s)", values)
-    text = json.dumps(_samples(episodes, scores, window, model), sort_keys=True)
+    bodies = [(each["id"], each["agent"], json.dumps(each["steps"])) for each in episodes]
+    await conn.executemany("INSERT INTO plain.raw VALUES ($1, $2, $3)", bodies)
+    scores = await _scores(conn, episodes, window)
+    by_trajectory: dict[str, dict[int, float | None]] = defaultdict(dict)
+    for (trajectory, step), reward in scores.items():
+        by_trajectory[trajectory][step] = reward
+    values = [(trajectory, json.dumps(found)) for trajectory, found in by_trajectory.items()]
+    await conn.executemany("INSERT INTO plain.scores VALUES ($1, $2)", values)
+    samples = _samples(episodes, scores, window, model)
+    text = json.dumps(samples, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    conn.execute("INSERT INTO plain.datasets VALUES (%s, %s)", [digest, text])
+    await conn.execute("INSERT INTO plain.datasets VALUES ($1, $2)", digest, text)
+    index = [(digest, *(sample[name] for name in _INDEXED)) for sample in samples]
+    await conn.executemany("INSERT INTO plain.samples VALUES ($1, $2, $3, $4, $5, $6, $7)", index)
     return scores
 
 
-def _scores(conn: Connection[Any], episodes: list[Row]) -> dict[tuple[str, int], float | None]:
+async def _scores(conn: Any, episodes: list[Row], window: str) -> dict[tuple[str, int], float | None]:
     agents = sorted({each["agent"] for each in episodes})
     trades: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    query = 'SELECT "agentUserId", "marketId", price, extract(epoch FROM "executedAt") FROM "AgentTrade" '
-    for agent, market, price, at in conn.execute(query + 'WHERE "agentUserId" = ANY(%s)', [agents]).fetchall():
-        trades[agent, market].append((1000 * float(at), price))
-    resolved = dict(conn.execute('SELECT id, resolution FROM "Market" WHERE resolved').fetchall())
+    for agent, market, price, at in await conn.fetch(_TRADES, agents, window):
+        trades[agent, market].append((1000 * at, price))
+    found = await conn.fetch('SELECT id, resolution FROM "Market" WHERE resolved')
+    resolved = {row[0]: row[1] for row in found}
     worth: dict[tuple[str, int], float | None] = {}
     for each in episodes:
         for step in each["steps"]:
