@@ -79,6 +79,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "seed": "With which it was sampled.",
             "latency_ms": "How long the answer took.",
             "finish_reason": "stop, or length when it was cut.",
+            "sampling": "How else it was sampled, where that is known: top_p, max_tokens, stop, choice, model.",
         },
     ),
     "trajectory_scores": (
@@ -162,6 +163,20 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "weights_sha256": "Of the weights.",
             "dagster_run_id": RUN,
             "created_at": "When it was made.",
+            "dead_end": "Why the chain does not go on from it: refused, or rolled back; null on the line.",
+        },
+    ),
+    "gate_verdicts": (
+        "One row per checkpoint that the gate has judged; rows are only ever added.",
+        {
+            "checkpoint_id": "What was judged.",
+            "chain": "Its chain.",
+            "champion_id": "The policy that was served then.",
+            "passed": "Whether it may be served, and trained from.",
+            "why": "Why, in words.",
+            "verdict": "What each rule found, as JSON.",
+            "dagster_run_id": RUN,
+            "judged_at": "When.",
         },
     ),
     "training_jobs": (

@@ -66,16 +66,16 @@ def copy_window(installation: Installation, window: str) -> str:
     with installation.connect() as game, installation.connect() as ours:
         source.snapshot(game)
         source.check_tables(game)
-        odd = installation.once_a_run("odd ids", lambda: source.odd_ids(game))
         before = windows_ledger.get_window(ours, window)
-        found = _fingerprint(installation, game, ours, window, odd)
+        found = _fingerprint(installation, game, ours, window)
         if before is not None and before.fingerprint == found and _is_whole(ours, before):
             return found
         settings = installation.settings
         test, banned = settings.include_test_users, settings.include_banned_users
+        odd = _odd_ids(installation, game)
         rows = source.read_window(game, window, include_test=test, include_banned=banned, odd=odd)
         ledger.replace_rows(ours, window, rows)
-        copied, kept = _fingerprint(installation, game, ours, window, odd), ledger.summary(ours, window)
+        copied, kept = _fingerprint(installation, game, ours, window), ledger.summary(ours, window)
         windows_ledger.upsert_window(
             ours, window, fingerprint=copied, trajectories=kept.trajectories, agents=kept.agents
         )
@@ -104,9 +104,12 @@ def _is_whole(ours: Connection, row: windows_ledger.WindowRow) -> bool:
     return ledger.summary(ours, row.window_id).trajectories == row.trajectories
 
 
-def _fingerprint(
-    installation: Installation, game: Connection, ours: Connection, window: str, odd: Sequence[str]
-) -> str:
+def _odd_ids(installation: Installation, game: Connection) -> Sequence[str]:
+    """The windowIds of the game that are no window's, looked up once in a run over many windows."""
+    return installation.once_a_run("odd ids", lambda: source.odd_ids(game))
+
+
+def _fingerprint(installation: Installation, game: Connection, ours: Connection, window: str) -> str:
     """The source's fingerprint, of what the steps that are kept of the window name as well."""
     settings = installation.settings
     return source.fingerprint(
@@ -116,5 +119,5 @@ def _fingerprint(
         include_banned=settings.include_banned_users,
         horizon_minutes=settings.perp_horizon_minutes,
         instruments=ledger.named_instruments(ours, window),
-        odd=odd,
+        odd=_odd_ids(installation, game),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from babylon_assets.report.facts import Cost, Job, Policy
+from babylon_assets.report.facts import HOSTED_SILENT_AFTER, Cost, Job, Policy
 from babylon_assets.store import jobs
 from babylon_assets.store.checkpoints import insert_checkpoint
 from babylon_assets.store.database import Database
@@ -118,6 +118,7 @@ def test_jobs_that_run_and_windows_whose_last_job_failed(database: Database, led
         attempt(conn, LATEST, "serverless", "submitted")
     report = read(database)
     assert [(job.state, job.window) for job in report.running] == [("submitted", LATEST)]
+    assert report.running[0].silent_after == HOSTED_SILENT_AFTER
     assert report.failed == []
     with database.connect() as conn:
         conn.execute(
