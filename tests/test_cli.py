@@ -29,7 +29,8 @@ from tests.store.values import CHAIN, dataset, sample
 
 COMMANDS = (
     *("demo", "up", "migrate", "windows", "train", "status", "export", "doctor"),
-    *("chains", "lineage", "replay", "prune", "forget", "report"),
+    *("chains", "lineage", "replay", "prune", "forget", "report", "backfill", "serve"),
+    *("evaluate", "promote", "rollback", "promotions"),
 )
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),

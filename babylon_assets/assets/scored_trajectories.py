@@ -16,7 +16,7 @@ from babylon_assets.assets.ranges import Made
 from babylon_assets.assets.raw_trajectories import NAME as RAW
 from babylon_assets.core import rewards
 from babylon_assets.core.lineage import bytes_id
-from babylon_assets.game import source
+from babylon_assets.game import outcomes
 from babylon_assets.plots import reward_histogram
 from babylon_assets.store import scores as score_ledger
 from babylon_assets.store import trajectories
@@ -73,10 +73,10 @@ def score_window(installation: Installation, window: str) -> pd.DataFrame:
     settings = installation.settings
     with installation.connect() as conn:
         steps = trajectories.read_steps(conn, window)
-        outcomes = source.read_outcomes(conn, window, steps, horizon_minutes=settings.perp_horizon_minutes)
+        known = outcomes.read_outcomes(conn, window, steps, horizon_minutes=settings.perp_horizon_minutes)
         scores = rewards.score_window(
             steps,
-            outcomes,
+            known,
             weights=settings.reward_weights,
             invalid_reward=settings.invalid_action_reward,
             as_of=datetime.now(UTC),

@@ -1,4 +1,4 @@
-"""Reads the game's record: its windows, their trajectories, and what became of the trades in them.
+"""Reads the game's record: its windows and their trajectories. What became of the trades is read in `outcomes`.
 
 Only SELECT is ever issued, so a role that may do nothing else is enough. Every function takes an open connection
 whose session runs in UTC; times come back aware. What a row means is decided in `core`; nothing here writes.
@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import psycopg
 
 from babylon_assets.core import decoding
 from babylon_assets.core.decoding import SourceRow, decode_row
 from babylon_assets.core.errors import SourceError
-from babylon_assets.core.outcomes import OutcomeTables
 from babylon_assets.core.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.core.windows import WINDOW_FORMAT, is_window, window_bounds
 
@@ -85,7 +82,9 @@ _OF_WINDOW = """
       AND t."isTrainingData" AND NOT t."isEvaluation"
       AND (NOT u."isTest" OR %(include_test)s) AND (NOT u."isBanned" OR %(include_banned)s)"""
 #: Epoch milliseconds of a time, clipped as `_TIME` is.
-_MS = """(extract(epoch FROM least(greatest({0}, timestamp '0001-01-02'), timestamp '9999-12-30')) * 1000)::int8"""
+MILLISECONDS = (
+    """(extract(epoch FROM least(greatest({0}, timestamp '0001-01-02'), timestamp '9999-12-30')) * 1000)::int8"""
+)
 #: Infinite times and years beyond what Python can hold are clipped.
 _TIME = """least(greatest(t."{0}", timestamp '0001-01-02'), timestamp '9999-12-30') AT TIME ZONE 'UTC'"""
 _READ_WINDOW = f"""COPY (
@@ -211,7 +210,7 @@ def list_windows(conn: psycopg.Connection[Any], since: str | None = None) -> lis
     window's is then seen if it sorts after `since` or before all windows: one that looks nearly like an old window is
     not, and waits for a look without `since`.
     """
-    start = _naive(window_bounds(since)[0]) if since else datetime.min
+    start = naive(window_bounds(since)[0]) if since else datetime.min
     parameters = {"since": since or "", "start": start, "pattern": _WINDOW_PATTERN, "odd": odd_ids(conn, since)}
     return [SourceWindow(*row) for row in conn.execute(_LIST_WINDOWS, parameters)]
 
@@ -257,11 +256,11 @@ def fingerprint(
     trade names, but a step does, are covered if `instruments` has them; `odd` is as for `read_window`.
     """
     parameters = _window_parameters(conn, window, include_test, include_banned, odd) | {
-        "before": _naive(window_bounds(window)[0] - BEFORE),
-        "until": _naive(window_bounds(window)[1] + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)),
+        "before": naive(window_bounds(window)[0] - BEFORE),
+        "until": naive(window_bounds(window)[1] + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)),
         "instruments": sorted(instruments),
         "version": decoding.VERSION,
-        "outcome_windows": _outcome_windows(window),
+        "outcome_windows": outcome_windows(window),
     }
     row = conn.execute(_FINGERPRINT, parameters).fetchone()
     assert row is not None
@@ -290,130 +289,26 @@ def read_window(
             yield decode_row(SourceRow(window, row[2], row[0], row[1], *row[3:]))
 
 
-def read_outcomes(
-    conn: psycopg.Connection[Any], window: str, steps: pd.DataFrame, *, horizon_minutes: int = 60
-) -> OutcomeTables:
-    """All that is known by now of the trades among a window's steps (a frame with `STEP_COLUMNS`)."""
-    start, end = window_bounds(window)
-    start -= BEFORE
-    until = end + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)
-    trades = read_trades(conn, _distinct(steps["agent_id"]), start, until)
-    markets = _distinct(pd.concat([steps["market_id"], trades["market_id"]]))
-    tickers = _distinct(pd.concat([steps["ticker"], trades["ticker"]]))
-    return OutcomeTables(
-        trades=trades,
-        markets=read_markets(conn, markets),
-        prediction_prices=read_prediction_prices(conn, markets, start, end),
-        stock_prices=read_stock_prices(conn, tickers, start, until),
-        market_outcomes=read_market_outcomes(conn, _outcome_windows(window)),
-    )
-
-
-def read_trades(
-    conn: psycopg.Connection[Any], agent_ids: Sequence[str], start: datetime, end: datetime
-) -> pd.DataFrame:
-    """The agents' trades in [start, end), oldest first. `price` of a NO share is the price of NO."""
-    query = f"""
-        SELECT "agentUserId" AS agent_id, "marketType" AS market_type, "marketId" AS market_id, ticker, action, side,
-               amount, price, pnl, {_MS.format('"executedAt"')} AS executed_at
-        FROM public."AgentTrade"
-        WHERE "agentUserId" = ANY(%s) AND "executedAt" >= %s AND "executedAt" < %s ORDER BY "executedAt", id"""
-    return _frame(conn, query, (list(agent_ids), _naive(start), _naive(end)), OutcomeTables.TRADES)
-
-
-def read_markets(conn: psycopg.Connection[Any], ids: Sequence[str]) -> pd.DataFrame:
-    """Prediction markets by id; `resolution` is null until `resolved`, `updated_at` then the time of resolution."""
-    query = f"""
-        SELECT id AS market_id, resolved, resolution, {_MS.format('"endDate"')} AS end_date,
-               {_MS.format('"updatedAt"')} AS updated_at
-        FROM public."Market" WHERE id = ANY(%s) ORDER BY id"""
-    return _frame(conn, query, (list(ids),), OutcomeTables.MARKETS)
-
-
-def read_stock_prices(
-    conn: psycopg.Connection[Any], tickers: Sequence[str], start: datetime, end: datetime
-) -> pd.DataFrame:
-    """Prices in [start, end), oldest first, by the ticker asked for: an organization's id or its name."""
-    query = f"""
-        SELECT asked.ticker, s.price, {_MS.format('s."timestamp"')} AS timestamp
-        FROM unnest(%s::text[]) AS asked (ticker)
-        JOIN public."Organization" o ON o.id = asked.ticker OR o.name = asked.ticker
-        JOIN public."StockPrice" s ON s."organizationId" = o.id
-        WHERE s."timestamp" >= %s AND s."timestamp" < %s ORDER BY s."timestamp", s.id"""
-    return _frame(conn, query, (list(tickers), _naive(start), _naive(end)), OutcomeTables.STOCK_PRICES)
-
-
-def read_prediction_prices(
-    conn: psycopg.Connection[Any], market_ids: Sequence[str], start: datetime, end: datetime
-) -> pd.DataFrame:
-    """Prices of YES and NO in [start, end) and the last before it, oldest first."""
-    query = f"""
-        SELECT "marketId" AS market_id, "yesPrice" AS yes_price, "noPrice" AS no_price,
-               {_MS.format('"createdAt"')} AS created_at
-        FROM public."PredictionPriceHistory"
-        WHERE "marketId" = ANY(%(ids)s) AND "createdAt" >= %(start)s AND "createdAt" < %(end)s
-        UNION ALL
-        SELECT asked.id, before."yesPrice", before."noPrice", {_MS.format('before."createdAt"')}
-        FROM unnest(%(ids)s::text[]) AS asked (id) CROSS JOIN LATERAL (
-            SELECT p.* FROM public."PredictionPriceHistory" p WHERE p."marketId" = asked.id
-            AND p."createdAt" < %(start)s ORDER BY p."createdAt" DESC LIMIT 1) AS before
-        ORDER BY created_at"""
-    parameters = {"ids": list(market_ids), "start": _naive(start), "end": _naive(end)}
-    return _frame(conn, query, parameters, OutcomeTables.PREDICTION_PRICES)
-
-
-def read_market_outcomes(conn: psycopg.Connection[Any], windows: Sequence[str]) -> pd.DataFrame:
-    """What the game noted as outcomes in these windows, the latest note last."""
-    query = f"""
-        SELECT "windowId" AS window, "stockTicker" AS ticker, "changePercent"::float8 AS change_percent,
-               "predictionMarketId" AS market_id, outcome, {_MS.format('"createdAt"')} AS created_at
-        FROM public.market_outcomes WHERE "windowId" = ANY(%s) ORDER BY "createdAt", id"""
-    return _frame(conn, query, (list(windows),), OutcomeTables.MARKET_OUTCOMES)
-
-
-def _frame(conn: psycopg.Connection[Any], query: str, parameters: Any, columns: dict[str, str]) -> pd.DataFrame:
-    """The result as a frame with the declared columns and types, which an empty result has as well.
-
-    Times come as epoch milliseconds: 12,000 of them as datetimes took 60 ms.
-    """
-    with conn.cursor(binary=True) as cursor:
-        rows = cursor.execute(query.encode(), parameters).fetchall()
-    values: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
-    return pd.DataFrame({name: _column(v, dtype) for (name, dtype), v in zip(columns.items(), values, strict=True)})
-
-
-def _column(values: tuple[Any, ...], dtype: str) -> Any:
-    if dtype.startswith("datetime64[ms"):
-        return pd.DatetimeIndex(np.array(values, dtype="int64").view("M8[ms]"), tz="UTC")
-    if dtype == "boolean":
-        return pd.array(list(values), dtype="boolean")
-    column = np.empty(len(values), dtype=dtype)
-    column[:] = values
-    return column
-
-
 def _window_parameters(
     conn: psycopg.Connection[Any], window: str, include_test: bool, include_banned: bool, odd: Sequence[str] | None
 ) -> dict[str, Any]:
     start, end = window_bounds(window)
     return {
         "window": window,
-        "start": _naive(start),
-        "end": _naive(end),
+        "start": naive(start),
+        "end": naive(end),
         "include_test": include_test,
         "include_banned": include_banned,
         "odd": odd_ids(conn) if odd is None else list(odd),
     }
 
 
-def _outcome_windows(window: str) -> list[str]:
+def outcome_windows(window: str) -> list[str]:
+    """The windows in which a market's outcome is looked for."""
     start, _ = window_bounds(window)
     return [(start + timedelta(hours=n)).strftime(WINDOW_FORMAT) for n in range(OUTCOME_WINDOWS)]
 
 
-def _distinct(values: pd.Series[Any]) -> list[str]:
-    return sorted(values.dropna().unique())
-
-
-def _naive(time: datetime) -> datetime:
+def naive(time: datetime) -> datetime:
+    """The time in UTC without its zone, as the game keeps times."""
     return time.astimezone(UTC).replace(tzinfo=None)
