@@ -20,6 +20,7 @@ from babylon_assets.core.windows import next_window
 from babylon_assets.definitions import build_definitions
 from babylon_assets.settings import Settings
 from babylon_assets.store.database import Database, migrate, open_database, stop_embedded
+from benchmarks.datapath.rows import write_window
 from benchmarks.report import Row, at_most
 
 FIRST = "2026-10-05T00:00"
@@ -30,8 +31,6 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 def backfill_rows(installation: Installation, database: Database, windows: int = WINDOWS) -> list[Row]:
     """Play the windows, run the backfill, and run it once more on unchanged input."""
-    from benchmarks.data import write_window
-
     keys = [FIRST]
     while len(keys) < windows:
         keys.append(next_window(keys[-1]))

@@ -1,0 +1,39 @@
+"""What a tick of the sensor costs among a million trajectories in a year of hours: it looks at the last three days."""
+
+from __future__ import annotations
+
+from babylon_assets.game import source
+from babylon_assets.store.database import Database
+from benchmarks.datapath.measure import milliseconds
+from benchmarks.report import Row, at_most
+
+TRAJECTORIES, WINDOWS = 1_000_000, 8760
+_FILL = """
+    INSERT INTO trajectories (id, "trajectoryId", "agentId", "startTime", "endTime", "durationMs", "windowId",
+        "stepsJson", "rewardComponentsJson", "metricsJson", "metadataJson", "totalReward", "episodeLength",
+        "finalStatus", "updatedAt")
+    SELECT 'i' || n, 't' || n, 'agent-' || n % 200, at, at, 1, to_char(at, 'YYYY-MM-DD"T"HH24":00"'),
+           '[]', '{}', '{}', '{}', 0, 0, 'completed', at
+    FROM generate_series(1, 1000000) AS n,
+         LATERAL (SELECT timestamp '2026-01-01' + (n % 8760) * interval '1 hour' AS at) AS placed"""
+_ODD = """UPDATE trajectories SET "windowId" = 'benchmark-' || right(id, 1) WHERE id LIKE '%00000'"""
+_PLAINLY = 'SELECT "windowId", count(DISTINCT "agentId"), count(*) FROM trajectories GROUP BY 1 ORDER BY 1'
+
+
+def listing(database: Database) -> list[Row]:
+    """Fill the game's table, among its windows some odd ids, and list."""
+    with database.connect_autocommit() as conn:
+        conn.execute("TRUNCATE trajectories")
+        conn.execute(_FILL)
+        conn.execute(_ODD)
+        conn.execute("VACUUM ANALYZE trajectories")
+        newest = source.list_windows(conn)[-1].window
+        since = f"2026-12-29{newest[10:]}"
+        return [
+            at_most(
+                "a tick: the windows of three days", milliseconds(lambda: source.list_windows(conn, since)), "ms", 25
+            ),
+            Row("  all windows of the year", milliseconds(lambda: source.list_windows(conn)), "ms"),
+            Row("  all windows, the plain way", milliseconds(lambda: conn.execute(_PLAINLY).fetchall()), "ms"),
+            Row("  ids that are no window's, among all", milliseconds(lambda: source.odd_ids(conn)), "ms"),
+        ]

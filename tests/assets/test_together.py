@@ -1,0 +1,109 @@
+"""Runs of one window at the same time, and readers beside them: one result, and nobody sees a part of it."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from babylon_assets.assets.collector import collector_held_off
+from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.raw_trajectories import copy_window
+from babylon_assets.assets.scored_trajectories import score_window
+from babylon_assets.assets.training_datasets import freeze_window
+from babylon_assets.settings import Settings
+from babylon_assets.store import datasets, trajectories
+from babylon_assets.store.database import Database
+from tests.core.rows import WINDOW, call, step
+from tests.game.rows import add_trajectories, add_users, trajectory
+
+ROWS = 30
+
+
+@pytest.fixture
+def game(game_database: Database) -> Iterator[Database]:
+    """A window of thirty agents, each with one answer of another model."""
+    with game_database.connect() as conn:
+        add_users(conn, *(f"a{n}" for n in range(ROWS)))
+        told = [step(llmCalls=[call(callId=None, model="gpt-4o")])]
+        add_trajectories(conn, *(trajectory(f"t{n}", told, agentId=f"a{n}") for n in range(ROWS)))
+    yield game_database
+
+
+def line(database: Database) -> str:
+    installation = Installation(Settings(), database)
+    copy_window(installation, WINDOW)
+    score_window(installation, WINDOW)
+    return freeze_window(installation, WINDOW)[0].id
+
+
+def counts(database: Database) -> list[Any]:
+    tables = ("raw_trajectories", "training_datasets", "training_dataset_chats", "training_dataset_samples")
+    with database.connect() as conn:
+        return [
+            conn.execute(f"SELECT count(*) FROM babylon_training.{table}".encode()).fetchone()[0]  # type: ignore[index]
+            for table in tables
+        ]
+
+
+def test_two_runs_of_one_window_at_once_have_one_result(game: Database) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        ids = list(pool.map(lambda _: line(game), range(4)))
+    assert len(set(ids)) == 1
+    assert counts(game) == [ROWS, 1, ROWS, ROWS]
+    with game.connect() as conn:
+        assert datasets.load_dataset(conn, ids[0]).id == ids[0]
+
+
+def test_four_readers_see_a_window_as_it_was_or_as_it_is(game: Database) -> None:
+    installation, stop, seen = Installation(Settings(), game), threading.Event(), set[tuple[int, int]]()
+
+    def read() -> None:
+        with game.connect_autocommit() as conn:
+            while not stop.is_set():
+                kept = trajectories.read_window(conn, WINDOW)
+                seen.add((len(kept), len({record.final_status for record in kept})))
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    try:
+        for version in range(8):
+            with game.connect() as conn:
+                conn.execute(
+                    """UPDATE trajectories SET "finalStatus" = %s, "updatedAt" = "updatedAt" + interval '1 s'""",
+                    [str(version)],
+                )
+            copy_window(installation, WINDOW)
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert seen <= {(0, 0), (ROWS, 1)}
+    assert (ROWS, 1) in seen
+
+
+def test_what_is_the_same_for_all_windows_is_found_once_a_run() -> None:
+    installation, found = Installation(Settings()), list[int]()
+
+    def find() -> int:
+        found.append(1)
+        return len(found)
+
+    assert [installation.once_a_run("x", find) for _ in range(2)] == [1, 2]
+    with installation.reusing_connections():
+        assert [installation.once_a_run("x", find) for _ in range(2)] == [3, 3]
+    assert installation.once_a_run("x", find) == 4
+
+
+def test_the_collector_rests_until_the_last_window_is_done() -> None:
+    assert gc.isenabled()
+    with collector_held_off():
+        with collector_held_off():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
