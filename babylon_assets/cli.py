@@ -27,6 +27,7 @@ from babylon_assets.commands import (
     demo,
     doctor,
     export,
+    imports,
     judging,
     report,
     serve,
@@ -103,6 +104,7 @@ app.command()(judging.promote)
 app.command()(judging.rollback)
 app.command("promotions")(judging.list_promotions)
 app.command()(export.export)
+app.command("import")(imports.import_file)
 app.command()(doctor.doctor)
 app.command()(report.report)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from babylon_assets import setting_kinds as kinds
 from babylon_assets.core.errors import SettingsError
-from babylon_assets.setting_groups import AutomationSettings, GatewaySettings, JudgingSettings
+from babylon_assets.setting_groups import AutomationSettings, GatewaySettings, JudgingSettings, RulerSettings
 from babylon_assets.setting_kinds import Kind
 from babylon_assets.setting_kinds import declare as _declare
 from babylon_assets.setting_kinds import declare_text as _declare_text
@@ -37,7 +37,7 @@ class Declaration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(AutomationSettings, JudgingSettings, GatewaySettings):
+class Settings(RulerSettings, AutomationSettings, JudgingSettings, GatewaySettings):
     """All settings. Built by `load_settings`; tests may build it directly, the same checks apply.
 
     Raises:
@@ -160,6 +160,9 @@ class Settings(AutomationSettings, JudgingSettings, GatewaySettings):
         "outcome=1.0,heuristic=0.1",
         "Weight of each scorer in a sample's reward.",
     )
+    scorers: tuple[str, ...] = _declare(
+        "SCORERS", kinds.import_paths(), (), "Scorers of your own, that REWARD_WEIGHTS may name as well."
+    )
     invalid_action_reward: float = _declare(
         "INVALID_ACTION_REWARD",
         kinds.number(-1, 1),
@@ -270,7 +273,8 @@ class Settings(AutomationSettings, JudgingSettings, GatewaySettings):
 
 def _fields() -> list[dataclasses.Field[Any]]:
     """Every setting; those of the groups come after what is declared here."""
-    inherited = {item.name for group in (JudgingSettings, GatewaySettings) for item in dataclasses.fields(group)}
+    groups = (RulerSettings, AutomationSettings, JudgingSettings, GatewaySettings)
+    inherited = {item.name for group in groups for item in dataclasses.fields(group)}
     return sorted(dataclasses.fields(Settings), key=lambda item: item.name in inherited)
 
 

@@ -28,6 +28,8 @@ What the agents did in this hour, copied once from the game's own tables and nev
   the facts of each step. Results of an action are kept apart, so that no prompt ever contains hindsight.
 - A row that cannot be read goes into **quarantine** with the reason and the place; it costs the window nothing else.
   Bad behaviour is never quarantined: an action that failed stays in and is scored low.
+- What `babylon import` put into the hour **stays**, with the rewards that came with it, also where the game has the
+  same trajectory. `imported` counts them.
 - Reading is guarded by a **fingerprint** of the source, outcomes included: unchanged input writes nothing and keeps the
   data version.
 
@@ -46,8 +48,9 @@ def read(installation: Installation, window: str) -> Made:
     fingerprint = copy_window(installation, window)
     with installation.connect() as conn:
         kept, quarantined = ledger.summary(conn, window), ledger.quarantined(conn, window)
+        imported = len(ledger.given_rewards(conn, window))
     return Made(
-        metadata=numbers(kept._asdict()),
+        metadata={**numbers(kept._asdict()), **numbers({"imported": imported})},
         data_version=fingerprint,
         checks=[
             checks.complete(window, datetime.now(UTC), installation.settings.window_grace_minutes),
@@ -61,10 +64,14 @@ def copy_window(installation: Installation, window: str) -> str:
     """Copy the window unless what it is made of is what was copied before; returns the fingerprint of the source.
 
     Rows stream from one connection to the other. All of the game is read in one snapshot, so that the fingerprint is
-    that of the very rows that were copied.
+    that of the very rows that were copied. What was imported into the window stays, and is all of it where there is no
+    game.
     """
     with installation.connect() as game, installation.connect() as ours:
         source.snapshot(game)
+        imported = ledger.imported_hash(ours, window)
+        if imported is not None and not source.has_game(game):
+            return ledger.fingerprint_with_imports(None, imported)
         source.check_tables(game)
         before = windows_ledger.get_window(ours, window)
         found = _fingerprint(installation, game, ours, window)
@@ -112,7 +119,7 @@ def _odd_ids(installation: Installation, game: Connection) -> Sequence[str]:
 def _fingerprint(installation: Installation, game: Connection, ours: Connection, window: str) -> str:
     """The source's fingerprint, of what the steps that are kept of the window name as well."""
     settings = installation.settings
-    return source.fingerprint(
+    read = source.fingerprint(
         game,
         window,
         include_test=settings.include_test_users,
@@ -121,3 +128,4 @@ def _fingerprint(installation: Installation, game: Connection, ours: Connection,
         instruments=ledger.named_instruments(ours, window),
         odd=_odd_ids(installation, game),
     )
+    return ledger.fingerprint_with_imports(read, ledger.imported_hash(ours, window))

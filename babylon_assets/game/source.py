@@ -195,6 +195,12 @@ def check_tables(conn: psycopg.Connection[Any]) -> None:
         )
 
 
+def has_game(conn: psycopg.Connection[Any]) -> bool:
+    """Whether the database holds a game at all; what is wrong with one that is not whole, `check_tables` says."""
+    row = conn.execute("SELECT to_regclass('public.trajectories')").fetchone()
+    return bool(row and row[0] is not None)
+
+
 def _faults(table: str, columns: Sequence[str], readable: dict[str, bool] | None) -> list[str]:
     if readable is None:
         return [f'table "{table}" is missing']

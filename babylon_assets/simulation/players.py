@@ -21,6 +21,7 @@ from psycopg import Connection
 from babylon_assets.core import rewards
 from babylon_assets.core.errors import DatabaseUnavailable, SettingsError
 from babylon_assets.core.policies import Caller, Completion, Policy, RecordingPolicy, policy_step
+from babylon_assets.core.scorers import load_scorers
 from babylon_assets.core.windows import window_bounds, window_of
 from babylon_assets.game import simulated
 from babylon_assets.game.fixture import copy_rows
@@ -79,14 +80,19 @@ def play_window(
 
 
 def reference_rewards(settings: Settings, rooms: Sequence[Room], window: str) -> dict[str, float]:
-    """Mean reward of each reference policy on the same boards, by the same scorers, with every outcome known."""
+    """Mean reward of each reference policy on the same boards, by the same scorers, with every outcome known.
+
+    Of orders without a text there is nothing to judge: the scorer `ruler` takes no part.
+    """
+    added = load_scorers(settings.scorers)
+    weights = {name: weight for name, weight in settings.reward_weights.items() if name != "ruler"} or {"outcome": 0.0}
     means = {}
     for number, (name, choose) in enumerate(REFERENCES.items()):
         players = _roster(settings)
         rng = board_rng(settings.simulation_seed, window, room=number, tick=2**17)
         moves = play(rooms, players, _by_reference(choose, rng))
         steps = _scored_steps(moves, settings.perp_full_scale_percent)
-        scored = rewards.score_steps(steps, settings.reward_weights, settings.invalid_action_reward)
+        scored = rewards.score_steps(steps, weights, settings.invalid_action_reward, added)
         means[name] = float(scored["reward"].mean())
     return means
 

@@ -87,6 +87,15 @@ def add_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> int:
     return conn.execute(_TAKE_OVER).rowcount
 
 
+def replace_calls(conn: Connection[Any], old: Iterable[str], calls: Iterable[InferenceCall]) -> None:
+    """Remove the calls with these ids and add others, in the caller's transaction; one that is there stays as it is."""
+    new = {call.call_id: call for call in calls}
+    conn.execute(INFERENCE_CALLS.delete("WHERE call_id = ANY(%s)"), [[name for name in old if name not in new]])
+    listed = INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", "call_id")
+    there = {name for (name,) in conn.execute(listed, [list(new)])}
+    insert_calls(conn, [call for name, call in new.items() if name not in there])
+
+
 def _row(call: InferenceCall) -> tuple[Any, ...]:
     return tuple(_stored(name, getattr(call, name)) for name in _COLUMNS)
 
