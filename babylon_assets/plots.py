@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,73 @@ def reward_histogram(rewards: Sequence[float], title: str = "Rewards of the samp
         parts += _bars(counts, edges, float(known.mean()))
     frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE}" height="{HIGH}" font-family="sans-serif">'
     return "".join([frame, f'<rect width="{WIDE}" height="{HIGH}" fill="white"/>', *parts, "</svg>"]).encode()
+
+
+#: What is drawn of a training's steps: metrics that share a panel, and the panel's title.
+_STEP_PANELS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("loss",), "loss"),
+    (("entropy",), "entropy, nats"),
+    (("kl_to_behaviour",), "KL to the behaviour, nats"),
+    (("ratio_mean", "ratio_min", "ratio_max"), "ratio: mean, extremes"),
+    (("clipped_share",), "clipped share"),
+    (("grad_norm",), "gradient norm"),
+    (("logprob_mean",), "mean log-probability"),
+    (("tokens_per_second",), "tokens/s"),
+)
+_PANEL_WIDE, _PANEL_HIGH = 190, 104
+
+
+def training_steps(steps: Sequence[Mapping[str, float]], title: str = "Optimizer steps") -> bytes:
+    """Small multiples over the optimizer steps of one training: a panel for each metric they have, undone ones hollow.
+
+    An SVG, as `reward_histogram` is one.
+
+    Args:
+        steps: metrics by name, `tokens` and `seconds` among them; undone steps carry `undone`.
+    """
+    timed = [{**step, "tokens_per_second": step["tokens"] / (step["seconds"] or math.nan)} for step in steps]
+    parts = [_text(12, 20, f"{title}  ({len(steps)})", INK, 13, "start", bold=True)]
+    number = 0
+    for names, heading in _STEP_PANELS:
+        lines = [[step.get(name, math.nan) for step in timed] for name in names]
+        known = [value for line in lines for value in line if math.isfinite(value)]
+        if known:
+            corner = (12 + number % 4 * _PANEL_WIDE, 32 + number // 4 * _PANEL_HIGH)
+            hollow = ["undone" in step for step in timed]
+            parts += _panel(corner, heading, lines, hollow, (min(known), max(known)))
+            number += 1
+    wide, high = 24 + 4 * _PANEL_WIDE, 40 + max(1, -(-number // 4)) * _PANEL_HIGH
+    frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" font-family="sans-serif">'
+    return "".join([frame, f'<rect width="{wide}" height="{high}" fill="white"/>', *parts, "</svg>"]).encode()
+
+
+def _panel(
+    corner: tuple[int, int],
+    heading: str,
+    lines: Sequence[Sequence[float]],
+    hollow: Sequence[bool],
+    span: tuple[float, float],
+) -> Iterator[str]:
+    """One panel: its title, its least and greatest value, and a line with a dot per step for each metric."""
+    left, top = corner[0] + 4, corner[1] + 22
+    right, bottom = corner[0] + _PANEL_WIDE - 14, corner[1] + _PANEL_HIGH - 16
+    low, high = span
+
+    def place(number: int, value: float) -> tuple[float, float]:
+        across = left + (right - left) * (number / (len(hollow) - 1) if len(hollow) > 1 else 0.5)
+        return across, bottom - (bottom - top) * ((value - low) / (high - low) if high > low else 0.5)
+
+    yield _text(left, corner[1] + 12, heading, INK, 10, "start")
+    yield f'<path d="M{left} {bottom + 3}H{right}" stroke="{GRID}"/>'
+    yield _text(left, bottom + 13, f"{low:.3g} to {high:.3g}", MUTED, 9, "start")
+    for number, line in enumerate(lines):
+        color = POLICY if number == 0 else POOR
+        dots = [(*place(step, value), hollow[step]) for step, value in enumerate(line) if math.isfinite(value)]
+        way = "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in dots)
+        yield f'<path d="M{way}" fill="none" stroke="{color}" stroke-width="1.3"/>'
+        for x, y, undone in dots:
+            fill = "white" if undone else color
+            yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{fill}" stroke="{color}"/>'
 
 
 WIDE, HIGH = 600, 270

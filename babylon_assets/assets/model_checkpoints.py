@@ -16,7 +16,7 @@ from babylon_assets.assets.ranges import Made, Outputs, run_windows
 from babylon_assets.assets.training_datasets import NAME as DATASETS
 from babylon_assets.core.policies import policy_name
 from babylon_assets.evaluation.judging import settle_head
-from babylon_assets.plots import CurvePoint, learning_curve
+from babylon_assets.plots import CurvePoint, learning_curve, training_steps
 from babylon_assets.store import verdicts, windows
 from babylon_assets.store.database import Connection
 from babylon_assets.store.windows import WindowRow
@@ -129,6 +129,7 @@ def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
         ),
         **numbers({"step": made.step if made else None, "trainable_tokens": trained.trainable_tokens}),
         **numbers(dict(own.metrics) if own else {}),
+        **({"steps": picture(training_steps(trained.steps), "optimizer steps")} if trained.steps else {}),
         **({"left_out": dg.MetadataValue.json(trained.left_out)} if trained.left_out else {}),
     }
 

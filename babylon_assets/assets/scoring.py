@@ -21,7 +21,8 @@ from babylon_assets.core.outcomes import OutcomeTables
 from babylon_assets.core.rewards import Scorer
 from babylon_assets.core.ruler import Comparison, Judgment, Verdict
 from babylon_assets.core.scorers import load_scorers
-from babylon_assets.game import reward_judgments, source
+from babylon_assets.game import outcomes as outcome_tables
+from babylon_assets.game import reward_judgments
 from babylon_assets.settings import Settings, prepare_libraries
 from babylon_assets.store import calls, judgments, trajectories
 from babylon_assets.store import scores as score_ledger
