@@ -1,4 +1,4 @@
-"""`babylon up` alone keeps the loop going: windows that closed while nothing ran are trained in order, by themselves."""
+"""`babylon up` alone keeps the loop going: windows that closed while nothing ran are trained in order, unattended."""
 
 from __future__ import annotations
 
