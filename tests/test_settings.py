@@ -18,6 +18,7 @@ SECRETS = {
     "DAGSTER_DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/dagster",
     "WANDB_API_KEY": "hunter2hunter2",
     "GATEWAY_UPSTREAM_KEY": "hunter2hunter2",
+    "RULER_API_KEY": "hunter2hunter2",
     "FAILURE_WEBHOOK": "https://hooks.example/hunter2",
 }
 

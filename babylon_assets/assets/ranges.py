@@ -158,14 +158,13 @@ def _noted(
 ) -> Exception:
     """Note a window's failure where it belongs; an error that is no one's is shown with its place in the code."""
     reason = told(error)
-    if reason is None:
-        if alone:
-            raise error
-        context.log.error(f"{window} failed", exc_info=error)
-        reason = f"{type(error).__name__}: {error}"
-    elif not alone:
-        context.log.error(f"{window} failed: {reason}")
+    known = reason is not None
+    reason = reason or f"{type(error).__name__}: {error}"
     mark_failed(context, installation, window, error, reason, keep_dataset=not isinstance(error, CheckFailed))
+    if not known and alone:
+        raise error
+    if not alone:
+        context.log.error(f"{window} failed: {reason}", exc_info=None if known else error)
     return error
 
 

@@ -5,7 +5,7 @@ themselves where AUTOMATION is on, its default, as `babylon up` is meant to be l
 so that commands and tests are not disturbed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -150,6 +150,11 @@ def running_line(instance: dg.DagsterInstance) -> str | None:
 
 def windows_of(run: dg.DagsterRun) -> str:
     """The window of a run, or the first and the last of them."""
-    if RANGE_START in run.tags:
-        return f"{run.tags[RANGE_START]} to {run.tags[RANGE_END]}"
-    return run.tags.get(PARTITION_NAME_TAG, "no window")
+    return windows_of_tags(run.tags)
+
+
+def windows_of_tags(tags: Mapping[str, str]) -> str:
+    """As `windows_of`, from a run's tags."""
+    if RANGE_START in tags:
+        return f"{tags[RANGE_START]} to {tags[RANGE_END]}"
+    return tags.get(PARTITION_NAME_TAG, "no window")

@@ -179,7 +179,9 @@ def _game(settings: Settings, database: Database) -> str:
     if row and row[0] and not writes and not database.embedded:
         said += "; the role may write there, which is not needed: SELECT is enough"
     if odd:
-        said += f"; {sum(odd.values())} rows whose windowId is no window, such as {next(iter(odd))!r}, go by their endTime"
+        said += (
+            f"; {sum(odd.values())} rows whose windowId is no window, such as {next(iter(odd))!r}, go by their endTime"
+        )
     return said
 
 

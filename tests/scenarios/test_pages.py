@@ -114,6 +114,7 @@ def test_the_demos_runs_are_listed(served: Served, browser: Browser) -> None:
 
 def test_a_partition_materializes_by_hand(served: Served, browser: Browser) -> None:
     browser.open(served.partition("training_datasets", served.windows[0]), "dataset_id")
+    browser.wait_for("Materialize…")
     browser.click("Materialize…")
     browser.wait_for("Launch 1 run")
     browser.click("Launch 1 run")
