@@ -44,7 +44,9 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "content_hash": "sha256 of the decoded content.",
             "steps": "How many steps it has.",
             "samples": "How many answers the game keeps in it.",
-            "body": "Samples and facts per step, JSON under zstd.",
+            "body": "Facts per step, JSON under zstd.",
+            "chat": "Samples with their texts, JSON under zstd, taken over into datasets unread.",
+            "chat_sha256": "sha256 of these texts.",
             "instruments": "The markets and tickers that its steps name.",
             "given": "What a file said of the rewards, where it was imported; null: read from the game.",
         },
@@ -167,6 +169,15 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "trains_as": "policy_gradient, recompute, imitate or skip.",
             "skip_reason": "Why it is skipped.",
             "tokens": "Tokens of its answer.",
+        },
+    ),
+    "training_dataset_chats": (
+        "One row per dataset and trajectory: the texts of its samples.",
+        {
+            "dataset_id": "The dataset.",
+            "trajectory_id": "The episode whose texts they are.",
+            "sha256": "sha256 of the texts, which the dataset's id covers.",
+            "chat": "Conversations and answers, JSON under zstd.",
         },
     ),
     "model_checkpoints": (
