@@ -23,7 +23,7 @@ from babylon_assets.core.joining import Joined, JoinedSample, RecordedCall, join
 from babylon_assets.core.policies import policy_step
 from babylon_assets.core.samples import Dataset, DatasetDraft, Sample, SampleHead, TrainsAs, count
 from babylon_assets.core.sampling import HELD_OUT, bounded, is_held_out
-from babylon_assets.core.trajectories import Exchange, RawSample, TrajectoryRecord, encode_chat, kept
+from babylon_assets.core.trajectories import CallHead, Exchange, RawSample, TrajectoryRecord, encode_chat, kept
 
 __all__ = [
     "Dataset",
@@ -115,13 +115,9 @@ def build_dataset(
     return Dataset(drafted.id, window, samples, drafted.counts)
 
 
-class _Score(NamedTuple):
-    reward: float | None
-    state: str
-    components: dict[str, float | None]
-
-
-_UNSCORED = _Score(None, "unscored", {})
+#: Reward, state and components of a step.
+_Score = tuple[float | None, str, dict[str, float | None]]
+_UNSCORED: _Score = (None, "unscored", {})
 _NOT_COMPONENTS = frozenset(
     {"window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final", "entry", "exit"}
 )
@@ -133,7 +129,7 @@ def _scores_by_step(frame: pd.DataFrame) -> dict[tuple[str, int], _Score]:
     values = zip(*(_or_none(frame[name]) for name in names), strict=True) if names else [()] * len(frame)
     states = frame["state"].tolist() if "state" in frame else ["pending"] * len(frame)
     components = (dict(zip(names, row, strict=True)) for row in values)
-    scores = map(_Score, _or_none(frame["reward"]), states, components)
+    scores = zip(_or_none(frame["reward"]), states, components, strict=True)
     keys = zip(frame["trajectory_id"].tolist(), frame["step"].tolist(), strict=True)
     return dict(zip(keys, scores, strict=True))
 
@@ -160,12 +156,11 @@ def _heads(rules: _Rules, joined: Iterable[JoinedSample], frame: pd.DataFrame) -
     is_out = lru_cache(None)(lambda agent: is_held_out(agent, rules.held_out_share))
     for record, samples in groupby(joined, key=_record_of):
         groups, trajectory, out = _groups(rules, record), record.trajectory_id, is_out(record.agent_id)
-        for sample in samples:
-            step = sample.raw.step
-            score = scores.get((trajectory, step), _UNSCORED)
-            policy = (sample.call.policy if sample.call is not None else None) or sample.raw.model
+        for _, raw, call in samples:
+            score = scores.get((trajectory, raw.step), _UNSCORED)
+            policy = (call.policy if call is not None else None) or raw.model
             behind = behind_of(policy, rules.model_name)
-            head = _head(rules.window, sample, score, groups[step], policy, behind)
+            head = _head(rules.window, record, raw, call, score, groups[raw.step], policy, behind)
             if out:
                 _skip(head, HELD_OUT)
             elif behind is not None and behind < rules.oldest and head.trains_as != "skip":
@@ -183,13 +178,22 @@ def _groups(rules: _Rules, record: TrajectoryRecord) -> dict[int, str]:
     return {fact.step: group_key(window, fact.moment_ms, seconds, mode, agent) for fact in record.facts}
 
 
-def _head(window: str, sample: JoinedSample, score: _Score, group: str, policy: str, behind: int | None) -> SampleHead:
-    record, raw, call = sample
+def _head(
+    window: str,
+    record: TrajectoryRecord,
+    raw: RawSample | CallHead,
+    call: RecordedCall | None,
+    score: _Score,
+    group: str,
+    policy: str,
+    behind: int | None,
+) -> SampleHead:
+    reward, state, components = score
     exact = call if behind is not None and call is not None and _has_tokens(call) else None
     trains_as: TrainsAs = "imitate" if behind is None else "policy_gradient" if exact is not None else "recompute"
     skip_reason = None
-    if score.reward is None:
-        trains_as, skip_reason = "skip", _why_no_reward(score.state)
+    if reward is None:
+        trains_as, skip_reason = "skip", _why_no_reward(state)
     return SampleHead(
         f"{record.trajectory_id}/{raw.step}/{raw.call}",
         window,
@@ -204,8 +208,8 @@ def _head(window: str, sample: JoinedSample, score: _Score, group: str, policy: 
         None if exact is None else list(exact.prompt_token_ids or ()),
         None if exact is None else list(exact.token_ids or ()),
         None if exact is None else list(exact.logprobs or ()),
-        score.reward,
-        score.components,
+        reward,
+        components,
         None,
         trains_as,
         skip_reason,

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 Array = np.ndarray[Any, Any]
+_LARGEST = 2**62
 
 
 def mapped(values: Array, function: Callable[[str], Any], missing: Any) -> Array:
@@ -32,15 +33,15 @@ def taken(values: Array, rows: Array, missing: Any = np.nan) -> Array:
     return found
 
 
-def encoded(*columns: Array) -> list[Array]:
-    """A number for each text, the same in all these columns; -1 where there is none."""
-    codes, _ = pd.factorize(np.concatenate(columns))
-    return np.split(codes.astype(np.int64), np.cumsum([len(column) for column in columns])[:-1])
+def encoded(*columns: Array) -> tuple[list[Array], int]:
+    """A number for each text, the same in all these columns, -1 where there is none; and how many texts there are."""
+    codes, uniques = pd.factorize(np.concatenate(columns))
+    return np.split(codes.astype(np.int64), np.cumsum([len(column) for column in columns])[:-1]), len(uniques)
 
 
-def paired(first: Array, second: Array, width: int) -> Array:
-    """A number for each pair of numbers, the second below `width`; -1 where one of them is -1."""
-    pairs: Array = np.where((first < 0) | (second < 0), -1, first * width + second)
+def paired(first: Array, second: Array, count: int) -> Array:
+    """A number for each pair of numbers, the second below `count`; -1 where one of them is -1."""
+    pairs: Array = np.where((first < 0) | (second < 0), -1, first * count + second)
     return pairs
 
 
@@ -53,31 +54,43 @@ class InTime:
 
     def __init__(self, keys: Array, at: Array) -> None:
         rows = np.flatnonzero(keys >= 0)
-        self._at, self._order = at, rows[np.lexsort((at[rows], keys[rows]))]
-        # A number that sorts as (keys, time) does: times are ranked among these.
-        self._times = np.unique(at)
-        self._width = len(self._times) + 1
+        self._at, self._begin, self._times = at, int(at.min(initial=0)), None
+        self._span = int(at.max(initial=0)) - self._begin + 4
+        if self._span * (int(keys.max(initial=0)) + 1) >= _LARGEST:  # then times are numbered first
+            self._times, self._begin = np.unique(at), 0
+            self._span = len(self._times) + 4
+        places = keys[rows] * self._span + self._place(at[rows])
+        order = np.argsort(places, kind="stable")
+        self._order, self._sorted = rows[order], places[order]
         self._keys = keys[self._order]
-        self._sorted = self._keys * self._width + np.searchsorted(self._times, at[self._order])
 
     def last(self, keys: Array, at: Array) -> Array:
         """The last row with the same keys up to each time."""
-        rank = np.searchsorted(self._times, at, side="right") - 1
-        return self._found(np.searchsorted(self._sorted, keys * self._width + rank, side="right") - 1, keys)
+        return self._found(self._after(keys, at) - 1, keys)
 
     def first(self, keys: Array, at: Array, strictly: bool = False) -> Array:
         """The first row with the same keys from each time on; `strictly` leaves out the very time."""
-        rank = np.searchsorted(self._times, at, side="right" if strictly else "left")
-        return self._found(np.searchsorted(self._sorted, keys * self._width + rank, side="left"), keys)
+        return self._found(self._after(keys, at if strictly else at - 1), keys)
 
     def nearest(self, keys: Array, at: Array, within: int) -> Array:
         """The row with the same keys nearest in time, at most so far away; of two as near the earlier."""
-        before, after = self.last(keys, at), self.first(keys, at)
-        past = np.where(before >= 0, at - taken(self._at, before, 0), within + 1)
-        ahead = np.where(after >= 0, taken(self._at, after, 0) - at, within + 1)
-        found: Array = np.where(past <= ahead, before, after)
+        after = self._after(keys, at)
+        earlier, later = self._found(after - 1, keys), self._found(after, keys)
+        past = np.where(earlier >= 0, at - taken(self._at, earlier, 0), within + 1)
+        ahead = np.where(later >= 0, taken(self._at, later, 0) - at, within + 1)
+        found: Array = np.where(past <= ahead, earlier, later)
         found[np.minimum(past, ahead) > within] = -1
         return found
+
+    def _place(self, at: Array) -> Array:
+        """Where times lie among those of the rows, from 1 on; 0 is before all of them."""
+        times = at if self._times is None else np.searchsorted(self._times, at, side="right") - 1
+        place: Array = np.clip(times - self._begin + 1, 0, self._span - 2)
+        return place
+
+    def _after(self, keys: Array, at: Array) -> Array:
+        """The place of the first row that is later, among those of the same keys."""
+        return np.searchsorted(self._sorted, keys * self._span + self._place(at), side="right")
 
     def _found(self, places: Array, keys: Array) -> Array:
         places = np.where((places < 0) | (places >= len(self._order)) | (keys < 0), -1, places)

@@ -256,12 +256,10 @@ def _matched(wanted: _Trades, known: _Known) -> tuple[Array, Array, Array, Array
     The trade has the step's side; of a step without one, any.
     """
     opening, shut, lacks_side = known.opening, known.closing, pd.isna(wanted.side)
-    agents = encoded(wanted.agent, opening.agent, shut.agent)
-    instruments = encoded(wanted.instrument, opening.instrument, shut.instrument)
-    width = sum(map(len, instruments)) + 1
-    keys, open_keys, shut_keys = (paired(*each, width) for each in zip(agents, instruments, strict=True))
-    side, open_side = encoded(wanted.side, opening.side)
-    sides = len(side) + len(open_side) + 1
+    agents, _ = encoded(wanted.agent, opening.agent, shut.agent)
+    instruments, count = encoded(wanted.instrument, opening.instrument, shut.instrument)
+    keys, open_keys, shut_keys = (paired(*each, count) for each in zip(agents, instruments, strict=True))
+    (side, open_side), sides = encoded(wanted.side, opening.side)
     same = InTime(paired(open_keys, open_side, sides), opening.at)
     same_side = same.nearest(paired(keys, side, sides), wanted.at, MATCH_WITHIN_MS)
     any_side = InTime(open_keys, opening.at).nearest(keys, wanted.at, MATCH_WITHIN_MS)
@@ -289,7 +287,7 @@ def _predictions(trades: _Work, known: _Known) -> tuple[Array, Array, Array, Arr
 
 def _quoted(trades: _Work, quotes: _Quotes, is_yes: Array) -> Array:
     """The last price of the side that was quoted before the step."""
-    keys, quoted = encoded(trades.instrument, quotes.instrument)
+    (keys, quoted), _ = encoded(trades.instrument, quotes.instrument)
     last = InTime(quoted, quotes.at).last(keys, trades.at)
     price = np.where(is_yes, taken(quotes.price, last), taken(quotes.other, last))
     return np.where(_is_price(price), price, np.nan)
@@ -333,7 +331,7 @@ def _changes(noted: pd.DataFrame) -> dict[tuple[str, str], float]:
 def _perps(trades: _Work, known: _Known, horizon_ms: float, full_scale: float) -> tuple[Array, Array, Array, Array]:
     """The signed return up to the agent's own close, or to the price at the horizon, on a scale to +-1."""
     stock = known.stock
-    keys, stocked = encoded(trades.instrument, stock.instrument)
+    (keys, stocked), _ = encoded(trades.instrument, stock.instrument)
     prices = InTime(stocked, stock.at)
     opened = np.where(np.isnan(trades.traded_ms), trades.at, trades.traded_ms).astype(np.int64)
     quoted = taken(stock.price, prices.last(keys, opened))
@@ -355,10 +353,9 @@ def _perps(trades: _Work, known: _Known, horizon_ms: float, full_scale: float) -
 def _closing_price(trades: _Work, opened: Array, closing: _Trades) -> Array:
     """The price of the agent's first close of the ticker after the opening."""
     closing = _Trades(*(column[closing.price > 0] for column in closing))
-    agents = encoded(trades.agent, closing.agent)
-    instruments = encoded(trades.instrument, closing.instrument)
-    width = sum(map(len, instruments)) + 1
-    keys, closed = (paired(*each, width) for each in zip(agents, instruments, strict=True))
+    agents, _ = encoded(trades.agent, closing.agent)
+    instruments, count = encoded(trades.instrument, closing.instrument)
+    keys, closed = (paired(*each, count) for each in zip(agents, instruments, strict=True))
     return taken(closing.price, InTime(closed, closing.at).first(keys, opened, strictly=True))
 
 

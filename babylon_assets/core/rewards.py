@@ -63,8 +63,9 @@ class Heuristic:
     version: str = "1"
 
     def score(self, steps: pd.DataFrame) -> pd.Series[Any]:
-        agent = steps["window"].astype("object") + "\0" + steps["agent_id"].astype("object")
-        codes, uniques = pd.factorize(agent)
+        windows, _ = pd.factorize(steps["window"])
+        agents, names = pd.factorize(steps["agent_id"])
+        codes, uniques = pd.factorize(windows * (len(names) + 1) + agents)
         profit = _window_profit(steps, codes, len(uniques))
         decided = steps["worth"].where(steps["state"] == "final").to_numpy(dtype="float64")
         wins = np.bincount(codes, weights=decided > 0, minlength=len(uniques))
@@ -183,8 +184,8 @@ def score_window(
 def _window_profit(steps: pd.DataFrame, codes: np.ndarray[Any, Any], agents: int) -> np.ndarray[Any, Any]:
     """Last less first known P&L per agent code, in dollars; 0 where fewer than two are known."""
     pnl = steps["pnl"].to_numpy(dtype="float64")
-    order = np.lexsort((steps["step"].to_numpy(), steps["timestamp_ms"].to_numpy()))
-    order = order[~np.isnan(pnl[order])]
+    known = np.flatnonzero(~np.isnan(pnl))
+    order = known[np.lexsort((steps["step"].to_numpy()[known], steps["timestamp_ms"].to_numpy()[known]))]
     first, last = np.zeros(agents), np.zeros(agents)
     last[codes[order]] = pnl[order]
     first[codes[order[::-1]]] = pnl[order[::-1]]

@@ -17,18 +17,22 @@ def columns(rows: list[tuple[str | None, int]]) -> tuple[np.ndarray, np.ndarray]
 
 
 @settings(max_examples=150, derandomize=True, deadline=None)
-@given(Rows, Rows)
+@given(Rows, Rows, st.booleans())
 def test_each_way_finds_what_a_search_through_all_rows_finds(
-    asked: list[tuple[str | None, int]], there: list[tuple[str | None, int]]
+    asked: list[tuple[str | None, int]], there: list[tuple[str | None, int]], many: bool
 ) -> None:
     (keys, at), (other, times) = columns(asked), columns(there)
-    codes, other_codes = encoded(keys, other)
+    unit = 1
+    (codes, other_codes), _ = encoded(keys, other)
+    if many:  # so many keys and times that one number does not hold both: times are numbered first
+        codes, other_codes = (np.where(each < 0, -1, each * 2**50) for each in (codes, other_codes))
+        at, times, unit = at * 10**6, times * 10**6, 10**6
     index = InTime(other_codes, times)
     found = {
         "last": index.last(codes, at),
         "first": index.first(codes, at),
         "strictly": index.first(codes, at, strictly=True),
-        "nearest": index.nearest(codes, at, within=3),
+        "nearest": index.nearest(codes, at, within=3 * unit),
     }
     for row, (key, time) in enumerate(asked):
         same = [n for n, (each, _) in enumerate(there) if each is not None and each == key]
