@@ -47,7 +47,10 @@ def table_rows(dataset: Dataset, facts: Facts = _NONE) -> list[dict[str, Any]]:
 
 def _facts(sample: Sample, facts: Facts) -> str | None:
     found = facts.get((sample.trajectory_id, sample.step))
-    return None if found is None else msgspec.json.encode(found).decode()
+    if found is None:
+        return None
+    named = {name: getattr(found, name) for name in StepFacts.__struct_fields__}
+    return msgspec.json.encode(named).decode()
 
 
 def _trajectory(sample: Sample, facts: Facts) -> dict[str, Any]:

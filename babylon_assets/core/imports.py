@@ -197,9 +197,15 @@ def _entry(told: Mapping[str, Any], window: str | None, place: str, group: int) 
             for name, value in _mapping(told.get("components")).items()
             if value is None or isinstance(value, int | float)
         },
-        facts=None if facts is None else msgspec.convert(facts, StepFacts),
+        facts=None if facts is None else _step_facts(facts),
         never_known=told.get("skip_reason") == NEVER_KNOWN,
     )
+
+
+def _step_facts(told: Any) -> StepFacts:
+    if not isinstance(told, Mapping):
+        raise _BadError("facts that are no object")
+    return msgspec.convert([told.get(name) for name in StepFacts.__struct_fields__], StepFacts)
 
 
 def arranged(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from msgspec import structs
 
 from babylon_assets.core.grouping import GroupMode, group_key
 from babylon_assets.core.joining import JoinedSample, RecordedCall, join_calls
@@ -100,7 +101,8 @@ def comparisons(
     samples' ids; scores of two parts are not against each other.
     """
     groups: dict[str, list[Candidate]] = defaultdict(list)
-    for sample in join_calls(records, calls).samples:
+    whole = [structs.replace(record, samples=list(record.samples)) for record in records]
+    for sample in join_calls(whole, calls).samples:
         moment = {fact.step: fact.moment_ms for fact in sample.record.facts}[sample.raw.step]
         groups[group_key(window, moment, moment_seconds, group_mode, sample.record.agent_id)].append(_candidate(sample))
     return [
@@ -112,7 +114,7 @@ def comparisons(
 
 def _candidate(sample: JoinedSample) -> Candidate:
     record, raw = sample.record, sample.raw
-    assert isinstance(raw, RawSample)  # records were read with their texts
+    assert isinstance(raw, RawSample)  # the records have their texts
     name = f"{record.trajectory_id}/{raw.step}/{raw.call}"
     return Candidate(name, record.trajectory_id, record.agent_id, raw.step, raw.messages, raw.response)
 

@@ -131,7 +131,7 @@ BAD = [
     (line(member(metadata={"step": -1})), "line 1 trajectory 0", "no step or call"),
     (line(member(metadata={"step": 10**400})), "line 1 trajectory 0", "no step or call"),
     (line(member(metadata={"facts": "{"})), "line 1 trajectory 0", "not JSON"),
-    (line(member(metadata={"facts": "{}"})), "line 1 trajectory 0", "missing required field"),
+    (line(member(metadata={"facts": "{}"})), "line 1 trajectory 0", "Expected `int`, got `null`"),
     (line(choice_with({"token": "token_id:5"})), "line 1 trajectory 0", "no number"),
     (line(choice_with({"token": "token_id:-5", "logprob": 0})), "line 1 trajectory 0", "a token id that is none"),
     (b'{"trajectories":' * 5000, "line 1", ""),
