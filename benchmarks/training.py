@@ -3,7 +3,8 @@
 One run, one process, layouts in turns. Groups of eight share a prompt. All three layouts go through the same model and
 the same chunks of log-probabilities, so that what differs is what they compute on: ART's LocalBackend pads each
 sequence to 2,048 tokens and masks densely, TRL pads a batch to its longest. A rate counts the tokens of every
-trajectory, prompt and answer, as if nothing was shared. Figures without a goal are only reported.
+trajectory, prompt and answer, as if nothing was shared, per second of this process's one thread, so that what else runs
+on the machine does not count. Figures without a goal are only reported.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, cast
 import torch
 
 from babylon_assets.settings import Settings, load_settings, prepare_libraries
-from babylon_assets.store.database import Database, migrate, open_database, stop_embedded
+from babylon_assets.store.database import Connection, Database, migrate, open_database, stop_embedded
 from babylon_assets.training import trainer
 from babylon_assets.training.roots import base_model_of
 from babylon_assets.training.trainer import Trainer, TrainerSettings
@@ -57,7 +58,7 @@ def main() -> None:
         return
     settings = load_settings()
     prepare_libraries(settings)
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(1)
     base = Path(base_model_of(settings))
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="babylon-bench-") as scratch:
@@ -164,9 +165,9 @@ def rate(model: Trainer, layout: Layout, repeats: int, rows_at_once: int | None 
 
 
 def _timed(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     call()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 # Parts
@@ -312,7 +313,7 @@ def _played(settings: Settings, database: Database, base: Path) -> list[Row]:
     from babylon_assets.assets.installation import Installation
     from babylon_assets.automation.instance import open_instance
     from babylon_assets.automation.line import Line
-    from babylon_assets.commands.demo import create_tables, play_once
+    from babylon_assets.commands.demo import create_tables
     from babylon_assets.core.windows import next_window
     from babylon_assets.definitions import build_definitions
     from babylon_assets.serving.engine import Engine
@@ -335,7 +336,7 @@ def _played(settings: Settings, database: Database, base: Path) -> list[Row]:
         watch = plain if counts else Watch()
         with watch.on(*watched), database.connect() as conn:
             started = time.perf_counter()
-            play_once(settings, conn, engine, window)
+            _play(settings, conn, engine, window)
             raw_trajectories.copy_window(installation, window)
             scored_trajectories.score_window(installation, window)
             training_datasets.freeze_window(installation, window)
@@ -353,7 +354,7 @@ def _played(settings: Settings, database: Database, base: Path) -> list[Row]:
             with watch.on(*watched):
                 started = time.perf_counter()
                 with database.connect() as conn:
-                    play_once(settings, conn, engine, window)
+                    _play(settings, conn, engine, window)
                 line.materialize(window)
                 wall["line"] += (time.perf_counter() - started) * counts
             window = next_window(window)
@@ -363,6 +364,20 @@ def _played(settings: Settings, database: Database, base: Path) -> list[Row]:
         *_shares("by its functions", plain, wall["functions"], counted, at_most),
         *_shares("as a Dagster run with its pictures", line_watch, wall["line"], counted, None),
     ]
+
+
+def _play(settings: Settings, conn: Connection, engine: Any, window: str) -> None:
+    """Play a window with the policy that was promoted last, by the engine in this process."""
+    from babylon_assets.core.policies import policy_name
+    from babylon_assets.serving.directory import live
+    from babylon_assets.simulation.players import play_window
+
+    made = live(conn, settings.model_name)
+    name = policy_name(settings.model_name, made.step if made else 0)
+    if engine.name != name:
+        engine.activate(Path(made.path) if made and made.path else None, name)
+    play_window(settings, conn, window, engine)
+    conn.commit()
 
 
 def _shares(name: str, watch: Watch, wall: float, windows: int, limit: Any) -> list[Row]:
