@@ -223,7 +223,8 @@ def _adapter(policy: Target) -> Path | None:
 
 def _answer(one: Generation, question: Question, tokenizer: ChatTokenizer) -> Answer:
     whole = completion(one, tokenizer)
-    tokens = None if question.top_logprobs is None else _tokens(one, 0, one.text_tokens, tokenizer)
+    last = len(one.token_ids) if question.with_end else one.text_tokens
+    tokens = None if question.top_logprobs is None else _tokens(one, 0, last, tokenizer)
     return Answer(
         text=whole.text,
         finish_reason=whole.finish_reason,
