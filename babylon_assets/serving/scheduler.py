@@ -26,6 +26,9 @@ from babylon_assets.serving.texts import UNFINISHED, ChatTokenizer
 if TYPE_CHECKING:
     from babylon_assets.serving.decoder import Weights
 
+#: The file of an adapter folder that goes when a checkpoint is pruned.
+WEIGHTS = "adapter_model.safetensors"
+
 _log = logging.getLogger(__name__)
 
 
@@ -72,8 +75,7 @@ class Scheduler:
         self._library.weights(_adapter(policy))
 
     def serves(self, policy: Target) -> bool:
-        adapter = _adapter(policy)
-        return adapter is None or (adapter / "adapter_model.safetensors").is_file()
+        return not policy.path or (Path(policy.path) / WEIGHTS).is_file()  # a hosted one has an address for a folder
 
     def load(self) -> tuple[int, int]:
         return len(self._active), len(self._waiting)
