@@ -206,6 +206,7 @@ class Gateway:
             top_p=1.0 if given.top_p is None else given.top_p,
             stop=given.stops,
             top_logprobs=(given.top_logprobs or 0) if given.logprobs else None,
+            with_end=bool(given.return_token_ids),
         )
         return _Asked(parts, given, question, caller, key, f"chatcmpl-{secrets.token_hex(12)}", started, at)
 
