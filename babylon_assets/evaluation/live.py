@@ -26,17 +26,18 @@ FROM babylon_training.windows AS played
 JOIN babylon_training.training_dataset_samples AS sample USING (dataset_id)
 JOIN babylon_training.trajectory_scores AS scored
     ON scored.window_id = played.window_id AND scored.trajectory_id = sample.trajectory_id
-WHERE scored.scorer = 'reward' AND sample.policy = %s
+WHERE scored.scorer = 'reward' AND scored.retired IS NULL AND sample.policy = %s
 """
 _AGREEMENT = """
-SELECT corr(step.score, step.worth) FROM babylon_training.trajectory_scores AS scored,
+SELECT CASE WHEN count(step.score + step.worth) >= 16 THEN corr(step.score, step.worth) END
+FROM babylon_training.trajectory_scores AS scored,
     unnest(scored.step_scores, scored.step_worth, scored.step_states) AS step (score, worth, state)
-WHERE scored.window_id = %s AND scored.scorer = 'reward' AND step.state = 'final'
+WHERE scored.window_id = %s AND scored.scorer = 'reward' AND scored.retired IS NULL AND step.state = 'final'
 """
 
 
 def reward_agreement(conn: Connection[Any], window: str) -> float | None:
-    """Correlation of a window's rewards with the worth of its trades; None where fewer than two are known or all equal.
+    """Correlation of a window's rewards with the worth of its trades; None where fewer than 16 are known, or all equal.
 
     The worth is what the trade came to, before scorers and weights make a reward of it.
     """
