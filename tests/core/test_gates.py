@@ -87,6 +87,7 @@ def test_fewer_valid_actions_are_refused() -> None:
         ({"numbers": {"loss": 0.1, "grad_norm": float("inf")}}, "finite", "grad_norm of its training was not finite"),
         ({"window_status": "thin"}, "window", "its window is thin"),
         ({"trained_tokens": 0}, "window", "its window is thin"),
+        ({"agreement": -0.97}, "rewards", "correlate -0.97 with what the trades were worth: they were turned around"),
         ({"quarantined": 0.6}, "hygiene", "60% of its window's rows were corrupt, at most 50% may be"),
         ({"replay": Interval(-0.5, -0.8, -0.2), "replay_groups": 12}, "replay", "worse with confidence"),
     ],
