@@ -21,7 +21,7 @@ from babylon_assets.settings import Settings, load_settings
 from babylon_assets.simulation.players import play_window
 from babylon_assets.store import checkpoints
 from babylon_assets.store.database import Database, migrate, open_database, stop_embedded
-from babylon_assets.store.windows import get_window
+from babylon_assets.store.windows import WindowRow, get_window
 from tests.scenarios.conftest import Environment, start
 
 pytestmark = pytest.mark.slow
@@ -68,9 +68,10 @@ def test_after_an_outage_every_window_is_trained_in_order(away: tuple[Environmen
 def wait_until_trained(process: subprocess.Popen[str], database: Database, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     states: list[str | None] = []
+    rows: list[WindowRow | None] = []
     while states != ["trained"] * len(WINDOWS):
         assert process.poll() is None
-        assert time.monotonic() < deadline, states
+        assert time.monotonic() < deadline and "failed" not in states, rows
         time.sleep(1)
         with database.connect() as conn:
             rows = [get_window(conn, window) for window in WINDOWS]
