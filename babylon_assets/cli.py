@@ -21,7 +21,20 @@ import typer
 from typer.core import TyperArgument, TyperGroup
 from typer.models import ArgumentInfo
 
-from babylon_assets.commands import chain, demo, doctor, export, report, serve, services, train, windows
+from babylon_assets.commands import (
+    backfill,
+    chain,
+    demo,
+    doctor,
+    export,
+    imports,
+    judging,
+    report,
+    serve,
+    services,
+    train,
+    windows,
+)
 from babylon_assets.commands.terminal import errors
 from babylon_assets.core.errors import BabylonError, MissingDependency, SettingsError, TransientError
 from babylon_assets.settings import Settings, load_settings
@@ -79,13 +92,19 @@ app.command()(serve.serve)
 app.command()(windows.migrate)
 app.command("windows")(windows.list_all)
 app.command()(train.train)
+app.command()(backfill.backfill)
 app.command()(windows.status)
 app.command()(chain.chains)
 app.command()(chain.lineage)
 app.command()(chain.replay)
 app.command()(chain.prune)
 app.command()(chain.forget)
+app.command()(judging.evaluate)
+app.command()(judging.promote)
+app.command()(judging.rollback)
+app.command("promotions")(judging.list_promotions)
 app.command()(export.export)
+app.command("import")(imports.import_file)
 app.command()(doctor.doctor)
 app.command()(report.report)
 

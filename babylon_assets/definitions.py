@@ -13,7 +13,8 @@ from babylon_assets.assets import build_assets
 from babylon_assets.assets.facts import FRAMES
 from babylon_assets.assets.frames import FrameReader
 from babylon_assets.assets.installation import RESOURCE, Installation
-from babylon_assets.automation.jobs import build_line_job
+from babylon_assets.automation.jobs import build_line_job, build_refresh_job
+from babylon_assets.automation.sensors import build_sensors
 from babylon_assets.core.windows import WINDOW_FORMAT
 from babylon_assets.settings import Settings, load_settings
 
@@ -25,13 +26,15 @@ def build_definitions(
 
     Args:
         installation: settings with an open database, for a caller that has one; opened on first use otherwise.
-        overrides: replace arguments of `dagster.Definitions` as a whole, such as `executor` or `sensors`.
+        overrides: replace arguments of `dagster.Definitions` as a whole, such as `executor` or `sensors`; other `jobs`
+            have no sensors of ours, which launch our own.
     """
     assets = build_assets(hourly_windows(settings))
     installation = installation or Installation(settings)
     given: dict[str, Any] = {
         "assets": assets,
-        "jobs": [build_line_job(assets)],
+        "jobs": [build_line_job(assets), build_refresh_job(retrain=settings.late_data == "retrain")],
+        "sensors": [] if "jobs" in overrides else build_sensors(installation),
         "resources": {RESOURCE: installation, FRAMES: FrameReader(installation)},
         "executor": dg.in_process_executor,
     }

@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,15 +34,20 @@ class CurvePoint:
         window: the window's id.
         reward: mean reward of its samples.
         references: mean reward of other policies on the very same boards, by name (`oracle`, `teacher`, `random`).
+        standing: what became of the checkpoint that was trained on it: promoted, refused, rolled back, or None.
     """
 
     window: str
     reward: float
     references: dict[str, float]
+    standing: str | None = None
 
 
 def learning_curve(points: Sequence[CurvePoint], title: str = "Mean reward per window") -> bytes:
-    """Mean reward over the windows, oldest first, with its five-window mean and the lines of the reference policies."""
+    """Mean reward over the windows, oldest first, with its five-window mean and the lines of the reference policies.
+
+    Marks at the foot say after which windows a new checkpoint was promoted, and which were refused or rolled back.
+    """
     figure, axes = _canvas(7.2, 3.6)
     positions = np.arange(len(points))
     rewards = np.array([point.reward for point in points], dtype=float)
@@ -54,11 +60,25 @@ def learning_curve(points: Sequence[CurvePoint], title: str = "Mean reward per w
             axes.plot(positions, values, color=color, alpha=0.25, linewidth=1)
             axes.axhline(float(np.nanmean(values)), color=color, linewidth=1.2, linestyle=(0, (5, 3)))
             labels.append((name, color, float(np.nanmean(values))))
+    _standings(axes, points)
     _label_at_the_right(axes, labels)
     _window_ticks(axes, [point.window for point in points])
     axes.set_ylabel(f"mean reward (thick: mean of {SMOOTHING})", color=MUTED, fontsize=8)
     axes.set_title(title, loc="left", color=INK, fontsize=10, fontweight="bold")
     return _png(figure)
+
+
+def _standings(axes: Axes, points: Sequence[CurvePoint]) -> None:
+    """A mark per window at the foot of the picture: a triangle for a promotion, a cross for what was not kept."""
+    marks = (("promoted", "^", GOOD), ("refused", "x", FAIR), ("rolled back", "x", INK))
+    for standing, marker, color in marks:
+        places = [place for place, point in enumerate(points) if point.standing == standing]
+        if places:
+            foot = np.full(len(places), 0.03)
+            shape: dict[str, Any] = {"marker": marker, "s": 22, "color": color, "linewidths": 1.2, "label": standing}
+            axes.scatter(places, foot, transform=axes.get_xaxis_transform(), zorder=3, **shape)
+    if any(point.standing for point in points):
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False, ncols=3)
 
 
 def learning_curves(runs: Mapping[str, Sequence[CurvePoint]], untrained: Sequence[CurvePoint]) -> bytes:
@@ -106,6 +126,73 @@ def reward_histogram(rewards: Sequence[float], title: str = "Rewards of the samp
         parts += _bars(counts, edges, float(known.mean()))
     frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE}" height="{HIGH}" font-family="sans-serif">'
     return "".join([frame, f'<rect width="{WIDE}" height="{HIGH}" fill="white"/>', *parts, "</svg>"]).encode()
+
+
+#: What is drawn of a training's steps: metrics that share a panel, and the panel's title.
+_STEP_PANELS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("loss",), "loss"),
+    (("entropy",), "entropy, nats"),
+    (("kl_to_behaviour",), "KL to the behaviour, nats"),
+    (("ratio_mean", "ratio_min", "ratio_max"), "ratio: mean, extremes"),
+    (("clipped_share",), "clipped share"),
+    (("grad_norm",), "gradient norm"),
+    (("logprob_mean",), "mean log-probability"),
+    (("tokens_per_second",), "tokens/s"),
+)
+_PANEL_WIDE, _PANEL_HIGH = 190, 104
+
+
+def training_steps(steps: Sequence[Mapping[str, float]], title: str = "Optimizer steps") -> bytes:
+    """Small multiples over the optimizer steps of one training: a panel for each metric they have, undone ones hollow.
+
+    An SVG, as `reward_histogram` is one.
+
+    Args:
+        steps: metrics by name, `tokens` and `seconds` among them; undone steps carry `undone`.
+    """
+    timed = [{**step, "tokens_per_second": step["tokens"] / (step["seconds"] or math.nan)} for step in steps]
+    parts = [_text(12, 20, f"{title}  ({len(steps)})", INK, 13, "start", bold=True)]
+    number = 0
+    for names, heading in _STEP_PANELS:
+        lines = [[step.get(name, math.nan) for step in timed] for name in names]
+        known = [value for line in lines for value in line if math.isfinite(value)]
+        if known:
+            corner = (12 + number % 4 * _PANEL_WIDE, 32 + number // 4 * _PANEL_HIGH)
+            hollow = ["undone" in step for step in timed]
+            parts += _panel(corner, heading, lines, hollow, (min(known), max(known)))
+            number += 1
+    wide, high = 24 + 4 * _PANEL_WIDE, 40 + max(1, -(-number // 4)) * _PANEL_HIGH
+    frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" font-family="sans-serif">'
+    return "".join([frame, f'<rect width="{wide}" height="{high}" fill="white"/>', *parts, "</svg>"]).encode()
+
+
+def _panel(
+    corner: tuple[int, int],
+    heading: str,
+    lines: Sequence[Sequence[float]],
+    hollow: Sequence[bool],
+    span: tuple[float, float],
+) -> Iterator[str]:
+    """One panel: its title, its least and greatest value, and a line with a dot per step for each metric."""
+    left, top = corner[0] + 4, corner[1] + 22
+    right, bottom = corner[0] + _PANEL_WIDE - 14, corner[1] + _PANEL_HIGH - 16
+    low, high = span
+
+    def place(number: int, value: float) -> tuple[float, float]:
+        across = left + (right - left) * (number / (len(hollow) - 1) if len(hollow) > 1 else 0.5)
+        return across, bottom - (bottom - top) * ((value - low) / (high - low) if high > low else 0.5)
+
+    yield _text(left, corner[1] + 12, heading, INK, 10, "start")
+    yield f'<path d="M{left} {bottom + 3}H{right}" stroke="{GRID}"/>'
+    yield _text(left, bottom + 13, f"{low:.3g} to {high:.3g}", MUTED, 9, "start")
+    for number, line in enumerate(lines):
+        color = POLICY if number == 0 else POOR
+        dots = [(*place(step, value), hollow[step]) for step, value in enumerate(line) if math.isfinite(value)]
+        way = "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in dots)
+        yield f'<path d="M{way}" fill="none" stroke="{color}" stroke-width="1.3"/>'
+        for x, y, undone in dots:
+            fill = "white" if undone else color
+            yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{fill}" stroke="{color}"/>'
 
 
 WIDE, HIGH = 600, 270

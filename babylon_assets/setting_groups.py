@@ -135,3 +135,92 @@ class JudgingSettings:
         False,
         "Write promotions into the game's trained_models, and mark the trajectories that were trained on.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutomationSettings:
+    """What runs the line by itself."""
+
+    automation: bool = _declare(
+        "AUTOMATION",
+        kinds.switch(),
+        True,
+        "Let `babylon up` run the line for every closed window; false waits to be told.",
+    )
+    window_grace_minutes: int = _declare(
+        "WINDOW_GRACE_MINUTES",
+        kinds.whole(0, 1440),
+        5,
+        "How long after its end a window's rows may still come; automation waits for it, a check says so.",
+    )
+    late_data: str = _declare(
+        "LATE_DATA",
+        kinds.choice("retrain", "ignore"),
+        "ignore",
+        "A trained window whose data changed is scored and frozen again; retrain: and trained again on a branch.",
+    )
+    failure_webhook: str | None = _declare(
+        "FAILURE_WEBHOOK",
+        kinds.pattern(r"https?://\S+", "a URL such as https://hooks.example.com/babylon"),
+        None,
+        "Where a failed run is told, as a POST of JSON with `text`, `run`, `windows` and `reason`.",
+        secret=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RulerSettings:
+    """What the scorer `ruler`, a judge that compares the answers of a group, needs to know."""
+
+    ruler_model: str | None = _declare(
+        "RULER_MODEL",
+        kinds.pattern(r"[\w.-]+/\S+", "provider/model as litellm names it, such as openai/gpt-4.1"),
+        None,
+        "Model that judges the answers of a group against each other; absent: nobody judges.",
+    )
+    ruler_url: str | None = _declare(
+        "RULER_URL",
+        kinds.pattern(r"https?://\S+", "a URL such as http://127.0.0.1:8000/v1"),
+        None,
+        "Where the judge answers, such as our own gateway; absent: where litellm finds its provider.",
+    )
+    ruler_api_key: str | None = _declare(
+        "RULER_API_KEY",
+        kinds.text(),
+        None,
+        "Key of the judge; absent: what litellm finds for its provider.",
+        secret=True,
+    )
+    ruler_rubric: str | None = _declare(
+        "RULER_RUBRIC", kinds.text(), None, "What the judge goes by; absent: ART's own rubric."
+    )
+    ruler_json_schema: bool = _declare(
+        "RULER_JSON_SCHEMA",
+        kinds.switch(),
+        True,
+        "Send the judge the JSON schema of its answer; false, as for our own gateway: ask for the form in words.",
+    )
+    ruler_group_size: int = _declare(
+        "RULER_GROUP_SIZE", kinds.whole(2, 64), 16, "Of a larger group, so many answers are judged in one request."
+    )
+    ruler_max_attempts: int = _declare(
+        "RULER_MAX_ATTEMPTS",
+        kinds.whole(1, 100),
+        9,
+        "How often a judge is asked about one group, over all runs; three times at most in one.",
+    )
+    ruler_timeout_seconds: int = _declare(
+        "RULER_TIMEOUT_SECONDS", kinds.whole(1, 3600), 120, "How long one request to the judge may take."
+    )
+    ruler_usd_per_million_tokens: float | None = _declare(
+        "RULER_USD_PER_MILLION_TOKENS",
+        kinds.number(0, 1e6),
+        None,
+        "What a million tokens of the judge cost, where litellm does not know.",
+    )
+    write_reward_judgments: bool = _declare(
+        "WRITE_REWARD_JUDGMENTS",
+        kinds.switch(),
+        False,
+        "Write the judge's verdicts into the game's reward_judgments as well.",
+    )

@@ -131,6 +131,17 @@ def hashed_keys() -> Kind:
     return Kind("name:hash pairs separated by commas, as `babylon serve --new-key NAME` prints them", parse, render)
 
 
+def import_paths() -> Kind:
+    """Import paths written `package.module:name`, separated by commas."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        paths = tuple(part.strip() for part in text.split(",") if part.strip())
+        _require(all(re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", path) for path in paths))
+        return paths
+
+    return Kind("package.module:name, separated by commas", parse, ",".join)
+
+
 def weights() -> Kind:
     """Weights by scorer, written `outcome=1.0,heuristic=0.1`; each finite, not all zero."""
 

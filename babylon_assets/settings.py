@@ -16,7 +16,7 @@ from typing import Any
 
 from babylon_assets import setting_kinds as kinds
 from babylon_assets.core.errors import SettingsError
-from babylon_assets.setting_groups import GatewaySettings, JudgingSettings
+from babylon_assets.setting_groups import AutomationSettings, GatewaySettings, JudgingSettings, RulerSettings
 from babylon_assets.setting_kinds import Kind
 from babylon_assets.setting_kinds import declare as _declare
 from babylon_assets.setting_kinds import declare_text as _declare_text
@@ -37,7 +37,7 @@ class Declaration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(JudgingSettings, GatewaySettings):
+class Settings(RulerSettings, AutomationSettings, JudgingSettings, GatewaySettings):
     """All settings. Built by `load_settings`; tests may build it directly, the same checks apply.
 
     Raises:
@@ -148,12 +148,6 @@ class Settings(JudgingSettings, GatewaySettings):
         16,
         "A window with fewer trainable samples is thin and is not trained on.",
     )
-    window_grace_minutes: int = _declare(
-        "WINDOW_GRACE_MINUTES",
-        kinds.whole(0, 1440),
-        5,
-        "How long after its end a window's rows may still come; automation waits for it, a check says so.",
-    )
     max_policy_lag: int = _declare(
         "MAX_POLICY_LAG",
         kinds.whole(0),
@@ -165,6 +159,9 @@ class Settings(JudgingSettings, GatewaySettings):
         kinds.weights(),
         "outcome=1.0,heuristic=0.1",
         "Weight of each scorer in a sample's reward.",
+    )
+    scorers: tuple[str, ...] = _declare(
+        "SCORERS", kinds.import_paths(), (), "Scorers of your own, that REWARD_WEIGHTS may name as well."
     )
     invalid_action_reward: float = _declare(
         "INVALID_ACTION_REWARD",
@@ -276,7 +273,8 @@ class Settings(JudgingSettings, GatewaySettings):
 
 def _fields() -> list[dataclasses.Field[Any]]:
     """Every setting; those of the groups come after what is declared here."""
-    inherited = {item.name for group in (JudgingSettings, GatewaySettings) for item in dataclasses.fields(group)}
+    groups = (RulerSettings, AutomationSettings, JudgingSettings, GatewaySettings)
+    inherited = {item.name for group in groups for item in dataclasses.fields(group)}
     return sorted(dataclasses.fields(Settings), key=lambda item: item.name in inherited)
 
 

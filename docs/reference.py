@@ -84,8 +84,8 @@ def _settings() -> str:
 def _tables() -> str:
     parts = [f"## Tables\n\nAll in the schema `{SCHEMA}`.\n"]
     for table in TABLES:
-        doc, columns = meanings.TABLES[table.name]
-        rows = [f"| `{name}` | {kind} | {_cell(columns[name])} |" for name, kind in table.columns.items()]
+        doc, columns = meanings.TABLES.get(table.name, ("", {}))  # what is missing, a test names
+        rows = [f"| `{name}` | {kind} | {_cell(columns.get(name, ''))} |" for name, kind in table.columns.items()]
         parts.append(
             "\n".join([f"### {table.name}\n\n{doc}\n", "| column | type | meaning |", "|---|---|---|", *rows, ""])
         )

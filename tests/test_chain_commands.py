@@ -146,7 +146,11 @@ def test_forget_removes_an_agent_and_says_who_saw_it(babylon: Babylon, folders: 
     with database.connect() as conn:
         assert len(read_window(conn, HOURS[3])) == 2
     told = json.loads(babylon("forget", "--agent", "a4", "--yes", "--json").stdout)
-    assert told["rows"] == tried["rows"] == {"calls": 1, "trajectories": 1, "scores": 0, "samples": 1, "datasets": 1}
+    assert (
+        told["rows"]
+        == tried["rows"]
+        == {"calls": 1, "trajectories": 1, "scores": 0, "samples": 1, "judgments": 0, "datasets": 1}
+    )
     assert told["seen_by"] == {f"{CHAIN}@4": "trained on it", f"{CHAIN}@5": f"trained from {CHAIN}@4"}
     with database.connect() as conn:
         assert [one.agent_id for one in read_window(conn, HOURS[3])] == ["a7"]

@@ -29,7 +29,8 @@ from tests.store.values import CHAIN, dataset, sample
 
 COMMANDS = (
     *("demo", "up", "migrate", "windows", "train", "status", "export", "doctor"),
-    *("chains", "lineage", "replay", "prune", "forget", "report"),
+    *("chains", "lineage", "replay", "prune", "forget", "report", "backfill", "serve"),
+    *("evaluate", "promote", "rollback", "promotions"),
 )
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),
@@ -270,7 +271,7 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
 
 
 def test_doctor_shows_every_setting_and_no_secret(babylon: Babylon) -> None:
-    shown = babylon("doctor", WANDB_API_KEY="wandb-secret-key").stdout
+    shown = babylon("doctor", WANDB_API_KEY="wandb-secret-key", SERVERLESS_URL="http://127.0.0.1:9").stdout
     assert all(name in shown for name in ("WANDB_API_KEY", "REWARD_WEIGHTS", "WINDOWS_FROM"))
     assert "wandb-secret-key" not in shown
 

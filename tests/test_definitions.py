@@ -73,7 +73,7 @@ def test_one_training_at_a_time(graph: Any) -> None:
 
 def test_an_override_replaces_what_it_names() -> None:
     job = dg.define_asset_job("another", selection=[LINE[0]])
-    assert build_definitions(Settings(), jobs=[job]).resolve_job_def("another")
+    assert build_definitions(Settings(), jobs=[job], sensors=[]).resolve_job_def("another")
     assert build_definitions(Settings()).resolve_job_def("train_window").executor_def is dg.in_process_executor
 
 

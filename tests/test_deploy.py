@@ -74,7 +74,7 @@ def test_every_program_exists_and_takes_these_options(command: list[str]) -> Non
 
 
 def test_every_variable_is_a_setting_or_somebody_elses() -> None:
-    named = set(COMPOSE["x-babylon"]["environment"])
+    named = set(COMPOSE["x-babylon"]["environment"]) | set(COMPOSE["services"]["gateway"]["environment"])
     named |= {item["name"] for item in CODE["env"]}
     named |= set(environment_file(DEPLOY / "systemd" / "environment"))
     named |= set(re.findall(r"--from-literal=([A-Z_]+)=", (DEPLOY / "helm-values.yaml").read_text()))
@@ -107,8 +107,8 @@ def test_no_file_holds_a_secret() -> None:
 
 def test_only_loopback_is_open() -> None:
     published = {name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service}
-    assert list(published) == ["webserver"]
-    assert [port for port in published["webserver"] if not port.startswith("127.0.0.1:")] == []
+    assert list(published) == ["webserver", "gateway"]
+    assert [port for ports in published.values() for port in ports if not port.startswith("127.0.0.1:")] == []
     assert "--host 127.0.0.1 " in (DEPLOY / "systemd" / "babylon-webserver.service").read_text()
     assert HELM["dagsterWebserver"]["service"]["type"] == "ClusterIP"
     assert "ingress" not in HELM
@@ -116,7 +116,7 @@ def test_only_loopback_is_open() -> None:
 
 def test_the_compose_services_wait_for_one_another() -> None:
     services = COMPOSE["services"]
-    assert set(services) == {"postgres", "migrate", "code", "webserver", "daemon"}
+    assert set(services) == {"postgres", "migrate", "code", "webserver", "daemon", "gateway"}
     for name, service in services.items():
         for other, how in service.get("depends_on", {}).items():
             assert how["condition"] in ("service_healthy", "service_completed_successfully")
@@ -185,7 +185,7 @@ def test_the_chart_mounts_what_it_claims() -> None:
 
 def test_units_need_only_units_that_are_there() -> None:
     names = {path.name for path in UNITS}
-    assert len(names) == 5
+    assert len(names) == 6
     for path in UNITS:
         parsed = unit(path)
         needed = parsed.get("Unit", "Requires", fallback="").split()

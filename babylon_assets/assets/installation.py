@@ -23,9 +23,19 @@ RESOURCE = "installation"
 class Installation:
     """Settings and database; the database is opened on first use and kept."""
 
-    def __init__(self, settings: Settings, database: Database | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database | None = None,
+        heard: Callable[[int, int, int], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            heard: called after each window of a run with the windows done, of how many, and how many failed.
+        """
         self.settings = settings
         self._given = database
+        self.heard = heard
         self._idle: list[psycopg.Connection] | None = None
         self._known: dict[str, Any] = {}
 

@@ -3,6 +3,8 @@
 Training itself, and the rules of the chain, live in `training.jobs`.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import dagster as dg
@@ -12,12 +14,13 @@ from babylon_assets.assets.facts import declared, numbers, picture, texts
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.ranges import Made, Outputs, run_windows
 from babylon_assets.assets.training_datasets import NAME as DATASETS
+from babylon_assets.core.policies import policy_name
 from babylon_assets.evaluation.judging import settle_head
-from babylon_assets.plots import CurvePoint, learning_curve
-from babylon_assets.store import windows
+from babylon_assets.plots import CurvePoint, learning_curve, training_steps
+from babylon_assets.store import verdicts, windows
 from babylon_assets.store.database import Connection
 from babylon_assets.store.windows import WindowRow
-from babylon_assets.training.jobs import TrainedWindow, train_window
+from babylon_assets.training.jobs import TrainedWindow, train_branch, train_window
 
 NAME = "model_checkpoints"
 TRAINED_CHECK = "trained_on_tokens"
@@ -82,8 +85,11 @@ def train(installation: Installation, run_id: str, window: str) -> Made:
         return _switched_off()
     settle_head(installation.settings, installation.database, run_id)
     trained = train_window(installation.settings, installation.database, window, run_id)
+    if trained.status == "superseded" and trained.checkpoint and installation.settings.late_data == "retrain":
+        beside = train_branch(installation.settings, installation.database, window, dagster_run_id=run_id)
+        trained = replace(trained, reason=f"{trained.reason}; {_branch(beside)}")
     with installation.connect() as conn:
-        metadata = {**_played(conn, window), **_metadata(trained)}
+        metadata = {**_played(conn, installation.settings.model_name, window), **_metadata(trained)}
     made = trained.checkpoint
     return Made(
         metadata=metadata,
@@ -91,6 +97,11 @@ def train(installation: Installation, run_id: str, window: str) -> Made:
         checks=[_trained_check(window, trained)],
         made_from={DATASETS: made.dataset_id} if made and made.dataset_id else {},
     )
+
+
+def _branch(beside: TrainedWindow) -> str:
+    made = beside.checkpoint
+    return f"trained beside it as {policy_name(made.chain, made.step)}" if made else f"not beside it: {beside.reason}"
 
 
 def _switched_off() -> Made:
@@ -118,24 +129,28 @@ def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
         ),
         **numbers({"step": made.step if made else None, "trainable_tokens": trained.trainable_tokens}),
         **numbers(dict(own.metrics) if own else {}),
+        **({"steps": picture(training_steps(trained.steps), "optimizer steps")} if trained.steps else {}),
         **({"left_out": dg.MetadataValue.json(trained.left_out)} if trained.left_out else {}),
     }
 
 
-def _played(conn: Connection, window: str) -> dict[str, dg.MetadataValue]:
+def _played(conn: Connection, chain: str, window: str) -> dict[str, dg.MetadataValue]:
     """How the window was played, and the learning curve up to it, at most three days of it."""
     rows = [row for row in windows.list_windows(conn) if row.window_id <= window]
-    row = rows[-1]
+    row, standings = rows[-1], verdicts.standings(conn, chain)
     return {
-        "learning_curve": picture(learning_curve(curve_points(rows[-CURVE_WINDOWS:])), "learning curve"),
+        "learning_curve": picture(learning_curve(curve_points(rows[-CURVE_WINDOWS:], standings)), "learning curve"),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std, **(row.reference or {})}),
     }
 
 
-def curve_points(rows: list[WindowRow]) -> list[CurvePoint]:
-    """The windows of a learning curve that have a reward."""
+def curve_points(rows: list[WindowRow], standings: Mapping[str, str] | None = None) -> list[CurvePoint]:
+    """The windows of a learning curve that have a reward, each with what became of its checkpoint."""
+    told = standings or {}
     return [
-        CurvePoint(row.window_id, row.reward_mean, row.reference or {}) for row in rows if row.reward_mean is not None
+        CurvePoint(row.window_id, row.reward_mean, row.reference or {}, told.get(row.window_id))
+        for row in rows
+        if row.reward_mean is not None
     ]
 
 

@@ -21,9 +21,11 @@ METADATA: dict[str, Meaning] = {
     "trajectories": Meaning("rows", "Trajectories that were read of the window."),
     "agents": Meaning("agents", "Agents that these are of."),
     "calls": Meaning("calls", "Answers that the game itself keeps in them."),
+    "imported": Meaning("rows", "Trajectories that came from a file."),
     "quarantined": Meaning("rows", "Rows that could not be read."),
     "quarantined_share": Meaning("share", "Rows in quarantine of all rows of the window."),
     "reasons": Meaning("", "Why rows are in quarantine, and where in them; at most ten."),
+    "wrong": Meaning("", "What a check found to be wrong; at most ten."),
     "window": Meaning("", "The window that a check is about."),
     # scored
     "rewards": Meaning("", "Picture: how the rewards are spread, with their mean."),
@@ -37,6 +39,16 @@ METADATA: dict[str, Meaning] = {
     "reward_mean": Meaning("reward", "Mean of the known rewards."),
     "reward_std": Meaning("reward", "Their spread, as a standard deviation."),
     "scorers": Meaning("", "The scorers with their versions."),
+    "revision": Meaning("revisions", "The revision of the window's scores that is current now."),
+    "changed_trajectories": Meaning("rows", "Trajectories whose scores changed with this materialization; 0: none."),
+    "changed_scorers": Meaning("", "The scorers whose scores changed with it."),
+    "judge_groups": Meaning("groups", "Groups of answers that a judge is to compare."),
+    "judged": Meaning("groups", "Those that it has compared by now."),
+    "not_judged": Meaning("groups", "Those that it could not; their scores are missing and asked for again."),
+    "judge_requests": Meaning("requests", "Requests to the judge about these groups, over all runs."),
+    "judge_tokens": Meaning("tokens", "Tokens of these requests and their answers."),
+    "judge_cost_usd": Meaning("USD", "What these requests cost, where the price is known."),
+    "judge_failures": Meaning("", "Why groups could not be judged."),
     # dataset
     "samples": Meaning("samples", "Calls in the dataset, those that are not trained on included."),
     "trainable_samples": Meaning("samples", "Samples that something trains on."),
@@ -74,6 +86,7 @@ METADATA: dict[str, Meaning] = {
     "loss": Meaning("loss", "Loss of training, mean of the optimizer steps; its sign has no meaning by itself."),
     "grad_norm": Meaning("norm", "Norm of the gradient before it is clipped, mean of the steps."),
     "entropy": Meaning("nats/token", "Entropy of the policy on the trained tokens."),
+    "kl_to_parent": Meaning("nats/token", "How far it went from what it was trained from (k3 estimate)."),
     "kl_to_behaviour": Meaning("nats/token", "How far the policy went from the one that answered (k3 estimate)."),
     "ratio_mean": Meaning("ratio", "Probability of the trained tokens, against that under the answering policy."),
     "ratio_min": Meaning("ratio", "The least of these."),
@@ -86,4 +99,42 @@ METADATA: dict[str, Meaning] = {
     "seconds": Meaning("s", "Seconds of training."),
     "recomputed_samples": Meaning("samples", "Samples whose log-probabilities were computed before training."),
     "left_out": Meaning("", "How many samples training left out for which reason."),
+    # evaluated
+    "market_reward": Meaning("reward", "Mean worth of the checkpoint's orders on the held-out market."),
+    "market_reward_low": Meaning("reward", "Lower end of its 95% interval, by bootstrap over the seeds."),
+    "market_reward_high": Meaning("reward", "Upper end."),
+    "market_valid_share": Meaning("share", "Answers on the held-out market that are orders."),
+    "market_advantage": Meaning("share", "Share of the oracle's advantage over acting at random on those boards."),
+    "gain_on_promoted": Meaning("reward", "Market reward less that of the live policy, seed by seed."),
+    "gain_on_promoted_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
+    "gain_on_promoted_high": Meaning("reward", "Upper end."),
+    "gain_on_base": Meaning("reward", "Market reward less that of the base model, seed by seed."),
+    "gain_on_base_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
+    "gain_on_base_high": Meaning("reward", "Upper end."),
+    "replay_answers": Meaning("answers", "Answers to held-out agents of the window whose reward is known."),
+    "replay_preference": Meaning("nats", "How much likelier the checkpoint finds the better of them than the worse."),
+    "replay_estimate": Meaning("reward", "What it would have earned there, by importance weights."),
+    "replay_effective_samples": Meaning("answers", "Effective sample size of that; too few, and no estimate is given."),
+    "no_replay_estimate": Meaning("", "Why no estimate is given."),
+    # judged
+    "promoted": Meaning("", "1 when the window's checkpoint was promoted, 0 when it was refused."),
+    "why": Meaning("", "The gate's reasons, with their numbers."),
+    "live": Meaning("", "The policy that is served from then on."),
+    "live_step": Meaning("checkpoints", "Its place in the chain."),
+    "live_answers": Meaning("answers", "Answers that it has given in the game so far."),
+    "live_valid_share": Meaning("share", "Those whose action could be carried out."),
+    "live_reward": Meaning("reward", "Mean of their known rewards."),
+    "rolled_back": Meaning("", "Why the live policy was rolled back by itself."),
+    "trained_models": Meaning("", "The inference name that the game's trained_models was told."),
+}
+#: The same figures of the policies beside a window's checkpoint, under `<role>_<name>`.
+_BESIDE = {"parent": "the one that it was trained from", "promoted": "the live policy", "base": "the base model"}
+_FIGURES = (
+    *("market_reward", "market_valid_share", "market_advantage"),
+    *("replay_preference", "replay_estimate", "replay_effective_samples"),
+)
+METADATA |= {
+    f"{role}_{name}": Meaning(METADATA[name].unit, f"{METADATA[name].doc.removesuffix('.')}; of {words}.")
+    for role, words in _BESIDE.items()
+    for name in _FIGURES
 }

@@ -70,14 +70,16 @@ def run_windows(
     """Run the selected stages over the run's windows, then hand over the outputs, so that downstream steps follow.
 
     Args:
-        stages: by name of the asset; those that the run did not select are left out.
+        stages: by name of the asset; those that the run did not select, nor a check of theirs, are left out.
         in_order: a window is made from the one before it: stop at the first that fails.
 
     Raises:
         dagster.Failure: windows failed; it names them.
         TransientError: as that, where every failure may pass by itself.
     """
-    chosen = {name: stage for name, stage in stages.items() if dg.AssetKey(name) in context.selected_asset_keys}
+    selected = context.selected_asset_keys
+    checked = selected | {check.asset_key for check in context.selected_asset_check_keys}
+    chosen = {name: stage for name, stage in stages.items() if dg.AssetKey(name) in checked}
     windows, failures, clock = list(context.partition_keys), {}, _Clock(context, len(context.partition_keys))
     with installation.reusing_connections():
         for place, window in enumerate(windows):
@@ -89,10 +91,12 @@ def run_windows(
                     failures |= _left_out(windows[place + 1 :], window)
                     break
             clock.tick(place + 1, len(failures))
+            if installation.heard is not None:
+                installation.heard(place + 1, len(windows), len(failures))
     if failures:
         raise failed_step(failures, len(windows))
     with _own_events(context):
-        for name in chosen:
+        for name in (name for name in chosen if dg.AssetKey(name) in selected):
             yield dg.Output(None, output_name=context.output_for_asset_key(dg.AssetKey(name)))
 
 
@@ -154,14 +158,13 @@ def _noted(
 ) -> Exception:
     """Note a window's failure where it belongs; an error that is no one's is shown with its place in the code."""
     reason = told(error)
-    if reason is None:
-        if alone:
-            raise error
-        context.log.error(f"{window} failed", exc_info=error)
-        reason = f"{type(error).__name__}: {error}"
-    elif not alone:
-        context.log.error(f"{window} failed: {reason}")
+    known = reason is not None
+    reason = reason or f"{type(error).__name__}: {error}"
     mark_failed(context, installation, window, error, reason, keep_dataset=not isinstance(error, CheckFailed))
+    if not known and alone:
+        raise error
+    if not alone:
+        context.log.error(f"{window} failed: {reason}", exc_info=None if known else error)
     return error
 
 

@@ -9,6 +9,11 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 LINE = "train_window"
+REFRESH = "refresh_window"
+#: On every run of the line, so that no two of them are launched at once.
+LINE_TAG = "babylon/line"
+DATA = ("raw_trajectories", "scored_trajectories", "training_datasets")
+TRAINING = ("model_checkpoints", "checkpoint_evaluations", "promoted_model")
 
 
 def build_line_job(assets: list[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
@@ -21,5 +26,19 @@ def build_line_job(assets: list[dg.AssetsDefinition]) -> UnresolvedAssetJobDefin
             "checkpoint from the live one, evaluate it, promote or refuse it. Safe to run again: unchanged input "
             "writes nothing new."
         ),
-        tags={"babylon/line": "window"},
+        tags={LINE_TAG: "window"},
+    )
+
+
+def build_refresh_job(*, retrain: bool) -> UnresolvedAssetJobDefinition:
+    """Read, score and freeze a window again whose rows have changed, and with `retrain` train it beside the chain."""
+    names = (*DATA, TRAINING[0]) if retrain else DATA
+    return dg.define_asset_job(
+        REFRESH,
+        selection=dg.AssetSelection.assets(*names),
+        description=(
+            "A window whose rows or outcomes have changed: read it, score it and freeze its dataset again. With "
+            "LATE_DATA=retrain it is trained again on a branch; the chain is never rewritten."
+        ),
+        tags={LINE_TAG: "window"},
     )

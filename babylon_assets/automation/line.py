@@ -1,4 +1,4 @@
-"""Running the line for one window in this process, as a run that the instance records.
+"""Running the line in this process, for one window or a range of them, as runs that the instance records.
 
 The definitions and the instance are made once and used for every window. Which window is next is not decided here.
 """
@@ -6,14 +6,16 @@ The definitions and the instance are made once and used for every window. Which 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG as RANGE_END
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG as RANGE_START
 from dagster_shared.error import SerializableErrorInfo
 
 from babylon_assets.automation.instance import PROCESS_TAG, this_process
-from babylon_assets.automation.jobs import LINE
+from babylon_assets.automation.jobs import DATA, LINE, TRAINING
 from babylon_assets.core.errors import BabylonError, PermanentError, TransientError
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -36,6 +38,7 @@ class Line:
     """
 
     def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+        self._definitions = definitions
         self._job = definitions.resolve_job_def(LINE)
         self._instance = instance
 
@@ -58,9 +61,32 @@ class Line:
             raise _failure_of(result)
         return LineRun(result.run_id, time.monotonic() - started)
 
+    def read_range(self, first: str, last: str) -> str:
+        """Materialize the data assets of a range of windows in one run; gives its id. Errors as of `materialize`."""
+        return self._run_range(DATA, first, last)
+
+    def train_range(self, first: str, last: str) -> str:
+        """Train and judge a range of windows in their order, in one run; gives its id. Errors as of `materialize`."""
+        return self._run_range(TRAINING, first, last)
+
+    def _run_range(self, assets: Sequence[str], first: str, last: str) -> str:
+        keys = [dg.AssetKey(name) for name in assets]
+        job = self._definitions.resolve_implicit_job_def_def_for_assets(keys)
+        assert job is not None  # they are among the definitions
+        result = job.execute_in_process(
+            instance=self._instance,
+            asset_selection=keys,
+            raise_on_error=False,
+            run_config=_QUIET,
+            tags={PROCESS_TAG: this_process(), RANGE_START: first, RANGE_END: last},
+        )
+        if not result.success:
+            raise _failure_of(result)
+        return result.run_id
+
     def materialized(self) -> set[str]:
         """Windows whose line was run to its end, the gate."""
-        return self._instance.get_materialized_partitions(dg.AssetKey("promoted_model"))
+        return self._instance.get_materialized_partitions(dg.AssetKey(TRAINING[-1]))
 
 
 def _failure_of(result: dg.ExecuteInProcessResult) -> BabylonError:

@@ -1,4 +1,4 @@
-"""The two long-lived processes of Dagster, webserver and daemon, as children that live and die together.
+"""The long-lived processes, Dagster's webserver and daemon and the gateway, as children that live and die together.
 
 They start with the default handling of SIGINT and in process groups of their own, so that Ctrl-C reaches them once,
 through this process. What they serve is the code location in `babylon_assets.definitions`.
@@ -57,16 +57,18 @@ def only_one(home: Path) -> Iterator[None]:
 
 
 class Services:
-    """Webserver and daemon; a context manager that stops both, and whatever they started, on the way out.
+    """Webserver, daemon and gateway; a context manager that stops all, and whatever they started, on the way out.
 
     Args:
         home: the Dagster instance's folder.
         port: port of the UI on 127.0.0.1.
         environment: of the children.
+        gateway_port: port of the gateway, which says itself where it listens; None: none is started.
     """
 
-    def __init__(self, home: Path, port: int, environment: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, port: int, environment: Mapping[str, str], gateway_port: int | None = None) -> None:
         self._home, self._port, self._environment = home, port, dict(environment)
+        self._gateway_port = gateway_port
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._stop = threading.Event()
         self._handlers: dict[signal.Signals, signal.Handlers | object] = {}
@@ -74,13 +76,17 @@ class Services:
         self.url = f"http://127.0.0.1:{port}"
 
     def __enter__(self) -> Services:
-        _refuse_taken(self._port)
+        _refuse_taken(self._port, "DAGSTER_PORT")
+        if self._gateway_port is not None:
+            _refuse_taken(self._gateway_port, "GATEWAY_PORT")
         self.logs.mkdir(parents=True, exist_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, lambda *_: self._stop.set())
         address = ["-h", "127.0.0.1", "-p", str(self._port)]
         self._start("webserver", ["-m", "dagster_webserver", *address, *LOCATION])
         self._start("daemon", ["-m", "dagster._daemon", "run", *LOCATION])
+        if self._gateway_port is not None:
+            self._start("gateway", ["-m", "babylon_assets", "serve"])
         return self
 
     def __exit__(
@@ -143,7 +149,7 @@ class Services:
     def _refuse_dead(self) -> None:
         for name, child in self._children.items():
             if child.poll() is not None:
-                raise PermanentError(f"dagster's {name} ended with code {child.returncode}; {self._end_of_log(name)}")
+                raise PermanentError(f"the {name} ended with code {child.returncode}; {self._end_of_log(name)}")
 
     def _end_of_log(self, name: str) -> str:
         path = self.logs / f"{name}.log"
@@ -151,15 +157,15 @@ class Services:
         return f"read {path}, which ends:\n" + "\n".join(lines)
 
 
-def _refuse_taken(port: int) -> None:
+def _refuse_taken(port: int, setting: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise PermanentError(
-                f"port {port} of 127.0.0.1 is taken; stop what listens there or set DAGSTER_PORT, "
-                f"such as DAGSTER_PORT={port + 1}"
+                f"port {port} of 127.0.0.1 is taken; stop what listens there or set {setting}, "
+                f"such as {setting}={port + 1}"
             ) from None
 
 

@@ -1,22 +1,24 @@
 """`babylon demo`: the simulated game, played and trained hour by hour, from nothing to a learning curve.
 
-Each window is played with the newest policy and then run through the line as a recorded Dagster run. A window is
-played in one transaction and trained at most once, so that a killed demo goes on where it stopped.
+Each window is played with the live policy, which a gateway of the demo's own serves over HTTP, and then run through the
+line as a recorded Dagster run. A window is played in one transaction and trained at most once, so that a killed demo
+goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress, TaskID
 
+from babylon_assets.commands.judging import standing
 from babylon_assets.commands.terminal import errors, number, output, progress, share_callback
 from babylon_assets.commands.train import finished, opened_line, reaching
 from babylon_assets.commands.windows import policy_names, window_table
@@ -24,13 +26,13 @@ from babylon_assets.core.errors import PermanentError
 from babylon_assets.core.policies import policy_name
 from babylon_assets.core.windows import closed_windows
 from babylon_assets.settings import Settings, load_settings
-from babylon_assets.store import checkpoints, windows
+from babylon_assets.store import verdicts, windows
 from babylon_assets.store.database import Connection, Database
 from babylon_assets.store.windows import WindowRow
 
 if TYPE_CHECKING:
     from babylon_assets.automation.line import Line
-    from babylon_assets.serving.engine import Engine
+    from babylon_assets.serving.client import GatewayPolicy
 
 #: What the boards of the simulated game follow from; it must stay the same for as long as a game goes on.
 GAME = ("simulation_seed", "simulation_rooms", "simulation_agents_per_room", "simulation_ticks")
@@ -55,9 +57,10 @@ def demo(
         create_tables(database)
         waiting = unfinished(database, line, settings, wanted)
         if waiting:
-            engine = _engine(settings)
+            base = _base_model(settings)
             remember_game(settings)
-            _play_and_train(settings, database, line, engine, waiting)
+            with _players(settings, database, base) as players:
+                _play_and_train(settings, database, line, players, waiting)
         else:
             output.print(f"all of the last {count} closed hours are done; the next one can be played when it is over")
         _show(settings, database, max(count, len(waiting)))
@@ -122,56 +125,77 @@ def unfinished(database: Database, line: Line, settings: Settings, wanted: Itera
     return left + [window for window in wanted if not played or window > played[-1]]
 
 
-def _engine(settings: Settings) -> Engine:
+def _base_model(settings: Settings) -> str:
     from babylon_assets.settings import prepare_libraries
 
     prepare_libraries(settings)
-    import torch
-
-    from babylon_assets.serving.engine import Engine
     from babylon_assets.training.roots import base_model_of
 
-    torch.set_num_threads(settings.threads)
     with progress() as bar:
-        base = base_model_of(settings, share_callback(bar))
-    return Engine(Path(base), policy_name(settings.model_name, 0))
+        return base_model_of(settings, share_callback(bar))
 
 
-def _play_and_train(settings: Settings, database: Database, line: Line, engine: Engine, waiting: list[str]) -> None:
+@contextmanager
+def _players(settings: Settings, database: Database, base: str) -> Iterator[GatewayPolicy]:
+    """The simulated players as clients of a gateway, which is started for them and stopped with the demo."""
+    from babylon_assets.serving.client import GatewayPolicy
+    from babylon_assets.serving.process import GatewayProcess
+    from babylon_assets.settings import subprocess_environment
+
+    at_once = settings.simulation_rooms * settings.simulation_agents_per_room
+    own = replace(
+        settings,
+        base_model=base,
+        gateway_engine="embedded",
+        gateway_keys={},
+        gateway_record=True,
+        gateway_queue=max(settings.gateway_queue, at_once),
+        gateway_key_concurrency=max(settings.gateway_key_concurrency, at_once),
+        canary_share=0.0,
+    )
+    environment = subprocess_environment(own, database.dagster_url)
+    with GatewayProcess(own, environment) as gateway, GatewayPolicy(gateway.url, settings.model_name) as players:
+        yield players
+
+
+def _play_and_train(
+    settings: Settings, database: Database, line: Line, players: GatewayPolicy, waiting: list[str]
+) -> None:
     with progress("{task.fields[samples]} samples", "reward {task.fields[reward]}", "{task.fields[took]}") as bar:
         task = bar.add_task("playing", total=len(waiting), samples="-", reward="-", took="-")
         for window in waiting:
             bar.update(task, description=window)
             started = time.monotonic()
             with database.connect() as conn:
-                play_once(settings, conn, engine, window)
+                play_once(settings, conn, players, window)
             line.materialize(window)
             with database.connect() as conn:
                 row = windows.get_window(conn, window)
-            _advance(bar, task, row, time.monotonic() - started)
+                judged = standing(conn, settings.model_name, window)
+            _advance(bar, task, row, judged, time.monotonic() - started)
 
 
-def play_once(settings: Settings, conn: Connection, engine: Engine, window: str) -> None:
-    """Play a window with the newest policy, unless it was played before; one transaction, committed here."""
+def play_once(settings: Settings, conn: Connection, players: GatewayPolicy, window: str) -> None:
+    """Play a window with the live policy, unless it was played before; one transaction, committed here."""
     from babylon_assets.game.simulated import is_played
+    from babylon_assets.serving.directory import live
     from babylon_assets.simulation.players import play_window
 
     if is_played(conn, window):
         return
-    head = checkpoints.head(conn, settings.model_name)
-    name = policy_name(settings.model_name, head.step if head else 0)
-    if engine.name != name:
-        engine.activate(Path(head.path) if head and head.path else None, name)
-    play_window(settings, conn, window, engine)
+    made = live(conn, settings.model_name)
+    players.name = policy_name(settings.model_name, made.step if made else 0)
+    play_window(settings, conn, window, players)
     conn.commit()
 
 
-def _advance(bar: Progress, task: TaskID, row: WindowRow | None, seconds: float) -> None:
+def _advance(bar: Progress, task: TaskID, row: WindowRow | None, judged: str | None, seconds: float) -> None:
     """One window further; where no bar can be drawn, a line says so."""
     samples, reward = (row.samples, number(row.reward_mean)) if row else (0, "-")
     bar.update(task, advance=1, samples=samples, reward=reward, took=f"{seconds:.1f} s")
     if not errors.is_terminal and row is not None:
-        errors.print(f"{row.window_id}  {row.status}  {samples} samples  reward {reward}  {seconds:.1f} s")
+        said = f"{row.window_id}  {row.status}  {samples} samples  reward {reward}  {judged or '-'}  {seconds:.1f} s"
+        errors.print(said, soft_wrap=True)
 
 
 def _show(settings: Settings, database: Database, count: int) -> None:
@@ -182,8 +206,9 @@ def _show(settings: Settings, database: Database, count: int) -> None:
     with database.connect() as conn:
         rows = windows.list_windows(conn)[-count:]
         names = policy_names(conn, settings.model_name)
+        standings = verdicts.standings(conn, settings.model_name)
     picture = settings.home / "learning_curve.png"
-    picture.write_bytes(learning_curve(curve_points(rows)))
+    picture.write_bytes(learning_curve(curve_points(rows, standings)))
     output.print(window_table(rows, names))
     output.print(f"learning curve: {picture}", highlight=False, soft_wrap=True)
     output.print("next: [bold]make up[/] shows the same windows, runs and pictures in the Dagster UI")

@@ -17,6 +17,7 @@ from babylon_assets.store.windows import get_window
 
 if TYPE_CHECKING:
     from babylon_assets.core.datasets import Dataset
+    from babylon_assets.core.exports import Facts
 
 
 def export(
@@ -34,20 +35,20 @@ def export(
 
     parse_window(window)
     with opened(load_settings()).connect() as conn:
-        dataset = _dataset(conn, window)
+        dataset, facts = _dataset(conn, window), _facts(conn, window)
     to.mkdir(parents=True, exist_ok=True)
     stem = window.replace(":", "")
     lines = to / f"{stem}.jsonl"
     with lines.open("wb") as file:
-        file.writelines(art_lines(dataset))
+        file.writelines(art_lines(dataset, facts))
     output.print(f"{lines}: {dataset.counts['trainable_samples']} samples", highlight=False, soft_wrap=True)
     if parquet:
         table = to / f"{stem}.parquet"
-        write_parquet(dataset, table)
+        write_parquet(dataset, table, facts)
         output.print(f"{table}: {len(dataset.samples)} samples", highlight=False, soft_wrap=True)
 
 
-def write_parquet(dataset: Dataset, path: Path) -> None:
+def write_parquet(dataset: Dataset, path: Path, facts: Facts | None = None) -> None:
     """Write every sample as a row of a Parquet file.
 
     Raises:
@@ -62,10 +63,13 @@ def write_parquet(dataset: Dataset, path: Path) -> None:
     from babylon_assets.core.exports import table_rows
 
     integers, floats = polars.List(polars.Int64), polars.List(polars.Float64)
-    types: dict[str, Any] = {"policy": polars.String, "policy_step": polars.Int64, "skip_reason": polars.String}
+    types: dict[str, Any] = dict.fromkeys(("policy", "skip_reason", "facts"), polars.String)
+    types |= {"policy_step": polars.Int64}
     types |= dict.fromkeys(("reward", "advantage"), polars.Float64)
     types |= {"prompt_token_ids": integers, "token_ids": integers, "logprobs": floats}
-    polars.DataFrame(table_rows(dataset), schema_overrides=types, infer_schema_length=None).write_parquet(path)
+    polars.DataFrame(table_rows(dataset, facts or {}), schema_overrides=types, infer_schema_length=None).write_parquet(
+        path
+    )
 
 
 def _dataset(conn: Connection, window: str) -> Dataset:
@@ -75,3 +79,9 @@ def _dataset(conn: Connection, window: str) -> Dataset:
     if row is None or row.dataset_id is None:
         raise PermanentError(f"{window} has no dataset yet; type: babylon train {window}")
     return load_dataset(conn, row.dataset_id)
+
+
+def _facts(conn: Connection, window: str) -> Facts:
+    from babylon_assets.store.trajectories import read_heads
+
+    return {(record.trajectory_id, fact.step): fact for record in read_heads(conn, window) for fact in record.facts}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -67,10 +67,22 @@ def _print_key(name: str) -> None:
 
 
 def make_source(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:
-    """Whoever answers behind the gateway, as the settings say."""
+    """Whoever answers behind the gateway, as the settings say.
+
+    Raises:
+        SettingsError: a server is to answer and is not named.
+    """
     from babylon_assets.settings import prepare_libraries
+    from babylon_assets.training.backends import choose_backend
 
     prepare_libraries(settings)
+    engine = settings.gateway_engine
+    if engine == "auto":
+        engine = "wandb" if choose_backend(settings).name == "serverless" else "embedded"
+    return _embedded(settings, loop) if engine == "embedded" else _upstream(settings, engine)
+
+
+def _embedded(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:
     from babylon_assets.serving.engine import Library
     from babylon_assets.serving.scheduler import Scheduler
     from babylon_assets.training.roots import base_model_of
@@ -80,4 +92,25 @@ def make_source(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:
     library.weights(None)
     return Scheduler(
         library, loop, width=settings.gateway_batch, queue=settings.gateway_queue, threads=settings.threads
+    )
+
+
+def _upstream(settings: Settings, kind: Any) -> Source:
+    from babylon_assets.serving.upstream import Upstream
+    from babylon_assets.training.roots import base_model_of
+
+    hosted = kind == "wandb"
+    url = settings.gateway_upstream_url or (settings.serverless_url if hosted else None)
+    if url is None:
+        raise SettingsError(
+            f"GATEWAY_ENGINE is {kind} and GATEWAY_UPSTREAM_URL is not set; set it to that server's URL"
+        )
+    key = settings.gateway_upstream_key or (settings.wandb_api_key if hosted else None) or "none-needed"
+    return Upstream(
+        url,
+        key,
+        kind,
+        base_model_of(settings) if hosted else "",
+        seconds=settings.gateway_upstream_seconds,
+        most=settings.gateway_batch + settings.gateway_queue,
     )

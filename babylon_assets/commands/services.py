@@ -1,4 +1,4 @@
-"""`babylon up`: the Dagster UI and its daemon, as child processes of this command."""
+"""`babylon up`: the Dagster UI, its daemon and the gateway, as child processes of this command."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from babylon_assets.settings import load_settings
 
 
 def up() -> None:
-    """Serve the Dagster UI on loopback until Ctrl-C.
+    """Serve the Dagster UI on loopback, and the gateway, until Ctrl-C.
 
     Starts the embedded PostgreSQL if none is set, brings our tables up to date, fails runs that a crash left behind,
-    and keeps dagster-webserver and dagster-daemon running. The database stays up afterwards.
+    and keeps dagster-webserver, dagster-daemon and the gateway ([bold]babylon serve[/]) running. The database stays up
+    afterwards.
 
     Example: [bold]babylon up[/]   (another port: [bold]DAGSTER_PORT=3001 babylon up[/])
     """
@@ -27,8 +28,9 @@ def up() -> None:
             for run_id in fail_orphaned_runs(instance):
                 output.print(f"failed the run {run_id}, whose process was gone")
         environment = subprocess_environment(settings, database.dagster_url)
-        with Services(dagster_home(settings), settings.dagster_port, environment) as services:
+        with Services(dagster_home(settings), settings.dagster_port, environment, settings.gateway_port) as services:
             services.wait_until_ready()
             output.print(f"Dagster UI: [bold]{services.url}[/]   logs: {services.logs}   stop: Ctrl-C")
+            output.print(f"gateway: [bold]http://{settings.gateway_host}:{settings.gateway_port}/v1[/]")
             services.wait()
     output.print("stopped")

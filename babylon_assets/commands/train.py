@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from babylon_assets.commands.judging import standing
 from babylon_assets.commands.terminal import count, number, output, show_log
 from babylon_assets.commands.windows import policy_names
 from babylon_assets.core.errors import PermanentError
@@ -73,8 +74,14 @@ def train(
 
 
 @contextmanager
-def opened_line(settings: Settings) -> Iterator[tuple[Database, Line]]:
-    """The migrated database and the line over the definitions that the UI serves, with a crash's leftovers removed."""
+def opened_line(
+    settings: Settings, heard: Callable[[int, int, int], None] | None = None
+) -> Iterator[tuple[Database, Line]]:
+    """The migrated database and the line over the definitions that the UI serves, with a crash's leftovers removed.
+
+    Args:
+        heard: called after each window of a run with the windows done, of how many, and how many failed.
+    """
     from babylon_assets.assets.installation import Installation
     from babylon_assets.automation.instance import fail_orphaned_runs, open_instance
     from babylon_assets.automation.line import Line
@@ -86,8 +93,8 @@ def opened_line(settings: Settings) -> Iterator[tuple[Database, Line]]:
     migrate(database)
     with open_instance(settings, database) as instance:
         fail_orphaned_runs(instance)
-        definitions = build_definitions(settings, installation=Installation(settings, database))
-        yield database, Line(definitions, instance)
+        installation = Installation(settings, database, heard)
+        yield database, Line(build_definitions(settings, installation=installation), instance)
 
 
 def waiting_windows(database: Database, settings: Settings) -> list[str]:
@@ -120,6 +127,7 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> s
         made = checkpoints.by_window(conn, settings.model_name, window)
         counts = load_dataset(conn, row.dataset_id).counts if row is not None and row.dataset_id else {}
         names = policy_names(conn, settings.model_name)
+        judged = standing(conn, settings.model_name, window)
     if row is None:
         raise PermanentError(f"{window} left no row in our tables; see the Dagster run {run.run_id} in the UI")
     output.print(f"[bold]{window}[/]  {row.status}  {row.reason or ''}")
@@ -131,6 +139,8 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> s
     if made is not None:
         how = f"{made.settings.get('method', '')} on {count(row.trainable_tokens)} tokens"
         output.print(f"  trained   {how}, {names.get(made.parent_id or '', '-')} -> {names[made.id]}")
+    if judged is not None:
+        output.print(f"  gate      {judged}", highlight=False, soft_wrap=True)
     output.print(f"  dataset   {row.dataset_id}", highlight=False)
     output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)
     return run.run_id

@@ -15,7 +15,7 @@ from babylon_assets.core.errors import PermanentError, SourceError
 from babylon_assets.core.policies import policy_name
 from babylon_assets.core.windows import parse_window
 from babylon_assets.settings import Settings, load_settings
-from babylon_assets.store import checkpoints, jobs
+from babylon_assets.store import checkpoints, jobs, verdicts
 from babylon_assets.store import windows as ledger
 from babylon_assets.store.database import Connection, Database, open_database
 from babylon_assets.store.database import migrate as migrate_schema
@@ -137,8 +137,13 @@ def window_json(row: WindowRow) -> dict[str, Any]:
 
 
 def policy_names(conn: Connection, chain: str) -> dict[str, str]:
-    """The name of each checkpoint of a chain, such as `babylon-agent@3`, by its id."""
-    return {made.id: policy_name(chain, made.step) for made in checkpoints.chain(conn, chain)}
+    """The name of each checkpoint of a chain, such as `babylon-agent@3`, by its id; a dead end's says so."""
+    standings = verdicts.standings(conn, chain)
+    return {
+        made.id: policy_name(chain, made.step)
+        + (f" ({standings[made.window_id]})" if made.dead_end and made.window_id in standings else "")
+        for made in checkpoints.chain(conn, chain)
+    }
 
 
 def window_table(rows: list[WindowRow], names: Mapping[str, str]) -> Table:

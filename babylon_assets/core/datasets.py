@@ -41,6 +41,7 @@ __all__ = [
 NOT_YET_KNOWN = "outcome not yet known"
 NEVER_KNOWN = "outcome cannot be known"
 NOT_SCORED = "step has no score"
+NO_NUMBER = "a scorer has no number for it yet"
 NO_SPREAD = "group has no spread"
 ALONE = "group has one sample"
 WORSE_HALF = "worse half of its group"
@@ -224,7 +225,7 @@ def _has_tokens(call: RecordedCall) -> bool:
 
 
 def _why_no_reward(state: str) -> str:
-    return {"unknown": NEVER_KNOWN, "unscored": NOT_SCORED}.get(state, NOT_YET_KNOWN)
+    return {"unknown": NEVER_KNOWN, "unscored": NOT_SCORED, "pending": NOT_YET_KNOWN}.get(state, NO_NUMBER)
 
 
 def _skip(head: SampleHead, reason: str) -> None:

@@ -27,6 +27,9 @@ class Rules:
         replay_margin: nats by which its preference for better answers of the held-out agents may fall.
         replay_groups: least number of groups for that to count.
         quarantined: largest share of a window's rows that may have been corrupt.
+        agreement: least correlation of a window's rewards with what its trades were really worth. Rewards that run
+            against it were turned around, whoever did it; one such window moves the policy too little to be told from
+            noise on the market.
     """
 
     confidence: float = 0.95
@@ -36,6 +39,7 @@ class Rules:
     replay_margin: float = 0.1
     replay_groups: int = 8
     quarantined: float = 0.5
+    agreement: float = -0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Challenger:
         trained_tokens: tokens that its training saw.
         window_status: state of its window.
         quarantined: share of its window's rows that were corrupt.
+        agreement: correlation of its window's rewards with the worth of the trades; None where that is not known.
         replay: its preference for the better of the held-out agents' answers less the champion's, in nats; None when
             there was nothing to compare.
         replay_groups: number of groups behind that.
@@ -69,6 +74,7 @@ class Challenger:
     trained_tokens: int
     window_status: str
     quarantined: float = 0.0
+    agreement: float | None = None
     replay: Interval | None = None
     replay_groups: int = 0
 
@@ -134,6 +140,10 @@ def _window(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
     share, most = challenger.quarantined, rules.quarantined
     said = f"{share:.0%} of its window's rows were corrupt, at most {most:.0%} may be"
     yield Finding("hygiene", share <= most, said)
+    if challenger.agreement is not None:
+        said = f"its window's rewards correlate {challenger.agreement:+.2f} with what the trades were worth"
+        poisoned = challenger.agreement < rules.agreement
+        yield Finding("rewards", not poisoned, f"{said}: they were turned around" if poisoned else said)
 
 
 def _market(

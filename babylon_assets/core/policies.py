@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # names are asked for by every command, frames by few: pandas is half of their start
     from babylon_assets.core.trajectories import Message
@@ -26,6 +27,8 @@ class Completion:
         token_ids: the sampled tokens, end of turn included when it was sampled.
         logprobs: natural log-probability of each sampled token at temperature 1.
         finish_reason: `stop` when the end of turn was sampled, `length` when the answer was cut.
+        call_id: under which whoever answered records it; None where that is left to who asked. Of an answer that is
+            recorded elsewhere, the log-probabilities need not be known here.
     """
 
     text: str
@@ -33,6 +36,17 @@ class Completion:
     token_ids: list[int]
     logprobs: list[float]
     finish_reason: str
+    call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as far as is said: the agent, its trajectory, the step in it, and when that was on the game's clock."""
+
+    agent: str | None = None
+    trajectory: str | None = None
+    step: int | None = None
+    at: datetime | None = None
 
 
 class Policy(Protocol):
@@ -50,6 +64,25 @@ class Policy(Protocol):
         temperature: float = 1.0,
     ) -> list[Completion]:
         """Answer each conversation; the same seed and conversation give the same answer in any batch."""
+        ...
+
+
+@runtime_checkable
+class RecordingPolicy(Protocol):
+    """A policy that records its answers itself, and wants to know who asks."""
+
+    @property
+    def name(self) -> str: ...
+
+    def ask(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        seeds: Sequence[int],
+        callers: Sequence[Caller],
+        *,
+        max_tokens: int,
+    ) -> list[Completion]:
+        """As `Policy.complete` at temperature 1; every completion has the id of its record."""
         ...
 
 

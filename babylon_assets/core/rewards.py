@@ -2,8 +2,7 @@
 reward.
 
 What a trade was worth comes from `core.outcomes`; which samples are compared is decided in `core.grouping`.
-To add a scorer, write a class with `name`, `version` and `score`, put an instance into `SCORERS` and give it
-a weight.
+How a user adds a scorer is in `core.scorers`.
 """
 
 from __future__ import annotations
@@ -89,25 +88,43 @@ class Format:
         return (steps["state"] != "invalid").astype("float64")
 
 
-#: Every scorer that a weight may name.
+@dataclass(frozen=True)
+class Judged:
+    """Scores that were made elsewhere, such as by a judge: a number per step, on the index of the steps."""
+
+    name: str
+    version: str
+    values: pd.Series[Any]
+
+    def score(self, steps: pd.DataFrame) -> pd.Series[Any]:
+        return self.values.reindex(steps.index).astype("float64")
+
+
+#: The scorers that are always there. A weight may name these and the added ones.
 SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in (Outcome(), Heuristic(), Format())}
 
 
-def scorers_of(weights: Mapping[str, float], invalid_reward: float = INVALID_REWARD) -> list[Scorer]:
-    """The scorers that have a weight, in the order of the weights.
+def scorers_of(
+    weights: Mapping[str, float], invalid_reward: float = INVALID_REWARD, added: Mapping[str, Scorer] | None = None
+) -> list[Scorer]:
+    """The scorers that have a weight, in the order of the weights; `added` are those besides `SCORERS`, by name.
 
     Raises:
         SettingsError: a weight names no scorer.
     """
-    unknown = [name for name in weights if name not in SCORERS]
+    known = {**SCORERS, "outcome": Outcome(invalid_reward), **(added or {})}
+    unknown = [name for name in weights if name not in known]
     if unknown:
-        raise SettingsError(f"REWARD_WEIGHTS names no scorer: {', '.join(unknown)}. Choose among {', '.join(SCORERS)}.")
-    return [Outcome(invalid_reward) if name == "outcome" else SCORERS[name] for name in weights]
+        raise SettingsError(
+            f"REWARD_WEIGHTS names no scorer: {', '.join(unknown)}. Choose among {', '.join(known)}, set RULER_MODEL "
+            "for ruler, or name a scorer of your own in SCORERS."
+        )
+    return [known[name] for name in weights]
 
 
-def versions(weights: Mapping[str, float]) -> dict[str, str]:
+def versions(weights: Mapping[str, float], added: Mapping[str, Scorer] | None = None) -> dict[str, str]:
     """The version of each scorer that has a weight."""
-    return {scorer.name: scorer.version for scorer in scorers_of(weights)}
+    return {scorer.name: scorer.version for scorer in scorers_of(weights, added=added)}
 
 
 def combine(components: Mapping[str, pd.Series[Any]] | pd.DataFrame, weights: Mapping[str, float]) -> pd.Series[Any]:
@@ -125,6 +142,7 @@ def score_steps(
     steps: pd.DataFrame,
     weights: Mapping[str, float] = DEFAULT_WEIGHTS,
     invalid_reward: float = INVALID_REWARD,
+    added: Mapping[str, Scorer] | None = None,
 ) -> pd.DataFrame:
     """Score steps whose worth is known: `trajectories.STEP_COLUMNS` with `worth` and `state`.
 
@@ -132,7 +150,8 @@ def score_steps(
         On the index of `steps`: a column per scorer, `reward` (NaN while it is not known), and `final`, which
         is False where an outcome is still to come.
     """
-    scored = pd.DataFrame({s.name: s.score(steps) for s in scorers_of(weights, invalid_reward)}, index=steps.index)
+    scorers = scorers_of(weights, invalid_reward, added)
+    scored = pd.DataFrame({scorer.name: scorer.score(steps) for scorer in scorers}, index=steps.index)
     scored["reward"] = combine(scored, weights)
     scored["final"] = steps["state"] != "pending"
     return scored
@@ -144,6 +163,7 @@ def score_window(
     *,
     weights: Mapping[str, float] = DEFAULT_WEIGHTS,
     invalid_reward: float = INVALID_REWARD,
+    added: Mapping[str, Scorer] | None = None,
     as_of: datetime | None = None,
     horizon_minutes: float = 60,
     full_scale_percent: float = 10.0,
@@ -157,7 +177,7 @@ def score_window(
         steps, tables, as_of=as_of, horizon_minutes=horizon_minutes, full_scale_percent=full_scale_percent
     )
     valued = steps.assign(worth=worth["worth"], state=worth["state"])
-    scored = score_steps(valued, weights, invalid_reward)
+    scored = score_steps(valued, weights, invalid_reward, added)
     return pd.concat([valued[[*KEY_COLUMNS, "state", "worth"]], scored], axis=1)
 
 

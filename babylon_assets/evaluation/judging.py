@@ -16,6 +16,7 @@ from babylon_assets.core.evaluations import Interval, paired
 from babylon_assets.core.gates import Challenger, Measured, Rules, Verdict, may_promote
 from babylon_assets.core.policies import policy_name
 from babylon_assets.evaluation import market
+from babylon_assets.evaluation.live import reward_agreement
 from babylon_assets.evaluation.measures import measure_market, measure_replay
 from babylon_assets.evaluation.players import why_unplayable
 from babylon_assets.settings import Settings
@@ -112,6 +113,7 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
     with database.connect() as conn:
         row = windows.get_window(conn, checkpoint.window_id or "")
         read = summary(conn, checkpoint.window_id or "")
+        agreement = reward_agreement(conn, checkpoint.window_id or "")
         best = _best(conn, settings, checkpoint.chain)
     challenger = Challenger(
         name=_name(checkpoint),
@@ -121,6 +123,7 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
         trained_tokens=int(checkpoint.metrics.get("trainable_tokens") or 0),
         window_status=row.status if row else "open",
         quarantined=read.quarantined / max(1, read.trajectories + read.quarantined),
+        agreement=agreement,
         replay=compared,
         replay_groups=groups,
     )

@@ -26,8 +26,23 @@ FROM babylon_training.windows AS played
 JOIN babylon_training.training_dataset_samples AS sample USING (dataset_id)
 JOIN babylon_training.trajectory_scores AS scored
     ON scored.window_id = played.window_id AND scored.trajectory_id = sample.trajectory_id
-WHERE scored.scorer = 'reward' AND sample.policy = %s
+WHERE scored.scorer = 'reward' AND scored.retired IS NULL AND sample.policy = %s
 """
+_AGREEMENT = """
+SELECT CASE WHEN count(step.score + step.worth) >= 16 THEN corr(step.score, step.worth) END
+FROM babylon_training.trajectory_scores AS scored,
+    unnest(scored.step_scores, scored.step_worth, scored.step_states) AS step (score, worth, state)
+WHERE scored.window_id = %s AND scored.scorer = 'reward' AND scored.retired IS NULL AND step.state = 'final'
+"""
+
+
+def reward_agreement(conn: Connection[Any], window: str) -> float | None:
+    """Correlation of a window's rewards with the worth of its trades; None where fewer than 16 are known, or all equal.
+
+    The worth is what the trade came to, before scorers and weights make a reward of it.
+    """
+    row = conn.execute(_AGREEMENT, [window]).fetchone()
+    return None if row is None or row[0] is None else float(row[0])
 
 
 def live_numbers(conn: Connection[Any], checkpoint: Checkpoint) -> Live:
@@ -48,10 +63,12 @@ def roll_back_if_needed(settings: Settings, database: Database, dagster_run_id: 
     with database.connect() as conn, conn.transaction():
         checkpoints.lock_line(conn, settings.model_name)
         told = promotions.history(conn, settings.model_name)
-        if not told or told[-1].kind != "promotion" or told[-1].from_id is None:
+        served = promotions.promoted(conn, settings.model_name)
+        if served is None or told[-1].kind != "promotion":
             return None
-        served, before = (checkpoints.get(conn, found) for found in (told[-1].to_id, told[-1].from_id))
-        if served is None or before is None:
+        earlier = checkpoints.get(conn, told[-1].from_id) if told[-1].from_id else None
+        before = earlier or checkpoints.chain(conn, settings.model_name)[0]
+        if before.id == served.id:
             return None
         why = out_of_band(live_numbers(conn, served), live_numbers(conn, before), band)
         if why is None:

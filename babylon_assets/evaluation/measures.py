@@ -6,11 +6,14 @@ numbers: of the policies of a window only the new one is played. What the number
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
+from babylon_assets.core.benchmarks import Snapshot
 from babylon_assets.core.datasets import Dataset
 from babylon_assets.core.evaluations import bootstrap, paired
-from babylon_assets.evaluation import market, replay
+from babylon_assets.evaluation import market, replay, snapshots
 from babylon_assets.evaluation.players import adapter_of, player, why_unplayable
 from babylon_assets.settings import Settings, prepare_libraries
 from babylon_assets.store import evaluations
@@ -93,3 +96,46 @@ def measure_replay(
     )
     with database.connect() as conn:
         return evaluations.keep(conn, made)
+
+
+def measure_snapshot(
+    settings: Settings, database: Database, checkpoint: Checkpoint, snapshot: Snapshot, seeds: Sequence[int]
+) -> Evaluation:
+    """A checkpoint on one of the game's benchmark snapshots, played once per seed, unless it is kept.
+
+    `value` is the mean P&L of the runs in dollars. `why_unplayable` was asked before.
+    """
+    name, version = f"snapshot:{snapshot.id}", snapshots.version(snapshot, seeds)
+    with database.connect() as conn:
+        kept = evaluations.get(conn, checkpoint.id, name, version)
+    if kept is not None:
+        return kept
+    played = snapshots.play_snapshot(player(settings, checkpoint), snapshot, seeds)
+    pnl = bootstrap([performance.pnl for _, performance in played])
+    results = {
+        **{
+            figure: _mean_known([getattr(performance, figure) for _, performance in played])
+            for figure in ("optimal", "of_optimal", "accuracy", "win_rate", "drawdown")
+        },
+        "trades": fmean(len(run.trades) for run, _ in played),
+        "valid_share": 1 - sum(run.invalid for run, _ in played) / sum(run.answers for run, _ in played),
+        "runs": len(played),
+        "equity": [list(performance.equity) for _, performance in played],
+    }
+    made = Evaluation(
+        checkpoint_id=checkpoint.id,
+        evaluation=name,
+        version=version,
+        value=pnl.value,
+        low=pnl.low,
+        high=pnl.high,
+        seeds=seeds,
+        results=results,
+    )
+    with database.connect() as conn:
+        return evaluations.keep(conn, made)
+
+
+def _mean_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

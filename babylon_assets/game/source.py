@@ -1,4 +1,4 @@
-"""Reads the game's record: its windows, their trajectories, and whether anything of what they are made from changed.
+"""Reads the game's record: its windows and their trajectories. What became of the trades is read in `outcomes`.
 
 Only SELECT is ever issued, so a role that may do nothing else is enough. Every function takes an open connection
 whose session runs in UTC; times come back aware. What a row means is decided in `core`; nothing here writes.
@@ -81,6 +81,10 @@ _OF_WINDOW = """
            OR (t."windowId" = ANY(%(odd)s) AND t."endTime" >= %(start)s AND t."endTime" < %(end)s))
       AND t."isTrainingData" AND NOT t."isEvaluation"
       AND (NOT u."isTest" OR %(include_test)s) AND (NOT u."isBanned" OR %(include_banned)s)"""
+#: Epoch milliseconds of a time, clipped as `_TIME` is.
+MILLISECONDS = (
+    """(extract(epoch FROM least(greatest({0}, timestamp '0001-01-02'), timestamp '9999-12-30')) * 1000)::int8"""
+)
 #: Infinite times and years beyond what Python can hold are clipped.
 _TIME = """least(greatest(t."{0}", timestamp '0001-01-02'), timestamp '9999-12-30') AT TIME ZONE 'UTC'"""
 _READ_WINDOW = f"""COPY (
@@ -189,6 +193,12 @@ def check_tables(conn: psycopg.Connection[Any]) -> None:
             f"the database lacks what is read of the game: {'; '.join(missing)}. "
             "Point DATABASE_URL at the game's database and grant its role SELECT on these tables."
         )
+
+
+def has_game(conn: psycopg.Connection[Any]) -> bool:
+    """Whether the database holds a game at all; what is wrong with one that is not whole, `check_tables` says."""
+    row = conn.execute("SELECT to_regclass('public.trajectories')").fetchone()
+    return bool(row and row[0] is not None)
 
 
 def _faults(table: str, columns: Sequence[str], readable: dict[str, bool] | None) -> list[str]:
@@ -300,11 +310,11 @@ def _window_parameters(
 
 
 def outcome_windows(window: str) -> list[str]:
-    """The windows whose notes may tell how a trade of this one turned out."""
+    """The windows in which a market's outcome is looked for."""
     start, _ = window_bounds(window)
     return [(start + timedelta(hours=n)).strftime(WINDOW_FORMAT) for n in range(OUTCOME_WINDOWS)]
 
 
 def naive(time: datetime) -> datetime:
-    """An instant as the game's columns hold it: in UTC, without zone."""
+    """The time in UTC without its zone, as the game keeps times."""
     return time.astimezone(UTC).replace(tzinfo=None)

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 LATE_AFTER = timedelta(hours=2)
 #: More of a window's rows in quarantine than this needs a person; the same share as the asset's check.
 MOST_IN_QUARANTINE = 0.05
-#: A running job without a sign of life for longer than this is named. The embedded trainer beats at every step.
-SILENT_AFTER = timedelta(minutes=60)
+#: A hosted job without a sign of life for longer than this is named.
+HOSTED_SILENT_AFTER = timedelta(minutes=60)
 #: Checkpoints of the small model take some MB each; PostgreSQL stops writing when its disk is full.
 LEAST_DISK_GIB = 2.0
 
@@ -64,7 +64,11 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """An attempt to train that has not ended, or the last one of a window, which failed."""
+    """An attempt to train that has not ended, or the last one of a window, which failed.
+
+    Attributes:
+        silent_after: without a sign of life for longer than this, something is wrong with it.
+    """
 
     window: str
     chain: str
@@ -72,6 +76,7 @@ class Job:
     backend: str | None
     started_at: datetime
     heartbeat: datetime
+    silent_after: timedelta = HOSTED_SILENT_AFTER
     reason: str | None = None
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
-from babylon_assets.report.facts import LEAST_DISK_GIB, MOST_IN_QUARANTINE, SILENT_AFTER, Report, Window
+from babylon_assets.report.facts import LEAST_DISK_GIB, MOST_IN_QUARANTINE, Report, Window
 
 NAMED = 4
 
@@ -72,10 +73,10 @@ def _jobs(report: Report) -> Iterator[Need]:
 def _silent(report: Report) -> Iterator[Need]:
     for job in report.running:
         silent = report.made_at - job.heartbeat
-        if silent > SILENT_AFTER:
+        if silent > job.silent_after:
             hosted = job.state == "submitted"
             yield Need(
-                f"the training of {job.window} is silent for {silent.total_seconds() / 3600:.1f} hours",
+                f"the training of {job.window} is silent for {_span(silent)}",
                 f"state {job.state} on {job.backend or 'an unknown backend'}, chain {job.chain}",
                 "hosted-job-lost" if hosted else "training-busy",
                 command=f"babylon train {job.window}",
@@ -127,6 +128,11 @@ def _odd_ids(report: Report) -> Iterator[Need]:
             "windows-stay-open",
             advice="they are read with the hour in which they ended; have the game write it as YYYY-MM-DDTHH:00",
         )
+
+
+def _span(silent: timedelta) -> str:
+    minutes = silent.total_seconds() / 60
+    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
 
 
 def _counted(number: int, noun: str, verb: str) -> str:

@@ -34,8 +34,9 @@ class Question:
 
     Attributes:
         seeds: one for each answer that is wanted.
-        max_tokens: longest answer; None where only the context bounds it.
+        max_tokens: longest answer.
         top_logprobs: how many likeliest tokens are wanted at each place; None where no log-probabilities are.
+        with_end: whether those are wanted of the end of turn as well, as beside token ids.
     """
 
     policy: Target
@@ -46,6 +47,7 @@ class Question:
     top_p: float
     stop: tuple[str, ...]
     top_logprobs: int | None
+    with_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)

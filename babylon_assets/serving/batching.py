@@ -6,19 +6,19 @@ are those at temperature 1, whatever the answer was sampled at. Threads, queues 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from babylon_assets.serving.decoder import ROWS, Cache, Weights, decode, prefill, rounded
+from babylon_assets.serving.decoder import ROWS, Cache, Segment, Weights, decode, prefill, rounded
 
 if TYPE_CHECKING:
     import torch
 
-#: Prompt tokens that are read in one go; answers that are under way wait meanwhile.
-PREFILL_TOKENS = 4096
+#: Prompt tokens that are read in one go.
+PREFILL_TOKENS = 512
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -65,6 +65,9 @@ class Generation:
 class Batch:
     """The answers of one policy that are under way.
 
+    A prompt that begins as one in the cache does, of an answer that is under way or was, is read from where they part:
+    the players of a room are shown the same board, and all prompts begin with the same instructions.
+
     Args:
         weights: of the policy.
         text: token ids to text; asked only for answers with a stop.
@@ -75,6 +78,7 @@ class Batch:
         self._text = text
         self._cache = Cache(weights)
         self._rows: list[Generation | None] = []
+        self._read = np.full((0, 0), -1, dtype=np.int32)  # the prompt tokens in each row of the cache, then -1
 
     def __len__(self) -> int:
         """How many answers are under way."""
@@ -82,11 +86,38 @@ class Batch:
 
     def admit(self, generations: Sequence[Generation]) -> None:
         """Read the prompts and sample the first token of each."""
-        for several in _portions(generations):
-            rows = [self._place(one) for one in several]
-            longest = max(len(one.prompt) + one.max_tokens for one in several)
-            self._cache.fit(rounded(len(self._rows), ROWS), longest)
-            self._sampled(several, prefill(self.weights, self._cache, [one.prompt for one in several], rows))
+        rows = [self._place(one) for one in generations]
+        self._fit(max(len(one.prompt) + one.max_tokens for one in generations))
+        planned = [each for one, row in zip(generations, rows, strict=True) for each in self._plan(one, row)]
+        for several in _portions(planned):
+            logits = prefill(self.weights, self._cache, [segment for _, segment in several])
+            ended = [at for at, (one, _) in enumerate(several) if one is not None]
+            if ended:
+                done = [one for one, _ in several if one is not None]
+                self._sampled(done, logits[ended] if len(ended) < len(several) else logits)
+
+    def _fit(self, length: int) -> None:
+        width = rounded(len(self._rows), ROWS)
+        self._cache.fit(width, length + 1)  # the last position is for rows that are not used
+        rows, columns = max(width, len(self._read)), max(length, self._read.shape[1])
+        if (rows, columns) != self._read.shape:
+            grown = np.full((rows, columns), -1, dtype=np.int32)
+            grown[: len(self._read), : self._read.shape[1]] = self._read
+            self._read = grown
+
+    def _plan(self, one: Generation, row: int) -> Iterator[tuple[Generation | None, Segment]]:
+        """The segments of a prompt that have to be read; the last comes with its answer, which begins then."""
+        prompt = np.asarray(one.prompt, dtype=np.int32)
+        alike = self._read[:, : len(prompt)] == prompt
+        shared = np.where(alike.all(axis=1), len(prompt), alike.argmin(axis=1))
+        source = int(shared.argmax())
+        start = max(0, min(int(shared[source]), len(prompt) - ROWS))
+        self._read[row] = -1
+        self._read[row, : len(prompt)] = prompt
+        while start < len(prompt):
+            end = min(start + PREFILL_TOKENS, len(prompt))
+            yield one if end == len(prompt) else None, Segment(row, start, one.prompt[start:end], source)
+            source, start = row, end
 
     def step(self) -> None:
         """Sample the next token of every answer."""
@@ -97,8 +128,7 @@ class Batch:
         if not active:
             return
         width = rounded(len(self._rows), ROWS)
-        self._cache.fit(width, 1)
-        tokens, positions = [0] * width, [0] * width
+        tokens, positions = [0] * width, [-1] * width
         for row, one in active:
             tokens[row], positions[row] = one.token_ids[-1], len(one.prompt) + len(one.token_ids) - 1
         logits = decode(self.weights, self._cache, tokens, positions)
@@ -143,16 +173,19 @@ class Batch:
             one.finish_reason = one.finish_reason or "length"
 
 
-def _portions(generations: Sequence[Generation]) -> Iterable[list[Generation]]:
+Planned = tuple[Generation | None, Segment]
+
+
+def _portions(planned: Sequence[Planned]) -> Iterator[list[Planned]]:
     """In their order, as many at a time as have no more than `PREFILL_TOKENS` together, at least one."""
-    portion: list[Generation] = []
+    portion: list[Planned] = []
     size = 0
-    for one in generations:
-        if portion and size + len(one.prompt) > PREFILL_TOKENS:
+    for one, segment in planned:
+        if portion and size + len(segment.tokens) > PREFILL_TOKENS:
             yield portion
             portion, size = [], 0
-        portion.append(one)
-        size += len(one.prompt)
+        portion.append((one, segment))
+        size += len(segment.tokens)
     if portion:
         yield portion
 

@@ -1,15 +1,18 @@
 """The forward pass of the engine: Qwen2, Qwen3 and Llama models over a key-value cache with a row per answer.
 
 Written out instead of taken from transformers for two reasons. A small model's step is mostly overhead, of which this
-has a third. And what a row gets does not depend on its neighbours, bit for bit on a CPU: matrix products always have at
-least eight rows, because the kernels for one and two sum in another order, and what is attended to is padded to whole
-blocks with exact zeros. Which rows there are, and what is sampled, is decided in `batching`.
+has a third. And what a row gets depends neither on its neighbours nor on how much of its prompt was read before, bit
+for bit on a CPU: matrix products have at least eight rows, because the kernels for one and two sum in another order,
+what is attended to is padded to whole blocks with exact zeros, and sums over positions go in pieces of fixed size.
+Which rows there are, and what is sampled, is decided in `batching`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,8 @@ FAMILIES = ("qwen2", "qwen3", "llama")
 ROWS = 8
 #: Positions that are attended to are rounded up to this.
 BLOCK = 64
+#: Most positions that one matrix product sums over, and the size of the mask that is made once.
+SUMMED, TRIANGLE = 256, 1024
 #: Of whose rotary embedding no table can be made once and for all.
 _MOVING_ROPE = ("dynamic", "longrope")
 
@@ -185,44 +190,105 @@ class Cache:
         return made
 
 
-def prefill(weights: Weights, cache: Cache, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> torch.Tensor:
-    """Read prompts into rows of the cache, which must fit them.
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens of a prompt that are read into a row of the cache, after `start` ones that are there or in another row.
+
+    Attributes:
+        source: the row that has the first `start` positions; None or the row itself: they are where they belong.
+    """
+
+    row: int
+    start: int
+    tokens: Sequence[int]
+    source: int | None = None
+
+
+def prefill(weights: Weights, cache: Cache, segments: Sequence[Segment]) -> torch.Tensor:
+    """Read segments into the cache, which must fit them; one may build on what another before it reads.
 
     Returns:
-        Logits [prompts, vocabulary] of the token after each prompt.
+        Logits [segments, vocabulary] of the token after each segment.
     """
     import torch
-    from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
+    from torch.nn.functional import linear, rms_norm
 
     device = weights.embedding.device
-    lengths = [len(prompt) for prompt in prompts]
-    longest = rounded(max(lengths), BLOCK)
-    tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)
-    number = torch.repeat_interleave(torch.arange(len(prompts), device=device), torch.tensor(lengths, device=device))
-    position = torch.cat([torch.arange(length, device=device) for length in lengths])
-    placed = torch.tensor(rows, device=device)
-    row = placed[number]
+    ends = list(accumulate(len(each.tokens) for each in segments))
+    padding = [0] * (ROWS - ends[-1])
+    tokens = torch.tensor([token for each in segments for token in each.tokens] + padding, device=device)
+    places = [torch.arange(each.start, each.start + len(each.tokens), device=device) for each in segments]
+    position = torch.cat([*places, tokens.new_zeros(len(padding))])
+    masks = [_causal(device, each.start, len(each.tokens)) for each in segments]
 
     def attend(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        cache.keys[layer][row, :, position] = key
-        cache.values[layer][row, :, position] = value
-        shape = (len(prompts), longest, weights.heads, weights.head)
-        asked = query.new_zeros(shape)
-        asked[number, position] = query
-        keys, values = cache.keys[layer][placed, :, :longest], cache.values[layer][placed, :, :longest]
-        gqa = weights.heads != weights.key_heads
-        seen = scaled_dot_product_attention(asked.transpose(1, 2), keys, values, is_causal=True, enable_gqa=gqa)
-        return seen.transpose(1, 2)[number, position]
+        keys, values, seen = cache.keys[layer], cache.values[layer], torch.zeros_like(query)
+        for each, end, mask in zip(segments, ends, masks, strict=True):
+            if each.source not in (None, each.row):
+                keys[each.row, :, : each.start] = keys[each.source, :, : each.start]
+                values[each.row, :, : each.start] = values[each.source, :, : each.start]
+            own = slice(end - len(each.tokens), end)
+            last = each.start + len(each.tokens)
+            keys[each.row, :, each.start : last] = key[own].transpose(0, 1)
+            values[each.row, :, each.start : last] = value[own].transpose(0, 1)
+            seen[own] = _looked_at(weights, query[own], keys[each.row], values[each.row], mask)
+        return seen
 
     hidden = _layers(weights, tokens, position, attend)
-    last = torch.tensor(lengths, device=device).cumsum(0) - 1
-    ends = hidden.new_zeros(rounded(len(prompts), ROWS), hidden.shape[1])
-    ends[: len(prompts)] = hidden[last]
-    return linear(rms_norm(ends, ends.shape[1:], weights.norm, weights.epsilon), weights.head_weight)[: len(prompts)]
+    lasts = hidden.new_zeros(rounded(len(segments), ROWS), hidden.shape[1])
+    lasts[: len(segments)] = hidden[torch.tensor(ends, device=device) - 1]
+    return linear(rms_norm(lasts, lasts.shape[1:], weights.norm, weights.epsilon), weights.head_weight)[: len(segments)]
+
+
+def _looked_at(
+    weights: Weights, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Attention of one segment's queries [tokens, heads, head] to its row, under an additive mask [rows, length]."""
+    count, (rows, length) = len(query), mask.shape
+    per_key = weights.heads // weights.key_heads
+    asked = query.new_zeros(weights.key_heads, per_key, rows, weights.head)
+    grouped = (query * weights.head**-0.5).view(count, weights.key_heads, per_key, weights.head)
+    asked[:, :, :count] = grouped.permute(1, 2, 0, 3)
+    shape = (weights.key_heads, per_key, rows, -1)
+    scores = asked.flatten(1, 2) @ keys[:, :length].transpose(1, 2)
+    shares = (scores.view(shape) + mask).softmax(-1).flatten(1, 2)
+    seen = _weighted(shares, values[:, :length]).view(shape)
+    return seen[:, :, :count].permute(2, 0, 1, 3).reshape(count, weights.heads, weights.head)
+
+
+def _weighted(shares: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """`shares @ values`, summed over pieces of `SUMMED` positions: beyond that a product's own order depends on how
+    many there are, and with it on whatever else is in the batch."""
+    length = values.shape[-2]
+    total = shares[..., :SUMMED] @ values[..., :SUMMED, :]
+    for start in range(SUMMED, length, SUMMED):
+        total = total + shares[..., start : start + SUMMED] @ values[..., start : start + SUMMED, :]
+    return total
+
+
+@functools.cache
+def _triangle(device: torch.device) -> torch.Tensor:
+    """[1024, 1024]: what a position may not look at is minus infinity."""
+    import torch
+
+    return torch.full((TRIANGLE, TRIANGLE), float("-inf"), device=device).triu(1)
+
+
+def _causal(device: torch.device, start: int, count: int) -> torch.Tensor:
+    """The additive mask of `count` positions from `start` on, both sides rounded up."""
+    import torch
+
+    rows, length = rounded(count, ROWS), rounded(start + count, BLOCK)
+    if start + rows <= TRIANGLE and length <= TRIANGLE:
+        return _triangle(device)[start : start + rows, :length]
+    at = torch.arange(start, start + rows, device=device)[:, None]
+    hidden = torch.arange(length, device=device) > at
+    return torch.zeros(rows, length, device=device).masked_fill_(hidden, float("-inf"))
 
 
 def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-    """One more token in each of the cache's first rows; a multiple of `ROWS` of them, unused ones at position 0.
+    """One more token in each of the cache's first rows; a multiple of `ROWS` of them, unused ones at position -1, which
+    is the cache's last and never looked at.
 
     Returns:
         Logits [rows, vocabulary] of the next token.
@@ -234,7 +300,7 @@ def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Seq
     ids, at = torch.tensor(tokens, device=device), torch.tensor(positions, device=device)
     length = rounded(max(positions) + 1, BLOCK)
     row = torch.arange(rows, device=device)
-    hidden_from = torch.arange(length, device=device) > at[:, None]
+    hidden_from = torch.arange(length, device=device) > at[:, None].clamp(min=0)
     mask = torch.zeros(rows, 1, 1, length, device=device).masked_fill_(hidden_from[:, None, None], float("-inf"))
     scale, per_key = weights.head**-0.5, weights.heads // weights.key_heads
 
@@ -244,7 +310,7 @@ def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Seq
         values[row, :, at] = value
         asked = (query * scale).view(rows, weights.key_heads, per_key, weights.head)
         scores = asked @ keys[:rows, :, :length].transpose(2, 3)
-        seen = (scores + mask).softmax(-1) @ values[:rows, :, :length]
+        seen = _weighted((scores + mask).softmax(-1), values[:rows, :, :length])
         return seen.view(rows, weights.heads, weights.head)
 
     hidden = _layers(weights, ids, at, attend)

@@ -20,7 +20,7 @@ from babylon_assets.core.errors import BabylonError, PermanentError
 from babylon_assets.core.policies import policy_name
 from babylon_assets.serving.answers import Source, Target
 from babylon_assets.serving.protocol import ApiError
-from babylon_assets.store import checkpoints
+from babylon_assets.store import checkpoints, promotions
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.database import Database
 
@@ -30,13 +30,9 @@ BASE = "base"
 _log = logging.getLogger(__name__)
 
 
-def promoted(conn: Connection[Any], chain: str) -> Checkpoint | None:
+def live(conn: Connection[Any], chain: str) -> Checkpoint | None:
     """The checkpoint to be served: what was promoted last, or the head of a chain of which nothing was."""
-    query = "SELECT to_id FROM babylon_training.promotions WHERE chain = %s ORDER BY id DESC LIMIT 1"
-    row = conn.execute(query, [chain]).fetchone()
-    if row is None:
-        return checkpoints.head(conn, chain)
-    return checkpoints.get(conn, row[0]) if row[0] is not None else None
+    return promotions.promoted(conn, chain) or checkpoints.head(conn, chain)
 
 
 def in_share(agent: str, share: float) -> bool:
@@ -174,12 +170,12 @@ class Directory:
 
     def _read_pointer(self) -> Target:
         with self._connection().transaction():
-            return self._target(promoted(self._connection(), self._model))
+            return self._target(live(self._connection(), self._model))
 
     def _read_names(self) -> None:
         with self._connection().transaction():
             line = checkpoints.chain(self._connection(), self._model)
-        names = {BASE: self._target(None)}
+        names = {BASE: self._target(None), policy_name(self._model, 0): self._target(None)}
         for made in line:
             if made.path or made.step == 0:
                 names[policy_name(self._model, made.step)] = self._target(made)

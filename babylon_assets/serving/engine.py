@@ -21,9 +21,6 @@ from babylon_assets.serving.texts import ChatTokenizer
 if TYPE_CHECKING:
     from babylon_assets.serving.decoder import Weights
 
-#: Answers that `Engine.complete` has under way at the same time.
-WIDEST = 256
-
 
 class Library:
     """Policies' merged weights, by adapter folder (None: the base model as it is); the last few used are kept.
@@ -71,10 +68,11 @@ class Engine:
     Args:
         base: folder of the base model (weights, tokenizer with a chat template).
         name: the policy's name until an adapter is activated.
+        width: answers that are under way at the same time.
     """
 
-    def __init__(self, base: Path, name: str = "base") -> None:
-        self._library = Library(base, kept=1)
+    def __init__(self, base: Path, name: str = "base", width: int = 256) -> None:
+        self._library, self._width = Library(base, kept=1), width
         self.activate(None, name)
 
     @property
@@ -112,7 +110,7 @@ class Engine:
         batch, waiting = Batch(self._weights, tokenizer.text), list(reversed(generations))
         with torch.inference_mode():
             while waiting or len(batch):
-                admitted = [waiting.pop() for _ in range(min(len(waiting), WIDEST - len(batch)))]
+                admitted = [waiting.pop() for _ in range(min(len(waiting), self._width - len(batch)))]
                 if admitted:
                     batch.admit(admitted)
                 batch.step()

@@ -24,12 +24,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from babylon_assets.core.policies import Caller
 from babylon_assets.serving import protocol
 from babylon_assets.serving.answers import Answer, Piece, Question, Source, Target
 from babylon_assets.serving.directory import BASE, Directory
 from babylon_assets.serving.keys import Access
 from babylon_assets.serving.metrics import CONTENT_TYPE, Metrics
-from babylon_assets.serving.protocol import ApiError, Caller, ChatRequest, Choice
+from babylon_assets.serving.protocol import ApiError, ChatRequest, Choice
 from babylon_assets.serving.recorder import Recorder
 from babylon_assets.store.calls import InferenceCall
 
@@ -205,6 +206,7 @@ class Gateway:
             top_p=1.0 if given.top_p is None else given.top_p,
             stop=given.stops,
             top_logprobs=(given.top_logprobs or 0) if given.logprobs else None,
+            with_end=bool(given.return_token_ids),
         )
         return _Asked(parts, given, question, caller, key, f"chatcmpl-{secrets.token_hex(12)}", started, at)
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from babylon_assets.core.policies import Completion
+from babylon_assets.core.policies import Caller
 from babylon_assets.core.trajectories import Message
 
 MOST_CHOICES = 16
@@ -148,16 +148,6 @@ def read_request(body: bytes) -> ChatRequest:
     if "" in request.stops:
         raise ApiError(400, "a stop may not be empty", param="stop", code="invalid_value")
     return request
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, as far as is said: the agent, its trajectory, the step in it, and when that was on the game's clock."""
-
-    agent: str | None = None
-    trajectory: str | None = None
-    step: int | None = None
-    at: datetime | None = None
 
 
 def read_caller(request: ChatRequest, headers: Mapping[str, str]) -> Caller:
@@ -312,9 +302,3 @@ def usage_chunk(call_id: str, created: int, model: str, prompt: int, completion:
     """What a stream ends with when usage was asked for."""
     told = {"id": call_id, "object": "chat.completion.chunk", "created": created, "model": model}
     return event({**told, "choices": [], "usage": usage(prompt, completion)})
-
-
-def choice_of(completion: Completion, tokens: list[Token] | None, *, with_ids: bool) -> Choice:
-    """An answer as a choice."""
-    ids = completion.token_ids if with_ids else None
-    return Choice(completion.text, completion.finish_reason, tokens, len(completion.token_ids), ids)

@@ -26,6 +26,9 @@ from babylon_assets.serving.texts import UNFINISHED, ChatTokenizer
 if TYPE_CHECKING:
     from babylon_assets.serving.decoder import Weights
 
+#: The file of an adapter folder that goes when a checkpoint is pruned.
+WEIGHTS = "adapter_model.safetensors"
+
 _log = logging.getLogger(__name__)
 
 
@@ -72,8 +75,7 @@ class Scheduler:
         self._library.weights(_adapter(policy))
 
     def serves(self, policy: Target) -> bool:
-        adapter = _adapter(policy)
-        return adapter is None or (adapter / "adapter_model.safetensors").is_file()
+        return not policy.path or (Path(policy.path) / WEIGHTS).is_file()  # a hosted one has an address for a folder
 
     def load(self) -> tuple[int, int]:
         return len(self._active), len(self._waiting)
@@ -223,7 +225,8 @@ def _adapter(policy: Target) -> Path | None:
 
 def _answer(one: Generation, question: Question, tokenizer: ChatTokenizer) -> Answer:
     whole = completion(one, tokenizer)
-    tokens = None if question.top_logprobs is None else _tokens(one, 0, one.text_tokens, tokenizer)
+    last = len(one.token_ids) if question.with_end else one.text_tokens
+    tokens = None if question.top_logprobs is None else _tokens(one, 0, last, tokenizer)
     return Answer(
         text=whole.text,
         finish_reason=whole.finish_reason,

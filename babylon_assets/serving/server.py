@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,17 +84,24 @@ def serve(
     Raises:
         BabylonError: whoever answers could not be made.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gateway = Gateway()
+    server = uvicorn_server(gateway)
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(run(gateway, server, settings, database, make_source, listening, spool))
+
+
+def uvicorn_server(gateway: Gateway) -> Any:
+    """The HTTP server of a gateway; setting its `should_exit` ends it."""
     import uvicorn
 
     class Server(uvicorn.Server):
-        """Leaves the signals to `_until_asked_to_stop`: uvicorn would raise them again before anything is closed."""
+        """Leaves the signals to `run`: uvicorn would raise them again before anything is closed."""
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             yield
 
-    sys.setswitchinterval(SWITCH_SECONDS)
-    gateway = Gateway()
     config = uvicorn.Config(
         gateway.app,
         log_config=None,
@@ -103,12 +111,10 @@ def serve(
         timeout_keep_alive=75,
         backlog=2048,
     )
-    runner = asyncio.Runner(loop_factory=config.get_loop_factory())
-    with runner:
-        runner.run(_serve(gateway, Server(config), settings, database, make_source, listening, spool))
+    return Server(config)
 
 
-async def _serve(
+async def run(
     gateway: Gateway,
     server: Any,
     settings: Settings,
@@ -117,9 +123,11 @@ async def _serve(
     listening: socket.socket,
     spool: Path,
 ) -> None:
+    """Listen, make the parts, serve until the server is told to exit or, in a main thread, by a signal."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _stop, server)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, _stop, server)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     parts: Parts | None = None
     try:

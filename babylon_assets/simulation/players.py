@@ -19,8 +19,9 @@ import pandas as pd
 from psycopg import Connection
 
 from babylon_assets.core import rewards
-from babylon_assets.core.errors import SettingsError
-from babylon_assets.core.policies import Completion, Policy, policy_step
+from babylon_assets.core.errors import DatabaseUnavailable, SettingsError
+from babylon_assets.core.policies import Caller, Completion, Policy, RecordingPolicy, policy_step
+from babylon_assets.core.scorers import load_scorers
 from babylon_assets.core.windows import window_bounds, window_of
 from babylon_assets.game import simulated
 from babylon_assets.game.fixture import copy_rows
@@ -31,8 +32,11 @@ from babylon_assets.simulation.language import ANSWER_TOKENS, InvalidOrderError,
 from babylon_assets.simulation.market import Board, Clock, Order, Truth, board_rng, draw_room
 from babylon_assets.simulation.play import Chooser, Move, Reply, Room, Turn, play
 from babylon_assets.simulation.reference import REFERENCES, ReferencePolicy
-from babylon_assets.store.calls import InferenceCall, insert_calls
+from babylon_assets.store.calls import InferenceCall, insert_calls, missing_calls
 from babylon_assets.store.windows import upsert_window
+
+#: How long answers that are recorded elsewhere may be on their way.
+RECORDED_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,17 @@ class PlayedWindow:
     seconds: float
 
 
-def play_window(settings: Settings, conn: Connection[Any], window: str, policy: Policy) -> PlayedWindow:
+def play_window(
+    settings: Settings, conn: Connection[Any], window: str, policy: Policy | RecordingPolicy
+) -> PlayedWindow:
     """Play one window with a policy and write it into the game's tables, our calls and the window's reference.
 
-    All of it is one transaction: the connection's own, or a part of the one that the caller has open.
+    All of it is one transaction: the connection's own, or a part of the one that the caller has open. Only the calls
+    of a policy that records its answers itself are written by that one, beforehand: the window ends when all are there,
+    and those of a window that was interrupted stay as answers that no trajectory names.
 
     Raises:
+        DatabaseUnavailable: answers that are recorded elsewhere did not arrive.
         SettingsError: so many boards an hour that two would count as the same moment.
     """
     started = time.perf_counter()
@@ -61,7 +70,9 @@ def play_window(settings: Settings, conn: Connection[Any], window: str, policy: 
         players = _enter(settings, conn, window, clock)
         moves = play(rooms, players, _asking(policy, settings.simulation_seed))
         _write(conn, rooms, moves, players, window, policy.name)
-        insert_calls(conn, [_call(move, settings, policy.name) for move in moves if move.reply.completion])
+        _see_recorded(conn, [rows.call_id(move) for move in moves if _is_recorded(move)])
+        own = [move for move in moves if move.reply.completion and not _is_recorded(move)]
+        insert_calls(conn, [_call(move, settings, policy.name) for move in own])
         reference = reference_rewards(settings, rooms, window)
         upsert_window(conn, window, reference=reference)
     valid = sum(move.reply.order is not None for move in moves) / len(moves)
@@ -69,14 +80,19 @@ def play_window(settings: Settings, conn: Connection[Any], window: str, policy: 
 
 
 def reference_rewards(settings: Settings, rooms: Sequence[Room], window: str) -> dict[str, float]:
-    """Mean reward of each reference policy on the same boards, by the same scorers, with every outcome known."""
+    """Mean reward of each reference policy on the same boards, by the same scorers, with every outcome known.
+
+    Of orders without a text there is nothing to judge: the scorer `ruler` takes no part.
+    """
+    added = load_scorers(settings.scorers)
+    weights = {name: weight for name, weight in settings.reward_weights.items() if name != "ruler"} or {"outcome": 0.0}
     means = {}
     for number, (name, choose) in enumerate(REFERENCES.items()):
         players = _roster(settings)
         rng = board_rng(settings.simulation_seed, window, room=number, tick=2**17)
         moves = play(rooms, players, _by_reference(choose, rng))
         steps = _scored_steps(moves, settings.perp_full_scale_percent)
-        scored = rewards.score_steps(steps, settings.reward_weights, settings.invalid_action_reward)
+        scored = rewards.score_steps(steps, weights, settings.invalid_action_reward, added)
         means[name] = float(scored["reward"].mean())
     return means
 
@@ -157,12 +173,16 @@ class _Redrawn:
         return self._by_window[window][market_id]
 
 
-def _asking(policy: Policy, seed: int) -> Chooser:
+def _asking(policy: Policy | RecordingPolicy, seed: int) -> Chooser:
     """Ask a policy for each turn's order, all turns of a tick in one batch."""
 
     def choose(turns: Sequence[Turn]) -> list[Reply]:
         seeds = [_answer_seed(seed, turn) for turn in turns]
-        completions = policy.complete([turn.messages for turn in turns], seeds, max_tokens=ANSWER_TOKENS)
+        conversations = [turn.messages for turn in turns]
+        if isinstance(policy, RecordingPolicy):
+            completions = policy.ask(conversations, seeds, list(map(_caller, turns)), max_tokens=ANSWER_TOKENS)
+        else:
+            completions = policy.complete(conversations, seeds, max_tokens=ANSWER_TOKENS)
         return [_reply(turn, completion) for turn, completion in zip(turns, completions, strict=True)]
 
     return choose
@@ -228,6 +248,25 @@ def _call(move: Move, settings: Settings, policy: str) -> InferenceCall:
         latency_ms=None,
         finish_reason=completion.finish_reason,
     )
+
+
+def _caller(turn: Turn) -> Caller:
+    return Caller(turn.player.agent_id, rows.trajectory_of(turn), turn.board.tick, turn.board.at)
+
+
+def _is_recorded(move: Move) -> bool:
+    return move.reply.completion is not None and move.reply.completion.call_id is not None
+
+
+def _see_recorded(conn: Connection[Any], call_ids: Sequence[str]) -> None:
+    """Wait until the calls that somebody else records are there."""
+    deadline = time.monotonic() + RECORDED_SECONDS
+    while missing := missing_calls(conn, call_ids):
+        if time.monotonic() > deadline:
+            raise DatabaseUnavailable(
+                f"{len(missing)} answers are not recorded after {RECORDED_SECONDS} seconds; play the window again"
+            )
+        time.sleep(0.05)
 
 
 def _scored_steps(moves: Sequence[Move], full_scale_percent: float) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from babylon_assets.core.windows import window_bounds, window_of
 from babylon_assets.simulation.accounts import Bet, Player
 from babylon_assets.simulation.language import ANSWER_TOKENS, SYSTEM_PROMPT
 from babylon_assets.simulation.market import PERP_BASE, TICKERS, Board, Truth
-from babylon_assets.simulation.play import Move, Room
+from babylon_assets.simulation.play import Move, Room, Turn
 
 Row = dict[str, Any]
 
@@ -180,11 +180,18 @@ def trajectory_rows(moves: Sequence[Move], window: str, policy: str) -> list[Row
 
 def trajectory_id(move: Move) -> str:
     """The id of the episode that a move belongs to."""
-    return f"{move.turn.player.agent_id}-{move.turn.board.window}"
+    return trajectory_of(move.turn)
+
+
+def trajectory_of(turn: Turn) -> str:
+    """The id of the episode that a turn belongs to."""
+    return f"{turn.player.agent_id}-{turn.board.window}"
 
 
 def call_id(move: Move) -> str:
-    """The id under which the answer behind a move is recorded."""
+    """The id under which the answer behind a move is recorded: that of who recorded it, or one of the game's own."""
+    if move.reply.completion is not None and move.reply.completion.call_id is not None:
+        return move.reply.completion.call_id
     return f"{trajectory_id(move)}-{move.turn.board.tick:05d}"
 
 

@@ -87,6 +87,15 @@ def add_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> int:
     return conn.execute(_TAKE_OVER).rowcount
 
 
+def replace_calls(conn: Connection[Any], old: Iterable[str], calls: Iterable[InferenceCall]) -> None:
+    """Remove the calls with these ids and add others, in the caller's transaction; one that is there stays as it is."""
+    new = {call.call_id: call for call in calls}
+    conn.execute(INFERENCE_CALLS.delete("WHERE call_id = ANY(%s)"), [[name for name in old if name not in new]])
+    listed = INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", "call_id")
+    there = {name for (name,) in conn.execute(listed, [list(new)])}
+    insert_calls(conn, [call for name, call in new.items() if name not in there])
+
+
 def _row(call: InferenceCall) -> tuple[Any, ...]:
     return tuple(_stored(name, getattr(call, name)) for name in _COLUMNS)
 
@@ -108,6 +117,14 @@ def calls_by_id(conn: Connection[Any], ids: Iterable[str]) -> dict[str, Inferenc
         CorruptLedger: when a call's messages or response cannot be decoded.
     """
     return _found(conn, INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", *_COLUMNS), [list(ids)])
+
+
+def missing_calls(conn: Connection[Any], ids: Iterable[str]) -> list[str]:
+    """Those of `ids` under which no call is recorded."""
+    query: LiteralString = """
+        SELECT id FROM unnest(%s::text[]) AS wanted (id)
+        WHERE NOT EXISTS (SELECT 1 FROM babylon_training.inference_calls WHERE call_id = id)"""
+    return [row[0] for row in conn.execute(query, [list(ids)])]
 
 
 def calls_of(conn: Connection[Any], window: str, ids: Iterable[str]) -> dict[str, InferenceCall]:

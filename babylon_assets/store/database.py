@@ -36,6 +36,7 @@ Connection = psycopg.Connection[Any]
 _MIGRATION_LOCK = (0x6261_6279, 0)
 _CHAIN_SPACE = 0x6261_6263
 _WINDOW_SPACE = 0x6261_6277
+_JUDGE_SPACE = 0x6261_626A
 
 # What a person must put right. Other words of these messages also stand in those of a server that is only busy:
 # "canceling authentication due to timeout", "slots are reserved for roles with the SUPERUSER attribute".
@@ -289,3 +290,17 @@ def chain_lock(database: Database, chain: str) -> Iterator[None]:
 def window_lock(conn: Connection, window: str) -> None:
     """Wait for the exclusive right to write one window's rows; it ends with the transaction that `conn` is in."""
     conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_WINDOW_SPACE, window])
+
+
+@contextmanager
+def judge_lock(database: Database, window: str) -> Iterator[Connection]:
+    """Wait for the right to have one window judged, so that nobody pays twice; yields a connection in autocommit.
+
+    As with `chain_lock`, a session-level lock holds it, which ends with the process.
+    """
+    conn = database.connect_autocommit()
+    try:
+        conn.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", [_JUDGE_SPACE, window])
+        yield conn
+    finally:
+        conn.close()

@@ -25,6 +25,7 @@ _OF_AGENT: dict[str, LiteralString] = {
     "(SELECT trajectory_id FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s)",
     "scores": "DELETE FROM babylon_training.trajectory_scores WHERE agent_id = %(agent)s",
     "samples": "DELETE FROM babylon_training.training_dataset_samples WHERE agent_id = %(agent)s",
+    "judgments": "DELETE FROM babylon_training.ruler_judgments WHERE %(agent)s = ANY(agents)",
 }
 _EMPTY_DATASETS: LiteralString = """
 WITH theirs AS (SELECT DISTINCT dataset_id FROM babylon_training.training_dataset_samples WHERE agent_id = %(agent)s),
@@ -97,11 +98,13 @@ def trained_trajectories(conn: Connection[Any], checkpoint: Checkpoint) -> dict[
 
 
 def scorers(conn: Connection[Any], checkpoint: Checkpoint) -> list[str]:
-    """The scorers of the checkpoint's window with their versions, such as `outcome@1`."""
+    """The scorers of the checkpoint's window, when its dataset was made, with their versions, such as `outcome@1`."""
     rows = conn.execute(
-        "SELECT DISTINCT scorer || '@' || scorer_version AS named FROM babylon_training.trajectory_scores "
-        "WHERE window_id = %s ORDER BY named",
-        [checkpoint.window_id],
+        "SELECT DISTINCT scorer || '@' || scorer_version AS named FROM babylon_training.trajectory_scores AS score "
+        "JOIN babylon_training.training_datasets AS made ON made.id = %s "
+        "WHERE score.window_id = %s AND scored_at <= made.created_at "
+        "AND (retired_at IS NULL OR retired_at > made.created_at) ORDER BY named",
+        [checkpoint.dataset_id, checkpoint.window_id],
     ).fetchall()
     return [row[0] for row in rows]
 
@@ -115,7 +118,7 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     given = {"agent": agent}
     with conn.transaction():
         emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
-        order = ("calls", "trajectories", "scores", "samples")  # calls are found by the trajectories
+        order = ("calls", "trajectories", "scores", "samples", "judgments")  # calls are found by the trajectories
         removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
     return {**removed, "datasets": emptied}
 

@@ -6,7 +6,7 @@ The game's own tables and the disk are looked at elsewhere. Nothing here writes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 from psycopg import Connection
@@ -14,8 +14,18 @@ from psycopg.rows import namedtuple_row
 
 from babylon_assets.core.policies import policy_name
 from babylon_assets.core.windows import window_bounds
-from babylon_assets.report.facts import Cost, Evaluation, Job, Policy, Promotion, Quarantined, Report, Window
-from babylon_assets.store import checkpoints, windows
+from babylon_assets.report.facts import (
+    HOSTED_SILENT_AFTER,
+    Cost,
+    Evaluation,
+    Job,
+    Policy,
+    Promotion,
+    Quarantined,
+    Report,
+    Window,
+)
+from babylon_assets.store import checkpoints, jobs, windows
 from babylon_assets.store.windows import WindowRow
 
 #: Rows of the longer tables of a page.
@@ -139,6 +149,7 @@ def _job(row: Any) -> Job:
         backend=row.backend,
         started_at=row.created_at,
         heartbeat=row.heartbeat,
+        silent_after=HOSTED_SILENT_AFTER if row.state == "submitted" else timedelta(seconds=jobs.SILENT_SECONDS),
         reason=row.reason,
     )
 

@@ -169,6 +169,7 @@ RAW_TRAJECTORIES = Table(
         "instruments": "text[]",
         "chat": "bytea",
         "chat_sha256": "text",
+        "given": "jsonb",
     },
 )
 QUARANTINED_TRAJECTORIES = Table(
@@ -180,6 +181,7 @@ QUARANTINED_TRAJECTORIES = Table(
         "place": "text",
         "row_hash": "text",
         "quarantined_at": "timestamptz",
+        "imported": "bool",
     },
 )
 INFERENCE_CALLS = Table(
@@ -223,6 +225,29 @@ TRAJECTORY_SCORES = Table(
         "reasoning": "text",
         "metrics": "jsonb",
         "scored_at": "timestamptz",
+        "revision": "int4",
+        "retired": "int4",
+        "retired_at": "timestamptz",
+        "content_hash": "text",
+    },
+)
+RULER_JUDGMENTS = Table(
+    "ruler_judgments",
+    {
+        "id": "text",
+        "window_id": "text",
+        "group_key": "text",
+        "model": "text",
+        "samples": "text[]",
+        "agents": "text[]",
+        "scores": "float8[]",
+        "explanations": "text[]",
+        "attempts": "int4",
+        "error": "text",
+        "prompt_tokens": "int8",
+        "completion_tokens": "int8",
+        "cost_usd": "float8",
+        "judged_at": "timestamptz",
     },
 )
 RULER_SCORES = Table(
@@ -363,6 +388,7 @@ TABLES = (
     QUARANTINED_TRAJECTORIES,
     INFERENCE_CALLS,
     TRAJECTORY_SCORES,
+    RULER_JUDGMENTS,
     RULER_SCORES,
     TRAINING_DATASETS,
     TRAINING_DATASET_SAMPLES,

@@ -7,6 +7,7 @@ own tables are read elsewhere.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from hashlib import sha256
@@ -19,6 +20,8 @@ import pandas as pd
 from psycopg import Connection
 
 from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.core.given import GivenRewards
+from babylon_assets.core.lineage import content_id
 from babylon_assets.core.trajectories import (
     CallHead,
     FactRow,
@@ -32,10 +35,14 @@ from babylon_assets.core.trajectories import (
 )
 from babylon_assets.store.database import window_lock
 from babylon_assets.store.scores import read_scores, replace_scores
-from babylon_assets.store.tables import QUARANTINED_TRAJECTORIES, RAW_TRAJECTORIES, pack, unpack
+from babylon_assets.store.tables import QUARANTINED_TRAJECTORIES, RAW_TRAJECTORIES, json_value, pack, unpack
 
 __all__ = [
     "chat_hashes",
+    "fingerprint_with_imports",
+    "given_rewards",
+    "import_rows",
+    "imported_hash",
     "named_instruments",
     "quarantined",
     "raw_frame",
@@ -51,10 +58,11 @@ __all__ = [
 
 _T = TypeVar("_T")
 _TEXTS = ("chat", "chat_sha256")
-_INSPECTED = tuple(name for name in RAW_TRAJECTORIES.columns if name not in ("body", "instruments", *_TEXTS))
+_INSPECTED = tuple(name for name in RAW_TRAJECTORIES.columns if name not in ("body", "instruments", "given", *_TEXTS))
 # Columns that are fields of TrajectoryRecord under the same name; `window_id` is its `window`.
 _PLAIN = tuple(name for name in _INSPECTED if name not in ("window_id", "steps", "samples"))
 _WRITTEN = ("window_id", *_PLAIN, "steps", "samples", "body", "instruments", *_TEXTS)
+_OF_WINDOW = "WHERE window_id = %s"
 _QUARANTINED = ("window_id", "trajectory_id", "reason", "place", "row_hash")
 
 
@@ -97,16 +105,85 @@ def replace_window(
 def replace_rows(conn: Connection[Any], window: str, rows: Iterable[TrajectoryRecord | Quarantined]) -> None:
     """Put these rows in the place of all that was kept of the window, in one transaction, holding one record at a time.
 
-    Inside a transaction of the caller's it becomes a part of that, and the window's lock lasts until that one ends. The
-    rows may not come from the same connection.
+    What was imported into the window stays, and a row of a trajectory that was imported is left out. Inside a
+    transaction of the caller's it becomes a part of that, and the window's lock lasts until that one ends. The rows may
+    not come from the same connection.
     """
     refused: list[Quarantined] = []
     with conn.transaction():
         window_lock(conn, window)
-        for table in (RAW_TRAJECTORIES, QUARANTINED_TRAJECTORIES):
-            conn.execute(table.delete("WHERE window_id = %s"), [window])
-        RAW_TRAJECTORIES.copy(conn, _WRITTEN, (_row(window, record) for record in _records(rows, refused)))
+        conn.execute(RAW_TRAJECTORIES.delete("WHERE window_id = %s AND given IS NULL"), [window])
+        conn.execute(QUARANTINED_TRAJECTORIES.delete("WHERE window_id = %s AND NOT imported"), [window])
+        left = {name for (name,) in conn.execute(RAW_TRAJECTORIES.select(_OF_WINDOW, "trajectory_id"), [window])}
+        records = (record for record in _records(rows, refused) if record.trajectory_id not in left)
+        RAW_TRAJECTORIES.copy(conn, _WRITTEN, (_row(window, record) for record in records))
         QUARANTINED_TRAJECTORIES.copy(conn, _QUARANTINED, _quarantine_rows(window, refused))
+
+
+class ImportedRows(NamedTuple):
+    """What an import did: ids of the trajectories that are new or changed, how many others, calls that nobody names."""
+
+    written: set[str]
+    unchanged: int
+    from_the_game: int
+    refused: int
+    old_calls: list[str]
+
+
+def import_rows(
+    conn: Connection[Any],
+    window: str,
+    rows: Iterable[tuple[TrajectoryRecord, GivenRewards]],
+    refused: Iterable[Quarantined],
+) -> ImportedRows:
+    """Add imported trajectories, and rows that could not be read, to a window, in one transaction.
+
+    A trajectory that was imported before and is another now is replaced; one that is the same, or that was read from
+    the game, is left as it is.
+    """
+    with conn.transaction():
+        window_lock(conn, window)
+        listed = RAW_TRAJECTORIES.select(_OF_WINDOW, "trajectory_id", "content_hash", "given")
+        there = {name: (seen, given) for name, seen, given in conn.execute(listed, [window])}
+        fresh, counts, old_calls = [], Counter[str](), list[str]()
+        for record, given in rows:
+            seen, before = there.get(record.trajectory_id, (None, {}))
+            kind = "game" if before is None else "same" if seen == record.content_hash else "fresh"
+            counts[kind] += 1
+            if kind == "fresh":
+                old_calls += before.get("call_ids", [])
+                fresh.append((*_row(window, record), json_value(given)))
+        replaced = [row[1] for row in fresh]
+        conn.execute(RAW_TRAJECTORIES.delete("WHERE window_id = %s AND trajectory_id = ANY(%s)"), [window, replaced])
+        RAW_TRAJECTORIES.copy(conn, (*_WRITTEN, "given"), fresh)
+        bad = sum(_refuse(conn, row) for row in _quarantine_rows(window, refused))
+    return ImportedRows(set(replaced), counts["same"], counts["game"], bad, old_calls)
+
+
+def _refuse(conn: Connection[Any], row: tuple[Any, ...]) -> int:
+    """Put one imported row into quarantine; 0 when it is there already."""
+    values = {**dict(zip(_QUARANTINED, row, strict=True)), "imported": True}
+    return conn.execute(QUARANTINED_TRAJECTORIES.insert(values, "ON CONFLICT DO NOTHING"), values).rowcount
+
+
+def imported_hash(conn: Connection[Any], window: str) -> str | None:
+    """The hash of all that was imported into a window; None where nothing was."""
+    query = """
+        SELECT string_agg(line, ',' ORDER BY line COLLATE "C") FROM (
+            SELECT trajectory_id || '|' || content_hash AS line FROM babylon_training.raw_trajectories
+            WHERE window_id = %(window)s AND given IS NOT NULL
+            UNION ALL
+            SELECT trajectory_id || '|' || row_hash FROM babylon_training.quarantined_trajectories
+            WHERE window_id = %(window)s AND imported) AS lines"""
+    row = conn.execute(query, {"window": window}).fetchone()
+    return None if row is None or row[0] is None else content_id(row[0])
+
+
+def fingerprint_with_imports(source: str | None, imported: str | None) -> str:
+    """The fingerprint of a window of which some, or all, was imported; the source's own where nothing was."""
+    if imported is None:
+        return source or ""
+    return f"imported-{imported if source is None else content_id([source, imported])}"
 
 
 def _records(rows: Iterable[TrajectoryRecord | Quarantined], refused: list[Quarantined]) -> Iterator[TrajectoryRecord]:
@@ -232,6 +309,20 @@ def summary(conn: Connection[Any], window: str) -> RawSummary:
     row = conn.execute(query, {"window": window}).fetchone()
     assert row is not None  # an aggregate without GROUP BY
     return RawSummary(*row)
+
+
+def given_rewards(conn: Connection[Any], window: str) -> dict[str, GivenRewards]:
+    """What came with the window's imported trajectories, by trajectory id; none where nothing was imported.
+
+    Raises:
+        CorruptLedger: when a row cannot be decoded.
+    """
+    wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND given IS NOT NULL", "trajectory_id", "given")
+    rows = conn.execute(wanted, [window]).fetchall()
+    try:
+        return {name: msgspec.convert(given, GivenRewards) for name, given in rows}
+    except msgspec.ValidationError as error:
+        raise CorruptLedger(f"what was imported into {window} cannot be decoded ({error}); import it again") from None
 
 
 def named_instruments(conn: Connection[Any], window: str) -> list[str]:

@@ -43,6 +43,25 @@ def of_chain(conn: Connection[Any], chain: str) -> list[KeptVerdict]:
         return cursor.execute(GATE_VERDICTS.select("WHERE chain = %s ORDER BY judged_at"), [chain]).fetchall()
 
 
+def standings(conn: Connection[Any], chain: str) -> dict[str, str]:
+    """What became of each window's checkpoint: `promoted`, `refused`, or `rolled back`; the others are left out."""
+    rows = conn.execute(
+        """
+        SELECT window_id, dead_end, id IN (SELECT to_id FROM babylon_training.promotions)
+        FROM babylon_training.model_checkpoints WHERE chain = %s AND window_id IS NOT NULL
+        """,
+        [chain],
+    ).fetchall()
+    told = {window: _standing(dead_end, was_live) for window, dead_end, was_live in rows}
+    return {window: standing for window, standing in told.items() if standing is not None}
+
+
+def _standing(dead_end: str | None, was_live: bool) -> str | None:
+    if dead_end is None:
+        return "promoted" if was_live else None
+    return "refused" if dead_end.startswith("refused") else "rolled back"
+
+
 def keep_verdict(conn: Connection[Any], verdict: KeptVerdict) -> bool:
     """Keep a verdict, in the caller's transaction or in one of its own; False when there was one already."""
     values = {

@@ -99,3 +99,20 @@ def list_windows(conn: Connection[Any]) -> list[WindowRow]:
     """All windows, oldest first."""
     with conn.cursor(row_factory=class_row(WindowRow)) as cursor:
         return cursor.execute(WINDOWS.select("ORDER BY window_id")).fetchall()
+
+
+def states_since(conn: Connection[Any], since: str) -> dict[str, Status]:
+    """The states of the windows from this one on."""
+    rows = conn.execute(WINDOWS.select("WHERE window_id >= %s", "window_id", "status"), [since])
+    return dict(rows.fetchall())
+
+
+def read_before(conn: Connection[Any], before: str | None, most: int) -> list[tuple[str, str]]:
+    """The newest windows that were read, at most so many, older than `before` if it is given: window, fingerprint."""
+    wanted = WINDOWS.select(
+        "WHERE fingerprint IS NOT NULL AND status <> 'failed' AND (%(before)s::text IS NULL OR window_id < %(before)s)"
+        " ORDER BY window_id DESC LIMIT %(most)s",
+        "window_id",
+        "fingerprint",
+    )
+    return [(row[0], row[1]) for row in conn.execute(wanted, {"before": before, "most": most})]

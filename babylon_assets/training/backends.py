@@ -21,7 +21,7 @@ from babylon_assets.settings import Settings, prepare_libraries
 from babylon_assets.training.devices import cuda_device, missing_for_art_backend
 from babylon_assets.training.families import require_hosted, require_local
 from babylon_assets.training.precision import train_dtype
-from babylon_assets.training.samples import Selection, demonstrations, trajectory_groups
+from babylon_assets.training.samples import Selection, demonstrations, reward_groups
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,8 @@ def train_embedded(settings: Settings, request: TrainingRequest) -> None:
     random.seed(settings.train_seed)  # ART shuffles groups and packed rows with the global generator
     torch.manual_seed(settings.train_seed)
     trainer = TrainerSettings(**trainer_settings(settings, request.base_model))
-    backend = EmbeddedBackend(art_path(settings), trainer, request.manifest, request.place)
+    recorded = request.samples.policy_gradient
+    backend = EmbeddedBackend(art_path(settings), trainer, request.manifest, request.place, recorded)
     with _quiet():
         asyncio.run(_train(backend, trainer, settings.wandb_project, request))
 
@@ -202,7 +203,7 @@ async def _train(backend: Any, trainer: Any, project: str, request: TrainingRequ
     lengths = (len(sample.prompt_token_ids or []) + len(sample.token_ids or []) for sample in samples)
     await backend.train(
         model,
-        trajectory_groups(samples),
+        reward_groups(samples),
         learning_rate=trainer.learning_rate,
         loss_fn="ppo",
         scale_rewards=False,

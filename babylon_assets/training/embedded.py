@@ -8,23 +8,30 @@ requests, and decides neither what is trained nor which checkpoint is the parent
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from art import TrainableModel, Trajectory, dev, types
+from art import TrainableModel, Trajectory, TrajectoryGroup, dev, types
 from art.backend import AnyTrainableModel
 from art.local.backend import LocalBackend
 from art.local.service import ModelService
-from art.preprocessing.pack import DiskPackedTensors, packed_tensors_from_dir
+from art.preprocessing.pack import (
+    DiskPackedTensors,
+    PackedTensors,
+    packed_tensors_from_dir,
+    packed_tensors_from_tokenized_results,
+)
 from art.preprocessing.tokenize import SFTBatch
 from art.utils.get_model_step import get_step_from_dir
 from art.utils.output_dirs import get_model_dir
 from transformers import AutoTokenizer
 
+from babylon_assets.core.datasets import Sample
 from babylon_assets.training.backends import Place
+from babylon_assets.training.recorded import tokenized
 from babylon_assets.training.trainer import Trainer, TrainerSettings
 
 #: Answers that one imitation step averages over.
@@ -83,6 +90,7 @@ class EmbeddedService:
                 break
             trainer.retry_smaller(batches[0], _config)
         if trainer.has_learned:
+            trainer.note_kl_to_parent(batches[0], _config)
             trainer.save(self._checkpoints, place.step, self.manifest)
 
     async def train_sft(
@@ -118,15 +126,22 @@ class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
         settings: how the trainer steps.
         manifest: what the next checkpoint is made from; written into it.
         place: where the next checkpoint stands; None: after the newest one in the model's folder.
+        samples: the recorded answers behind the groups that are trained; None: ART finds the tokens in the texts.
     """
 
     def __init__(
-        self, path: Path, settings: TrainerSettings, manifest: dict[str, Any], place: Place | None = None
+        self,
+        path: Path,
+        settings: TrainerSettings,
+        manifest: dict[str, Any],
+        place: Place | None = None,
+        samples: Sequence[Sample] | None = None,
     ) -> None:
         super().__init__(in_process=True, path=str(path))
         self._settings = settings
         self._manifest = manifest
         self._place = place
+        self._samples = samples
         self._supports_result_packing = True
         self._packed_sequence_length_requires_chunk_alignment = False
 
@@ -142,6 +157,21 @@ class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
                 place=self._place,
             )
         return self._services[model.name]
+
+    def _get_packed_tensors(
+        self, model: AnyTrainableModel, trajectory_groups: list[TrajectoryGroup], *arguments: Any, **named: Any
+    ) -> PackedTensors | None:
+        """ART's packing, of the recorded tokens where they are known."""
+        if self._samples is None:
+            return cast(
+                "PackedTensors | None", super()._get_packed_tensors(model, trajectory_groups, *arguments, **named)
+            )
+        results = list(tokenized(self._samples))
+        if not results:
+            return None
+        return packed_tensors_from_tokenized_results(
+            results, named["packed_sequence_length"], pad_token_id=0, truncate_long_results=False
+        )
 
     async def _train_sft(
         self,

@@ -307,14 +307,15 @@ def _why_nothing(selection: Selection) -> str:
 
 
 def summary(steps: list[dict[str, float]]) -> Mapping[str, float]:
-    """Means over the optimizer steps, weighted by their tokens; seconds are summed."""
+    """Means over the optimizer steps, weighted by their tokens; seconds are summed, `kl_to_parent` is the last."""
     total = sum(step["tokens"] for step in steps)
     if not total:
         return {}
     means = {
         name: sum(step[name] * step["tokens"] for step in steps) / total
         for name in steps[0]
-        if name not in ("tokens", "seconds", "undone")
+        if name not in ("tokens", "seconds", "undone", "kl_to_parent")
     }
+    means |= {name: step[name] for step in steps for name in step.keys() & {"kl_to_parent"}}
     counted = {"optimizer_steps": len(steps), "undone_steps": sum(step.get("undone", 0.0) for step in steps)}
     return {**means, **counted, "seconds": sum(step["seconds"] for step in steps)}

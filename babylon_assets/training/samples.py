@@ -98,6 +98,16 @@ def trajectory_groups(samples: Sequence[Sample]) -> list[TrajectoryGroup]:
     return [TrajectoryGroup(trajectories) for trajectories in groups.values()]
 
 
+def reward_groups(samples: Sequence[Sample]) -> list[TrajectoryGroup]:
+    """The same groups with rewards alone, for a backend that has the samples themselves (`recorded`)."""
+    from art import Trajectory, TrajectoryGroup
+
+    groups: dict[str, list[Trajectory]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.group].append(Trajectory(messages_and_choices=[], reward=sample.reward or 0.0))
+    return [TrajectoryGroup(trajectories) for trajectories in groups.values()]
+
+
 def demonstrations(samples: Sequence[Sample]) -> list[Trajectory]:
     """Answers to imitate as ART's trajectories; the reward is the weight, the sample's advantage in its group."""
     from art import Trajectory

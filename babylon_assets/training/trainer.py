@@ -19,6 +19,7 @@ from art.preprocessing.inputs import TrainInputs
 
 from babylon_assets.training.adapters import load_trainable, restore_optimizer, write_checkpoint
 from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
+from babylon_assets.training.packing import compacted
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Trainer:
         self._steps: list[dict[str, float]] = []
         self._before: tuple[list[torch.Tensor], dict[str, Any]] | None = None
         self._allowed_kl = 0.0
+        self._parents_logprobs: torch.Tensor | None = None
 
     def policy_gradient_step(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> dict[str, float] | None:
         """One optimizer step of ART's loss; None, and the step before it undone, when that one went too far.
@@ -66,7 +68,9 @@ class Trainer:
             Metrics of the step, see `_policy_gradient_metrics`.
         """
         started = time.perf_counter()
-        loss, metrics = self._look(rows, config)
+        loss, metrics, logprobs = self._look(rows, config)
+        if self._parents_logprobs is None:
+            self._parents_logprobs = logprobs
         if not self._steps:
             self._allowed_kl = metrics["kl_to_behaviour"] + self._settings.max_kl
         elif metrics["kl_to_behaviour"] > self._allowed_kl:
@@ -78,7 +82,7 @@ class Trainer:
     def undo_if_too_far(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> bool:
         """Look at some rows once more after the last step, and undo that step when it went too far; says whether."""
         with torch.no_grad():
-            _, metrics = self._look(rows, config)
+            _, metrics, _ = self._look(rows, config)
         too_far = metrics["kl_to_behaviour"] > self._allowed_kl
         if too_far:
             self._undo()
@@ -91,9 +95,21 @@ class Trainer:
         metrics = self.policy_gradient_step(rows, config)
         return None if metrics is None or self.undo_if_too_far(rows, config) else metrics
 
-    def _look(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> tuple[Loss, dict[str, float]]:
-        """The loss of some rows under the policy as it is, and what is to be said of it."""
-        inputs = {key: value.to(self._device) for key, value in rows.items()}
+    def note_kl_to_parent(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> None:
+        """Note with the last step how far the policy is from its parent now, by the rows of the first step.
+
+        That step looked at them with the parent's weights; the estimate is the one of `_policy_gradient_metrics`.
+        """
+        assert self._parents_logprobs is not None
+        with torch.no_grad():
+            _, _, logprobs = self._look(rows, config)
+        self._steps[-1]["kl_to_parent"] = _k3(logprobs - self._parents_logprobs)
+
+    def _look(
+        self, rows: dict[str, torch.Tensor], config: dev.TrainConfig
+    ) -> tuple[Loss, dict[str, float], torch.Tensor]:
+        """The loss of some rows under the policy as it is, what is to be said of it, and its log-probabilities."""
+        inputs = {key: value.to(self._device) for key, value in compacted(rows).items()}
         wanted = shift_tensor(inputs["assistant_mask"], False)
         mask = packed_attention_mask(inputs["group_ids"], inputs["parent_ids"])
         with self._numbers():
@@ -101,7 +117,7 @@ class Trainer:
         loss = loss_fn(cast(TrainInputs, inputs), logprobs, None, None, config)
         metrics = _policy_gradient_metrics(inputs, logprobs.detach(), wanted, loss, self._settings.clip_epsilon)
         metrics["entropy"] = float(entropies.detach()[wanted].mean())
-        return loss, metrics
+        return loss, metrics, logprobs.detach()[wanted]
 
     def _numbers(self) -> torch.autocast:
         """Matrix products in bf16 when the settings say so; the adapter, its gradient and every sum stay fp32."""
@@ -170,16 +186,21 @@ class Trainer:
         return self._steps[-1]
 
 
+def _k3(difference: torch.Tensor) -> float:
+    """Schulman's k3 estimate of KL(p || q) in nats, from log q - log p of tokens that p drew."""
+    return float((difference.exp() - 1 - difference).mean())
+
+
 def _policy_gradient_metrics(
     inputs: dict[str, torch.Tensor], logprobs: torch.Tensor, wanted: torch.Tensor, loss: Loss, epsilon: float
 ) -> dict[str, float]:
-    """Means over the trained tokens; `kl_to_behaviour` is Schulman's k3 estimate of KL(behaviour || policy) in nats."""
+    """Means over the trained tokens; `kl_to_behaviour` estimates KL(behaviour || policy)."""
     recorded = shift_tensor(inputs["logprobs"], float("nan"))[wanted]
     difference = torch.nan_to_num(logprobs[wanted] - recorded)
     ratio = difference.exp()
     return {
         "tokens": float(wanted.sum()),
-        "kl_to_behaviour": float((ratio - 1 - difference).mean()),
+        "kl_to_behaviour": _k3(difference),
         "ratio_mean": float(ratio.mean()),
         "ratio_min": float(ratio.min()),
         "ratio_max": float(ratio.max()),

@@ -245,6 +245,17 @@ class Early:
         return window_bounds(THIRD)[0].astimezone(zone) + timedelta(minutes=30)
 
 
+def test_a_check_that_is_asked_for_alone_gets_its_result(world: World) -> None:
+    run(world, *DATA)
+    job = world.definitions.resolve_implicit_job_def_def_for_assets([dg.AssetKey(name) for name in DATA])
+    assert job is not None
+    key = dg.AssetCheckKey(dg.AssetKey("training_datasets"), checks.STABLE)
+    asked = job.get_subset(asset_selection=set(), asset_check_selection={key})
+    assert asked.execute_in_process(instance=world.instance, partition_key=FIRST, run_config=QUIET).success
+    history = world.instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+    assert [record.status.value for record in history].count("SUCCEEDED") == 4
+
+
 def test_one_asset_can_be_made_alone(world: World) -> None:
     run(world, *DATA)
     assert run(world, "scored_trajectories").success

@@ -27,6 +27,13 @@ def port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.fixture
+def gateway_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def test_a_second_one_is_told_who_serves(tmp_path: Path) -> None:
     second = only_one(tmp_path)
     with only_one(tmp_path), pytest.raises(PermanentError, match=f"as process {os.getpid()}"):
@@ -52,9 +59,17 @@ def test_a_child_that_ends_is_told_with_its_log(tmp_path: Path, port: int) -> No
 
 
 @pytest.fixture
-def up(tmp_path: Path, database: Database, port: int) -> Iterator[subprocess.Popen[str]]:
+def up(
+    tmp_path: Path, database: Database, port: int, gateway_port: int, tiny_base: Path
+) -> Iterator[subprocess.Popen[str]]:
     """`babylon up` as a person starts it, in the middle of its work."""
-    settings = Settings(home=tmp_path, database_url=database.url, dagster_port=port)
+    settings = Settings(
+        home=tmp_path,
+        database_url=database.url,
+        dagster_port=port,
+        gateway_port=gateway_port,
+        base_model=str(tiny_base),
+    )
     environment = subprocess_environment(settings, database.dagster_url)
     command = [sys.executable, "-m", "babylon_assets", "up"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -65,10 +80,13 @@ def up(tmp_path: Path, database: Database, port: int) -> Iterator[subprocess.Pop
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_up_serves_and_stops_with_all_it_started(up: subprocess.Popen[str], port: int, number: signal.Signals) -> None:
+def test_up_serves_and_stops_with_all_it_started(
+    up: subprocess.Popen[str], port: int, gateway_port: int, number: signal.Signals
+) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info") as reply:
         assert reply.status == 200
-    assert len(children(up.pid)) >= 2
+    wait_until_healthy(gateway_port)
+    assert len(children(up.pid)) >= 3
     family = descendants(up.pid)
     up.send_signal(number)
     assert up.wait(40) == 0
@@ -104,3 +122,15 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def wait_until_healthy(gateway_port: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{gateway_port}/health") as reply:
+                assert reply.status == 200
+                return
+        except OSError:
+            assert time.monotonic() < deadline, "the gateway does not answer"
+            time.sleep(0.2)

@@ -19,7 +19,7 @@ from babylon_assets.core.errors import SourceError
 from babylon_assets.core.outcomes import OutcomeTables
 from babylon_assets.core.rewards import score_window
 from babylon_assets.core.trajectories import Quarantined, TrajectoryRecord, steps_frame
-from babylon_assets.game import outcome_tables, source
+from babylon_assets.game import outcomes, source
 from babylon_assets.game.fixture import copy_rows
 from babylon_assets.game.source import SourceWindow
 from tests.core.rows import START, WINDOW, call, step
@@ -309,7 +309,7 @@ class TestFingerprint:
 
 class TestOutcomes:
     def test_frames_have_the_declared_columns_even_when_nothing_is_known(self, game_conn: Connection) -> None:
-        found = outcome_tables.read_outcomes(game_conn, WINDOW, steps_frame([]))
+        found = outcomes.read_outcomes(game_conn, WINDOW, steps_frame([]))
         for name in (field.name for field in fields(OutcomeTables)):
             frame, expected = getattr(found, name), getattr(OutcomeTables.empty(), name)
             assert frame.empty
@@ -320,7 +320,7 @@ class TestOutcomes:
         prices = [stock_price("1", 100.0, 0), stock_price("2", 101.0, 5), stock_price("3", 9.0, 5, "BOLT")]
         copy_rows(game_conn, "StockPrice", prices)
         tickers = ["ACME", "Acme Corp", "none"]
-        found = outcome_tables.read_stock_prices(game_conn, tickers, START, START + timedelta(minutes=5))
+        found = outcomes.read_stock_prices(game_conn, tickers, START, START + timedelta(minutes=5))
         assert found[["ticker", "price"]].values.tolist() in (
             [["ACME", 100.0], ["Acme Corp", 100.0]],
             [["Acme Corp", 100.0], ["ACME", 100.0]],
@@ -331,7 +331,7 @@ class TestOutcomes:
         quotes = [quote(f"q{n}", 0.1 * n, n, "m1") for n in range(1, 6)]
         copy_rows(game_conn, "PredictionPriceHistory", [*quotes, quote("other", 0.5, 3, "m2")])
         minute = timedelta(minutes=1)
-        found = outcome_tables.read_prediction_prices(game_conn, ["m1"], START + 3 * minute, START + 5 * minute)
+        found = outcomes.read_prediction_prices(game_conn, ["m1"], START + 3 * minute, START + 5 * minute)
         assert found["yes_price"].round(6).tolist() == [0.2, 0.3, 0.4]
 
     def test_from_tables_to_rewards(self, game_conn: Connection) -> None:
@@ -359,7 +359,7 @@ class TestOutcomes:
         def scored() -> list[Any]:
             records = [row for row in read(game_conn).values() if isinstance(row, TrajectoryRecord)]
             frame = steps_frame(records)
-            scores = score_window(frame, outcome_tables.read_outcomes(game_conn, WINDOW, frame), weights=weights)
+            scores = score_window(frame, outcomes.read_outcomes(game_conn, WINDOW, frame), weights=weights)
             rewards = [None if reward != reward else round(reward, 6) for reward in scores["reward"].tolist()]
             return list(zip(scores["state"], rewards, strict=True))
 
@@ -383,7 +383,7 @@ def test_rows_of_the_real_game_become_imitation(game_conn: Connection) -> None:
     copy_rows(game_conn, "PredictionPriceHistory", [quote("q1", 0.3, -1)])
     records = [row for row in read(game_conn).values() if isinstance(row, TrajectoryRecord)]
     steps_table = steps_frame(records)
-    scores = score_window(steps_table, outcome_tables.read_outcomes(game_conn, WINDOW, steps_table))
+    scores = score_window(steps_table, outcomes.read_outcomes(game_conn, WINDOW, steps_table))
     dataset = build_dataset(WINDOW, records, {}, scores, "babylon-agent")
     assert Counter(sample.trains_as for sample in dataset.samples) == {"imitate": 2, "skip": 2}
     assert {sample.response for sample in dataset.samples if sample.trains_as == "imitate"} == {"I buy YES"}
@@ -406,7 +406,7 @@ def test_select_on_what_is_read_is_enough(game_conn: Connection) -> None:
         source.check_tables(game_conn)
         assert [window.window for window in source.list_windows(game_conn)] == [WINDOW]
         rows = [row for row in read(game_conn).values() if isinstance(row, TrajectoryRecord)]
-        outcome_tables.read_outcomes(game_conn, WINDOW, steps_frame(rows))
+        outcomes.read_outcomes(game_conn, WINDOW, steps_frame(rows))
         assert len(source.fingerprint(game_conn, WINDOW)) == 64
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             game_conn.execute("DELETE FROM trajectories")

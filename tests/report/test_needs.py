@@ -39,6 +39,11 @@ def test_a_loop_in_order_needs_nobody() -> None:
             f"babylon train {window(2).id}",
         ),
         (
+            {"running": [job(1, state="training", silent_after=timedelta(minutes=1))]},
+            f"the training of {window(1).id} is silent for 3 minutes",
+            f"babylon train {window(1).id}",
+        ),
+        (
             {"windows": [nothing(9, "open", None), nothing(4, "ready", None), nothing(2, "open", None)]},
             "2 windows are late",
             f"babylon train {window(9).id}",

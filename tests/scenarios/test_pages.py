@@ -86,6 +86,20 @@ def test_a_materialization_shows_its_numbers_and_its_picture(served: Served, bro
     browser.wait_until(f"{inline}.some(image => image.naturalWidth > 500)")
 
 
+def test_a_histogram_is_drawn_in_place(served: Served, browser: Browser, tmp_path: Path) -> None:
+    browser.open(served.partition("training_datasets", served.windows[-1]), "effective_samples")
+    browser.click("[Show Markdown]")
+    inline = "[...document.querySelectorAll('img')].filter(image => image.src.startsWith('data:image/svg'))"
+    browser.wait_until(f"{inline}.some(image => image.naturalWidth > 500)")
+    browser.picture(tmp_path / "histogram.png")
+
+
+def test_every_check_shows_its_windows(served: Served, browser: Browser, tmp_path: Path) -> None:
+    browser.open(f"{served.url}/assets/training_datasets?view=checks", "no_hindsight")
+    assert [name for name in ("ids_stable", "has_trainable_tokens") if name not in browser.text()] == []
+    browser.picture(tmp_path / "checks.png")
+
+
 def test_the_description_teaches(served: Served, browser: Browser) -> None:
     browser.open(f"{served.url}/assets/training_datasets", "Description")
     browser.wait_for("compared within a group")
@@ -100,13 +114,15 @@ def test_the_demos_runs_are_listed(served: Served, browser: Browser) -> None:
 
 def test_a_partition_materializes_by_hand(served: Served, browser: Browser) -> None:
     browser.open(served.partition("training_datasets", served.windows[0]), "dataset_id")
+    browser.wait_for("Materialize…")
     browser.click("Materialize…")
     browser.wait_for("Launch 1 run")
     browser.click("Launch 1 run")
     browser.wait_for("Launched run")
-    browser.open(f"{served.url}/runs", "training_datasets", seconds=60)
+    browser.open(f"{served.url}/runs", "3 checks", seconds=60)
     browser.wait_for("In progress (0)", seconds=90)
     browser.wait_for("Queued (0)", seconds=30)
     assert "Failure" not in browser.text()
+    browser.open(served.partition("training_datasets", served.windows[0]), "View all historical events (2)")
     after = json.loads(babylon(served.environment, "windows", "--json"))
     assert [row["state"] for row in after] == ["trained"] * 3

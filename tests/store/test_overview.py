@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from babylon_assets.report.facts import Cost, Job, Policy
+from babylon_assets.report.facts import HOSTED_SILENT_AFTER, Cost, Job, Policy
 from babylon_assets.store import jobs
 from babylon_assets.store.checkpoints import insert_checkpoint
 from babylon_assets.store.database import Database
@@ -46,7 +46,7 @@ def ledger(database: Database) -> None:
         one, two = made[1].id, made[2].id
         promote(conn, CHAIN, "promotion", None, one, "gate", "first")
         promote(conn, CHAIN, "promotion", one, two, "gate", "better")
-        promote(conn, CHAIN, "rollback", two, one, "ada", "worse")
+        promote(conn, CHAIN, "rollback", two, made[0].id, "ada", "worse")
         promote(conn, "other", "promotion", None, None, "gate", "not ours")
         conn.execute(
             "INSERT INTO babylon_training.checkpoint_evaluations "
@@ -86,10 +86,10 @@ def test_windows_name_their_policies_and_count_their_quarantine(database: Databa
 def test_the_promoted_policy_is_what_the_newest_row_put_in_place(database: Database, ledger: None) -> None:
     report = read(database)
     assert report.head == Policy(name=f"{CHAIN}@2", window=LATER, made_at=report.head.made_at)
-    assert (report.promoted.name, report.promoted.window) == (f"{CHAIN}@1", WINDOW)
+    assert (report.promoted.name, report.promoted.window) == (f"{CHAIN}@0", None)
     told = [(row.kind, row.before, row.after, row.window, row.by, row.why) for row in report.promotions]
     assert told == [
-        ("rollback", f"{CHAIN}@2", f"{CHAIN}@1", WINDOW, "ada", "worse"),
+        ("rollback", f"{CHAIN}@2", f"{CHAIN}@0", None, "ada", "worse"),
         ("promotion", f"{CHAIN}@1", f"{CHAIN}@2", LATER, "gate", "better"),
         ("promotion", None, f"{CHAIN}@1", WINDOW, "gate", "first"),
     ]
@@ -118,6 +118,7 @@ def test_jobs_that_run_and_windows_whose_last_job_failed(database: Database, led
         attempt(conn, LATEST, "serverless", "submitted")
     report = read(database)
     assert [(job.state, job.window) for job in report.running] == [("submitted", LATEST)]
+    assert report.running[0].silent_after == HOSTED_SILENT_AFTER
     assert report.failed == []
     with database.connect() as conn:
         conn.execute(

@@ -56,9 +56,9 @@ def test_what_can_be_set_are_columns() -> None:
 
 def test_values_of_the_core_fit_into_their_tables() -> None:
     kept = set(tables.RAW_TRAJECTORIES.columns) - {"window_id", "steps", "samples", "body", "instruments"}
-    kept -= {"chat", "chat_sha256"}
+    kept -= {"chat", "chat_sha256", "given"}
     assert kept == set(TrajectoryRecord.__struct_fields__) - {"window", "samples", "facts"}
-    in_quarantine = set(tables.QUARANTINED_TRAJECTORIES.columns) - {"window_id", "quarantined_at"}
+    in_quarantine = set(tables.QUARANTINED_TRAJECTORIES.columns) - {"window_id", "quarantined_at", "imported"}
     assert in_quarantine == set(Quarantined.__struct_fields__) - {"window"}
     indexed = set(tables.TRAINING_DATASET_SAMPLES.columns) - {"dataset_id", "group_key"}
     assert indexed < set(Sample.__struct_fields__)

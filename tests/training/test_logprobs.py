@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,23 @@ def test_chunks_change_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> N
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
     assert (results[0][1] >= 0).all()
+
+
+def test_logits_of_a_chunk_are_all_that_exists_at_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward: of the 60 positions asked for, never more than a chunk's logits are there."""
+    monkeypatch.setattr(logprobs, "CHUNK", 8)
+    tokens = torch.arange(3, 63).reshape(2, 30)
+    mask = torch.ones(30, 30, dtype=torch.bool).tril()[None, None].expand(2, 1, 30, 30)
+    wanted = torch.ones(2, 30, dtype=torch.bool)
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most: list[int] = []
+
+    def made(_module: Any, _inputs: Any, logits: torch.Tensor) -> None:
+        alive.append(weakref.ref(logits))
+        most.append(sum(len(one) for ref in alive if (one := ref()) is not None))
+
+    with model.lm_head.register_forward_hook(made):
+        found, _ = token_logprobs(model, tokens, mask, torch.arange(30).expand(2, 30), wanted)
+        found.sum().backward()
+    assert len(most) == 2 * 8  # eight chunks, and each once more for the backward pass
+    assert max(most) <= 8

@@ -74,6 +74,18 @@ def test_answers_of_an_older_policy_do_not_count_as_having_gone_too_far(tiny_bas
     assert trainer.has_learned
 
 
+def test_the_way_from_the_parent_is_noted_whatever_was_recorded(tiny_base: Path) -> None:
+    ways = []
+    for rate in (1e-12, 5e-3):
+        trainer = Trainer(str(tiny_base), None, TrainerSettings(lora_rank=4, learning_rate=rate, max_kl=100.0))
+        for _ in range(2):
+            assert trainer.policy_gradient_step(rows(), PPO) is not None
+        trainer.note_kl_to_parent(rows(), PPO)
+        ways.append(trainer._steps[-1]["kl_to_parent"])
+    assert ways[0] == pytest.approx(0, abs=1e-7)
+    assert 1e-6 < ways[1] < trainer._steps[-1]["kl_to_behaviour"]  # the recorded ones are of no policy at all
+
+
 def test_a_first_step_that_goes_too_far_is_tried_again_smaller(tiny_base: Path) -> None:
     settings = TrainerSettings(lora_rank=4, learning_rate=0.02, max_kl=1e-3, max_grad_norm=1000.0)
     trainer = Trainer(str(tiny_base), None, settings)

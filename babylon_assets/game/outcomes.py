@@ -1,7 +1,7 @@
-"""What became of trades, as the game records it: trades, markets, prices and notes, as frames of `core.outcomes`.
+"""Reads what became of the trades in a window: the agents' trades, the markets, their quotes and the prices.
 
-Only SELECT is issued, on an open connection whose session runs in UTC; times come back aware. What a trade was worth is
-decided in `core`; which rows a window has, in `game.source`.
+As `game.source`, which reads the trajectories themselves: only SELECT, aware times, no judgement. What a trade was
+worth is decided in `core.outcomes`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ import psycopg
 
 from babylon_assets.core.outcomes import OutcomeTables
 from babylon_assets.core.windows import window_bounds
-from babylon_assets.game.source import BEFORE, HORIZONS_AFTER, naive, outcome_windows
-
-#: Epoch milliseconds of a time, clipped as `_TIME` is.
-_MS = """(extract(epoch FROM least(greatest({0}, timestamp '0001-01-02'), timestamp '9999-12-30')) * 1000)::int8"""
+from babylon_assets.game.source import BEFORE, HORIZONS_AFTER, MILLISECONDS, naive, outcome_windows
 
 
 def read_outcomes(
@@ -47,7 +44,7 @@ def read_trades(
     """The agents' trades in [start, end), oldest first. `price` of a NO share is the price of NO."""
     query = f"""
         SELECT "agentUserId" AS agent_id, "marketType" AS market_type, "marketId" AS market_id, ticker, action, side,
-               amount, price, pnl, {_MS.format('"executedAt"')} AS executed_at
+               amount, price, pnl, {MILLISECONDS.format('"executedAt"')} AS executed_at
         FROM public."AgentTrade"
         WHERE "agentUserId" = ANY(%s) AND "executedAt" >= %s AND "executedAt" < %s ORDER BY "executedAt", id"""
     return _frame(conn, query, (list(agent_ids), naive(start), naive(end)), OutcomeTables.TRADES)
@@ -56,8 +53,8 @@ def read_trades(
 def read_markets(conn: psycopg.Connection[Any], ids: Sequence[str]) -> pd.DataFrame:
     """Prediction markets by id; `resolution` is null until `resolved`, `updated_at` then the time of resolution."""
     query = f"""
-        SELECT id AS market_id, resolved, resolution, {_MS.format('"endDate"')} AS end_date,
-               {_MS.format('"updatedAt"')} AS updated_at
+        SELECT id AS market_id, resolved, resolution, {MILLISECONDS.format('"endDate"')} AS end_date,
+               {MILLISECONDS.format('"updatedAt"')} AS updated_at
         FROM public."Market" WHERE id = ANY(%s) ORDER BY id"""
     return _frame(conn, query, (list(ids),), OutcomeTables.MARKETS)
 
@@ -67,7 +64,7 @@ def read_stock_prices(
 ) -> pd.DataFrame:
     """Prices in [start, end), oldest first, by the ticker asked for: an organization's id or its name."""
     query = f"""
-        SELECT asked.ticker, s.price, {_MS.format('s."timestamp"')} AS timestamp
+        SELECT asked.ticker, s.price, {MILLISECONDS.format('s."timestamp"')} AS timestamp
         FROM unnest(%s::text[]) AS asked (ticker)
         JOIN public."Organization" o ON o.id = asked.ticker OR o.name = asked.ticker
         JOIN public."StockPrice" s ON s."organizationId" = o.id
@@ -81,11 +78,11 @@ def read_prediction_prices(
     """Prices of YES and NO in [start, end) and the last before it, oldest first."""
     query = f"""
         SELECT "marketId" AS market_id, "yesPrice" AS yes_price, "noPrice" AS no_price,
-               {_MS.format('"createdAt"')} AS created_at
+               {MILLISECONDS.format('"createdAt"')} AS created_at
         FROM public."PredictionPriceHistory"
         WHERE "marketId" = ANY(%(ids)s) AND "createdAt" >= %(start)s AND "createdAt" < %(end)s
         UNION ALL
-        SELECT asked.id, before."yesPrice", before."noPrice", {_MS.format('before."createdAt"')}
+        SELECT asked.id, before."yesPrice", before."noPrice", {MILLISECONDS.format('before."createdAt"')}
         FROM unnest(%(ids)s::text[]) AS asked (id) CROSS JOIN LATERAL (
             SELECT p.* FROM public."PredictionPriceHistory" p WHERE p."marketId" = asked.id
             AND p."createdAt" < %(start)s ORDER BY p."createdAt" DESC LIMIT 1) AS before
@@ -98,7 +95,7 @@ def read_market_outcomes(conn: psycopg.Connection[Any], windows: Sequence[str]) 
     """What the game noted as outcomes in these windows, the latest note last."""
     query = f"""
         SELECT "windowId" AS window, "stockTicker" AS ticker, "changePercent"::float8 AS change_percent,
-               "predictionMarketId" AS market_id, outcome, {_MS.format('"createdAt"')} AS created_at
+               "predictionMarketId" AS market_id, outcome, {MILLISECONDS.format('"createdAt"')} AS created_at
         FROM public.market_outcomes WHERE "windowId" = ANY(%s) ORDER BY "createdAt", id"""
     return _frame(conn, query, (list(windows),), OutcomeTables.MARKET_OUTCOMES)
 

@@ -1,0 +1,161 @@
+"""Which windows the line is to be run for next, and which have to be looked at again: decisions, from the database.
+
+A window waits when it is over, past its grace, and neither trained, thin nor skipped. Runs are launched elsewhere; all
+that is written here is the state of a window with too few agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.raw_trajectories import fingerprint_now
+from babylon_assets.core.errors import SourceError
+from babylon_assets.core.windows import next_window, window_bounds
+from babylon_assets.game import source
+from babylon_assets.game.source import SourceWindow
+from babylon_assets.store import windows as ledger
+from babylon_assets.store.windows import Status
+
+#: Windows that one run takes, after an outage. More would keep the newest waiting for a day.
+MOST_AT_ONCE = 24
+#: A window whose runs failed so often on the same rows is left to a person.
+MOST_ATTEMPTS = 3
+FIRST_PAUSE = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Runs that were launched for a window on the same rows, and when the last one ended."""
+
+    count: int
+    last_end: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What to do now.
+
+    Attributes:
+        windows: for one run, oldest first, one hour after another; empty when there is nothing to run.
+        fingerprint: of the first of them, as the game has it now.
+        attempt: which one this would be, from 1 on.
+        thin: windows with too few agents, by the reason; their state is noted.
+        cursor: no window before this one has to be looked at again.
+        said: in words, why nothing is run.
+    """
+
+    windows: list[str]
+    fingerprint: str
+    attempt: int
+    thin: dict[str, str]
+    cursor: str | None
+    said: str
+
+
+def next_windows(
+    installation: Installation,
+    now: datetime,
+    cursor: str | None,
+    attempts: Callable[[str, str], Attempts],
+) -> Next:
+    """The next range of waiting windows, oldest first.
+
+    Args:
+        cursor: of the last look.
+        attempts: by window and fingerprint, what was launched for it before.
+    """
+    settings = installation.settings
+    since = max(cursor or settings.window_start, settings.window_start)
+    with installation.connect() as conn:
+        try:
+            source.check_tables(conn)
+        except SourceError as error:
+            return Next([], "", 0, {}, cursor, str(error))
+        states = ledger.states_since(conn, since)
+        closed = [
+            row for row in source.list_windows(conn, since) if _is_over(row.window, now, settings.window_grace_minutes)
+        ]
+    settled = _settled_states(settings.train_rl_local)
+    waiting = [row for row in closed if states.get(row.window) not in settled]
+    few = [row for row in waiting if row.agents < settings.min_agents_per_window and row.window not in states]
+    thin = {
+        row.window: f"{row.agents} agents, MIN_AGENTS_PER_WINDOW is {settings.min_agents_per_window}" for row in few
+    }
+    waiting = [row for row in waiting if row.window not in thin]
+    cursor = waiting[0].window if waiting else (closed[-1].window if closed else cursor)
+    return _first_ready(installation, now, waiting, states, thin, cursor, attempts)
+
+
+def _first_ready(
+    installation: Installation,
+    now: datetime,
+    waiting: Sequence[SourceWindow],
+    states: Mapping[str, Status],
+    thin: dict[str, str],
+    cursor: str | None,
+    attempts: Callable[[str, str], Attempts],
+) -> Next:
+    """The oldest window that may be tried now, with those that follow it hour by hour."""
+    given_up, pausing = [], []
+    for place, row in enumerate(waiting):
+        fingerprint = fingerprint_now(installation, row.window)
+        before = attempts(row.window, fingerprint)
+        if before.count >= (1 if states.get(row.window) == "failed" else MOST_ATTEMPTS):
+            given_up.append(row.window)
+        elif before.last_end is not None and now < before.last_end + FIRST_PAUSE * 2 ** (before.count - 1):
+            pausing.append(row.window)
+            break
+        else:
+            together = _hour_by_hour([later.window for later in waiting[place : place + MOST_AT_ONCE]])
+            return Next(together, fingerprint, before.count + 1, thin, cursor, "")
+    said = [f"{given_up[0]} and {len(given_up) - 1} more stay failed; see `babylon windows`"] if given_up else []
+    said += [f"{window} failed and is tried again in a while" for window in pausing]
+    return Next([], "", 0, thin, cursor, "; ".join(said) or _nothing(installation, now))
+
+
+def _nothing(installation: Installation, now: datetime) -> str:
+    grace = installation.settings.window_grace_minutes
+    return f"no window waits: those that were over {grace} minutes before {now:%H:%M} UTC are done"
+
+
+def _hour_by_hour(windows: Sequence[str]) -> list[str]:
+    """The windows up to the first gap."""
+    together = [windows[0]]
+    for window in windows[1:]:
+        if window != next_window(together[-1]):
+            break
+        together.append(window)
+    return together
+
+
+def _is_over(window: str, now: datetime, grace_minutes: int) -> bool:
+    return window_bounds(window)[1] + timedelta(minutes=grace_minutes) <= now
+
+
+def _settled_states(train: bool) -> frozenset[Status]:
+    done: tuple[Status, ...] = ("trained", "thin", "skipped")
+    return frozenset(done if train else (*done, "ready"))
+
+
+def note_thin(installation: Installation, thin: Mapping[str, str]) -> None:
+    """Note the windows with too few agents, so that nobody waits for them; late rows wake them up again."""
+    with installation.connect() as conn:
+        for window, reason in thin.items():
+            ledger.upsert_window(conn, window, status="thin", reason=reason)
+
+
+def changed_windows(
+    installation: Installation, cursor: str | None, most: int
+) -> tuple[list[tuple[str, str]], str | None]:
+    """Settled windows whose rows or outcomes have changed since they were read, with their fingerprint now.
+
+    Looks at `most` windows, the newest first, and goes on there with the cursor that it gives; None begins again.
+    """
+    with installation.connect() as conn:
+        source.check_tables(conn)
+        known = ledger.read_before(conn, cursor, most)
+    changed = [(window, now) for window, then in known if (now := fingerprint_now(installation, window)) != then]
+    return changed, known[-1][0] if len(known) == most else None

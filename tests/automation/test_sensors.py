@@ -1,0 +1,312 @@
+"""The loop without a person: ticks on a real game and a real instance, and the runs that they ask for."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from babylon_assets.assets.installation import Installation
+from babylon_assets.automation import closing, sensors, webhook
+from babylon_assets.automation.instance import open_instance
+from babylon_assets.core.errors import TransientError
+from babylon_assets.core.windows import closed_windows, window_bounds
+from babylon_assets.definitions import build_definitions
+from babylon_assets.game.fixture import copy_rows
+from babylon_assets.settings import Settings
+from babylon_assets.store.database import Database
+from babylon_assets.store.windows import get_window, upsert_window
+
+FIRST, SECOND, THIRD, FOURTH = closed_windows(datetime.now(UTC), 5)[:4]
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class Loop:
+    """A game, an instance, and the sensors over both; a tick carries its cursor on, as the daemon does."""
+
+    def __init__(self, settings: Settings, database: Database, instance: dg.DagsterInstance) -> None:
+        self.settings, self.database, self.instance = settings, database, instance
+        self.installation = Installation(settings, database)
+        self.definitions = build_definitions(settings, installation=self.installation)
+        self.cursors: dict[str, str | None] = {}
+
+    def tick(self, name: str) -> dg.SensorResult | dg.SkipReason:
+        sensor = next(each for each in self.definitions.sensors or () if each.name == name)
+        assert isinstance(sensor, dg.SensorDefinition)
+        context = dg.build_sensor_context(self.instance, cursor=self.cursors.get(name))
+        result = sensor(context)
+        if isinstance(result, dg.SensorResult):
+            self.cursors[name] = result.cursor
+        return result  # type: ignore[return-value]
+
+    def asked(self, name: str = "closed_windows") -> dg.RunRequest:
+        result = self.tick(name)
+        assert isinstance(result, dg.SensorResult)
+        [request] = result.run_requests or []
+        return request
+
+    def said(self, name: str = "closed_windows") -> str:
+        result = self.tick(name)
+        reason = result if isinstance(result, dg.SkipReason) else result.skip_reason
+        assert not isinstance(result, dg.SensorResult) or not result.run_requests
+        return reason.skip_message if isinstance(reason, dg.SkipReason) else str(reason)
+
+    def run(self, request: dg.RunRequest, job: str = "train_window") -> dg.ExecuteInProcessResult:
+        return self.definitions.resolve_job_def(job).execute_in_process(
+            instance=self.instance,
+            partition_key=request.partition_key,
+            tags=dict(request.tags),
+            raise_on_error=False,
+            run_config=QUIET,
+        )
+
+    def play(self, window: str, agents: int = 4, text: str = "[]") -> None:
+        """Rows that can be scored and not trained on, which is enough for a loop that does not train."""
+        start, end = window_bounds(window)
+        with self.database.connect() as conn:
+            there = {row[0] for row in conn.execute('SELECT id FROM "User"').fetchall()}
+            names = [f"agent-{n}" for n in range(agents)]
+            users = [{"id": a, "username": a, "isAgent": True, "updatedAt": start} for a in names if a not in there]
+            copy_rows(conn, "User", users)
+            copy_rows(conn, "trajectories", [row(window, name, start, end, text) for name in names])
+
+    def status(self, window: str) -> str | None:
+        with self.database.connect() as conn:
+            found = get_window(conn, window)
+        return None if found is None else found.status
+
+    def execute(self, statement: str, *parameters: Any) -> None:
+        with self.database.connect() as conn:
+            conn.execute(statement.encode(), parameters)
+
+
+def row(window: str, agent: str, start: datetime, end: datetime, text: str) -> dict[str, Any]:
+    name = f"{window}-{agent}"
+    return {
+        **{"id": name, "trajectoryId": name, "agentId": agent, "startTime": start},
+        **{
+            "endTime": end - timedelta(minutes=1),
+            "durationMs": 1,
+            "windowId": window,
+            "stepsJson": text,
+            "totalReward": 0.0,
+            "episodeLength": 0,
+        },
+        **dict.fromkeys(("rewardComponentsJson", "metricsJson", "metadataJson"), "{}"),
+        **{"finalStatus": "completed", "updatedAt": end},
+    }
+
+
+@pytest.fixture
+def loop(tmp_path: Path, game_database: Database) -> Iterator[Loop]:
+    settings = Settings(
+        home=tmp_path, database_url=game_database.url, train_rl_local=False, window_grace_minutes=5, gate=False
+    )
+    with open_instance(settings, game_database) as instance:
+        yield Loop(settings, game_database, instance)
+
+
+def test_closed_windows_are_run_oldest_first_and_once(loop: Loop) -> None:
+    loop.play(FIRST)
+    loop.play(THIRD)
+    request = loop.asked()
+    assert (request.partition_key, request.run_key) == (FIRST, loop.asked().run_key)
+    assert loop.run(request).success
+    assert loop.status(FIRST) == "ready"
+    second = loop.asked()
+    assert second.partition_key == THIRD
+    assert loop.run(second).success
+    assert loop.said().startswith("no window waits")
+    assert loop.cursors["closed_windows"] == THIRD
+
+
+def test_after_an_outage_the_windows_that_follow_each_other_are_one_run(loop: Loop) -> None:
+    for window in (FIRST, SECOND, FOURTH):
+        loop.play(window)
+    request = loop.asked()
+    assert (request.partition_key, sensors.windows_of_tags(request.tags)) == (None, f"{FIRST} to {SECOND}")
+    assert loop.run(request).success
+    assert (loop.status(FIRST), loop.status(SECOND)) == ("ready", "ready")
+    assert loop.asked().partition_key == FOURTH
+
+
+def test_a_window_within_its_grace_waits(loop: Loop) -> None:
+    loop.play(FIRST)
+    end = window_bounds(FIRST)[1]
+    for minutes, waiting in ((-1, []), (4, []), (5, [FIRST])):
+        found = closing.next_windows(loop.installation, end + timedelta(minutes=minutes), None, never)
+        assert found.windows == waiting
+
+
+def never(window: str, fingerprint: str) -> closing.Attempts:
+    return closing.Attempts(0, None)
+
+
+def test_too_few_agents_are_thin_without_a_run_and_wake_up_when_more_come(loop: Loop) -> None:
+    loop.play(FIRST, agents=2)
+    result = loop.tick("closed_windows")
+    assert isinstance(result, dg.SensorResult)
+    [event] = result.asset_events
+    assert (event.partition, event.metadata["reason"].value) == (FIRST, "2 agents, MIN_AGENTS_PER_WINDOW is 3")
+    assert loop.status(FIRST) == "thin"
+    assert loop.said().startswith("no window waits")
+
+
+def test_nothing_is_launched_while_the_line_runs(loop: Loop) -> None:
+    loop.play(FIRST)
+    request = loop.asked()
+    job = loop.definitions.resolve_job_def("train_window")
+    tags = {**request.tags, "babylon/line": "window", "dagster/partition": FIRST}
+    run = loop.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    assert loop.said() == f"the line is running: {FIRST} in run {run.run_id[:8]}"
+    loop.instance.report_run_canceled(run)
+    assert "tried again in a while" in loop.said()
+
+
+def test_a_window_that_fails_for_good_is_left_and_the_loop_goes_on(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop.play(FIRST)
+    loop.play(THIRD)
+    request = loop.asked()
+    monkeypatch.setattr("babylon_assets.assets.raw_trajectories.copy_window", broken)
+    assert not loop.run(request).success
+    monkeypatch.undo()
+    assert loop.status(FIRST) == "failed"
+    assert loop.asked().partition_key == THIRD
+    loop.execute('UPDATE "trajectories" SET "updatedAt" = now() WHERE "windowId" = %s', FIRST)
+    again = loop.asked()
+    assert again.partition_key == FIRST
+    assert again.run_key != request.run_key
+
+
+def broken(*_: Any) -> str:
+    raise ZeroDivisionError("a bug")
+
+
+def test_a_run_that_died_is_tried_again_later_and_not_for_ever(loop: Loop) -> None:
+    loop.play(FIRST)
+    start = datetime.now(UTC)
+
+    def tried(count: int, minutes: float) -> closing.Next:
+        before = closing.Attempts(count, start)
+        return closing.next_windows(loop.installation, start + timedelta(minutes=minutes), None, lambda *_: before)
+
+    assert tried(1, 1.9).windows == []
+    assert (tried(1, 2).windows, tried(1, 2).attempt) == ([FIRST], 2)
+    assert tried(2, 3.9).windows == []
+    assert (tried(2, 4).windows, tried(2, 4).attempt) == ([FIRST], 3)
+    assert tried(3, 1000).windows == []
+    assert "stay failed" in tried(3, 1000).said
+
+
+def test_a_database_without_the_game_is_said_and_nothing_fails(loop: Loop) -> None:
+    loop.execute('DROP TABLE "market_outcomes"')
+    assert '"market_outcomes" is missing' in loop.said()
+    assert '"market_outcomes" is missing' in loop.said("changed_windows")
+
+
+def test_a_window_whose_rows_changed_is_read_again_once(loop: Loop) -> None:
+    loop.play(FIRST)
+    assert loop.run(loop.asked()).success
+    assert loop.said("changed_windows").startswith("no change")
+    loop.execute('UPDATE "trajectories" SET "updatedAt" = now()')
+    request = loop.asked("changed_windows")
+    assert request.partition_key == FIRST
+    assert loop.run(request, "refresh_window").success
+    assert loop.said("changed_windows").startswith("no change")
+
+
+def test_the_changed_are_looked_for_in_all_windows_in_turns(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    for window in (FIRST, SECOND, THIRD):
+        with loop.database.connect() as conn:
+            upsert_window(conn, window, status="thin", fingerprint="another")
+    found, cursor = closing.changed_windows(loop.installation, None, 2)
+    assert ([window for window, _ in found], cursor) == ([THIRD, SECOND], SECOND)
+    found, cursor = closing.changed_windows(loop.installation, cursor, 2)
+    assert ([window for window, _ in found], cursor) == ([FIRST], None)
+
+
+def test_a_tick_over_a_year_takes_less_than_a_second(loop: Loop) -> None:
+    """The ledger's part; what the game's part takes is measured by bench-data."""
+    hours = 8760
+    loop.execute(
+        """INSERT INTO babylon_training.windows (window_id, status, fingerprint)
+           SELECT to_char(%s::timestamp - n * interval '1 hour', 'YYYY-MM-DD"T"HH24":00"'), 'thin', 'f'
+           FROM generate_series(1, %s) AS n""",
+        FIRST,
+        hours,
+    )
+    loop.play(FIRST)
+    started = datetime.now(UTC)
+    loop.asked()
+    assert datetime.now(UTC) - started < timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(("automation", "status"), [(True, "RUNNING"), (False, "STOPPED")])
+def test_the_sensors_run_by_themselves_unless_told_otherwise(automation: bool, status: str) -> None:
+    found = build_definitions(Settings(automation=automation)).sensors or ()
+    assert {each.default_status.value for each in found} == {status}  # type: ignore[union-attr]
+    assert len(list(found)) == 3
+
+
+class Hook(HTTPServer):
+    """A webhook on loopback that keeps what it is told."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.code, self.told = code, []  # type: ignore[var-annotated]
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/secret"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.told.append(json.loads(body))  # type: ignore[attr-defined]
+        self.send_response(self.server.code)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def failed_run(loop: Loop) -> dg.DagsterRun:
+    loop.play(FIRST)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("babylon_assets.assets.raw_trajectories.copy_window", broken)
+        result = loop.run(loop.asked())
+    run = loop.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    return run
+
+
+def test_a_failed_run_is_told_to_the_webhook(loop: Loop) -> None:
+    hook = Hook(200)
+    webhook.post(hook.url, webhook.failure_of(failed_run(loop), "it broke"))
+    hook.shutdown()
+    [told] = hook.told
+    assert told["windows"] == [FIRST, FIRST]
+    assert told["reason"] == "it broke"
+    assert f"for {FIRST} failed: it broke" in told["text"]
+
+
+@pytest.mark.parametrize("code", [404, 500])
+def test_a_webhook_that_does_not_take_it_is_an_error_without_its_address(code: int) -> None:
+    hook = Hook(code)
+    with pytest.raises(TransientError) as caught:
+        webhook.post(hook.url, {"text": "x"})
+    hook.shutdown()
+    hook.server_close()
+    assert str(caught.value) == f"the webhook answered {code}"
+    with pytest.raises(TransientError) as caught:
+        webhook.post(hook.url, {"text": "x"})
+    assert "127.0.0.1" not in str(caught.value) + repr(caught.value.__cause__)

@@ -1,0 +1,170 @@
+"""Recording: nothing lost and nothing twice, with the database down, the process killed, a record torn or refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from babylon_assets.serving import recorder as recording
+from babylon_assets.serving import spool
+from babylon_assets.serving.recorder import Recorder
+from babylon_assets.serving.spool import Spool
+from babylon_assets.settings import Settings
+from babylon_assets.store.calls import calls_by_id, missing_calls
+from babylon_assets.store.database import Database, open_database
+from tests.gateways import wait_for
+from tests.store.values import inference_call
+
+NOWHERE = open_database(Settings(database_url="postgresql://nobody@127.0.0.1:1/none"))
+
+#: Records ten calls a time, says how many, and is killed in the middle of it.
+VICTIM = """
+import sys
+from pathlib import Path
+from tests.serving.test_recorder import NOWHERE
+from babylon_assets.serving.recorder import Recorder
+from tests.store.values import inference_call
+recorder = Recorder(NOWHERE, Path(sys.argv[1]))
+for number in range(0, 100_000, 10):
+    recorder.record([inference_call(each) for each in range(number, number + 10)])
+    print(number + 10, flush=True)
+"""
+
+
+@pytest.fixture
+def recorder(database: Database, tmp_path: Path) -> Iterator[Recorder]:
+    made = Recorder(database, tmp_path / "spool")
+    yield made
+    made.close()
+
+
+def count(database: Database) -> int:
+    with database.connect() as conn:
+        row = conn.execute("SELECT count(*) FROM babylon_training.inference_calls").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_what_is_recorded_comes_back_the_same(recorder: Recorder, database: Database) -> None:
+    call = inference_call(sampling={"top_p": 0.5, "stop": ["\n"]}, response="NUL \0 and “ü”")
+    bare = inference_call(1, prompt_token_ids=None, token_ids=None, logprobs=None, seed=None)
+    recorder.record([call, bare])
+    assert recorder.flush(20)
+    with database.connect() as conn:
+        assert calls_by_id(conn, ["call-0", "call-1"]) == {"call-0": call, "call-1": bare}
+
+
+def test_with_the_database_down_calls_wait_on_disk_and_are_written_later(database: Database, tmp_path: Path) -> None:
+    down = Recorder(NOWHERE, tmp_path / "spool")
+    started = time.perf_counter()
+    for number in range(500):
+        down.record([inference_call(number)])
+    assert time.perf_counter() - started < 5
+    wait_for(lambda: not down.database_up)
+    assert not down.flush(0.1)
+    assert down.waiting() > 500 * 100
+    down._database = database
+    assert down.flush(20)
+    assert (count(database), down.waiting(), down.database_up) == (500, 0, True)
+    down.close()
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_killed_process_has_lost_nothing_and_the_next_one_writes_it(database: Database, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", VICTIM, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as victim:
+        assert victim.stdout is not None
+        for line in victim.stdout:
+            if int(line) >= 300:
+                break
+        victim.send_signal(signal.SIGKILL)
+        told = int(([line, *victim.stdout])[-1].strip() or 0)
+    recorder = Recorder(database, tmp_path)
+    assert recorder.flush(30)
+    recorder.close()
+    with database.connect() as conn:
+        assert missing_calls(conn, [f"call-{number}" for number in range(told)]) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_process_that_lives_is_left_alone(database: Database, tmp_path: Path) -> None:
+    one = Recorder(NOWHERE, tmp_path)
+    one.record([inference_call()])
+    wait_for(lambda: not one.database_up)
+    other = Recorder(database, tmp_path)
+    assert other.flush(20)
+    assert count(database) == 0
+    other.close()
+    one._database = database
+    one.close()
+    assert count(database) == 1
+
+
+def test_what_was_written_but_not_removed_is_not_written_twice(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(_path: Path, missing_ok: bool = False) -> None:
+        raise OSError("killed here")
+
+    recorder = Recorder(database, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", keep)
+        recorder.record([inference_call(number) for number in range(5)])
+        wait_for(lambda: count(database) == 5)
+        wait_for(lambda: not recorder.database_up)
+    assert recorder.waiting() > 0
+    recorder.record([inference_call(5)])
+    assert recorder.flush(20)
+    assert (count(database), recorder.waiting()) == (6, 0)
+    recorder.close()
+
+
+def test_one_refused_record_does_not_stop_the_others(recorder: Recorder, database: Database, tmp_path: Path) -> None:
+    bad = inference_call(1, token_ids=[1, 2], logprobs=[-0.5])
+    recorder.record([inference_call(0), bad, inference_call(2)])
+    assert recorder.flush(20)
+    assert (count(database), recorder.refused) == (2, 1)
+    (kept,) = (tmp_path / "spool").glob(f"*/{spool.REFUSED}")
+    assert [recording._decode(record) for record in spool.read(kept)] == [replace(bad)]
+
+
+def test_the_torn_end_of_a_file_is_left_out(tmp_path: Path) -> None:
+    one = Spool(tmp_path)
+    one.append([b"first", b"second"])
+    (path,) = one.sealed()
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        assert list(spool.read(path)) == [b"first", b"second"][: (cut >= 13) + (cut >= 27)]
+    path.write_bytes(whole[:-1] + b"X")
+    assert list(spool.read(path)) == [b"first"]
+    path.unlink()
+    one.close()
+
+
+def test_a_full_disk_breaks_no_answer_and_is_told(
+    recorder: Recorder, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_self: Spool, _records: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recording, "HELD", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "append", full)
+        for number in range(5):
+            recorder.record([inference_call(number)])
+    assert recorder.lost == 2
+    assert "2 lost" in caplog.text
+    recorder.record([inference_call(9)])
+    assert recorder.flush(20)
+    assert count(database) == 4

@@ -1,0 +1,131 @@
+"""What `babylon doctor` finds: each check finds its fault, says what to do, and nothing heavy is loaded for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from babylon_assets.commands import doctor
+from babylon_assets.commands.doctor import Finding, examine
+from babylon_assets.settings import Settings
+from babylon_assets.store.database import Connection, Database
+from babylon_assets.training import devices
+from babylon_assets.training.devices import CudaDevice
+from babylon_assets.training.families import LOCAL_GPU_BASE_MODEL
+from babylon_assets.training.needs import checkpoint_gib, disk_gib, gpu_gib
+from tests.hosted_service import KEY, HostedService, hosted_service
+
+Findings = Callable[..., dict[str, Finding]]
+
+
+@pytest.fixture
+def findings(game_database: Database, tmp_path: Path) -> Findings:
+    def look(**changes: object) -> dict[str, Finding]:
+        settings = Settings(home=tmp_path, database_url=game_database.url)
+        return {one.name: one for one in examine(replace(settings, **changes))}  # type: ignore[arg-type]
+
+    return look
+
+
+@pytest.fixture(scope="module")
+def service(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostedService]:
+    with hosted_service(tiny_base, tmp_path_factory.mktemp("hosted")) as running:
+        yield running
+
+
+def test_all_is_well(findings: Findings) -> None:
+    found = findings()
+    assert [one for one in found.values() if one.remedy] == []
+    wanted = ["database", "clock", "time zone", "role", "our tables", "the game's tables", "backend", "key of W&B"]
+    assert [*doctor.PINS, *wanted, "base model", "disk"] == list(found)
+    assert found["clock"].found.startswith("the database's is 0.")
+    assert "owns the schema" in found["role"].found
+    assert "the role may write there, which is not needed" in found["the game's tables"].found
+
+
+def test_a_key_is_tried_on_the_service_and_never_shown(findings: Findings, service: HostedService) -> None:
+    taken = findings(wandb_api_key=KEY, serverless_url=service.url)["key of W&B"]
+    assert (taken.found, taken.remedy) == ("set, and the hosted service takes it", "")
+    refused = findings(wandb_api_key="wrong-key-1234", serverless_url=service.url)["key of W&B"]
+    assert ("refused (401)" in refused.found, "WANDB_API_KEY" in refused.remedy) == (True, True)
+    assert "wrong-key-1234" not in refused.found + refused.remedy
+    service.faults["events"] = [503]
+    assert "answers 503" in findings(wandb_api_key=KEY, serverless_url=service.url)["key of W&B"].found
+    silent = findings(wandb_api_key=KEY, serverless_url="http://127.0.0.1:9/v1")["key of W&B"]
+    assert ("does not answer" in silent.found, "SERVERLESS_URL" in silent.remedy) == (True, True)
+
+
+def test_clocks_that_differ_are_seen(findings: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    monkeypatch.setattr("babylon_assets.commands.doctor.time.time", lambda: now() - 90)
+    found = findings()["clock"]
+    assert ("90.0 s ahead" in found.found, "NTP" in found.remedy) == (True, True)
+
+
+def test_a_role_that_does_not_own_our_schema_is_told_what_to_have_run(conn: Connection, database: Database) -> None:
+    conn.execute("CREATE ROLE reader")
+    conn.execute("SET LOCAL ROLE reader")
+    found = doctor._role(conn, database)
+    assert "reader does not own" in found.found
+    assert found.remedy.endswith('ALTER SCHEMA babylon_training OWNER TO "reader"')
+    conn.rollback()
+
+
+def test_a_role_that_cannot_make_the_missing_schema_is_told_so(empty_database: Database) -> None:
+    with empty_database.connect() as conn:
+        assert "may create" in doctor._role(conn, empty_database).found
+        conn.execute("CREATE ROLE stranger")
+        conn.execute("SET LOCAL ROLE stranger")
+        found = doctor._role(conn, empty_database)
+        assert found.remedy.endswith('CREATE SCHEMA babylon_training AUTHORIZATION "stranger"')
+        conn.rollback()
+
+
+def test_a_base_model_that_cannot_be_trained_and_a_full_disk(
+    findings: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("babylon_assets.training.needs.BESIDES", 1e9)
+    found = findings(base_model=str(tmp_path))
+    assert "Qwen2, Qwen3 and Llama" in found["backend"].remedy
+    assert "BABYLON_HOME" in found["disk"].remedy
+
+
+def test_a_gpu_that_is_too_small_for_the_base_model(findings: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cuda_device", lambda: CudaDevice("NVIDIA T4", 15.0))
+    large = findings(base_model="Qwen/Qwen3-14B", backend="embedded")["GPU"]
+    assert ("about 29 GiB are needed" in large.found, "smaller model" in large.remedy) == (True, True)
+    small = findings(base_model="Qwen/Qwen2.5-0.5B-Instruct", backend="embedded")
+    assert small["GPU"].remedy == ""
+    assert "fetched from the hub" in small["base model"].found
+
+
+def test_needs_grow_with_the_model_and_its_rank(tiny_base: Path) -> None:
+    settings = Settings(lora_rank=8)
+    of_eight, of_sixteen = (checkpoint_gib(str(tiny_base), rank) or 0.0 for rank in (8, 16))
+    assert of_sixteen == 2 * of_eight > 0
+    assert disk_gib(settings, str(tiny_base)) == pytest.approx(1 + 24 * of_eight)
+    assert disk_gib(settings, LOCAL_GPU_BASE_MODEL) > 1.9  # it has to be fetched
+    assert gpu_gib(LOCAL_GPU_BASE_MODEL) == pytest.approx(3.93, abs=0.1)
+    assert gpu_gib("somebody/unnamed") is None
+
+
+def test_it_answers_at_once_as_json_without_torch(game_database: Database, tmp_path: Path) -> None:
+    program = (
+        "import sys, time\nfrom babylon_assets.cli import main\ntry:\n    main(['doctor', '--json'])\n"
+        "finally:\n    print(time.process_time(), 'torch' in sys.modules, file=sys.stderr)"
+    )
+    environment = {**os.environ, "BABYLON_HOME": str(tmp_path), "DATABASE_URL": game_database.url}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    told = json.loads(run.stdout)
+    assert {"name", "found", "remedy"} == set(told["findings"][0])
+    assert told["settings"]["DATABASE_URL"] == "***"
+    seconds, loaded = run.stderr.split()
+    assert (float(seconds) < 1.5, loaded) == (True, "False")

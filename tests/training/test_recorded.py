@@ -1,0 +1,59 @@
+"""Recorded tokens as they are give what ART finds by rendering the conversations."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from art import TrainableModel
+
+from babylon_assets.core.datasets import Sample
+from babylon_assets.training.embedded import EmbeddedBackend
+from babylon_assets.training.recorded import tokenized
+from babylon_assets.training.samples import reward_groups, trajectory_groups
+from babylon_assets.training.trainer import TrainerSettings
+from tests.training.test_embedded import answered
+
+
+def packed(base: Path, home: Path, samples: list[Sample], *, recorded: bool) -> dict[str, torch.Tensor]:
+    random.seed(5)
+    backend = EmbeddedBackend(home, TrainerSettings(), {}, samples=samples if recorded else None)
+    model: Any = TrainableModel(name="m", project="p", base_model=str(base))
+    groups = reward_groups(samples) if recorded else trajectory_groups(samples)
+    made = backend._get_packed_tensors(
+        model,
+        groups,
+        advantage_balance=0.0,
+        allow_training_without_logprobs=False,
+        scale_rewards=False,
+        plot_tensors=False,
+        packed_sequence_length=512,
+        logprob_calculation_chunk_size=1024,
+    )
+    assert made is not None
+    return {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
+
+
+def test_both_ways_give_the_same_tensors(taught_base: Path, tmp_path: Path) -> None:
+    samples = answered(taught_base, groups=5, size=4)
+    samples[3] = msgspec.structs.replace(samples[3], reward=sum(one.reward or 0 for one in samples[:3]) / 3)
+    assert any(len(one.token_ids or []) == 24 for one in samples)  # answers that were cut are among them
+    ours = packed(taught_base, tmp_path, samples, recorded=True)
+    arts = packed(taught_base, tmp_path, samples, recorded=False)
+    there = arts["parent_ids"] != -1
+    assert ours.keys() == arts.keys()
+    for name, value in arts.items():
+        assert torch.equal(ours[name][there].nan_to_num(9.0), value[there].nan_to_num(9.0)), name
+    assert torch.equal(ours["parent_ids"], arts["parent_ids"])
+    assert len(ours["assistant_mask"]) < len(samples)  # prompts are shared
+
+
+def test_a_sample_that_is_its_groups_mean_is_left_out(taught_base: Path) -> None:
+    samples = [
+        msgspec.structs.replace(one, reward=float(n)) for n, one in enumerate(answered(taught_base, groups=1, size=3))
+    ]
+    assert sorted(result.advantage for result in tokenized(samples)) == pytest.approx([-1.0, 1.0])
