@@ -142,6 +142,8 @@ class Scheduler:
 
     def _submit(self, job: _Job) -> None:
         with self._wake:
+            if len(self._waiting) >= self._queue:  # those who left have no place any more
+                self._waiting = deque(each for each in self._waiting if each[0].finish_reason is None)
             free = max(0, self._width - len(self._active) - len(self._waiting))
             if len(self._waiting) + len(job.generations) > self._queue + free:
                 raise ApiError(429, "too many answers wait for a place", code="queue_full", retry_after=1)

@@ -80,7 +80,7 @@ class Spool:
 
     def size(self) -> int:
         """Bytes that wait."""
-        return sum(path.stat().st_size for folder in self._folders for path in folder.glob(f"*{_SUFFIX}"))
+        return sum(_size(path) for folder in self._folders for path in folder.glob(f"*{_SUFFIX}"))
 
     def close(self) -> None:
         """Let go of the folders; those without records are removed, the others are left for the next process."""
@@ -110,6 +110,13 @@ class Spool:
                 continue
             found.append(other)
         return found
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # written and removed since it was listed
+        return 0
 
 
 def _locked(folder: Path) -> int:

@@ -168,7 +168,7 @@ def test_a_full_queue_says_when_to_come_back_and_who_leaves_frees_the_place(gate
     gateway = gateway_with(gateway_batch=1, gateway_queue=1, gateway_answer_tokens=8000)
     load = gateway.parts.source.load
     body = {"model": "base", "messages": ASKED, "max_tokens": 8000, "temperature": 0}
-    gone = [threading.Thread(target=_ask_and_leave, args=(gateway.url, body)) for _ in range(2)]
+    gone = [threading.Thread(target=_ask_and_leave, args=(gateway.url, body, after)) for after in (3.0, 0.7)]
     gone[0].start()
     wait_for(lambda: load() == (1, 0))
     gone[1].start()
@@ -176,17 +176,19 @@ def test_a_full_queue_says_when_to_come_back_and_who_leaves_frees_the_place(gate
     refused = httpx.post(f"{gateway.url}/chat/completions", json=body)
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     assert refused.json()["error"]["code"] == "queue_full"
-    for each in gone:
-        each.join()
-    wait_for(lambda: load() == (0, 0), 5)
-    quick = httpx.post(f"{gateway.url}/chat/completions", json={**body, "max_tokens": 2})
+    gone[1].join()
+    time.sleep(0.1)
+    assert load() == (1, 1)  # the first is answered still, and who waited is gone
+    quick = httpx.post(f"{gateway.url}/chat/completions", json={**body, "max_tokens": 2}, timeout=30)
     assert quick.status_code == 200
+    gone[0].join()
+    wait_for(lambda: load() == (0, 0), 5)
     assert "babylon_gateway_cancelled_total 2.0" in httpx.get(f"{gateway.root}/metrics").text
 
 
-def _ask_and_leave(url: str, body: dict[str, Any]) -> None:
+def _ask_and_leave(url: str, body: dict[str, Any], after: float) -> None:
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{url}/chat/completions", json=body, timeout=httpx.Timeout(5, read=0.7))
+        httpx.post(f"{url}/chat/completions", json=body, timeout=httpx.Timeout(5, read=after))
 
 
 def test_only_keys_open_it_where_keys_are_set(gateway_with: Gateways) -> None:
