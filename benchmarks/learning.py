@@ -2,7 +2,8 @@
 
 The figure is the share of the way from the teacher's to the oracle's mean reward on the same boards that the last five
 windows have gone. The seeds are not those that anything was tuned on; the run without training keeps the base model
-for all windows and has to stay where it began.
+for all windows and has to stay where it began. GATE=false in the environment trains without the gate, to be held
+against a run with it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from babylon_assets.plots import CurvePoint, learning_curves
 from babylon_assets.settings import Settings, load_settings
 from babylon_assets.store.database import open_database, stop_embedded
 from babylon_assets.store.trajectories import read_window
+from babylon_assets.store.verdicts import of_chain
 from babylon_assets.store.windows import WindowRow, list_windows
 from babylon_assets.training.roots import base_model_of
 from benchmarks.report import Row, at_least, at_most, publish
@@ -35,11 +37,15 @@ MINUTES = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One demo: its windows, oldest first, the share of valid answers in each, and its wall time in seconds."""
+    """One demo: its windows, oldest first, the share of valid answers in each, and its wall time in seconds.
+
+    `passed` is the share of its checkpoints that the gate let pass; None without the gate.
+    """
 
     windows: list[WindowRow]
     valid: list[float]
     seconds: float
+    passed: float | None = None
 
     def mean(self, name: str, last: int = LAST) -> float:
         """Mean over the last windows of the reward, or of a reference policy's."""
@@ -84,9 +90,15 @@ def _rows(trained: list[Run], untrained: Run) -> list[Row]:
         at_least("worst way", min(ways), "share", 0.7),
         Row("spread of the ways (standard deviation)", statistics.stdev(ways), "share"),
         at_least("least share of valid answers after the tenth window", _least_valid(trained), "share", 0.9),
+        *_gated(trained),
         at_most("way gained without training", untrained.way - _first(untrained), "share", 0.15),
         at_most("longest demo", max(run.seconds for run in trained) / 60, "minutes", MINUTES),
     ]
+
+
+def _gated(runs: list[Run]) -> list[Row]:
+    passed = [run.passed for run in runs if run.passed is not None]
+    return [at_least("least share of checkpoints that the gate let pass", min(passed), "share", 0.5)] if passed else []
 
 
 def _first(run: Run) -> float:
@@ -116,9 +128,15 @@ def _demo(settings: Settings, scratch: Path, base: Path, seed: int, *, train: bo
         seconds = time.monotonic() - started
         with open_database(own).connect() as conn:
             windows = list_windows(conn)
-            return Run(windows, [_valid(conn, row.window_id) for row in windows], seconds)
+            return Run(windows, [_valid(conn, row.window_id) for row in windows], seconds, _passed(conn))
     finally:
         stop_embedded(own)
+
+
+def _passed(conn: Connection[Any]) -> float | None:
+    """Share of the checkpoints that the gate let pass."""
+    verdicts = of_chain(conn, Settings().model_name)
+    return statistics.fmean(verdict.passed for verdict in verdicts) if verdicts else None
 
 
 def _valid(conn: Connection[Any], window: str) -> float:

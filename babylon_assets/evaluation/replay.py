@@ -59,10 +59,11 @@ def replay_answers(
     """
     if not samples:
         return Replayed(0, {}, off_policy([], [], [], least_effective))
-    texts = turns_of(base_model, samples)
+    unknown = [one for one in samples if not (one.prompt_token_ids and one.token_ids)]
+    texts = iter(turns_of(base_model, unknown) if unknown else [])
     turns = [
-        (one.prompt_token_ids, one.token_ids) if one.prompt_token_ids and one.token_ids else text
-        for one, text in zip(samples, texts, strict=True)
+        (one.prompt_token_ids, one.token_ids) if one.prompt_token_ids and one.token_ids else next(texts)
+        for one in samples
     ]
     totals = [math.fsum(values) for values in answer_logprobs(load_policy(base_model, adapter), turns)]
     told = [Answer(one.group, one.reward or 0.0, total) for one, total in zip(samples, totals, strict=True)]
