@@ -103,17 +103,21 @@ def run_windows(
 def _run_window(
     context: dg.AssetExecutionContext, installation: Installation, window: str, stages: Mapping[str, Stage]
 ) -> None:
-    versions: dict[str, str] = {}
-    for name, stage in stages.items():
-        made = attempted(lambda stage=stage: stage(window), context.log.warning)  # type: ignore[misc]
-        _record(context, name, window, made, versions)
-        if made.data_version is not None:
-            versions[name] = made.data_version
-        _stop_at_blocking(context, name, made)
+    """Run a window's stages, and record those that were done, whatever became of the others."""
+    done: dict[str, Made] = {}
+    try:
+        for name, stage in stages.items():
+            done[name] = attempted(lambda stage=stage: stage(window), context.log.warning)  # type: ignore[misc]
+            _stop_at_blocking(context, name, done[name])
+    finally:
+        versions = {name: made.data_version for name, made in done.items() if made.data_version is not None}
+        with _together(context.instance):
+            for name, made in done.items():
+                _record(context, name, window, made, versions)
 
 
 def _record(context: dg.AssetExecutionContext, name: str, window: str, made: Made, versions: Mapping[str, str]) -> None:
-    """Write the materialization and the checks of a window, all of them or none."""
+    """Write the materialization of a window and the results of its checks."""
     key = dg.AssetKey(name)
     tags = {CODE_VERSION_TAG: CODE_VERSION}
     if made.data_version is not None:
@@ -124,10 +128,9 @@ def _record(context: dg.AssetExecutionContext, name: str, window: str, made: Mad
             tags[get_input_data_version_tag(dg.AssetKey(parent))] = version
     if BACKFILL_ID_TAG in context.run.tags:
         tags[BACKFILL_ID_TAG] = context.run.tags[BACKFILL_ID_TAG]
-    with _together(context.instance):
-        context.log_event(dg.AssetMaterialization(key, partition=window, metadata=made.metadata, tags=tags))
-        for result in made.checks:
-            context.log_event(_evaluation(context, key, window, result))
+    context.log_event(dg.AssetMaterialization(key, partition=window, metadata=made.metadata, tags=tags))
+    for result in made.checks:
+        context.log_event(_evaluation(context, key, window, result))
 
 
 def _evaluation(

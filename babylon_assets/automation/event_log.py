@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dagster._core.events import DagsterEventType
+from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData
@@ -29,7 +29,7 @@ MODULE = "babylon_assets.automation.event_log"
 
 
 class EventLog(PostgresEventLogStorage):
-    """Events written on connections that stay open, each event, or several together, in one transaction."""
+    """Events written on connections that stay open, each event, or many together, in one transaction."""
 
     def __init__(self, postgres_url: str, should_autocreate_tables: bool = True) -> None:
         super().__init__(postgres_url, should_autocreate_tables)
@@ -46,7 +46,56 @@ class EventLog(PostgresEventLogStorage):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What this thread stores inside the block is one transaction: seen at once when it ends, or never."""
+        """Materializations and results of checks that this thread stores inside the block are written at its end, in
+        one transaction: seen at once, or, when the block raises, never. Other events are written as they come.
+        """
+        if getattr(self._mine, "held", None) is not None:
+            yield
+            return
+        held: list[EventLogEntry] = []
+        self._mine.held = held
+        try:
+            yield
+        finally:
+            self._mine.held = None
+        if held:
+            self._store(held)
+
+    def store_event(self, event: EventLogEntry) -> None:
+        held: list[EventLogEntry] | None = getattr(self._mine, "held", None)
+        if event.dagster_event_type not in _TOGETHER:
+            with self._transaction():
+                super().store_event(event)
+        elif held is None:
+            self._store([event])
+        else:
+            held.append(event)
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """What a run plans to make, and what it made, as one statement each; the rest as the original does it."""
+        others = [event for event in events if event.dagster_event_type not in _TOGETHER]
+        with self._transaction():
+            if len(others) < len(events):
+                self._store([event for event in events if event.dagster_event_type in _TOGETHER])
+            if others:
+                super().store_event_batch(others)
+
+    def _store(self, events: Sequence[EventLogEntry]) -> None:
+        """The rows that the original writes of each event, several events as one statement where it can be one."""
+        statement = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
+        with self._transaction(), self.index_transaction() as connection:
+            ids = [row[0] for row in connection.execute(statement).fetchall()]
+            made = [place for place, event in enumerate(events) if event.dagster_event_type in ASSET_EVENTS]
+            self._store_asset_event_tags(connection, [events[place] for place in made], [ids[place] for place in made])
+            for place in {events[place].get_dagster_event().asset_key: place for place in made}.values():
+                self._store_asset_event(connection, events[place], ids[place])
+            for event, number in zip(events, ids, strict=True):
+                if event.dagster_event_type in ASSET_CHECK_EVENTS:
+                    self.store_asset_check_event(event, number)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All that this thread asks of the database inside the block is one transaction on one connection."""
         if getattr(self._mine, "connection", None) is not None:
             yield
             return
@@ -68,28 +117,6 @@ class EventLog(PostgresEventLogStorage):
             with super()._connect() as connection:
                 yield connection
 
-    def store_event(self, event: EventLogEntry) -> None:
-        with self.together():
-            super().store_event(event)
-
-    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """As the original, which makes one statement of materializations, and also of what a run plans to make."""
-        planned = [event for event in events if event.dagster_event_type is _PLANNED]
-        with self.together():
-            if planned:
-                self._store_planned(planned)
-            others = [event for event in events if event.dagster_event_type is not _PLANNED]
-            if others:
-                super().store_event_batch(others)
-
-    def _store_planned(self, events: Sequence[EventLogEntry]) -> None:
-        statement = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
-        newest = {event.get_dagster_event().asset_key: place for place, event in enumerate(events)}
-        with self.index_transaction() as connection:
-            ids = [row[0] for row in connection.execute(statement).fetchall()]
-            for place in newest.values():
-                self._store_asset_event(connection, events[place], ids[place])
-
     def has_table(self, table_name: str) -> bool:
         """Asked for every event; a table that was there once stays."""
         if table_name not in self._tables and super().has_table(table_name):
@@ -101,7 +128,14 @@ class EventLog(PostgresEventLogStorage):
         self._engine.dispose()
 
 
-_PLANNED = DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+#: Events that are independent of one another and of the order in which they are written.
+_TOGETHER = frozenset(
+    {
+        DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+        DagsterEventType.ASSET_MATERIALIZATION,
+        DagsterEventType.ASSET_CHECK_EVALUATION,
+    }
+)
 
 
 class Storage(DagsterPostgresStorage):
