@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,13 @@ def started() -> list[list[str]]:
     return found
 
 
+@cache
+def explained(program: str, *subcommands: str) -> str:
+    """A program's help; two seconds for each of Dagster's, hence once."""
+    asked = [str(BIN / program), *subcommands, "--help"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize("command", started(), ids=" ".join)
 def test_every_program_exists_and_takes_these_options(command: list[str]) -> None:
     assert (BIN / command[0]).is_file()
@@ -67,9 +75,7 @@ def test_every_program_exists_and_takes_these_options(command: list[str]) -> Non
         assert command[1] in COMMANDS
     words = [word for word in command[1:] if re.fullmatch(r"[a-z][a-z-]*", word) and word != "workspace.yaml"]
     subcommands = [] if command[0] == "dagster-webserver" else words[: {"dagster": 2}.get(command[0], 1)]
-    shown = subprocess.run(
-        [str(BIN / command[0]), *subcommands, "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    shown = explained(command[0], *subcommands)
     assert [word for word in command if word.startswith("--") and word not in shown] == []
 
 

@@ -42,7 +42,9 @@ def test_the_page_has_what_was_read_and_what_the_game_has_beyond_it(
     page = (tmp_path / "report.html").read_text()
     assert done.stdout.strip() == str(tmp_path / "report.html")
     assert [
-        text for text in ("1 window failed", "&lt;b&gt;why", UNREAD, "1 row is in no window") if text not in page
+        text
+        for text in ("1 window failed", "&lt;b&gt;why", UNREAD, "1 row has a windowId that is no window")
+        if text not in page
     ] == []
     assert "2025-01-01T00:00" not in page  # before WINDOWS_FROM
     assert "GiB" in page

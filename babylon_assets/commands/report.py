@@ -48,8 +48,9 @@ def report(
 
 def gather(settings: Settings, database: Database, now: datetime) -> Report:
     """The facts of the report: our tables in one snapshot, then what the game has beyond them, then the disk."""
+    place = "the embedded database" if database.embedded else database.place
     with database.connect() as conn:
-        ours = read_report(conn, settings.model_name, database.place, now)
+        ours = read_report(conn, settings.model_name, place, now)
     with database.connect() as conn:
         read = {window.id: window for window in ours.windows}
         since = settings.window_start

@@ -29,6 +29,7 @@ class Window:
         reward: mean reward of its samples; None when none is known.
         references: what other policies would have earned on the same boards, by name.
         policy, parent: names of the checkpoint that came of it and of the one it was trained from.
+        dead_end: why the chain does not go on from its checkpoint; None when it does.
         quarantined: rows of it that could not be read.
     """
 
@@ -45,6 +46,7 @@ class Window:
     policy: str | None = None
     parent: str | None = None
     reason: str | None = None
+    dead_end: str | None = None
     quarantined: int = 0
 
     @property

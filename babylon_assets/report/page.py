@@ -199,7 +199,9 @@ def _result(window: Window) -> object:
     if window.policy is None:
         return window.reason or ""
     made = _way(window.parent, window.policy)
-    return join([made, element("br"), window.reason]) if window.reason else made
+    end = f"a dead end: {window.dead_end}" if window.dead_end else None
+    more = [part for told in (end, window.reason) if told for part in (element("br"), told)]
+    return join([made, *more])
 
 
 def _way(before: str | None, after: str) -> Html:

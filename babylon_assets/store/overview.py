@@ -5,7 +5,7 @@ The game's own tables and the disk are looked at elsewhere. Nothing here writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
@@ -32,7 +32,7 @@ from babylon_assets.store.windows import WindowRow
 MOST = 200
 Names = dict[str, str]
 
-_NAMES: LiteralString = "SELECT id, chain, step, window_id FROM babylon_training.model_checkpoints"
+_CHECKPOINTS: LiteralString = "SELECT id, chain, step, window_id, dead_end FROM babylon_training.model_checkpoints"
 _RUNNING: LiteralString = """
 SELECT window_id, chain, state, backend, created_at, heartbeat, reason FROM babylon_training.training_jobs
 WHERE state IN ('prepared', 'submitted', 'training') ORDER BY id"""
@@ -78,7 +78,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime) ->
         place: where the database is, for the page.
     """
     conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-    names, made_of = _checkpoints(conn)
+    names, made_of, ends = _checkpoints(conn)
     head = checkpoints.head(conn, chain)
     promoted = _rows(conn, _PROMOTIONS, lambda row: _promotion(row, names, made_of), chain, MOST)
     lost = {row[0]: row[1] for row in conn.execute(_QUARANTINED)}
@@ -86,7 +86,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime) ->
         chain=chain,
         place=place,
         made_at=now.astimezone(UTC),
-        windows=[_window(row, names, lost.get(row.window_id, 0)) for row in windows.list_windows(conn)],
+        windows=[_window(row, names, ends, lost.get(row.window_id, 0)) for row in windows.list_windows(conn)],
         head=Policy(name=policy_name(chain, head.step), window=head.window_id, made_at=head.created_at)
         if head
         else None,
@@ -103,7 +103,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime) ->
 
 def unread(row: WindowRow) -> Window:
     """A window of the game that no run has looked at, as the report shows it."""
-    return _window(row, {}, 0)
+    return _window(row, {}, {}, 0)
 
 
 def _rows(conn: Connection[Any], query: LiteralString, build: Callable[[Any], Any], *parameters: Any) -> list[Any]:
@@ -111,13 +111,14 @@ def _rows(conn: Connection[Any], query: LiteralString, build: Callable[[Any], An
         return [build(row) for row in cursor.execute(query, parameters)]
 
 
-def _checkpoints(conn: Connection[Any]) -> tuple[Names, dict[str, str | None]]:
-    """Name and window of every checkpoint of every chain, by id."""
-    found = conn.execute(_NAMES).fetchall()
-    return {row[0]: policy_name(row[1], row[2]) for row in found}, {row[0]: row[3] for row in found}
+def _checkpoints(conn: Connection[Any]) -> tuple[Names, dict[str, str | None], dict[str, str | None]]:
+    """Name, window, and why it is a dead end, of every checkpoint of every chain, by id."""
+    found = conn.execute(_CHECKPOINTS).fetchall()
+    names = {row[0]: policy_name(row[1], row[2]) for row in found}
+    return names, {row[0]: row[3] for row in found}, {row[0]: row[4] for row in found}
 
 
-def _window(row: WindowRow, names: Names, quarantined: int) -> Window:
+def _window(row: WindowRow, names: Names, ends: Mapping[str, str | None], quarantined: int) -> Window:
     return Window(
         id=row.window_id,
         state=row.status,
@@ -132,6 +133,7 @@ def _window(row: WindowRow, names: Names, quarantined: int) -> Window:
         policy=_named(names, row.checkpoint_id),
         parent=_named(names, row.parent_id),
         reason=row.reason,
+        dead_end=ends.get(row.checkpoint_id or ""),
         quarantined=quarantined,
     )
 

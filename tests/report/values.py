@@ -89,6 +89,7 @@ def full() -> Report:
         nothing(14, "failed", f"SourceError: {HOSTILE}"),
         nothing(20, "thin", "2 agents, MIN_AGENTS_PER_WINDOW is 3", reward=0.31),
         window(5, quarantined=9),
+        window(11, dead_end="market -0.041 [-0.060, -0.021] against the champion"),
     ]
     hours.update({row.id: row for row in others})
     promotions = [

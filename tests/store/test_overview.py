@@ -42,6 +42,7 @@ def ledger(database: Database) -> None:
         upsert_window(
             conn, LATER, status="trained", checkpoint_id=made[2].id, parent_id=made[1].id, dataset_id=frozen.id
         )
+        conn.execute("UPDATE babylon_training.model_checkpoints SET dead_end = 'worse' WHERE step = 2")
         upsert_window(conn, LATEST, status="failed", reason="SourceError: why")
         one, two = made[1].id, made[2].id
         promote(conn, CHAIN, "promotion", None, one, "gate", "first")
@@ -80,12 +81,13 @@ def test_windows_name_their_policies_and_count_their_quarantine(database: Databa
         {"oracle": 0.5},
     )
     assert (second.policy, second.quarantined) == (f"{CHAIN}@2", 0)
+    assert (first.dead_end, second.dead_end) == (None, "worse")
     assert (third.state, third.reason, third.policy) == ("failed", "SourceError: why", None)
 
 
 def test_the_promoted_policy_is_what_the_newest_row_put_in_place(database: Database, ledger: None) -> None:
     report = read(database)
-    assert report.head == Policy(name=f"{CHAIN}@2", window=LATER, made_at=report.head.made_at)
+    assert report.head == Policy(name=f"{CHAIN}@1", window=WINDOW, made_at=report.head.made_at)  # @2 is a dead end
     assert (report.promoted.name, report.promoted.window) == (f"{CHAIN}@0", None)
     told = [(row.kind, row.before, row.after, row.window, row.by, row.why) for row in report.promotions]
     assert told == [
