@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from babylon_assets.automation.line import Line
 from babylon_assets.cli import app
 from babylon_assets.core.datasets import Dataset
 from babylon_assets.store import trajectories
@@ -81,9 +80,6 @@ def test_a_table_gives_the_same_dataset_where_there_is_no_game(
     first = elsewhere.row(FIRST)
     elsewhere.run(FIRST)
     assert replace(elsewhere.row(FIRST), changed_at=first.changed_at) == first
-    elsewhere = elsewhere.having(train_rl_local=True)
-    Line(elsewhere.definitions, elsewhere.instance).materialize(FIRST)
-    assert elsewhere.row(FIRST).status == "trained"
 
 
 def test_the_jsonl_gives_what_is_trained_on(world: World, exported: Path, babylon: Babylon, database: Database) -> None:

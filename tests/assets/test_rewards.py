@@ -46,8 +46,8 @@ def test_the_readmes_scorer_takes_part_in_the_reward(
 
 
 def test_a_scorer_that_cannot_be_imported_fails_the_window_with_what_to_do(world: World) -> None:
-    world = world.having(scorers=("no_such_module:x",), train_rl_local=False)
     world.play(FIRST)
+    world = world.having(scorers=("no_such_module:x",), train_rl_local=False)
     with pytest.raises(PermanentError, match=r"no_such_module:x.*put its folder on PYTHONPATH"):
         world.run(FIRST)
     assert "no_such_module" in (world.row(FIRST).reason or "")

@@ -91,6 +91,11 @@ def test_two_calls_of_a_step_share_its_score() -> None:
     assert scorer.values.tolist() == [0.5]
 
 
+def test_an_answer_in_any_order_is_put_in_that_of_the_candidates() -> None:
+    [comparison] = asked(episode(0, steps=1), episode(1, steps=1))
+    assert ruler.in_order(comparison, [("2", 0.9, "good"), (" 1", 0.2, "bad")]) == ([0.2, 0.9], ["bad", "good"])
+
+
 @pytest.mark.parametrize(
     "answered",
     [
