@@ -129,7 +129,7 @@ def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
         ),
         **numbers({"step": made.step if made else None, "trainable_tokens": trained.trainable_tokens}),
         **numbers(dict(own.metrics) if own else {}),
-        **({"steps": picture(training_steps(trained.steps), "optimizer steps")} if trained.steps else {}),
+        **({"training_steps": picture(training_steps(trained.steps), "optimizer steps")} if trained.steps else {}),
         **({"left_out": dg.MetadataValue.json(trained.left_out)} if trained.left_out else {}),
     }
 

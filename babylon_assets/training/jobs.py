@@ -318,4 +318,6 @@ def summary(steps: list[dict[str, float]]) -> Mapping[str, float]:
     }
     means |= {name: step[name] for step in steps for name in step.keys() & {"kl_to_parent"}}
     counted = {"optimizer_steps": len(steps), "undone_steps": sum(step.get("undone", 0.0) for step in steps)}
-    return {**means, **counted, "seconds": sum(step["seconds"] for step in steps)}
+    seconds = sum(step["seconds"] for step in steps)
+    speed = {"tokens_per_second": total / seconds} if seconds else {}
+    return {**means, **counted, **speed, "seconds": seconds}
