@@ -12,13 +12,23 @@ from babylon_assets.training.adapters import WEIGHTS
 
 def why_unplayable(checkpoint: Checkpoint) -> str | None:
     """Why a checkpoint cannot be played on this machine; None when it can."""
-    if checkpoint.backend not in ("base", "embedded"):
+    if checkpoint.backend not in ("base", "embedded", "local_gpu"):
         return "its weights lie with the hosted service, and nothing here can play them"
-    if not Path(checkpoint.base_model).is_dir():
-        return f"its base model {checkpoint.base_model} is not a folder on this machine"
+    if not _is_here(checkpoint.base_model):
+        return f"the weights of its base model {checkpoint.base_model} are not on this machine"
     if checkpoint.step and not (checkpoint.path and (Path(checkpoint.path) / WEIGHTS).is_file()):
         return "its weights are not kept on this machine any more"
     return None
+
+
+def _is_here(base_model: str) -> bool:
+    """Whether a base model is a folder, or lies whole in the hub's cache; nothing is fetched to be judged."""
+    if Path(base_model).is_dir():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    names = ("model.safetensors", "model.safetensors.index.json")
+    return any(isinstance(try_to_load_from_cache(base_model, name), str) for name in names)
 
 
 def adapter_of(checkpoint: Checkpoint) -> Path | None:
