@@ -250,9 +250,9 @@ def test_a_tick_over_a_year_takes_less_than_a_second(loop: Loop) -> None:
 
 @pytest.mark.parametrize(("automation", "status"), [(True, "RUNNING"), (False, "STOPPED")])
 def test_the_sensors_run_by_themselves_unless_told_otherwise(automation: bool, status: str) -> None:
-    found = build_definitions(Settings(automation=automation)).sensors or ()
+    found = build_definitions(Settings(automation=automation, train_requests=True)).sensors or ()
     assert {each.default_status.value for each in found} == {status}  # type: ignore[union-attr]
-    assert len(list(found)) == 3
+    assert len(list(found)) == 4
 
 
 class Hook(HTTPServer):
