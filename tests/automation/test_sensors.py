@@ -185,6 +185,24 @@ def test_a_window_that_fails_for_good_is_left_and_the_loop_goes_on(loop: Loop, m
     assert again.run_key != request.run_key
 
 
+def test_windows_that_stay_failed_are_listed_by_the_clock(loop: Loop) -> None:
+    def look() -> tuple[bool, str]:
+        job = loop.definitions.resolve_job_def("look_for_failures")
+        result = job.execute_in_process(instance=loop.instance, run_config=QUIET)
+        [found] = result.get_asset_check_evaluations()
+        listed = found.metadata.get("failed_windows")
+        return found.passed, str(listed.value) if listed else ""
+
+    assert look() == (True, "")
+    with loop.database.connect() as conn:
+        upsert_window(conn, FIRST, status="failed", reason="a | broken\nrow")
+        upsert_window(conn, SECOND, status="thin")
+    passed, listed = look()
+    assert not passed
+    assert f"| {FIRST} | a \\| broken row |" in listed
+    assert SECOND not in listed
+
+
 def broken(*_: Any) -> str:
     raise ZeroDivisionError("a bug")
 
