@@ -13,7 +13,9 @@ from babylon_assets.assets import build_assets
 from babylon_assets.assets.facts import FRAMES
 from babylon_assets.assets.frames import FrameReader
 from babylon_assets.assets.installation import RESOURCE, Installation
+from babylon_assets.assets.standing import build_standing_check
 from babylon_assets.automation.jobs import build_line_job, build_refresh_job
+from babylon_assets.automation.schedules import build_look_job, build_schedules
 from babylon_assets.automation.sensors import build_sensors
 from babylon_assets.core.windows import WINDOW_FORMAT
 from babylon_assets.settings import Settings, load_settings
@@ -27,14 +29,18 @@ def build_definitions(
     Args:
         installation: settings with an open database, for a caller that has one; opened on first use otherwise.
         overrides: replace arguments of `dagster.Definitions` as a whole, such as `executor` or `sensors`; other `jobs`
-            have no sensors of ours, which launch our own.
+            have none of our sensors and schedules, which launch our own.
     """
     assets = build_assets(hourly_windows(settings))
     installation = installation or Installation(settings)
+    standing = build_standing_check()
+    line, again = build_line_job(assets), build_refresh_job(retrain=settings.late_data == "retrain")
     given: dict[str, Any] = {
         "assets": assets,
-        "jobs": [build_line_job(assets), build_refresh_job(retrain=settings.late_data == "retrain")],
+        "asset_checks": [standing],
+        "jobs": [line, again, build_look_job(standing)],
         "sensors": [] if "jobs" in overrides else build_sensors(installation),
+        "schedules": [] if "jobs" in overrides else build_schedules(running=settings.automation),
         "resources": {RESOURCE: installation, FRAMES: FrameReader(installation)},
         "executor": dg.in_process_executor,
     }

@@ -159,6 +159,12 @@ class AutomationSettings:
         "ignore",
         "A trained window whose data changed is scored and frozen again; retrain: and trained again on a branch.",
     )
+    train_requests: bool = _declare(
+        "TRAIN_REQUESTS",
+        kinds.switch(),
+        False,
+        "Train the windows that the game asks for in training_batches; needs SELECT and UPDATE on that table.",
+    )
     failure_webhook: str | None = _declare(
         "FAILURE_WEBHOOK",
         kinds.pattern(r"https?://\S+", "a URL such as https://hooks.example.com/babylon"),

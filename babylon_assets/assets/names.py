@@ -25,6 +25,7 @@ METADATA: dict[str, Meaning] = {
     "quarantined": Meaning("rows", "Rows that could not be read."),
     "quarantined_share": Meaning("share", "Rows in quarantine of all rows of the window."),
     "reasons": Meaning("", "Why rows are in quarantine, and where in them; at most ten."),
+    "failed_windows": Meaning("", "The newest windows that stay failed, each with its reason; at most twenty."),
     "wrong": Meaning("", "What a check found to be wrong; at most ten."),
     "window": Meaning("", "The window that a check is about."),
     # scored

@@ -15,7 +15,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG as RANGE_
 from dagster_shared.error import SerializableErrorInfo
 
 from babylon_assets.automation.instance import PROCESS_TAG, this_process
-from babylon_assets.automation.jobs import DATA, LINE, TRAINING
+from babylon_assets.automation.jobs import DATA, LINE, LINE_TAG, TRAINING
 from babylon_assets.core.errors import BabylonError, PermanentError, TransientError
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -78,7 +78,7 @@ class Line:
             asset_selection=keys,
             raise_on_error=False,
             run_config=_QUIET,
-            tags={PROCESS_TAG: this_process(), RANGE_START: first, RANGE_END: last},
+            tags={PROCESS_TAG: this_process(), LINE_TAG: "window", RANGE_START: first, RANGE_END: last},
         )
         if not result.success:
             raise _failure_of(result)

@@ -15,7 +15,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG as RANGE_
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from babylon_assets.assets.installation import Installation
-from babylon_assets.automation import closing, webhook
+from babylon_assets.automation import closing, requested, webhook
 from babylon_assets.automation.closing import Attempts, Next
 from babylon_assets.automation.instance import fail_orphaned_runs
 from babylon_assets.automation.jobs import LINE, LINE_TAG, REFRESH
@@ -74,7 +74,40 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
             skip_reason=None if changed else f"no change in {COMPARED} windows before {context.cursor or 'now'}",
         )
 
-    return [closed_windows, changed_windows, build_failure_sensor(installation, status)]
+    asked = build_request_sensor(installation, status)
+    return [closed_windows, changed_windows, asked, build_failure_sensor(installation, status)]
+
+
+def build_request_sensor(installation: Installation, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Runs what the game asks for in `training_batches`, where TRAIN_REQUESTS is on."""
+    on = installation.settings.train_requests
+
+    @dg.sensor(
+        name="requested_windows",
+        job_name=LINE,
+        minimum_interval_seconds=CLOSED_SECONDS,
+        default_status=status if on else dg.DefaultSensorStatus.STOPPED,
+        description="Claims the game's pending rows of training_batches, runs their windows and tells the game; a row "
+        "whose run died is taken up again, three times at most. Off unless TRAIN_REQUESTS is true.",
+    )
+    def requested_windows(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        if not on:
+            return dg.SkipReason("TRAIN_REQUESTS is false: the game's training_batches are left alone")
+        now = datetime.now(UTC)
+        try:
+            again = requested.settle(installation, context.instance, now)
+            if busy := running_line(context.instance):
+                return dg.SkipReason(f"the line is running: {busy}")
+            launch = requested.next_launch(installation, context.instance, again, now)
+        except BabylonError as error:
+            return dg.SkipReason(str(error))
+        if launch is None:
+            return dg.SkipReason("the game asks for nothing")
+        tags = {requested.REQUEST_TAG: launch.request.id}
+        key = f"request:{launch.request.id}:{launch.attempt}:{now.timestamp():.0f}"
+        return dg.RunRequest(run_key=key, partition_key=launch.window, tags=tags)
+
+    return requested_windows
 
 
 def build_failure_sensor(installation: Installation, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:

@@ -116,3 +116,9 @@ def read_before(conn: Connection[Any], before: str | None, most: int) -> list[tu
         "fingerprint",
     )
     return [(row[0], row[1]) for row in conn.execute(wanted, {"before": before, "most": most})]
+
+
+def failed(conn: Connection[Any]) -> list[WindowRow]:
+    """The windows that failed and were not brought to another state since, oldest first."""
+    with conn.cursor(row_factory=class_row(WindowRow)) as cursor:
+        return cursor.execute(WINDOWS.select("WHERE status = 'failed' ORDER BY window_id")).fetchall()

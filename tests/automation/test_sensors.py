@@ -185,6 +185,24 @@ def test_a_window_that_fails_for_good_is_left_and_the_loop_goes_on(loop: Loop, m
     assert again.run_key != request.run_key
 
 
+def test_windows_that_stay_failed_are_listed_by_the_clock(loop: Loop) -> None:
+    def look() -> tuple[bool, str]:
+        job = loop.definitions.resolve_job_def("look_for_failures")
+        result = job.execute_in_process(instance=loop.instance, run_config=QUIET)
+        [found] = result.get_asset_check_evaluations()
+        listed = found.metadata.get("failed_windows")
+        return found.passed, str(listed.value) if listed else ""
+
+    assert look() == (True, "")
+    with loop.database.connect() as conn:
+        upsert_window(conn, FIRST, status="failed", reason="a | broken\nrow")
+        upsert_window(conn, SECOND, status="thin")
+    passed, listed = look()
+    assert not passed
+    assert f"| {FIRST} | a \\| broken row |" in listed
+    assert SECOND not in listed
+
+
 def broken(*_: Any) -> str:
     raise ZeroDivisionError("a bug")
 
@@ -250,9 +268,9 @@ def test_a_tick_over_a_year_takes_less_than_a_second(loop: Loop) -> None:
 
 @pytest.mark.parametrize(("automation", "status"), [(True, "RUNNING"), (False, "STOPPED")])
 def test_the_sensors_run_by_themselves_unless_told_otherwise(automation: bool, status: str) -> None:
-    found = build_definitions(Settings(automation=automation)).sensors or ()
+    found = build_definitions(Settings(automation=automation, train_requests=True)).sensors or ()
     assert {each.default_status.value for each in found} == {status}  # type: ignore[union-attr]
-    assert len(list(found)) == 3
+    assert len(list(found)) == 4
 
 
 class Hook(HTTPServer):

@@ -65,7 +65,7 @@ def test_after_an_outage_every_window_is_trained_in_order(away: tuple[Environmen
     assert len({made.dagster_run_id for made in line[1:]}) == 2
 
 
-def wait_until_trained(process: subprocess.Popen[str], database: Database, seconds: float = 240) -> None:
+def wait_until_trained(process: subprocess.Popen[str], database: Database, seconds: float = 480) -> None:
     deadline = time.monotonic() + seconds
     states: list[str | None] = []
     rows: list[WindowRow | None] = []
