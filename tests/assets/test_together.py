@@ -17,7 +17,7 @@ from babylon_assets.assets.scored_trajectories import score_window
 from babylon_assets.assets.training_datasets import freeze_window
 from babylon_assets.settings import Settings
 from babylon_assets.store import datasets, trajectories
-from babylon_assets.store.database import Database
+from babylon_assets.store.database import Database, window_lock
 from tests.core.rows import WINDOW, call, step
 from tests.game.rows import add_trajectories, add_users, trajectory
 
@@ -57,6 +57,19 @@ def test_two_runs_of_one_window_at_once_have_one_result(game: Database) -> None:
     assert counts(game) == [ROWS, 1, ROWS, ROWS]
     with game.connect() as conn:
         assert datasets.load_dataset(conn, ids[0]).id == ids[0]
+
+
+def test_a_dataset_waits_for_a_window_that_is_being_replaced(game: Database) -> None:
+    installation = Installation(Settings(), game)
+    copy_window(installation, WINDOW)
+    score_window(installation, WINDOW)
+    with ThreadPoolExecutor(1) as pool:
+        with game.connect() as conn:
+            window_lock(conn, WINDOW)
+            frozen = pool.submit(freeze_window, installation, WINDOW)
+            with pytest.raises(TimeoutError):
+                frozen.result(timeout=1)
+        assert len(frozen.result(timeout=60)[0].samples) == ROWS
 
 
 def test_four_readers_see_a_window_as_it_was_or_as_it_is(game: Database) -> None:

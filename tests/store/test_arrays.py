@@ -37,8 +37,13 @@ SIX = {"min_size": 6, "max_size": 6}
 FLOATS = st.lists(st.floats(), **SIX)
 
 
-@settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(FLOATS, st.lists(st.integers(-(2**31), 2**31 - 1), **SIX), st.lists(st.booleans(), **SIX), st.data())
+@settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    FLOATS | st.just([0.5, float("nan"), 1.0, float("nan"), -2.0, float("nan")]),
+    st.lists(st.integers(-(2**31), 2**31 - 1), **SIX),
+    st.lists(st.booleans(), **SIX),
+    st.data(),
+)
 def test_arrays_come_back_and_nan_is_null(
     conn: Conn, floats: list[float], whole: list[int], flags: list[bool], data: Any
 ) -> None:
