@@ -82,10 +82,15 @@ def main() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Tensors of one optimizer step in some layout, and the trajectory tokens that it trains on."""
+    """Tensors of one optimizer step in some layout, and the trajectory tokens that it trains on.
+
+    Attributes:
+        ours: whether the trainer lays the rows out anew, as it does; the others are computed on as they are.
+    """
 
     rows: dict[str, torch.Tensor]
     tokens: int
+    ours: bool
 
 
 def groups_of_eight(count: int, vocabulary: int, prompt: int = PROMPT, answer: int = ANSWER) -> list[list[list[int]]]:
@@ -107,7 +112,7 @@ def packed(groups: list[list[list[int]]], prompt: int = PROMPT, row_tokens: int 
     results = [_tokenized(sequence, number, prompt) for number, group in enumerate(groups) for sequence in group]
     made = packed_tensors_from_tokenized_results(results, row_tokens, pad_token_id=0)
     rows = {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
-    return Layout(rows, sum(len(sequence) for group in groups for sequence in group))
+    return Layout(rows, sum(len(sequence) for group in groups for sequence in group), ours=True)
 
 
 def padded(groups: list[list[list[int]]], length: int | None, prompt: int = PROMPT) -> Layout:
@@ -128,7 +133,7 @@ def padded(groups: list[list[list[int]]], length: int | None, prompt: int = PROM
         rows["weights"][number, answer] = 1.0
         rows["advantages"][number, answer] = 1.0 if number % 2 else -1.0
         rows["logprobs"][number, answer] = -6.0
-    return Layout(rows, sum(map(len, sequences)))
+    return Layout(rows, sum(map(len, sequences)), ours=False)
 
 
 def _tokenized(sequence: list[int], group: int, prompt: int) -> Any:
@@ -160,7 +165,12 @@ def rate(model: Trainer, layout: Layout, repeats: int, rows_at_once: int | None 
     size = rows_at_once or count
     share = min(size, count) / count
     step = {name: value[:size] for name, value in layout.rows.items()}
-    best = min(_timed(lambda: model.policy_gradient_step(step, PPO)) for _ in range(repeats))
+    lay_out = trainer.compacted
+    trainer.compacted = lay_out if layout.ours else lambda rows: rows  # type: ignore[attr-defined]
+    try:
+        best = min(_timed(lambda: model.policy_gradient_step(step, PPO)) for _ in range(repeats))
+    finally:
+        trainer.compacted = lay_out  # type: ignore[attr-defined]
     return layout.tokens * share / best
 
 
