@@ -117,7 +117,10 @@ def _odd_ids(installation: Installation, game: Connection) -> Sequence[str]:
 
 
 def _fingerprint(installation: Installation, game: Connection, ours: Connection, window: str) -> str:
-    """The source's fingerprint, of what the steps that are kept of the window name as well."""
+    """The source's fingerprint, of what the steps that are kept of the window name and what was imported as well."""
+    imported = ledger.imported_hash(ours, window)
+    if imported is not None and not source.has_game(game):
+        return ledger.fingerprint_with_imports(None, imported)
     settings = installation.settings
     read = source.fingerprint(
         game,
@@ -128,4 +131,4 @@ def _fingerprint(installation: Installation, game: Connection, ours: Connection,
         instruments=ledger.named_instruments(ours, window),
         odd=_odd_ids(installation, game),
     )
-    return ledger.fingerprint_with_imports(read, ledger.imported_hash(ours, window))
+    return ledger.fingerprint_with_imports(read, imported)

@@ -7,6 +7,7 @@ What a provider says in an error is not repeated, it may hold a key: errors here
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -49,7 +50,10 @@ def judge(
     Raises:
         PermanentError: the judge refuses the key or has no such model; what was judged before was handed over.
     """
-    asyncio.run(_judge(settings, list(asked), keep))
+    with warnings.catch_warnings():
+        # litellm's answers are not of the very types that it declares, which pydantic tells once per answer.
+        warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
+        asyncio.run(_judge(settings, list(asked), keep))
 
 
 async def _judge(

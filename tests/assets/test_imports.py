@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.raw_trajectories import is_current
 from babylon_assets.cli import app
 from babylon_assets.core.datasets import Dataset
 from babylon_assets.store import trajectories
@@ -78,6 +80,7 @@ def test_a_table_gives_the_same_dataset_where_there_is_no_game(
     raw = elsewhere.metadata("raw_trajectories", FIRST)
     assert (raw["trajectories"], raw["imported"], raw["quarantined"]) == (6, 6, 0)
     first = elsewhere.row(FIRST)
+    assert is_current(Installation(elsewhere.settings, database), FIRST)
     elsewhere.run(FIRST)
     assert replace(elsewhere.row(FIRST), changed_at=first.changed_at) == first
 
