@@ -17,8 +17,8 @@ from tests.servers import Server
 WINDOWS = 4
 #: The calls that the game's record names. Those of a window that was killed while it was played are kept beside them.
 NAMED = """
-SELECT call ->> 'callId' AS call_id FROM trajectories, jsonb_array_elements("stepsJson"::jsonb) AS step,
-    jsonb_array_elements(step -> 'llmCalls') AS call"""
+SELECT made.value ->> 'callId' AS call_id FROM trajectories,
+    jsonb_array_elements("stepsJson"::jsonb) AS taken, jsonb_array_elements(taken.value -> 'llmCalls') AS made"""
 PLAYED = 'SELECT count(DISTINCT "windowId") FROM trajectories'
 TRAINING = "SELECT count(*) FROM babylon_training.training_jobs WHERE state = 'training'"
 TRAINED = "SELECT count(*) FROM babylon_training.model_checkpoints WHERE step > 0"
