@@ -18,7 +18,7 @@ from babylon_assets.core.errors import PermanentError
 from babylon_assets.core.policies import policy_name
 from babylon_assets.core.windows import parse_window, window_of
 from babylon_assets.settings import Settings, load_settings
-from babylon_assets.store import checkpoints
+from babylon_assets.store import checkpoints, verdicts
 from babylon_assets.store.windows import WindowRow, get_window
 
 if TYPE_CHECKING:
@@ -98,14 +98,22 @@ def opened_line(
 
 
 def waiting_windows(database: Database, settings: Settings) -> list[str]:
-    """Closed windows, from WINDOWS_FROM on, that the game has rows of and that are not finished; oldest first."""
+    """Closed windows, from WINDOWS_FROM on, that the game has rows of and that are not finished; oldest first.
+
+    One whose checkpoint a killed run left without a verdict is not finished.
+    """
     from babylon_assets.game import source
 
     running = window_of(datetime.now(UTC))
     with database.connect() as conn:
         source.check_tables(conn)
         found = [row.window for row in source.list_windows(conn) if settings.window_start <= row.window < running]
-        return [window for window in found if not finished(get_window(conn, window), settings)]
+        left = verdicts.unjudged(conn, settings.model_name)
+        return [
+            window
+            for window in found
+            if not finished(get_window(conn, window), settings) or (left is not None and left.window_id == window)
+        ]
 
 
 def finished(row: WindowRow | None, settings: Settings) -> bool:

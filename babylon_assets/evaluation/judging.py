@@ -26,7 +26,7 @@ from babylon_assets.store.database import Database
 from babylon_assets.store.datasets import load_dataset
 from babylon_assets.store.evaluations import Evaluation
 from babylon_assets.store.trajectories import summary
-from babylon_assets.store.verdicts import KeptVerdict, keep_verdict, verdict_on
+from babylon_assets.store.verdicts import KeptVerdict, keep_verdict, unjudged, verdict_on
 
 GATE = "gate"
 
@@ -47,10 +47,8 @@ def settle_head(settings: Settings, database: Database, dagster_run_id: str | No
     unjudged, and the next run judges it. None when there is nothing to judge.
     """
     with database.connect() as conn:
-        head = checkpoints.head(conn, settings.model_name)
-        live = promotions.promoted(conn, settings.model_name)
-        known = head is None or head.step == 0 or (live is not None and live.id == head.id)
-    return None if known or head is None else judge(settings, database, head, dagster_run_id)
+        head = unjudged(conn, settings.model_name)
+    return None if head is None else judge(settings, database, head, dagster_run_id)
 
 
 def judge(settings: Settings, database: Database, checkpoint: Checkpoint, dagster_run_id: str | None = None) -> Judged:

@@ -14,6 +14,8 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import class_row
 
+from babylon_assets.store import checkpoints, promotions
+from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.tables import GATE_VERDICTS, json_value
 
 
@@ -35,6 +37,14 @@ def verdict_on(conn: Connection[Any], checkpoint_id: str) -> KeptVerdict | None:
     """What the gate said of a checkpoint, or None while it was not judged."""
     with conn.cursor(row_factory=class_row(KeptVerdict)) as cursor:
         return cursor.execute(GATE_VERDICTS.select("WHERE checkpoint_id = %s"), [checkpoint_id]).fetchone()
+
+
+def unjudged(conn: Connection[Any], chain: str) -> Checkpoint | None:
+    """The head of a chain when nothing was said of it: a run was killed between training and the gate."""
+    head, live = checkpoints.head(conn, chain), promotions.promoted(conn, chain)
+    if head is None or head.step == 0 or (live is not None and live.id == head.id):
+        return None
+    return head if verdict_on(conn, head.id) is None else None
 
 
 def of_chain(conn: Connection[Any], chain: str) -> list[KeptVerdict]:

@@ -15,11 +15,11 @@ from babylon_assets.core.datasets import Dataset
 from babylon_assets.core.errors import ChainConflict, PermanentError
 from babylon_assets.core.policies import main_chain, policy_name
 from babylon_assets.settings import Settings, prepare_libraries
-from babylon_assets.store import checkpoints, jobs, promotions
+from babylon_assets.store import checkpoints, jobs
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.database import Database
 from babylon_assets.store.lineage import policy_lags
-from babylon_assets.store.verdicts import verdict_on
+from babylon_assets.store.verdicts import unjudged
 from babylon_assets.training import backends
 from babylon_assets.training.branches import Branch
 from babylon_assets.training.recompute import fill
@@ -117,9 +117,7 @@ def _require_possible(backend: backends.BackendName, open_job: jobs.Job | None, 
 
 def _require_judged(conn: Connection[Any], parent: Checkpoint) -> None:
     """With the gate on, nothing is trained from a checkpoint on which there is no verdict: it may yet be refused."""
-    live = promotions.promoted(conn, parent.chain)
-    judged = parent.step == 0 or (live is not None and live.id == parent.id) or verdict_on(conn, parent.id)
-    if not judged:
+    if unjudged(conn, parent.chain) is not None:
         raise PermanentError(
             f"{policy_name(parent.chain, parent.step)} was not judged yet; run its window again (`babylon train "
             f"{parent.window_id}`), or set GATE=false to train without verdicts"

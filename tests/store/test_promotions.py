@@ -14,7 +14,7 @@ from babylon_assets.store import checkpoints, promotions
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.database import Database
 from babylon_assets.store.datasets import save_dataset
-from babylon_assets.store.verdicts import KeptVerdict, keep_verdict, standings, verdict_on
+from babylon_assets.store.verdicts import KeptVerdict, keep_verdict, standings, unjudged, verdict_on
 from tests.store.values import CHAIN, LATER, LATEST, WINDOW, checkpoint, dataset, root, sample
 
 Conn = psycopg.Connection[Any]
@@ -115,6 +115,15 @@ def test_a_checkpoint_whose_parent_was_rolled_back_while_it_trained_is_a_dead_en
     checkpoints.insert_checkpoint(conn, checkpoint(3, LATEST, line[1].dataset_id or "", parent_id=line[2].id))
     assert dead_ends(conn)[3] == f"its parent, {CHAIN}@2, became a dead end while it was trained"
     assert checkpoints.head(conn, CHAIN) == line[1]
+
+
+def test_the_head_is_unjudged_until_something_was_said_of_it(conn: Conn, line: list[Checkpoint]) -> None:
+    assert unjudged(conn, CHAIN) == line[2]
+    promotions.promote(conn, line[2], by="gate", why="better")
+    assert unjudged(conn, CHAIN) is None
+    promotions.promote(conn, line[0], by="me", why="start again", kind="rollback")
+    assert unjudged(conn, CHAIN) is None  # the base model needs no verdict
+    assert unjudged(conn, "another") is None
 
 
 def test_a_verdict_is_final(conn: Conn, line: list[Checkpoint]) -> None:
