@@ -29,7 +29,7 @@ from tests.store.values import CHAIN, dataset, sample
 
 COMMANDS = (
     *("demo", "up", "migrate", "windows", "train", "status", "export", "doctor"),
-    *("chains", "lineage", "replay", "prune", "forget", "report", "backfill", "serve"),
+    *("chains", "lineage", "replay", "prune", "forget", "report", "backfill", "serve", "import"),
     *("evaluate", "promote", "rollback", "promotions"),
 )
 KEYS = [

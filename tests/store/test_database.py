@@ -160,7 +160,7 @@ def test_migrating_from_two_processes_at_once_is_the_same_as_once(empty_database
 def test_answers_kept_as_text_by_an_earlier_version_stay_what_they_were(empty_database: Database) -> None:
     migrate(empty_database, "0001")
     call = inference_call(0, response="kauf “jetzt” … \\x41")
-    columns = [name for name in tables.INFERENCE_CALLS.columns if name not in ("messages", "response")]
+    columns = [name for name in tables.INFERENCE_CALLS.columns if name not in ("messages", "response", "sampling")]
     values = {name: getattr(call, name) for name in columns}
     values |= {"messages": tables.pack(msgspec.json.encode(call.messages)), "response": call.response}
     with empty_database.connect() as conn:
