@@ -206,12 +206,12 @@ def test_only_keys_open_it_where_keys_are_set(gateway_with: Gateways) -> None:
 
 
 def test_a_key_that_used_up_its_minute_waits(gateway_with: Gateways) -> None:
-    gateway = gateway_with(gateway_key_tokens_per_minute=30)
+    gateway = gateway_with(gateway_key_tokens_per_minute=10)
     body = {"model": "base", "messages": ASKED, "max_tokens": 20, "stop": ["never said"]}
     assert httpx.post(f"{gateway.url}/chat/completions", json=body).status_code == 200
     refused = httpx.post(f"{gateway.url}/chat/completions", json=body)
     assert refused.status_code == 429
-    assert 0 < int(refused.headers["retry-after"]) < 60
+    assert int(refused.headers["retry-after"]) > 1
 
 
 def test_a_promotion_is_served_within_two_seconds_and_nobody_is_answered_by_two(
