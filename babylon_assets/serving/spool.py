@@ -61,15 +61,14 @@ class Spool:
 
     def sealed(self) -> list[Path]:
         """The files that hold records and are not appended to any more, oldest first, on the disk; the caller removes
-        them. What is appended from now on goes to another file, and does not wait for the disk."""
+        them. What is appended from now on goes to another file, with a higher number, and does not wait for the disk."""
         with self._guard:
-            ended, self._file = self._file, None
+            ended, self._file, last = self._file, None, self._number
         if ended is not None:
             os.fsync(ended)
             os.close(ended)
-        with self._guard:
-            current = None if self._file is None else self._path()
-        return [path for folder in self._folders for path in sorted(folder.glob(f"*{_SUFFIX}")) if path != current]
+        found = [path for folder in self._folders for path in sorted(folder.glob(f"*{_SUFFIX}"))]
+        return [path for path in found if path.parent != self._own or int(path.stem) <= last]
 
     def refuse(self, record: bytes) -> Path:
         """Set a record aside that the database will never take."""
