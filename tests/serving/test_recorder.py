@@ -153,6 +153,26 @@ def test_the_torn_end_of_a_file_is_left_out(tmp_path: Path) -> None:
     one.close()
 
 
+def test_what_follows_a_damaged_record_is_kept_for_a_person(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = Recorder(NOWHERE, tmp_path)
+    for number in range(3):
+        dead.record([inference_call(number)])
+    wait_for(lambda: not dead.database_up)
+    dead.close(0.1)
+    (path, *_) = sorted(tmp_path.glob("*/*.records"))
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    recorder = Recorder(database, tmp_path)
+    assert recorder.flush(20)
+    (kept,) = tmp_path.glob(f"*/*.{spool.TORN}")
+    assert (kept.read_bytes(), count(database)) == (bytes(damaged), 2)
+    assert "no record" in caplog.text
+    recorder.close()
+
+
 def test_a_file_that_is_opened_while_others_are_listed_is_not_sealed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
