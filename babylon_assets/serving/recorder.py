@@ -136,7 +136,11 @@ class Recorder:
             except _UNFIT:
                 self._one_by_one(records)
             count += len(records)
-        path.unlink()
+        if spool.is_whole(path):
+            path.unlink()
+        else:  # at most the record of an answer that a killed process never gave, or else the disk's doing
+            kept = self._spool.set_aside(path)
+            _log.warning("%s ended in something that is no record; what was before it is written", kept)
         self.written += count
 
     def _add(self, records: Sequence[bytes]) -> None:

@@ -22,6 +22,8 @@ _LOCK = "lock"
 _SUFFIX = ".records"
 #: What could not be written to the database for good, for a person to look at; it is not read again.
 REFUSED = "refused"
+#: The suffix of files that end in something that is no record.
+TORN = "torn"
 
 
 class Spool:
@@ -60,16 +62,15 @@ class Spool:
                 raise
 
     def sealed(self) -> list[Path]:
-        """The files that hold records and are not appended to any more, oldest first, on the disk; the caller removes
-        them. What is appended from now on goes to another file, and does not wait for the disk."""
+        """The files that hold records and are not appended to any more, oldest first and on the disk; the caller removes
+        them. What is appended from now on goes to another file, of a higher number, and does not wait for the disk."""
         with self._guard:
-            ended, self._file = self._file, None
+            ended, self._file, last = self._file, None, self._number
         if ended is not None:
             os.fsync(ended)
             os.close(ended)
-        with self._guard:
-            current = None if self._file is None else self._path()
-        return [path for folder in self._folders for path in sorted(folder.glob(f"*{_SUFFIX}")) if path != current]
+        found = [path for folder in self._folders for path in sorted(folder.glob(f"*{_SUFFIX}"))]
+        return [path for path in found if path.parent != self._own or int(path.stem) <= last]
 
     def refuse(self, record: bytes) -> Path:
         """Set a record aside that the database will never take."""
@@ -77,6 +78,12 @@ class Spool:
         with path.open("ab") as file:
             file.write(_HEAD.pack(len(record), zlib.crc32(record)) + record)
         return path
+
+    def set_aside(self, path: Path) -> Path:
+        """Keep a file that could not be read to its end where it is not read again."""
+        kept = self._own / f"{path.parent.name}-{path.stem}.{TORN}"
+        path.rename(kept)
+        return kept
 
     def size(self) -> int:
         """Bytes that wait."""
@@ -127,6 +134,11 @@ def _locked(folder: Path) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is records to its end."""
+    return path.stat().st_size == sum(_HEAD.size + len(record) for record in read(path))
 
 
 def read(path: Path) -> Iterator[bytes]:

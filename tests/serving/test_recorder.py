@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -150,6 +151,60 @@ def test_the_torn_end_of_a_file_is_left_out(tmp_path: Path) -> None:
     assert list(spool.read(path)) == [b"first"]
     path.unlink()
     one.close()
+
+
+def test_what_follows_a_damaged_record_is_kept_for_a_person(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = Recorder(NOWHERE, tmp_path)
+    for number in range(3):
+        dead.record([inference_call(number)])
+    wait_for(lambda: not dead.database_up)
+    dead.close(0.1)
+    (path, *_) = sorted(tmp_path.glob("*/*.records"))
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    recorder = Recorder(database, tmp_path)
+    assert recorder.flush(20)
+    (kept,) = tmp_path.glob(f"*/*.{spool.TORN}")
+    assert (kept.read_bytes(), count(database)) == (bytes(damaged), 2)
+    assert "no record" in caplog.text
+    recorder.close()
+
+
+def test_a_file_that_is_opened_while_others_are_listed_is_not_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, listed = Spool(tmp_path), Path.glob
+    one.append([b"early"])
+
+    def append_first(self: Path, pattern: str) -> Iterator[Path]:
+        one.append([b"late"])
+        return listed(self, pattern)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "glob", append_first)
+        first = one.sealed()
+    assert [record for path in first for record in spool.read(path)] == [b"early"]
+    for path in first:
+        path.unlink()
+    one.append([b"later"])
+    assert [record for path in one.sealed() for record in spool.read(path)][-2:] == [b"late", b"later"]
+
+
+def test_nothing_is_lost_between_one_who_appends_and_one_who_removes(tmp_path: Path) -> None:
+    one, found = Spool(tmp_path), list[int]()
+    appending = threading.Thread(target=lambda: [one.append([str(number).encode()]) for number in range(20_000)])
+    appending.start()
+    while True:
+        last_turn = not appending.is_alive()
+        for path in one.sealed():
+            found += map(int, spool.read(path))
+            path.unlink()
+        if last_turn:
+            break
+    assert found == list(range(20_000))
 
 
 def test_a_full_disk_breaks_no_answer_and_is_told(
