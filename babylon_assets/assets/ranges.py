@@ -15,6 +15,7 @@ the step fails and names the windows that failed: what is done stays done. Where
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -56,6 +57,18 @@ class Made:
 Stage = Callable[[str], Made]
 
 
+class _NotSaidTwice(logging.Filter):
+    """Drops Dagster's warning that a blocking check gave no result: it looks for one that was yielded, ours are written
+    per window, and what they stop is stopped here and in the ledger."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Blocking asset check")
+
+
+_NOT_SAID_TWICE = _NotSaidTwice()
+_PLAN_LOGGER = "dagster._core.execution.plan.active"
+
+
 class CheckFailed(PermanentError):
     """A blocking check failed: nothing may be made from this window until a person acted or time passed."""
 
@@ -77,6 +90,7 @@ def run_windows(
         dagster.Failure: windows failed; it names them.
         TransientError: as that, where every failure may pass by itself.
     """
+    logging.getLogger(_PLAN_LOGGER).addFilter(_NOT_SAID_TWICE)
     selected = context.selected_asset_keys
     checked = selected | {check.asset_key for check in context.selected_asset_check_keys}
     chosen = {name: stage for name, stage in stages.items() if dg.AssetKey(name) in checked}
