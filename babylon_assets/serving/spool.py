@@ -62,8 +62,10 @@ class Spool:
                 raise
 
     def sealed(self) -> list[Path]:
-        """The files that hold records and are not appended to any more, oldest first and on the disk; the caller removes
-        them. What is appended from now on goes to another file, of a higher number, and does not wait for the disk."""
+        """The files that hold records and are not appended to any more, oldest first, on the disk; the caller removes them.
+
+        What is appended from now on goes to another file, of a higher number, and does not wait for the disk.
+        """
         with self._guard:
             ended, self._file, last = self._file, None, self._number
         if ended is not None:
