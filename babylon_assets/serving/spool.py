@@ -62,7 +62,7 @@ class Spool:
                 raise
 
     def sealed(self) -> list[Path]:
-        """The files that hold records and are not appended to any more, oldest first, on the disk; to be removed when read.
+        """Files of records that are not appended to any more, oldest first and on the disk; the caller removes them.
 
         What is appended from now on goes to another file, of a higher number, and does not wait for the disk.
         """
