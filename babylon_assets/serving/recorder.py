@@ -27,7 +27,7 @@ from babylon_assets.store.calls import InferenceCall, add_calls
 from babylon_assets.store.database import Database
 
 #: How often the spool is emptied into the database, and how long it is left alone when the database is down.
-EVERY_SECONDS, DOWN_SECONDS = 0.25, 1.0
+EVERY_SECONDS, DOWN_SECONDS = 0.5, 1.0
 #: Calls in one transaction.
 TOGETHER = 1000
 #: Calls that are held in memory while nothing can be written to disk.
@@ -129,14 +129,15 @@ class Recorder:
 
     def _write(self, path: Path) -> None:
         """A spool file into the database, then away with it."""
-        count = 0
+        count = size = 0
         for records in _by(TOGETHER, spool.read(path)):
             try:
                 self._add(records)
             except _UNFIT:
                 self._one_by_one(records)
             count += len(records)
-        if spool.is_whole(path):
+            size += spool.size_of(records)
+        if size == path.stat().st_size:
             path.unlink()
         else:  # at most the record of an answer that a killed process never gave, or else the disk's doing
             kept = self._spool.set_aside(path)

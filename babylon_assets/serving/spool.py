@@ -138,9 +138,9 @@ def _locked(folder: Path) -> int:
     return lock
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a file is records to its end."""
-    return path.stat().st_size == sum(_HEAD.size + len(record) for record in read(path))
+def size_of(records: Sequence[bytes]) -> int:
+    """The bytes that records take in a file."""
+    return sum(_HEAD.size + len(record) for record in records)
 
 
 def read(path: Path) -> Iterator[bytes]:

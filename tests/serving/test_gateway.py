@@ -81,7 +81,7 @@ def test_a_stream_brings_the_same_answer_piece_by_piece(
     assert "".join(each.choices[0].delta.content or "" for each in chunks if each.choices) == (
         whole.choices[0].message.content
     )
-    assert len([each for each in chunks if each.choices and each.choices[0].delta.content]) > 3
+    assert len([each for each in chunks if each.choices and each.choices[0].delta.content]) > 1
     assert whole.choices[0].logprobs is not None and whole.choices[0].logprobs.content is not None
     streamed = [
         token.logprob
