@@ -13,12 +13,13 @@ STAMP := $(VENV)/.babylon-installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint format clean
+.PHONY: help install demo up test soak lint format clean
 
 help:
 	@echo "make demo        install, play and train 24 hours of the simulated game, show what was learned"
 	@echo "make up          the same state in the Dagster UI, http://127.0.0.1:3000"
 	@echo "make test        install, run the whole suite"
+	@echo "make soak        the tests that take minutes"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench-NAME  one of: $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard benchmarks/*.py)))"
 	@echo "make clean       remove $(VENV) and caches; keeps .babylon, where the data is"
@@ -50,6 +51,10 @@ up: install
 # One thread for each of the many small tensors; nothing asks the network.
 test: install
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q $(TEST_OPTIONS)
+
+# What takes too long for every day: ten thousand requests with PostgreSQL killed and a promotion in the middle.
+soak: install
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q -m soak
 
 lint: install
 	@$(BIN)/ruff check .

@@ -108,7 +108,7 @@ def start_postgres(settings: Settings) -> None:
             time.sleep(0.2)
 
 
-@pytest.mark.parametrize("requests", [600, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("requests", [600, pytest.param(10_000, marks=pytest.mark.soak)])
 def test_answers_go_on_and_each_is_recorded_once_with_its_policy(
     own_server: Settings, tiny_base: Path, tmp_path: Path, requests: int
 ) -> None:
