@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -66,10 +67,12 @@ def browser() -> Iterator[Browser]:
 
 
 def test_the_lineage_shows_the_line(served: Served, browser: Browser, tmp_path: Path) -> None:
+    browser.resize(3000, 950)  # so that six assets are drawn with their checks
     browser.open(f"{served.url}/locations/babylon_assets/asset-groups/babylon/lineage", ASSETS[-1])
-    browser.wait_for("1 / 1 Passed")
+    browser.wait_for("Passed")
     assert [asset for asset in ASSETS if asset not in browser.text()] == []
     assert browser.picture(tmp_path / "lineage.png").stat().st_size > 20_000
+    browser.resize(1500, 950)
 
 
 def test_the_partitions_of_the_demo_are_there(served: Served, browser: Browser) -> None:
@@ -82,7 +85,7 @@ def test_a_materialization_shows_its_numbers_and_its_picture(served: Served, bro
     shown = browser.text()
     assert [name for name in ("trainable_tokens", "loss", "entropy", "checkpoint", "parent") if name not in shown] == []
     browser.click("[Show Markdown]")
-    inline = "[...document.querySelectorAll('img')].filter(image => image.src.startsWith('data:image/png'))"
+    inline = "[...document.querySelectorAll('img')].filter(image => image.src.startsWith('data:image/'))"
     browser.wait_until(f"{inline}.some(image => image.naturalWidth > 500)")
 
 
@@ -112,8 +115,15 @@ def test_the_demos_runs_are_listed(served: Served, browser: Browser) -> None:
     assert browser.text().count("Success") >= 3
 
 
-def test_a_partition_materializes_by_hand(served: Served, browser: Browser) -> None:
+def materialized(served: Served, browser: Browser) -> int:
+    """How often the first window's dataset was made; a changed window is read again by a sensor."""
     browser.open(served.partition("training_datasets", served.windows[0]), "dataset_id")
+    found = re.search(r"View all historical events \((\d+)\)", browser.text())
+    return int(found[1]) if found else 1
+
+
+def test_a_partition_materializes_by_hand(served: Served, browser: Browser) -> None:
+    before = materialized(served, browser)
     browser.wait_for("Materialize…")
     browser.click("Materialize…")
     browser.wait_for("Launch 1 run")
@@ -123,6 +133,8 @@ def test_a_partition_materializes_by_hand(served: Served, browser: Browser) -> N
     browser.wait_for("In progress (0)", seconds=90)
     browser.wait_for("Queued (0)", seconds=30)
     assert "Failure" not in browser.text()
-    browser.open(served.partition("training_datasets", served.windows[0]), "View all historical events (2)")
+    assert materialized(served, browser) > before
     after = json.loads(babylon(served.environment, "windows", "--json"))
-    assert [row["state"] for row in after] == ["trained"] * 3
+    # A bet of the first hour may have been settled in a later one: then its dataset is another than was trained.
+    assert after[0]["state"] in ("trained", "ready")
+    assert [row["state"] for row in after[1:]] == ["trained"] * 2
