@@ -6,16 +6,16 @@ schema: whose claim a row in `training` is, is known from the Dagster runs that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, LiteralString
 
-from psycopg import Connection, errors
+from psycopg import Connection
 from psycopg.rows import class_row
 
-from babylon_assets.core.errors import SourceError
+from babylon_assets.game.refusals import told
+
+_REMEDY = "grant SELECT and UPDATE on training_batches to the role, or set TRAIN_REQUESTS=false"
 
 #: The game's columns are `timestamp(3)` that holds UTC.
 _NOW: LiteralString = "(clock_timestamp() AT TIME ZONE 'UTC')::timestamp(3)"
@@ -58,43 +58,30 @@ def claim(conn: Connection[Any]) -> Request | None:
     Raises:
         SourceError: the table is missing, or the role may not write it; so of all functions here.
     """
-    with _told(), conn.transaction(), conn.cursor(row_factory=class_row(Request)) as cursor:
+    with told(_REMEDY), conn.transaction(), conn.cursor(row_factory=class_row(Request)) as cursor:
         return cursor.execute(_CLAIM).fetchone()
 
 
 def claimed(conn: Connection[Any], most: int) -> list[Request]:
     """The requests in training, oldest first."""
-    with _told(), conn.cursor(row_factory=class_row(Request)) as cursor:
+    with told(_REMEDY), conn.cursor(row_factory=class_row(Request)) as cursor:
         return cursor.execute(_CLAIMED, [most]).fetchall()
 
 
 def take_up(conn: Connection[Any], request: Request) -> bool:
     """Claim a request in training that nobody works on any more; False when somebody else has just done so."""
     started = None if request.started_at is None else request.started_at.astimezone(UTC).replace(tzinfo=None)
-    with _told(), conn.transaction():
+    with told(_REMEDY), conn.transaction():
         return conn.execute(_AGAIN, [request.id, started]).fetchone() is not None
 
 
 def complete(conn: Connection[Any], request_id: str, loss: float | None, version: str) -> bool:
     """Note that a request was trained; False when it is not in training any more."""
-    with _told(), conn.transaction():
+    with told(_REMEDY), conn.transaction():
         return conn.execute(_COMPLETE, [loss, version, request_id]).rowcount == 1
 
 
 def fail(conn: Connection[Any], request_id: str, reason: str) -> bool:
     """Note that a request cannot be trained, and why; False when it is not in training any more."""
-    with _told(), conn.transaction():
+    with told(_REMEDY), conn.transaction():
         return conn.execute(_FAIL, [reason, request_id]).rowcount == 1
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except (errors.UndefinedTable, errors.UndefinedColumn) as error:
-        raise SourceError(f"the game has no such table or column: {error.diag.message_primary}") from None
-    except errors.InsufficientPrivilege as error:
-        raise SourceError(
-            f"{error.diag.message_primary}; grant SELECT and UPDATE on training_batches to the role, or set "
-            "TRAIN_REQUESTS=false"
-        ) from None

@@ -7,15 +7,19 @@ rows are never touched.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, LiteralString
 
-from psycopg import Connection, errors
+from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from babylon_assets.core.errors import SourceError
+from babylon_assets.game.refusals import told
+
+_REMEDY = (
+    "grant INSERT and UPDATE on trained_models and UPDATE on trajectories to the role, "
+    "or set WRITE_TRAINED_MODELS=false"
+)
 
 #: How the id of every row of ours begins.
 OURS = "babylon-assets-"
@@ -81,7 +85,7 @@ def deploy_model(conn: Connection[Any], model: DeployedModel) -> bool:
     Raises:
         SourceError: the table is missing, or the role may not write it.
     """
-    with _told(), conn.transaction():
+    with told(_REMEDY), conn.transaction():
         conn.execute("LOCK TABLE public.trained_models IN SHARE ROW EXCLUSIVE MODE")
         known = {"ours": OURS, "id": model.row_id}
         archived = conn.execute(_ARCHIVE, known).rowcount
@@ -115,7 +119,7 @@ def mark_used(conn: Connection[Any], trajectories: Sequence[str], batch: str) ->
     Raises:
         SourceError: the table is missing, or the role may not write it.
     """
-    with _told(), conn.transaction():
+    with told(_REMEDY), conn.transaction():
         return conn.execute(_MARK, {"trajectories": list(trajectories), "batch": batch}).rowcount
 
 
@@ -131,16 +135,3 @@ def _free_version(conn: Connection[Any], model: DeployedModel) -> str:
 
 def _versions(step: int) -> Iterator[str]:
     return (f"v{major}.0.{step}" for major in count(1))
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except (errors.UndefinedTable, errors.UndefinedColumn) as error:
-        raise SourceError(f"the game has no such table or column: {error.diag.message_primary}") from None
-    except errors.InsufficientPrivilege as error:
-        raise SourceError(
-            f"{error.diag.message_primary}; grant INSERT and UPDATE on trained_models and UPDATE on trajectories to "
-            "the role, or set WRITE_TRAINED_MODELS=false"
-        ) from None
