@@ -177,7 +177,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "dataset_id": "The dataset.",
             "trajectory_id": "The episode whose texts they are.",
             "sha256": "sha256 of the texts, which the dataset's id covers.",
-            "chat": "Conversations and answers, JSON under zstd.",
+            "chat": "Conversations and answers, JSON under zstd; null while the window itself keeps them.",
         },
     ),
     "model_checkpoints": (

@@ -2,7 +2,8 @@
 hash of their content.
 
 The body is what is hashed, and names the texts, one chat a trajectory, by their hashes; the rows of samples are an
-index of it for lineage and for looking at.
+index of it for lineage and for looking at. Texts that the window keeps are referred to, not copied: the trigger
+`texts_stay` leaves them to the dataset when the window's rows go.
 """
 
 from __future__ import annotations
@@ -29,11 +30,17 @@ from babylon_assets.store.tables import (
 
 _AGAIN = "materialize training_datasets for its window again"
 _CHATS = tuple(TRAINING_DATASET_CHATS.columns)
-# The texts go from one table to the other without leaving the server.
-_TAKE_OVER = """
-    INSERT INTO babylon_training.training_dataset_chats (dataset_id, trajectory_id, sha256, chat)
-    SELECT %s, trajectory_id, chat_sha256, chat FROM babylon_training.raw_trajectories
+_REFER = """
+    INSERT INTO babylon_training.training_dataset_chats (dataset_id, trajectory_id, sha256)
+    SELECT %s, trajectory_id, chat_sha256 FROM babylon_training.raw_trajectories
     WHERE window_id = %s AND trajectory_id = ANY(%s) RETURNING trajectory_id, sha256"""
+_TEXTS = """
+    SELECT kept.trajectory_id, coalesce(kept.chat, raw.chat) FROM babylon_training.training_dataset_chats AS kept
+    JOIN babylon_training.training_datasets AS dataset ON dataset.id = kept.dataset_id
+    LEFT JOIN babylon_training.raw_trajectories AS raw
+        ON kept.chat IS NULL AND raw.window_id = dataset.window_id
+        AND raw.trajectory_id = kept.trajectory_id AND raw.chat_sha256 = kept.sha256
+    WHERE kept.dataset_id = %s"""
 _sample_row = attrgetter(
     *("group" if name == "group_key" else name for name in TRAINING_DATASET_SAMPLES.columns if name != "dataset_id")
 )
@@ -42,8 +49,8 @@ _sample_row = attrgetter(
 def save_dataset(conn: Connection[Any], dataset: Dataset | DatasetDraft) -> bool:
     """Keep a dataset; False when it was there already. The primary key on the content's hash is what makes it once.
 
-    Runs in the caller's transaction, or in one of its own. The texts of a draft are taken from what is kept of its
-    window; the window's lock, held since they were hashed, keeps another run from replacing them.
+    Runs in the caller's transaction, or in one of its own. The texts of a draft are those that its window keeps; the
+    window's lock, held since they were hashed, keeps another run from replacing them.
 
     Raises:
         CorruptLedger: the window no longer has the texts that a draft names.
@@ -79,8 +86,8 @@ def _save_chats(conn: Connection[Any], draft: DatasetDraft, dataset_id: str) -> 
     )
     kept = {name: digest for name, digest in draft.chats.items() if name not in own}
     if kept:
-        taken = conn.execute(_TAKE_OVER, [dataset_id, draft.window, list(kept)]).fetchall()
-        if dict(taken) != kept:
+        found = conn.execute(_REFER, [dataset_id, draft.window, list(kept)]).fetchall()
+        if dict(found) != kept:
             raise CorruptLedger(f"{draft.window} was read again while its dataset was made; {_AGAIN}")
 
 
@@ -91,7 +98,6 @@ def load_dataset(conn: Connection[Any], dataset_id: str) -> Dataset:
         CorruptLedger: when it is not there, or its bytes are not what the id names.
     """
     wanted = TRAINING_DATASETS.select("WHERE id = %s", "body", "counts")
-    chats = TRAINING_DATASET_CHATS.select("WHERE dataset_id = %s", "trajectory_id", "chat")
     with conn.cursor(binary=True) as cursor:
         row = cursor.execute(wanted, [dataset_id]).fetchone()
         if row is None:
@@ -99,7 +105,7 @@ def load_dataset(conn: Connection[Any], dataset_id: str) -> Dataset:
         if not row[0]:
             raise CorruptLedger(f"dataset {dataset_id} was emptied, it held answers of a forgotten agent; {_AGAIN}")
         try:
-            texts = {name: unpack(chat) for name, chat in cursor.execute(chats, [dataset_id])}
+            texts = {name: unpack(chat or b"") for name, chat in cursor.execute(_TEXTS, [dataset_id])}
             dataset = frozen.restore(dataset_id, unpack(row[0]), row[1], texts)
         except ValueError as error:
             raise CorruptLedger(f"dataset {dataset_id} cannot be read ({error}); {_AGAIN}") from None

@@ -296,7 +296,7 @@ def drafted(conn: Conn, **chats: str) -> DatasetDraft:
     return draft_dataset(WINDOW, records, {}, scored, "babylon-agent", hashes, group_mode="window")
 
 
-def test_a_draft_takes_over_the_texts_of_its_window(conn: Conn) -> None:
+def test_the_texts_of_a_draft_are_kept_once_and_stay_when_the_window_is_read_again(conn: Conn) -> None:
     records = [record(0), record(1)]
     trajectories.replace_window(conn, WINDOW, records, [])
     draft = drafted(conn)
@@ -305,8 +305,18 @@ def test_a_draft_takes_over_the_texts_of_its_window(conn: Conn) -> None:
     scored = scores().assign(reward=[0.5, 1.0, 0.0])
     assert kept == build_dataset(WINDOW, records, {}, scored, "babylon-agent", group_mode="window")
     assert [sample.messages for sample in kept.samples] == [PROMPT, PROMPT]
+    assert _copied(conn) == 0
+    trajectories.replace_window(conn, WINDOW, [record(0)], [])
+    assert _copied(conn) == 2
     trajectories.replace_window(conn, WINDOW, [], [])
     assert datasets.load_dataset(conn, draft.id) == kept
+
+
+def _copied(conn: Conn) -> int:
+    """How many texts datasets have of their own."""
+    row = conn.execute("SELECT count(chat) FROM babylon_training.training_dataset_chats").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def test_a_draft_of_texts_that_were_replaced_is_refused(conn: Conn) -> None:
