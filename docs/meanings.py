@@ -154,7 +154,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "training_dataset_samples": (
-        "One row per sample of a dataset, without its texts.",
+        "One row per sample of a dataset, without its texts: a view of training_dataset_trajectories.",
         {
             "dataset_id": "The dataset.",
             "sample_id": "Trajectory, step and call.",
@@ -171,13 +171,23 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "tokens": "Tokens of its answer.",
         },
     ),
-    "training_dataset_chats": (
-        "One row per dataset and trajectory: the texts of its samples.",
+    "training_dataset_trajectories": (
+        "One row per dataset and trajectory: its samples, an element of each array for each, and their texts.",
         {
             "dataset_id": "The dataset.",
-            "trajectory_id": "The episode whose texts they are.",
-            "sha256": "sha256 of the texts, which the dataset's id covers.",
+            "trajectory_id": "The episode.",
+            "agent_id": "Its agent.",
+            "chat_sha256": "sha256 of the texts, which the dataset's id covers; null where they are in its body.",
             "chat": "Conversations and answers, JSON under zstd; null while the window itself keeps them.",
+            "steps": "The steps.",
+            "calls": "The calls within the steps.",
+            "group_keys": "The groups that their rewards are compared in.",
+            "policies": "The policies that answered, where they are ours.",
+            "rewards": "Weighted sums of their scores.",
+            "advantages": "Their rewards against those of their groups.",
+            "trains_as": "policy_gradient, recompute, imitate or skip.",
+            "skip_reasons": "Why they are skipped.",
+            "tokens": "Tokens of their answers.",
         },
     ),
     "model_checkpoints": (

@@ -7,13 +7,14 @@ decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, repeat
 from struct import pack
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 _Array = np.ndarray[Any, Any]
 #: Type of an element by PostgreSQL's name: its oid, its size, and how numpy writes it.
@@ -29,21 +30,31 @@ def fixed_arrays(values: _Array, bounds: Sequence[int], kind: str) -> Iterator[b
     cells["size"], cells["value"] = size, values
     data, width = cells.tobytes(), 4 + size
     missing = np.isnan(values) if kind == "float8" else np.zeros(len(values), dtype=bool)
-    any_missing = bool(missing.any())
-    for start, end in pairwise(bounds):
-        if any_missing and missing[start:end].any():
-            parts = (_NULL if missing[n] else data[n * width : (n + 1) * width] for n in range(start, end))
-            yield _header(end - start, oid, True) + b"".join(parts)
-        else:
+    if not missing.any():
+        for start, end in pairwise(bounds):
             yield _header(end - start, oid, False) + data[start * width : end * width]
+        return
+    parts = [_NULL if no else data[n : n + width] for n, no in zip(range(0, len(data), width), missing, strict=True)]
+    yield from _joined(parts, bounds, oid, np.logical_or.reduceat(missing, bounds[:-1]).tolist())
 
 
-def text_arrays(values: Sequence[str], bounds: Sequence[int]) -> Iterator[bytes]:
-    """An array of text for the values, of which few are different, between each two bounds."""
-    written = {value: _text(value) for value in set(values)}
-    cells = [written[value] for value in values]
-    for start, end in pairwise(bounds):
-        yield _header(end - start, _TEXT_OID, False) + b"".join(cells[start:end])
+def text_arrays(values: Sequence[str | None], bounds: Sequence[int]) -> Iterator[bytes]:
+    """An array of text for the values, of which few are different, between each two bounds; None becomes null."""
+    written = {value: _NULL if value is None else _text(value) for value in set(values)}
+    yield from _joined([written[value] for value in values], bounds, _TEXT_OID, repeat(None in written))
+
+
+def _joined(cells: list[bytes], bounds: Sequence[int], oid: int, has_null: Iterable[bool]) -> Iterator[bytes]:
+    for (start, end), null in zip(pairwise(bounds), has_null, strict=False):
+        yield _header(end - start, oid, null) + b"".join(cells[start:end])
+
+
+def runs(values: Sequence[str]) -> tuple[_Array, list[int]]:
+    """The order in which equal values are together, by their first place, and where each begins; the last bound is the
+    end."""
+    codes, _ = pd.factorize(np.asarray(values, dtype=object))
+    order = np.argsort(codes, kind="stable")
+    return order, np.flatnonzero(np.diff(codes[order], prepend=-1, append=-2)).tolist()
 
 
 def _text(value: str) -> bytes:

@@ -1,16 +1,17 @@
-"""The tables `training_datasets`, `training_dataset_chats` and `training_dataset_samples`: frozen datasets under the
-hash of their content.
+"""The tables `training_datasets` and `training_dataset_trajectories`: frozen datasets under the hash of their content.
 
-The body is what is hashed, and names the texts, one chat a trajectory, by their hashes; the rows of samples are an
-index of it for lineage and for looking at. Texts that the window keeps are referred to, not copied: the trigger
-`texts_stay` leaves them to the dataset when the window's rows go.
+The body is what is hashed, and names the texts, one chat a trajectory, by their hashes; what the rows of trajectories
+say of the samples is an index of it, for lineage and for looking at. Texts that the window keeps are referred to, not
+copied: the trigger `texts_stay` leaves them to the dataset when the window's rows go.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from psycopg import Connection
 
@@ -18,9 +19,10 @@ from babylon_assets.core import frozen
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.lineage import canonical_json
 from babylon_assets.core.samples import Dataset, DatasetDraft
+from babylon_assets.store.arrays import fixed_arrays, runs, text_arrays
 from babylon_assets.store.tables import (
-    TRAINING_DATASET_CHATS,
     TRAINING_DATASET_SAMPLES,
+    TRAINING_DATASET_TRAJECTORIES,
     TRAINING_DATASETS,
     json_value,
     pack,
@@ -29,21 +31,29 @@ from babylon_assets.store.tables import (
 )
 
 _AGAIN = "materialize training_datasets for its window again"
-_CHATS = tuple(TRAINING_DATASET_CHATS.columns)
-_REFER = """
-    INSERT INTO babylon_training.training_dataset_chats (dataset_id, trajectory_id, sha256)
-    SELECT %s, trajectory_id, chat_sha256 FROM babylon_training.raw_trajectories
-    WHERE window_id = %s AND trajectory_id = ANY(%s) RETURNING trajectory_id, sha256"""
+_CHAT_HASHES = """
+    SELECT trajectory_id, chat_sha256 FROM babylon_training.raw_trajectories
+    WHERE window_id = %s AND trajectory_id = ANY(%s)"""
 _TEXTS = """
-    SELECT kept.trajectory_id, coalesce(kept.chat, raw.chat) FROM babylon_training.training_dataset_chats AS kept
+    SELECT kept.trajectory_id, coalesce(kept.chat, raw.chat) FROM babylon_training.training_dataset_trajectories AS kept
     JOIN babylon_training.training_datasets AS dataset ON dataset.id = kept.dataset_id
     LEFT JOIN babylon_training.raw_trajectories AS raw
         ON kept.chat IS NULL AND raw.window_id = dataset.window_id
-        AND raw.trajectory_id = kept.trajectory_id AND raw.chat_sha256 = kept.sha256
-    WHERE kept.dataset_id = %s"""
-_sample_row = attrgetter(
-    *("group" if name == "group_key" else name for name in TRAINING_DATASET_SAMPLES.columns if name != "dataset_id")
-)
+        AND raw.trajectory_id = kept.trajectory_id AND raw.chat_sha256 = kept.chat_sha256
+    WHERE kept.dataset_id = %s AND kept.chat_sha256 IS NOT NULL"""
+#: The arrays, by the name of what is in them.
+_OF_SAMPLES = {
+    "steps": "step",
+    "calls": "call",
+    "group_keys": "group",
+    "policies": "policy",
+    "rewards": "reward",
+    "advantages": "advantage",
+    "trains_as": "trains_as",
+    "skip_reasons": "skip_reason",
+    "tokens": "tokens",
+}
+_columns_of = attrgetter("trajectory_id", "agent_id", *_OF_SAMPLES.values())
 
 
 def save_dataset(conn: Connection[Any], dataset: Dataset | DatasetDraft) -> bool:
@@ -73,22 +83,42 @@ def save_dataset(conn: Connection[Any], dataset: Dataset | DatasetDraft) -> bool
         if added.fetchone() is None:
             return False
         if not in_first_form:
-            _save_chats(conn, draft, dataset.id)
-        rows = ((dataset.id, *_sample_row(sample)) for sample in draft.samples)
-        TRAINING_DATASET_SAMPLES.copy(conn, tuple(TRAINING_DATASET_SAMPLES.columns), rows)
+            _check_texts(conn, draft)
+        hashes: Mapping[str, str] = {} if in_first_form else draft.chats
+        _save_trajectories(conn, draft, dataset.id, hashes)
     return True
 
 
-def _save_chats(conn: Connection[Any], draft: DatasetDraft, dataset_id: str) -> None:
-    own = draft.own_chats
-    TRAINING_DATASET_CHATS.copy(
-        conn, _CHATS, ((dataset_id, name, draft.chats[name], pack(chat)) for name, chat in own.items())
+def _check_texts(conn: Connection[Any], draft: DatasetDraft) -> None:
+    """Whether the window still has the texts that a draft names and does not bring."""
+    wanted = {name: digest for name, digest in draft.chats.items() if name not in draft.own_chats}
+    if wanted and dict(conn.execute(_CHAT_HASHES, [draft.window, list(wanted)]).fetchall()) != wanted:
+        raise CorruptLedger(f"{draft.window} was read again while its dataset was made; {_AGAIN}")
+
+
+def _save_trajectories(conn: Connection[Any], draft: DatasetDraft, dataset_id: str, hashes: Mapping[str, str]) -> None:
+    if not draft.samples:
+        return
+    trajectories, agents, *columns = zip(*map(_columns_of, draft.samples), strict=True)
+    order, bounds = runs(trajectories)
+    named = dict(zip(_OF_SAMPLES, columns, strict=True))
+    arrays = zip(*(_arrays(name, column, order, bounds) for name, column in named.items()), strict=True)
+    own = draft.own_chats if hashes else {}
+    rows = (
+        (dataset_id, name, agents[first], hashes.get(name), pack(own[name]) if name in own else None, *values)
+        for first, values in zip(order[bounds[:-1]].tolist(), arrays, strict=True)
+        for name in (trajectories[first],)
     )
-    kept = {name: digest for name, digest in draft.chats.items() if name not in own}
-    if kept:
-        found = conn.execute(_REFER, [dataset_id, draft.window, list(kept)]).fetchall()
-        if dict(found) != kept:
-            raise CorruptLedger(f"{draft.window} was read again while its dataset was made; {_AGAIN}")
+    written = ("dataset_id", "trajectory_id", "agent_id", "chat_sha256", "chat", *_OF_SAMPLES)
+    TRAINING_DATASET_TRAJECTORIES.copy(conn, written, rows, as_they_are=_OF_SAMPLES)
+
+
+def _arrays(name: str, column: Sequence[Any], order: Any, bounds: Sequence[int]) -> Iterator[bytes]:
+    """A column of samples as an array for each trajectory."""
+    kind = TRAINING_DATASET_TRAJECTORIES.columns[name].removesuffix("[]")
+    if kind == "text":
+        return text_arrays([column[n] for n in order.tolist()], bounds)
+    return fixed_arrays(np.array(column, dtype="float64" if kind == "float8" else "int64")[order], bounds, kind)
 
 
 def load_dataset(conn: Connection[Any], dataset_id: str) -> Dataset:

@@ -24,12 +24,16 @@ _OF_AGENT: dict[str, LiteralString] = {
     "calls": "DELETE FROM babylon_training.inference_calls WHERE agent_id = %(agent)s OR trajectory_id IN "
     "(SELECT trajectory_id FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s)",
     "scores": "DELETE FROM babylon_training.trajectory_scores WHERE agent_id = %(agent)s",
-    "samples": "DELETE FROM babylon_training.training_dataset_samples WHERE agent_id = %(agent)s",
+    "samples": "WITH gone AS (DELETE FROM babylon_training.training_dataset_trajectories WHERE agent_id = %(agent)s "
+    "RETURNING steps) SELECT unnest(steps) FROM gone",
     "judgments": "DELETE FROM babylon_training.ruler_judgments WHERE %(agent)s = ANY(agents)",
 }
 _EMPTY_DATASETS: LiteralString = """
-WITH theirs AS (SELECT DISTINCT dataset_id FROM babylon_training.training_dataset_samples WHERE agent_id = %(agent)s),
-texts AS (DELETE FROM babylon_training.training_dataset_chats WHERE dataset_id IN (SELECT dataset_id FROM theirs))
+WITH theirs AS (
+    SELECT DISTINCT dataset_id FROM babylon_training.training_dataset_trajectories WHERE agent_id = %(agent)s),
+texts AS (
+    UPDATE babylon_training.training_dataset_trajectories SET chat = NULL, chat_sha256 = NULL
+    WHERE dataset_id IN (SELECT dataset_id FROM theirs))
 UPDATE babylon_training.training_datasets SET body = '' WHERE id IN (SELECT dataset_id FROM theirs)"""
 
 
@@ -118,7 +122,8 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     given = {"agent": agent}
     with conn.transaction():
         emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
-        order = ("calls", "trajectories", "scores", "samples", "judgments")  # calls are found by the trajectories
+        # Calls are found by the trajectories, and these leave their texts to the datasets that still refer to them.
+        order = ("calls", "samples", "trajectories", "scores", "judgments")
         removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
     return {**removed, "datasets": emptied}
 

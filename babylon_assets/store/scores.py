@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from psycopg import Connection
 
-from babylon_assets.store.arrays import fixed_arrays, text_arrays
+from babylon_assets.store.arrays import fixed_arrays, runs, text_arrays
 from babylon_assets.store.database import window_lock
 from babylon_assets.store.tables import TRAJECTORY_SCORES, json_value
 
@@ -141,7 +141,7 @@ def _rows(
     window: str, scores: pd.DataFrame, scorers: Sequence[str], versions: Mapping[str, str]
 ) -> Iterator[tuple[Any, ...]]:
     """A row per scorer and trajectory, the trajectories in the order of their first step."""
-    order, bounds = _by_trajectory(scores)
+    order, bounds = runs(scores["trajectory_id"].tolist())
     column = {str(name): scores[name].to_numpy()[order] for name in scores.columns}
     starts = bounds[:-1]
     ids, agents = (column[name][starts].tolist() for name in ("trajectory_id", "agent_id"))
@@ -158,13 +158,6 @@ def _rows(
         rows = zip(ids, agents, _means(values, bounds), final, steps, arrays, facts, strict=True)
         for trajectory, agent, mean, done, numbers, scored, known in rows:
             yield (window, trajectory, agent, scorer, versions[scorer], mean, done, numbers, scored, *known)
-
-
-def _by_trajectory(scores: pd.DataFrame) -> tuple[np.ndarray[Any, Any], list[int]]:
-    """The order in which each trajectory's rows are together, and where each begins; the last bound is the end."""
-    codes, _ = pd.factorize(scores["trajectory_id"])
-    order = np.argsort(codes, kind="stable")
-    return order, np.flatnonzero(np.diff(codes[order], prepend=-1, append=-2)).tolist()
 
 
 def _means(values: np.ndarray[Any, Any], bounds: Sequence[int]) -> list[float | None]:

@@ -272,6 +272,7 @@ TRAINING_DATASETS = Table(
         "created_at": "timestamptz",
     },
 )
+#: A view of `TRAINING_DATASET_TRAJECTORIES`, a row per sample.
 TRAINING_DATASET_SAMPLES = Table(
     "training_dataset_samples",
     {
@@ -290,9 +291,24 @@ TRAINING_DATASET_SAMPLES = Table(
         "tokens": "int4",
     },
 )
-TRAINING_DATASET_CHATS = Table(
-    "training_dataset_chats",
-    {"dataset_id": "text", "trajectory_id": "text", "sha256": "text", "chat": "bytea"},
+TRAINING_DATASET_TRAJECTORIES = Table(
+    "training_dataset_trajectories",
+    {
+        "dataset_id": "text",
+        "trajectory_id": "text",
+        "agent_id": "text",
+        "chat_sha256": "text",
+        "chat": "bytea",
+        "steps": "int4[]",
+        "calls": "int4[]",
+        "group_keys": "text[]",
+        "policies": "text[]",
+        "rewards": "float8[]",
+        "advantages": "float8[]",
+        "trains_as": "text[]",
+        "skip_reasons": "text[]",
+        "tokens": "int4[]",
+    },
 )
 MODEL_CHECKPOINTS = Table(
     "model_checkpoints",
@@ -390,7 +406,7 @@ TABLES = (
     RULER_SCORES,
     TRAINING_DATASETS,
     TRAINING_DATASET_SAMPLES,
-    TRAINING_DATASET_CHATS,
+    TRAINING_DATASET_TRAJECTORIES,
     MODEL_CHECKPOINTS,
     TRAINING_JOBS,
     CHECKPOINT_EVALUATIONS,

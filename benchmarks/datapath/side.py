@@ -15,7 +15,7 @@ from benchmarks.report import Row, at_least, at_most
 REPEATS = 5
 MODEL = "babylon-agent"
 _KEPT = (
-    *("windows", "raw_trajectories", "trajectory_scores", "training_dataset_samples", "training_datasets"),
+    *("windows", "raw_trajectories", "trajectory_scores", "training_dataset_trajectories", "training_datasets"),
     "quarantined_trajectories",
 )
 
@@ -53,7 +53,7 @@ def _forget(database: Database) -> None:
         conn.execute(plain.TABLES.encode())
         for table in _KEPT:
             conn.execute(f"DELETE FROM babylon_training.{table}".encode())
-        for table in (*_KEPT, "training_dataset_chats"):
+        for table in _KEPT:
             conn.execute(f"VACUUM babylon_training.{table}".encode())
         conn.execute("CHECKPOINT")
 

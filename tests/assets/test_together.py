@@ -42,7 +42,7 @@ def line(database: Database) -> str:
 
 
 def counts(database: Database) -> list[Any]:
-    tables = ("raw_trajectories", "training_datasets", "training_dataset_chats", "training_dataset_samples")
+    tables = ("raw_trajectories", "training_datasets", "training_dataset_trajectories", "training_dataset_samples")
     with database.connect() as conn:
         return [
             conn.execute(f"SELECT count(*) FROM babylon_training.{table}".encode()).fetchone()[0]  # type: ignore[index]

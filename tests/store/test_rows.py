@@ -314,7 +314,7 @@ def test_the_texts_of_a_draft_are_kept_once_and_stay_when_the_window_is_read_aga
 
 def _copied(conn: Conn) -> int:
     """How many texts datasets have of their own."""
-    row = conn.execute("SELECT count(chat) FROM babylon_training.training_dataset_chats").fetchone()
+    row = conn.execute("SELECT count(chat) FROM babylon_training.training_dataset_trajectories").fetchone()
     assert row is not None
     return int(row[0])
 
@@ -332,7 +332,7 @@ def test_a_text_that_was_changed_is_not_what_the_id_names(conn: Conn) -> None:
     kept = dataset(sample(0))
     datasets.save_dataset(conn, kept)
     other = tables.pack(encode_chat([Exchange(PROMPT, "sell")]))
-    conn.execute("UPDATE babylon_training.training_dataset_chats SET chat = %s", [other])
+    conn.execute("UPDATE babylon_training.training_dataset_trajectories SET chat = %s", [other])
     with pytest.raises(CorruptLedger, match=r"texts of dataset .* are not what its id names"):
         datasets.load_dataset(conn, kept.id)
 
