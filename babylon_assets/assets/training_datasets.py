@@ -87,7 +87,7 @@ def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft
             window,
             records,
             calls.calls_of(conn, window, joining.named_calls(records)),
-            scores.read_scores(conn, window),
+            scores.read_step_scores(conn, window),
             settings.model_name,
             trajectories.chat_hashes(conn, window),
             moment_seconds=settings.moment_seconds,

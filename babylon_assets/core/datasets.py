@@ -21,7 +21,16 @@ from babylon_assets.core.frozen import dataset_id, decode, draft, encode, with_t
 from babylon_assets.core.grouping import GroupMode, compared, group_key
 from babylon_assets.core.joining import Joined, JoinedSample, RecordedCall, join_calls
 from babylon_assets.core.policies import policy_step
-from babylon_assets.core.samples import Dataset, DatasetDraft, Sample, SampleHead, TrainsAs, count
+from babylon_assets.core.samples import (
+    Dataset,
+    DatasetDraft,
+    Sample,
+    SampleHead,
+    StepScore,
+    StepScores,
+    TrainsAs,
+    count,
+)
 from babylon_assets.core.sampling import HELD_OUT, bounded, is_held_out
 from babylon_assets.core.trajectories import CallHead, Exchange, RawSample, TrajectoryRecord, encode_chat, kept
 
@@ -36,6 +45,7 @@ __all__ = [
     "decode",
     "draft_dataset",
     "encode",
+    "scores_by_step",
 ]
 
 NOT_YET_KNOWN = "outcome not yet known"
@@ -55,7 +65,7 @@ def draft_dataset(
     window: str,
     records: Iterable[TrajectoryRecord],
     calls: Mapping[str, RecordedCall],
-    scores: pd.DataFrame,
+    scores: StepScores,
     model_name: str,
     chats: Mapping[str, str],
     *,
@@ -77,8 +87,7 @@ def draft_dataset(
     Args:
         calls: recorded answers by call id; they know token ids and log-probabilities that the game does not keep, and
             the whole conversation of agents of which it keeps none. `joining.join_calls` says which belong where.
-        scores: as of `rewards.score_window`: a row per trajectory_id and step with `reward`, `state` and
-            components.
+        scores: of the steps, as of `scores_by_step`; one that is not there was not scored.
         model_name: the chain's model: `<model_name>@<step>` are our policies.
         chats: sha256 of the chat (`trajectories.KeptSamples`) of each record that has samples, by trajectory id.
         head_step, max_policy_lag: an answer of a policy more than `max_policy_lag` steps behind `head_step`
@@ -106,24 +115,27 @@ def build_dataset(
     model_name: str,
     **options: Any,
 ) -> Dataset:
-    """The dataset that `draft_dataset` drafts, which has the same options, with its texts."""
+    """The dataset that `draft_dataset` drafts, which has the same options, with its texts.
+
+    Args:
+        scores: as of `rewards.score_window`: a row per trajectory_id and step with `reward`, `state` and
+            components.
+    """
     records = list(records)
     texts = {record.trajectory_id: kept(record.samples).chat() for record in records if record.samples}
     hashes = {trajectory: sha256(chat).hexdigest() for trajectory, chat in texts.items()}
-    drafted = draft_dataset(window, records, calls, scores, model_name, hashes, **options)
+    drafted = draft_dataset(window, records, calls, scores_by_step(scores), model_name, hashes, **options)
     samples = with_texts(drafted.samples, {**texts, **drafted.own_chats}.__getitem__)
     return Dataset(drafted.id, window, samples, drafted.counts)
 
 
-#: Reward, state and components of a step.
-_Score = tuple[float | None, str, dict[str, float | None]]
-_UNSCORED: _Score = (None, "unscored", {})
+_UNSCORED: StepScore = (None, "unscored", {})
 _NOT_COMPONENTS = frozenset(
     {"window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final", "entry", "exit"}
 )
 
 
-def _scores_by_step(frame: pd.DataFrame) -> dict[tuple[str, int], _Score]:
+def scores_by_step(frame: pd.DataFrame) -> dict[tuple[str, int], StepScore]:
     """The scores of a window by trajectory id and step; components are its columns of floats, sorted by name."""
     names = sorted(str(c) for c in frame.columns if c not in _NOT_COMPONENTS and frame[c].dtype.kind == "f")
     values = zip(*(_or_none(frame[name]) for name in names), strict=True) if names else [()] * len(frame)
@@ -149,10 +161,10 @@ class _Rules(NamedTuple):
     held_out_share: float
 
 
-def _heads(rules: _Rules, joined: Iterable[JoinedSample], frame: pd.DataFrame) -> list[SampleHead]:
+def _heads(rules: _Rules, joined: Iterable[JoinedSample], scores: StepScores) -> list[SampleHead]:
     """Samples that know everything but what they are compared with."""
     heads: list[SampleHead] = []
-    scores, behind_of = _scores_by_step(frame), lru_cache(None)(policy_step)
+    behind_of = lru_cache(None)(policy_step)
     is_out = lru_cache(None)(lambda agent: is_held_out(agent, rules.held_out_share))
     for record, samples in groupby(joined, key=_record_of):
         groups, trajectory, out = _groups(rules, record), record.trajectory_id, is_out(record.agent_id)
@@ -183,7 +195,7 @@ def _head(
     record: TrajectoryRecord,
     raw: RawSample | CallHead,
     call: RecordedCall | None,
-    score: _Score,
+    score: StepScore,
     group: str,
     policy: str,
     behind: int | None,

@@ -14,6 +14,10 @@ import msgspec
 from babylon_assets.core.trajectories import Message
 
 TrainsAs = Literal["policy_gradient", "recompute", "imitate", "skip"]
+#: Reward, state and components of a step; None where a number is not known.
+StepScore = tuple[float | None, str, dict[str, float | None]]
+#: By trajectory id and step.
+StepScores = Mapping[tuple[str, int], StepScore]
 
 
 class SampleHead(msgspec.Struct, frozen=True, gc=False, array_like=True):

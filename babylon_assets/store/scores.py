@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from itertools import repeat
+from itertools import groupby, repeat
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 from psycopg import Connection
 
+from babylon_assets.core.samples import StepScore
 from babylon_assets.store.arrays import fixed_arrays, runs, text_arrays
 from babylon_assets.store.database import window_lock
 from babylon_assets.store.tables import TRAJECTORY_SCORES, json_value
@@ -209,6 +211,23 @@ def read_scores(conn: Connection[Any], window: str, revision: int | None = None)
                 data["agent_id"].extend([agent] * len(steps))
     data["window"] = [window] * len(data["step"])
     return _frame(data, scorers)
+
+
+def read_step_scores(conn: Connection[Any], window: str) -> dict[tuple[str, int], StepScore]:
+    """The current scores of a window: `datasets.scores_by_step` of `read_scores`, in half the time."""
+    columns = ("trajectory_id", "scorer", "steps", "step_scores", "step_states")
+    wanted = TRAJECTORY_SCORES.select(
+        'WHERE window_id = %s AND retired IS NULL ORDER BY trajectory_id COLLATE "C", scorer', *columns
+    )
+    found: dict[tuple[str, int], StepScore] = {}
+    with conn.cursor(binary=True) as cursor:
+        for trajectory, rows in groupby(cursor.execute(wanted, [window]), key=itemgetter(0)):
+            named = {scorer: given for _, scorer, *given in rows}
+            steps, rewards, states = named.pop(REWARD)
+            components = zip(*(values for _, values, _ in named.values()), strict=True) if named else repeat(())
+            for step, reward, state, of_step in zip(steps, rewards, states, components, strict=False):
+                found[trajectory, step] = (reward, state, dict(zip(named, of_step, strict=True)))
+    return found
 
 
 def _frame(data: Mapping[str, list[Any]], scorers: Mapping[str, list[Any]]) -> pd.DataFrame:

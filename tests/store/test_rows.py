@@ -15,7 +15,7 @@ import pytest
 from msgspec import structs
 from psycopg import errors
 
-from babylon_assets.core.datasets import build_dataset, draft_dataset
+from babylon_assets.core.datasets import build_dataset, draft_dataset, scores_by_step
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.lineage import content_id
 from babylon_assets.core.samples import DatasetDraft
@@ -293,7 +293,7 @@ def drafted(conn: Conn, **chats: str) -> DatasetDraft:
     records = trajectories.read_heads(conn, WINDOW)
     scored = scores().assign(reward=[0.5, 1.0, 0.0])
     hashes = trajectories.chat_hashes(conn, WINDOW) | chats
-    return draft_dataset(WINDOW, records, {}, scored, "babylon-agent", hashes, group_mode="window")
+    return draft_dataset(WINDOW, records, {}, scores_by_step(scored), "babylon-agent", hashes, group_mode="window")
 
 
 def test_the_texts_of_a_draft_are_kept_once_and_stay_when_the_window_is_read_again(conn: Conn) -> None:
