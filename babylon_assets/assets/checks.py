@@ -12,13 +12,12 @@ from typing import Any
 
 import dagster as dg
 
-from babylon_assets.core import hindsight, joining
+from babylon_assets.assets import kept_datasets
 from babylon_assets.core.datasets import Dataset
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.samples import DatasetDraft
 from babylon_assets.core.trajectories import Quarantined
 from babylon_assets.core.windows import window_bounds
-from babylon_assets.store import calls, datasets, trajectories
 from babylon_assets.store.database import Connection
 from babylon_assets.store.windows import WindowRow
 
@@ -109,21 +108,12 @@ def trainable_tokens(dataset: Dataset | DatasetDraft, row: WindowRow) -> dg.Asse
 def stored_dataset(conn: Connection, window: str, dataset_id: str) -> list[dg.AssetCheckResult]:
     """Look at a dataset as it is kept: does it hash to its id, and is it what was recorded and nothing more?"""
     try:
-        kept = datasets.load_dataset(conn, dataset_id)
+        found = kept_datasets.look(conn, window, dataset_id)
     except CorruptLedger as error:
         return [_found(STABLE, [str(error)], ""), _found(HINDSIGHT, ["the dataset cannot be read"], "")]
-    records = trajectories.read_window(conn, window)
-    raw = {
-        (record.trajectory_id, sample.step, sample.call): hindsight.text_of(sample)
-        for record in records
-        for sample in record.samples
-    }
-    found = calls.calls_of(conn, window, joining.named_calls(records))
-    recorded = frozenset(hindsight.text_of(call) for call in found.values())
-    wrong = hindsight.faults(kept.samples, raw, recorded)
     return [
-        _found(STABLE, [], f"{len(kept.samples)} samples hash to {dataset_id[:12]}"),
-        _found(HINDSIGHT, wrong, f"{len(kept.samples)} samples are as recorded"),
+        _found(STABLE, found.unstable, f"{found.samples} samples hash to {dataset_id[:12]}"),
+        _found(HINDSIGHT, found.wrong, f"{found.samples} samples are as recorded"),
     ]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,14 @@ class _Content(msgspec.Struct, frozen=True, gc=False, array_like=True):
     form: int
     window: str
     chats: list[tuple[str, str]]
+    samples: list[SampleHead]
+
+
+class Frozen(NamedTuple):
+    """A dataset without its texts: these are named by the sha256 of each trajectory's chat."""
+
+    window: str
+    chats: dict[str, str]
     samples: list[SampleHead]
 
 
@@ -158,16 +166,38 @@ def restore(dataset_id: str, content: bytes, counts: dict[str, int], chats: Mapp
     try:
         if content.startswith(b"{"):
             return _decode_first(content)
-        kept = _decode_content(content)
-        if content_sha256([content]) != dataset_id:
-            raise CorruptLedger(f"the content of dataset {dataset_id} is not what its id names. {_AGAIN}")
-        hashes = {trajectory: sha256(chat).hexdigest() for trajectory, chat in chats.items()}
-        if kept.form != FORM or hashes != dict(kept.chats):
+        kept = restore_heads(dataset_id, content)
+        if {trajectory: sha256(chat).hexdigest() for trajectory, chat in chats.items()} != kept.chats:
             raise CorruptLedger(f"the texts of dataset {dataset_id} are not what its id names. {_AGAIN}")
         samples = with_texts(kept.samples, chats.__getitem__)
     except msgspec.MsgspecError as error:
         raise CorruptLedger(f"a dataset cannot be decoded: {error}. {_AGAIN}") from error
     return Dataset(dataset_id, kept.window, samples, counts)
+
+
+def restore_heads(dataset_id: str, content: bytes) -> Frozen:
+    """A dataset from its id and its content, without its texts.
+
+    Raises:
+        CorruptLedger: the content is not what the id names, or has all texts within it, as the first form does.
+    """
+    if content_sha256([content]) != dataset_id:
+        raise CorruptLedger(f"the content of dataset {dataset_id} is not what its id names. {_AGAIN}")
+    try:
+        kept = _decode_content(content)
+    except msgspec.MsgspecError as error:
+        raise CorruptLedger(f"a dataset cannot be decoded: {error}. {_AGAIN}") from error
+    if kept.form != FORM:
+        raise CorruptLedger(f"dataset {dataset_id} is of form {kept.form}, this version reads {FORM}. {_AGAIN}")
+    return Frozen(kept.window, dict(kept.chats), kept.samples)
+
+
+def places(samples: Sequence[Sample | SampleHead]) -> dict[str, list[tuple[int, int]]]:
+    """Step and call of each trajectory's samples, in the order of its texts."""
+    return {
+        trajectory: [(samples[n].step, samples[n].call) for n in numbers]
+        for trajectory, numbers in _places(samples).items()
+    }
 
 
 def _decode_first(content: bytes) -> Dataset:

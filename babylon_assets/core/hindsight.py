@@ -18,6 +18,7 @@ RESULT_KEYS = (
     *("pnlChange", "finalPnL", "finalBalance", "gameKnowledge", "trueProbabilities", "actualOutcomes"),
     *("futureOutcomes", "rewardComponents", "aiJudgeReward"),
 )
+_NAMES = tuple(key.encode() for key in RESULT_KEYS)
 #: As a key of JSON, of JSON within JSON, or of a line of text.
 _RESULT = re.compile(rf"\b({'|'.join(RESULT_KEYS)})\\*[\"']?\s*[:=]")
 
@@ -75,3 +76,8 @@ def result_in(messages: Iterable[Message]) -> str | None:
     """The first name of a result that the prompt has as a key, or None."""
     matches = (_RESULT.search(message.content) for message in messages)
     return next((match[1] for match in matches if match), None)
+
+
+def may_name_result(chat: bytes) -> bool:
+    """Whether the name of a result stands anywhere in a chat's JSON, as key or not: most have none and need no look."""
+    return any(name in chat for name in _NAMES)

@@ -284,6 +284,17 @@ def chain_lock(database: Database, chain: str) -> Iterator[None]:
             raise TrainingBusy(f"another run is training the chain {chain!r}; try again when it is done")
         yield
     finally:
+        _release(conn)
+
+
+def _release(conn: Connection) -> None:
+    """Give back a session's locks before the next one asks: closing alone, the server sees to it some time later."""
+    try:
+        conn.execute("SELECT pg_advisory_unlock_all()")
+    except psycopg.OperationalError:
+        # Without its server there is no session that could hold a lock; what failed before is the error to show.
+        return
+    finally:
         conn.close()
 
 
@@ -303,4 +314,4 @@ def judge_lock(database: Database, window: str) -> Iterator[Connection]:
         conn.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", [_JUDGE_SPACE, window])
         yield conn
     finally:
-        conn.close()
+        _release(conn)

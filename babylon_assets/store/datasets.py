@@ -20,14 +20,12 @@ from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.lineage import canonical_json
 from babylon_assets.core.samples import Dataset, DatasetDraft
 from babylon_assets.store.arrays import fixed_arrays, runs, text_arrays
+from babylon_assets.store.packing import pack, pack_parts, unpack
 from babylon_assets.store.tables import (
     TRAINING_DATASET_SAMPLES,
     TRAINING_DATASET_TRAJECTORIES,
     TRAINING_DATASETS,
     json_value,
-    pack,
-    pack_parts,
-    unpack,
 )
 
 _AGAIN = "materialize training_datasets for its window again"
@@ -127,21 +125,56 @@ def load_dataset(conn: Connection[Any], dataset_id: str) -> Dataset:
     Raises:
         CorruptLedger: when it is not there, or its bytes are not what the id names.
     """
-    wanted = TRAINING_DATASETS.select("WHERE id = %s", "body", "counts")
-    with conn.cursor(binary=True) as cursor:
-        row = cursor.execute(wanted, [dataset_id]).fetchone()
-        if row is None:
-            raise CorruptLedger(f"dataset {dataset_id} is not kept; {_AGAIN}")
-        if not row[0]:
-            raise CorruptLedger(f"dataset {dataset_id} was emptied, it held answers of a forgotten agent; {_AGAIN}")
-        try:
-            texts = {name: unpack(chat or b"") for name, chat in cursor.execute(_TEXTS, [dataset_id])}
-            dataset = frozen.restore(dataset_id, unpack(row[0]), row[1], texts)
-        except ValueError as error:
-            raise CorruptLedger(f"dataset {dataset_id} cannot be read ({error}); {_AGAIN}") from None
+    content, counts = _body(conn, dataset_id)
+    dataset = frozen.restore(dataset_id, content, counts, dict(stream_chats(conn, dataset_id)))
     if dataset.id != dataset_id:
         raise CorruptLedger(f"dataset {dataset_id} holds the content of {dataset.id}; {_AGAIN}")
     return dataset
+
+
+def load_heads(conn: Connection[Any], dataset_id: str) -> frozen.Frozen:
+    """The dataset with this id, its texts unread.
+
+    Raises:
+        CorruptLedger: when it is not there, or its bytes are not what the id names.
+    """
+    return frozen.restore_heads(dataset_id, _body(conn, dataset_id)[0])
+
+
+def stream_chats(conn: Connection[Any], dataset_id: str, *trajectories: str) -> Iterator[tuple[str, bytes]]:
+    """The chat of each of a dataset's trajectories, or of those that are named, holding one at a time.
+
+    The connection can do nothing else until the iterator is exhausted or closed.
+
+    Raises:
+        CorruptLedger: when one is not there or cannot be unpacked.
+    """
+    of_these = " AND kept.trajectory_id = ANY(%s)" if trajectories else ""
+    given = [dataset_id, list(trajectories)] if trajectories else [dataset_id]
+    statement = f"COPY ({_TEXTS}{of_these}) TO STDOUT (FORMAT BINARY)"
+    with conn.cursor() as cursor, cursor.copy(statement.encode(), given) as copy:
+        copy.set_types(["text", "bytea"])
+        for name, chat in copy.rows():
+            yield name, _unpacked(dataset_id, chat or b"")
+
+
+def _body(conn: Connection[Any], dataset_id: str) -> tuple[bytes, dict[str, int]]:
+    """A dataset's content and its counts."""
+    wanted = TRAINING_DATASETS.select("WHERE id = %s", "body", "counts")
+    with conn.cursor(binary=True) as cursor:
+        row = cursor.execute(wanted, [dataset_id]).fetchone()
+    if row is None:
+        raise CorruptLedger(f"dataset {dataset_id} is not kept; {_AGAIN}")
+    if not row[0]:
+        raise CorruptLedger(f"dataset {dataset_id} was emptied, it held answers of a forgotten agent; {_AGAIN}")
+    return _unpacked(dataset_id, row[0]), row[1]
+
+
+def _unpacked(dataset_id: str, blob: bytes) -> bytes:
+    try:
+        return unpack(blob)
+    except ValueError as error:
+        raise CorruptLedger(f"dataset {dataset_id} cannot be read ({error}); {_AGAIN}") from None
 
 
 def dataset_frame(conn: Connection[Any], dataset_id: str) -> pd.DataFrame:
