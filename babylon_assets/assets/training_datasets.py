@@ -3,6 +3,7 @@
 Which samples are compared, and what each trains as, is decided in `core.datasets`.
 """
 
+from dataclasses import replace
 from statistics import fmean
 from typing import cast
 
@@ -61,16 +62,20 @@ def spec() -> dg.AssetSpec:
 
 
 def freeze(installation: Installation, window: str) -> Made:
-    """Freeze the dataset of a window, read it back, and say what it holds."""
+    """Freeze the dataset of a window, say what it holds, and look at it as it is kept."""
+    dataset_id, made = _frozen(installation, window)
+    with installation.connect() as conn:
+        kept = checks.stored_dataset(conn, window, dataset_id)
+    return replace(made, checks=[*made.checks, *kept])
+
+
+def _frozen(installation: Installation, window: str) -> tuple[str, Made]:
+    """What is said of the dataset while it is at hand: it takes more room than the look at it afterwards."""
     dataset, row = freeze_window(installation, window)
     with installation.connect() as conn:
         head = checkpoints.head(conn, installation.settings.model_name)
-        kept = checks.stored_dataset(conn, window, dataset.id)
-    return Made(
-        metadata={**_metadata(dataset, row), **_strength(dataset, head.step if head else 0)},
-        data_version=dataset.id,
-        checks=[checks.trainable_tokens(dataset, row), *kept],
-    )
+    metadata = {**_metadata(dataset, row), **_strength(dataset, head.step if head else 0)}
+    return dataset.id, Made(metadata, [checks.trainable_tokens(dataset, row)], dataset.id)
 
 
 @without_collector

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -25,6 +25,7 @@ FORM = 2
 _SAMPLES_A_PART = 1000
 _HEAD_FIELDS = SampleHead.__struct_fields__
 _AGAIN = "Build it again from its window."
+_C = TypeVar("_C", "_Content", "_Places")
 
 
 class _Content(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -34,12 +35,33 @@ class _Content(msgspec.Struct, frozen=True, gc=False, array_like=True):
     samples: list[SampleHead]
 
 
-class Frozen(NamedTuple):
-    """A dataset without its texts: these are named by the sha256 of each trajectory's chat."""
+class _Place(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The first fields of a `SampleHead`; what comes after them is passed over."""
 
+    sample_id: str
     window: str
+    trajectory_id: str
+    agent_id: str
+    step: int
+    call: int
+
+
+class _Places(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    form: int
+    window: str
+    chats: list[tuple[str, str]]
+    samples: list[_Place]
+
+
+#: Step and call of the answers of a trajectory, in the order of its texts.
+Places = list[tuple[int, int]]
+
+
+class Outline(NamedTuple):
+    """What a dataset's id names of each trajectory: the sha256 of its chat, and which answers these texts are."""
+
     chats: dict[str, str]
-    samples: list[SampleHead]
+    places: dict[str, Places]
 
 
 class _Encoded(msgspec.Struct, frozen=True, gc=False):
@@ -50,6 +72,7 @@ class _Encoded(msgspec.Struct, frozen=True, gc=False):
 
 
 _decode_content = msgspec.json.Decoder(_Content).decode
+_decode_places = msgspec.json.Decoder(_Places).decode
 
 
 def draft(
@@ -166,8 +189,8 @@ def restore(dataset_id: str, content: bytes, counts: dict[str, int], chats: Mapp
     try:
         if content.startswith(b"{"):
             return _decode_first(content)
-        kept = restore_heads(dataset_id, content)
-        if {trajectory: sha256(chat).hexdigest() for trajectory, chat in chats.items()} != kept.chats:
+        kept = _verified(_decode_content, dataset_id, content)
+        if {trajectory: sha256(chat).hexdigest() for trajectory, chat in chats.items()} != dict(kept.chats):
             raise CorruptLedger(f"the texts of dataset {dataset_id} are not what its id names. {_AGAIN}")
         samples = with_texts(kept.samples, chats.__getitem__)
     except msgspec.MsgspecError as error:
@@ -175,29 +198,39 @@ def restore(dataset_id: str, content: bytes, counts: dict[str, int], chats: Mapp
     return Dataset(dataset_id, kept.window, samples, counts)
 
 
-def restore_heads(dataset_id: str, content: bytes) -> Frozen:
-    """A dataset from its id and its content, without its texts.
+def restore_heads(dataset_id: str, content: bytes) -> list[SampleHead]:
+    """The samples of a dataset without their texts.
 
     Raises:
-        CorruptLedger: the content is not what the id names, or has all texts within it, as the first form does.
+        CorruptLedger: the content is not what the id names.
     """
+    return _verified(_decode_content, dataset_id, content).samples
+
+
+def outline(dataset_id: str, content: bytes) -> Outline:
+    """What a dataset consists of, its samples hardly looked at.
+
+    Raises:
+        CorruptLedger: the content is not what the id names.
+    """
+    kept = _verified(_decode_places, dataset_id, content)
+    places: dict[str, Places] = defaultdict(list)
+    for sample in kept.samples:
+        places[sample.trajectory_id].append((sample.step, sample.call))
+    return Outline(dict(kept.chats), {trajectory: sorted(found) for trajectory, found in places.items()})
+
+
+def _verified(decode_it: Callable[[bytes], _C], dataset_id: str, content: bytes) -> _C:
+    """The content, which is of the second form and has the id as its hash."""
     if content_sha256([content]) != dataset_id:
         raise CorruptLedger(f"the content of dataset {dataset_id} is not what its id names. {_AGAIN}")
     try:
-        kept = _decode_content(content)
+        kept = decode_it(content)
     except msgspec.MsgspecError as error:
         raise CorruptLedger(f"a dataset cannot be decoded: {error}. {_AGAIN}") from error
     if kept.form != FORM:
         raise CorruptLedger(f"dataset {dataset_id} is of form {kept.form}, this version reads {FORM}. {_AGAIN}")
-    return Frozen(kept.window, dict(kept.chats), kept.samples)
-
-
-def places(samples: Sequence[Sample | SampleHead]) -> dict[str, list[tuple[int, int]]]:
-    """Step and call of each trajectory's samples, in the order of its texts."""
-    return {
-        trajectory: [(samples[n].step, samples[n].call) for n in numbers]
-        for trajectory, numbers in _places(samples).items()
-    }
+    return kept
 
 
 def _decode_first(content: bytes) -> Dataset:

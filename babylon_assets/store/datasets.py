@@ -18,7 +18,7 @@ from psycopg import Connection
 from babylon_assets.core import frozen
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.lineage import canonical_json
-from babylon_assets.core.samples import Dataset, DatasetDraft
+from babylon_assets.core.samples import Dataset, DatasetDraft, SampleHead
 from babylon_assets.store.arrays import fixed_arrays, runs, text_arrays
 from babylon_assets.store.packing import pack, pack_parts, unpack
 from babylon_assets.store.tables import (
@@ -132,13 +132,22 @@ def load_dataset(conn: Connection[Any], dataset_id: str) -> Dataset:
     return dataset
 
 
-def load_heads(conn: Connection[Any], dataset_id: str) -> frozen.Frozen:
-    """The dataset with this id, its texts unread.
+def load_heads(conn: Connection[Any], dataset_id: str) -> list[SampleHead]:
+    """The samples of the dataset with this id, their texts unread.
 
     Raises:
         CorruptLedger: when it is not there, or its bytes are not what the id names.
     """
     return frozen.restore_heads(dataset_id, _body(conn, dataset_id)[0])
+
+
+def load_outline(conn: Connection[Any], dataset_id: str) -> frozen.Outline:
+    """What the dataset with this id consists of, in less room than its samples.
+
+    Raises:
+        CorruptLedger: when it is not there, or its bytes are not what the id names.
+    """
+    return frozen.outline(dataset_id, _body(conn, dataset_id)[0])
 
 
 def stream_chats(conn: Connection[Any], dataset_id: str, *trajectories: str) -> Iterator[tuple[str, bytes]]:

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import pandas as pd
-from psycopg import Connection
+from psycopg import Connection, sql
 
 from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.core.frozen import Places
 from babylon_assets.core.given import GivenRewards
 from babylon_assets.core.lineage import content_id
 from babylon_assets.core.trajectories import (
@@ -51,6 +52,7 @@ __all__ = [
     "read_scores",
     "read_steps",
     "read_window",
+    "recorded_texts",
     "replace_rows",
     "replace_scores",
     "replace_window",
@@ -88,6 +90,12 @@ class _Facts(msgspec.Struct, frozen=True, gc=False, array_like=True):
     facts: list[FactRow]
 
 
+class _Heads(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    facts: msgspec.Raw
+    samples: list[CallHead]
+
+
+_decode_heads = msgspec.json.Decoder(_Heads).decode
 _decode_facts = msgspec.json.Decoder(_Facts).decode
 _encode_body = msgspec.json.Encoder().encode
 _decode_body = msgspec.json.Decoder(_Body).decode
@@ -236,6 +244,31 @@ def read_heads(conn: Connection[Any], window: str) -> list[TrajectoryRecord]:
         CorruptLedger: when a row cannot be decoded; a text that cannot be, when it is looked at.
     """
     return list(_records_of(conn, window))
+
+
+class Recorded(NamedTuple):
+    """The texts of a trajectory as they were read: their sha256, and step and call of each, in their order."""
+
+    chat_sha256: str
+    places: Places
+
+
+def recorded_texts(conn: Connection[Any], window: str) -> dict[str, Recorded]:
+    """The texts of each trajectory of a window that has any, by trajectory id.
+
+    Raises:
+        CorruptLedger: when a row cannot be decoded.
+    """
+    columns = ("trajectory_id", "chat_sha256", "body")
+    found: dict[str, Recorded] = {}
+    wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND samples > 0", *columns)
+    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(wanted)
+    with conn.cursor() as cursor, cursor.copy(statement, [window]) as copy:
+        copy.set_types([RAW_TRAJECTORIES.columns[name] for name in columns])
+        for trajectory, digest, body in copy.rows():
+            heads = _decoded(_decode_heads, body, window, trajectory).samples
+            found[trajectory] = Recorded(digest, [(head.step, head.call) for head in heads])
+    return found
 
 
 def chat_hashes(conn: Connection[Any], window: str) -> dict[str, str]:

@@ -1,21 +1,30 @@
-"""What the three assets of the data path do with a window, without orchestration and without their checks."""
+"""What the three assets of the data path do with a window, without orchestration.
+
+`PARTS` is the work that the plain way does as well; `ASSETS` all of it, with what is said of it and with the checks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from babylon_assets.assets import raw_trajectories, scored_trajectories, training_datasets
 from babylon_assets.assets.installation import Installation
 
-PARTS: dict[str, Callable[[Installation, str], Any]] = {
+Parts = Mapping[str, Callable[[Installation, str], Any]]
+PARTS: Parts = {
     "copy": raw_trajectories.copy_window,
     "score": scored_trajectories.score_window,
     "freeze": training_datasets.freeze_window,
+}
+ASSETS: Parts = {
+    "copy": raw_trajectories.read,
+    "score": scored_trajectories.score,
+    "freeze": training_datasets.freeze,
 }
 
 
 def run_line(installation: Installation, window: str) -> None:
     """From the game's rows to the window's dataset."""
-    for part in PARTS.values():
+    for part in ASSETS.values():
         part(installation, window)

@@ -13,7 +13,7 @@ from pathlib import Path
 from babylon_assets.assets.installation import Installation
 from babylon_assets.settings import Settings
 from babylon_assets.store.database import open_database
-from benchmarks.datapath.line import PARTS, run_line
+from benchmarks.datapath.line import ASSETS, run_line
 from benchmarks.datapath.rows import following
 from benchmarks.report import Row, at_most
 
@@ -38,7 +38,7 @@ def _growth(settings: Settings, windows: list[str], part: str = "line") -> float
 def _measure(home: str, part: str, windows: list[str]) -> float:
     settings = Settings(home=Path(home))
     installation = Installation(settings, open_database(settings))
-    run = PARTS.get(part, run_line)
+    run = ASSETS.get(part, run_line)
     run(installation, windows[0])
     before = _peak_mb()
     for window in windows[1:]:

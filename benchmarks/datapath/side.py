@@ -9,7 +9,7 @@ from babylon_assets.store.database import Database
 from babylon_assets.store.scores import read_scores
 from benchmarks.datapath import least, plain
 from benchmarks.datapath.line import PARTS
-from benchmarks.datapath.measure import Spent, cpu, measured, wall
+from benchmarks.datapath.measure import Spent, both, cpu, measured, wall
 from benchmarks.report import Row, at_least, at_most
 
 REPEATS = 5
@@ -21,16 +21,21 @@ _KEPT = (
 
 
 def side_by_side(installation: Installation, database: Database, window: str) -> list[Row]:
-    """Medians of several turns; before each, nothing of the window is kept."""
+    """Medians of several turns; before each, nothing of the window is kept.
+
+    The plain way leaves compressing to the server and ours does not, so that the work of both ends is counted as well.
+    """
+    [pid_file] = installation.settings.home.rglob("postmaster.pid")
+    server = int(pid_file.read_text().split()[0])
     plainly: list[Spent] = []
     leastly: list[Spent] = []
     parts: dict[str, list[Spent]] = {name: [] for name in PARTS}
     for _ in range(REPEATS):
         _forget(database)
-        plainly.append(measured(lambda: asyncio.run(plain.run(database.url, window, MODEL))))
-        leastly.append(measured(lambda: least.run(database, window)))
+        plainly.append(measured(lambda: asyncio.run(plain.run(database.url, window, MODEL)), server))
+        leastly.append(measured(lambda: least.run(database, window), server))
         for name, part in PARTS.items():
-            parts[name].append(measured(lambda part=part: part(installation, window)))  # type: ignore[misc]
+            parts[name].append(measured(lambda part=part: part(installation, window), server))  # type: ignore[misc]
     _compare_rewards(database, window)
     ours = [sum(turn, Spent(0, 0)) for turn in zip(*parts.values(), strict=True)]
     return [
@@ -41,9 +46,14 @@ def side_by_side(installation: Installation, database: Database, window: str) ->
         Row("one window, plain way, wall", wall(plainly), "s"),
         Row("one window, COPY and simdjson alone, cpu", cpu(leastly), "s"),
         Row("one window, COPY and simdjson alone, wall", wall(leastly), "s"),
+        Row("one window, with the server's cpu: ours", both(ours), "s"),
+        Row("one window, with the server's cpu: plain way", both(plainly), "s"),
+        Row("one window, with the server's cpu: COPY and simdjson alone", both(leastly), "s"),
         at_least("plain way over ours, cpu", cpu(plainly) / cpu(ours), "times", 4),
+        at_least("plain way over ours, cpu with the server's", both(plainly) / both(ours), "times", 4),
         at_most("ours over COPY and simdjson alone, wall", wall(ours) / wall(leastly), "times", 1.8),
         at_most("ours over COPY and simdjson alone, cpu", cpu(ours) / cpu(leastly), "times", 1.8),
+        at_most("ours over COPY and simdjson alone, cpu with the server's", both(ours) / both(leastly), "times", 1.8),
     ]
 
 
