@@ -18,7 +18,7 @@ from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.samples import DatasetDraft
 from babylon_assets.core.trajectories import Quarantined
 from babylon_assets.core.windows import window_bounds
-from babylon_assets.store import calls, datasets, trajectories
+from babylon_assets.store import calls, datasets, late, trajectories
 from babylon_assets.store.database import Connection
 from babylon_assets.store.windows import WindowRow
 
@@ -107,7 +107,11 @@ def trainable_tokens(dataset: Dataset | DatasetDraft, row: WindowRow) -> dg.Asse
 
 
 def stored_dataset(conn: Connection, window: str, dataset_id: str) -> list[dg.AssetCheckResult]:
-    """Look at a dataset as it is kept: does it hash to its id, and is it what was recorded and nothing more?"""
+    """Look at a dataset as it is kept: does it hash to its id, and is it what was recorded and nothing more?
+
+    Samples that it took of other windows are compared with these windows' datasets, as long as they can be read: one
+    that holds answers of a forgotten agent was emptied.
+    """
     try:
         kept = datasets.load_dataset(conn, dataset_id)
     except CorruptLedger as error:
@@ -118,13 +122,25 @@ def stored_dataset(conn: Connection, window: str, dataset_id: str) -> list[dg.As
         for record in records
         for sample in record.samples
     }
+    samples = [sample for sample in kept.samples if sample.window == window]
+    if len(samples) < len(kept.samples) and all(datasets.is_readable(conn, one) for one in late.sources(conn, window)):
+        samples, raw = kept.samples, {**raw, **_as_in_their_windows(conn, window)}
     found = calls.calls_of(conn, window, joining.named_calls(records))
     recorded = frozenset(hindsight.text_of(call) for call in found.values())
-    wrong = hindsight.faults(kept.samples, raw, recorded)
+    wrong = hindsight.faults(samples, raw, recorded)
     return [
         _found(STABLE, [], f"{len(kept.samples)} samples hash to {dataset_id[:12]}"),
-        _found(HINDSIGHT, wrong, f"{len(kept.samples)} samples are as recorded"),
+        _found(HINDSIGHT, wrong, f"{len(samples)} samples are as recorded"),
     ]
+
+
+def _as_in_their_windows(conn: Connection, window: str) -> dict[hindsight.Place, hindsight.Text]:
+    """What a window took of others as it stands in their own datasets, which were looked at when they were made."""
+    return {
+        (sample.trajectory_id, sample.step, sample.call): hindsight.text_of(sample)
+        for source in late.sources(conn, window)
+        for sample in datasets.load_dataset(conn, source).samples
+    }
 
 
 def _found(name: str, wrong: list[str], said: str) -> dg.AssetCheckResult:

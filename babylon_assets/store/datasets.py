@@ -17,14 +17,12 @@ from babylon_assets.core import frozen
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.lineage import canonical_json
 from babylon_assets.core.samples import Dataset, DatasetDraft
+from babylon_assets.store.packing import pack, pack_parts, unpack
 from babylon_assets.store.tables import (
     TRAINING_DATASET_CHATS,
     TRAINING_DATASET_SAMPLES,
     TRAINING_DATASETS,
     json_value,
-    pack,
-    pack_parts,
-    unpack,
 )
 
 _AGAIN = "materialize training_datasets for its window again"
@@ -106,6 +104,12 @@ def load_dataset(conn: Connection[Any], dataset_id: str) -> Dataset:
     if dataset.id != dataset_id:
         raise CorruptLedger(f"dataset {dataset_id} holds the content of {dataset.id}; {_AGAIN}")
     return dataset
+
+
+def is_readable(conn: Connection[Any], dataset_id: str) -> bool:
+    """Whether a dataset is kept with what it holds; one that held answers of a forgotten agent was emptied."""
+    row = conn.execute(TRAINING_DATASETS.select("WHERE id = %s AND body <> ''", "id"), [dataset_id]).fetchone()
+    return row is not None
 
 
 def dataset_frame(conn: Connection[Any], dataset_id: str) -> pd.DataFrame:

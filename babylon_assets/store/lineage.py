@@ -26,6 +26,8 @@ _OF_AGENT: dict[str, LiteralString] = {
     "scores": "DELETE FROM babylon_training.trajectory_scores WHERE agent_id = %(agent)s",
     "samples": "DELETE FROM babylon_training.training_dataset_samples WHERE agent_id = %(agent)s",
     "judgments": "DELETE FROM babylon_training.ruler_judgments WHERE %(agent)s = ANY(agents)",
+    "late_samples": "DELETE FROM babylon_training.late_samples WHERE agent_id = %(agent)s OR checkpoint_id IS NULL AND "
+    "dataset_id IN (SELECT id FROM babylon_training.training_datasets WHERE body = '')",
 }
 _EMPTY_DATASETS: LiteralString = """
 WITH theirs AS (SELECT DISTINCT dataset_id FROM babylon_training.training_dataset_samples WHERE agent_id = %(agent)s),
@@ -97,14 +99,25 @@ def trained_trajectories(conn: Connection[Any], checkpoint: Checkpoint) -> dict[
     return {row[0]: row[1] for row in rows}
 
 
+def windows_of(conn: Connection[Any], checkpoint: Checkpoint) -> dict[str, int]:
+    """How many late samples of which earlier windows the checkpoint was trained on, besides its own window's."""
+    rows = conn.execute(
+        "SELECT window_id, count(*)::int FROM babylon_training.late_samples WHERE checkpoint_id = %s "
+        "GROUP BY window_id ORDER BY window_id",
+        [checkpoint.id],
+    ).fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
 def scorers(conn: Connection[Any], checkpoint: Checkpoint) -> list[str]:
-    """The scorers of the checkpoint's window, when its dataset was made, with their versions, such as `outcome@1`."""
+    """The scorers of the windows that the checkpoint was trained on, when its dataset was made, such as `outcome@1`."""
     rows = conn.execute(
         "SELECT DISTINCT scorer || '@' || scorer_version AS named FROM babylon_training.trajectory_scores AS score "
         "JOIN babylon_training.training_datasets AS made ON made.id = %s "
-        "WHERE score.window_id = %s AND scored_at <= made.created_at "
-        "AND (retired_at IS NULL OR retired_at > made.created_at) ORDER BY named",
-        [checkpoint.dataset_id, checkpoint.window_id],
+        "WHERE (score.window_id = %s OR score.window_id IN "
+        "(SELECT window_id FROM babylon_training.late_samples WHERE checkpoint_id = %s)) "
+        "AND scored_at <= made.created_at AND (retired_at IS NULL OR retired_at > made.created_at) ORDER BY named",
+        [checkpoint.dataset_id, checkpoint.window_id, checkpoint.id],
     ).fetchall()
     return [row[0] for row in rows]
 
@@ -118,7 +131,14 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     given = {"agent": agent}
     with conn.transaction():
         emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
-        order = ("calls", "trajectories", "scores", "samples", "judgments")  # calls are found by the trajectories
+        order = (
+            "calls",
+            "trajectories",
+            "scores",
+            "samples",
+            "judgments",
+            "late",
+        )  # calls are found by the trajectories
         removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
     return {**removed, "datasets": emptied}
 

@@ -5,14 +5,12 @@ A test compares these declarations with the migrated database, and with the reco
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import msgspec
-import zstandard
 from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
@@ -85,46 +83,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         return value.item()
     raise NotImplementedError(f"no JSON form for {type(value).__name__}")
-
-
-class _Zstd(threading.local):
-    """Each thread's own contexts, which no two may use at once; making one costs as much as 5 KB of compressing."""
-
-    def __init__(self) -> None:
-        # As for large inputs: what level 1 takes by itself for 25 KB of prompts is 7% smaller and costs 20% more.
-        fast = zstandard.ZstdCompressionParameters.from_level(1)
-        self.compressor = zstandard.ZstdCompressor(compression_params=fast)
-        self.decompressor = zstandard.ZstdDecompressor()
-
-
-_ZSTD = _Zstd()
-
-
-def pack(value: bytes) -> bytes:
-    """Bytes for a bytea column with external storage: zstd level 1, at 20 MB three times faster than jsonb."""
-    return _ZSTD.compressor.compress(value)
-
-
-def pack_parts(parts: Iterable[bytes]) -> bytes:
-    """As `pack`, of bytes that come in parts; the whole is never held uncompressed."""
-    compressor = _ZSTD.compressor.compressobj()
-    return b"".join([*map(compressor.compress, parts), compressor.flush()])
-
-
-def unpack(blob: bytes) -> bytes:
-    """The bytes that `pack` was given.
-
-    Raises:
-        ValueError: when the blob was not made by it.
-    """
-    decompressor = _ZSTD.decompressor.decompressobj()
-    try:
-        value = decompressor.decompress(blob)
-    except zstandard.ZstdError as error:
-        raise ValueError(f"not compressed with zstd: {error}") from None
-    if not decompressor.eof:
-        raise ValueError("not compressed with zstd: it ends too early")
-    return value
 
 
 WINDOWS = Table(
@@ -294,6 +252,21 @@ TRAINING_DATASET_CHATS = Table(
     "training_dataset_chats",
     {"dataset_id": "text", "trajectory_id": "text", "sha256": "text", "chat": "bytea"},
 )
+LATE_SAMPLES = Table(
+    "late_samples",
+    {
+        "chain": "text",
+        "window_id": "text",
+        "sample_id": "text",
+        "text_sha256": "text",
+        "reward": "float8",
+        "agent_id": "text",
+        "dataset_id": "text",
+        "into_window": "text",
+        "checkpoint_id": "text",
+        "noted_at": "timestamptz",
+    },
+)
 MODEL_CHECKPOINTS = Table(
     "model_checkpoints",
     {
@@ -391,6 +364,7 @@ TABLES = (
     TRAINING_DATASETS,
     TRAINING_DATASET_SAMPLES,
     TRAINING_DATASET_CHATS,
+    LATE_SAMPLES,
     MODEL_CHECKPOINTS,
     TRAINING_JOBS,
     CHECKPOINT_EVALUATIONS,

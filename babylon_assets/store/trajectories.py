@@ -34,8 +34,9 @@ from babylon_assets.core.trajectories import (
     kept,
 )
 from babylon_assets.store.database import window_lock
+from babylon_assets.store.packing import pack, unpack
 from babylon_assets.store.scores import read_scores, replace_scores
-from babylon_assets.store.tables import QUARANTINED_TRAJECTORIES, RAW_TRAJECTORIES, json_value, pack, unpack
+from babylon_assets.store.tables import QUARANTINED_TRAJECTORIES, RAW_TRAJECTORIES, json_value
 
 __all__ = [
     "chat_hashes",

@@ -17,7 +17,7 @@ import pytest
 
 from babylon_assets.core.errors import DatabaseUnavailable, SettingsError, TrainingBusy
 from babylon_assets.settings import Settings
-from babylon_assets.store import tables
+from babylon_assets.store import packing, tables
 from babylon_assets.store.addresses import Address
 from babylon_assets.store.calls import calls_by_id
 from babylon_assets.store.database import (
@@ -162,7 +162,7 @@ def test_answers_kept_as_text_by_an_earlier_version_stay_what_they_were(empty_da
     call = inference_call(0, response="kauf “jetzt” … \\x41")
     columns = [name for name in tables.INFERENCE_CALLS.columns if name not in ("messages", "response", "sampling")]
     values = {name: getattr(call, name) for name in columns}
-    values |= {"messages": tables.pack(msgspec.json.encode(call.messages)), "response": call.response}
+    values |= {"messages": packing.pack(msgspec.json.encode(call.messages)), "response": call.response}
     with empty_database.connect() as conn:
         conn.execute(tables.INFERENCE_CALLS.insert(values), values)
     assert migrate(empty_database) == newest_revision()

@@ -20,7 +20,7 @@ from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.lineage import content_id
 from babylon_assets.core.samples import DatasetDraft
 from babylon_assets.core.trajectories import Exchange, Message, RawSample, encode_chat, steps_frame
-from babylon_assets.store import calls, datasets, tables, trajectories, windows
+from babylon_assets.store import calls, datasets, packing, trajectories, windows
 from babylon_assets.store.database import Database
 from tests.store.values import (
     LATER,
@@ -321,7 +321,7 @@ def test_a_draft_of_texts_that_were_replaced_is_refused(conn: Conn) -> None:
 def test_a_text_that_was_changed_is_not_what_the_id_names(conn: Conn) -> None:
     kept = dataset(sample(0))
     datasets.save_dataset(conn, kept)
-    other = tables.pack(encode_chat([Exchange(PROMPT, "sell")]))
+    other = packing.pack(encode_chat([Exchange(PROMPT, "sell")]))
     conn.execute("UPDATE babylon_training.training_dataset_chats SET chat = %s", [other])
     with pytest.raises(CorruptLedger, match=r"texts of dataset .* are not what its id names"):
         datasets.load_dataset(conn, kept.id)
