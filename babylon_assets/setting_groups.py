@@ -155,9 +155,10 @@ class AutomationSettings:
     )
     late_data: str = _declare(
         "LATE_DATA",
-        kinds.choice("retrain", "ignore"),
-        "ignore",
-        "A trained window whose data changed is scored and frozen again; retrain: and trained again on a branch.",
+        kinds.choice("carry", "retrain", "ignore"),
+        "carry",
+        "A trained window whose data changed is scored and frozen again; carry: its new or changed samples join the "
+        "next window; retrain: it is trained again on a branch.",
     )
     train_requests: bool = _declare(
         "TRAIN_REQUESTS",

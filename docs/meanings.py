@@ -190,6 +190,21 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "tokens": "Tokens of their answers.",
         },
     ),
+    "late_samples": (
+        "One row per sample that came, or changed, after its window was trained, and which window's dataset took it.",
+        {
+            "chain": "The chain that had trained its window.",
+            "window_id": "The sample's own window.",
+            "sample_id": "Trajectory, step and call.",
+            "text_sha256": "sha256 of its conversation and its answer.",
+            "reward": "Its reward when it was noted; with the text it is what is trained once.",
+            "agent_id": "Its agent.",
+            "dataset_id": "The dataset of its own window in which it stands, with its group and its advantage.",
+            "into_window": "The window whose dataset took it; null: it waits.",
+            "checkpoint_id": "The checkpoint that was trained on it; null: not yet.",
+            "noted_at": "When it was noted.",
+        },
+    ),
     "model_checkpoints": (
         "One row per checkpoint: a line per chain, each from the one before.",
         {

@@ -6,13 +6,14 @@ where the name of a result stands in them. What follows from the answer is decid
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
 from babylon_assets.core import frozen, hindsight, joining
 from babylon_assets.core.hindsight import Place, Text
-from babylon_assets.store import calls, datasets, trajectories
+from babylon_assets.core.samples import Sample
+from babylon_assets.store import calls, datasets, late, trajectories
 from babylon_assets.store.database import Connection
 
 
@@ -46,19 +47,34 @@ def look(conn: Connection, window: str, dataset_id: str) -> Findings:
 
 
 def _faults(conn: Connection, window: str, dataset_id: str, odd: Iterable[str]) -> list[str]:
-    """What is wrong with the samples of some trajectories, read in full."""
+    """What is wrong with the samples of some trajectories, read in full.
+
+    Samples that the window took of others are compared with these windows' datasets, which were looked at when they
+    were made, as long as they can be read: one that holds answers of a forgotten agent was emptied.
+    """
     names = sorted(odd)
     if not names:
         return []
-    chats = dict(datasets.stream_chats(conn, dataset_id, *names))
-    heads = [head for head in datasets.load_heads(conn, dataset_id) if head.trajectory_id in chats]
-    records = trajectories.read_heads(conn, window)
+    samples, sources = _of_dataset(conn, dataset_id, names), late.sources(conn, window)
+    if not all(datasets.is_readable(conn, source) for source in sources):
+        samples, sources = [sample for sample in samples if sample.window == window], []
+    records = [record for record in trajectories.read_heads(conn, window) if record.trajectory_id in names]
     raw: dict[Place, Text] = {
+        (sample.trajectory_id, sample.step, sample.call): hindsight.text_of(sample)
+        for source in sources
+        for sample in _of_dataset(conn, source, names)
+    }
+    raw |= {
         (record.trajectory_id, sample.step, sample.call): hindsight.text_of(sample)
         for record in records
-        if record.trajectory_id in chats
         for sample in record.samples
     }
     found = calls.calls_of(conn, window, joining.named_calls(records))
-    samples = frozen.with_texts(heads, chats.__getitem__)
     return hindsight.faults(samples, raw, frozenset(hindsight.text_of(call) for call in found.values()))
+
+
+def _of_dataset(conn: Connection, dataset_id: str, names: Sequence[str]) -> list[Sample]:
+    """The samples that a dataset has of some trajectories."""
+    chats = dict(datasets.stream_chats(conn, dataset_id, *names))
+    heads = [head for head in datasets.load_heads(conn, dataset_id) if head.trajectory_id in chats]
+    return frozen.with_texts(heads, chats.__getitem__)

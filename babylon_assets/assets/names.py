@@ -70,6 +70,12 @@ METADATA: dict[str, Meaning] = {
     "effective_samples": Meaning("samples", "How many equally weighted samples the trained ones are worth."),
     "policy_lag_mean": Meaning("checkpoints", "How many checkpoints behind the newest the answering policies are."),
     "policy_lag_max": Meaning("checkpoints", "The same of the oldest of them."),
+    "carried_samples": Meaning("samples", "Late samples of earlier windows in the dataset."),
+    "carried_trajectories": Meaning("rows", "Trajectories that these are of."),
+    "carried_from": Meaning("", "How many late samples of which earlier window are in the dataset."),
+    "carried_into": Meaning("", "How many late samples of this window are in which later window's dataset."),
+    "late_samples": Meaning("samples", "Samples of this window that came, or changed, after it was trained."),
+    "late_waiting": Meaning("samples", "Those of them that no later window has taken yet."),
     "dataset_id": Meaning("", "The dataset: the hash of its content."),
     # trained
     "learning_curve": Meaning("", "Picture: mean reward of the windows up to this one."),

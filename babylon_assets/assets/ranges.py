@@ -46,12 +46,14 @@ class Made:
         checks: results of the asset's checks, each with its name; a blocking one that failed stops the window.
         data_version: names the content; the same content has the same version.
         made_from: data versions of what it was made from, by asset.
+        observed: metadata of other windows of the asset that changed with it, by window.
     """
 
     metadata: Mapping[str, Any]
     checks: Sequence[dg.AssetCheckResult] = ()
     data_version: str | None = None
     made_from: Mapping[str, str] = field(default_factory=dict)
+    observed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 Stage = Callable[[str], Made]
@@ -143,6 +145,8 @@ def _record(context: dg.AssetExecutionContext, name: str, window: str, made: Mad
     if BACKFILL_ID_TAG in context.run.tags:
         tags[BACKFILL_ID_TAG] = context.run.tags[BACKFILL_ID_TAG]
     context.log_event(dg.AssetMaterialization(key, partition=window, metadata=made.metadata, tags=tags))
+    for other, seen in made.observed.items():
+        context.log_event(dg.AssetObservation(key, partition=other, metadata=seen))
     for result in made.checks:
         context.log_event(_evaluation(context, key, window, result))
 

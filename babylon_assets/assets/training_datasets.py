@@ -3,27 +3,31 @@
 Which samples are compared, and what each trains as, is decided in `core.datasets`.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import cast
 
 import dagster as dg
 
-from babylon_assets.assets import checks
+from babylon_assets.assets import checks, late_data
 from babylon_assets.assets.collector import without_collector
 from babylon_assets.assets.facts import numbers, picture, texts
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.ranges import Made
 from babylon_assets.assets.scored_trajectories import NAME as SCORED
 from babylon_assets.core import joining
-from babylon_assets.core.datasets import draft_dataset
+from babylon_assets.core.datasets import CARRIED, CARRIED_TRAJECTORIES, draft_dataset
 from babylon_assets.core.grouping import GroupMode
 from babylon_assets.core.samples import DatasetDraft
 from babylon_assets.core.sampling import effective_samples, policy_lags
+from babylon_assets.core.trajectories import TrajectoryRecord
 from babylon_assets.plots import reward_histogram
 from babylon_assets.settings import Settings
-from babylon_assets.store import calls, checkpoints, datasets, scores, trajectories, windows
-from babylon_assets.store.database import window_lock
+from babylon_assets.store import calls, checkpoints, datasets, late, scores, trajectories, windows
+from babylon_assets.store.checkpoints import Checkpoint
+from babylon_assets.store.database import Connection, window_lock
 from babylon_assets.store.windows import WindowColumns, WindowRow
 
 NAME = "training_datasets"
@@ -43,6 +47,10 @@ What the next checkpoint may learn from this hour, frozen and named by the hash 
 - A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on. Of a window with more
   than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW whole groups are drawn. `effective_samples` says how many equally
   weighted samples the rest is worth.
+
+- With LATE_DATA=carry, what an earlier hour has to teach since its data changed after it was trained (**late**
+  samples) joins the next hour that is trained, once: with its own group and advantage, within the same bounds.
+  `carried_from` and `carried_into` say how many, on both hours.
 
 The same input gives the same id and writes nothing new. The check `{checks.TOKENS}` fails when nothing can be
 trained on. `{checks.STABLE}` and `{checks.HINDSIGHT}` look at the dataset as it is kept: a window whose dataset does
@@ -72,45 +80,68 @@ def freeze(installation: Installation, window: str) -> Made:
 def _frozen(installation: Installation, window: str) -> tuple[str, Made]:
     """What is said of the dataset while it is at hand: it takes more room than the look at it afterwards."""
     dataset, row = freeze_window(installation, window)
+    settings = installation.settings
     with installation.connect() as conn:
-        head = checkpoints.head(conn, installation.settings.model_name)
-    metadata = {**_metadata(dataset, row), **_strength(dataset, head.step if head else 0)}
-    return dataset.id, Made(metadata, [checks.trainable_tokens(dataset, row)], dataset.id)
+        head = checkpoints.head(conn, settings.model_name)
+        carried = late_data.metadata(conn, settings, window)
+        givers = {name: late_data.metadata(conn, settings, name) for name in late_data.givers(conn, settings, window)}
+    metadata = {**_metadata(dataset, row), **_strength(dataset, head.step if head else 0), **carried}
+    found = [checks.trainable_tokens(dataset, row)]
+    return dataset.id, Made(metadata, found, dataset.id, observed=givers)
 
 
 @without_collector
 def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft, WindowRow]:
     """Build the dataset of a window from what is kept of it, keep it, and note it on the window.
 
-    The window's lock keeps another run from replacing what it is built from; texts are not read, they are hashed.
+    The window's lock keeps another run from replacing what it is built from; texts are not read, they are hashed, but
+    for those of late samples. The dataset, what it carries of other windows, and what is late of a window that was
+    trained before are one transaction.
     """
     settings = installation.settings
     with installation.connect() as conn:
         window_lock(conn, window)
         records = trajectories.read_heads(conn, window)
-        dataset = draft_dataset(
-            window,
-            records,
-            calls.calls_of(conn, window, joining.named_calls(records)),
-            scores.read_step_scores(conn, window),
-            settings.model_name,
-            trajectories.chat_hashes(conn, window),
-            moment_seconds=settings.moment_seconds,
-            group_mode=cast(GroupMode, settings.group_by),
-            held_out_share=settings.held_out_share,
-            max_samples=settings.max_samples_per_window,
-            max_tokens=settings.max_tokens_per_window,
-            seed=settings.train_seed,
-        )
+        build = _builder(conn, settings, window, records)
+        dataset, agents = build(), len({record.agent_id for record in records})
+        thin = _why_thin(dataset, agents, settings)
+        teaches = thin is None and dataset.counts["trainable_samples"] > 0
+        stands = late_data.standing(conn, settings, window, teaches=teaches)
+        if stands.samples:
+            dataset = build(carried=stands.samples)
         datasets.save_dataset(conn, dataset)
-        agents = len({record.agent_id for record in records})
-        changes = _window_columns(windows.get_window(conn, window), dataset, agents, settings)
-        return dataset, windows.upsert_window(conn, window, **changes)
+        late_data.keep(conn, settings, dataset, stands)
+        changes = _window_columns(windows.get_window(conn, window), dataset, thin)
+        row = windows.upsert_window(conn, window, **changes)
+        if stands.own is not None:  # what waits is counted in the window's newest dataset, which is noted by now
+            row = windows.upsert_window(conn, window, **_as_trained(conn, settings, dataset, stands.own))
+        return dataset, row
 
 
-def _window_columns(before: WindowRow | None, dataset: DatasetDraft, agents: int, settings: Settings) -> WindowColumns:
+def _builder(
+    conn: Connection, settings: Settings, window: str, records: list[TrajectoryRecord]
+) -> Callable[..., DatasetDraft]:
+    """What builds the window's dataset of what is kept of it now; `carried` joins samples of other windows."""
+    return partial(
+        draft_dataset,
+        window,
+        records,
+        calls.calls_of(conn, window, joining.named_calls(records)),
+        scores.read_step_scores(conn, window),
+        settings.model_name,
+        trajectories.chat_hashes(conn, window),
+        moment_seconds=settings.moment_seconds,
+        group_mode=cast(GroupMode, settings.group_by),
+        held_out_share=settings.held_out_share,
+        max_samples=settings.max_samples_per_window,
+        max_tokens=settings.max_tokens_per_window,
+        seed=settings.train_seed,
+    )
+
+
+def _window_columns(before: WindowRow | None, dataset: DatasetDraft, thin: str | None) -> WindowColumns:
     """What the dataset says of its window. A window that was trained on this very dataset keeps its state."""
-    rewards = [sample.reward for sample in dataset.samples if sample.reward is not None]
+    rewards = _own_rewards(dataset)
     mean = sum(rewards) / len(rewards) if rewards else None
     columns: WindowColumns = {
         "samples": len(dataset.samples),
@@ -120,13 +151,28 @@ def _window_columns(before: WindowRow | None, dataset: DatasetDraft, agents: int
     }
     if before is not None and before.dataset_id == dataset.id and before.status in ("trained", "skipped"):
         return columns
-    thin = _why_thin(dataset, agents, settings)
     return {
         **columns,
         "trainable_tokens": dataset.counts["trainable_tokens"],
         "status": "thin" if thin else "ready",
         "reason": thin,
     }
+
+
+def _as_trained(conn: Connection, settings: Settings, dataset: DatasetDraft, own: Checkpoint) -> WindowColumns:
+    """What a window that has its checkpoint goes on to say of itself, whatever became of its data since."""
+    same = own.dataset_id == dataset.id
+    return {
+        "status": "trained",
+        "trainable_tokens": int(own.metrics.get("trainable_tokens", 0)),
+        "reason": None if same else late.reason_of(conn, settings.model_name, dataset.window),
+    }
+
+
+def _own_rewards(dataset: DatasetDraft) -> list[float]:
+    """The known rewards of the window's own samples: what is carried was played, and counted, in another."""
+    own = (sample for sample in dataset.samples if sample.window == dataset.window)
+    return [sample.reward for sample in own if sample.reward is not None]
 
 
 def _why_thin(dataset: DatasetDraft, agents: int, settings: Settings) -> str | None:
@@ -141,13 +187,14 @@ def _why_thin(dataset: DatasetDraft, agents: int, settings: Settings) -> str | N
 
 def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataValue]:
     counts = dataset.counts
-    rewards = [sample.reward for sample in dataset.samples if sample.reward is not None]
+    rewards = _own_rewards(dataset)
     skipped = {name.removeprefix("skip: "): number for name, number in counts.items() if name.startswith("skip: ")}
     shown = ("samples", "trainable_samples", "trainable_tokens", "groups", "trainable_groups")
     kinds = ("policy_gradient", "recompute", "imitate", "skip")
     return {
         "rewards": picture(reward_histogram(rewards), "rewards of the samples"),
         **numbers({name: counts[name] for name in (*shown, *kinds, *joining.COUNTS)}),
+        **numbers({name: counts.get(name, 0) for name in (CARRIED, CARRIED_TRAJECTORIES)}),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
         **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
         "skipped_because": dg.MetadataValue.json(skipped),

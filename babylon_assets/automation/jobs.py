@@ -38,7 +38,8 @@ def build_refresh_job(*, retrain: bool) -> UnresolvedAssetJobDefinition:
         selection=dg.AssetSelection.assets(*names),
         description=(
             "A window whose rows or outcomes have changed: read it, score it and freeze its dataset again. With "
-            "LATE_DATA=retrain it is trained again on a branch; the chain is never rewritten."
+            "LATE_DATA=carry its late samples join the next window, with LATE_DATA=retrain it is trained again on a "
+            "branch; the chain is never rewritten."
         ),
         tags={LINE_TAG: "window"},
     )

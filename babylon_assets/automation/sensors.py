@@ -58,8 +58,8 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
         job_name=REFRESH,
         minimum_interval_seconds=CHANGED_SECONDS,
         default_status=status,
-        description="Scores and freezes a window again whose rows or outcomes have changed; LATE_DATA says whether it "
-        "is then trained again, beside the chain.",
+        description="Scores and freezes a window again whose rows or outcomes have changed; LATE_DATA says whether "
+        "what is late joins the next window, or the window is trained again beside the chain.",
     )
     def changed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         if busy := running_line(context.instance):

@@ -86,6 +86,7 @@ def _backward(conn: Any, made: Checkpoint) -> dict[str, Any]:
         **_facts(made),
         "line": [_name(one) for one in ledger.ancestors(conn, made)],
         "trajectories": ledger.trained_trajectories(conn, made),
+        "carried_from": ledger.windows_of(conn, made),
         "scores": ledger.scorers(conn, made),
         "settings": dict(made.settings),
         "seed": made.seed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +15,11 @@ from babylon_assets.core.errors import PermanentError, SourceError
 from babylon_assets.core.policies import policy_name
 from babylon_assets.core.windows import parse_window
 from babylon_assets.settings import Settings, load_settings
-from babylon_assets.store import checkpoints, jobs, verdicts
+from babylon_assets.store import checkpoints, jobs, late, verdicts
 from babylon_assets.store import windows as ledger
 from babylon_assets.store.database import Connection, Database, open_database
 from babylon_assets.store.database import migrate as migrate_schema
+from babylon_assets.store.late import Carried
 from babylon_assets.store.windows import WindowRow
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ def list_all(json: Json = False) -> None:
         rows = known_windows(conn)
         tell_odd_ids(conn)
         names = policy_names(conn, settings.model_name)
+        carried = late.carried(conn, settings.model_name)
     if json:
-        print_json([window_json(row) for row in rows])
+        print_json([window_json(row) | carried_json(row.window_id, carried) for row in rows])
     elif rows:
-        output.print(window_table(rows, names))
+        output.print(window_table(rows, names, carried))
     else:
         output.print("no windows yet; `babylon demo` plays some, `babylon doctor` says whether the game's are in reach")
 
@@ -136,6 +138,15 @@ def window_json(row: WindowRow) -> dict[str, Any]:
     }
 
 
+def carried_json(window: str, carried: Sequence[Carried]) -> dict[str, Any]:
+    """How many late samples the window took of which, how many which took of it, and how many wait."""
+    return {
+        "carried_from": {each.window: each.samples for each in carried if each.into == window},
+        "carried_into": {each.into: each.samples for each in carried if each.window == window and each.into},
+        "late_waiting": sum(each.samples for each in carried if each.window == window and each.into is None),
+    }
+
+
 def policy_names(conn: Connection, chain: str) -> dict[str, str]:
     """The name of each checkpoint of a chain, such as `babylon-agent@3`, by its id; a dead end's says so."""
     standings = verdicts.standings(conn, chain)
@@ -146,7 +157,7 @@ def policy_names(conn: Connection, chain: str) -> dict[str, str]:
     }
 
 
-def window_table(rows: list[WindowRow], names: Mapping[str, str]) -> Table:
+def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Sequence[Carried] = ()) -> Table:
     """The same for a person; `names` gives the policies' names by checkpoint id."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("window", "state"):
@@ -163,9 +174,16 @@ def window_table(rows: list[WindowRow], names: Mapping[str, str]) -> Table:
             count(row.trainable_tokens),
             number(row.reward_mean),
             number((row.reference or {}).get("oracle")),
-            _step(row, names),
+            "; ".join(filter(None, [_step(row, names), *_carried(carried_json(row.window_id, carried))])),
         )
     return table
+
+
+def _carried(told: Mapping[str, Any]) -> list[str]:
+    """The same in words, one of each."""
+    lines = [f"{number} late from {window}" for window, number in told["carried_from"].items()]
+    lines += [f"{number} late into {window}" for window, number in told["carried_into"].items()]
+    return lines + ([f"{told['late_waiting']} late wait"] if told["late_waiting"] else [])
 
 
 def _step(row: WindowRow, names: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from msgspec.structs import force_setattr
 
-from babylon_assets.core.frozen import dataset_id, decode, draft, encode, with_texts
+from babylon_assets.core.frozen import chats_of, dataset_id, decode, draft, encode, head_of, with_texts
 from babylon_assets.core.grouping import GroupMode, compared, group_key
 from babylon_assets.core.joining import Joined, JoinedSample, RecordedCall, join_calls
 from babylon_assets.core.policies import policy_step
@@ -31,7 +31,7 @@ from babylon_assets.core.samples import (
     TrainsAs,
     count,
 )
-from babylon_assets.core.sampling import HELD_OUT, bounded, is_held_out
+from babylon_assets.core.sampling import HELD_OUT, NO_ROOM, bounded, is_held_out
 from babylon_assets.core.trajectories import CallHead, Exchange, RawSample, TrajectoryRecord, encode_chat, kept
 
 __all__ = [
@@ -56,6 +56,8 @@ NO_SPREAD = "group has no spread"
 ALONE = "group has one sample"
 WORSE_HALF = "worse half of its group"
 TOO_OLD = "policy is too old"
+#: Counts of a dataset that has samples of other windows.
+CARRIED, CARRIED_TRAJECTORIES = "carried_samples", "carried_trajectories"
 #: Rewards of a group that differ by less than this have no spread.
 SMALLEST_SPREAD = 1e-9
 _CHARACTERS_PER_TOKEN = 4
@@ -77,6 +79,7 @@ def draft_dataset(
     max_samples: int | None = None,
     max_tokens: int | None = None,
     seed: int = 0,
+    carried: Iterable[Sample] = (),
 ) -> DatasetDraft:
     """Build the dataset of a window, its texts unread.
 
@@ -94,17 +97,43 @@ def draft_dataset(
             is skipped.
         held_out_share: samples of this share of the agents, by hash, are scored and kept, but skipped and not compared.
         max_samples, max_tokens, seed: bounds of what is trained on, and what the choice is drawn by.
+        carried: late samples of earlier windows, which join these as they are: with their window, their group and their
+            advantage. One for which there is no room within the bounds is not in the dataset at all.
     """
     joined = join_calls(records, calls)
     oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
     rules = _Rules(window, model_name, moment_seconds, group_mode, oldest, held_out_share)
     samples = _ordered(_heads(rules, joined.samples, scores))
     _compare(samples)
+    others = _others(carried, joined)
+    if others:
+        samples = _ordered([*samples, *map(head_of, others)])
     samples = bounded(samples, max_samples, max_tokens, seed)
-    own = _own_chats(joined)
+    if others:
+        samples = [each for each in samples if each.window == window or each.skip_reason != NO_ROOM]
+    own = {**_own_chats(joined), **_chats_among(others, samples)}
     hashes = {name: chats[name] for name in {each.record.trajectory_id for each in joined.samples} - own.keys()}
     hashes |= {trajectory: sha256(chat).hexdigest() for trajectory, chat in own.items()}
-    return draft(window, samples, {**joined.counts, **count(samples)}, hashes, own)
+    return draft(window, samples, {**joined.counts, **count(samples), **_counted(samples, window)}, hashes, own)
+
+
+def _others(carried: Iterable[Sample], joined: Joined) -> list[Sample]:
+    """The carried samples, without those of trajectories that are among the window's own by now."""
+    own = {each.record.trajectory_id for each in joined.samples}
+    return [sample for sample in carried if sample.trajectory_id not in own]
+
+
+def _chats_among(others: Sequence[Sample], samples: Iterable[SampleHead]) -> dict[str, bytes]:
+    """The texts of those of the carried samples that there was room for."""
+    kept = {sample.sample_id for sample in samples} if others else set()
+    return chats_of([sample for sample in others if sample.sample_id in kept])
+
+
+def _counted(samples: Iterable[SampleHead], window: str) -> dict[str, int]:
+    """How many samples came from other windows; nothing where none did."""
+    carried = [sample for sample in samples if sample.window != window]
+    trajectories = {sample.trajectory_id for sample in carried}
+    return {CARRIED: len(carried), CARRIED_TRAJECTORIES: len(trajectories)} if carried else {}
 
 
 def build_dataset(

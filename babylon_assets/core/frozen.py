@@ -100,7 +100,7 @@ def draft_of(dataset: Dataset) -> DatasetDraft:
     """A dataset without its texts, which are all among `own_chats`; its id is that of this form."""
     chats = chats_of(dataset.samples)
     hashes = {trajectory: sha256(chat).hexdigest() for trajectory, chat in chats.items()}
-    return draft(dataset.window, [_head(sample) for sample in dataset.samples], dataset.counts, hashes, chats)
+    return draft(dataset.window, [head_of(sample) for sample in dataset.samples], dataset.counts, hashes, chats)
 
 
 def chats_of(samples: Sequence[Sample]) -> dict[str, bytes]:
@@ -137,7 +137,8 @@ def _places(samples: Sequence[Sample | SampleHead]) -> dict[str, list[int]]:
     return places
 
 
-def _head(sample: Sample) -> SampleHead:
+def head_of(sample: Sample) -> SampleHead:
+    """A sample without its texts."""
     return SampleHead(*(getattr(sample, name) for name in _HEAD_FIELDS))
 
 

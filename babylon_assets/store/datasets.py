@@ -186,6 +186,12 @@ def _unpacked(dataset_id: str, blob: bytes) -> bytes:
         raise CorruptLedger(f"dataset {dataset_id} cannot be read ({error}); {_AGAIN}") from None
 
 
+def is_readable(conn: Connection[Any], dataset_id: str) -> bool:
+    """Whether a dataset is kept with what it holds; one that held answers of a forgotten agent was emptied."""
+    row = conn.execute(TRAINING_DATASETS.select("WHERE id = %s AND body <> ''", "id"), [dataset_id]).fetchone()
+    return row is not None
+
+
 def dataset_frame(conn: Connection[Any], dataset_id: str) -> pd.DataFrame:
     """One row per sample: ids, group_key, policy, reward, advantage, trains_as, skip_reason, tokens; no texts."""
     columns = list(TRAINING_DATASET_SAMPLES.columns)

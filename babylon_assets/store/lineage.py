@@ -27,6 +27,8 @@ _OF_AGENT: dict[str, LiteralString] = {
     "samples": "WITH gone AS (DELETE FROM babylon_training.training_dataset_trajectories WHERE agent_id = %(agent)s "
     "RETURNING steps) SELECT unnest(steps) FROM gone",
     "judgments": "DELETE FROM babylon_training.ruler_judgments WHERE %(agent)s = ANY(agents)",
+    "late_samples": "DELETE FROM babylon_training.late_samples WHERE agent_id = %(agent)s OR checkpoint_id IS NULL AND "
+    "dataset_id IN (SELECT id FROM babylon_training.training_datasets WHERE body = '')",
 }
 _EMPTY_DATASETS: LiteralString = """
 WITH theirs AS (
@@ -101,14 +103,25 @@ def trained_trajectories(conn: Connection[Any], checkpoint: Checkpoint) -> dict[
     return {row[0]: row[1] for row in rows}
 
 
+def windows_of(conn: Connection[Any], checkpoint: Checkpoint) -> dict[str, int]:
+    """How many late samples of which earlier windows the checkpoint was trained on, besides its own window's."""
+    rows = conn.execute(
+        "SELECT window_id, count(*)::int FROM babylon_training.late_samples WHERE checkpoint_id = %s "
+        "GROUP BY window_id ORDER BY window_id",
+        [checkpoint.id],
+    ).fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
 def scorers(conn: Connection[Any], checkpoint: Checkpoint) -> list[str]:
-    """The scorers of the checkpoint's window, when its dataset was made, with their versions, such as `outcome@1`."""
+    """The scorers of the windows that the checkpoint was trained on, when its dataset was made, such as `outcome@1`."""
     rows = conn.execute(
         "SELECT DISTINCT scorer || '@' || scorer_version AS named FROM babylon_training.trajectory_scores AS score "
         "JOIN babylon_training.training_datasets AS made ON made.id = %s "
-        "WHERE score.window_id = %s AND scored_at <= made.created_at "
-        "AND (retired_at IS NULL OR retired_at > made.created_at) ORDER BY named",
-        [checkpoint.dataset_id, checkpoint.window_id],
+        "WHERE (score.window_id = %s OR score.window_id IN "
+        "(SELECT window_id FROM babylon_training.late_samples WHERE checkpoint_id = %s)) "
+        "AND scored_at <= made.created_at AND (retired_at IS NULL OR retired_at > made.created_at) ORDER BY named",
+        [checkpoint.dataset_id, checkpoint.window_id, checkpoint.id],
     ).fetchall()
     return [row[0] for row in rows]
 
@@ -123,7 +136,7 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     with conn.transaction():
         emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
         # Calls are found by the trajectories, and these leave their texts to the datasets that still refer to them.
-        order = ("calls", "samples", "trajectories", "scores", "judgments")
+        order = ("calls", "samples", "trajectories", "scores", "judgments", "late_samples")
         removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
     return {**removed, "datasets": emptied}
 

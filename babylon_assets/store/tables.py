@@ -268,6 +268,21 @@ TRAINING_DATASET_TRAJECTORIES = Table(
         "tokens": "int4[]",
     },
 )
+LATE_SAMPLES = Table(
+    "late_samples",
+    {
+        "chain": "text",
+        "window_id": "text",
+        "sample_id": "text",
+        "text_sha256": "text",
+        "reward": "float8",
+        "agent_id": "text",
+        "dataset_id": "text",
+        "into_window": "text",
+        "checkpoint_id": "text",
+        "noted_at": "timestamptz",
+    },
+)
 MODEL_CHECKPOINTS = Table(
     "model_checkpoints",
     {
@@ -365,6 +380,7 @@ TABLES = (
     TRAINING_DATASETS,
     TRAINING_DATASET_SAMPLES,
     TRAINING_DATASET_TRAJECTORIES,
+    LATE_SAMPLES,
     MODEL_CHECKPOINTS,
     TRAINING_JOBS,
     CHECKPOINT_EVALUATIONS,

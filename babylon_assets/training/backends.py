@@ -123,6 +123,11 @@ def _found(settings: Settings) -> BackendChoice:
     return BackendChoice("local_gpu", f"there is a {device.name} of {device.memory_gib:.0f} GiB and ART's GPU backend")
 
 
+def is_hosted(settings: Settings) -> bool:
+    """Whether the settings have the hosted service train; whether that can be is not looked at."""
+    return settings.backend == "serverless" or (settings.backend == "auto" and settings.wandb_api_key is not None)
+
+
 def trainer_settings(settings: Settings, base_model: str, backend: BackendName = "embedded") -> dict[str, Any]:
     """The settings that decide what a checkpoint becomes, as they are written into its manifest."""
     if backend == "serverless":
@@ -180,8 +185,8 @@ def train_embedded(settings: Settings, request: TrainingRequest) -> None:
     random.seed(settings.train_seed)  # ART shuffles groups and packed rows with the global generator
     torch.manual_seed(settings.train_seed)
     trainer = TrainerSettings(**trainer_settings(settings, request.base_model))
-    recorded = request.samples.policy_gradient
-    backend = EmbeddedBackend(art_path(settings), trainer, request.manifest, request.place, recorded)
+    recorded, known = request.samples.policy_gradient, request.samples.baselines
+    backend = EmbeddedBackend(art_path(settings), trainer, request.manifest, request.place, recorded, known)
     with _quiet():
         asyncio.run(_train(backend, trainer, settings.wandb_project, request))
 

@@ -8,7 +8,7 @@ requests, and decides neither what is trained nor which checkpoint is the parent
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -127,6 +127,7 @@ class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
         manifest: what the next checkpoint is made from; written into it.
         place: where the next checkpoint stands; None: after the newest one in the model's folder.
         samples: the recorded answers behind the groups that are trained; None: ART finds the tokens in the texts.
+        baselines: what the answers of some of the groups are compared with, as of `samples.Selection`.
     """
 
     def __init__(
@@ -136,12 +137,14 @@ class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
         manifest: dict[str, Any],
         place: Place | None = None,
         samples: Sequence[Sample] | None = None,
+        baselines: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(in_process=True, path=str(path))
         self._settings = settings
         self._manifest = manifest
         self._place = place
         self._samples = samples
+        self._baselines = baselines
         self._supports_result_packing = True
         self._packed_sequence_length_requires_chunk_alignment = False
 
@@ -166,7 +169,7 @@ class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
             return cast(
                 "PackedTensors | None", super()._get_packed_tensors(model, trajectory_groups, *arguments, **named)
             )
-        results = list(tokenized(self._samples))
+        results = list(tokenized(self._samples, self._baselines))
         if not results:
             return None
         return packed_tensors_from_tokenized_results(

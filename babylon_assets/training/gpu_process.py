@@ -106,9 +106,10 @@ async def _with_art(request: GpuRequest) -> list[dict[str, float]]:
     dev["packed_sequence_length"] = trainer["row_tokens"]
     config = TrainConfig(learning_rate=trainer["learning_rate"])
     said: list[dict[str, float]] = []
+    groups = trajectory_groups(request.samples, request.baselines)
     try:
         await model.register(backend)
-        async for step in backend._train_model(model, trajectory_groups(request.samples), config, dev):
+        async for step in backend._train_model(model, groups, config, dev):
             said.append({name: float(value) for name, value in step.items() if isinstance(value, int | float)})
     finally:
         await backend.close()

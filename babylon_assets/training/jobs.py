@@ -17,9 +17,10 @@ from psycopg import Connection
 
 from babylon_assets.core.datasets import Dataset
 from babylon_assets.core.errors import ChainConflict, PermanentError, TrainingBusy
+from babylon_assets.core.late import beside, carried
 from babylon_assets.core.lineage import content_id
 from babylon_assets.settings import Settings
-from babylon_assets.store import checkpoints, jobs, windows
+from babylon_assets.store import checkpoints, jobs, late, windows
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.database import Database, chain_lock
 from babylon_assets.store.datasets import load_dataset
@@ -153,7 +154,7 @@ def _settled(
     if own is not None:
         parent = checkpoints.get(conn, own.parent_id) if own.parent_id else None
         same = own.dataset_id == dataset.id
-        reason = "this dataset was trained before" if same else f"its data changed after training; {_beside(window)}"
+        reason = "this dataset was trained before" if same else late.reason_of(conn, chain, window)
         settled = _unchanged(own, parent, reason)
         windows.upsert_window(
             conn,
@@ -169,14 +170,10 @@ def _settled(
         windows.upsert_window(conn, window, parent_id=head.id if head else None)
         return TrainedWindow("thin", row.reason or "too little to train on", None, head)
     if head is not None and head.window_id is not None and head.window_id > window:
-        reason = f"the chain has moved on to {head.window_id}; {_beside(window)}"
+        reason = f"the chain has moved on to {head.window_id}; {beside(window)}"
         windows.upsert_window(conn, window, status="skipped", reason=reason)
         return TrainedWindow("superseded", reason, None, head)
     return None
-
-
-def _beside(window: str) -> str:
-    return f"the chain stays as it is, `babylon train {window} --branch` trains beside it"
 
 
 def _train(
@@ -268,6 +265,7 @@ def _record(
         usage.pop("manifest", None)
         jobs.advance_job(conn, job, "trained", checkpoint_id=checkpoint.id, usage=usage)
         if not plan.on_branch:
+            late.spend(conn, plan.chain, plan.window, checkpoint.id, carried(plan.dataset))
             windows.upsert_window(
                 conn,
                 plan.window,

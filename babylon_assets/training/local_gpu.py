@@ -39,6 +39,7 @@ class GpuRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         method: `policy_gradient` or `imitate`.
+        baselines: as of `samples.Selection`.
         step: the checkpoint's number; parent: the folder of the one before, None for a new adapter.
         work: the folder in which ART may write.
         trainer: as of `backends.trainer_settings`.
@@ -55,6 +56,7 @@ class GpuRequest(msgspec.Struct, frozen=True, kw_only=True):
     work: str
     trainer: dict[str, Any]
     memory_share: float
+    baselines: dict[str, float] = {}
 
     @property
     def row_limit(self) -> int:
@@ -105,6 +107,7 @@ def _asked(settings: Settings, request: TrainingRequest, work: Path) -> GpuReque
         project=settings.wandb_project,
         method=request.samples.method,
         samples=request.samples.policy_gradient or request.samples.imitate,
+        baselines=dict(request.samples.baselines),
         step=request.place.step,
         parent=str(request.place.parent.absolute()) if request.place.parent else None,
         work=str(work.absolute()),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from art.preprocessing.tokenize import TokenizedResult
 
 
-def tokenized(samples: Iterable[Sample]) -> Iterator[TokenizedResult]:
+def tokenized(samples: Iterable[Sample], baselines: Mapping[str, float] | None = None) -> Iterator[TokenizedResult]:
     """The results that ART's `tokenize_trajectory_groups` gives for the samples' groups, drawn by the same generator.
 
-    Advantages are rewards less their group's mean; a sample that has none is left out, as ART does.
+    Advantages are rewards less their group's mean, or its baseline where one is given (`samples.Selection`); a sample
+    that has none is left out, as ART does.
     """
+    known = baselines or {}
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample.group].append(sample)
-    for group in groups.values():
-        mean = sum(sample.reward or 0.0 for sample in group) / len(group)
+    for key, group in groups.items():
+        mean = known.get(key, sum(sample.reward or 0.0 for sample in group) / len(group))
         results = [_result(sample, advantage) for sample in group if (advantage := (sample.reward or 0.0) - mean)]
         prompt_id = random.randint(-(2**63), 2**63 - 1)
         prompt_length = _shared_length(results)

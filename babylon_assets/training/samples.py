@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from babylon_assets.core.datasets import Dataset, Sample
@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The samples that one training takes, and how many others it leaves out, by reason."""
+    """The samples that one training takes, and how many others it leaves out, by reason.
+
+    Attributes:
+        baselines: the reward that the answers of a group are compared with, of groups whose other answers are not
+            here: those of late samples. Of any other group it is the mean of its rewards.
+    """
 
     policy_gradient: list[Sample]
     imitate: list[Sample]
     left_out: dict[str, int]
+    baselines: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -37,7 +43,9 @@ class Selection:
     def recorded_only(self) -> Selection:
         """The same without answers to imitate, which the hosted service would drop: it trains on recorded ones."""
         counted = {"the hosted service trains on recorded log-probabilities alone": len(self.imitate)}
-        return Selection(self.policy_gradient, [], {**self.left_out, **(counted if self.imitate else {})})
+        return Selection(
+            self.policy_gradient, [], {**self.left_out, **(counted if self.imitate else {})}, self.baselines
+        )
 
 
 def select(dataset: Dataset, parent_step: int, max_lag: int, lags: Mapping[str, int] | None = None) -> Selection:
@@ -61,12 +69,17 @@ def select(dataset: Dataset, parent_step: int, max_lag: int, lags: Mapping[str, 
             left_out[reason] += 1
         else:
             (recorded if sample.trains_as == "policy_gradient" else imitate).append(sample)
-    policy_gradient, lost = _with_spread(recorded)
+    baselines = {
+        sample.group: (sample.reward or 0.0) - (sample.advantage or 0.0)
+        for sample in recorded
+        if sample.window != dataset.window
+    }
+    policy_gradient, lost = _with_spread(recorded, baselines)
     left_out.update({"group has no spread": lost} if lost else {})
     if policy_gradient and imitate:
         left_out["another model's answer in a window of our own"] += len(imitate)
         imitate = []
-    return Selection(policy_gradient, imitate, dict(left_out))
+    return Selection(policy_gradient, imitate, dict(left_out), baselines)
 
 
 def _reason_against(sample: Sample, lag: int, max_lag: int) -> str | None:
@@ -79,23 +92,40 @@ def _reason_against(sample: Sample, lag: int, max_lag: int) -> str | None:
     return None
 
 
-def _with_spread(samples: Iterable[Sample]) -> tuple[list[Sample], int]:
-    """The samples of groups in which rewards differ, and how many others there were."""
+def _with_spread(samples: Iterable[Sample], baselines: Mapping[str, float]) -> tuple[list[Sample], int]:
+    """The samples of groups in which rewards differ, the rest of a late sample's included; how many others there were.
+
+    A group of late samples keeps the spread that it had among all of its window, where it was found to have one.
+    """
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample.group].append(sample)
-    kept = [group for group in groups.values() if len({sample.reward for sample in group}) > 1]
+    kept = [group for key, group in groups.items() if key in baselines or len({one.reward for one in group}) > 1]
     return [sample for group in kept for sample in group], sum(map(len, groups.values())) - sum(map(len, kept))
 
 
-def trajectory_groups(samples: Sequence[Sample]) -> list[TrajectoryGroup]:
-    """ART's groups, one per group of samples, in the samples' order."""
+def trajectory_groups(samples: Sequence[Sample], baselines: Mapping[str, float] | None = None) -> list[TrajectoryGroup]:
+    """ART's groups, one per group of samples, in the samples' order.
+
+    ART compares a reward with the mean of its group. Where a baseline is given, one more trajectory, without an answer
+    and so without anything to train on, stands for the answers that are not here: with it the mean is the baseline.
+    """
     from art import TrajectoryGroup
 
     groups: dict[str, list[Trajectory]] = defaultdict(list)
     for sample in samples:
         groups[sample.group].append(_recorded_trajectory(sample))
+    for key, baseline in (baselines or {}).items():
+        if key in groups:
+            groups[key].append(_stand_in(baseline, [one.reward for one in groups[key]]))
     return [TrajectoryGroup(trajectories) for trajectories in groups.values()]
+
+
+def _stand_in(baseline: float, rewards: Sequence[float]) -> Trajectory:
+    from art import Trajectory
+
+    unanswered: list[Any] = [{"role": "user", "content": ""}]
+    return Trajectory(messages_and_choices=unanswered, reward=baseline * (len(rewards) + 1) - sum(rewards))
 
 
 def reward_groups(samples: Sequence[Sample]) -> list[TrajectoryGroup]:

@@ -190,7 +190,9 @@ class _HostedJob:
         client: Any = self.backend._client
         try:
             job = await client.training_jobs.create(
-                model_id=model.id, trajectory_groups=trajectory_groups(samples), experimental_config=config
+                model_id=model.id,
+                trajectory_groups=trajectory_groups(samples, self.request.samples.baselines),
+                experimental_config=config,
             )
         except Exception as error:
             named = self._named(error)

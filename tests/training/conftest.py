@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from babylon_assets.core.datasets import Dataset, Sample
@@ -20,6 +21,7 @@ def ready(database: Database) -> Ready:
     """Give a window a dataset that is ready to be trained."""
 
     def make(window: str, samples: list[Sample]) -> Dataset:
+        samples = [msgspec.structs.replace(each, window=window) for each in samples]
         dataset = Dataset(content_id([window, samples]), window, samples, {})
         with database.connect() as conn:
             save_dataset(conn, dataset)

@@ -19,11 +19,15 @@ from babylon_assets.training.trainer import TrainerSettings
 from tests.training.test_embedded import answered
 
 
-def packed(base: Path, home: Path, samples: list[Sample], *, recorded: bool) -> dict[str, torch.Tensor]:
+def packed(
+    base: Path, home: Path, samples: list[Sample], *, recorded: bool, baselines: dict[str, float] | None = None
+) -> dict[str, torch.Tensor]:
     random.seed(5)
-    backend = EmbeddedBackend(home, TrainerSettings(), {}, samples=samples if recorded else None)
+    backend = EmbeddedBackend(
+        home, TrainerSettings(), {}, samples=samples if recorded else None, baselines=baselines if recorded else None
+    )
     model: Any = TrainableModel(name="m", project="p", base_model=str(base))
-    groups = reward_groups(samples) if recorded else trajectory_groups(samples)
+    groups = reward_groups(samples) if recorded else trajectory_groups(samples, baselines)
     made = backend._get_packed_tensors(
         model,
         groups,
@@ -50,6 +54,24 @@ def test_both_ways_give_the_same_tensors(taught_base: Path, tmp_path: Path) -> N
         assert torch.equal(ours[name][there].nan_to_num(9.0), value[there].nan_to_num(9.0)), name
     assert torch.equal(ours["parent_ids"], arts["parent_ids"])
     assert len(ours["assistant_mask"]) < len(samples)  # prompts are shared
+
+
+def test_late_samples_are_compared_with_those_of_their_group_that_are_not_here(
+    taught_base: Path, tmp_path: Path
+) -> None:
+    """One group has a single answer left, another two; ART gets a stand-in for the others, ours the baseline itself."""
+    samples = [
+        msgspec.structs.replace(one, reward=number / 8)
+        for number, one in enumerate(answered(taught_base, groups=3, size=4))
+    ]
+    here, baselines = [*samples[:5], *samples[8:10]], {"g1": 0.25, "g2": 1.5}
+    wanted = {one.sample_id: (one.reward or 0) - {"g0": 0.1875, **baselines}[one.group] for one in here}
+    assert sorted(one.advantage for one in tokenized(here, baselines)) == sorted(wanted.values())
+    ours = packed(taught_base, tmp_path, here, recorded=True, baselines=baselines)
+    arts = packed(taught_base, tmp_path, here, recorded=False, baselines=baselines)
+    there = arts["parent_ids"] != -1
+    for name, value in arts.items():
+        assert torch.allclose(ours[name][there].double().nan_to_num(9.0), value[there].double().nan_to_num(9.0)), name
 
 
 def test_a_sample_that_is_its_groups_mean_is_left_out(taught_base: Path) -> None:

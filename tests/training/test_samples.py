@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from babylon_assets.core.datasets import Dataset, Sample
@@ -61,6 +62,17 @@ def test_a_group_that_loses_its_spread_to_the_lag_is_left_out() -> None:
     chosen = select(dataset(sample(1), sample(1), old), parent_step=10, max_lag=8)
     assert chosen.method == "nothing"
     assert chosen.left_out == {"policy more than 8 checkpoints behind": 1, "group has no spread": 2}
+
+
+def test_a_late_sample_is_compared_with_its_own_windows_group_and_too_old_like_any_other() -> None:
+    late = sample(6, window="2026-11-05T13:00", group="2026-11-05T13:00/1", reward=0.75, advantage=0.25)
+    chosen = select(dataset(sample(0), sample(1), late), parent_step=4, max_lag=8)
+    assert [one.sample_id for one in chosen.policy_gradient] == ["t0/0/0", "t1/0/0", "t6/0/0"]
+    assert chosen.baselines == {late.group: 0.5}
+    old = msgspec.structs.replace(late, policy_step=1)
+    aged = select(dataset(sample(0), sample(1), old), parent_step=10, max_lag=8)
+    assert [one.sample_id for one in aged.policy_gradient] == ["t0/0/0", "t1/0/0"]
+    assert aged.left_out == {"policy more than 8 checkpoints behind": 1}
 
 
 def test_imitation_only_where_there_is_no_answer_of_ours() -> None:
