@@ -133,6 +133,7 @@ _STEP_PANELS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("loss",), "loss"),
     (("entropy",), "entropy, nats"),
     (("kl_to_behaviour",), "KL to the behaviour, nats"),
+    (("kl_to_parent",), "KL to the parent, nats"),
     (("ratio_mean", "ratio_min", "ratio_max"), "ratio: mean, extremes"),
     (("clipped_share",), "clipped share"),
     (("grad_norm",), "gradient norm"),

@@ -90,7 +90,6 @@ class EmbeddedService:
                 break
             trainer.retry_smaller(batches[0], _config)
         if trainer.has_learned:
-            trainer.note_kl_to_parent(batches[0], _config)
             trainer.save(self._checkpoints, place.step, self.manifest)
 
     async def train_sft(

@@ -305,7 +305,7 @@ def _why_nothing(selection: Selection) -> str:
 
 
 def summary(steps: list[dict[str, float]]) -> Mapping[str, float]:
-    """Means over the optimizer steps, weighted by their tokens; seconds are summed, `kl_to_parent` is the last."""
+    """Means over the optimizer steps, weighted by their tokens; seconds are summed, `kl_to_parent` is the last kept."""
     total = sum(step["tokens"] for step in steps)
     if not total:
         return {}
@@ -314,7 +314,8 @@ def summary(steps: list[dict[str, float]]) -> Mapping[str, float]:
         for name in steps[0]
         if name not in ("tokens", "seconds", "undone", "kl_to_parent")
     }
-    means |= {name: step[name] for step in steps for name in step.keys() & {"kl_to_parent"}}
+    kept = (step for step in steps if "undone" not in step)
+    means |= {name: step[name] for step in kept for name in step.keys() & {"kl_to_parent"}}
     counted = {"optimizer_steps": len(steps), "undone_steps": sum(step.get("undone", 0.0) for step in steps)}
     seconds = sum(step["seconds"] for step in steps)
     speed = {"tokens_per_second": total / seconds} if seconds else {}

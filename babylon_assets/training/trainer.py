@@ -10,7 +10,7 @@ import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from art import dev
@@ -37,6 +37,13 @@ class TrainerSettings:
     dtype: str = "float32"
 
 
+class _Probe(NamedTuple):
+    """A row of packed tokens, and the log-probabilities that the parent gives its trained tokens."""
+
+    rows: dict[str, torch.Tensor]
+    logprobs: torch.Tensor
+
+
 class Trainer:
     """A model with its adapter and optimizer, as a checkpoint left them; None begins a new adapter."""
 
@@ -54,7 +61,7 @@ class Trainer:
         self._steps: list[dict[str, float]] = []
         self._before: tuple[list[torch.Tensor], dict[str, Any]] | None = None
         self._allowed_kl = 0.0
-        self._parents_logprobs: torch.Tensor | None = None
+        self._probe: _Probe | None = None
 
     def policy_gradient_step(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> dict[str, float] | None:
         """One optimizer step of ART's loss; None, and the step before it undone, when that one went too far.
@@ -68,16 +75,19 @@ class Trainer:
             Metrics of the step, see `_policy_gradient_metrics`.
         """
         started = time.perf_counter()
-        loss, metrics, logprobs = self._look(rows, config)
-        if self._parents_logprobs is None:
-            self._parents_logprobs = logprobs
+        loss, metrics, _ = self._look(rows, config)
+        if self._probe is None:
+            self._probe = self._probed(rows, config)
         if not self._steps:
             self._allowed_kl = metrics["kl_to_behaviour"] + self._settings.max_kl
         elif metrics["kl_to_behaviour"] > self._allowed_kl:
             self._undo()
             return None
         self._before = self._state()
-        return self._stepped(loss.policy_loss, metrics, started)
+        noted = self._stepped(loss.policy_loss, metrics, started)
+        noted["kl_to_parent"] = self._kl_to_parent(config)
+        noted["seconds"] = time.perf_counter() - started
+        return noted
 
     def undo_if_too_far(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> bool:
         """Look at some rows once more after the last step, and undo that step when it went too far; says whether."""
@@ -95,15 +105,18 @@ class Trainer:
         metrics = self.policy_gradient_step(rows, config)
         return None if metrics is None or self.undo_if_too_far(rows, config) else metrics
 
-    def note_kl_to_parent(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> None:
-        """Note with the last step how far the policy is from its parent now, by the rows of the first step.
-
-        That step looked at them with the parent's weights; the estimate is the one of `_policy_gradient_metrics`.
-        """
-        assert self._parents_logprobs is not None
+    def _probed(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> _Probe:
+        """The first of some rows, as the parent sees it: to be called before the first step."""
+        first = {key: tensor[:1] for key, tensor in rows.items()}
         with torch.no_grad():
-            _, _, logprobs = self._look(rows, config)
-        self._steps[-1]["kl_to_parent"] = _k3(logprobs - self._parents_logprobs)
+            return _Probe(first, self._look(first, config)[2])
+
+    def _kl_to_parent(self, config: dev.TrainConfig) -> float:
+        """How far the policy is from its parent after a step, by the tokens of one row that both were shown."""
+        assert self._probe is not None
+        with torch.no_grad():
+            _, _, logprobs = self._look(self._probe.rows, config)
+        return _k3(logprobs - self._probe.logprobs)
 
     def _look(
         self, rows: dict[str, torch.Tensor], config: dev.TrainConfig

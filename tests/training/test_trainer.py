@@ -74,16 +74,15 @@ def test_answers_of_an_older_policy_do_not_count_as_having_gone_too_far(tiny_bas
     assert trainer.has_learned
 
 
-def test_the_way_from_the_parent_is_noted_whatever_was_recorded(tiny_base: Path) -> None:
+def test_each_step_says_how_far_it_is_from_the_parent_whatever_was_recorded(tiny_base: Path) -> None:
     ways = []
     for rate in (1e-12, 5e-3):
         trainer = Trainer(str(tiny_base), None, TrainerSettings(lora_rank=4, learning_rate=rate, max_kl=100.0))
-        for _ in range(2):
-            assert trainer.policy_gradient_step(rows(), PPO) is not None
-        trainer.note_kl_to_parent(rows(), PPO)
-        ways.append(trainer._steps[-1]["kl_to_parent"])
-    assert ways[0] == pytest.approx(0, abs=1e-7)
-    assert 1e-6 < ways[1] < trainer._steps[-1]["kl_to_behaviour"]  # the recorded ones are of no policy at all
+        steps = [trainer.policy_gradient_step(rows(), PPO) for _ in range(3)]
+        ways.append([step["kl_to_parent"] for step in steps if step is not None])
+    assert ways[0] == pytest.approx([0, 0, 0], abs=1e-7)
+    assert 1e-6 < ways[1][0] < ways[1][1] < ways[1][2]
+    assert ways[1][2] < trainer._steps[-1]["kl_to_behaviour"]  # the recorded ones are of no policy at all
 
 
 def test_a_first_step_that_goes_too_far_is_tried_again_smaller(tiny_base: Path) -> None:
