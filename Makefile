@@ -52,7 +52,8 @@ up: install
 test: install
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q $(TEST_OPTIONS)
 
-# What takes too long for every day: ten thousand requests with PostgreSQL killed and a promotion in the middle.
+# What takes too long for every day: ten thousand requests with PostgreSQL killed and a promotion in the middle, and bad
+# checkpoints planted among hours of the demo's size.
 soak: install
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q -m soak
 

@@ -93,9 +93,7 @@ METADATA: dict[str, Meaning] = {
     "loss": Meaning("loss", "Loss of training, mean of the optimizer steps; its sign has no meaning by itself."),
     "grad_norm": Meaning("norm", "Norm of the gradient before it is clipped, mean of the steps."),
     "entropy": Meaning("nats/token", "Entropy of the policy on the trained tokens."),
-    "kl_to_parent": Meaning(
-        "nats/token", "How far it went from its parent, by one row of tokens (k3 estimate)."
-    ),
+    "kl_to_parent": Meaning("nats/token", "How far it went from its parent, by one row of tokens (k3 estimate)."),
     "kl_to_behaviour": Meaning("nats/token", "How far the policy went from the one that answered (k3 estimate)."),
     "ratio_mean": Meaning("ratio", "Probability of the trained tokens, against that under the answering policy."),
     "ratio_min": Meaning("ratio", "The least of these."),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from babylon_assets.core.errors import PermanentError
+from babylon_assets.core.windows import closed_windows
 from babylon_assets.game.writeback import served
+from babylon_assets.serving.engine import Engine
+from babylon_assets.settings import Settings
 from babylon_assets.store import checkpoints, evaluations, promotions, verdicts
 from babylon_assets.store.checkpoints import Checkpoint
+from babylon_assets.training.base_model import ensure_base_model
 from babylon_assets.training.jobs import train_window
 from tests.assets.conftest import FIRST, SECOND, THIRD, World
 from tests.evaluation.test_replay import perturb
@@ -152,7 +158,6 @@ def test_a_live_policy_that_misbehaves_is_rolled_back_where_that_is_on(world: Wo
     world.run(FIRST)
     made = chain(world)[1]
     perturb(Path(made.path), 1.0)
-    from babylon_assets.serving.engine import Engine
     from babylon_assets.simulation.players import play_window
 
     broken = Engine(Path(made.base_model))
@@ -182,3 +187,42 @@ def test_a_poisoned_window_is_trained_and_refused_and_never_served(trained: Worl
     trained.run(THIRD)
     assert chain(trained)[3].parent_id == chain(trained)[1].id
     assert live_steps(trained) == [1, 3]
+
+
+@pytest.mark.soak
+def test_what_is_planted_at_the_demos_scale_is_refused_and_never_served(world: World) -> None:
+    """With the settings and the base model of `babylon demo`: six hours, one poisoned, one perturbed, one more."""
+    *ordinary, poisoned, perturbed, last = closed_windows(datetime.now(UTC), 9)
+    base = ensure_base_model(world.settings.home)
+    settings = Settings(home=world.settings.home, base_model=str(base))
+    demo = replace(world, settings=settings, engine=Engine(base, f"{CHAIN}@0"))
+    for window in ordinary:
+        play_live(demo, window)
+        demo.run(window)
+    before = live_steps(demo)
+    best = chain(demo)[before[-1]]
+    play_live(demo, poisoned)
+    demo.having(reward_weights={"outcome": -1.0, "heuristic": -0.1}).run(poisoned)
+    assert demo.metadata("model_checkpoints", poisoned)["status"] == "trained"
+    assert "they were turned around" in demo.metadata("promoted_model", poisoned)["why"]
+    play_live(demo, perturbed)
+    demo.having(train_rl_local=False).run(perturbed)
+    bad = train_window(settings, demo.database, perturbed).checkpoint
+    assert bad is not None and bad.parent_id == best.id
+    perturb(Path(bad.path), 1.0)
+    demo.run(perturbed)
+    assert "worse with confidence" in demo.metadata("promoted_model", perturbed)["why"]
+    assert live_steps(demo) == before
+    play_live(demo, last)
+    demo.run(last)
+    assert chain(demo)[-1].parent_id == best.id
+    assert [row.dead_end is None for row in chain(demo)[-3:-1]] == [False, False]
+
+
+def play_live(world: World, window: str) -> None:
+    """Play a window with the policy that is live."""
+    with world.database.connect() as conn:
+        made = promotions.promoted(conn, CHAIN)
+    if made is not None and made.step:
+        world.engine.activate(Path(made.path), f"{CHAIN}@{made.step}")
+    world.play(window)
