@@ -114,6 +114,12 @@ class JudgingSettings:
         48,
         "Held-out markets of 12 boards that every checkpoint is examined on.",
     )
+    evaluate_hosted: bool = _declare(
+        "EVALUATE_HOSTED",
+        kinds.switch(),
+        True,
+        "Examine checkpoints of the hosted service through its inference, which it charges for: 576 short answers.",
+    )
     replay_effective_samples: float = _declare(
         "REPLAY_EFFECTIVE_SAMPLES",
         kinds.number(1, 1e6),

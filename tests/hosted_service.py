@@ -6,6 +6,7 @@ Jobs are trained by the embedded engine on a base model of the caller's choice, 
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import socket
 import threading
@@ -25,6 +26,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from babylon_assets.core.policies import Completion
+from babylon_assets.core.trajectories import Message
+from babylon_assets.serving.engine import Engine
 from babylon_assets.training.embedded import EmbeddedBackend
 from babylon_assets.training.trainer import TrainerSettings
 
@@ -45,7 +49,7 @@ class Job:
 class HostedService:
     """The service's state; `faults` maps an operation to what is to go wrong the next time or times.
 
-    Faults: `register`, `submit` and `events` take status codes; `submit-lost` makes the job and answers 524;
+    Faults: `register`, `submit`, `events` and `chat` take status codes; `submit-lost` makes the job and answers 524;
     `events-dropped` breaks the connection in the middle of a page; `duplicates` sends each page twice over;
     `job-failed` ends the next job with that message; `slow` holds a job back for so many seconds.
     """
@@ -58,6 +62,8 @@ class HostedService:
     faults: dict[str, list[Any]] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     name: str = ""
+    engine: Engine | None = None
+    answering: threading.Lock = field(default_factory=threading.Lock)
 
     def fault(self, operation: str) -> Any:
         waiting = self.faults.get(operation)
@@ -109,6 +115,31 @@ class HostedService:
         if page and self.fault("duplicates"):
             page = page + page
         return JSONResponse({"data": page, "has_more": False})
+
+    async def chat(self, request: Request) -> Response:
+        self.calls["chat"] += 1
+        if (status := self.fault("chat")) is not None:
+            return _error(status)
+        body = await request.json()
+        answer = await asyncio.to_thread(self._answer, body)
+        message = {"role": "assistant", "content": answer.text}
+        choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason, "logprobs": None}
+        used = {"prompt_tokens": len(answer.prompt_token_ids), "completion_tokens": len(answer.token_ids)}
+        usage = {**used, "total_tokens": sum(used.values())}
+        named = {"id": f"chat-{self.calls['chat']}", "object": "chat.completion", "created": 0, "model": body["model"]}
+        return JSONResponse({**named, "choices": [choice], "usage": usage})
+
+    def _answer(self, body: dict[str, Any]) -> Completion:
+        """By the checkpoint that the model's name says, such as `wandb-artifact:///team/project/name:step1`."""
+        step = re.search(r":step(\d+)$", body["model"])
+        with self.answering:
+            self.engine = self.engine or Engine(self.base)
+            folder = (
+                self.home / "project" / "models" / self.name / "checkpoints" / f"{int(step[1]):04d}" if step else None
+            )
+            self.engine.activate(folder, body["model"])
+            messages = [Message(each["role"], each["content"]) for each in body["messages"]]
+            return self.engine.complete([messages], [body["seed"]], max_tokens=body["max_tokens"])[0]
 
     def _train(self, job: Job, body: dict[str, Any], delay: float, failure: str | None) -> None:
         time.sleep(delay)
@@ -177,6 +208,7 @@ def hosted_service(base: Path, home: Path) -> Iterator[HostedService]:
         Route("/v1/preview/models/{model}/checkpoints", service.checkpoints, methods=["GET"]),
         Route("/v1/preview/training-jobs", service.submit, methods=["POST"]),
         Route("/v1/preview/training-jobs/{job}/events", service.events, methods=["GET"]),
+        Route("/v1/chat/completions", service.chat, methods=["POST"]),
     ]
     listener = socket.create_server(("127.0.0.1", 0))
     service.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"

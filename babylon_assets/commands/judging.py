@@ -53,7 +53,7 @@ def evaluate(
     from babylon_assets.evaluation.measures import measure_market, measure_snapshot
     from babylon_assets.evaluation.players import why_unplayable
 
-    if (reason := why_unplayable(checkpoint)) is not None:
+    if (reason := why_unplayable(settings, checkpoint)) is not None:
         raise PermanentError(f"{_name(checkpoint)} cannot be played here: {reason}; choose another policy")
     if snapshot is None:
         found = measure_market(settings, database, checkpoint)

@@ -116,7 +116,7 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
     challenger = Challenger(
         name=_name(checkpoint),
         market=_measured(ours, checkpoint),
-        unmeasured=why_unplayable(checkpoint) or why_unplayable(champion) or "",
+        unmeasured=why_unplayable(settings, checkpoint) or why_unplayable(settings, champion) or "",
         numbers={name: checkpoint.metrics[name] for name in ("loss", "grad_norm") if name in checkpoint.metrics},
         trained_tokens=int(checkpoint.metrics.get("trainable_tokens") or 0),
         window_status=row.status if row else "open",

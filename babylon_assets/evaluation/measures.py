@@ -14,7 +14,7 @@ from babylon_assets.core.benchmarks import Snapshot
 from babylon_assets.core.datasets import Dataset
 from babylon_assets.core.evaluations import bootstrap, paired
 from babylon_assets.evaluation import market, replay, snapshots
-from babylon_assets.evaluation.players import adapter_of, player, why_unplayable
+from babylon_assets.evaluation.players import adapter_of, player, why_not_here, why_unplayable
 from babylon_assets.settings import Settings, prepare_libraries
 from babylon_assets.store import evaluations
 from babylon_assets.store.checkpoints import Checkpoint
@@ -34,7 +34,7 @@ def measure_market(
     with database.connect() as conn:
         kept = evaluations.get(conn, checkpoint.id, market.NAME, version)
         other = evaluations.get(conn, baseline.id, market.NAME, version) if baseline else None
-    if kept is not None or why_unplayable(checkpoint) is not None:
+    if kept is not None or why_unplayable(settings, checkpoint) is not None:
         return kept
     found = market.examine(player(settings, checkpoint), settings)
     known = bootstrap(found.rewards)
@@ -73,7 +73,7 @@ def measure_replay(
     with database.connect() as conn:
         kept = evaluations.get(conn, checkpoint.id, replay.NAME, version)
     samples = replay.held_out(dataset)
-    if kept is not None or not samples or why_unplayable(checkpoint) is not None:
+    if kept is not None or not samples or why_not_here(checkpoint) is not None:
         return kept
     prepare_libraries(settings)
     least = settings.replay_effective_samples

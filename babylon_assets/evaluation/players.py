@@ -1,4 +1,4 @@
-"""Which policies can be played here: a checkpoint's weights on this machine, answered by the embedded engine."""
+"""Which policies can be played here: by the embedded engine, from weights on this machine, or by the hosted service."""
 
 from __future__ import annotations
 
@@ -8,17 +8,36 @@ from babylon_assets.core.policies import Policy, policy_name
 from babylon_assets.settings import Settings, prepare_libraries
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.training.adapters import WEIGHTS
+from babylon_assets.training.backends import choose_backend
+
+HOSTED = "serverless"
 
 
-def why_unplayable(checkpoint: Checkpoint) -> str | None:
-    """Why a checkpoint cannot be played on this machine; None when it can."""
-    if checkpoint.backend not in ("base", "embedded", "local_gpu"):
-        return "its weights lie with the hosted service, and nothing here can play them"
+def why_unplayable(settings: Settings, checkpoint: Checkpoint) -> str | None:
+    """Why a checkpoint cannot be played from this machine; None when it can."""
+    if not is_hosted(settings, checkpoint):
+        return why_not_here(checkpoint)
+    if settings.wandb_api_key is None:
+        return "its weights lie with the hosted service, and WANDB_API_KEY is not set"
+    return None if settings.evaluate_hosted else "its weights lie with the hosted service, and EVALUATE_HOSTED is false"
+
+
+def why_not_here(checkpoint: Checkpoint) -> str | None:
+    """Why a checkpoint's weights cannot be used on this machine; None when they can."""
+    if checkpoint.backend == HOSTED:
+        return "its weights lie with the hosted service"
     if not _is_here(checkpoint.base_model):
         return f"the weights of its base model {checkpoint.base_model} are not on this machine"
     if checkpoint.step and not (checkpoint.path and (Path(checkpoint.path) / WEIGHTS).is_file()):
         return "its weights are not kept on this machine any more"
     return None
+
+
+def is_hosted(settings: Settings, checkpoint: Checkpoint) -> bool:
+    """Whether the hosted service has a policy: one that it trained, or a base model that it trains here."""
+    if checkpoint.step:
+        return checkpoint.backend == HOSTED
+    return not _is_here(checkpoint.base_model) and choose_backend(settings).name == HOSTED
 
 
 def _is_here(base_model: str) -> bool:
@@ -38,6 +57,10 @@ def adapter_of(checkpoint: Checkpoint) -> Path | None:
 
 def player(settings: Settings, checkpoint: Checkpoint) -> Policy:
     """The policy of a checkpoint, ready to answer batches; `why_unplayable` was asked before."""
+    if is_hosted(settings, checkpoint):
+        from babylon_assets.evaluation.hosted import HostedPlayer
+
+        return HostedPlayer(settings, checkpoint)
     prepare_libraries(settings)
     import torch
 

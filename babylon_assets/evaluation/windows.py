@@ -92,7 +92,7 @@ def evaluate_window(settings: Settings, database: Database, window: str) -> Eval
         baseline = roles[PROMOTED] if role == CHECKPOINT else None
         market[role] = measure_market(settings, database, one, baseline)
         replay[role] = measure_replay(settings, database, one, dataset) if dataset is not None else None
-    unplayable = why_unplayable(made) if made is not None else None
+    unplayable = why_unplayable(settings, made) if made is not None else None
     return EvaluatedWindow(made, _known(market), _known(replay), unplayable)
 
 
