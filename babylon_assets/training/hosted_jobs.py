@@ -5,6 +5,7 @@ How the service is spoken to is in `serverless`; which windows are trained, in `
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ class LedgerJournal:
     external_id: str | None
     intended: bool
     expected_step: int
+    lost_at: float | None = None
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -48,6 +50,11 @@ class LedgerJournal:
         """Note the service's id of the job."""
         with self.database.connect() as conn:
             jobs.advance_job(conn, self.job, "submitted", external_id=external_id)
+
+    def lost(self) -> None:
+        """Note that the answer to the submission is lost, and when."""
+        with self.database.connect() as conn:
+            jobs.advance_job(conn, self.job, "submitted", usage={**self.usage, "answer_lost_at": time.time()})
 
     def alive(self) -> None:
         """Note a sign of life."""
@@ -74,4 +81,6 @@ def open_journal(
     """The journal of an attempt, with what runs before this one have written into its row."""
     with database.connect() as conn:
         expected = jobs.hosted_step(conn, chain)
-    return LedgerJournal(settings, database, job.id, manifest, job.external_id, job.state == "submitted", expected)
+    lost_at = (job.usage or {}).get("answer_lost_at")
+    intended = job.state == "submitted"
+    return LedgerJournal(settings, database, job.id, manifest, job.external_id, intended, expected, lost_at)

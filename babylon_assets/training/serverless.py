@@ -5,9 +5,9 @@ job's id to itself and loses it with the process. What is written down, and when
 
     register -> step as expected? -> journal.intend -> POST job -> journal.submitted -> events until the job ends
 
-A POST whose answer is lost may have made a job. The journal remembers that one was intended: when the service turns
-out to be one step further on the next try, that step is the job's and is taken up instead of being paid for again. A
-job of a lost answer that is still running then cannot be found, since the service lists none: it is submitted anew.
+A POST whose answer is lost may have made a job, and the service lists none. The journal remembers the loss: the next
+try waits for the step that such a job ends with, takes it up instead of paying again, and submits anew only when no
+step has come for SERVERLESS_WAIT_MINUTES.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ POLL_SECONDS = 1.0
 WAITS = (2.0, 4.0, 8.0, 16.0)
 #: Answers that may be other another time, though they are below 500.
 _TRANSIENT_STATUS = (408, 425, 429)
+#: Answers of a proxy that has lost the service's own.
+_LOST_STATUS = (408, 504, 524)
 #: The service's names of metrics, by ours.
 _METRICS = {
     "loss": ("loss", "policy_loss", "loss/train"),
@@ -53,16 +55,21 @@ class Journal(Protocol):
         external_id: the service's id of a job that was submitted before, to attach to; None when there is none.
         intended: whether a job may have been submitted whose id is not known.
         expected_step: the service's step before the job.
+        lost_at: when the answer to a submission was lost, in seconds of the epoch; None when none was.
     """
 
     external_id: str | None
     intended: bool
     expected_step: int
+    lost_at: float | None
 
     def intend(self, tokens: int) -> None:
         """A job of so many tokens is about to be submitted. Raises PermanentError when it must not be."""
 
     def submitted(self, external_id: str) -> None: ...
+
+    def lost(self) -> None:
+        """The answer to the submission is lost: there may be a job."""
 
     def alive(self) -> None: ...
 
@@ -164,7 +171,7 @@ class _HostedJob:
     async def _progress(self, model: Any) -> _Progress:
         """The job's events until its end; those of a job whose id was lost are not known."""
         if self.journal.external_id is None:
-            step = await self._tried(lambda: self.backend._get_step(model))
+            step = await self._step_of_lost_job(model)
             if self.journal.intended and step == self.journal.expected_step + 1:
                 return _Progress(steps=[{}], ended=True)
             if step != self.journal.expected_step:
@@ -175,6 +182,16 @@ class _HostedJob:
                 )
             await self._submit(model)
         return await self._follow()
+
+    async def _step_of_lost_job(self, model: Any) -> int:
+        """The model's step; where there may be a job that nobody can ask for, only once that has had time to end."""
+        while True:
+            step: int = await self._tried(lambda: self.backend._get_step(model))
+            lost, patience = self.journal.lost_at, 60 * self.settings.serverless_wait_minutes
+            if step != self.journal.expected_step or lost is None or time.time() - lost > patience:
+                return step
+            self.journal.alive()
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _submit(self, model: Any) -> None:
         from art.serverless.client import ExperimentalTrainingConfig
@@ -196,6 +213,8 @@ class _HostedJob:
             )
         except Exception as error:
             named = self._named(error)
+            if _is_lost(error):
+                self.journal.lost()
             raise NoHostedJob(str(named)) if isinstance(named, PermanentError) else named from None
         self.journal.external_id = job.id
         self.journal.submitted(job.id)
@@ -292,6 +311,17 @@ class _HostedJob:
     def _safe(self, text: str) -> str:
         """Text of the service without the key, and not endless."""
         return text.replace(self.settings.wandb_api_key or HIDDEN, HIDDEN)[:500]
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether a request may have been carried out though its answer did not come."""
+    import httpx
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code in _LOST_STATUS
+    unsent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+    return isinstance(error, openai.APIConnectionError) and not isinstance(error.__cause__, unsent)
 
 
 def steps_of(said: list[dict[str, float]], trained_tokens: int) -> list[dict[str, float]]:

@@ -185,6 +185,26 @@ def test_a_job_whose_answer_was_lost_is_taken_up(
     assert (result.status, service.calls["submit"]) == ("trained", 1)
 
 
+def test_a_job_whose_answer_was_lost_is_waited_for_while_it_runs(
+    settings: Settings, database: Database, ready: Ready, service: HostedService
+) -> None:
+    service.faults |= {"submit-lost": [True], "slow": [2.0]}
+    with pytest.raises(TransientError, match="524"):
+        train_window(settings, database, FIRST)
+    result = train_window(settings, database, FIRST)
+    assert (result.status, service.calls["submit"], len(service.jobs)) == ("trained", 1, 1)
+
+
+def test_a_submission_that_was_lost_with_its_job_is_made_again_in_time(
+    settings: Settings, database: Database, ready: Ready, service: HostedService
+) -> None:
+    service.faults["submit"] = [524]
+    with pytest.raises(TransientError, match="524"):
+        train_window(settings, database, FIRST)
+    result = train_window(replace(settings, serverless_wait_minutes=0.01), database, FIRST)
+    assert (result.status, service.calls["submit"], len(service.jobs)) == ("trained", 2, 1)
+
+
 def test_a_refusal_by_a_gateway_is_submitted_again(
     settings: Settings, database: Database, ready: Ready, service: HostedService
 ) -> None:
