@@ -170,6 +170,15 @@ def test_nothing_is_launched_while_the_line_runs(loop: Loop) -> None:
     assert "tried again in a while" in loop.said()
 
 
+def test_a_run_whose_process_is_gone_is_failed_before_anything_is_launched(loop: Loop, tmp_path: Path) -> None:
+    loop.play(FIRST)
+    gone = {".dagster/grpc_info": json.dumps({"host": "localhost", "socket": str(tmp_path / "gone")})}
+    line = loop.definitions.resolve_job_def("train_window")
+    run = loop.instance.create_run_for_job(line, tags=gone, status=dg.DagsterRunStatus.STARTED)
+    assert loop.said() == f"failed the runs {run.run_id}, whose processes were gone"
+    assert loop.asked().partition_key == FIRST
+
+
 def test_a_window_that_fails_for_good_is_left_and_the_loop_goes_on(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     loop.play(FIRST)
     loop.play(THIRD)

@@ -87,10 +87,23 @@ def test_up_serves_and_stops_with_all_it_started(
         assert reply.status == 200
     wait_until_healthy(gateway_port)
     assert len(children(up.pid)) >= 3
+    if number is signal.SIGTERM:
+        kill_and_see_it_come_back(up, gateway_port)
     family = descendants(up.pid)
     up.send_signal(number)
     assert up.wait(40) == 0
     wait_until_gone(family)
+
+
+def kill_and_see_it_come_back(up: subprocess.Popen[str], gateway_port: int) -> None:
+    """The gateway, which is the quickest; what else may die is in tests/scenarios/test_soak.py."""
+    [gateway] = [pid for pid in children(up.pid) if b"\0serve\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(gateway, signal.SIGKILL)
+    assert up.stdout is not None
+    told = iter(up.stdout.readline, "")
+    assert next(line for line in told if "the gateway was ended by SIGKILL and is started again in 1 s" in line)
+    wait_until_healthy(gateway_port)
+    assert gateway not in children(up.pid)
 
 
 def test_a_killed_up_leaves_nothing_that_holds_the_port(up: subprocess.Popen[str], port: int) -> None:
