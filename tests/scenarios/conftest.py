@@ -23,6 +23,8 @@ SMALL_GAME = {
     "GRADIENT_TOKENS": "1024",
 }
 ANSWERS = 48
+#: Children of `up` work in another folder, and are to run this very code.
+CHECKOUT = Path(__file__).parents[2]
 
 
 def start(environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
@@ -53,8 +55,8 @@ def environment_of(taught_base: Path) -> Callable[..., Environment]:
     """The environment of a home with a small game."""
 
     def make(home: Path, **more: str) -> Environment:
-        path = str(Path(sys.executable).parent)
-        return {**SMALL_GAME, "BASE_MODEL": str(taught_base), "BABYLON_HOME": str(home), "PATH": path, **more}
+        places = {"BASE_MODEL": str(taught_base), "BABYLON_HOME": str(home), "PATH": str(Path(sys.executable).parent)}
+        return {**SMALL_GAME, **places, "PYTHONPATH": str(CHECKOUT), **more}
 
     return make
 
