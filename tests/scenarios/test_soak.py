@@ -33,7 +33,7 @@ from tests.scenarios.conftest import Environment, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak]
 #: Hours that are played and trained; about a minute each. The first of them see a kill each, the others none.
-WINDOWS = 16
+WINDOWS = 12
 AGENTS = 6
 VICTIMS = ("daemon", "webserver", "worker", "gateway", "postgres", "simulation")
 #: What tells a process of `up` by its command line.
@@ -157,6 +157,7 @@ def loop(environment_of: Callable[..., Environment]) -> Iterator[Loop]:
     home = Path(tempfile.mkdtemp(prefix="babylon-soak-"))
     environment = environment_of(
         home,
+        PATH=f"{Path(sys.executable).parent}:{os.defpath}",  # runs show their output with `tail`
         DAGSTER_PORT=str(free_port()),
         GATEWAY_PORT=str(free_port()),
         WINDOW_GRACE_MINUTES="0",
