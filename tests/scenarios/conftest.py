@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,12 @@ SMALL_GAME = {
 ANSWERS = 48
 #: Children of `up` work in another folder, and are to run this very code.
 CHECKOUT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def start(environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:

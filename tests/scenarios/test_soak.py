@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,61 +28,20 @@ import pytest
 from babylon_assets.core.errors import DatabaseUnavailable
 from babylon_assets.settings import Settings, load_settings
 from babylon_assets.store.database import embedded_data, stop_embedded
-from tests.scenarios.conftest import Environment, start
+from tests.scenarios.conftest import Environment, free_port, start
+from tests.scenarios.processes import MARKS, child_of, children, command_line, descendants, memory, started, worker_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak]
 #: Hours that are played and trained; about a minute each. The first of them see a kill each, the others none.
 WINDOWS = 12
 AGENTS = 6
 VICTIMS = ("daemon", "webserver", "worker", "gateway", "postgres", "simulation")
-#: What tells a process of `up` by its command line.
-MARKS = {
-    "webserver": b"dagster_webserver",
-    "daemon": b"dagster._daemon",
-    "gateway": b"\0serve\0",
-    "simulation": b"\0simulate\0",
-}
 SAMPLE_SECONDS = 5.0
 #: Megabytes and share by which a process may be larger in the last quarter of the time without kills than in its first.
 GROWTH, GROWTH_SHARE = 20.0, 0.1
 COUNT = """
 SELECT count(*) FILTER (WHERE status IN ('trained', 'thin')) FROM babylon_training.windows
 """
-
-
-def command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def started(pid: int) -> str | None:
-    """When a process that lives was started; with its id it names it for good."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state == "Z" else rest[18]
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def descendants(pid: int) -> list[int]:
-    return [found for child in children(pid) for found in (child, *descendants(child))]
-
-
-def memory(pid: int) -> int:
-    """Resident bytes."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
 
 
 @dataclass
@@ -115,10 +73,7 @@ class Loop:
         """The process of a role; None while there is none."""
         if role == "postgres":
             return int((embedded_data(self.settings) / "postmaster.pid").read_text().split()[0])
-        if role == "worker":
-            below = descendants(self.pid("daemon") or 0)
-            return next((pid for pid in below if b"spawn_main" in command_line(pid)), None)
-        return next((pid for pid in children(self.process.pid) if MARKS[role] in command_line(pid)), None)
+        return worker_of(self.process.pid) if role == "worker" else child_of(self.process.pid, role)
 
     def look(self) -> None:
         """One sample."""
@@ -175,12 +130,6 @@ def loop(environment_of: Callable[..., Environment]) -> Iterator[Loop]:
         stop_embedded(Settings(home=home))
     if seen.well:  # otherwise its logs and its database are wanted
         shutil.rmtree(home)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_whatever_is_killed_every_window_is_trained_once(loop: Loop) -> None:
