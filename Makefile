@@ -46,7 +46,7 @@ demo: install
 	@$(BIN)/babylon demo $(DEMO_OPTIONS)
 
 up: install
-	@$(BIN)/babylon up
+	@$(BIN)/babylon up $(UP_OPTIONS)
 
 # One thread for each of the many small tensors; nothing asks the network.
 test: install

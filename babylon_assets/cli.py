@@ -32,6 +32,7 @@ from babylon_assets.commands import (
     report,
     serve,
     services,
+    simulate,
     train,
     windows,
 )
@@ -88,6 +89,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(services.up)
+app.command()(simulate.simulate)
 app.command()(serve.serve)
 app.command()(windows.migrate)
 app.command("windows")(windows.list_all)

@@ -247,6 +247,9 @@ class Settings(RulerSettings, AutomationSettings, JudgingSettings, GatewaySettin
         "SIMULATION_AGENTS_PER_ROOM", kinds.whole(2), 8, "Agents that see the same board."
     )
     simulation_ticks: int = _declare("SIMULATION_TICKS", kinds.whole(1, 3600), 16, "Ticks per room and window.")
+    simulation_key: str | None = _declare(
+        "SIMULATION_KEY", kinds.text(), None, "Key of the simulated players, where the gateway wants one.", secret=True
+    )
     window_start: str = _declare(
         "WINDOWS_FROM", kinds.window(), "2026-10-01T00:00", "First window, hence first partition."
     )

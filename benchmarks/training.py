@@ -320,7 +320,7 @@ def _windows(home: Path, base: Path) -> list[Row]:
 
 def _played(settings: Settings, database: Database, base: Path) -> list[Row]:
     from babylon_assets.assets.installation import Installation
-    from babylon_assets.commands.demo import create_tables
+    from babylon_assets.commands.simulated_game import create_tables
     from babylon_assets.core.windows import next_window
     from babylon_assets.serving.engine import Engine
 

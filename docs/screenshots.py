@@ -3,7 +3,8 @@ demo has run.
 
 Needs Chromium. Type `make up` in one terminal and `python -m docs.screenshots` in another, with the same settings;
 a window as argument takes another than the newest. `python -m docs.screenshots report` takes the report alone, which
-needs no `make up`.
+needs no `make up`. `python -m docs.screenshots backfill` launches a backfill of all windows and takes the pages that
+show it; `AUTOMATION=false WINDOWS_FROM=<2 days ago> babylon up --simulate --hours 48` makes a home to do that in.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ IMAGES = Path(__file__).parent / "images"
 def main() -> None:
     """Write the images, over those that are there."""
     settings = load_settings()
+    if sys.argv[1:] == ["backfill"]:
+        take_backfill(f"http://127.0.0.1:{settings.dagster_port}", IMAGES)
+        return
     take_report(settings)
     if sys.argv[1:] == ["report"]:
         return
@@ -79,6 +83,46 @@ def take(settings: Settings, window: str) -> None:
         browser.picture(IMAGES / "partitions.png")
         browser.click("[Show Markdown]")
         browser.picture(IMAGES / "materialization.png", settle=2)
+
+
+def take_backfill(ui: str, images: Path) -> None:
+    """Launch a backfill of all windows: the dialog, the backfill while it runs, the partitions afterwards."""
+    with Browser(1400, 760) as browser:
+        open_dialog(browser, ui)
+        browser.picture(images / "backfill_dialog.png")
+        launch(browser)
+        browser.open(newest_backfill(browser, ui), "promoted_model")
+        browser.wait_for("100% completed", seconds=300)  # the data
+        browser.picture(images / "backfill.png")
+        browser.wait_for("Succeeded\nAsset name", seconds=3600)
+        browser.open(f"{ui}/assets/model_checkpoints?view=partitions", "Hide navigation")
+        browser.click("Hide navigation")
+        browser.wait_for("Missing (0)")
+        browser.picture(images / "backfill_partitions.png", settle=3)
+
+
+def open_dialog(browser: Browser, ui: str) -> None:
+    """The dialog that materializes all assets, with all partitions chosen."""
+    browser.open(f"{ui}/locations/babylon_assets/asset-groups/babylon/lineage", "promoted_model", seconds=60)
+    browser.wait_for("Materialize all…")
+    browser.click("Materialize all…")
+    browser.wait_for("Launch backfill")
+    browser.click("All")
+    browser.wait_until("!document.body.innerText.includes('Partition selection\\n0 partitions')")
+
+
+def launch(browser: Browser) -> None:
+    """Launch what the dialog says."""
+    browser.click("Launch backfill")
+    browser.wait_until("!document.body.innerText.includes('Partition selection')", seconds=60)
+
+
+def newest_backfill(browser: Browser, ui: str) -> str:
+    """The page of the backfill that was launched last."""
+    link = "document.querySelector('a[href^=\"/runs/b/\"]')"
+    browser.open(f"{ui}/runs?view=backfills", "Backfill")
+    browser.wait_until(f"!!{link}")
+    return ui + str(browser.run(f"{link}.getAttribute('href')"))
 
 
 if __name__ == "__main__":

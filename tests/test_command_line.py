@@ -26,7 +26,9 @@ HEAVY = frozenset(
 )
 FRAMES = frozenset({"pandas", "numpy"})
 #: Commands that do something and say that it is done, in a line or two that no script reads.
-WITHOUT_DATA = {"demo", "up", "serve", "migrate", "train", "backfill", "import", "export", "doctor", "report"}
+WITHOUT_DATA = frozenset(
+    ("demo", "up", "simulate", "serve", "migrate", "train", "backfill", "import", "export", "doctor", "report")
+)
 #: What a person types while waiting for an answer, with arguments, and what it must not load.
 QUICK = [
     (["windows"], HEAVY | {"alembic", "sqlalchemy"}),

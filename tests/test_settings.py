@@ -17,6 +17,7 @@ SECRETS = {
     "DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/babylon",
     "DAGSTER_DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/dagster",
     "WANDB_API_KEY": "hunter2hunter2",
+    "SIMULATION_KEY": "hunter2",
     "GATEWAY_UPSTREAM_KEY": "hunter2hunter2",
     "RULER_API_KEY": "hunter2hunter2",
     "FAILURE_WEBHOOK": "https://hooks.example/hunter2",

@@ -1,7 +1,7 @@
 """Which windows the line is to be run for next, and which have to be looked at again: decisions, from the database.
 
-A window waits when it is over, past its grace, and neither trained, thin nor skipped. Runs are launched elsewhere; all
-that is written here is the state of a window with too few agents.
+A window waits when it is over, past its grace, and neither trained and judged, thin nor skipped. Runs are launched
+elsewhere; all that is written here is the state of a window with too few agents.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from babylon_assets.core.errors import SourceError
 from babylon_assets.core.windows import next_window, window_bounds
 from babylon_assets.game import source
 from babylon_assets.game.source import SourceWindow
+from babylon_assets.store import verdicts
 from babylon_assets.store import windows as ledger
+from babylon_assets.store.database import Connection
 from babylon_assets.store.windows import Status
 
 #: Windows that one run takes, after an outage. More would keep the newest waiting for a day.
 MOST_AT_ONCE = 24
 #: A window whose runs failed so often on the same rows is left to a person.
 MOST_ATTEMPTS = 3
+#: After every window.
+WINDOWS_END = "9999"
 FIRST_PAUSE = timedelta(minutes=2)
 
 
@@ -68,8 +72,9 @@ def next_windows(
         attempts: by window and fingerprint, what was launched for it before.
     """
     settings = installation.settings
-    since = max(cursor or settings.window_start, settings.window_start)
     with installation.connect() as conn:
+        unjudged = _unjudged(conn, settings.model_name)
+        since = max(min(cursor or settings.window_start, unjudged or WINDOWS_END), settings.window_start)
         try:
             source.check_tables(conn)
         except SourceError as error:
@@ -79,7 +84,7 @@ def next_windows(
             row for row in source.list_windows(conn, since) if _is_over(row.window, now, settings.window_grace_minutes)
         ]
     settled = _settled_states(settings.train_rl_local)
-    waiting = [row for row in closed if states.get(row.window) not in settled]
+    waiting = [row for row in closed if states.get(row.window) not in settled or row.window == unjudged]
     few = [row for row in waiting if row.agents < settings.min_agents_per_window and row.window not in states]
     thin = {
         row.window: f"{row.agents} agents, MIN_AGENTS_PER_WINDOW is {settings.min_agents_per_window}" for row in few
@@ -87,6 +92,12 @@ def next_windows(
     waiting = [row for row in waiting if row.window not in thin]
     cursor = waiting[0].window if waiting else (closed[-1].window if closed else cursor)
     return _first_ready(installation, now, waiting, states, thin, cursor, attempts)
+
+
+def _unjudged(conn: Connection, chain: str) -> str | None:
+    """The window whose run was killed after its checkpoint was in the ledger and before the gate had spoken."""
+    left = verdicts.unjudged(conn, chain)
+    return left.window_id if left is not None else None
 
 
 def _first_ready(

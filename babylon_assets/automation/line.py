@@ -69,6 +69,13 @@ class Line:
         """Train and judge a range of windows in their order, in one run; gives its id. Errors as of `materialize`."""
         return self._run_range(TRAINING, first, last)
 
+    def judge_range(self, first: str, last: str) -> str:
+        """Evaluate and judge a range of windows that are trained, in one run; gives its id. Errors as of `materialize`.
+
+        What was measured and judged while the windows were trained is kept, and only told.
+        """
+        return self._run_range(TRAINING[1:], first, last)
+
     def _run_range(self, assets: Sequence[str], first: str, last: str) -> str:
         keys = [dg.AssetKey(name) for name in assets]
         job = self._definitions.resolve_implicit_job_def_def_for_assets(keys)
@@ -84,9 +91,9 @@ class Line:
             raise _failure_of(result)
         return result.run_id
 
-    def materialized(self) -> set[str]:
-        """Windows whose line was run to its end, the gate."""
-        return self._instance.get_materialized_partitions(dg.AssetKey(TRAINING[-1]))
+    def materialized(self, asset: str = TRAINING[-1]) -> set[str]:
+        """Windows of which an asset was made; by default those whose line was run to its end, the gate."""
+        return self._instance.get_materialized_partitions(dg.AssetKey(asset))
 
 
 def _failure_of(result: dg.ExecuteInProcessResult) -> BabylonError:

@@ -45,8 +45,8 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
     )
     def closed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         freed = fail_orphaned_runs(context.instance)
-        if freed:
-            context.log.warning(f"failed the runs {', '.join(freed)}, whose processes were gone")
+        if freed:  # the daemon starts most of them again within seconds: a run of ours would only stand beside one
+            return dg.SkipReason(f"failed the runs {', '.join(freed)}, whose processes were gone")
         if busy := running_line(context.instance):
             return dg.SkipReason(f"the line is running: {busy}")
         now = datetime.now(UTC)

@@ -1,36 +1,44 @@
-"""The long-lived processes, Dagster's webserver and daemon and the gateway, as children that live and die together.
+"""The long-lived processes, Dagster's webserver and daemon, the gateway and the simulated game: children that live and
+die together, beside the embedded PostgreSQL.
 
-They start with the default handling of SIGINT and in process groups of their own, so that Ctrl-C reaches them once,
-through this process. What they serve is the code location in `babylon_assets.definitions`.
+One that dies is brought back, PostgreSQL first; one that does not stay up ends all of them. They start with the default
+handling of SIGINT and in process groups of their own, so that Ctrl-C reaches them once, through this process. What they
+serve is the code location in `babylon_assets.definitions`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import fcntl
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
+from babylon_assets.automation.children import Child
 from babylon_assets.core.errors import PermanentError
 
 LOCATION = ["-w", str(Path(__file__).with_name("workspace.yaml"))]
 READY_SECONDS = 120
-#: prctl's "send me this signal when my parent dies": nobody is left behind to hold the port when we are killed.
-_PARENT_DEATH_SIGNAL = 1
-_LIBC = ctypes.CDLL(None)
+LOOK_SECONDS = 1.0
 GRACE_SECONDS = 20
+
+
+class KeptDatabase(Protocol):
+    """What the children need before anything else."""
+
+    def revive(self) -> bool:
+        """Start it again where it is ours and gone; True when it was."""
+
+    def answers(self) -> bool:
+        """Whether it can be connected to."""
 
 
 @contextmanager
@@ -57,49 +65,61 @@ def only_one(home: Path) -> Iterator[None]:
 
 
 class Services:
-    """Webserver, daemon and gateway; a context manager that stops all, and whatever they started, on the way out.
+    """Webserver, daemon, gateway and simulated game; a context manager that stops all, and whatever they started, on
+    the way out.
 
     Args:
         home: the Dagster instance's folder.
         port: port of the UI on 127.0.0.1.
         environment: of the children.
         gateway_port: port of the gateway, which says itself where it listens; None: none is started.
+        simulated_hours: how many hours back the simulated game begins; None: none is played.
     """
 
-    def __init__(self, home: Path, port: int, environment: Mapping[str, str], gateway_port: int | None = None) -> None:
-        self._home, self._port, self._environment = home, port, dict(environment)
-        self._gateway_port = gateway_port
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+    def __init__(
+        self,
+        home: Path,
+        port: int,
+        environment: Mapping[str, str],
+        gateway_port: int | None = None,
+        simulated_hours: int | None = None,
+    ) -> None:
+        self._ports = {"DAGSTER_PORT": port, **({} if gateway_port is None else {"GATEWAY_PORT": gateway_port})}
         self._stop = threading.Event()
         self._handlers: dict[signal.Signals, signal.Handlers | object] = {}
+        self._waits_for_database = False
         self.logs = home.parent / "logs"
         self.url = f"http://127.0.0.1:{port}"
+        commands = {
+            "webserver": ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *LOCATION],
+            "daemon": ["-m", "dagster._daemon", "run", *LOCATION],
+        }
+        if gateway_port is not None:
+            commands["gateway"] = ["-m", "babylon_assets", "serve"]
+        if simulated_hours is not None:
+            commands["simulation"] = ["-m", "babylon_assets", "simulate", "--hours", str(simulated_hours)]
+        self._children = [
+            Child(name, command, home, environment, self.logs / f"{name}.log") for name, command in commands.items()
+        ]
 
     def __enter__(self) -> Services:
-        _refuse_taken(self._port, "DAGSTER_PORT")
-        if self._gateway_port is not None:
-            _refuse_taken(self._gateway_port, "GATEWAY_PORT")
+        for setting, port in self._ports.items():
+            _refuse_taken(port, setting)
         self.logs.mkdir(parents=True, exist_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, lambda *_: self._stop.set())
-        address = ["-h", "127.0.0.1", "-p", str(self._port)]
-        self._start("webserver", ["-m", "dagster_webserver", *address, *LOCATION])
-        self._start("daemon", ["-m", "dagster._daemon", "run", *LOCATION])
-        if self._gateway_port is not None:
-            self._start("gateway", ["-m", "babylon_assets", "serve"])
+        for child in self._children:
+            child.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for child in self._children.values():
-            _signal_group(child, signal.SIGINT)
+        for child in self._children:
+            child.send(signal.SIGINT)
         deadline = time.monotonic() + GRACE_SECONDS
-        for child in self._children.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(max(0.1, deadline - time.monotonic()))
-            _signal_group(child, signal.SIGKILL)
-            child.wait()
+        for child in self._children:
+            child.end(deadline)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -111,33 +131,39 @@ class Services:
         """
         deadline = time.monotonic() + READY_SECONDS
         while not self._stop.is_set() and not self._answers():
-            self._refuse_dead()
+            for child in self._children:
+                child.refuse_dead()
             if time.monotonic() > deadline:
-                raise PermanentError(f"the UI does not answer at {self.url}; {self._end_of_log('webserver')}")
+                raise PermanentError(f"the UI does not answer at {self.url}; {self._children[0].end_of_log()}")
             self._stop.wait(0.3)
 
-    def wait(self) -> None:
-        """Return when SIGINT or SIGTERM asked to stop.
+    def wait(self, database: KeptDatabase, say: Callable[[str], None]) -> None:
+        """Keep everything up; return when SIGINT or SIGTERM asked to stop.
+
+        Args:
+            say: is told of everything that died.
 
         Raises:
-            PermanentError: one of the processes ended by itself.
+            PermanentError: one of the processes does not stay up; the log's end is in the message.
+            DatabaseUnavailable: the embedded PostgreSQL does not come back.
         """
-        while not self._stop.wait(1.0):
-            self._refuse_dead()
+        while not self._stop.wait(LOOK_SECONDS):
+            if database.revive():
+                say("PostgreSQL was gone and is started again")
+            for child in self._children:
+                if told := child.noticed_death():
+                    say(told)
+            self._start_due(database, say)
 
-    def _start(self, name: str, arguments: list[str]) -> None:
-        with (self.logs / f"{name}.log").open("ab") as log:
-            self._children[name] = subprocess.Popen(
-                [sys.executable, *arguments],
-                env=self._environment,
-                cwd=self._home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-                # One system call between fork and exec, which takes no lock: harmless whatever threads there are.
-                preexec_fn=lambda: _LIBC.prctl(_PARENT_DEATH_SIGNAL, signal.SIGINT),  # noqa: PLW1509
-            )
+    def _start_due(self, database: KeptDatabase, say: Callable[[str], None]) -> None:
+        """Start the dead whose pause is over, once the database answers: without it they would only die again."""
+        due = [child for child in self._children if child.is_due]
+        waits = bool(due) and not database.answers()
+        if waits and not self._waits_for_database:
+            say(f"the {due[0].name} is started again when PostgreSQL answers")
+        self._waits_for_database = waits
+        for child in due if not waits else []:
+            child.start()
 
     def _answers(self) -> bool:
         try:
@@ -145,16 +171,6 @@ class Services:
                 return bool(reply.status == 200)
         except (urllib.error.URLError, OSError):
             return False
-
-    def _refuse_dead(self) -> None:
-        for name, child in self._children.items():
-            if child.poll() is not None:
-                raise PermanentError(f"the {name} ended with code {child.returncode}; {self._end_of_log(name)}")
-
-    def _end_of_log(self, name: str) -> str:
-        path = self.logs / f"{name}.log"
-        lines = path.read_text(errors="replace").splitlines()[-8:]
-        return f"read {path}, which ends:\n" + "\n".join(lines)
 
 
 def _refuse_taken(port: int, setting: str) -> None:
@@ -167,9 +183,3 @@ def _refuse_taken(port: int, setting: str) -> None:
                 f"port {port} of 127.0.0.1 is taken; stop what listens there or set {setting}, "
                 f"such as {setting}={port + 1}"
             ) from None
-
-
-def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal the child and everything it started; a group that is gone already is what was wanted."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, number)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from babylon_assets.commands.terminal import errors, output, print_json, progress
-from babylon_assets.commands.train import opened_line, reaching, refuse_running
+from babylon_assets.commands.train import FINISHED, opened_line, reaching, refuse_running
 from babylon_assets.core.errors import BabylonError, PermanentError
 from babylon_assets.core.windows import HOUR, next_window, parse_window
 from babylon_assets.settings import load_settings
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: A range of windows is written into the run's record; a year is enough for one.
 MOST_WINDOWS = 8784
+#: The asset whose partitions are the trained windows.
+TRAINED = "model_checkpoints"
 #: Without a terminal, progress is a line at most this often.
 SAY_EVERY_SECONDS = 15.0
 
@@ -102,10 +104,12 @@ def run_backfill(settings: Settings, database: Database, line: Line, windows: li
     done.read = len(todo)
     _run(done, line.read_range, todo)
     if settings.train_rl_local:
-        waiting = _untrained(_rows(database, windows), windows, line.materialized())
-        todo = _span(windows, waiting)
+        todo = _span(windows, _unseen(settled(database, windows), windows, line.materialized(TRAINED)))
         done.trained = len(todo)
         _run(done, line.train_range, todo)
+        ended = settled(database, windows)  # a run that stopped before its end has trained windows and told of none
+        waiting = [window for window in _unseen(ended, windows, line.materialized()) if window in ended]
+        _run(done, line.judge_range, _span(windows, waiting))
     rows = _rows(database, windows)
     for row in rows.values():
         done.states[row.status] = done.states.get(row.status, 0) + 1
@@ -139,10 +143,14 @@ def _unread(settings: Settings, database: Database, windows: Sequence[str]) -> l
         return [window for window in windows if not is_current(installation, window)]
 
 
-def _untrained(rows: dict[str, WindowRow], windows: Sequence[str], materialized: set[str]) -> list[str]:
+def settled(database: Database, windows: Sequence[str]) -> set[str]:
+    """Windows that ask for nothing more of training."""
+    return {window for window, row in _rows(database, windows).items() if row.status in FINISHED}
+
+
+def _unseen(ended: set[str], windows: Sequence[str], materialized: set[str]) -> list[str]:
     """Windows that training has not settled, and those whose partition nobody sees yet."""
-    settled = {window for window, row in rows.items() if row.status in ("trained", "thin", "skipped")}
-    return [window for window in windows if window not in settled or window not in materialized]
+    return [window for window in windows if window not in ended or window not in materialized]
 
 
 def _span(windows: Sequence[str], todo: Sequence[str]) -> list[str]:

@@ -7,7 +7,6 @@ goes on where it stopped.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,23 +18,25 @@ import typer
 from rich.progress import Progress, TaskID
 
 from babylon_assets.commands.judging import standing
+from babylon_assets.commands.simulated_game import (
+    create_tables,
+    play_once,
+    refuse_another_game,
+    remember_game,
+    serving_the_game,
+)
 from babylon_assets.commands.terminal import errors, number, output, progress, share_callback
 from babylon_assets.commands.train import finished, opened_line, reaching
 from babylon_assets.commands.windows import policy_names, window_table
-from babylon_assets.core.errors import PermanentError
-from babylon_assets.core.policies import policy_name
 from babylon_assets.core.windows import closed_windows
 from babylon_assets.settings import Settings, load_settings
 from babylon_assets.store import verdicts, windows
-from babylon_assets.store.database import Connection, Database
+from babylon_assets.store.database import Database
 from babylon_assets.store.windows import WindowRow
 
 if TYPE_CHECKING:
     from babylon_assets.automation.line import Line
     from babylon_assets.serving.client import GatewayPolicy
-
-#: What the boards of the simulated game follow from; it must stay the same for as long as a game goes on.
-GAME = ("simulation_seed", "simulation_rooms", "simulation_agents_per_room", "simulation_ticks")
 
 
 def demo(
@@ -64,52 +65,6 @@ def demo(
         else:
             output.print(f"all of the last {count} closed hours are done; the next one can be played when it is over")
         _show(settings, database, max(count, len(waiting)))
-
-
-def refuse_another_game(settings: Settings) -> None:
-    """Refuse to go on with a game that was begun with other boards: its open bets would point at nothing.
-
-    Raises:
-        PermanentError: it names what differs.
-    """
-    path = settings.home / "game.json"
-    begun = json.loads(path.read_text()) if path.is_file() else {}
-    differ = [f"{name} {begun[name]}" for name in GAME if name in begun and begun[name] != getattr(settings, name)]
-    if differ:
-        raise PermanentError(
-            f"the game in {settings.home} was begun with {', '.join(differ)}; go on with that, or begin another one "
-            "in another folder with BABYLON_HOME"
-        )
-
-
-def remember_game(settings: Settings) -> None:
-    """Note what the boards follow from, for `refuse_another_game`."""
-    path = settings.home / "game.json"
-    path.write_text(json.dumps({name: getattr(settings, name) for name in GAME}))
-
-
-def create_tables(database: Database) -> None:
-    """Create the game's tables where they are missing.
-
-    Raises:
-        PermanentError: DATABASE_URL points at a game that is not simulated; nothing is written into that.
-    """
-    from babylon_assets.game.fixture import create_game_tables
-
-    with database.connect() as conn:
-        if not database.embedded and _has_users(conn) and not any(row.reference for row in windows.list_windows(conn)):
-            raise PermanentError(
-                f"{database.place} holds a game that is not simulated, and the demo would write into it; "
-                "unset DATABASE_URL to use the embedded database, or point it at an empty one"
-            )
-        create_game_tables(conn)
-
-
-def _has_users(conn: Connection) -> bool:
-    there = conn.execute("""SELECT to_regclass('public."User"')""").fetchone()
-    if there is None or there[0] is None:
-        return False
-    return conn.execute('SELECT 1 FROM public."User" LIMIT 1').fetchone() is not None
 
 
 def unfinished(database: Database, line: Line, settings: Settings, wanted: Iterable[str]) -> list[str]:
@@ -142,16 +97,8 @@ def _players(settings: Settings, database: Database, base: str) -> Iterator[Gate
     from babylon_assets.serving.process import GatewayProcess
     from babylon_assets.settings import subprocess_environment
 
-    at_once = settings.simulation_rooms * settings.simulation_agents_per_room
     own = replace(
-        settings,
-        base_model=base,
-        gateway_engine="embedded",
-        gateway_keys={},
-        gateway_record=True,
-        gateway_queue=max(settings.gateway_queue, at_once),
-        gateway_key_concurrency=max(settings.gateway_key_concurrency, at_once),
-        canary_share=0.0,
+        serving_the_game(settings), base_model=base, gateway_engine="embedded", gateway_keys={}, canary_share=0.0
     )
     environment = subprocess_environment(own, database.dagster_url)
     with GatewayProcess(own, environment) as gateway, GatewayPolicy(gateway.url, settings.model_name) as players:
@@ -173,20 +120,6 @@ def _play_and_train(
                 row = windows.get_window(conn, window)
                 judged = standing(conn, settings.model_name, window)
             _advance(bar, task, row, judged, time.monotonic() - started)
-
-
-def play_once(settings: Settings, conn: Connection, players: GatewayPolicy, window: str) -> None:
-    """Play a window with the live policy, unless it was played before; one transaction, committed here."""
-    from babylon_assets.game.simulated import is_played
-    from babylon_assets.serving.directory import live
-    from babylon_assets.simulation.players import play_window
-
-    if is_played(conn, window):
-        return
-    made = live(conn, settings.model_name)
-    players.name = policy_name(settings.model_name, made.step if made else 0)
-    play_window(settings, conn, window, players)
-    conn.commit()
 
 
 def _advance(bar: Progress, task: TaskID, row: WindowRow | None, judged: str | None, seconds: float) -> None:

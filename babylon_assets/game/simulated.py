@@ -35,6 +35,18 @@ def is_played(conn: Connection[Any], window: str) -> bool:
     return bool(row and row[0])
 
 
+def newest_played(conn: Connection[Any]) -> str | None:
+    """The newest window that there are trajectories of; the id of a window sorts as its time does."""
+    row = conn.execute('SELECT max("windowId") FROM "trajectories"').fetchone()
+    return None if row is None else row[0]
+
+
+def oldest_played(conn: Connection[Any]) -> str | None:
+    """The oldest window that there are trajectories of."""
+    row = conn.execute('SELECT min("windowId") FROM "trajectories"').fetchone()
+    return None if row is None else row[0]
+
+
 def balances(conn: Connection[Any], agents: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Cash and lifetime P&L in dollars of those agents that exist."""
     query = 'SELECT "id", "virtualBalance"::float8, "lifetimePnL"::float8 FROM "User" WHERE "id" = ANY(%s)'

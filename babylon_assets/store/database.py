@@ -34,6 +34,7 @@ Connection = psycopg.Connection[Any]
 
 # Advisory locks are pairs of int4: a space of ours, then what is locked.
 _MIGRATION_LOCK = (0x6261_6279, 0)
+_GAME_LOCK = (0x6261_6267, 0)
 _CHAIN_SPACE = 0x6261_6263
 _WINDOW_SPACE = 0x6261_6277
 _JUDGE_SPACE = 0x6261_626A
@@ -129,6 +130,32 @@ def open_database(settings: Settings) -> Database:
 def embedded_data(settings: Settings) -> Path:
     """The folder of the embedded server's data."""
     return settings.home / "postgres"
+
+
+class KeptUp:
+    """A database that is looked after: the embedded server is started again when it is gone, another is asked."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings, self._database = settings, database
+
+    def revive(self) -> bool:
+        """Start the embedded server again if it is gone; True when it was.
+
+        Raises:
+            DatabaseUnavailable: it does not come up; the end of its log is in the message.
+        """
+        if not self._database.embedded or embedded.is_running(embedded_data(self._settings)):
+            return False
+        embedded.start(embedded_data(self._settings))
+        return True
+
+    def answers(self) -> bool:
+        """Whether it can be connected to now. Errors as of `Database.connect`, but for one that does not answer."""
+        try:
+            self._database.connect().close()
+        except DatabaseUnavailable:
+            return False
+        return True
 
 
 def stop_embedded(settings: Settings) -> bool:
@@ -296,6 +323,11 @@ def _release(conn: Connection) -> None:
         return
     finally:
         conn.close()
+
+
+def game_lock(conn: Connection) -> None:
+    """Wait for the exclusive right to play the simulated game; it ends with the transaction that `conn` is in."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s, %s)", _GAME_LOCK)
 
 
 def window_lock(conn: Connection, window: str) -> None:

@@ -57,6 +57,11 @@ def start(data: Path) -> Address:
         return _wait_until_ready(data)
 
 
+def is_running(data: Path) -> bool:
+    """Whether the server of `data` lives; a look at two files."""
+    return _running(data) is not None
+
+
 def stop(data: Path) -> bool:
     """Stop the server of `data`, ending its connections; False when none was running."""
     if _running(data) is None:

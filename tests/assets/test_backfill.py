@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import dagster as dg
 import pytest
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from typer.testing import CliRunner
 
 from babylon_assets.assets import raw_trajectories
@@ -21,6 +24,7 @@ from babylon_assets.settings import subprocess_environment
 from babylon_assets.store import checkpoints
 from babylon_assets.store.database import Database
 from tests.assets.conftest import FIRST, SECOND, THIRD, World
+from tests.scenarios.conftest import babylon, start
 from tests.servers import Server
 
 EMPTY = previous_window(FIRST)
@@ -111,6 +115,47 @@ def test_the_command_speaks_json_and_shows_no_progress_among_it(world: World, mo
     assert shown.exit_code == 1
     assert set(json.loads(shown.stdout)["failed"]) == {FIRST, SECOND}
     assert "market_outcomes" in shown.stderr
+
+
+@pytest.mark.slow
+def test_a_backfill_that_is_killed_while_it_trains_goes_on_and_repeats_nothing(world: World) -> None:
+    environment = subprocess_environment(world.settings, world.database.dagster_url)
+    with start(environment, "backfill", FIRST, THIRD) as process:
+        while count(world, f"{JOBS} WHERE window_id = %s AND state = 'training'", SECOND) == 0:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.002)
+        process.kill()
+    before = kept(world)
+    assert [window for window, *_ in before] == [FIRST]
+    printed = babylon(environment, "backfill", FIRST, THIRD, "--json")
+    told = json.loads(printed[printed.index("{") :])  # after what is said of progress, which is on the other stream
+    assert (told["error"], told["states"]) == (None, {"trained": 3})
+    assert (told["read"], told["trained"], len(told["runs"])) == (0, 2, 2)
+    assert chain(world) == [None, FIRST, SECOND, THIRD]
+    assert kept(world)[:1] == before
+    assert count(world, f"{JOBS} WHERE state = 'trained'") == 3
+    assert count(world, f"{JOBS} WHERE state NOT IN ('trained', 'failed')") == 0
+    for asset in ("raw_trajectories", "training_datasets", "model_checkpoints", "promoted_model"):
+        records = world.instance.fetch_materializations(dg.AssetKey(asset), limit=10).records
+        assert sorted(str(record.partition_key) for record in records) == [FIRST, SECOND, THIRD], asset
+    assert world.instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)) == []
+
+
+JOBS = "SELECT count(*) FROM babylon_training.training_jobs"
+
+
+def count(world: World, query: str, *parameters: str) -> int:
+    with world.database.connect() as conn:
+        row = conn.execute(query.encode(), parameters).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def kept(world: World) -> list[tuple[Any, ...]]:
+    """Every checkpoint after the root: window, id, when it was made."""
+    with world.database.connect() as conn:
+        line = checkpoints.chain(conn, "babylon-agent")
+    return [(made.window_id, made.id, made.created_at) for made in line if made.step]
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,12 @@ from babylon_assets.core.windows import closed_windows, window_bounds
 from babylon_assets.definitions import build_definitions
 from babylon_assets.game.fixture import copy_rows
 from babylon_assets.settings import Settings
+from babylon_assets.store.checkpoints import insert_checkpoint
 from babylon_assets.store.database import Database
+from babylon_assets.store.datasets import save_dataset
+from babylon_assets.store.promotions import promote
 from babylon_assets.store.windows import get_window, upsert_window
+from tests.store.values import checkpoint, dataset, root, sample
 
 FIRST, SECOND, THIRD, FOURTH = closed_windows(datetime.now(UTC), 5)[:4]
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -205,6 +209,33 @@ def test_nothing_is_launched_while_the_line_runs(loop: Loop) -> None:
     assert loop.said() == f"the line is running: {FIRST} in run {run.run_id[:8]}"
     loop.instance.report_run_canceled(run)
     assert "tried again in a while" in loop.said()
+
+
+def test_a_run_whose_process_is_gone_is_failed_before_anything_is_launched(loop: Loop, tmp_path: Path) -> None:
+    loop.play(FIRST)
+    gone = {".dagster/grpc_info": json.dumps({"host": "localhost", "socket": str(tmp_path / "gone")})}
+    line = loop.definitions.resolve_job_def("train_window")
+    run = loop.instance.create_run_for_job(line, tags=gone, status=dg.DagsterRunStatus.STARTED)
+    assert loop.said() == f"failed the runs {run.run_id}, whose processes were gone"
+    assert loop.asked().partition_key == FIRST
+
+
+def test_a_window_that_was_killed_between_training_and_the_gate_is_run_again(loop: Loop) -> None:
+    loop.play(FIRST)
+    loop.play(SECOND)
+    frozen = dataset(sample(0, window=FIRST), window=FIRST)
+    made = checkpoint(1, FIRST, frozen.id)
+    with loop.database.connect() as conn:
+        insert_checkpoint(conn, root())
+        save_dataset(conn, frozen)
+        insert_checkpoint(conn, made)
+        upsert_window(conn, FIRST, status="trained", dataset_id=frozen.id)
+        upsert_window(conn, SECOND, status="thin")
+    loop.cursors["closed_windows"] = SECOND
+    assert loop.asked().partition_key == FIRST
+    with loop.database.connect() as conn:
+        promote(conn, made, by="gate", why="it is no worse")
+    assert loop.said().startswith("no window waits")
 
 
 def test_a_window_that_fails_for_good_is_left_and_the_loop_goes_on(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from babylon_assets.automation.services import Services, only_one
 from babylon_assets.core.errors import PermanentError
 from babylon_assets.settings import Settings, subprocess_environment
 from babylon_assets.store.database import Database
+from tests.scenarios.processes import child_of, children, descendants
 
 
 @pytest.fixture
@@ -87,10 +88,24 @@ def test_up_serves_and_stops_with_all_it_started(
         assert reply.status == 200
     wait_until_healthy(gateway_port)
     assert len(children(up.pid)) >= 3
+    if number is signal.SIGTERM:
+        kill_and_see_it_come_back(up, gateway_port)
     family = descendants(up.pid)
     up.send_signal(number)
     assert up.wait(40) == 0
     wait_until_gone(family)
+
+
+def kill_and_see_it_come_back(up: subprocess.Popen[str], gateway_port: int) -> None:
+    """The gateway, which is the quickest; what else may die is in tests/scenarios/test_soak.py."""
+    gateway = child_of(up.pid, "gateway")
+    assert gateway is not None
+    os.kill(gateway, signal.SIGKILL)
+    assert up.stdout is not None
+    told = iter(up.stdout.readline, "")
+    assert next(line for line in told if "the gateway was ended by SIGKILL and is started again in 1 s" in line)
+    wait_until_healthy(gateway_port)
+    assert gateway not in children(up.pid)
 
 
 def test_a_killed_up_leaves_nothing_that_holds_the_port(up: subprocess.Popen[str], port: int) -> None:
@@ -107,14 +122,6 @@ def wait_until_gone(family: list[int]) -> None:
     while any(map(alive, family)):
         assert time.monotonic() < deadline, [pid for pid in family if alive(pid)]
         time.sleep(0.1)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def descendants(pid: int) -> list[int]:
-    return [found for child in children(pid) for found in (child, *descendants(child))]
 
 
 def alive(pid: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,14 @@ SMALL_GAME = {
     "GRADIENT_TOKENS": "1024",
 }
 ANSWERS = 48
+#: Children of `up` work in another folder, and are to run this very code.
+CHECKOUT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def start(environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
@@ -53,8 +62,8 @@ def environment_of(taught_base: Path) -> Callable[..., Environment]:
     """The environment of a home with a small game."""
 
     def make(home: Path, **more: str) -> Environment:
-        path = str(Path(sys.executable).parent)
-        return {**SMALL_GAME, "BASE_MODEL": str(taught_base), "BABYLON_HOME": str(home), "PATH": path, **more}
+        places = {"BASE_MODEL": str(taught_base), "BABYLON_HOME": str(home), "PATH": str(Path(sys.executable).parent)}
+        return {**SMALL_GAME, **places, "PYTHONPATH": str(CHECKOUT), **more}
 
     return make
 

@@ -1,0 +1,201 @@
+"""The simulated game beside the loop: each hour once and at its time, whoever is killed, and never in a real game."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from babylon_assets.cli import app
+from babylon_assets.commands import simulate
+from babylon_assets.commands.simulate import Game, gateway_url, reaching_back
+from babylon_assets.commands.simulated_game import play_once, serving_the_game
+from babylon_assets.core.errors import TransientError
+from babylon_assets.game import simulated
+from babylon_assets.serving.client import GatewayPolicy
+from babylon_assets.settings import Settings
+from babylon_assets.store.database import Database
+from babylon_assets.store.windows import upsert_window
+from tests.assets.conftest import small_game
+from tests.gateways import Chain, RunningGateway
+
+NOW = datetime(2026, 11, 5, 17, 30, tzinfo=UTC)
+HOURS = ["2026-11-05T14:00", "2026-11-05T15:00", "2026-11-05T16:00"]
+RUNNING = "2026-11-05T17:00"
+
+
+@pytest.fixture
+def database(game_database: Database) -> Database:
+    """The gateway and the game share one."""
+    return game_database
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_base: Path) -> Settings:
+    return small_game(tmp_path, tiny_base)
+
+
+@pytest.fixture
+def players(gateway_with: Callable[..., RunningGateway]) -> Iterator[GatewayPolicy]:
+    with GatewayPolicy(gateway_with().url, "babylon-agent") as players:
+        yield players
+
+
+@pytest.fixture
+def game(settings: Settings, database: Database, players: GatewayPolicy) -> Callable[[], Game]:
+    """The game as a process that was just started plays it."""
+    return lambda: Game(settings, database, players, len(HOURS))
+
+
+def played(database: Database) -> dict[str, int]:
+    """Trajectories by window."""
+    with database.connect() as conn:
+        query = 'SELECT "windowId", count(*) FROM "trajectories" GROUP BY 1 ORDER BY 1'
+        return dict(conn.execute(query).fetchall())
+
+
+def through(database: Database, window: str, **columns: Any) -> None:
+    with database.connect() as conn:
+        upsert_window(conn, window, **{"status": "thin", **columns})
+
+
+def test_hours_that_are_over_wait_for_the_line_and_a_restart_goes_on(
+    game: Callable[[], Game], database: Database
+) -> None:
+    begun = game()
+    assert begun.step(NOW) == 0.0
+    assert [begun.step(NOW), game().step(NOW)] == [simulate.LOOK_SECONDS] * 2
+    assert played(database) == {HOURS[0]: 6}
+    for status in ("open", "ready"):
+        through(database, HOURS[0], status=status)
+        assert begun.step(NOW) == simulate.LOOK_SECONDS
+    through(database, HOURS[0])
+    assert game().step(NOW) == 0.0
+    through(database, HOURS[1], status="failed")
+    assert begun.step(NOW) == 0.0
+    assert played(database) == dict.fromkeys(HOURS, 6)
+
+
+def test_the_running_hour_is_played_before_its_end_whatever_the_line_does(
+    game: Callable[[], Game], database: Database, players: GatewayPolicy, settings: Settings
+) -> None:
+    with database.connect() as conn:
+        play_once(settings, conn, players, HOURS[-1])
+    assert game().step(NOW) == 60.0
+    assert game().step(NOW + timedelta(minutes=27, seconds=30)) == 30.0
+    assert played(database) == {HOURS[-1]: 6}
+    assert game().step(NOW + timedelta(minutes=28)) == 0.0
+    assert played(database) == {HOURS[-1]: 6, RUNNING: 6}
+
+
+def test_a_line_that_does_not_go_on_is_not_waited_for_for_ever(
+    game: Callable[[], Game], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = game()
+    stuck.step(NOW)
+    assert stuck.step(NOW) == simulate.LOOK_SECONDS
+    monkeypatch.setattr(simulate, "WAIT_SECONDS", 0.0)
+    assert stuck.step(NOW) == 0.0
+    assert list(played(database)) == HOURS[:2]
+
+
+def test_without_automation_nothing_is_waited_for(
+    settings: Settings, database: Database, players: GatewayPolicy
+) -> None:
+    alone = Game(Settings(**{**vars(settings), "automation": False}), database, players, len(HOURS))
+    assert [alone.step(NOW) for _ in HOURS] == [0.0] * 3
+    assert list(played(database)) == HOURS
+
+
+def test_the_promoted_policy_plays_once_it_is_judged(
+    game: Callable[[], Game], database: Database, chain: Chain
+) -> None:
+    begun = game()
+    begun.step(NOW)
+    chain.add(1)
+    through(database, HOURS[0], status="trained")
+    with database.connect() as conn:
+        conn.execute("UPDATE babylon_training.model_checkpoints SET window_id = %s WHERE step = 1", [HOURS[0]])
+    assert begun.step(NOW) == simulate.LOOK_SECONDS  # trained, and nobody has judged it
+    chain.promote(1)
+    assert begun.step(NOW) == 0.0
+    with database.connect() as conn:
+        [(policy,)] = conn.execute(
+            "SELECT DISTINCT policy FROM babylon_training.inference_calls WHERE created_at >= %s", [HOURS[1] + "Z"]
+        ).fetchall()
+    assert policy == "babylon-agent@1"
+
+
+def test_two_players_play_an_hour_once(settings: Settings, database: Database, players: GatewayPolicy) -> None:
+    """The second waits for the first, and then finds the hour played."""
+    found: list[Any] = []
+
+    def second() -> None:
+        with GatewayPolicy("http://127.0.0.1:1/v1", "nobody asks it") as others, database.connect() as conn:
+            found.append(play_once(settings, conn, others, HOURS[0]))
+
+    waiting = threading.Thread(target=second)
+    with database.connect() as conn:
+        original = players.ask
+
+        def ask(*arguments: Any, **named: Any) -> Any:
+            if not waiting.is_alive():
+                waiting.start()
+            return original(*arguments, **named)
+
+        players.ask = ask  # type: ignore[method-assign]
+        assert play_once(settings, conn, players, HOURS[0]) is not None
+    waiting.join(30)
+    assert found == [None]
+    assert played(database) == {HOURS[0]: 6}
+
+
+def test_a_gateway_that_is_gone_leaves_no_half_of_an_hour(settings: Settings, database: Database) -> None:
+    refused = pytest.raises(TransientError, match="does not answer")
+    with GatewayPolicy("http://127.0.0.1:1/v1", "babylon-agent") as nobody, refused:
+        Game(settings, database, nobody, 3).step(NOW)
+    assert played(database) == {}
+    with database.connect() as conn:
+        assert simulated.balances(conn, [f"{9 * 10**15:018d}"]) == {}
+
+
+def test_the_first_hour_is_a_partition(settings: Settings, database: Database, players: GatewayPolicy) -> None:
+    late = Settings(**{**vars(settings), "window_start": "2026-11-05T20:00"})
+    assert reaching_back(late, database, 3).window_start <= late.window_start
+    with database.connect() as conn:
+        play_once(settings, conn, players, HOURS[0])
+    assert reaching_back(late, database, 3).window_start == HOURS[0]
+
+
+def test_all_players_of_a_moment_find_a_place(settings: Settings) -> None:
+    many = Settings(**{**vars(settings), "simulation_rooms": 40, "gateway_record": False})
+    served = serving_the_game(many)
+    assert (served.gateway_queue, served.gateway_key_concurrency, served.gateway_record) == (256, 240, True)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000/v1"),
+        ("0.0.0.0", "http://127.0.0.1:8000/v1"),
+        ("::", "http://[::1]:8000/v1"),
+        ("localhost", "http://localhost:8000/v1"),
+    ],
+)
+def test_the_gateway_is_reached_where_it_listens(host: str, url: str) -> None:
+    assert gateway_url(Settings(gateway_host=host)) == url
+
+
+@pytest.mark.parametrize("typed", [["up", "--simulate"], ["simulate"]])
+def test_a_real_game_is_never_played_into(typed: list[str], database: Database, tmp_path: Path) -> None:
+    with database.connect() as conn:
+        conn.execute("""INSERT INTO "User" (id, "displayName", "updatedAt") VALUES ('real', 'A person', now())""")
+    done = CliRunner().invoke(app, typed, env={"DATABASE_URL": database.url, "BABYLON_HOME": str(tmp_path)})
+    assert done.exit_code == 1
+    assert "holds a game that is not simulated" in " ".join(done.stderr.split())
+    assert played(database) == {}
