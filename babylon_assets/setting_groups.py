@@ -261,3 +261,20 @@ class RulerSettings:
         False,
         "Write the judge's verdicts into the game's reward_judgments as well.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationSettings:
+    """How the simulated game is played."""
+
+    simulation_seed: int = _declare("SIMULATION_SEED", kinds.whole(0), 0, "Seed of the simulated game.")
+    simulation_rooms: int = _declare(
+        "SIMULATION_ROOMS", kinds.whole(1), 4, "Markets that the simulated game plays side by side."
+    )
+    simulation_agents_per_room: int = _declare(
+        "SIMULATION_AGENTS_PER_ROOM", kinds.whole(2), 8, "Agents that see the same board."
+    )
+    simulation_ticks: int = _declare("SIMULATION_TICKS", kinds.whole(1, 3600), 16, "Ticks per room and window.")
+    simulation_key: str | None = _declare(
+        "SIMULATION_KEY", kinds.text(), None, "Key of the simulated players, where the gateway wants one.", secret=True
+    )

@@ -17,7 +17,13 @@ from typing import Any
 
 from babylon_assets import setting_kinds as kinds
 from babylon_assets.core.errors import SettingsError
-from babylon_assets.setting_groups import AutomationSettings, GatewaySettings, JudgingSettings, RulerSettings
+from babylon_assets.setting_groups import (
+    AutomationSettings,
+    GatewaySettings,
+    JudgingSettings,
+    RulerSettings,
+    SimulationSettings,
+)
 from babylon_assets.setting_kinds import Kind
 from babylon_assets.setting_kinds import declare as _declare
 from babylon_assets.setting_kinds import declare_text as _declare_text
@@ -38,7 +44,7 @@ class Declaration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(RulerSettings, AutomationSettings, JudgingSettings, GatewaySettings):
+class Settings(SimulationSettings, RulerSettings, AutomationSettings, JudgingSettings, GatewaySettings):
     """All settings. Built by `load_settings`; tests may build it directly, the same checks apply.
 
     Raises:
@@ -239,17 +245,6 @@ class Settings(RulerSettings, AutomationSettings, JudgingSettings, GatewaySettin
     )
     train_seed: int = _declare("TRAIN_SEED", kinds.whole(0), 0, "Seed of training.")
     threads: int = _declare("TRAIN_THREADS", kinds.whole(1), 1, "CPU threads of training and of the embedded engine.")
-    simulation_seed: int = _declare("SIMULATION_SEED", kinds.whole(0), 0, "Seed of the simulated game.")
-    simulation_rooms: int = _declare(
-        "SIMULATION_ROOMS", kinds.whole(1), 4, "Markets that the simulated game plays side by side."
-    )
-    simulation_agents_per_room: int = _declare(
-        "SIMULATION_AGENTS_PER_ROOM", kinds.whole(2), 8, "Agents that see the same board."
-    )
-    simulation_ticks: int = _declare("SIMULATION_TICKS", kinds.whole(1, 3600), 16, "Ticks per room and window.")
-    simulation_key: str | None = _declare(
-        "SIMULATION_KEY", kinds.text(), None, "Key of the simulated players, where the gateway wants one.", secret=True
-    )
     window_start: str = _declare(
         "WINDOWS_FROM", kinds.window(), "2026-10-01T00:00", "First window, hence first partition."
     )
