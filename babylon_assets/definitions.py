@@ -12,6 +12,7 @@ import dagster as dg
 from babylon_assets.assets import build_assets
 from babylon_assets.assets.facts import FRAMES
 from babylon_assets.assets.frames import FrameReader
+from babylon_assets.assets.game_tables import build_game_tables
 from babylon_assets.assets.installation import RESOURCE, Installation
 from babylon_assets.assets.standing import build_standing_check
 from babylon_assets.automation.jobs import build_line_job, build_refresh_job
@@ -31,12 +32,13 @@ def build_definitions(
         overrides: replace arguments of `dagster.Definitions` as a whole, such as `executor` or `sensors`; other `jobs`
             have none of our sensors and schedules, which launch our own.
     """
-    assets = build_assets(hourly_windows(settings))
+    windows = hourly_windows(settings)
+    assets = build_assets(windows)
     installation = installation or Installation(settings)
     standing = build_standing_check()
     line, again = build_line_job(assets), build_refresh_job(retrain=settings.late_data == "retrain")
     given: dict[str, Any] = {
-        "assets": assets,
+        "assets": [*assets, *build_game_tables(windows)],
         "asset_checks": [standing],
         "jobs": [line, again, build_look_job(standing)],
         "sensors": [] if "jobs" in overrides else build_sensors(installation),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -328,6 +329,13 @@ def declarations() -> list[Declaration]:
 def shown(settings: Settings) -> dict[str, str]:
     """Variable to value as text, fit to be printed: secrets hidden, empty for what is not set."""
     return {name: HIDDEN if secret and text else text for name, (text, secret) in _rendered(settings).items()}
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Every text that must never be shown: the secret settings, and the password of an address among them."""
+    texts = [text for text, secret in _rendered(settings).values() if secret and text]
+    passwords = (re.match(r"\w+://[^/@]*:([^/@]+)@", text) for text in texts)
+    return [*texts, *(found[1] for found in passwords if found)]
 
 
 def subprocess_environment(settings: Settings, dagster_url: str) -> dict[str, str]:

@@ -35,13 +35,21 @@ def spec(graph: Any, asset: str) -> dg.AssetSpec:
     return found
 
 
-def test_four_assets_in_a_line_the_last_on_its_own_previous_hour(graph: Any) -> None:
+def test_the_games_tables_are_external_and_partitioned_like_all_others(graph: Any) -> None:
+    for key in (dg.AssetKey(["game", "trajectories"]), dg.AssetKey(["game", "outcomes"])):
+        node = graph.get(key)
+        assert (node.is_external, node.is_executable, node.group_name) == (True, False, "game")
+        assert node.partitions_def == graph.get(dg.AssetKey("raw_trajectories")).partitions_def
+        assert len(node.description or "") > 300
+
+
+def test_six_assets_in_a_line_one_of_them_on_its_own_previous_hour(graph: Any) -> None:
     parents = {
         asset: sorted(key.to_user_string() for key in graph.get(dg.AssetKey(asset)).parent_keys) for asset in LINE
     }
     assert parents == {
-        "raw_trajectories": [],
-        "scored_trajectories": ["raw_trajectories"],
+        "raw_trajectories": ["game/trajectories"],
+        "scored_trajectories": ["game/outcomes", "raw_trajectories"],
         "training_datasets": ["scored_trajectories"],
         "model_checkpoints": ["model_checkpoints", "training_datasets"],
         "checkpoint_evaluations": ["model_checkpoints"],
@@ -78,7 +86,11 @@ def test_an_override_replaces_what_it_names() -> None:
 
 
 def test_the_locations_own_definitions_are_those_of_the_environment() -> None:
-    assert {key.to_user_string() for key in defs().resolve_all_asset_keys()} == set(LINE)
+    assert {key.to_user_string() for key in defs().resolve_all_asset_keys()} == {
+        *LINE,
+        "game/trajectories",
+        "game/outcomes",
+    }
 
 
 def test_it_loads_in_under_three_seconds() -> None:

@@ -17,6 +17,12 @@ class Meaning(NamedTuple):
 
 
 METADATA: dict[str, Meaning] = {
+    # the game's tables
+    "overdue_minutes": Meaning("min", "Since the window's grace ended, as long as nothing of it was read."),
+    "outcomes": Meaning("rows", "Rows of market_outcomes of the window."),
+    "markets": Meaning("markets", "Prediction markets that end in the window."),
+    "markets_resolved": Meaning("markets", "Those of them whose result is known."),
+    "newest": Meaning("", "When the newest of these rows was written."),
     # read
     "trajectories": Meaning("rows", "Trajectories that were read of the window."),
     "agents": Meaning("agents", "Agents that these are of."),
@@ -76,6 +82,8 @@ METADATA: dict[str, Meaning] = {
     "carried_into": Meaning("", "How many late samples of this window are in which later window's dataset."),
     "late_samples": Meaning("samples", "Samples of this window that came, or changed, after it was trained."),
     "late_waiting": Meaning("samples", "Those of them that no later window has taken yet."),
+    "best_and_worst": Meaning("", "The five samples with the highest rewards and the five with the lowest."),
+    "in_full": Meaning("", "Prompts and answers of these, up to 1,800 and 500 characters each; secrets hidden."),
     "dataset_id": Meaning("", "The dataset: the hash of its content."),
     # trained
     "learning_curve": Meaning("", "Picture: mean reward of the windows up to this one."),

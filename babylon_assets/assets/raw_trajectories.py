@@ -11,6 +11,7 @@ import dagster as dg
 from babylon_assets.assets import checks
 from babylon_assets.assets.collector import without_collector
 from babylon_assets.assets.facts import numbers
+from babylon_assets.assets.game_tables import TRAJECTORIES
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.ranges import Made
 from babylon_assets.game import source
@@ -40,7 +41,13 @@ The check `{checks.COMPLETE}` stops a window whose hour is not over; `{checks.QU
 
 def spec() -> dg.AssetSpec:
     """The asset's declaration."""
-    return dg.AssetSpec(NAME, description=DESCRIPTION, kinds={"postgres", "pandas"}, tags={"babylon/stage": "read"})
+    return dg.AssetSpec(
+        NAME,
+        deps=[TRAJECTORIES],
+        description=DESCRIPTION,
+        kinds={"postgres", "pandas"},
+        tags={"babylon/stage": "read"},
+    )
 
 
 def read(installation: Installation, window: str) -> Made:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from babylon_assets.assets import checks
 from babylon_assets.assets.facts import numbers, picture, texts
+from babylon_assets.assets.game_tables import OUTCOMES
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.ranges import Made
 from babylon_assets.assets.raw_trajectories import NAME as RAW
@@ -41,7 +42,7 @@ def spec() -> dg.AssetSpec:
     """The asset's declaration."""
     return dg.AssetSpec(
         NAME,
-        deps=[RAW],
+        deps=[RAW, OUTCOMES],
         description=DESCRIPTION,
         kinds={"postgres", "pandas"},
         tags={"babylon/stage": "score"},

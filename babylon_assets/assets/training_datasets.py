@@ -11,7 +11,7 @@ from typing import cast
 
 import dagster as dg
 
-from babylon_assets.assets import checks, late_data
+from babylon_assets.assets import checks, examples, late_data
 from babylon_assets.assets.collector import without_collector
 from babylon_assets.assets.facts import numbers, picture, texts
 from babylon_assets.assets.installation import Installation
@@ -24,7 +24,7 @@ from babylon_assets.core.samples import DatasetDraft
 from babylon_assets.core.sampling import effective_samples, policy_lags
 from babylon_assets.core.trajectories import TrajectoryRecord
 from babylon_assets.plots import reward_histogram
-from babylon_assets.settings import Settings
+from babylon_assets.settings import Settings, secrets_of
 from babylon_assets.store import calls, checkpoints, datasets, late, scores, trajectories, windows
 from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.database import Connection, window_lock
@@ -51,6 +51,8 @@ What the next checkpoint may learn from this hour, frozen and named by the hash 
 - With LATE_DATA=carry, what an earlier hour has to teach since its data changed after it was trained (**late**
   samples) joins the next hour that is trained, once: with its own group and advantage, within the same bounds.
   `carried_from` and `carried_into` say how many, on both hours.
+- `best_and_worst` are the five answers with the highest rewards and the five with the lowest; `in_full` has their
+  prompts and answers.
 
 The same input gives the same id and writes nothing new. The check `{checks.TOKENS}` fails when nothing can be
 trained on. `{checks.STABLE}` and `{checks.HINDSIGHT}` look at the dataset as it is kept: a window whose dataset does
@@ -85,7 +87,8 @@ def _frozen(installation: Installation, window: str) -> tuple[str, Made]:
         head = checkpoints.head(conn, settings.model_name)
         carried = late_data.metadata(conn, settings, window)
         givers = {name: late_data.metadata(conn, settings, name) for name in late_data.givers(conn, settings, window)}
-    metadata = {**_metadata(dataset, row), **_strength(dataset, head.step if head else 0), **carried}
+        seen = examples.of_dataset(conn, dataset, secrets_of(settings))
+    metadata = {**_metadata(dataset, row), **_strength(dataset, head.step if head else 0), **carried, **seen}
     found = [checks.trainable_tokens(dataset, row)]
     return dataset.id, Made(metadata, found, dataset.id, observed=givers)
 

@@ -14,6 +14,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG as RANGE_EN
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG as RANGE_START
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from babylon_assets.assets.game_tables import observations
 from babylon_assets.assets.installation import Installation
 from babylon_assets.automation import closing, requested, webhook
 from babylon_assets.automation.closing import Attempts, Next
@@ -50,8 +51,9 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
             return dg.SkipReason(f"the line is running: {busy}")
         now = datetime.now(UTC)
         found = closing.next_windows(installation, now, context.cursor, lambda *of: attempts(context.instance, *of))
+        seen = observations(installation, found.windows, now)
         closing.note_thin(installation, found.thin)
-        return told(found)
+        return told(found, seen)
 
     @dg.sensor(
         name="changed_windows",
@@ -66,11 +68,13 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
             return dg.SkipReason(f"the line is running: {busy}")
         try:
             changed, cursor = closing.changed_windows(installation, context.cursor or None, COMPARED)
+            seen = observations(installation, [window for window, _ in changed], datetime.now(UTC))
         except BabylonError as error:
             return dg.SkipReason(str(error))
         return dg.SensorResult(
             [refresh(window, fingerprint) for window, fingerprint in changed],
             cursor=cursor or "",
+            asset_events=seen,
             skip_reason=None if changed else f"no change in {COMPARED} windows before {context.cursor or 'now'}",
         )
 
@@ -128,16 +132,22 @@ def build_failure_sensor(installation: Installation, status: dg.DefaultSensorSta
     return failed_runs
 
 
-def told(found: Next) -> dg.SensorResult:
-    """A decision in Dagster's terms: the run, the windows that are thin without one, and why nothing is run."""
-    events = [
+def told(found: Next, seen: Sequence[dg.AssetObservation] = ()) -> dg.SensorResult:
+    """A decision in Dagster's terms: the run, the windows that are thin without one, and why nothing is run.
+
+    Args:
+        seen: what the game's tables have of the windows that are run.
+    """
+    thin = [
         dg.AssetMaterialization(
             "model_checkpoints", partition=window, metadata={"status": "thin", "reason": reason, "window": window}
         )
         for window, reason in found.thin.items()
     ]
     run = [line_run(found)] if found.windows else []
-    return dg.SensorResult(run, cursor=found.cursor, asset_events=events, skip_reason=None if run else found.said)
+    return dg.SensorResult(
+        run, cursor=found.cursor, asset_events=[*thin, *seen], skip_reason=None if run else found.said
+    )
 
 
 def line_run(found: Next) -> dg.RunRequest:

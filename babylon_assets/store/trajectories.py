@@ -8,7 +8,7 @@ own tables are read elsewhere.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import sha256
 from itertools import chain
@@ -293,6 +293,19 @@ def read_steps(conn: Connection[Any], window: str) -> pd.DataFrame:
             owners.append((window, trajectory, agent, len(found)))
             facts += found
     return facts_frame(owners, facts)
+
+
+def read_facts(conn: Connection[Any], window: str, names: Sequence[str]) -> dict[tuple[str, int], StepFacts]:
+    """The facts of the steps of some trajectories of a window, by trajectory id and step.
+
+    Raises:
+        CorruptLedger: when a row cannot be decoded.
+    """
+    wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND trajectory_id = ANY(%s)", "trajectory_id", "body")
+    with conn.cursor(binary=True) as cursor:
+        rows = cursor.execute(wanted, [window, list(names)]).fetchall()
+    bodies = {name: _decoded(_decode_body, body, window, name) for name, body in rows}
+    return {(name, fact.step): fact for name, body in bodies.items() for fact in body.facts}
 
 
 def _records_of(conn: Connection[Any], window: str, *texts: str) -> Iterator[TrajectoryRecord]:

@@ -14,6 +14,7 @@ import dagster as dg
 import pytest
 
 from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.names import METADATA
 from babylon_assets.automation import closing, sensors, webhook
 from babylon_assets.automation.instance import open_instance
 from babylon_assets.core.errors import TransientError
@@ -135,6 +136,42 @@ def test_after_an_outage_the_windows_that_follow_each_other_are_one_run(loop: Lo
     assert loop.run(request).success
     assert (loop.status(FIRST), loop.status(SECOND)) == ("ready", "ready")
     assert loop.asked().partition_key == FOURTH
+
+
+def test_what_the_games_tables_have_is_noted_for_the_windows_that_are_asked_for(loop: Loop) -> None:
+    """A row without a windowId counts for the hour of its end; the fourth window is not asked for yet."""
+    for window in (FIRST, SECOND, FOURTH):
+        loop.play(window)
+    loop.execute('UPDATE "trajectories" SET "windowId" = NULL WHERE id = %s', f"{SECOND}-agent-0")
+    end = window_bounds(FIRST)[1]
+    market = {"question": "?", "liquidity": 1, "updatedAt": end + timedelta(hours=2)}
+    markets = [{"id": f"m{n}", "endDate": end - timedelta(minutes=n), "resolved": n > 1, **market} for n in (0, 1, 2)]
+    with loop.database.connect() as conn:
+        copy_rows(conn, "Market", markets)
+        copy_rows(conn, "market_outcomes", [{"id": f"o{n}", "windowId": FIRST, "createdAt": end} for n in range(5)])
+    result = loop.tick("closed_windows")
+    assert isinstance(result, dg.SensorResult)
+    told = {(event.asset_key.path[-1], event.partition): plain(event) for event in result.asset_events}
+    assert set(told) == {(table, window) for table in ("trajectories", "outcomes") for window in (FIRST, SECOND)}
+    first = told["trajectories", FIRST]
+    assert (first["trajectories"], first["agents"], first["newest"]) == (4, 4, end.timestamp())
+    assert 0 < told["trajectories", SECOND]["overdue_minutes"] < first["overdue_minutes"]
+    assert told["trajectories", SECOND]["trajectories"] == 4
+    newest = (end + timedelta(hours=2)).timestamp()
+    assert told["outcomes", FIRST] == {"outcomes": 5, "markets": 2, "markets_resolved": 1, "newest": newest}
+    assert told["outcomes", SECOND] == {"outcomes": 0, "markets": 1, "markets_resolved": 0, "newest": newest}
+
+    assert loop.run(loop.asked()).success
+    loop.execute('UPDATE "trajectories" SET "updatedAt" = now() WHERE "windowId" = %s', FIRST)
+    again = loop.tick("changed_windows")
+    assert isinstance(again, dg.SensorResult)
+    assert {event.partition for event in again.asset_events} == {FIRST}
+    assert "overdue_minutes" not in plain(again.asset_events[0])
+    assert set(METADATA) >= {name for event in result.asset_events for name in event.metadata}
+
+
+def plain(event: Any) -> dict[str, Any]:
+    return {name: value.value for name, value in event.metadata.items()}
 
 
 def test_a_window_within_its_grace_waits(loop: Loop) -> None:
