@@ -16,6 +16,7 @@ from babylon_assets.assets.game_tables import build_game_tables
 from babylon_assets.assets.installation import RESOURCE, Installation
 from babylon_assets.assets.standing import build_standing_check
 from babylon_assets.automation.jobs import build_line_job, build_refresh_job
+from babylon_assets.automation.nightly import build_nightly_jobs
 from babylon_assets.automation.schedules import build_look_job, build_schedules
 from babylon_assets.automation.sensors import build_sensors
 from babylon_assets.core.windows import WINDOW_FORMAT
@@ -40,9 +41,9 @@ def build_definitions(
     given: dict[str, Any] = {
         "assets": [*assets, *build_game_tables(windows)],
         "asset_checks": [standing],
-        "jobs": [line, again, build_look_job(standing)],
+        "jobs": [line, again, build_look_job(standing), *build_nightly_jobs()],
         "sensors": [] if "jobs" in overrides else build_sensors(installation),
-        "schedules": [] if "jobs" in overrides else build_schedules(running=settings.automation),
+        "schedules": [] if "jobs" in overrides else build_schedules(settings),
         "resources": {RESOURCE: installation, FRAMES: FrameReader(installation)},
         "executor": dg.in_process_executor,
     }

@@ -145,7 +145,7 @@ class JudgingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AutomationSettings:
-    """What runs the line by itself."""
+    """What runs the line by itself, and what it leaves for people to see."""
 
     automation: bool = _declare(
         "AUTOMATION",
@@ -171,6 +171,30 @@ class AutomationSettings:
         kinds.switch(),
         False,
         "Train the windows that the game asks for in training_batches; needs SELECT and UPDATE on that table.",
+    )
+    nightly_seeds: int = _declare(
+        "NIGHTLY_SEEDS",
+        kinds.whole(8, 100_000),
+        192,
+        "Held-out markets of 12 boards that the live policy is examined on in the night after it was promoted.",
+    )
+    keep_checkpoints: int | None = _declare(
+        "KEEP_CHECKPOINTS",
+        kinds.whole(1),
+        None,
+        "Every night, remove the weights that `babylon prune --keep` of so many would; absent: nothing is removed.",
+    )
+    keep_run_logs_days: int = _declare(
+        "KEEP_RUN_LOGS_DAYS",
+        kinds.whole(1, 36_500),
+        30,
+        "Days for which Dagster's tables keep what a run said; what it made, checked and why it failed stays.",
+    )
+    show_samples: bool = _declare(
+        "SHOW_SAMPLES",
+        kinds.switch(),
+        True,
+        "Show a dataset's best and worst samples on its page, texts included; Dagster's tables keep what was shown.",
     )
     failure_webhook: str | None = _declare(
         "FAILURE_WEBHOOK",

@@ -117,6 +117,7 @@ METADATA: dict[str, Meaning] = {
     "recomputed_samples": Meaning("samples", "Samples whose log-probabilities were computed before training."),
     "left_out": Meaning("", "How many samples training left out for which reason."),
     # evaluated
+    "market_seeds": Meaning("seeds", "Held-out markets that the live policy was examined on in a night."),
     "market_reward": Meaning("reward", "Mean worth of the checkpoint's orders on the held-out market."),
     "market_reward_low": Meaning("reward", "Lower end of its 95% interval, by bootstrap over the seeds."),
     "market_reward_high": Meaning("reward", "Upper end."),
@@ -143,6 +144,10 @@ METADATA: dict[str, Meaning] = {
     "live_reward": Meaning("reward", "Mean of their known rewards."),
     "rolled_back": Meaning("", "Why the live policy was rolled back by itself."),
     "trained_models": Meaning("", "The inference name that the game's trained_models was told."),
+    # nightly
+    "pruned_checkpoints": Meaning("checkpoints", "Checkpoints whose weights were removed."),
+    "freed_bytes": Meaning("bytes", "Bytes of these."),
+    "removed_events": Meaning("events", "Events of old runs that were removed from Dagster's tables."),
 }
 #: The same figures of the policies beside a window's checkpoint, under `<role>_<name>`.
 _BESIDE = {"parent": "the one that it was trained from", "promoted": "the live policy", "base": "the base model"}

@@ -87,7 +87,7 @@ def _frozen(installation: Installation, window: str) -> tuple[str, Made]:
         head = checkpoints.head(conn, settings.model_name)
         carried = late_data.metadata(conn, settings, window)
         givers = {name: late_data.metadata(conn, settings, name) for name in late_data.givers(conn, settings, window)}
-        seen = examples.of_dataset(conn, dataset, secrets_of(settings))
+        seen = examples.of_dataset(conn, dataset, secrets_of(settings)) if settings.show_samples else {}
     metadata = {**_metadata(dataset, row), **_strength(dataset, head.step if head else 0), **carried, **seen}
     found = [checks.trainable_tokens(dataset, row)]
     return dataset.id, Made(metadata, found, dataset.id, observed=givers)

@@ -10,11 +10,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
+import sqlalchemy as db
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, DagsterEventType
 from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.runs.schema import RunsTable
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
@@ -93,6 +97,31 @@ class EventLog(PostgresEventLogStorage):
                 if event.dagster_event_type in ASSET_CHECK_EVENTS:
                     self.store_asset_check_event(event, number)
 
+    def remove_logs(self, before: datetime, at_once: int = 10_000) -> int:
+        """Remove events from before a time, of runs that have ended, and say how many.
+
+        What belongs to an asset or a check stays, because partitions are materialized as long as it is there, and so
+        do failures. Each `at_once` events are one transaction, so that writers hardly wait.
+        """
+        events, removed = SqlEventLogStorageTable, 0
+        running = db.select(RunsTable.c.run_id).where(
+            RunsTable.c.status.in_([status.value for status in NOT_FINISHED_STATUSES])
+        )
+        oldest = (
+            db.select(events.c.id)
+            .where(events.c.timestamp < before.astimezone(UTC).replace(tzinfo=None))
+            .where(db.or_(events.c.dagster_event_type.is_(None), events.c.dagster_event_type.notin_(_KEPT)))
+            .where(events.c.run_id.notin_(running))
+            .order_by(events.c.id)
+            .limit(at_once)
+        )
+        while True:
+            with self._transaction(), self.index_connection() as connection:
+                count = connection.execute(db.delete(events).where(events.c.id.in_(oldest.scalar_subquery()))).rowcount
+            removed += count
+            if count < at_once:
+                return removed
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All that this thread asks of the database inside the block is one transaction on one connection."""
@@ -128,6 +157,11 @@ class EventLog(PostgresEventLogStorage):
         self._engine.dispose()
 
 
+#: What is never removed.
+_KEPT = sorted(
+    kind.value
+    for kind in (*ASSET_EVENTS, *ASSET_CHECK_EVENTS, DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE)
+)
 #: Events that are independent of one another and of the order in which they are written.
 _TOGETHER = frozenset(
     {

@@ -1,12 +1,23 @@
-"""What runs by the clock: the standing check, every hour.
+"""What runs by the clock: the standing check, every hour, and what is done once a night.
 
-Old runs, events and ticks are removed by Dagster itself, as the `retention` of dagster.yaml says.
+    10 past every hour   the windows that stay failed are listed
+    03:20 UTC            the live policy is examined on NIGHTLY_SEEDS markets, once: 192 are 2,304 answers. A night
+                         in which nothing else is live plays nothing
+    03:40 UTC            weights that nothing needs are removed; only where KEEP_CHECKPOINTS is set
+    03:50 UTC            what runs said that ended KEEP_RUN_LOGS_DAYS ago is removed from Dagster's tables: 34 of the 66
+                         events of a run of one window. The others are what it made and checked, and stay
+
+A missed night is not made up for: each does all that is to be done. Ticks of sensors and schedules are removed by
+Dagster itself, as the `retention` of dagster.yaml says; it has none for runs.
 """
 
 from __future__ import annotations
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from babylon_assets.automation.nightly import EXAMINE, PRUNE, UPKEEP
+from babylon_assets.settings import Settings
 
 LOOK = "look_for_failures"
 #: Ten minutes after the hour: its window is past its grace by then.
@@ -22,16 +33,42 @@ def build_look_job(check: dg.AssetChecksDefinition) -> UnresolvedAssetJobDefinit
     )
 
 
-def build_schedules(*, running: bool) -> list[dg.ScheduleDefinition]:
-    """The schedules, running or stopped."""
-    status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
+def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """The schedules, running or stopped as the settings say."""
+    on = settings.automation
+    prunes = on and settings.keep_checkpoints is not None
     return [
-        dg.ScheduleDefinition(
-            name="hourly_look",
-            job_name=LOOK,
-            cron_schedule=AT,
-            execution_timezone="UTC",
-            default_status=status,
-            description="Looks every hour for windows that stay failed.",
-        )
+        _schedule("hourly_look", LOOK, AT, on, "Looks every hour for windows that stay failed."),
+        _schedule(
+            "nightly_evaluation",
+            f"nightly_{EXAMINE}",
+            "20 3 * * *",
+            on,
+            "Examines the live policy on NIGHTLY_SEEDS held-out markets, once per policy.",
+        ),
+        _schedule(
+            "nightly_pruning",
+            f"nightly_{PRUNE}",
+            "40 3 * * *",
+            prunes,
+            "Removes weights that nothing needs. Off unless KEEP_CHECKPOINTS is set.",
+        ),
+        _schedule(
+            "nightly_upkeep",
+            f"nightly_{UPKEEP}",
+            "50 3 * * *",
+            on,
+            "Removes the logs of runs that ended KEEP_RUN_LOGS_DAYS ago; what they made and checked stays.",
+        ),
     ]
+
+
+def _schedule(name: str, job: str, cron: str, running: bool, about: str) -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(
+        name=name,
+        job_name=job,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
+        description=about,
+    )

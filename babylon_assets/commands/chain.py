@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from babylon_assets.core.policies import policy_name
 from babylon_assets.settings import load_settings
 from babylon_assets.store import lineage as ledger
 from babylon_assets.store.checkpoints import Checkpoint
-from babylon_assets.store.database import chain_lock
+from babylon_assets.training.pruning import prune as remove_weights
 
 Named = Annotated[str, typer.Argument(help="A policy such as babylon-agent@3, or the start of a checkpoint's id.")]
 
@@ -135,14 +134,8 @@ def prune(
     Example: [bold]babylon prune --keep 24 --dry-run[/]
     """
     settings = load_settings()
-    database = opened(settings)
-    with chain_lock(database, settings.model_name), database.connect() as conn:
-        found = ledger.prunable(conn, settings.model_name, keep)
-        size = sum(_bytes(Path(one.path)) for one in found)
-        for one in [] if dry_run else found:
-            _remove(Path(one.path))
-            ledger.note_pruned(conn, one.id)
-            conn.commit()
+    done = remove_weights(settings, opened(settings), keep, dry_run=dry_run)
+    found, size = done.checkpoints, done.size
     if json:
         print_json({"removed": not dry_run, "checkpoints": [_name(one) for one in found], "bytes": size})
         return
@@ -195,16 +188,3 @@ def _facts(made: Checkpoint) -> dict[str, Any]:
 
 def _name(made: Checkpoint) -> str:
     return policy_name(made.chain, made.step)
-
-
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder, by a rename first so that it is never half there."""
-    if folder.is_dir():
-        aside = folder.with_name(f".pruned-{folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
-        shutil.rmtree(aside)

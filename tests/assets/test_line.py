@@ -57,6 +57,17 @@ PICTURES = (
 )
 
 
+def test_the_best_and_the_worst_samples_are_shown_unless_they_must_not_be(trained: World) -> None:
+    dataset = trained.metadata("training_datasets", FIRST)
+    rewards = [record.data["reward"] for record in dataset["best_and_worst"].records]
+    assert len(rewards) == 10
+    assert rewards[:5] == sorted(rewards[:5], reverse=True) and rewards[5:] == sorted(rewards[5:])
+    assert rewards[4] >= rewards[9]
+    assert dataset["in_full"].count("Answered:") == 10
+    trained.having(show_samples=False).run(FIRST)
+    assert {"best_and_worst", "in_full"}.isdisjoint(trained.metadata("training_datasets", FIRST))
+
+
 def test_pictures_are_inline(trained: World) -> None:
     for asset, name, kind, begins in PICTURES:
         _, _, data = trained.metadata(asset, FIRST)[name].partition(f"(data:image/{kind};base64,")

@@ -1,0 +1,59 @@
+"""The nightly examination: the live policy on more held-out markets than a gate can wait for.
+
+The boards of the gate are among them, and the interval is half as wide at four times as many. It is kept like every
+measurement, under the checkpoint and the version of the examination, so that a policy is examined in one night only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from babylon_assets.core.evaluations import Interval
+from babylon_assets.evaluation import market
+from babylon_assets.evaluation.measures import measure_market
+from babylon_assets.evaluation.players import why_unplayable
+from babylon_assets.settings import Settings
+from babylon_assets.store import checkpoints, evaluations, promotions
+from babylon_assets.store.checkpoints import Checkpoint
+from babylon_assets.store.database import Database
+from babylon_assets.store.evaluations import Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What is known of the live policy after a night.
+
+    Attributes:
+        checkpoint: what is live; None before anything is.
+        found: its examination; None where it cannot be played here.
+        fresh: whether it was examined now, and not in a night before.
+        reason: why there is no examination.
+    """
+
+    checkpoint: Checkpoint | None
+    found: Evaluation | None = None
+    fresh: bool = False
+    reason: str | None = None
+
+    @property
+    def gain_on_base(self) -> Interval | None:
+        """Market reward less that of the base model, seed by seed."""
+        difference = self.found.results.get("difference") if self.found else None
+        return Interval(*difference) if difference else None
+
+
+def examine_promoted(settings: Settings, database: Database) -> Examined:
+    """Examine the live policy, and once the base model to compare it with, unless that was done before."""
+    wider = replace(settings, evaluation_seeds=settings.nightly_seeds)
+    with database.connect() as conn:
+        live = promotions.promoted(conn, settings.model_name)
+        line = checkpoints.chain(conn, settings.model_name)
+        kept = evaluations.get(conn, live.id, market.NAME, market.version(wider)) if live else None
+    if live is None:
+        return Examined(None, reason="nothing is live yet")
+    if kept is not None:
+        return Examined(live, kept)
+    if (reason := why_unplayable(live)) is not None:
+        return Examined(live, reason=reason)
+    measure_market(wider, database, line[0])
+    return Examined(live, measure_market(wider, database, live, line[0]), fresh=True)

@@ -1,0 +1,52 @@
+"""Removing the weights of checkpoints that nothing needs. Which these are is decided in `store.lineage`."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from babylon_assets.settings import Settings
+from babylon_assets.store import lineage
+from babylon_assets.store.checkpoints import Checkpoint
+from babylon_assets.store.database import Database, chain_lock
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """Checkpoints whose weights were, or would be, removed, and the bytes of these."""
+
+    checkpoints: list[Checkpoint]
+    size: int
+
+
+def prune(settings: Settings, database: Database, keep: int, *, dry_run: bool = False) -> Pruned:
+    """Remove the weights that nothing needs; the chain's lock is held, so that no training is running.
+
+    Args:
+        keep: how many of the newest checkpoints keep their weights, as of `lineage.prunable`.
+
+    Raises:
+        TrainingBusy: a training is running.
+    """
+    with chain_lock(database, settings.model_name), database.connect() as conn:
+        found = lineage.prunable(conn, settings.model_name, keep)
+        size = sum(_bytes(Path(one.path)) for one in found)
+        for one in [] if dry_run else found:
+            _remove(Path(one.path))
+            lineage.note_pruned(conn, one.id)
+            conn.commit()
+    return Pruned(found, size)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, by a rename first so that it is never half there."""
+    if folder.is_dir():
+        aside = folder.with_name(f".pruned-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        shutil.rmtree(aside)
