@@ -53,7 +53,7 @@ def examine_promoted(settings: Settings, database: Database) -> Examined:
         return Examined(None, reason="nothing is live yet")
     if kept is not None:
         return Examined(live, kept)
-    if (reason := why_unplayable(live)) is not None:
+    if (reason := why_unplayable(settings, live)) is not None:
         return Examined(live, reason=reason)
     measure_market(wider, database, line[0])
     return Examined(live, measure_market(wider, database, live, line[0]), fresh=True)
