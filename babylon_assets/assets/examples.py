@@ -60,7 +60,7 @@ def shown(samples: Sequence[Sample], actions: Actions, secrets: Iterable[str]) -
     records = [dg.TableRecord(_row(which, sample, actions, hide)) for which, sample in rows]
     return {
         "best_and_worst": dg.MetadataValue.table(records, _SCHEMA),
-        "in_full": dg.MetadataValue.md("\n\n".join(_in_full(which, sample, hide) for which, sample in rows)),
+        "samples_in_full": dg.MetadataValue.md("\n\n".join(_in_full(which, sample, hide) for which, sample in rows)),
     }
 
 

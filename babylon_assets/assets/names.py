@@ -83,7 +83,9 @@ METADATA: dict[str, Meaning] = {
     "late_samples": Meaning("samples", "Samples of this window that came, or changed, after it was trained."),
     "late_waiting": Meaning("samples", "Those of them that no later window has taken yet."),
     "best_and_worst": Meaning("", "The five samples with the highest rewards and the five with the lowest."),
-    "in_full": Meaning("", "Prompts and answers of these, up to 1,800 and 500 characters each; secrets hidden."),
+    "samples_in_full": Meaning(
+        "", "Prompts and answers of these, up to 1,800 and 500 characters each; secrets hidden."
+    ),
     "dataset_id": Meaning("", "The dataset: the hash of its content."),
     # trained
     "learning_curve": Meaning("", "Picture: mean reward of the windows up to this one."),

@@ -51,8 +51,8 @@ What the next checkpoint may learn from this hour, frozen and named by the hash 
 - With LATE_DATA=carry, what an earlier hour has to teach since its data changed after it was trained (**late**
   samples) joins the next hour that is trained, once: with its own group and advantage, within the same bounds.
   `carried_from` and `carried_into` say how many, on both hours.
-- `best_and_worst` are the five answers with the highest rewards and the five with the lowest; `in_full` has their
-  prompts and answers.
+- `best_and_worst` are the five answers with the highest rewards and the five with the lowest; `samples_in_full` has
+  their prompts and answers.
 
 The same input gives the same id and writes nothing new. The check `{checks.TOKENS}` fails when nothing can be
 trained on. `{checks.STABLE}` and `{checks.HINDSIGHT}` look at the dataset as it is kept: a window whose dataset does
@@ -88,7 +88,7 @@ def _frozen(installation: Installation, window: str) -> tuple[str, Made]:
         carried = late_data.metadata(conn, settings, window)
         givers = {name: late_data.metadata(conn, settings, name) for name in late_data.givers(conn, settings, window)}
         seen = examples.of_dataset(conn, dataset, secrets_of(settings)) if settings.show_samples else {}
-    metadata = {**_metadata(dataset, row), **_strength(dataset, head.step if head else 0), **carried, **seen}
+    metadata = {**seen, **_metadata(dataset, row), **_strength(dataset, head.step if head else 0), **carried}
     found = [checks.trainable_tokens(dataset, row)]
     return dataset.id, Made(metadata, found, dataset.id, observed=givers)
 

@@ -50,7 +50,7 @@ def test_the_table_says_who_did_what_and_what_it_was_worth() -> None:
 def test_texts_are_bounded_and_stay_in_their_code_blocks() -> None:
     nasty = "```\n# a heading\n<img src=x>\n````"
     full = shown(of_rewards(1.0, messages=[Message("user", nasty * 2000)], response=nasty + "x" * 5000), {}, [])[
-        "in_full"
+        "samples_in_full"
     ]
     text = str(full.value)
     assert len(text) < LONGEST_PROMPT + LONGEST_ANSWER + 500
@@ -66,6 +66,6 @@ def test_no_secret_is_shown_even_where_it_would_be_cut() -> None:
     samples = of_rewards(
         1.0, messages=[Message("user", "use pass-word-1, postgresql://me:pass-word-1@host/db")], response=told
     )
-    text = str(shown(samples, {}, secrets_of(settings))["in_full"].value)
+    text = str(shown(samples, {}, secrets_of(settings))["samples_in_full"].value)
     assert "pass-word" not in text and "wandb" not in text
     assert "***" in text

@@ -63,9 +63,9 @@ def test_the_best_and_the_worst_samples_are_shown_unless_they_must_not_be(traine
     assert len(rewards) == 10
     assert rewards[:5] == sorted(rewards[:5], reverse=True) and rewards[5:] == sorted(rewards[5:])
     assert rewards[4] >= rewards[9]
-    assert dataset["in_full"].count("Answered:") == 10
+    assert dataset["samples_in_full"].count("Answered:") == 10
     trained.having(show_samples=False).run(FIRST)
-    assert {"best_and_worst", "in_full"}.isdisjoint(trained.metadata("training_datasets", FIRST))
+    assert {"best_and_worst", "samples_in_full"}.isdisjoint(trained.metadata("training_datasets", FIRST))
 
 
 def test_pictures_are_inline(trained: World) -> None:

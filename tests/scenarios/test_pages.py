@@ -91,6 +91,7 @@ def test_a_materialization_shows_its_numbers_and_its_picture(served: Served, bro
 
 def test_a_histogram_is_drawn_in_place(served: Served, browser: Browser, tmp_path: Path) -> None:
     browser.open(served.partition("training_datasets", served.windows[-1]), "effective_samples")
+    assert "best_and_worst" in browser.text()
     browser.click("[Show Markdown]")
     inline = "[...document.querySelectorAll('img')].filter(image => image.src.startsWith('data:image/svg'))"
     browser.wait_until(f"{inline}.some(image => image.naturalWidth > 500)")
