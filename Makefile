@@ -52,8 +52,9 @@ up: install
 test: install
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q $(TEST_OPTIONS)
 
-# What takes too long for every day: ten thousand requests with PostgreSQL killed and a promotion in the middle, and bad
-# checkpoints planted among hours of the demo's size.
+# What takes too long for every day: ten thousand requests with PostgreSQL killed and a promotion in the middle, bad
+# checkpoints planted among hours of the demo's size, `up` with every process of it killed in turn, a backfill of two
+# days from the browser.
 soak: install
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q -m soak
 

@@ -19,6 +19,7 @@ from babylon_assets.core.errors import TransientError
 from babylon_assets.game import simulated
 from babylon_assets.serving.client import GatewayPolicy
 from babylon_assets.settings import Settings
+from babylon_assets.store import checkpoints
 from babylon_assets.store.database import Database
 from babylon_assets.store.windows import upsert_window
 from tests.assets.conftest import small_game
@@ -57,6 +58,11 @@ def played(database: Database) -> dict[str, int]:
     with database.connect() as conn:
         query = 'SELECT "windowId", count(*) FROM "trajectories" GROUP BY 1 ORDER BY 1'
         return dict(conn.execute(query).fetchall())
+
+
+def chain_head(database: Database) -> str:
+    with database.connect() as conn:
+        return checkpoints.chain(conn, "babylon-agent")[-1].id
 
 
 def through(database: Database, window: str, **columns: Any) -> None:
@@ -123,6 +129,7 @@ def test_the_promoted_policy_plays_once_it_is_judged(
         conn.execute("UPDATE babylon_training.model_checkpoints SET window_id = %s WHERE step = 1", [HOURS[0]])
     assert begun.step(NOW) == simulate.LOOK_SECONDS  # trained, and nobody has judged it
     chain.promote(1)
+    through(database, HOURS[0], status="ready", checkpoint_id=chain_head(database))  # an outcome came in since
     assert begun.step(NOW) == 0.0
     with database.connect() as conn:
         [(policy,)] = conn.execute(

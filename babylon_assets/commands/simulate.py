@@ -161,11 +161,15 @@ class Game:
 
 
 def is_through(conn: Connection, settings: Settings, window: str) -> bool:
-    """Whether the line has said all of an hour; one that failed may be tried again, and is not waited for."""
+    """Whether the line has said all of an hour; one that failed may be tried again, and is not waited for.
+
+    One that was trained and whose outcomes came in since has a newer dataset, and its checkpoint stays.
+    """
     row = get_window(conn, window)
     if row is None or row.status == "open":
         return False
     if not settings.train_rl_local:
         return True
     left = verdicts.unjudged(conn, settings.model_name)
-    return row.status in (*FINISHED, "failed") and (left is None or left.window_id != window)
+    ended = row.status in (*FINISHED, "failed") or row.checkpoint_id is not None
+    return ended and (left is None or left.window_id != window)

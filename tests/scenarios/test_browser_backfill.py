@@ -101,7 +101,7 @@ def serve(
         story = Story.of(count)
         ports = {"DAGSTER_PORT": str(free_port()), "GATEWAY_PORT": str(free_port())}
         places = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "WINDOWS_FROM": story.windows[0]}
-        small = {"AUTOMATION": "false", "EVALUATION_SEEDS": "8", "MAX_KL": "100"}
+        small = {"AUTOMATION": "false", "EVALUATION_SEEDS": "8", "MAX_KL": "100", "MAX_POLICY_LAG": "100"}
         played = environment_of(home, **ports, **places, **small)
         database = play(load_settings(played, env_file=None), taught_base, story)
         environment = {**played, **TURNED, "POISONED_WINDOW": story.poisoned}
