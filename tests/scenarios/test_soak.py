@@ -153,7 +153,7 @@ def test_whatever_is_killed_every_window_is_trained_once(loop: Loop) -> None:
     loop.process.send_signal(signal.SIGINT)
     assert loop.process.wait(60) == 0
     left = {pid: command_line(pid) for pid, ticks in loop.family if started(pid) == ticks}
-    assert left == {}
+    assert [found for found in left.values() if b"postgres" not in found] == []  # the server is meant to stay
     with psycopg.connect(f"host={embedded_data(loop.settings)} user=postgres dbname=babylon") as conn:
         query = b"SELECT datname, application_name, query FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND "
         assert conn.execute(query + b"backend_type = 'client backend'").fetchall() == []
