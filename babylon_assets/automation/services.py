@@ -1,7 +1,7 @@
 """The long-lived processes, Dagster's webserver and daemon and the gateway, as children that live and die together.
 
 They start with the default handling of SIGINT and in process groups of their own, so that Ctrl-C reaches them once,
-through this process. What they serve is the code location in `babylon_assets.definitions`.
+through this process. What they serve is, unless told otherwise, the code location in `babylon_assets.definitions`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from types import TracebackType
 
 from babylon_assets.core.errors import PermanentError
 
-LOCATION = ["-w", str(Path(__file__).with_name("workspace.yaml"))]
+WORKSPACE = Path(__file__).with_name("workspace.yaml")
 READY_SECONDS = 120
 #: prctl's "send me this signal when my parent dies": nobody is left behind to hold the port when we are killed.
 _PARENT_DEATH_SIGNAL = 1
@@ -64,11 +64,19 @@ class Services:
         port: port of the UI on 127.0.0.1.
         environment: of the children.
         gateway_port: port of the gateway, which says itself where it listens; None: none is started.
+        workspace: the code locations; ours, unless others are to be served beside it.
     """
 
-    def __init__(self, home: Path, port: int, environment: Mapping[str, str], gateway_port: int | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        port: int,
+        environment: Mapping[str, str],
+        gateway_port: int | None = None,
+        workspace: Path = WORKSPACE,
+    ) -> None:
         self._home, self._port, self._environment = home, port, dict(environment)
-        self._gateway_port = gateway_port
+        self._gateway_port, self._workspace = gateway_port, workspace
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._stop = threading.Event()
         self._handlers: dict[signal.Signals, signal.Handlers | object] = {}
@@ -82,9 +90,9 @@ class Services:
         self.logs.mkdir(parents=True, exist_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, lambda *_: self._stop.set())
-        address = ["-h", "127.0.0.1", "-p", str(self._port)]
-        self._start("webserver", ["-m", "dagster_webserver", *address, *LOCATION])
-        self._start("daemon", ["-m", "dagster._daemon", "run", *LOCATION])
+        address, workspace = ["-h", "127.0.0.1", "-p", str(self._port)], ["-w", str(self._workspace)]
+        self._start("webserver", ["-m", "dagster_webserver", *address, *workspace])
+        self._start("daemon", ["-m", "dagster._daemon", "run", *workspace])
         if self._gateway_port is not None:
             self._start("gateway", ["-m", "babylon_assets", "serve"])
         return self

@@ -125,7 +125,6 @@ def trained_checkpoints(database: Database) -> list[tuple[str, int, str, str]]:
 
 def babylon_here(environment: Mapping[str, str], *arguments: str) -> str:
     """As `babylon`, in this process: for commands of which only the answer matters, without the seconds of a start."""
-    unset = dict.fromkeys(("MODE", "WINDOW_ID"))
-    done = CliRunner().invoke(app, list(arguments), env={**unset, **environment, "COLUMNS": "200"})
+    done = CliRunner().invoke(app, list(arguments), env={**environment, "COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     return done.stdout

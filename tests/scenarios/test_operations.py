@@ -17,7 +17,7 @@ from psycopg import sql
 from babylon_assets.game.fixture import create_game_tables
 from babylon_assets.store.addresses import Address
 from tests.core.rows import WINDOW
-from tests.scenarios.conftest import Environment, babylon
+from tests.scenarios.conftest import Environment, babylon, babylon_here
 from tests.scenarios.test_real_game import write_full_rows
 
 OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
