@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from babylon_assets.serving.answers import Source
+from babylon_assets.serving.awaited import Ledger
 from babylon_assets.serving.engine import Library
 from babylon_assets.serving.gateway import Gateway, Parts
 from babylon_assets.serving.scheduler import Scheduler
@@ -30,9 +31,9 @@ WINDOWS = [f"2026-11-05T{hour:02d}:00" for hour in range(10, 20)]
 
 
 class RunningGateway:
-    """Serves until it is closed; a context manager."""
+    """Serves until it is closed; a context manager, entered when a policy is served or it says why there is none."""
 
-    def __init__(self, settings: Settings, database: Database, make_source: MakeSource) -> None:
+    def __init__(self, settings: Settings, database: Ledger, make_source: MakeSource) -> None:
         self._settings, self._database, self._make_source = settings, database, make_source
         self.gateway = Gateway()
         self._server = uvicorn_server(self.gateway)
@@ -49,8 +50,12 @@ class RunningGateway:
 
     def __enter__(self) -> RunningGateway:
         self._thread.start()
-        wait_for(lambda: self.gateway.parts is not None and self.parts.directory.served is not None)
+        wait_for(lambda: self.gateway.parts is not None and self._has_settled())
         return self
+
+    def _has_settled(self) -> bool:
+        directory = self.parts.directory
+        return directory.served is not None or len(directory.missing) > 1
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True

@@ -8,11 +8,10 @@ from functools import partial
 import dagster as dg
 
 from babylon_assets.assets.checks import per_window
-from babylon_assets.assets.facts import declared, numbers, texts
+from babylon_assets.assets.facts import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declared
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.model_checkpoints import NAME as CHECKPOINTS
 from babylon_assets.assets.ranges import Made, Outputs, run_windows
-from babylon_assets.core.policies import policy_name
 from babylon_assets.evaluation.windows import CHECKPOINT, EvaluatedWindow, evaluate_window
 
 NAME = "checkpoint_evaluations"
@@ -75,24 +74,15 @@ def evaluate(installation: Installation, window: str) -> Made:
 
 
 def _metadata(found: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
-    made = found.checkpoint
     ours = found.replay.get(CHECKPOINT)
-    return {
-        **texts(
-            {
-                "checkpoint": policy_name(made.chain, made.step) if made else None,
-                "status": "measured" if made and CHECKPOINT in found.market else "passed through",
-                "reason": found.unplayable,
-                "no_replay_estimate": ours.results["refused"] if ours else None,
-            }
-        ),
-        **numbers(found.numbers()),
-    }
+    status = "measured" if CHECKPOINT in found.market else PASSED_THROUGH
+    said = {"reason": found.unplayable, "no_replay_estimate": ours.results["refused"] if ours else None}
+    return about_checkpoint(found.checkpoint, status, said, found.numbers())
 
 
 def _measured_check(found: EvaluatedWindow) -> dg.AssetCheckResult:
     if found.checkpoint is None:
-        passed, said = True, "the window has no checkpoint of its own"
+        passed, said = True, NO_CHECKPOINT
     elif found.unplayable is not None:
         passed, said = True, found.unplayable
     else:

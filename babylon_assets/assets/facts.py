@@ -11,12 +11,16 @@ from typing import Any
 
 import dagster as dg
 
+from babylon_assets.core.policies import policy_name
 from babylon_assets.plots import as_markdown
+from babylon_assets.store.checkpoints import Checkpoint
 
 GROUP = "babylon"
 OWNERS = ["team:babylon"]
 CODE_VERSION = "1"
 FRAMES = "frames"
+#: A window that has no checkpoint of its own, in metadata and in the words of a check.
+PASSED_THROUGH, NO_CHECKPOINT = "passed through", "the window has no checkpoint of its own"
 
 
 def declared(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -37,6 +41,22 @@ def numbers(values: Mapping[str, float | int | None]) -> dict[str, dg.MetadataVa
 def texts(values: Mapping[str, str | None]) -> dict[str, dg.MetadataValue[Any]]:
     """Each text that is there as a metadata value."""
     return {name: dg.MetadataValue.text(value) for name, value in values.items() if value}
+
+
+def about_checkpoint(
+    made: Checkpoint | None, status: str, said: Mapping[str, str | None], counted: Mapping[str, float | int | None]
+) -> dict[str, dg.MetadataValue[Any]]:
+    """The metadata of an asset that looks at a window's checkpoint: which one it is, what became of it, then the rest.
+
+    Args:
+        status: where there is a checkpoint; a window without one was passed through.
+        said, counted: as of `texts` and `numbers`.
+    """
+    named = {
+        "status": status if made else PASSED_THROUGH,
+        "checkpoint": policy_name(made.chain, made.step) if made else None,
+    }
+    return {**texts({**named, **said}), **numbers(counted)}
 
 
 def picture(image: bytes, alt: str) -> dg.MetadataValue[Any]:

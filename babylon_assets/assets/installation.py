@@ -71,6 +71,13 @@ class Installation:
             self._idle = None
             self._known.clear()
 
+    @contextmanager
+    def alone(self) -> Iterator[Installation]:
+        """The same for one thread, which reuses connections for the block: sensors tick beside one another."""
+        own = Installation(self.settings, self.database)
+        with own.reusing_connections():
+            yield own
+
     def once_a_run(self, name: str, find: Callable[[], _T]) -> _T:
         """What `find` finds, which is the same for all windows; within `reusing_connections` it is looked for once."""
         if self._idle is None:

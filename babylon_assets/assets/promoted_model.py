@@ -10,7 +10,7 @@ import dagster as dg
 
 from babylon_assets.assets.checkpoint_evaluations import NAME as EVALUATIONS
 from babylon_assets.assets.checks import per_window
-from babylon_assets.assets.facts import declared, numbers, texts
+from babylon_assets.assets.facts import NO_CHECKPOINT, about_checkpoint, declared
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.ranges import Made, Outputs, run_windows
 from babylon_assets.core.policies import policy_name
@@ -104,33 +104,23 @@ def _metadata(installation: Installation, outcome: Outcome) -> dict[str, dg.Meta
     judged, live = outcome.judged, outcome.live
     with installation.connect() as conn:
         seen = live_numbers(conn, live) if live is not None else None
-    return {
-        **texts(
-            {
-                "status": _status(outcome),
-                "checkpoint": _name(judged.checkpoint) if judged else None,
-                "why": judged.why if judged else None,
-                "live": _name(live) if live else None,
-                "rolled_back": outcome.rolled_back.why if outcome.rolled_back else None,
-                "trained_models": outcome.inference_name,
-            }
-        ),
-        **numbers(
-            {
-                "promoted": int(judged.passed) if judged else None,
-                "live_step": live.step if live else None,
-                "live_answers": seen.answers if seen else None,
-                "live_valid_share": seen.valid if seen and seen.answers else None,
-                "live_reward": seen.reward if seen else None,
-            }
-        ),
-    }
-
-
-def _status(outcome: Outcome) -> str:
-    if outcome.judged is None:
-        return "passed through"
-    return "promoted" if outcome.judged.passed else "refused"
+    return about_checkpoint(
+        judged.checkpoint if judged else None,
+        "promoted" if judged and judged.passed else "refused",
+        {
+            "why": judged.why if judged else None,
+            "live": policy_name(live.chain, live.step) if live else None,
+            "rolled_back": outcome.rolled_back.why if outcome.rolled_back else None,
+            "trained_models": outcome.inference_name,
+        },
+        {
+            "promoted": int(judged.passed) if judged else None,
+            "live_step": live.step if live else None,
+            "live_answers": seen.answers if seen else None,
+            "live_valid_share": seen.valid if seen and seen.answers else None,
+            "live_reward": seen.reward if seen else None,
+        },
+    )
 
 
 def _gate_check(outcome: Outcome) -> dg.AssetCheckResult:
@@ -139,9 +129,5 @@ def _gate_check(outcome: Outcome) -> dg.AssetCheckResult:
         check_name=GATE_CHECK,
         passed=judged is None or judged.passed,
         severity=dg.AssetCheckSeverity.WARN,
-        description=judged.why if judged else "the window has no checkpoint of its own",
+        description=judged.why if judged else NO_CHECKPOINT,
     )
-
-
-def _name(checkpoint: Checkpoint) -> str:
-    return policy_name(checkpoint.chain, checkpoint.step)

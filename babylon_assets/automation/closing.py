@@ -23,6 +23,10 @@ from babylon_assets.store.windows import Status
 
 #: Windows that one run takes, after an outage. More would keep the newest waiting for a day.
 MOST_AT_ONCE = 24
+#: Thin windows that one look notes; the daemon writes an event for each, some milliseconds long.
+MOST_THIN = 100
+#: Failed windows that one look compares with what failed, about 10 ms each.
+MOST_FAILED = 20
 #: A window whose runs failed so often on the same rows is left to a person.
 MOST_ATTEMPTS = 3
 #: After every window.
@@ -87,11 +91,15 @@ def next_windows(
     waiting = [row for row in closed if states.get(row.window) not in settled or row.window == unjudged]
     few = [row for row in waiting if row.agents < settings.min_agents_per_window and row.window not in states]
     thin = {
-        row.window: f"{row.agents} agents, MIN_AGENTS_PER_WINDOW is {settings.min_agents_per_window}" for row in few
+        row.window: f"{row.agents} agents, MIN_AGENTS_PER_WINDOW is {settings.min_agents_per_window}"
+        for row in few[:MOST_THIN]
     }
-    waiting = [row for row in waiting if row.window not in thin]
-    cursor = waiting[0].window if waiting else (closed[-1].window if closed else cursor)
-    return _first_ready(installation, now, waiting, states, thin, cursor, attempts)
+    poor = {row.window for row in few}
+    waiting = [row for row in waiting if row.window not in poor]
+    left = [row.window for row in (*waiting[:1], *few[MOST_THIN:][:1])]
+    cursor = min(left, default=closed[-1].window if closed else cursor)
+    with installation.alone() as own:
+        return _first_ready(own, now, waiting, states, thin, cursor, attempts)
 
 
 def _unjudged(conn: Connection, chain: str) -> str | None:
@@ -111,7 +119,12 @@ def _first_ready(
 ) -> Next:
     """The oldest window that may be tried now, with those that follow it hour by hour."""
     given_up, pausing = [], []
+    failed = [row.window for row in waiting if states.get(row.window) == "failed"]
+    left_alone = set(failed) - set(_in_turn(failed, now))
     for place, row in enumerate(waiting):
+        if row.window in left_alone:
+            given_up.append(row.window)
+            continue
         fingerprint = fingerprint_now(installation, row.window)
         before = attempts(row.window, fingerprint)
         if before.count >= (1 if states.get(row.window) == "failed" else MOST_ATTEMPTS):
@@ -125,6 +138,14 @@ def _first_ready(
     said = [f"{given_up[0]} and {len(given_up) - 1} more stay failed; see `babylon windows`"] if given_up else []
     said += [f"{window} failed and is tried again in a while" for window in pausing]
     return Next([], "", 0, thin, cursor, "; ".join(said) or _nothing(installation, now))
+
+
+def _in_turn(failed: Sequence[str], now: datetime) -> Sequence[str]:
+    """The failed windows whose rows this look compares; all have their turn, some every half minute."""
+    if len(failed) <= MOST_FAILED:
+        return failed
+    first = int(now.timestamp()) // 30 * MOST_FAILED % len(failed)
+    return [*failed[first:], *failed][:MOST_FAILED]
 
 
 def _nothing(installation: Installation, now: datetime) -> str:
@@ -154,8 +175,7 @@ def _settled_states(train: bool) -> frozenset[Status]:
 def note_thin(installation: Installation, thin: Mapping[str, str]) -> None:
     """Note the windows with too few agents, so that nobody waits for them; late rows wake them up again."""
     with installation.connect() as conn:
-        for window, reason in thin.items():
-            ledger.upsert_window(conn, window, status="thin", reason=reason)
+        ledger.note_thin(conn, thin)
 
 
 def changed_windows(
@@ -165,8 +185,9 @@ def changed_windows(
 
     Looks at `most` windows, the newest first, and goes on there with the cursor that it gives; None begins again.
     """
-    with installation.connect() as conn:
-        source.check_tables(conn)
-        known = ledger.read_before(conn, cursor, most)
-    changed = [(window, now) for window, then in known if (now := fingerprint_now(installation, window)) != then]
+    with installation.alone() as own:
+        with own.connect() as conn:
+            source.check_tables(conn)
+            known = ledger.read_before(conn, cursor, most)
+        changed = [(window, now) for window, then in known if (now := fingerprint_now(own, window)) != then]
     return changed, known[-1][0] if len(known) == most else None

@@ -97,9 +97,17 @@ class Line:
 
 
 def _failure_of(result: dg.ExecuteInProcessResult) -> BabylonError:
-    """The product's own error behind a failed run; anything else becomes a permanent one that names the run."""
+    """The product's own error behind a failed run; anything else becomes a permanent one that names the run.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended it, which Dagster takes for a failure of the step or of the run.
+    """
     where = f"Dagster run {result.run_id}"
     for event in result.all_events:
+        ended = event.job_failure_data.error if event.is_job_failure else None
+        ended = event.step_failure_data.error if event.is_step_failure else ended
+        if any(cause.cls_name == dg.DagsterExecutionInterruptedError.__name__ for cause in _causes(ended)):
+            raise KeyboardInterrupt
         if not event.is_step_failure:
             continue
         failure = event.step_failure_data

@@ -3,7 +3,7 @@ die together, beside the embedded PostgreSQL.
 
 One that dies is brought back, PostgreSQL first; one that does not stay up ends all of them. They start with the default
 handling of SIGINT and in process groups of their own, so that Ctrl-C reaches them once, through this process. What they
-serve is the code location in `babylon_assets.definitions`.
+serve is, unless told otherwise, the code location in `babylon_assets.definitions`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Protocol
 from babylon_assets.automation.children import Child
 from babylon_assets.core.errors import PermanentError
 
-LOCATION = ["-w", str(Path(__file__).with_name("workspace.yaml"))]
+WORKSPACE = Path(__file__).with_name("workspace.yaml")
 READY_SECONDS = 120
 LOOK_SECONDS = 1.0
 GRACE_SECONDS = 20
@@ -74,6 +74,7 @@ class Services:
         environment: of the children.
         gateway_port: port of the gateway, which says itself where it listens; None: none is started.
         simulated_hours: how many hours back the simulated game begins; None: none is played.
+        workspace: the code locations; ours, unless others are to be served beside it.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Services:
         environment: Mapping[str, str],
         gateway_port: int | None = None,
         simulated_hours: int | None = None,
+        workspace: Path = WORKSPACE,
     ) -> None:
         self._ports = {"DAGSTER_PORT": port, **({} if gateway_port is None else {"GATEWAY_PORT": gateway_port})}
         self._stop = threading.Event()
@@ -91,8 +93,8 @@ class Services:
         self.logs = home.parent / "logs"
         self.url = f"http://127.0.0.1:{port}"
         commands = {
-            "webserver": ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *LOCATION],
-            "daemon": ["-m", "dagster._daemon", "run", *LOCATION],
+            "webserver": ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port), "-w", str(workspace)],
+            "daemon": ["-m", "dagster._daemon", "run", "-w", str(workspace)],
         }
         if gateway_port is not None:
             commands["gateway"] = ["-m", "babylon_assets", "serve"]

@@ -26,9 +26,9 @@ from babylon_assets.commands.simulated_game import (
     serving_the_game,
 )
 from babylon_assets.commands.terminal import errors, number, output, progress, share_callback
-from babylon_assets.commands.train import finished, opened_line, reaching
+from babylon_assets.commands.train import finished, opened_line, reaching, refuse_running
 from babylon_assets.commands.windows import policy_names, window_table
-from babylon_assets.core.windows import closed_windows
+from babylon_assets.core.windows import closed_windows, window_bounds
 from babylon_assets.settings import Settings, load_settings
 from babylon_assets.store import verdicts, windows
 from babylon_assets.store.database import Database
@@ -42,18 +42,21 @@ if TYPE_CHECKING:
 def demo(
     count: Annotated[int, typer.Option("--windows", min=1, help="How many of the last closed hours to play.")] = 24,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the game, instead of SIMULATION_SEED.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="HOUR", help="The last hour to play, instead of the last closed one.")
+    ] = None,
 ) -> None:
     """Play and train the last closed hours of a simulated game, and show what was learned.
 
     Needs nothing but this installation: PostgreSQL, the game and the base model are made on first use. A second call
-    goes on where the first stopped.
+    goes on where the first stopped. The same hours, seed and settings give the same checkpoints.
 
     Example: [bold]babylon demo --windows 6[/]
     """
     settings = replace(load_settings(), backend="embedded")  # what plays is trained here, whatever key there is
     settings = settings if seed is None else replace(settings, simulation_seed=seed)
     refuse_another_game(settings)
-    wanted = closed_windows(datetime.now(UTC), count)
+    wanted = hours(count, until)
     with opened_line(reaching(settings, wanted[0])) as (database, line):
         create_tables(database)
         waiting = unfinished(database, line, settings, wanted)
@@ -63,8 +66,20 @@ def demo(
             with _players(settings, database, base) as players:
                 _play_and_train(settings, database, line, players, waiting)
         else:
-            output.print(f"all of the last {count} closed hours are done; the next one can be played when it is over")
+            output.print(f"the {count} hours up to {wanted[-1]} are done; the next one can be played when it is over")
         _show(settings, database, max(count, len(waiting)))
+
+
+def hours(count: int, until: str | None) -> list[str]:
+    """The last closed hours, or those up to a given one, oldest first.
+
+    Raises:
+        PermanentError: the given hour is no window or not over yet.
+    """
+    if until is None:
+        return closed_windows(datetime.now(UTC), count)
+    refuse_running(until)
+    return closed_windows(window_bounds(until)[1], count)
 
 
 def unfinished(database: Database, line: Line, settings: Settings, wanted: Iterable[str]) -> list[str]:

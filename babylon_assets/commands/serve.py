@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from babylon_assets.commands.terminal import output, show_log
-from babylon_assets.core.errors import SettingsError
+from babylon_assets.core.errors import DatabaseUnavailable, SettingsError
 from babylon_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import asyncio
 
     from babylon_assets.serving.answers import Source
+
+_log = logging.getLogger(__name__)
 
 
 def serve(
@@ -37,14 +39,17 @@ def serve(
     if new_key is not None:
         _print_key(new_key)
         return
+    from babylon_assets.serving.awaited import AwaitedDatabase
     from babylon_assets.serving.server import listen
     from babylon_assets.serving.server import serve as serve_until_stopped
-    from babylon_assets.store.database import migrate, open_database
 
     show_log(settings.log_level)
     listening = listen(settings) if fd is None else socket.socket(fileno=fd)
-    database = open_database(settings)
-    migrate(database)
+    database = AwaitedDatabase(settings)
+    try:
+        database.open()
+    except DatabaseUnavailable as error:
+        _log.warning("starting without PostgreSQL, which is looked for twice a second: %s", error)
     host, port = listening.getsockname()[:2]
     output.print(f"gateway: [bold]http://{host}:{port}/v1[/]   stop: Ctrl-C")
     serve_until_stopped(

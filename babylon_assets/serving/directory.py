@@ -1,7 +1,8 @@
 """Which policy a name means: the promoted one, one of a step or of a window, the base; and who gets the challenger.
 
 The pointer is looked at twice a second. A new one is served as soon as its weights are ready, and until then, or when
-the database or the weights cannot be read, the last one goes on. What promotes is decided elsewhere.
+the database or the weights cannot be read, the last one goes on; after a start without the database, the one that was
+served before it. What promotes is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -19,10 +21,11 @@ from psycopg import Connection
 from babylon_assets.core.errors import BabylonError, PermanentError
 from babylon_assets.core.policies import policy_name
 from babylon_assets.serving.answers import Source, Target
+from babylon_assets.serving.awaited import Ledger
+from babylon_assets.serving.pointer import PointerFile
 from babylon_assets.serving.protocol import ApiError
 from babylon_assets.store import checkpoints, promotions
 from babylon_assets.store.checkpoints import Checkpoint
-from babylon_assets.store.database import Database
 
 LOOK_SECONDS = 0.5
 BASE = "base"
@@ -55,22 +58,34 @@ class Directory:
     Args:
         model: name of the chain, and of whatever of it is promoted.
         source: is made ready for a policy before it is served.
+        pointer: where the served policy is noted for a start without the database.
         challenger, share: name of the canary's policy, and the share of the agents that it answers.
     """
 
     def __init__(
-        self, database: Database, model: str, source: Source, challenger: str | None = None, share: float = 0.0
+        self,
+        database: Ledger,
+        model: str,
+        source: Source,
+        pointer: PointerFile,
+        challenger: str | None = None,
+        share: float = 0.0,
     ) -> None:
-        self._database, self._model, self._source = database, model, source
+        self._database, self._model, self._source, self._pointer = database, model, source, pointer
         self._challenger, self._share = challenger, share
         self._served: Served | None = None
-        self._by_name: dict[str, Target] = {}
+        root = Target(policy_name(model, 0), 0)
+        self._by_name: dict[str, Target] = {BASE: root, root.name: root}
         self._refused: set[str] = set()
         self._stop = threading.Event()
         self._conn: Connection[Any] | None = None
         self._reading = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="pointer", daemon=True)
         self.database_up = False
+        #: What keeps this from serving what is promoted now, in words; empty when nothing does.
+        self.missing: list[str] = ["the ledger was not read yet"]
+        #: When the policy that is served was noted, where it is that of an earlier start.
+        self.noted_at: datetime | None = None
         self.on_change: Callable[[Target], None] = lambda _policy: None
 
     def start(self) -> None:
@@ -139,13 +154,29 @@ class Directory:
                 self._read_names()
         challenger = None if self._challenger is None or not self._share else self._by_name.get(self._challenger)
         wanted = Served(pointed, challenger)
-        if wanted == self._served:
+        if wanted != self._served:
+            ready = Served(self._made_ready(pointed) or self._last(pointed), self._made_ready(challenger))
+            if self._served is None or ready.stable != self._served.stable:
+                self.on_change(ready.stable)
+                self._pointer.note(ready.stable)
+                _log.info("serving %s", ready.stable.name)
+            self._served = ready
+        self.noted_at = None
+
+    def serve_last(self) -> None:
+        """Serve what was served before this process began, for as long as the ledger cannot be read."""
+        noted = self._pointer.last()
+        if noted is None:
+            self.missing.append("a policy: none was served from this home folder before")
             return
-        ready = Served(self._made_ready(pointed) or self._last(pointed), self._made_ready(challenger))
-        if self._served is None or ready.stable != self._served.stable:
-            self.on_change(ready.stable)
-            _log.info("serving %s", ready.stable.name)
-        self._served = ready
+        policy = noted.policy
+        if not self._source.serves(policy) or self._made_ready(policy) is None:
+            self.missing.append(f"the weights of {policy.name}, which was served last")
+            return
+        self._by_name[policy.name] = policy
+        self.noted_at, self._served = noted.at, Served(policy)
+        self.on_change(policy)
+        _log.warning("serving %s, as before: the ledger cannot be read", policy.name)
 
     def _last(self, pointed: Target) -> Target:
         if self._served is None:
@@ -197,13 +228,21 @@ class Directory:
         while not self._stop.wait(LOOK_SECONDS if self._served else 0.05):
             try:
                 self.look()
-                self.database_up = True
+                self.database_up, self.missing = True, []
             except (psycopg.Error, BabylonError) as error:
                 if self.database_up or self._served is None:
                     _log.warning("the pointer cannot be read, the last policy goes on: %s", error)
-                self.database_up = False
-                self._drop_connection()
+                self._without_ledger(error)
                 self._stop.wait(LOOK_SECONDS)
+
+    def _without_ledger(self, error: Exception) -> None:
+        """What is said is fit for anybody who may ask: no address, no message of the server's."""
+        down = not isinstance(error, PermanentError)
+        self.missing = ["PostgreSQL does not answer" if down else "the ledger cannot be used; the log says why"]
+        self.database_up = False
+        self._drop_connection()
+        if self._served is None:
+            self.serve_last()
 
     def _drop_connection(self) -> None:
         if self._conn is not None:

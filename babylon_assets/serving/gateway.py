@@ -231,17 +231,22 @@ class Gateway:
         return _json(_told_model(parts, name, await self._policy(parts, name, None)))
 
     async def _health(self, _request: Request) -> Response:
-        parts = self._ready()
-        served = parts.directory.served
-        if served is None:
-            raise ApiError(503, "the promoted policy is not ready yet", code="not_ready", retry_after=1)
-        up = parts.directory.database_up and (parts.recorder is None or parts.recorder.database_up)
-        told: dict[str, Any] = {"status": "ok" if up else "degraded", "policy": served.stable.name, "database": up}
-        if served.challenger is not None:
-            told["challenger"] = served.challenger.name
-        if parts.recorder is not None:
-            told |= {"records_waiting_bytes": parts.recorder.waiting(), "records_lost": parts.recorder.lost}
-        return _json(told)
+        """200 where policies can be asked, even without PostgreSQL; what is missing for more is named."""
+        if self.parts is None:
+            return _json({"status": "starting", "missing": ["the engine is being made ready"]}, 503)
+        directory, recorder = self.parts.directory, self.parts.recorder
+        served, up = directory.served, directory.database_up and (recorder is None or recorder.database_up)
+        status = "starting" if served is None else "ok" if up else "degraded"
+        told: dict[str, Any] = {"status": status, "database": up, "missing": list(directory.missing)}
+        if served is not None:
+            told["policy"] = served.stable.name
+            if served.challenger is not None:
+                told["challenger"] = served.challenger.name
+        if directory.noted_at is not None:
+            told["policy_noted_at"] = directory.noted_at.isoformat(timespec="seconds")
+        if recorder is not None:
+            told |= {"records_waiting_bytes": recorder.waiting(), "records_lost": recorder.lost}
+        return _json(told, 503 if served is None else 200)
 
     async def _metrics(self, request: Request) -> Response:
         parts = self._ready()
@@ -289,7 +294,8 @@ class _Events(Response):
                     delta = {"content": piece.text}
                     yield protocol.chunk(call_id, created, model, piece.index, delta, None, piece.tokens)
                 if whole is not None:
-                    yield protocol.chunk(call_id, created, model, piece.index, {}, whole.finish_reason)
+                    ids = (whole.prompt_token_ids, whole.token_ids) if asked.request.return_token_ids else None
+                    yield protocol.chunk(call_id, created, model, piece.index, {}, whole.finish_reason, ids=ids)
         except ApiError as error:
             yield b"data: " + error.body() + b"\n\n"
         except Exception:
@@ -346,8 +352,8 @@ def _told_model(parts: Parts, name: str, policy: Target) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": owner, "policy": policy.name}
 
 
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
 def _refused(error: ApiError) -> Response:

@@ -277,25 +277,24 @@ def chunk(
     delta: Mapping[str, str],
     finish_reason: str | None = None,
     tokens: Sequence[Token] | None = None,
+    ids: tuple[Sequence[int] | None, Sequence[int] | None] | None = None,
 ) -> bytes:
-    """A piece of a streamed answer."""
-    return event(
-        {
-            "id": call_id,
-            "object": "chat.completion.chunk",
-            "created": created,
-            "model": model,
-            "system_fingerprint": model,
-            "choices": [
-                {
-                    "index": index,
-                    "delta": delta,
-                    "logprobs": None if tokens is None else {"content": tokens, "refusal": None},
-                    "finish_reason": finish_reason,
-                }
-            ],
-        }
-    )
+    """A piece of a streamed answer.
+
+    Args:
+        ids: token ids of the prompt and of the whole answer, where they are wanted with its end.
+    """
+    choice: dict[str, Any] = {
+        "index": index,
+        "delta": delta,
+        "logprobs": None if tokens is None else {"content": tokens, "refusal": None},
+        "finish_reason": finish_reason,
+    }
+    told = {"id": call_id, "object": "chat.completion.chunk", "created": created, "model": model}
+    told |= {"system_fingerprint": model, "choices": [choice]}
+    if ids is not None:
+        told["prompt_token_ids"], choice["token_ids"] = ids
+    return event(told)
 
 
 def usage_chunk(call_id: str, created: int, model: str, prompt: int, completion: int) -> bytes:

@@ -22,9 +22,9 @@ from psycopg import Connection
 
 from babylon_assets.core.errors import BabylonError
 from babylon_assets.serving import spool
+from babylon_assets.serving.awaited import Ledger
 from babylon_assets.serving.spool import Spool
 from babylon_assets.store.calls import InferenceCall, add_calls
-from babylon_assets.store.database import Database
 
 #: How often the spool is emptied into the database, and how long it is left alone when the database is down.
 EVERY_SECONDS, DOWN_SECONDS = 0.5, 1.0
@@ -47,7 +47,7 @@ class Recorder:
         folder: of the spool.
     """
 
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: Ledger, folder: Path) -> None:
         self._database = database
         self._spool = Spool(folder)
         self._held: deque[bytes] = deque()

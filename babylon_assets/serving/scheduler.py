@@ -278,7 +278,8 @@ class _Reader:
             text = text[: max(0, len(text) - self._longest_stop + 1)] if self._longest_stop else text
         new = text[self._told :]
         wanted: Any = self.question.top_logprobs
-        tokens = None if wanted is None else _tokens(self.one, self._counted, count, self.tokenizer)
+        last = len(self.one.token_ids) if ended and self.question.with_end else count
+        tokens = None if wanted is None else _tokens(self.one, self._counted, last, self.tokenizer)
         if not new and not ended:
             return None
         self._told, self._counted = max(self._told, len(text)), count

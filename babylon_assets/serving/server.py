@@ -20,18 +20,21 @@ from typing import Any
 
 from babylon_assets.core.errors import PermanentError, SettingsError
 from babylon_assets.serving.answers import Source
+from babylon_assets.serving.awaited import Ledger
 from babylon_assets.serving.directory import Directory
 from babylon_assets.serving.gateway import Gateway, Limits, Parts
 from babylon_assets.serving.keys import Access
 from babylon_assets.serving.metrics import Metrics
+from babylon_assets.serving.pointer import PointerFile
 from babylon_assets.serving.recorder import Recorder
 from babylon_assets.settings import Settings
-from babylon_assets.store.database import Database
 
 #: How long answers that are under way may take when the process is asked to end.
 GRACE_SECONDS = 10
 #: Python's own 5 ms are a long wait for the engine, which lets go of the lock some hundred times per step.
 SWITCH_SECONDS = 0.0005
+#: The file beside the spool that names the policy that was served last.
+POINTER = "served.json"
 
 _log = logging.getLogger(__name__)
 
@@ -72,14 +75,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def serve(
-    settings: Settings, database: Database, make_source: MakeSource, listening: socket.socket, spool: Path
-) -> None:
+def serve(settings: Settings, database: Ledger, make_source: MakeSource, listening: socket.socket, spool: Path) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         make_source: makes whoever answers, given the event loop; may take long, and is called on another thread.
-        spool: folder of records that wait for the database.
+        spool: folder of records that wait for the database; beside it the policy that is served is noted.
 
     Raises:
         BabylonError: whoever answers could not be made.
@@ -118,7 +119,7 @@ async def run(
     gateway: Gateway,
     server: Any,
     settings: Settings,
-    database: Database,
+    database: Ledger,
     make_source: MakeSource,
     listening: socket.socket,
     spool: Path,
@@ -148,10 +149,10 @@ def _stop(server: Any) -> None:
     server.should_exit = True
 
 
-def assemble(settings: Settings, database: Database, source: Source, spool: Path) -> Parts:
+def assemble(settings: Settings, database: Ledger, source: Source, spool: Path) -> Parts:
     """The gateway's parts around whoever answers."""
-    share = settings.canary_share
-    directory = Directory(database, settings.model_name, source, settings.canary_policy, share)
+    model, canary = settings.model_name, (settings.canary_policy, settings.canary_share)
+    directory = Directory(database, model, source, PointerFile(spool.with_name(POINTER), model), *canary)
     recorder = Recorder(database, spool) if settings.gateway_record else None
     return Parts(
         source=source,

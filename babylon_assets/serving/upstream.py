@@ -1,14 +1,17 @@
 """A server behind the gateway: W&B's hosted inference, ART's vLLM, or anything else that speaks OpenAI's API.
 
 It is asked with OpenAI's own client, once per answer, so that each has a seed of its own, and for log-probabilities and
-token ids. What it does not give is None and is recorded as missing. A stream's answer comes in one piece.
+token ids. What it does not give is None and is recorded as missing. A stream's pieces are passed on as they come; the
+whole answer is put together from them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from babylon_assets.core.errors import PermanentError
@@ -17,6 +20,8 @@ from babylon_assets.serving.protocol import ApiError, Token, token
 
 Kind = Literal["wandb", "vllm", "openai"]
 
+#: Pieces of a stream that may wait for a slow client before the server behind is held up.
+PIECES_AHEAD = 64
 #: How vLLM writes a token whose id was asked for in place of its text.
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
 
@@ -55,34 +60,68 @@ class Upstream:
         """Connections end with the event loop that they belong to."""
 
     async def answers(self, question: Question) -> list[Answer]:
-        if self._active + len(question.seeds) > self._most:
-            raise ApiError(429, "too many answers are under way", code="queue_full", retry_after=1)
-        self._active += len(question.seeds)
-        try:
-            async with asyncio.TaskGroup() as group:
-                asked = [group.create_task(self._answer(question, seed)) for seed in question.seeds]
-        except* ApiError as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            self._active -= len(question.seeds)
-        return [each.result() for each in asked]
+        with self._places(len(question.seeds)):
+            try:
+                async with asyncio.TaskGroup() as group:
+                    asked = [group.create_task(self._answer(question, seed)) for seed in question.seeds]
+            except* ApiError as errors:
+                raise errors.exceptions[0] from None
+            return [each.result() for each in asked]
 
     async def pieces(self, question: Question) -> AsyncIterator[Piece]:
-        for index, answer in enumerate(await self.answers(question)):
-            yield Piece(index, answer.text, answer.tokens, answer)
+        with self._places(len(question.seeds)):
+            heard: asyncio.Queue[Piece | Exception] = asyncio.Queue(PIECES_AHEAD)
+            streams = [
+                asyncio.create_task(self._stream(question, index, seed, heard))
+                for index, seed in enumerate(question.seeds)
+            ]
+            try:
+                ended = 0
+                while ended < len(streams):
+                    piece = await heard.get()
+                    if isinstance(piece, Exception):
+                        raise piece
+                    ended += piece.whole is not None
+                    yield piece
+            finally:
+                for stream in streams:
+                    stream.cancel()
+                await asyncio.gather(*streams, return_exceptions=True)
+
+    @contextmanager
+    def _places(self, count: int) -> Iterator[None]:
+        if self._active + count > self._most:
+            raise ApiError(429, "too many answers are under way", code="queue_full", retry_after=1)
+        self._active += count
+        try:
+            yield
+        finally:
+            self._active -= count
 
     async def _answer(self, question: Question, seed: int) -> Answer:
-        from openai import APIConnectionError, APIStatusError, APITimeoutError
-
-        try:
+        with _told_in_our_words():
             reply = await self._client.chat.completions.create(**self._request(question, seed))
-        except APITimeoutError as error:
-            raise ApiError(504, "the server behind the gateway did not answer in time", code="upstream") from error
-        except APIConnectionError as error:
-            raise ApiError(502, "the server behind the gateway does not answer", code="upstream") from error
-        except APIStatusError as error:
-            raise _passed_on(error) from error
-        return _read(reply, question, raw=self._kind == "vllm")
+        choice, gathered = reply.choices[0], _Gathered(question, raw=self._kind == "vllm")
+        gathered.take(choice.message.content, choice)
+        gathered.take_frame(reply)
+        return gathered.answer()
+
+    async def _stream(self, question: Question, index: int, seed: int, heard: asyncio.Queue[Any]) -> None:
+        """Put the pieces of one answer where they are waited for, at last the whole, or what it failed of."""
+        gathered = _Gathered(question, raw=self._kind == "vllm")
+        request = self._request(question, seed) | {"stream": True, "stream_options": {"include_usage": True}}
+        try:
+            with _told_in_our_words():
+                async with await self._client.chat.completions.create(**request) as chunks:
+                    async for chunk in chunks:
+                        gathered.take_frame(chunk)
+                        for choice in chunk.choices:
+                            text, tokens = gathered.take(choice.delta.content, choice)
+                            if text or tokens:
+                                await heard.put(Piece(index, text, tokens))
+            await heard.put(Piece(index, "", None, gathered.answer()))
+        except Exception as error:  # told where the pieces are waited for
+            await heard.put(error)
 
     def _request(self, question: Question, seed: int) -> dict[str, Any]:
         request: dict[str, Any] = {
@@ -123,34 +162,91 @@ def _passed_on(error: Any) -> ApiError:
     return ApiError(status, error.message, param=error.param, code=error.code, retry_after=retry_after)
 
 
-def _read(reply: Any, question: Question, *, raw: bool) -> Answer:
-    """A reply as an answer.
+@contextmanager
+def _told_in_our_words() -> Iterator[None]:
+    """What asking the server may fail of, as what the client is told."""
+    import httpx
+    from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
-    Args:
+    try:
+        yield
+    except (APITimeoutError, httpx.TimeoutException) as error:
+        raise ApiError(504, "the server behind the gateway did not answer in time", code="upstream") from error
+    except APIStatusError as error:
+        raise _passed_on(error) from error
+    except (APIConnectionError, httpx.TransportError) as error:
+        raise ApiError(502, "the server behind the gateway does not answer", code="upstream") from error
+    except APIError as error:  # an error that came in place of a stream's next piece
+        raise ApiError(502, "the server behind the gateway broke off its answer", code="upstream") from error
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What of an answer has come so far: one reply, or the chunks of a stream.
+
+    Attributes:
         raw: the server gives log-probabilities at temperature 1 whatever was asked, as vLLM does by default; of others
             they are taken only where nothing was changed about the distribution.
     """
-    choice = reply.choices[0]
-    content = choice.logprobs.content if choice.logprobs is not None else None
-    ids = (choice.model_extra or {}).get("token_ids")
-    if ids is None and content and all(_TOKEN_ID.fullmatch(each.token) for each in content):
-        ids = [int(each.token.partition(":")[2]) for each in content]
-    logprobs = [each.logprob for each in content] if content else None
-    if not (raw or (question.temperature == 1 and question.top_p == 1)):
-        logprobs = None
-    if ids is not None and logprobs is not None and len(ids) != len(logprobs):
-        logprobs = None  # of which tokens they are is not known
-    usage = reply.usage
-    return Answer(
-        text=choice.message.content or "",
-        finish_reason=choice.finish_reason,
-        prompt_token_ids=(reply.model_extra or {}).get("prompt_token_ids"),
-        token_ids=ids,
-        logprobs=logprobs,
-        tokens=None if question.top_logprobs is None or not content else list(map(_told, content)),
-        prompt_tokens=usage.prompt_tokens if usage is not None else 0,
-        completion_tokens=usage.completion_tokens if usage is not None else len(ids or ()),
-    )
+
+    question: Question
+    raw: bool
+    texts: list[str] = field(default_factory=list)
+    content: list[Any] = field(default_factory=list)
+    ids: list[int] | None = None
+    prompt_ids: list[int] | None = None
+    finish_reason: str | None = None
+    usage: Any = None
+
+    def take_frame(self, reply: Any) -> None:
+        """What stands around the choices: the prompt's tokens, how many there were of both."""
+        self.prompt_ids = (reply.model_extra or {}).get("prompt_token_ids") or self.prompt_ids
+        self.usage = reply.usage or self.usage
+
+    def take(self, text: str | None, choice: Any) -> tuple[str, list[Token] | None]:
+        """A choice, or a piece of it; gives what of it is for the client."""
+        content = (choice.logprobs.content if choice.logprobs is not None else None) or []
+        ids = (choice.model_extra or {}).get("token_ids")
+        self.texts.append(text or "")
+        self.content += content
+        self.ids = self.ids if ids is None else [*(self.ids or ()), *ids]
+        self.finish_reason = choice.finish_reason or self.finish_reason
+        wanted = self.question.top_logprobs is not None and content
+        return text or "", list(map(_told, content)) if wanted else None
+
+    def answer(self) -> Answer:
+        """All of it.
+
+        Raises:
+            ApiError: the server ended before the answer did.
+        """
+        if self.finish_reason is None:
+            raise ApiError(502, "the server behind the gateway broke off its answer", code="upstream")
+        ids, content, usage = self._token_ids(), self.content, self.usage
+        return Answer(
+            text="".join(self.texts),
+            finish_reason=self.finish_reason,
+            prompt_token_ids=self.prompt_ids,
+            token_ids=ids,
+            logprobs=self._logprobs(ids),
+            tokens=None if self.question.top_logprobs is None or not content else list(map(_told, content)),
+            prompt_tokens=usage.prompt_tokens if usage is not None else 0,
+            completion_tokens=usage.completion_tokens if usage is not None else len(ids or ()),
+        )
+
+    def _token_ids(self) -> list[int] | None:
+        """As they are, or as they are written in place of the tokens' texts."""
+        if self.ids is None and self.content and all(_TOKEN_ID.fullmatch(each.token) for each in self.content):
+            return [int(each.token.partition(":")[2]) for each in self.content]
+        return self.ids
+
+    def _logprobs(self, ids: list[int] | None) -> list[float] | None:
+        changed = self.question.temperature != 1 or self.question.top_p != 1
+        if not self.content or (changed and not self.raw):
+            return None
+        if ids is not None and len(ids) != len(self.content):
+            return None  # of which tokens they are is not known
+        return [each.logprob for each in self.content]
 
 
 def _told(given: Any) -> Token:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
@@ -87,6 +88,15 @@ def _stored(name: str, value: Any) -> Any:
     if WINDOWS.columns[name] == "jsonb":
         return json_value(value)
     return None if isinstance(value, float) and value != value else value
+
+
+def note_thin(conn: Connection[Any], reasons: Mapping[str, str]) -> None:
+    """Set the windows of these reasons to thin, making their rows where there are none, in one statement."""
+    statement = """
+        INSERT INTO babylon_training.windows (window_id, status, reason)
+        SELECT window_id, 'thin', reason FROM unnest(%s::text[], %s::text[]) AS given (window_id, reason)
+        ON CONFLICT (window_id) DO UPDATE SET status = excluded.status, reason = excluded.reason, changed_at = now()"""
+    conn.execute(statement, [list(reasons), list(reasons.values())])
 
 
 def get_window(conn: Connection[Any], window: str) -> WindowRow | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,3 +105,16 @@ def test_an_unknown_error_names_the_run(instance: dg.DagsterInstance) -> None:
     job = dg.define_asset_job("train_window", selection=[broken])
     with pytest.raises(PermanentError, match=r"a bug.*see the Dagster run [0-9a-f-]{36} in the UI"):
         Line(dg.Definitions(assets=[broken], jobs=[job]), instance).materialize(WINDOW)
+
+
+def test_ctrl_c_in_the_middle_of_a_step_is_no_failure_of_the_line(instance: dg.DagsterInstance) -> None:
+    @dg.asset(partitions_def=dg.HourlyPartitionsDefinition(WINDOW, fmt="%Y-%m-%dT%H:00"))
+    def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+    job = dg.define_asset_job("train_window", selection=[interrupted])
+    with pytest.raises(KeyboardInterrupt):
+        Line(dg.Definitions(assets=[interrupted], jobs=[job]), instance).materialize(WINDOW)
+    [run] = instance.get_runs()
+    assert run.status is dg.DagsterRunStatus.FAILURE

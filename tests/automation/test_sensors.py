@@ -200,6 +200,41 @@ def test_too_few_agents_are_thin_without_a_run_and_wake_up_when_more_come(loop: 
     assert loop.said().startswith("no window waits")
 
 
+def test_many_thin_windows_are_noted_in_several_looks_and_none_is_passed_over(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "MOST_THIN", 2)
+    for window in (FIRST, SECOND, FOURTH):
+        loop.play(window, agents=2)
+    loop.play(THIRD)
+    assert loop.asked().partition_key == THIRD
+    assert [loop.status(window) for window in (FIRST, SECOND, FOURTH)] == ["thin", "thin", None]
+    loop.tick("closed_windows")
+    assert [loop.status(window) for window in (FIRST, SECOND, FOURTH)] == ["thin"] * 3
+
+
+def test_of_many_failed_windows_all_have_their_turn_and_none_holds_up_the_others(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "MOST_FAILED", 1)
+    for window in (FIRST, SECOND, THIRD, FOURTH):
+        loop.play(window)
+    with loop.database.connect() as conn:
+        for window in (FIRST, SECOND, THIRD):
+            upsert_window(conn, window, status="failed")
+    looked: list[str] = []
+
+    def failed_once(window: str, _fingerprint: str) -> closing.Attempts:
+        looked.append(window)
+        return closing.Attempts(int(window != FOURTH), None)
+
+    start = window_bounds(FOURTH)[1] + timedelta(minutes=5)
+    for half_minutes in range(3):
+        found = closing.next_windows(loop.installation, start + timedelta(seconds=30 * half_minutes), None, failed_once)
+        assert (found.windows, found.cursor) == ([FOURTH], FIRST)
+    assert sorted(looked) == [FIRST, SECOND, THIRD, *[FOURTH] * 3]
+
+
 def test_nothing_is_launched_while_the_line_runs(loop: Loop) -> None:
     loop.play(FIRST)
     request = loop.asked()

@@ -1,4 +1,4 @@
-"""A small game in its own tables: rows with every column that has no default."""
+"""A small game in its own tables: rows with every column that has no default, and what a window of it holds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import psycopg
 
+from babylon_assets.core.trajectories import Quarantined, TrajectoryRecord
+from babylon_assets.game import source
 from babylon_assets.game.fixture import copy_rows
 from tests.core.rows import START, WINDOW, step
 
@@ -99,3 +101,10 @@ def quote(quote_id: str, yes_price: float, minutes: float, market_id: str = "m1"
         "createdAt": START + timedelta(minutes=minutes),
         **shares,
     }
+
+
+def read(conn: Connection, window: str = WINDOW, **options: bool) -> dict[str, TrajectoryRecord | Quarantined]:
+    """What a window holds, by trajectory id; each row once."""
+    rows = list(source.read_window(conn, window, **options))
+    assert len({row.trajectory_id for row in rows}) == len(rows)
+    return {row.trajectory_id: row for row in rows}

@@ -1,12 +1,10 @@
-"""Reading the game's record from real tables: windows, rows good and bad, outcomes, and with SELECT alone."""
+"""Reading the game's record from real tables: windows, rows good and bad, and with SELECT alone."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
@@ -14,36 +12,21 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from babylon_assets.core.datasets import build_dataset
 from babylon_assets.core.errors import SourceError
-from babylon_assets.core.outcomes import OutcomeTables
-from babylon_assets.core.rewards import score_window
 from babylon_assets.core.trajectories import Quarantined, TrajectoryRecord, steps_frame
 from babylon_assets.game import outcomes, source
-from babylon_assets.game.fixture import copy_rows
 from babylon_assets.game.source import SourceWindow
 from tests.core.rows import START, WINDOW, call, step
 from tests.game.rows import (
     Connection,
     add_trajectories,
     add_users,
-    market,
-    organization,
-    quote,
-    stock_price,
-    trade,
+    read,
     trajectory,
 )
 
 HOUR = timedelta(hours=1)
 NEXT_WINDOW = "2026-10-01T01:00"
-
-
-def read(conn: Connection, window: str = WINDOW, **options: bool) -> dict[str, TrajectoryRecord | Quarantined]:
-    """What a window holds, by trajectory id; each row once."""
-    rows = list(source.read_window(conn, window, **options))
-    assert len({row.trajectory_id for row in rows}) == len(rows)
-    return {row.trajectory_id: row for row in rows}
 
 
 class TestCheckTables:
@@ -225,169 +208,6 @@ class TestReadWindow:
         rows.close()  # type: ignore[attr-defined]
         game_conn.rollback()
         assert len(read(game_conn)) == 200
-
-
-class TestFingerprint:
-    @pytest.fixture
-    def game(self, game_conn: Connection) -> Connection:
-        add_users(game_conn, "a1", "a2")
-        add_trajectories(game_conn, trajectory("t1"), trajectory("t2", agentId="a2"))
-        copy_rows(game_conn, "Market", [market("m1"), market("elsewhere")])
-        note = {"id": "o", "windowId": WINDOW, "predictionMarketId": "m1", "outcome": "UNRESOLVED"}
-        copy_rows(game_conn, "market_outcomes", [note])
-        copy_rows(game_conn, "AgentTrade", [trade("x1"), trade("x2", marketType="perp", marketId=None, ticker="ACME")])
-        copy_rows(game_conn, "Organization", [organization("ACME"), organization("BOLT")])
-        quotes = [quote("q-1", 0.2, -700), quote("q0", 0.3, -600), quote("q1", 0.4, 0)]
-        copy_rows(game_conn, "PredictionPriceHistory", [*quotes, quote("other", 0.5, 0, "elsewhere")])
-        return game_conn
-
-    def test_the_same_rows_give_the_same_whatever_the_session(self, game: Connection) -> None:
-        before = source.fingerprint(game, WINDOW)
-        game.execute("SET TimeZone TO 'Asia/Tokyo'; SET DateStyle TO 'German'; SET extra_float_digits TO 3")
-        assert source.fingerprint(game, WINDOW) == before
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            """UPDATE trajectories SET "updatedAt" = "updatedAt" + interval '1 ms' WHERE id = 'row-t1'""",
-            """UPDATE trajectories SET "stepsJson" = "stepsJson" || ' ' WHERE id = 'row-t1'""",
-            """UPDATE trajectories SET "isEvaluation" = true WHERE id = 'row-t1'""",
-            "DELETE FROM trajectories WHERE id = 'row-t2'",
-            """UPDATE "User" SET "isBanned" = true WHERE id = 'a2'""",
-            """UPDATE "Market" SET resolved = true, resolution = false WHERE id = 'm1'""",
-            """UPDATE "AgentTrade" SET price = 0.41 WHERE id = 'x1'""",
-            """DELETE FROM "AgentTrade" WHERE id = 'x2'""",
-            """INSERT INTO "StockPrice" VALUES ('p', 'ACME', 101, 1, 1, '2026-10-01 02:30')""",
-            """INSERT INTO market_outcomes (id, "windowId", "predictionMarketId", outcome)
-               VALUES ('late', '2026-10-01T05:00', 'm1', 'YES')""",
-            "UPDATE market_outcomes SET outcome = 'YES'",
-            """UPDATE "PredictionPriceHistory" SET "noPrice" = 0.65 WHERE id = 'q1'""",
-            """UPDATE "PredictionPriceHistory" SET "yesPrice" = 0.45 WHERE id = 'q0'""",
-            """INSERT INTO "PredictionPriceHistory" SELECT 'q2', "marketId", "yesPrice", "noPrice", "yesShares",
-               "noShares", liquidity, "eventType", source, '2026-10-01 00:30' FROM "PredictionPriceHistory"
-               WHERE id = 'q1'""",
-        ],
-    )
-    def test_a_change_that_matters_shows(self, game: Connection, change: str) -> None:
-        before = source.fingerprint(game, WINDOW)
-        game.execute(change.encode())
-        assert source.fingerprint(game, WINDOW) != before
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            """UPDATE trajectories SET "usedInTraining" = true""",
-            """UPDATE "Market" SET resolved = true WHERE id = 'elsewhere'""",
-            """INSERT INTO "StockPrice" VALUES ('p', 'BOLT', 101, 1, 1, '2026-10-01 00:30')""",
-            """INSERT INTO "StockPrice" VALUES ('p', 'ACME', 101, 1, 1, '2026-10-01 09:00')""",
-            """UPDATE "PredictionPriceHistory" SET "yesPrice" = 0.1 WHERE id IN ('q-1', 'other')""",
-        ],
-    )
-    def test_a_change_that_does_not_matter_does_not(self, game: Connection, change: str) -> None:
-        before = source.fingerprint(game, WINDOW)
-        game.execute(change.encode())
-        assert source.fingerprint(game, WINDOW) == before
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            """UPDATE "Market" SET resolved = true WHERE id = 'elsewhere'""",
-            """UPDATE "PredictionPriceHistory" SET "yesPrice" = 0.1 WHERE id = 'other'""",
-            """INSERT INTO "StockPrice" VALUES ('p', 'BOLT', 101, 1, 1, '2026-10-01 00:30')""",
-        ],
-    )
-    def test_what_a_step_names_and_no_trade_can_be_added(self, game: Connection, change: str) -> None:
-        before = source.fingerprint(game, WINDOW, instruments=["elsewhere", "BOLT"])
-        game.execute(change.encode())
-        assert source.fingerprint(game, WINDOW, instruments=["elsewhere", "BOLT"]) != before
-
-    def test_another_way_of_decoding_shows(self, game: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-        before = source.fingerprint(game, WINDOW)
-        monkeypatch.setattr("babylon_assets.core.decoding.VERSION", "next")
-        assert source.fingerprint(game, WINDOW) != before
-
-
-class TestOutcomes:
-    def test_frames_have_the_declared_columns_even_when_nothing_is_known(self, game_conn: Connection) -> None:
-        found = outcomes.read_outcomes(game_conn, WINDOW, steps_frame([]))
-        for name in (field.name for field in fields(OutcomeTables)):
-            frame, expected = getattr(found, name), getattr(OutcomeTables.empty(), name)
-            assert frame.empty
-            assert frame.dtypes.to_dict() == expected.dtypes.to_dict(), name
-
-    def test_stock_prices_by_the_organizations_id_or_name(self, game_conn: Connection) -> None:
-        copy_rows(game_conn, "Organization", [organization("ACME", name="Acme Corp"), organization("BOLT")])
-        prices = [stock_price("1", 100.0, 0), stock_price("2", 101.0, 5), stock_price("3", 9.0, 5, "BOLT")]
-        copy_rows(game_conn, "StockPrice", prices)
-        tickers = ["ACME", "Acme Corp", "none"]
-        found = outcomes.read_stock_prices(game_conn, tickers, START, START + timedelta(minutes=5))
-        assert found[["ticker", "price"]].values.tolist() in (
-            [["ACME", 100.0], ["Acme Corp", 100.0]],
-            [["Acme Corp", 100.0], ["ACME", 100.0]],
-        )
-
-    def test_prediction_prices_begin_with_the_last_before_the_start(self, game_conn: Connection) -> None:
-        copy_rows(game_conn, "Market", [market("m1"), market("m2")])
-        quotes = [quote(f"q{n}", 0.1 * n, n, "m1") for n in range(1, 6)]
-        copy_rows(game_conn, "PredictionPriceHistory", [*quotes, quote("other", 0.5, 3, "m2")])
-        minute = timedelta(minutes=1)
-        found = outcomes.read_prediction_prices(game_conn, ["m1"], START + 3 * minute, START + 5 * minute)
-        assert found["yes_price"].round(6).tolist() == [0.2, 0.3, 0.4]
-
-    def test_from_tables_to_rewards(self, game_conn: Connection) -> None:
-        """Entry price counts; a market that resolves days later credits the step's own window."""
-        add_users(game_conn, "a1")
-        perp = {"marketType": "perp", "ticker": "ACME", "side": "short", "amount": 10}
-        steps = [
-            step(0),
-            step(1, action={"actionType": "OPEN_PERP_POSITION", "parameters": perp, "success": True}),
-            step(2, action={"actionType": "INVALID_ACTION", "success": False, "error": "not JSON"}),
-        ]
-        add_trajectories(game_conn, trajectory("t1", steps))
-        copy_rows(game_conn, "Market", [market("m1")])
-        copy_rows(game_conn, "Organization", [organization("ACME")])
-        minute = timedelta(minutes=1)
-        short = {"marketType": "perp", "marketId": None, "ticker": "ACME", "side": "short"}
-        trades = [
-            trade("x1", price=0.9),
-            trade("x2", **short, action="open", price=100.0, executedAt=START + minute),
-            trade("x3", **short, action="close", price=95.0, executedAt=START + 2 * minute),
-        ]
-        copy_rows(game_conn, "AgentTrade", trades)
-        weights = {"outcome": 1.0}
-
-        def scored() -> list[Any]:
-            records = [row for row in read(game_conn).values() if isinstance(row, TrajectoryRecord)]
-            frame = steps_frame(records)
-            scores = score_window(frame, outcomes.read_outcomes(game_conn, WINDOW, frame), weights=weights)
-            rewards = [None if reward != reward else round(reward, 6) for reward in scores["reward"].tolist()]
-            return list(zip(scores["state"], rewards, strict=True))
-
-        assert scored() == [("pending", None), ("final", 0.5), ("invalid", -0.5)]
-        game_conn.execute("""UPDATE "Market" SET resolved = true, resolution = true, "updatedAt" = '2026-10-04'""")
-        assert scored() == [("final", 0.1), ("final", 0.5), ("invalid", -0.5)]
-
-
-def test_rows_of_the_real_game_become_imitation(game_conn: Connection) -> None:
-    """Other models' answers, long prompts, no log-probabilities, several agents at the same moment."""
-    add_users(game_conn, *(f"a{n}" for n in range(4)))
-    prompts = {"model": "gpt-4o-mini", "callId": None, "systemPrompt": "s" * 900, "userPrompt": "é" * 2100}
-    rows = []
-    for n, side in enumerate(["YES", "NO", "YES", "NO"]):
-        parameters = {"marketType": "prediction", "marketId": "m1", "side": side, "amount": 10}
-        action = {"actionType": "BUY_SHARES", "parameters": parameters, "success": True}
-        steps = [step(llmCalls=[call(**prompts, response=f"I buy {side}")], action=action)]
-        rows.append(trajectory(f"t{n}", steps, agentId=f"a{n}"))
-    add_trajectories(game_conn, *rows)
-    copy_rows(game_conn, "Market", [market("m1", resolved=True, resolution=True)])
-    copy_rows(game_conn, "PredictionPriceHistory", [quote("q1", 0.3, -1)])
-    records = [row for row in read(game_conn).values() if isinstance(row, TrajectoryRecord)]
-    steps_table = steps_frame(records)
-    scores = score_window(steps_table, outcomes.read_outcomes(game_conn, WINDOW, steps_table))
-    dataset = build_dataset(WINDOW, records, {}, scores, "babylon-agent")
-    assert Counter(sample.trains_as for sample in dataset.samples) == {"imitate": 2, "skip": 2}
-    assert {sample.response for sample in dataset.samples if sample.trains_as == "imitate"} == {"I buy YES"}
-    assert dataset.counts["skip: worse half of its group"] == 2
 
 
 @contextmanager

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from babylon_assets.cli import app
+from babylon_assets.core.windows import closed_windows
+from babylon_assets.settings import Settings, load_settings
+from babylon_assets.store.database import Database, open_database, stop_embedded
 
 Environment = dict[str, str]
 SMALL_GAME = {
@@ -24,6 +32,8 @@ SMALL_GAME = {
     "GRADIENT_TOKENS": "1024",
 }
 ANSWERS = 48
+#: Hours that a demo of the tests plays; they end early enough for others to follow that are over as well.
+HOURS, HOURS_AGO = 3, 8
 #: Children of `up` work in another folder, and are to run this very code.
 CHECKOUT = Path(__file__).parents[2]
 
@@ -68,10 +78,62 @@ def environment_of(taught_base: Path) -> Callable[..., Environment]:
     return make
 
 
+@dataclass(frozen=True)
+class Played:
+    """A home with a demo that nothing disturbed. Its server may run or not; take a copy to change something.
+
+    Attributes:
+        windows: the hours that were played, oldest first.
+        checkpoints: as of `trained_checkpoints`.
+    """
+
+    home: Path
+    environment: Environment
+    windows: list[str]
+    checkpoints: list[tuple[str, int, str, str]]
+
+    def copy_to(self, home: Path) -> None:
+        """Copy the home, with the server stopped; its checkpoints go on lying where they are."""
+        stop_embedded(Settings(home=self.home))
+        subprocess.run(["cp", "--archive", f"{self.home}/.", str(home)], check=True)
+
+
 @pytest.fixture(scope="session")
-def early_in_the_hour() -> None:
-    """Tests that run several commands expect one set of closed hours: wait when the hour is about to end."""
-    now = datetime.now(UTC)
-    left = 3600 - (now.minute * 60 + now.second)
-    if left < 100:
-        time.sleep(left + 1)
+def demo_hours() -> list[str]:
+    """The hours that demos play: the same ones for the whole session, however long that takes."""
+    return closed_windows(datetime.now(UTC), HOURS + HOURS_AGO)[:HOURS]
+
+
+@pytest.fixture(scope="session")
+def played_demo(environment_of: Callable[..., Environment], demo_hours: list[str]) -> Iterator[Played]:
+    """One demo for all tests of the session, on the embedded database."""
+    home = Path(tempfile.mkdtemp(prefix="babylon-demo-"))
+    environment = environment_of(home)
+    try:
+        babylon(environment, *demo_command(demo_hours))
+        database = open_database(load_settings(environment, env_file=None))
+        yield Played(home, environment, demo_hours, trained_checkpoints(database))
+    finally:
+        stop_embedded(Settings(home=home))
+        shutil.rmtree(home)
+
+
+def demo_command(hours: list[str]) -> list[str]:
+    """The arguments that play these hours."""
+    return ["demo", "--windows", str(len(hours)), "--until", hours[-1]]
+
+
+def trained_checkpoints(database: Database) -> list[tuple[str, int, str, str]]:
+    """Window, step, id and hash of the weights of every checkpoint after the root."""
+    with database.connect() as conn:
+        return conn.execute(
+            "SELECT window_id, step, id, weights_sha256 FROM babylon_training.model_checkpoints"
+            " WHERE step > 0 ORDER BY step"
+        ).fetchall()
+
+
+def babylon_here(environment: Mapping[str, str], *arguments: str) -> str:
+    """As `babylon`, in this process: for commands of which only the answer matters, without the seconds of a start."""
+    done = CliRunner().invoke(app, list(arguments), env={**environment, "COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    return done.stdout

@@ -1,20 +1,31 @@
-"""A demo that is killed, again and again, and started again: no window is lost, none is doubled, nothing differs."""
+"""A demo that is stopped and killed, again and again, and started again: no window is lost, none is doubled, nothing
+differs from a demo that nothing disturbed."""
 
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from babylon_assets.store.database import Database
-from tests.scenarios.conftest import ANSWERS, Environment, babylon, start
+from babylon_assets.settings import load_settings
+from babylon_assets.store.database import Database, open_database
+from tests.scenarios.conftest import (
+    ANSWERS,
+    Environment,
+    Played,
+    babylon,
+    demo_command,
+    start,
+    trained_checkpoints,
+)
 from tests.servers import Server
 
-WINDOWS = 4
 #: The calls that the game's record names. Those of a window that was killed while it was played are kept beside them.
 NAMED = """
 SELECT made.value ->> 'callId' AS call_id FROM trajectories,
@@ -26,10 +37,11 @@ TRAINED = "SELECT count(*) FROM babylon_training.model_checkpoints WHERE step > 
 
 @dataclass
 class Demo:
-    """A demo's database and home."""
+    """A demo's database, the environment of its home, and the hours that it plays."""
 
     database: Database
     environment: Environment
+    hours: list[str]
 
     def count(self, query: str) -> int:
         with self.database.connect() as conn:
@@ -37,26 +49,19 @@ class Demo:
         assert row is not None
         return int(row[0])
 
-    def kill_when(self, query: str, reached: int) -> None:
-        """Start the demo and kill it as soon as a count is reached."""
-        with start(self.environment, "demo", "--windows", str(WINDOWS)) as process:
+    @contextmanager
+    def started_until(self, query: str, reached: int) -> Iterator[subprocess.Popen[str]]:
+        """Start the demo; the block is entered as soon as a count is reached."""
+        with start(self.environment, *demo_command(self.hours)) as process:
             while not self._shows(query, reached):
                 assert process.poll() is None, process.communicate()[0]
-                time.sleep(0.002)
+                time.sleep(0.005)
+            yield process
+
+    def kill_when(self, query: str, reached: int) -> None:
+        with self.started_until(query, reached) as process:
             process.kill()
         assert process.returncode == -9
-
-    def finish(self) -> str:
-        return babylon(self.environment, "demo", "--windows", str(WINDOWS))
-
-    def checkpoints(self) -> list[tuple[str, int, str, str]]:
-        """Window, step, id and hash of the weights of every checkpoint after the root."""
-        query = (
-            "SELECT window_id, step, id, weights_sha256 FROM babylon_training.model_checkpoints"
-            " WHERE step > 0 ORDER BY step"
-        )
-        with self.database.connect() as conn:
-            return conn.execute(query.encode()).fetchall()
 
     def _shows(self, query: str, reached: int) -> bool:
         with self.database.connect() as conn:
@@ -67,40 +72,38 @@ class Demo:
 
 
 @pytest.fixture
-def demo(
-    server: Server, tmp_path: Path, environment_of: Callable[..., Environment], early_in_the_hour: None
-) -> Callable[[str], Demo]:
-    def make(name: str) -> Demo:
-        database = server.database(server.create())
-        home = tmp_path / name
-        return Demo(database, environment_of(home, DATABASE_URL=database.url))
-
-    return make
+def demo(server: Server, tmp_path: Path, environment_of: Callable[..., Environment], demo_hours: list[str]) -> Demo:
+    """A demo that was not started yet."""
+    database = server.database(server.create())
+    return Demo(database, environment_of(tmp_path / "home", DATABASE_URL=database.url), demo_hours)
 
 
 @pytest.mark.slow
-def test_a_killed_demo_goes_on_where_it_stopped(demo: Callable[[str], Demo]) -> None:
-    killed, whole = demo("killed"), demo("whole")
-    killed.kill_when(PLAYED, 1)
-    assert killed.count(TRAINED) == 0
-    killed.kill_when(TRAINING, 1)
-    killed.kill_when(TRAINED, 2)
-    killed.kill_when(PLAYED, 4)
-    printed = killed.finish()
-    assert "babylon-agent@3 -> babylon-agent@4" in printed
-    whole.finish()
-    assert killed.checkpoints() == whole.checkpoints()
-    assert [step for _, step, _, _ in killed.checkpoints()] == [1, 2, 3, 4]
+def test_a_killed_demo_goes_on_where_it_stopped(demo: Demo, played_demo: Played) -> None:
+    with demo.started_until(PLAYED, 1) as stopped:
+        stopped.send_signal(signal.SIGINT)
+        printed, _ = stopped.communicate(timeout=60)
+    assert (stopped.returncode, "Traceback" in printed) == (130, False), printed
+    demo.kill_when(TRAINING, 1)
+    assert demo.count(TRAINED) == 0
+    demo.kill_when(TRAINED, 2)
+    demo.kill_when(PLAYED, len(demo.hours))
+    printed = babylon(demo.environment, *demo_command(demo.hours))
+    assert "babylon-agent@2 -> babylon-agent@3" in printed
+    assert trained_checkpoints(demo.database) == played_demo.checkpoints
+    assert [(window, step) for window, step, _, _ in played_demo.checkpoints] == list(
+        zip(demo.hours, (1, 2, 3), strict=True)
+    )
     for query, expected in {
-        "SELECT count(*) FROM trajectories": WINDOWS * 6,
-        f"SELECT count(DISTINCT call_id) FROM ({NAMED}) AS named": WINDOWS * ANSWERS,
-        f"SELECT count(*) FROM babylon_training.inference_calls WHERE call_id IN ({NAMED})": WINDOWS * ANSWERS,
-        "SELECT count(*) FROM babylon_training.windows WHERE status = 'trained'": WINDOWS,
-        "SELECT count(*) FROM babylon_training.training_jobs WHERE state = 'trained'": WINDOWS,
+        "SELECT count(*) FROM trajectories": len(demo.hours) * 6,
+        f"SELECT count(DISTINCT call_id) FROM ({NAMED}) AS named": len(demo.hours) * ANSWERS,
+        f"SELECT count(*) FROM babylon_training.inference_calls WHERE call_id IN ({NAMED})": len(demo.hours) * ANSWERS,
+        "SELECT count(*) FROM babylon_training.windows WHERE status = 'trained'": len(demo.hours),
+        "SELECT count(*) FROM babylon_training.training_jobs WHERE state = 'trained'": len(demo.hours),
         "SELECT count(*) FROM babylon_training.training_jobs WHERE state NOT IN ('trained', 'failed')": 0,
     }.items():
-        assert (query, killed.count(query)) == (query, expected)
-    assert unfinished_runs(killed) == []
+        assert (query, demo.count(query)) == (query, expected)
+    assert unfinished_runs(demo) == []
 
 
 def unfinished_runs(demo: Demo) -> list[str]:
@@ -114,26 +117,12 @@ def unfinished_runs(demo: Demo) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_second_call_says_that_all_is_done(demo: Callable[[str], Demo]) -> None:
-    once = demo("once")
-    once.finish()
-    before = once.checkpoints()
-    printed = once.finish()
+def test_a_second_call_says_that_all_is_done(played_demo: Played) -> None:
+    picture = played_demo.home / "learning_curve.png"
+    picture.unlink()
+    printed = babylon(played_demo.environment, *demo_command(played_demo.windows))
     assert "are done" in printed
     assert "make up" in printed
-    assert once.checkpoints() == before
-    picture = Path(once.environment["BABYLON_HOME"]) / "learning_curve.png"
+    database = open_database(load_settings(played_demo.environment, env_file=None))
+    assert trained_checkpoints(database) == played_demo.checkpoints
     assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.slow
-def test_ctrl_c_is_quiet(demo: Callable[[str], Demo]) -> None:
-    stopped = demo("stopped")
-    with start(stopped.environment, "demo", "--windows", str(WINDOWS)) as process:
-        while not stopped._shows(PLAYED, 1):
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in printed

@@ -17,7 +17,7 @@ from psycopg import sql
 from babylon_assets.game.fixture import create_game_tables
 from babylon_assets.store.addresses import Address
 from tests.core.rows import WINDOW
-from tests.scenarios.conftest import Environment, babylon
+from tests.scenarios.conftest import Environment, babylon, babylon_here
 from tests.scenarios.test_real_game import write_full_rows
 
 OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
@@ -75,10 +75,9 @@ def tool(address: Address, name: str, *arguments: str) -> str:
 def test_the_role_trains_writes_nothing_into_the_game_and_its_dump_is_restored(
     address: Address, system_postgres: Address, environment: Environment, tmp_path: Path
 ) -> None:
-    babylon(environment, "migrate")
     assert f"{WINDOW}  trained" in babylon(environment, "train", WINDOW)
     refuse_to_write_into_the_game(address)
-    before = [json.loads(babylon(environment, command, "--json")) for command in ("chains", "windows")]
+    before = [json.loads(babylon_here(environment, command, "--json")) for command in ("chains", "windows")]
     assert [made["policy"] for made in before[0]] == ["babylon-agent@0", "babylon-agent@1"]
 
     dump, saved, home = tmp_path / "babylon.dump", tmp_path / "home.tar.gz", Path(environment["BABYLON_HOME"])
@@ -93,8 +92,8 @@ def test_the_role_trains_writes_nothing_into_the_game_and_its_dump_is_restored(
     tool(address, "pg_restore", "--no-owner", "--exit-on-error", "--schema=babylon_training", str(dump))
     subprocess.run([*tar, "--extract"], check=True)
 
-    babylon(environment, "migrate")
-    after = [json.loads(babylon(environment, command, "--json")) for command in ("chains", "windows")]
+    babylon_here(environment, "migrate")
+    after = [json.loads(babylon_here(environment, command, "--json")) for command in ("chains", "windows")]
     assert after == before
     assert "the same, bit for bit" in babylon(environment, "replay", "babylon-agent@1")
     refuse_to_rewrite_promotions(address)

@@ -16,7 +16,7 @@ from babylon_assets.game.fixture import copy_rows, create_game_tables
 from babylon_assets.store.addresses import Address
 from tests.core.rows import START, START_MS, WINDOW
 from tests.game.rows import add_trajectories, add_users, market, organization, quote, trade, trajectory
-from tests.scenarios.conftest import Environment, babylon, start
+from tests.scenarios.conftest import Environment, babylon, babylon_here, start
 
 PASSWORD = "l'arbre/ümlaut %3"
 AGENTS, STEPS = 6, 5
@@ -99,26 +99,26 @@ def write_live_rows(conn: psycopg.Connection[Any]) -> None:
 
 @pytest.mark.slow
 def test_a_real_games_window_is_trained_and_says_how(environment: Environment) -> None:
-    assert "is at revision" in babylon(environment, "migrate")
+    assert "is at revision" in babylon_here(environment, "migrate")
     printed = babylon(environment, "train", WINDOW)
     assert f"{WINDOW}  trained" in printed
     assert "30 samples" in printed
     assert "15 imitate, 15 skip: worse half of its group" in printed
     assert "imitate on " in printed
     assert "babylon-agent@0 -> babylon-agent@1" in printed
-    [full, live] = json.loads(babylon(environment, "windows", "--json"))
+    [full, live] = json.loads(babylon_here(environment, "windows", "--json"))
     assert (full["window"], full["state"], full["samples"], full["oracle"]) == (WINDOW, "trained", 30, None)
     assert full["trainable_tokens"] > 0
     assert (live["window"], live["state"]) == (LIVE_WINDOW, "open")
     skipped = babylon(environment, "train", LIVE_WINDOW)
     assert f"{LIVE_WINDOW}  skipped  nothing in the window can be trained on" in skipped
-    lineage = json.loads(babylon(environment, "status", WINDOW, "--json"))["lineage"]
+    lineage = json.loads(babylon_here(environment, "status", WINDOW, "--json"))["lineage"]
     assert (lineage["step"], lineage["settings"]["method"]) == (1, "imitate")
 
 
 @pytest.mark.slow
 def test_the_password_is_nowhere(environment: Environment) -> None:
-    babylon(environment, "migrate")
+    babylon_here(environment, "migrate")
     told = [babylon(environment, *command.split()) for command in ("windows", "status", "doctor")]
     wrong = environment | {"DATABASE_URL": environment["DATABASE_URL"].replace("reader:", "reader:wrong")}
     with start(wrong, "windows") as refused:
