@@ -44,6 +44,16 @@ def text_arrays(values: Sequence[str | None], bounds: Sequence[int]) -> Iterator
     yield from _joined([written[value] for value in values], bounds, _TEXT_OID, repeat(None in written))
 
 
+def text_array(values: Sequence[str]) -> bytes:
+    """One array of text."""
+    return _header(len(values), _TEXT_OID, False) + b"".join(map(_cell, values))
+
+
+@lru_cache(maxsize=1024)
+def _cell(value: str) -> bytes:
+    return _text(value)
+
+
 def _joined(cells: list[bytes], bounds: Sequence[int], oid: int, has_null: Iterable[bool]) -> Iterator[bytes]:
     for (start, end), null in zip(pairwise(bounds), has_null, strict=False):
         yield _header(end - start, oid, null) + b"".join(cells[start:end])

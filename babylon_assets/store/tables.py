@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import Any
 
 import msgspec
-from psycopg import Connection, sql
+from psycopg import Connection, Cursor, sql
 from psycopg.types.json import Jsonb
+from psycopg.types.string import BytesBinaryDumper
 
 SCHEMA = "babylon_training"
 
@@ -62,7 +63,21 @@ class Table:
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
             self.identifier, sql.SQL(", ").join(map(sql.Identifier, columns))
         )
-        with conn.cursor() as cursor, cursor.copy(statement) as copy:
+        with conn.cursor() as cursor:
+            # The driver's own choice for bytea is one in Python that takes its wrapper of bytes as well: three times
+            # the cost of handing bytes over.
+            cursor.adapters.register_dumper(bytes, BytesBinaryDumper)
+            self._copy(cursor, statement, columns, rows, as_they_are)
+
+    def _copy(
+        self,
+        cursor: Cursor[Any],
+        statement: sql.Composed,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        as_they_are: Collection[str],
+    ) -> None:
+        with cursor.copy(statement) as copy:
             copy.set_types(["bytea" if name in as_they_are else self.columns[name] for name in columns])
             for row in rows:
                 copy.write_row(row)

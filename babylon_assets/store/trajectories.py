@@ -34,6 +34,7 @@ from babylon_assets.core.trajectories import (
     instruments,
     kept,
 )
+from babylon_assets.store.arrays import text_array
 from babylon_assets.store.database import window_lock
 from babylon_assets.store.packing import pack, unpack
 from babylon_assets.store.scores import read_scores, replace_scores
@@ -65,6 +66,7 @@ _INSPECTED = tuple(name for name in RAW_TRAJECTORIES.columns if name not in ("bo
 # Columns that are fields of TrajectoryRecord under the same name; `window_id` is its `window`.
 _PLAIN = tuple(name for name in _INSPECTED if name not in ("window_id", "steps", "samples"))
 _WRITTEN = ("window_id", *_PLAIN, "steps", "samples", "body", "instruments", *_TEXTS)
+_ARRAYS = ("instruments",)
 _OF_WINDOW = "WHERE window_id = %s"
 _QUARANTINED = ("window_id", "trajectory_id", "reason", "place", "row_hash")
 
@@ -125,7 +127,7 @@ def replace_rows(conn: Connection[Any], window: str, rows: Iterable[TrajectoryRe
         conn.execute(QUARANTINED_TRAJECTORIES.delete("WHERE window_id = %s AND NOT imported"), [window])
         left = {name for (name,) in conn.execute(RAW_TRAJECTORIES.select(_OF_WINDOW, "trajectory_id"), [window])}
         records = (record for record in _records(rows, refused) if record.trajectory_id not in left)
-        RAW_TRAJECTORIES.copy(conn, _WRITTEN, (_row(window, record) for record in records))
+        RAW_TRAJECTORIES.copy(conn, _WRITTEN, (_row(window, record) for record in records), _ARRAYS)
         QUARANTINED_TRAJECTORIES.copy(conn, _QUARANTINED, _quarantine_rows(window, refused))
 
 
@@ -164,7 +166,7 @@ def import_rows(
                 fresh.append((*_row(window, record), json_value(given)))
         replaced = [row[1] for row in fresh]
         conn.execute(RAW_TRAJECTORIES.delete("WHERE window_id = %s AND trajectory_id = ANY(%s)"), [window, replaced])
-        RAW_TRAJECTORIES.copy(conn, (*_WRITTEN, "given"), fresh)
+        RAW_TRAJECTORIES.copy(conn, (*_WRITTEN, "given"), fresh, _ARRAYS)
         bad = sum(_refuse(conn, row) for row in _quarantine_rows(window, refused))
     return ImportedRows(set(replaced), counts["same"], counts["game"], bad, old_calls)
 
@@ -214,7 +216,7 @@ def _row(window: str, record: TrajectoryRecord) -> tuple[Any, ...]:
         chat, digest = pack(text), sha256(text).hexdigest()
     body = _encode_body(_Body(record.facts, samples.heads))
     counts = len(record.facts), len(samples.heads)
-    return (window, *_plain_of(record), *counts, body, instruments(record), chat, digest)
+    return (window, *_plain_of(record), *counts, body, text_array(instruments(record)), chat, digest)
 
 
 def _quarantine_rows(window: str, rows: Iterable[Quarantined]) -> Iterator[tuple[Any, ...]]:
