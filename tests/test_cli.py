@@ -28,7 +28,7 @@ from tests.game.rows import add_trajectories, add_users, trajectory
 from tests.store.values import CHAIN, dataset, sample
 
 COMMANDS = (
-    *("demo", "up", "migrate", "windows", "train", "status", "export", "doctor"),
+    *("demo", "up", "simulate", "migrate", "windows", "train", "status", "export", "doctor"),
     *("chains", "lineage", "replay", "prune", "forget", "report", "backfill", "serve", "import"),
     *("evaluate", "promote", "rollback", "promotions"),
 )
