@@ -14,7 +14,8 @@ from typer.main import get_command
 
 from babylon_assets.assets.names import METADATA
 from babylon_assets.cli import app
-from babylon_assets.store.tables import SCHEMA, TABLES
+from babylon_assets.store.table import SCHEMA
+from babylon_assets.store.tables import TABLES
 from docs import meanings
 from docs.readme import settings_table
 

@@ -34,7 +34,7 @@ COMMANDS = (
 )
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),
-    *("reward_mean", "oracle", "dataset", "parent", "checkpoint"),
+    *("reward_mean", "oracle", "dataset", "parent", "checkpoint", "carried_from", "carried_into", "late_waiting"),
 ]
 FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
 DATASET = build_dataset(FIRST, [], {}, pd.DataFrame({"trajectory_id": [], "step": [], "reward": []}), "babylon-agent")
@@ -115,6 +115,9 @@ def test_windows_as_json_is_a_list_oldest_first_with_exactly_these_keys(babylon:
         "dataset": DATASET.id,
         "parent": "c0",
         "checkpoint": "c1",
+        "carried_from": {},
+        "carried_into": {},
+        "late_waiting": 0,
     }
     assert (rows[1]["window"], rows[1]["state"], rows[1]["oracle"]) == (SECOND, "open", None)
 

@@ -31,7 +31,7 @@ from babylon_assets.core.samples import (
     TrainsAs,
     count,
 )
-from babylon_assets.core.sampling import HELD_OUT, NO_ROOM, bounded, is_held_out
+from babylon_assets.core.sampling import HELD_OUT, NO_ROOM, TOO_OLD, bounded, is_held_out
 from babylon_assets.core.trajectories import CallHead, Exchange, RawSample, TrajectoryRecord, encode_chat, kept
 
 __all__ = [
@@ -55,7 +55,6 @@ NO_NUMBER = "a scorer has no number for it yet"
 NO_SPREAD = "group has no spread"
 ALONE = "group has one sample"
 WORSE_HALF = "worse half of its group"
-TOO_OLD = "policy is too old"
 #: Counts of a dataset that has samples of other windows.
 CARRIED, CARRIED_TRAJECTORIES = "carried_samples", "carried_trajectories"
 #: Rewards of a group that differ by less than this have no spread.

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from babylon_assets.core.datasets import TOO_OLD
 from babylon_assets.core.lineage import content_id
 from babylon_assets.core.samples import Dataset, Sample
+from babylon_assets.core.sampling import TOO_OLD
 
 #: A reward that moved by less is what was trained: one late outcome moves the heuristic of all of its agent's hour,
 #: and so these rewards by up to 0.1 with its usual weight. From the worst trade to the best it is 2.

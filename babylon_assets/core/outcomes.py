@@ -89,7 +89,7 @@ def trade_worth(
     """Say for each step what its trade was worth.
 
     Args:
-        steps: one row per step with `trajectories.STEP_COLUMNS`.
+        steps: one row per step with `frames.STEP_COLUMNS`.
         as_of: what was resolved or priced later is not known yet; None takes all that the tables hold.
         horizon_minutes: a perpetual that its agent has not closed is valued at the first price this long
             after it.

@@ -33,7 +33,7 @@ class Scorer(Protocol):
     def version(self) -> str: ...
 
     def score(self, steps: pd.DataFrame) -> pd.Series[Any]:
-        """Score steps (`trajectories.STEP_COLUMNS` with `worth` and `state`), on their index."""
+        """Score steps (`frames.STEP_COLUMNS` with `worth` and `state`), on their index."""
         ...
 
 
@@ -144,7 +144,7 @@ def score_steps(
     invalid_reward: float = INVALID_REWARD,
     added: Mapping[str, Scorer] | None = None,
 ) -> pd.DataFrame:
-    """Score steps whose worth is known: `trajectories.STEP_COLUMNS` with `worth` and `state`.
+    """Score steps whose worth is known: `frames.STEP_COLUMNS` with `worth` and `state`.
 
     Returns:
         On the index of `steps`: a column per scorer, `reward` (NaN while it is not known), and `final`, which

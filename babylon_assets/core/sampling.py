@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _S = TypeVar("_S", bound="Sample | SampleHead")
 HELD_OUT = "held out"
 NO_ROOM = "window has more than its bound"
+TOO_OLD = "policy is too old"
 
 
 def is_held_out(agent_id: str, share: float) -> bool:

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from babylon_assets.core.errors import SettingsError
+from babylon_assets.core.frames import STEP_COLUMNS
 from babylon_assets.core.rewards import KEY_COLUMNS, SCORERS, Scorer
-from babylon_assets.core.trajectories import STEP_COLUMNS
 
 #: Names that a scorer may not have: they are columns of the scores, or scorers of the product.
 RESERVED = frozenset(
@@ -45,7 +45,7 @@ class FunctionScorer:
 def scorer(name: str, version: str) -> Callable[[Callable[[pd.DataFrame], Any]], FunctionScorer]:
     """Make a scorer of a function that gives each step a number, NaN where it cannot say yet.
 
-    The steps are a frame with `trajectories.STEP_COLUMNS` and, as `core.outcomes` says them, `worth` and `state`.
+    The steps are a frame with `frames.STEP_COLUMNS` and, as `core.outcomes` says them, `worth` and `state`.
     """
     return lambda function: FunctionScorer(name, version, function)
 

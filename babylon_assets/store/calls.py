@@ -16,7 +16,8 @@ from psycopg import Connection, sql
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.trajectories import Message
 from babylon_assets.store.packing import pack, unpack
-from babylon_assets.store.tables import INFERENCE_CALLS, Table, json_value
+from babylon_assets.store.table import Table, json_value
+from babylon_assets.store.tables import INFERENCE_CALLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from psycopg.rows import class_row
 
 from babylon_assets.core.errors import ChainConflict, CorruptLedger
 from babylon_assets.core.policies import BRANCH, main_chain, policy_name
-from babylon_assets.store.tables import MODEL_CHECKPOINTS, json_value
+from babylon_assets.store.table import json_value
+from babylon_assets.store.tables import MODEL_CHECKPOINTS
 
 #: The first half of the advisory lock's key; the second is the chain's name.
 _LINE_SPACE = 0x6261_706C

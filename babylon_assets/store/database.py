@@ -27,7 +27,7 @@ from babylon_assets.core.errors import (
 from babylon_assets.settings import HIDDEN, Settings
 from babylon_assets.store import embedded
 from babylon_assets.store.addresses import Address, parse_address
-from babylon_assets.store.tables import SCHEMA
+from babylon_assets.store.table import SCHEMA
 
 CONNECT_SECONDS = 10
 Connection = psycopg.Connection[Any]

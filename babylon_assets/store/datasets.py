@@ -21,12 +21,8 @@ from babylon_assets.core.lineage import canonical_json
 from babylon_assets.core.samples import Dataset, DatasetDraft, SampleHead
 from babylon_assets.store.arrays import fixed_arrays, runs, text_arrays
 from babylon_assets.store.packing import pack, pack_parts, unpack
-from babylon_assets.store.tables import (
-    TRAINING_DATASET_SAMPLES,
-    TRAINING_DATASET_TRAJECTORIES,
-    TRAINING_DATASETS,
-    json_value,
-)
+from babylon_assets.store.table import json_value
+from babylon_assets.store.tables import TRAINING_DATASET_SAMPLES, TRAINING_DATASET_TRAJECTORIES, TRAINING_DATASETS
 
 _AGAIN = "materialize training_datasets for its window again"
 _CHAT_HASHES = """

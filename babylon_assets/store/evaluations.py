@@ -13,7 +13,8 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from babylon_assets.store.tables import CHECKPOINT_EVALUATIONS, json_value
+from babylon_assets.store.table import json_value
+from babylon_assets.store.tables import CHECKPOINT_EVALUATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,8 @@ from psycopg.rows import class_row
 
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.policies import BRANCH, main_chain
-from babylon_assets.store.tables import TRAINING_JOBS, json_value
+from babylon_assets.store.table import json_value
+from babylon_assets.store.tables import TRAINING_JOBS
 
 #: An attempt on this machine that gave no sign of life for so long has died.
 SILENT_SECONDS = 60.0

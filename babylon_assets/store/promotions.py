@@ -18,7 +18,8 @@ from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.policies import policy_name
 from babylon_assets.store import checkpoints
 from babylon_assets.store.checkpoints import Checkpoint
-from babylon_assets.store.tables import PROMOTIONS, json_value
+from babylon_assets.store.table import json_value
+from babylon_assets.store.tables import PROMOTIONS
 
 Kind = Literal["promotion", "rollback"]
 

@@ -22,7 +22,8 @@ from psycopg import Connection
 from babylon_assets.core.samples import StepScore
 from babylon_assets.store.arrays import fixed_arrays, runs, text_arrays
 from babylon_assets.store.database import window_lock
-from babylon_assets.store.tables import TRAJECTORY_SCORES, json_value
+from babylon_assets.store.table import json_value
+from babylon_assets.store.tables import TRAJECTORY_SCORES
 
 REWARD = "reward"
 _KEYS = ("window", "trajectory_id", "agent_id", "step")

@@ -20,17 +20,16 @@ import pandas as pd
 from psycopg import Connection, sql
 
 from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.core.frames import FactRow, facts_frame
 from babylon_assets.core.frozen import Places
 from babylon_assets.core.given import GivenRewards
 from babylon_assets.core.lineage import content_id
 from babylon_assets.core.trajectories import (
     CallHead,
-    FactRow,
     KeptSamples,
     Quarantined,
     StepFacts,
     TrajectoryRecord,
-    facts_frame,
     instruments,
     kept,
 )
@@ -38,7 +37,8 @@ from babylon_assets.store.arrays import text_array
 from babylon_assets.store.database import window_lock
 from babylon_assets.store.packing import pack, unpack
 from babylon_assets.store.scores import read_scores, replace_scores
-from babylon_assets.store.tables import QUARANTINED_TRAJECTORIES, RAW_TRAJECTORIES, json_value
+from babylon_assets.store.table import json_value
+from babylon_assets.store.tables import QUARANTINED_TRAJECTORIES, RAW_TRAJECTORIES
 
 __all__ = [
     "chat_hashes",
@@ -280,7 +280,7 @@ def chat_hashes(conn: Connection[Any], window: str) -> dict[str, str]:
 
 
 def read_steps(conn: Connection[Any], window: str) -> pd.DataFrame:
-    """The steps kept of a window as `trajectories.steps_frame` makes it of `read_window`; texts are not read.
+    """The steps kept of a window as `frames.steps_frame` makes it of `read_window`; texts are not read.
 
     Raises:
         CorruptLedger: when a row cannot be decoded.

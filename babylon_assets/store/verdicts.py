@@ -16,7 +16,8 @@ from psycopg.rows import class_row
 
 from babylon_assets.store import checkpoints, promotions
 from babylon_assets.store.checkpoints import Checkpoint
-from babylon_assets.store.tables import GATE_VERDICTS, json_value
+from babylon_assets.store.table import json_value
+from babylon_assets.store.tables import GATE_VERDICTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

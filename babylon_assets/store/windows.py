@@ -10,7 +10,8 @@ from typing import Any, Literal, TypedDict, Unpack
 from psycopg import Connection, sql
 from psycopg.rows import class_row
 
-from babylon_assets.store.tables import WINDOWS, json_value
+from babylon_assets.store.table import json_value
+from babylon_assets.store.tables import WINDOWS
 
 Status = Literal["open", "thin", "ready", "trained", "skipped", "failed"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from babylon_assets.core.frames import STEP_COLUMNS, steps_frame
 from babylon_assets.core.outcomes import OutcomeTables
 from babylon_assets.core.rewards import score_window
-from babylon_assets.core.trajectories import STEP_COLUMNS, steps_frame
 from benchmarks.datapath.measure import cpu, measured, wall
 from benchmarks.report import Row, at_most
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from babylon_assets.core.datasets import TOO_OLD, Dataset
+from babylon_assets.core.datasets import Dataset
 from babylon_assets.core.late import aged, carried, late_samples, told, trained_samples
+from babylon_assets.core.sampling import TOO_OLD
 from tests.core.rows import WINDOW
 from tests.core.test_datasets import answers, build, recorded, scores
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from babylon_assets.core.frames import STEP_COLUMNS, steps_frame
 from babylon_assets.core.outcomes import OutcomeTables, trade_worth
-from babylon_assets.core.trajectories import STEP_COLUMNS, steps_frame
 
 AT = datetime(2026, 10, 1, 0, 10, tzinfo=UTC)
 AT_MS = int(AT.timestamp() * 1000)

@@ -10,8 +10,8 @@ import pytest
 
 from babylon_assets.core import rewards
 from babylon_assets.core.errors import SettingsError
+from babylon_assets.core.frames import steps_frame
 from babylon_assets.core.outcomes import OutcomeTables
-from babylon_assets.core.trajectories import steps_frame
 from tests.core.test_outcomes import AT_MS, bought, resolved, steps_of, tables
 
 

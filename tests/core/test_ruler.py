@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from babylon_assets.core import ruler
+from babylon_assets.core.frames import steps_frame
 from babylon_assets.core.ruler import Comparison, Judgment
-from babylon_assets.core.trajectories import TrajectoryRecord, steps_frame
+from babylon_assets.core.trajectories import TrajectoryRecord
 from tests.core.rows import START_MS, WINDOW, call, record, step
 
 

@@ -11,14 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from babylon_assets.core.decoding import decode_row
-from babylon_assets.core.trajectories import (
-    STEP_COLUMNS,
-    Message,
-    Quarantined,
-    StepFacts,
-    TrajectoryRecord,
-    steps_frame,
-)
+from babylon_assets.core.frames import STEP_COLUMNS, steps_frame
+from babylon_assets.core.trajectories import Message, Quarantined, StepFacts, TrajectoryRecord
 from tests.core.rows import START_MS, call, record, refused, source_row, step
 
 

@@ -8,9 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 from babylon_assets.core.datasets import build_dataset
+from babylon_assets.core.frames import steps_frame
 from babylon_assets.core.outcomes import OutcomeTables
 from babylon_assets.core.rewards import score_window
-from babylon_assets.core.trajectories import TrajectoryRecord, steps_frame
+from babylon_assets.core.trajectories import TrajectoryRecord
 from babylon_assets.game import outcomes
 from babylon_assets.game.fixture import copy_rows
 from tests.core.rows import START, WINDOW, call, step

@@ -13,7 +13,8 @@ import pytest
 from psycopg import sql
 
 from babylon_assets.core.errors import SourceError
-from babylon_assets.core.trajectories import Quarantined, TrajectoryRecord, steps_frame
+from babylon_assets.core.frames import steps_frame
+from babylon_assets.core.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.game import outcomes, source
 from babylon_assets.game.source import SourceWindow
 from tests.core.rows import START, WINDOW, call, step

@@ -17,9 +17,10 @@ from psycopg import errors
 
 from babylon_assets.core.datasets import build_dataset, draft_dataset, scores_by_step
 from babylon_assets.core.errors import CorruptLedger
+from babylon_assets.core.frames import steps_frame
 from babylon_assets.core.lineage import content_id
 from babylon_assets.core.samples import DatasetDraft
-from babylon_assets.core.trajectories import Exchange, Message, RawSample, encode_chat, steps_frame
+from babylon_assets.core.trajectories import Exchange, Message, RawSample, encode_chat
 from babylon_assets.store import calls, datasets, packing, trajectories, windows
 from babylon_assets.store.database import Database
 from tests.store.values import (

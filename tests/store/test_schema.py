@@ -12,6 +12,7 @@ from psycopg import errors
 from babylon_assets.core.datasets import Sample
 from babylon_assets.core.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.store import calls, checkpoints, evaluations, jobs, promotions, tables, verdicts, windows
+from babylon_assets.store.table import Table, json_value
 from tests.store.values import CHAIN, dataset, root, sample
 
 Conn = psycopg.Connection[Any]
@@ -45,7 +46,7 @@ def test_declared_columns_are_those_of_the_database(conn: Conn) -> None:
         (tables.CHECKPOINT_EVALUATIONS, evaluations.Evaluation),
     ],
 )
-def test_records_have_the_columns_of_their_table(table: tables.Table, record: Any) -> None:
+def test_records_have_the_columns_of_their_table(table: Table, record: Any) -> None:
     assert {item.name for item in dataclasses.fields(record)} == set(table.columns)
 
 
@@ -135,7 +136,7 @@ def test_numbers_that_json_lacks_become_null(conn: Conn) -> None:
         "int": np.int64(3),
         "deep": [float("nan")],
     }
-    row = conn.execute("SELECT %s::jsonb", [tables.json_value(value)]).fetchone()
+    row = conn.execute("SELECT %s::jsonb", [json_value(value)]).fetchone()
     assert row == ({"nan": None, "inf": None, "numpy": 0.5, "int": 3, "deep": [None]},)
 
 
