@@ -17,7 +17,7 @@ import msgspec
 
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.lineage import canonical_json, content_id, content_sha256
-from babylon_assets.core.samples import Dataset, DatasetDraft, Sample, SampleHead
+from babylon_assets.core.samples import Dataset, DatasetDraft, Sample, SampleHead, SamplePlace
 from babylon_assets.core.trajectories import Exchange, decode_chat, encode_chat
 
 #: Of the canonical form. The first one was the JSON of the whole, texts included; such a dataset can still be read.
@@ -35,22 +35,13 @@ class _Content(msgspec.Struct, frozen=True, gc=False, array_like=True):
     samples: list[SampleHead]
 
 
-class _Place(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """The first fields of a `SampleHead`; what comes after them is passed over."""
-
-    sample_id: str
-    window: str
-    trajectory_id: str
-    agent_id: str
-    step: int
-    call: int
-
-
 class _Places(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The content of which only the first fields of each sample are looked at."""
+
     form: int
     window: str
     chats: list[tuple[str, str]]
-    samples: list[_Place]
+    samples: list[SamplePlace]
 
 
 #: Step and call of the answers of a trajectory, in the order of its texts.

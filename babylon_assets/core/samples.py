@@ -20,8 +20,8 @@ StepScore = tuple[float | None, str, dict[str, float | None]]
 StepScores = Mapping[tuple[str, int], StepScore]
 
 
-class SampleHead(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A `Sample` without its texts: what is decided about it and counted of it."""
+class SamplePlace(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Which call a `Sample` is."""
 
     sample_id: str
     window: str
@@ -29,6 +29,11 @@ class SampleHead(msgspec.Struct, frozen=True, gc=False, array_like=True):
     agent_id: str
     step: int
     call: int
+
+
+class SampleHead(SamplePlace, frozen=True, gc=False, array_like=True):
+    """A `Sample` without its texts: what is decided about it and counted of it."""
+
     group: str
     model: str
     policy: str | None
