@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,13 @@ def game_conn(game_database: Database) -> Iterator[psycopg.Connection[Any]]:
 @pytest.fixture(scope="session")
 def system_postgres() -> Iterator[Address]:
     """The system's PostgreSQL over TCP on loopback with SCRAM, as its superuser; stopped at the end of the session."""
+    with system_server("127.0.0.1") as address:
+        yield address
+
+
+@contextmanager
+def system_server(listens: str, network: str | None = None) -> Iterator[Address]:
+    """The system's PostgreSQL with SCRAM at an address of this host, which others of a network may reach as well."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[-3]))
     if not found:
         pytest.skip("no PostgreSQL in /usr/lib/postgresql")
@@ -149,11 +157,14 @@ def system_postgres() -> Iterator[Address]:
 
     init = ("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "-U", "admin", f"--pwfile={password}")
     run("initdb", "-D", str(data), *init)
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    if network is not None:
+        with (data / "pg_hba.conf").open("a") as rules:
+            rules.write(f"host all all {network} scram-sha-256\n")
+    options = f"-p {port} -c listen_addresses={listens} -c unix_socket_directories= -c fsync=off"
     run("pg_ctl", "start", "-w", "-D", str(data), "-l", str(data / "log"), "-o", options)
     try:
         login = {"user": "admin", "password": SYSTEM_PASSWORD, "dbname": "postgres"}
-        yield Address({"host": "127.0.0.1", "port": str(port), **login})
+        yield Address({"host": listens, "port": str(port), **login})
     finally:
         run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(data))
         shutil.rmtree(folder)
