@@ -39,8 +39,8 @@ LOOK_SECONDS = 0.1
 class Ui:
     """Webserver and daemon over our code location and the plain one."""
 
-    def __init__(self, url: str) -> None:
-        self._url = f"{url}/graphql"
+    def __init__(self, services: Services) -> None:
+        self._services, self._url = services, f"{services.url}/graphql"
 
     def run(self, location: str, job: str, window: str, assets: Sequence[str] = ()) -> float:
         """Launch a run of one window; seconds from asking for it to its end, in which it succeeded."""
@@ -70,6 +70,8 @@ class Ui:
                 if "SUCCESS" not in found["status"]:
                     raise SystemExit(f"{name} ended as {found['status']}")
                 return time.perf_counter() - started
+            if self._services.asked_to_stop:
+                raise KeyboardInterrupt
             if time.perf_counter() - started > MOST_SECONDS:
                 raise SystemExit(f"{name} is {found['status']} after {MOST_SECONDS} seconds")
             time.sleep(LOOK_SECONDS)
@@ -98,4 +100,4 @@ def opened_ui(settings: Settings, database: Database, folder: Path) -> Iterator[
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     with Services(dagster_home(quiet), port, environment, workspace=workspace) as services:
         services.wait_until_ready()
-        yield Ui(services.url)
+        yield Ui(services)
