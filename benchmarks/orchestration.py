@@ -53,6 +53,7 @@ def _rows(home: Path, scratch: Path, wanted: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
     if not wanted or "launched" in wanted:
         rows += _launched(small_game(settings), database, scratch)
+        print(*(f"{row.name}: {row.value:.3f} {row.unit}" for row in rows), sep="\n", flush=True)
     if not wanted or "ticks" in wanted:
         rows += ticks(settings, database)
     return rows

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -139,3 +141,19 @@ def test_quick_commands_load_nothing_heavy_and_write_no_colours_into_a_pipe(
     assert loaded == [""], done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     assert done.stdout
+
+
+def test_ctrl_c_has_its_exit_code_even_in_the_middle_of_an_import() -> None:
+    """Imports run source text, and CPython ends by the signal after a KeyboardInterrupt that came through that."""
+    interrupted = """
+from babylon_assets import cli
+
+@cli.app.command()
+def stop():
+    exec("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)")
+
+cli.main(["stop"])
+"""
+    keep = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # the tests themselves may have been told to ignore it
+    done = subprocess.run([sys.executable, "-c", interrupted], preexec_fn=keep, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
