@@ -3,7 +3,8 @@
 Launched from the UI of `babylon up`, its webserver and daemon as processes, on an embedded PostgreSQL. Beside it, from
 the same UI: an empty asset, and plain assets that do nothing, in a chain, with a run per window as Dagster backfills
 them. The game is small and the model tiny, so that what is measured is not playing or training. Those plain assets take
-one tick of the daemon per window however many there are, so that a few windows say what a window takes.
+a tick of the daemon per window however many there are: what a window takes is measured from the first to the last of a
+few. A backfill lasts from asking for it to the end of its last run.
 """
 
 from __future__ import annotations
@@ -92,8 +93,9 @@ def _launched(settings: Settings, database: Database, scratch: Path) -> list[Row
         ui.run(PLAIN, "__ASSET_JOB", FIRST, ["empty"])  # the first run waits for the daemon to be up
         empty = statistics.median(ui.run(PLAIN, "__ASSET_JOB", window, ["empty"]) for window in single)
         line = statistics.median(ui.run(OURS, "train_window", window) for window in single)
-        ours = ui.backfill([*DATA, *TRAINING], ranged) / BACKFILLED
-        plain = ui.backfill(["data", "checkpoints"], following(FIRST, PLAINLY)) / PLAINLY
+        whole = ui.backfill([*DATA, *TRAINING], ranged)
+        alone = ui.backfill(["data", "checkpoints"], following(FIRST, PLAINLY))
+    ours, plain = whole.last / BACKFILLED, (alone.last - alone.first) / (PLAINLY - 1)
     command = _by_command(settings, database, by_command) / BACKFILLED
     _refuse_untrained(database, windows)
     return [
