@@ -61,6 +61,9 @@ class ErrorsAsExitCodes(TyperGroup):
             tell(MissingDependency.of(error))
             raise typer.Exit(EXIT_FAILED) from error
         except KeyboardInterrupt:
+            # CPython remembers one that came up through an exec of source text, as many an import makes one, and would
+            # end by the signal in place of our code; the next exec makes it forget.
+            exec("")
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -139,3 +142,24 @@ def test_quick_commands_load_nothing_heavy_and_write_no_colours_into_a_pipe(
     assert loaded == [""], done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     assert done.stdout
+
+
+def test_ctrl_c_has_its_exit_code_even_in_the_middle_of_an_import(tmp_path: Path) -> None:
+    """Imports run source text, and CPython ends by the signal after a KeyboardInterrupt that came through that."""
+    (tmp_path / "interrupted.py").write_text("""
+from babylon_assets import cli
+
+@cli.app.command()
+def stop():
+    exec("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)")
+
+cli.main(["stop"])
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}"},
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, b"")

@@ -125,6 +125,11 @@ class Services:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether SIGINT or SIGTERM came; who does not `wait` looks here."""
+        return self._stop.is_set()
+
     def wait_until_ready(self) -> None:
         """Return when the UI answers, or a signal asked to stop.
 

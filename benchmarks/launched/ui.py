@@ -8,7 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,28 @@ _RUN_STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } 
 _BACKFILL_STATUS = (
     "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
 )
+_RUNS = """query($id: String!) { runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
+    ... on Runs { results { endTime } } } }"""
 _ENDED = {"SUCCESS", "FAILURE", "CANCELED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "COMPLETED", "FAILED"}
 #: A backfill of plain assets takes half a minute per window.
 MOST_SECONDS = 1200
 LOOK_SECONDS = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Backfilled:
+    """Seconds from asking for a backfill to the end of its first run, of its last one, and until the daemon noticed."""
+
+    first: float
+    last: float
+    closed: float
+
+
 class Ui:
     """Webserver and daemon over our code location and the plain one."""
 
-    def __init__(self, url: str) -> None:
-        self._url = f"{url}/graphql"
+    def __init__(self, services: Services) -> None:
+        self._services, self._url = services, f"{services.url}/graphql"
 
     def run(self, location: str, job: str, window: str, assets: Sequence[str] = ()) -> float:
         """Launch a run of one window; seconds from asking for it to its end, in which it succeeded."""
@@ -56,12 +67,15 @@ class Ui:
         made = self._ask(_RUN, {"p": params})["launchRun"]
         return self._wait(_RUN_STATUS, made["run"]["runId"], started)
 
-    def backfill(self, assets: Sequence[str], windows: Sequence[str]) -> float:
-        """Launch an asset backfill; seconds from asking for it to its end, in which all of it succeeded."""
+    def backfill(self, assets: Sequence[str], windows: Sequence[str]) -> Backfilled:
+        """Launch an asset backfill, and wait for its end, in which all of it succeeded."""
         params = {"assetSelection": [{"path": [name]} for name in assets], "partitionNames": list(windows)}
-        started = time.perf_counter()
+        at, started = time.time(), time.perf_counter()
         made = self._ask(_BACKFILL, {"p": params})["launchPartitionBackfill"]
-        return self._wait(_BACKFILL_STATUS, made["backfillId"], started)
+        closed = self._wait(_BACKFILL_STATUS, made["backfillId"], started)
+        [found] = self._ask(_RUNS, {"id": made["backfillId"]}).values()
+        ends = sorted(run["endTime"] - at for run in found["results"])
+        return Backfilled(ends[0], ends[-1], closed)
 
     def _wait(self, query: str, name: str, started: float) -> float:
         while True:
@@ -70,6 +84,8 @@ class Ui:
                 if "SUCCESS" not in found["status"]:
                     raise SystemExit(f"{name} ended as {found['status']}")
                 return time.perf_counter() - started
+            if self._services.asked_to_stop:
+                raise KeyboardInterrupt
             if time.perf_counter() - started > MOST_SECONDS:
                 raise SystemExit(f"{name} is {found['status']} after {MOST_SECONDS} seconds")
             time.sleep(LOOK_SECONDS)
@@ -98,4 +114,4 @@ def opened_ui(settings: Settings, database: Database, folder: Path) -> Iterator[
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     with Services(dagster_home(quiet), port, environment, workspace=workspace) as services:
         services.wait_until_ready()
-        yield Ui(services.url)
+        yield Ui(services)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -137,3 +138,12 @@ def babylon_here(environment: Mapping[str, str], *arguments: str) -> str:
     done = CliRunner().invoke(app, list(arguments), env={**environment, "COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     return done.stdout
+
+
+@pytest.fixture(scope="session")
+def early_in_the_hour() -> None:
+    """Tests that run several commands expect one set of closed hours: wait when the hour is about to end."""
+    now = datetime.now(UTC)
+    left = 3600 - (now.minute * 60 + now.second)
+    if left < 100:
+        time.sleep(left + 1)

@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -29,7 +28,7 @@ from babylon_assets.store import checkpoints
 from babylon_assets.store.database import Database, open_database, stop_embedded
 from babylon_assets.store.windows import WindowRow, get_window
 from tests.browser import Browser, chromium
-from tests.scenarios.conftest import Environment, Played, babylon_here, start
+from tests.scenarios.conftest import Environment, Played, babylon_here, free_port, start
 
 pytestmark = pytest.mark.slow
 no_chromium = pytest.mark.skipif(chromium() is None, reason="no chromium: apt-get install chromium")
@@ -63,9 +62,7 @@ class Up:
 @pytest.fixture(scope="module")
 def up(environment_of: Callable[..., Environment], played_demo: Played, taught_base: Path) -> Iterator[Up]:
     home = Path(tempfile.mkdtemp(prefix="babylon-up-"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = environment_of(home, DAGSTER_PORT=str(port))
     try:
         played_demo.copy_to(home)
