@@ -53,8 +53,8 @@ test: install
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q $(TEST_OPTIONS)
 
 # What takes too long for every day: ten thousand requests with PostgreSQL killed and a promotion in the middle, bad
-# checkpoints planted among hours of the demo's size, `up` with every process of it killed in turn, a backfill of two
-# days from the browser.
+# checkpoints planted among hours of the demo's size, `babylon up --simulate` with each of its processes killed, a
+# backfill of 48 hours from the browser, two hosts in network namespaces of their own.
 soak: install
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q -m soak
 

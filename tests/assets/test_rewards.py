@@ -10,9 +10,11 @@ import pytest
 
 from babylon_assets.core.errors import PermanentError
 from babylon_assets.settings import load_settings
+from babylon_assets.simulation.players import play_window
 from babylon_assets.store.scores import read_scores, revisions
 from docs.readme import README
 from tests.assets.conftest import FIRST, World
+from tests.evaluation.players import Scripted, follow, hold
 
 
 def shown(name: str) -> tuple[str, dict[str, str]]:
@@ -32,7 +34,9 @@ def test_the_readmes_scorer_takes_part_in_the_reward(
     monkeypatch.syspath_prepend(str(tmp_path))
     settings = load_settings(given, None)
     world = world.having(scorers=settings.scorers, reward_weights=settings.reward_weights, train_rl_local=False)
-    world.play(FIRST)
+    some_wait = Scripted(lambda prompt, seed: hold(prompt) if seed % 2 else follow(prompt))
+    with world.database.connect() as conn:
+        play_window(world.settings, conn, FIRST, some_wait)
     try:
         world.run(FIRST)
     finally:

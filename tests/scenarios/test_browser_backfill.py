@@ -133,7 +133,8 @@ def play(settings: Settings, base: Path, story: Story) -> Database:
     return database
 
 
-@pytest.mark.parametrize(("count", "killed"), [(6, False), pytest.param(48, True, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize(("count", "killed"), [(6, False), (48, True)])
 def test_a_backfill_ends_with_every_hour_done_once(
     serve: Callable[[int], Served], count: int, killed: bool, tmp_path: Path
 ) -> None:
