@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -57,6 +58,11 @@ def about_checkpoint(
         "checkpoint": policy_name(made.chain, made.step) if made else None,
     }
     return {**texts({**named, **said}), **numbers(counted)}
+
+
+def page(asset: str, window: str) -> dg.MetadataValue[Any]:
+    """A link to the page of an asset's window, on whatever host the UI is."""
+    return dg.MetadataValue.url(f"/assets/{asset}?view=partitions&partition={quote(window)}")
 
 
 def picture(image: bytes, alt: str) -> dg.MetadataValue[Any]:

@@ -3,6 +3,7 @@
 Training itself, and the rules of the chain, live in `training.jobs`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from functools import partial
 import dagster as dg
 
 from babylon_assets.assets.checks import per_window
-from babylon_assets.assets.facts import declared, numbers, picture, texts
+from babylon_assets.assets.facts import declared, numbers, page, picture, texts
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.ranges import Made, Outputs, run_windows
 from babylon_assets.assets.training_datasets import NAME as DATASETS
@@ -18,6 +19,7 @@ from babylon_assets.core.policies import policy_name
 from babylon_assets.evaluation.judging import settle_head
 from babylon_assets.plots import CurvePoint, learning_curve, training_steps
 from babylon_assets.store import verdicts, windows
+from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.database import Connection
 from babylon_assets.store.windows import WindowRow
 from babylon_assets.training.jobs import TrainedWindow, train_branch, train_window
@@ -127,10 +129,22 @@ def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
                 "path": made.path if made else None,
             }
         ),
+        **(_pages(made, parent) if made else {}),
         **numbers({"step": made.step if made else None, "trainable_tokens": trained.trainable_tokens}),
         **numbers(dict(own.metrics) if own else {}),
         **({"training_steps": picture(training_steps(trained.steps), "optimizer steps")} if trained.steps else {}),
         **({"left_out": dg.MetadataValue.json(trained.left_out)} if trained.left_out else {}),
+    }
+
+
+def _pages(made: Checkpoint, parent: Checkpoint | None) -> dict[str, dg.MetadataValue]:
+    """Where to go from a checkpoint: to its parent and its dataset, to the run that made it, to its project at W&B."""
+    hosted = re.match(r"wandb-artifact:///([^/]+)/([^/]+)/", made.path)
+    return {
+        **({"parent_page": page(NAME, parent.window_id)} if parent and parent.window_id else {}),
+        **({"dataset_page": page(DATASETS, made.window_id)} if made.window_id else {}),
+        **({"run": dg.MetadataValue.dagster_run(made.dagster_run_id)} if made.dagster_run_id else {}),
+        **({"wandb_page": dg.MetadataValue.url(f"https://wandb.ai/{hosted[1]}/{hosted[2]}")} if hosted else {}),
     }
 
 

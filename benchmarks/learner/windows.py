@@ -94,7 +94,7 @@ def _watched_places() -> list[tuple[str, Any, str]]:
     from babylon_assets.assets import raw_trajectories, scored_trajectories, training_datasets
     from babylon_assets.serving.engine import Engine
 
-    steps = ("policy_gradient_step", "undo_if_too_far", "retry_smaller", "note_kl_to_parent")
+    steps = ("policy_gradient_step", "undo_if_too_far", "retry_smaller")
     return [
         ("reading", raw_trajectories, "copy_window"),
         ("reading", scored_trajectories, "score_window"),

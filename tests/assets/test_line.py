@@ -6,6 +6,7 @@ import base64
 import sys
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import pandas as pd
@@ -34,6 +35,18 @@ def test_a_played_window_becomes_a_checkpoint(trained: World) -> None:
     assert (made.id, made.parent_id, made.dataset_id) == (row.checkpoint_id, root.id, row.dataset_id)
     run = trained.instance.get_run_by_id(made.dagster_run_id or "")
     assert run is not None and run.status is dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_checkpoint_leads_to_its_run_its_dataset_and_its_parent(trained: World) -> None:
+    trained.play(SECOND)
+    trained.run(SECOND)
+    first, second = (trained.metadata("model_checkpoints", window) for window in (FIRST, SECOND))
+    with trained.database.connect() as conn:
+        made = checkpoints.chain(conn, "babylon-agent")[-1]
+    assert second["run"] == made.dagster_run_id
+    assert second["dataset_page"] == f"/assets/training_datasets?view=partitions&partition={quote(SECOND)}"
+    assert second["parent_page"] == f"/assets/model_checkpoints?view=partitions&partition={quote(FIRST)}"
+    assert "parent_page" not in first and "wandb_page" not in second
 
 
 def test_every_partition_is_recorded_with_what_a_person_wants_to_know(trained: World) -> None:

@@ -151,6 +151,8 @@ def test_a_materialization_shows_its_numbers_and_its_picture(served: Up, browser
     browser.open(served.partition("model_checkpoints", served.windows[-1]), "learning_curve")
     shown = browser.text()
     assert [name for name in ("trainable_tokens", "loss", "entropy", "checkpoint", "parent") if name not in shown] == []
+    linked = "[...document.querySelectorAll('a')].some(link => link.href.includes('training_datasets?view=partitions'))"
+    browser.wait_until(linked)
     browser.click("[Show Markdown]")
     inline = "[...document.querySelectorAll('img')].filter(image => image.src.startsWith('data:image/'))"
     browser.wait_until(f"{inline}.some(image => image.naturalWidth > 500)")
