@@ -111,10 +111,15 @@ def _way(points: Sequence[CurvePoint]) -> np.ndarray:
     return np.asarray((reward - teacher) / (oracle - teacher))
 
 
-def reward_histogram(rewards: Sequence[float], title: str = "Rewards of the samples") -> bytes:
+def reward_histogram(
+    rewards: Sequence[float], title: str = "Rewards of the samples", groups: Sequence[float] = ()
+) -> bytes:
     """How the rewards of one window's samples are spread, with their mean; the title counts NaN (not yet known).
 
     An SVG, written by hand: every window of a backfill has two of these, and matplotlib takes 130 ms for one.
+
+    Args:
+        groups: mean reward of each group, marked under the bars: a sample is worth what it is beside its own mark.
     """
     values = np.asarray(rewards, dtype=float)
     known = values[np.isfinite(values)]
@@ -124,6 +129,7 @@ def reward_histogram(rewards: Sequence[float], title: str = "Rewards of the samp
     if known.size:
         counts, edges = np.histogram(known, bins=min(30, max(8, int(np.sqrt(known.size) * 2))))
         parts += _bars(counts, edges, float(known.mean()))
+        parts += _marks(groups, float(edges[0]), float(edges[-1]))
     frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE}" height="{HIGH}" font-family="sans-serif">'
     return "".join([frame, f'<rect width="{WIDE}" height="{HIGH}" fill="white"/>', *parts, "</svg>"]).encode()
 
@@ -223,6 +229,47 @@ def _bars(counts: np.ndarray, edges: np.ndarray, mean: float) -> Iterator[str]:
     side = ("start", 5) if across(mean) < (_LEFT + _RIGHT) / 2 else ("end", -5)
     yield _text(across(mean) + side[1], _TOP, f"mean {mean:+.3f}", INK, 11, side[0])
     yield _text((_LEFT + _RIGHT) / 2, HIGH - 10, "reward", MUTED, 11, "middle")
+
+
+def _marks(groups: Sequence[float], low: float, high: float) -> Iterator[str]:
+    """A mark under the axis for each group's mean, and what they are."""
+    for mean in groups:
+        across = _LEFT + (mean - low) / (high - low) * (_RIGHT - _LEFT)
+        yield f'<path d="M{across:.1f} {_BOTTOM + 1}v5" stroke="{FAIR}" stroke-width="1.6"/>'
+    if groups:
+        yield _text(_RIGHT, HIGH - 10, f"marks: means of {len(groups)} groups", FAIR, 11, "end")
+
+
+def samples_went(counts: Mapping[str, int], quarantined: int, title: str = "Where the samples went") -> bytes:
+    """A bar for what trains, one for what is imitated, one for each reason to skip, one for rows in quarantine.
+
+    An SVG, as `reward_histogram` is one.
+
+    Args:
+        counts: of a dataset; a reason is named `skip: <reason>`.
+        quarantined: rows of the window that could not be read, and so gave no samples.
+    """
+    skipped = sorted((-number, name) for name, number in counts.items() if name.startswith("skip: "))
+    trained = counts.get("policy_gradient", 0) + counts.get("recompute", 0)
+    rows = [
+        ("trainable", trained, POLICY),
+        ("imitate", counts.get("imitate", 0), GOOD),
+        *((name.replace("skip: ", "skipped: "), -number, POOR) for number, name in skipped),
+        ("rows in quarantine", quarantined, FAIR),
+    ]
+    most = max(1, *(number for _, number, _ in rows))
+    parts = [_text(12, 20, f"{title}  ({counts.get('samples', 0)})", INK, 13, "start", bold=True)]
+    for place, (name, number, color) in enumerate(rows):
+        top, long = 36 + place * _ROW_HIGH, number / most * (WIDE - _ROW_LEFT - 60)
+        parts.append(_text(_ROW_LEFT - 8, top + 12, name, INK, 11, "end"))
+        parts.append(f'<rect x="{_ROW_LEFT}" y="{top}" width="{long:.1f}" height="{_ROW_HIGH - 8}" fill="{color}"/>')
+        parts.append(_text(_ROW_LEFT + long + 6, top + 12, str(number), MUTED, 11, "start"))
+    high = 44 + len(rows) * _ROW_HIGH
+    frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE}" height="{high}" font-family="sans-serif">'
+    return "".join([frame, f'<rect width="{WIDE}" height="{high}" fill="white"/>', *parts, "</svg>"]).encode()
+
+
+_ROW_LEFT, _ROW_HIGH = 230, 26
 
 
 def _text(x: float, y: float, words: str, color: str, size: int, anchor: str, *, bold: bool = False) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 import time
 from xml.etree import ElementTree
@@ -47,7 +48,7 @@ def test_the_thick_line_is_the_mean_of_the_last_five() -> None:
 def shapes(svg: bytes) -> tuple[list[ElementTree.Element], str]:
     """The bars, and all that is written."""
     root = ElementTree.fromstring(svg)
-    assert int(root.attrib["width"]) > int(root.attrib["height"]) > 200
+    assert int(root.attrib["width"]) > int(root.attrib["height"]) > 150
     [_, *bars] = root.iter("{http://www.w3.org/2000/svg}rect")
     return bars, " ".join(text.text or "" for text in root.iter("{http://www.w3.org/2000/svg}text"))
 
@@ -68,6 +69,21 @@ def test_a_histogram_shows_where_the_rewards_are_and_their_mean() -> None:
     assert heights[0] > 100
     assert set(heights[1:-1]) == {0.0}
     assert "mean +0.250" in words
+
+
+def test_groups_are_marked_where_their_means_are() -> None:
+    drawn = plots.reward_histogram([0.0, 0.0, 1.0, 1.0], groups=[0.0, 0.5, 1.0]).decode()
+    at = [float(place) for place in re.findall(r'd="M([0-9.]+) [0-9.]+v5"', drawn)]
+    assert at[1] - at[0] == pytest.approx(at[2] - at[1]) and at[0] < at[1]
+    assert "means of 3 groups" in drawn
+
+
+def test_where_the_samples_went_has_a_bar_for_each_fate() -> None:
+    counts = {"samples": 12, "policy_gradient": 4, "recompute": 2, "imitate": 1, "skip: held out": 3, "skip: <old>": 2}
+    bars, words = shapes(plots.samples_went(counts, 5))
+    assert [round(float(bar.attrib["width"]) / float(bars[0].attrib["width"]) * 6) for bar in bars] == [6, 1, 3, 2, 5]
+    for said in ("(12)", "trainable", "imitate", "skipped: held out", "skipped: <old>", "rows in quarantine"):
+        assert said in words
 
 
 def step(number: int, **more: float) -> dict[str, float]:

@@ -35,7 +35,7 @@ METADATA: dict[str, Meaning] = {
     "wrong": Meaning("", "What a check found to be wrong; at most ten."),
     "window": Meaning("", "The window that a check is about."),
     # scored
-    "rewards": Meaning("", "Picture: how the rewards are spread, with their mean."),
+    "rewards": Meaning("", "Picture: how the rewards are spread, with their mean, and the means of their groups."),
     "steps": Meaning("steps", "Steps of the window's trajectories."),
     "known": Meaning("steps", "Steps whose reward is known by now."),
     "pending": Meaning(
@@ -82,6 +82,7 @@ METADATA: dict[str, Meaning] = {
     "carried_into": Meaning("", "How many late samples of this window are in which later window's dataset."),
     "late_samples": Meaning("samples", "Samples of this window that came, or changed, after it was trained."),
     "late_waiting": Meaning("samples", "Those of them that no later window has taken yet."),
+    "samples_went": Meaning("", "Picture: how many samples train, are imitated or skipped, and why."),
     "best_and_worst": Meaning("", "The five samples with the highest rewards and the five with the lowest."),
     "samples_in_full": Meaning(
         "", "Prompts and answers of these, up to 1,800 and 500 characters each; secrets hidden."

@@ -23,7 +23,7 @@ from babylon_assets.core.grouping import GroupMode
 from babylon_assets.core.samples import DatasetDraft
 from babylon_assets.core.sampling import effective_samples, policy_lags
 from babylon_assets.core.trajectories import TrajectoryRecord
-from babylon_assets.plots import reward_histogram
+from babylon_assets.plots import reward_histogram, samples_went
 from babylon_assets.settings import Settings, secrets_of
 from babylon_assets.store import calls, checkpoints, datasets, late, scores, trajectories, windows
 from babylon_assets.store.checkpoints import Checkpoint
@@ -88,7 +88,8 @@ def _frozen(installation: Installation, window: str) -> tuple[str, Made]:
         carried = late_data.metadata(conn, settings, window)
         givers = {name: late_data.metadata(conn, settings, name) for name in late_data.givers(conn, settings, window)}
         seen = examples.of_dataset(conn, dataset, secrets_of(settings)) if settings.show_samples else {}
-    metadata = {**seen, **_metadata(dataset, row), **_strength(dataset, head.step if head else 0), **carried}
+        lost = trajectories.summary(conn, window).quarantined
+    metadata = {**seen, **_metadata(dataset, row, lost), **_strength(dataset, head.step if head else 0), **carried}
     found = [checks.trainable_tokens(dataset, row)]
     return dataset.id, Made(metadata, found, dataset.id, observed=givers)
 
@@ -188,20 +189,30 @@ def _why_thin(dataset: DatasetDraft, agents: int, settings: Settings) -> str | N
     return None
 
 
-def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataValue]:
+def _metadata(dataset: DatasetDraft, row: WindowRow, quarantined: int) -> dict[str, dg.MetadataValue]:
     counts = dataset.counts
     rewards = _own_rewards(dataset)
     skipped = {name.removeprefix("skip: "): number for name, number in counts.items() if name.startswith("skip: ")}
     shown = ("samples", "trainable_samples", "trainable_tokens", "groups", "trainable_groups")
     kinds = ("policy_gradient", "recompute", "imitate", "skip")
     return {
-        "rewards": picture(reward_histogram(rewards), "rewards of the samples"),
+        "rewards": picture(reward_histogram(rewards, groups=_group_means(dataset)), "rewards of the samples"),
+        "samples_went": picture(samples_went(counts, quarantined), "where the samples went"),
         **numbers({name: counts[name] for name in (*shown, *kinds, *joining.COUNTS)}),
         **numbers({name: counts.get(name, 0) for name in (CARRIED, CARRIED_TRAJECTORIES)}),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
         **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
         "skipped_because": dg.MetadataValue.json(skipped),
     }
+
+
+def _group_means(dataset: DatasetDraft) -> list[float]:
+    """The mean of the known rewards of each of the window's own groups."""
+    groups: dict[str, list[float]] = {}
+    for sample in dataset.samples:
+        if sample.reward is not None and sample.window == dataset.window:
+            groups.setdefault(sample.group, []).append(sample.reward)
+    return [fmean(rewards) for rewards in groups.values()]
 
 
 def _strength(dataset: DatasetDraft, head_step: int) -> dict[str, dg.MetadataValue]:
