@@ -10,7 +10,6 @@ on the machine does not count. Figures without a goal are only reported.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import torch
 from babylon_assets.settings import Settings, load_settings, prepare_libraries
 from babylon_assets.training.roots import base_model_of
 from babylon_assets.training.trainer import Trainer, TrainerSettings
+from benchmarks.datapath.memory import peak_mb
 from benchmarks.learner.layouts import PPO, cpu_seconds, groups_of_eight, packed, padded, rate
 from benchmarks.learner.windows import windows_rows
 from benchmarks.report import Row, at_least, at_most, publish
@@ -143,14 +143,10 @@ def _take_steps(base: Path) -> None:
     torch.set_num_threads(1)
     rows = packed(groups_of_eight(24, _vocabulary(base))).rows
     model = Trainer(str(base), None, TrainerSettings(max_kl=1e9))
-    before = _peak_gigabytes()
+    before = peak_mb() / 1000
     for start in range(0, 9, 3):
         model.policy_gradient_step({name: value[start : start + 3] for name, value in rows.items()}, PPO)
-    print(before, _peak_gigabytes())
-
-
-def _peak_gigabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print(before, peak_mb() / 1000)
 
 
 if __name__ == "__main__":

@@ -40,16 +40,16 @@ def _measure(home: str, part: str, windows: list[str]) -> float:
     installation = Installation(settings, open_database(settings))
     run = ASSETS.get(part, run_line)
     run(installation, windows[0])
-    before = _peak_mb()
+    before = peak_mb()
     for window in windows[1:]:
         run(installation, window)
-    return _peak_mb() - before
+    return peak_mb() - before
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """This program's peak; `ru_maxrss` would count that of the process which started it."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 if __name__ == "__main__":
