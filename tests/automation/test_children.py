@@ -94,7 +94,8 @@ def test_one_that_was_steady_in_between_is_not_given_up(
     monkeypatch.setattr(children, "STEADY_SECONDS", 0.0)
     child = child_of("pass")
     for _ in range(2 * len(children.PAUSES)):
-        noticed(child)
+        assert noticed(child).endswith(f"is started again in 0 s; its log: {child.log}")
+        assert child.is_due
         child.start()
 
 

@@ -353,20 +353,15 @@ def test_the_changed_are_looked_for_in_all_windows_in_turns(loop: Loop, monkeypa
     assert ([window for window, _ in found], cursor) == ([FIRST], None)
 
 
-def test_a_tick_over_a_year_takes_less_than_a_second(loop: Loop) -> None:
-    """The ledger's part; what the game's part takes is measured by bench-data."""
-    hours = 8760
+def test_among_a_year_of_windows_the_one_that_was_played_is_asked_for(loop: Loop) -> None:
     loop.execute(
         """INSERT INTO babylon_training.windows (window_id, status, fingerprint)
            SELECT to_char(%s::timestamp - n * interval '1 hour', 'YYYY-MM-DD"T"HH24":00"'), 'thin', 'f'
-           FROM generate_series(1, %s) AS n""",
+           FROM generate_series(1, 8760) AS n""",
         FIRST,
-        hours,
     )
     loop.play(FIRST)
-    started = datetime.now(UTC)
-    loop.asked()
-    assert datetime.now(UTC) - started < timedelta(seconds=1)
+    assert loop.asked().partition_key == FIRST
 
 
 @pytest.mark.parametrize(("automation", "status"), [(True, "RUNNING"), (False, "STOPPED")])

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -65,10 +64,8 @@ def test_what_is_recorded_comes_back_the_same(recorder: Recorder, database: Data
 
 def test_with_the_database_down_calls_wait_on_disk_and_are_written_later(database: Database, tmp_path: Path) -> None:
     down = Recorder(NOWHERE, tmp_path / "spool")
-    started = time.perf_counter()
     for number in range(500):
         down.record([inference_call(number)])
-    assert time.perf_counter() - started < 5
     wait_for(lambda: not down.database_up)
     assert not down.flush(0.1)
     assert down.waiting() > 500 * 100

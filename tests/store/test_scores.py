@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 import psycopg
 
+from babylon_assets.core.datasets import scores_by_step
 from babylon_assets.store import lineage
-from babylon_assets.store.scores import IMPORTED, Note, read_scores, replace_scores, revisions
+from babylon_assets.store.scores import IMPORTED, Note, read_scores, read_step_scores, replace_scores, revisions
 from tests.store.values import LATER, WINDOW, scores
 
 Conn = psycopg.Connection[Any]
@@ -35,6 +36,15 @@ def test_the_same_scores_again_write_nothing(conn: Conn) -> None:
     assert (first.revision, first.trajectories) == (1, 2)
     assert (again.revision, again.trajectories, again.scorers) == (1, 0, ())
     assert conn.execute(ROWS).fetchall() == before
+
+
+def test_a_dataset_is_given_the_scores_that_a_person_reads(conn: Conn) -> None:
+    replace_scores(conn, WINDOW, scores(), VERSIONS)
+    replace_scores(conn, WINDOW, resolved(), VERSIONS)
+    given = read_step_scores(conn, WINDOW)
+    assert given == scores_by_step(read_scores(conn, WINDOW))
+    assert len(given) == 3 and all(set(components) == set(VERSIONS) for _, _, components in given.values())
+    assert read_step_scores(conn, "2020-01-01T00:00") == {}
 
 
 def test_a_late_outcome_makes_a_revision_and_the_old_one_can_be_read(conn: Conn) -> None:
