@@ -13,6 +13,9 @@ import pytest
 
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.names import METADATA
+from babylon_assets.assets.raw_trajectories import copy_window
+from babylon_assets.assets.scored_trajectories import score_window
+from babylon_assets.assets.training_datasets import freeze_window
 from babylon_assets.automation.line import Line, LineRun
 from babylon_assets.core.windows import closed_windows
 from babylon_assets.definitions import build_definitions
@@ -21,8 +24,12 @@ from babylon_assets.settings import Settings
 from babylon_assets.simulation.players import play_window
 from babylon_assets.store.database import Database
 from babylon_assets.store.windows import WindowRow, get_window
+from tests.core.rows import WINDOW, call, step
+from tests.game.rows import add_trajectories, add_users, trajectory
 from tests.servers import Server
 
+#: Agents of `game`, each with one trajectory of one answer.
+ROWS = 30
 FIRST, SECOND, THIRD = closed_windows(datetime.now(UTC), 3)
 
 
@@ -124,3 +131,21 @@ def three_played(server: Server, played: str, taught_base: Path, engine: Engine,
         for window in (FIRST, SECOND, THIRD):
             play_window(settings, conn, window, engine)
     return name
+
+
+@pytest.fixture
+def game(game_database: Database) -> Database:
+    """A database with a window of thirty agents, each with one answer of another model."""
+    with game_database.connect() as conn:
+        add_users(conn, *(f"a{n}" for n in range(ROWS)))
+        told = [step(llmCalls=[call(callId=None, model="gpt-4o")])]
+        add_trajectories(conn, *(trajectory(f"t{n}", told, agentId=f"a{n}") for n in range(ROWS)))
+    return game_database
+
+
+def data_path(database: Database) -> str:
+    """From the game's rows to the dataset of `WINDOW`; gives the dataset's id."""
+    installation = Installation(Settings(), database)
+    copy_window(installation, WINDOW)
+    score_window(installation, WINDOW)
+    return freeze_window(installation, WINDOW)[0].id

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,27 +17,8 @@ from babylon_assets.assets.training_datasets import freeze_window
 from babylon_assets.settings import Settings
 from babylon_assets.store import datasets, trajectories
 from babylon_assets.store.database import Database, window_lock
-from tests.core.rows import WINDOW, call, step
-from tests.game.rows import add_trajectories, add_users, trajectory
-
-ROWS = 30
-
-
-@pytest.fixture
-def game(game_database: Database) -> Iterator[Database]:
-    """A window of thirty agents, each with one answer of another model."""
-    with game_database.connect() as conn:
-        add_users(conn, *(f"a{n}" for n in range(ROWS)))
-        told = [step(llmCalls=[call(callId=None, model="gpt-4o")])]
-        add_trajectories(conn, *(trajectory(f"t{n}", told, agentId=f"a{n}") for n in range(ROWS)))
-    yield game_database
-
-
-def line(database: Database) -> str:
-    installation = Installation(Settings(), database)
-    copy_window(installation, WINDOW)
-    score_window(installation, WINDOW)
-    return freeze_window(installation, WINDOW)[0].id
+from tests.assets.conftest import ROWS, data_path
+from tests.core.rows import WINDOW
 
 
 def counts(database: Database) -> list[Any]:
@@ -52,7 +32,7 @@ def counts(database: Database) -> list[Any]:
 
 def test_two_runs_of_one_window_at_once_have_one_result(game: Database) -> None:
     with ThreadPoolExecutor(2) as pool:
-        ids = list(pool.map(lambda _: line(game), range(4)))
+        ids = list(pool.map(lambda _: data_path(game), range(4)))
     assert len(set(ids)) == 1
     assert counts(game) == [ROWS, 1, ROWS, ROWS]
     with game.connect() as conn:
