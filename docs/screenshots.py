@@ -75,13 +75,13 @@ def take(settings: Settings, window: str) -> None:
     with Browser(1400, 900) as browser:
         browser.open(f"{ui}/assets/model_checkpoints?view=partitions", "Hide navigation")
         browser.click("Hide navigation")
-        browser.resize(1400, 440)
+        browser.resize(2000, 620)  # smaller, and the assets are drawn without what is in them
         browser.open(f"{ui}/locations/babylon_assets/asset-groups/babylon/lineage", "1 / 1 Passed")
         browser.picture(IMAGES / "lineage.png", settle=3)
         browser.resize(1400, 728)
         browser.open(partition, "learning_curve")
         browser.picture(IMAGES / "partitions.png")
-        browser.click("[Show Markdown]")
+        browser.click("[Show Markdown]", row="learning_curve")
         browser.picture(IMAGES / "materialization.png", settle=2)
 
 

@@ -83,11 +83,12 @@ class Browser:
         """All that the page shows."""
         return str(self.run("document.body ? document.body.innerText : ''"))
 
-    def click(self, text: str) -> None:
-        """Click the innermost element whose whole text is `text`."""
+    def click(self, text: str, row: str | None = None) -> None:
+        """Click the innermost element whose whole text is `text`; of several the last, or that in the table's `row`."""
+        beside = "true" if row is None else f"e.closest('tr')?.innerText.startsWith({json.dumps(row)})"
         script = (
             "(() => { const all = [...document.querySelectorAll('a, button, span, div, [role=tab]')]"
-            f".filter(e => e.innerText && e.innerText.trim() === {json.dumps(text)});"
+            f".filter(e => e.innerText && e.innerText.trim() === {json.dumps(text)} && {beside});"
             "if (!all.length) return false; all[all.length - 1].click(); return true; })()"
         )
         assert self.run(script), f"nothing on the page says {text!r}:\n{self.text()[:2000]}"

@@ -23,12 +23,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG, get_input_data_version_tag
+from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG
 from dagster._core.storage.tags import BACKFILL_ID_TAG, EXTERNALLY_MANAGED_ASSETS_TAG
 
 from babylon_assets.assets.facts import CODE_VERSION
 from babylon_assets.assets.failures import attempted, failed_step, mark_failed, told
 from babylon_assets.assets.installation import Installation
+from babylon_assets.assets.provenance import input_tags
 from babylon_assets.core.errors import PermanentError
 
 #: What the body of an asset yields; values are in PostgreSQL already.
@@ -127,28 +128,28 @@ def _run_window(
             _stop_at_blocking(context, name, done[name])
     finally:
         versions = {name: made.data_version for name, made in done.items() if made.data_version is not None}
-        with _together(context.instance):
-            for name, made in done.items():
-                _record(context, name, window, made, versions)
+        for name, made in done.items():
+            _record(context, name, window, made, {**versions, **made.made_from})
 
 
-def _record(context: dg.AssetExecutionContext, name: str, window: str, made: Made, versions: Mapping[str, str]) -> None:
-    """Write the materialization of a window and the results of its checks."""
+def _record(context: dg.AssetExecutionContext, name: str, window: str, made: Made, used: Mapping[str, str]) -> None:
+    """Write the materialization of a window and the results of its checks, in one transaction.
+
+    One for each asset: the next one names this one's event among what it was made from.
+    """
     key = dg.AssetKey(name)
-    tags = {CODE_VERSION_TAG: CODE_VERSION}
+    tags = input_tags(context.instance, key, set(context.assets_def.asset_deps[key]), window, used)
+    tags[CODE_VERSION_TAG] = CODE_VERSION
     if made.data_version is not None:
         tags[DATA_VERSION_TAG] = made.data_version
-    parents = {parent.path[-1] for parent in context.assets_def.asset_deps[key]}
-    for parent, version in {**versions, **made.made_from}.items():
-        if parent in parents:
-            tags[get_input_data_version_tag(dg.AssetKey(parent))] = version
     if BACKFILL_ID_TAG in context.run.tags:
         tags[BACKFILL_ID_TAG] = context.run.tags[BACKFILL_ID_TAG]
-    context.log_event(dg.AssetMaterialization(key, partition=window, metadata=made.metadata, tags=tags))
-    for other, seen in made.observed.items():
-        context.log_event(dg.AssetObservation(key, partition=other, metadata=seen))
-    for result in made.checks:
-        context.log_event(_evaluation(context, key, window, result))
+    with _together(context.instance):
+        context.log_event(dg.AssetMaterialization(key, partition=window, metadata=made.metadata, tags=tags))
+        for other, seen in made.observed.items():
+            context.log_event(dg.AssetObservation(key, partition=other, metadata=seen))
+        for result in made.checks:
+            context.log_event(_evaluation(context, key, window, result))
 
 
 def _evaluation(

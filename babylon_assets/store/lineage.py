@@ -135,7 +135,7 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     given = {"agent": agent}
     with conn.transaction():
         emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
-        # Calls are found by the trajectories, and these leave their texts to the datasets that still refer to them.
+        # Calls are found by the trajectories. These leave their texts to datasets that refer to them: none does by now.
         order = ("calls", "samples", "trajectories", "scores", "judgments", "late_samples")
         removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
     return {**removed, "datasets": emptied}

@@ -153,7 +153,7 @@ def test_a_materialization_shows_its_numbers_and_its_picture(served: Up, browser
     assert [name for name in ("trainable_tokens", "loss", "entropy", "checkpoint", "parent") if name not in shown] == []
     linked = "[...document.querySelectorAll('a')].some(link => link.href.includes('training_datasets?view=partitions'))"
     browser.wait_until(linked)
-    browser.click("[Show Markdown]")
+    browser.click("[Show Markdown]", row="learning_curve")
     inline = "[...document.querySelectorAll('img')].filter(image => image.src.startsWith('data:image/'))"
     browser.wait_until(f"{inline}.some(image => image.naturalWidth > 500)")
 
@@ -163,7 +163,7 @@ def test_a_materialization_shows_its_numbers_and_its_picture(served: Up, browser
 def test_a_histogram_is_drawn_in_place(served: Up, browser: Browser, tmp_path: Path) -> None:
     browser.open(served.partition("training_datasets", served.windows[-1]), "effective_samples")
     assert "best_and_worst" in browser.text()
-    browser.click("[Show Markdown]")
+    browser.click("[Show Markdown]", row="rewards")
     inline = "[...document.querySelectorAll('img')].filter(image => image.src.startsWith('data:image/svg'))"
     browser.wait_until(f"{inline}.some(image => image.naturalWidth > 500)")
     browser.picture(tmp_path / "histogram.png")
