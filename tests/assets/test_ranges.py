@@ -99,18 +99,20 @@ def tags(world: World, asset: str, window: str) -> dict[str, str]:
     return dict(record.asset_materialization.tags or {})
 
 
+def told(world: World, asset: str, window: str) -> tuple[Any, dict[str, str]]:
+    """Metadata and tags, but for the places of the parents' events in the log: each run adds events of its own."""
+    kept = {name: "an event" if "event_pointer" in name else tag for name, tag in tags(world, asset, window).items()}
+    return world.metadata(asset, window), kept
+
+
 def test_a_range_leaves_what_single_runs_leave(world: World) -> None:
     run(world, *DATA)
     names = ("raw_trajectories", "training_datasets")
-    together = {
-        (asset, window): (world.metadata(asset, window), tags(world, asset, window))
-        for asset in names
-        for window in WINDOWS
-    }
+    together = {(asset, window): told(world, asset, window) for asset in names for window in WINDOWS}
     for window in WINDOWS:
         assert run(world, *DATA, windows=(window,)).success
     for (asset, window), found in together.items():
-        assert (world.metadata(asset, window), tags(world, asset, window)) == found
+        assert told(world, asset, window) == found
         assert recorded(world, asset)[window] == 2
 
 

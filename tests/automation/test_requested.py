@@ -16,7 +16,7 @@ from babylon_assets.settings import Settings
 from babylon_assets.store.checkpoints import insert_checkpoint
 from babylon_assets.store.database import Database
 from babylon_assets.store.datasets import save_dataset
-from tests.automation.test_sensors import FIRST, SECOND, Loop
+from tests.automation.conftest import FIRST, SECOND, Loop
 from tests.store.values import checkpoint, dataset, root, sample
 
 

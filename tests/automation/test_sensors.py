@@ -3,119 +3,25 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.names import METADATA
-from babylon_assets.automation import closing, sensors, webhook
-from babylon_assets.automation.instance import open_instance
-from babylon_assets.core.errors import TransientError
-from babylon_assets.core.windows import closed_windows, window_bounds
+from babylon_assets.automation import closing, sensors
+from babylon_assets.core.windows import window_bounds
 from babylon_assets.definitions import build_definitions
 from babylon_assets.game.fixture import copy_rows
 from babylon_assets.settings import Settings
 from babylon_assets.store.checkpoints import insert_checkpoint
-from babylon_assets.store.database import Database
 from babylon_assets.store.datasets import save_dataset
 from babylon_assets.store.promotions import promote
-from babylon_assets.store.windows import get_window, upsert_window
+from babylon_assets.store.windows import upsert_window
+from tests.automation.conftest import FIRST, FOURTH, QUIET, SECOND, THIRD, Loop, broken
 from tests.store.values import checkpoint, dataset, root, sample
-
-FIRST, SECOND, THIRD, FOURTH = closed_windows(datetime.now(UTC), 5)[:4]
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-
-class Loop:
-    """A game, an instance, and the sensors over both; a tick carries its cursor on, as the daemon does."""
-
-    def __init__(self, settings: Settings, database: Database, instance: dg.DagsterInstance) -> None:
-        self.settings, self.database, self.instance = settings, database, instance
-        self.installation = Installation(settings, database)
-        self.definitions = build_definitions(settings, installation=self.installation)
-        self.cursors: dict[str, str | None] = {}
-
-    def tick(self, name: str) -> dg.SensorResult | dg.SkipReason:
-        sensor = next(each for each in self.definitions.sensors or () if each.name == name)
-        assert isinstance(sensor, dg.SensorDefinition)
-        context = dg.build_sensor_context(self.instance, cursor=self.cursors.get(name))
-        result = sensor(context)
-        if isinstance(result, dg.SensorResult):
-            self.cursors[name] = result.cursor
-        return result  # type: ignore[return-value]
-
-    def asked(self, name: str = "closed_windows") -> dg.RunRequest:
-        result = self.tick(name)
-        assert isinstance(result, dg.SensorResult)
-        [request] = result.run_requests or []
-        return request
-
-    def said(self, name: str = "closed_windows") -> str:
-        result = self.tick(name)
-        reason = result if isinstance(result, dg.SkipReason) else result.skip_reason
-        assert not isinstance(result, dg.SensorResult) or not result.run_requests
-        return reason.skip_message if isinstance(reason, dg.SkipReason) else str(reason)
-
-    def run(self, request: dg.RunRequest, job: str = "train_window") -> dg.ExecuteInProcessResult:
-        return self.definitions.resolve_job_def(job).execute_in_process(
-            instance=self.instance,
-            partition_key=request.partition_key,
-            tags=dict(request.tags),
-            raise_on_error=False,
-            run_config=QUIET,
-        )
-
-    def play(self, window: str, agents: int = 4, text: str = "[]") -> None:
-        """Rows that can be scored and not trained on, which is enough for a loop that does not train."""
-        start, end = window_bounds(window)
-        with self.database.connect() as conn:
-            there = {row[0] for row in conn.execute('SELECT id FROM "User"').fetchall()}
-            names = [f"agent-{n}" for n in range(agents)]
-            users = [{"id": a, "username": a, "isAgent": True, "updatedAt": start} for a in names if a not in there]
-            copy_rows(conn, "User", users)
-            copy_rows(conn, "trajectories", [row(window, name, start, end, text) for name in names])
-
-    def status(self, window: str) -> str | None:
-        with self.database.connect() as conn:
-            found = get_window(conn, window)
-        return None if found is None else found.status
-
-    def execute(self, statement: str, *parameters: Any) -> None:
-        with self.database.connect() as conn:
-            conn.execute(statement.encode(), parameters)
-
-
-def row(window: str, agent: str, start: datetime, end: datetime, text: str) -> dict[str, Any]:
-    name = f"{window}-{agent}"
-    return {
-        **{"id": name, "trajectoryId": name, "agentId": agent, "startTime": start},
-        **{
-            "endTime": end - timedelta(minutes=1),
-            "durationMs": 1,
-            "windowId": window,
-            "stepsJson": text,
-            "totalReward": 0.0,
-            "episodeLength": 0,
-        },
-        **dict.fromkeys(("rewardComponentsJson", "metricsJson", "metadataJson"), "{}"),
-        **{"finalStatus": "completed", "updatedAt": end},
-    }
-
-
-@pytest.fixture
-def loop(tmp_path: Path, game_database: Database) -> Iterator[Loop]:
-    settings = Settings(
-        home=tmp_path, database_url=game_database.url, train_rl_local=False, window_grace_minutes=5, gate=False
-    )
-    with open_instance(settings, game_database) as instance:
-        yield Loop(settings, game_database, instance)
 
 
 def test_closed_windows_are_run_oldest_first_and_once(loop: Loop) -> None:
@@ -306,10 +212,6 @@ def test_windows_that_stay_failed_are_listed_by_the_clock(loop: Loop) -> None:
     assert SECOND not in listed
 
 
-def broken(*_: Any) -> str:
-    raise ZeroDivisionError("a bug")
-
-
 def test_a_run_that_died_is_tried_again_later_and_not_for_ever(loop: Loop) -> None:
     loop.play(FIRST)
     start = datetime.now(UTC)
@@ -369,60 +271,3 @@ def test_the_sensors_run_by_themselves_unless_told_otherwise(automation: bool, s
     found = build_definitions(Settings(automation=automation, train_requests=True)).sensors or ()
     assert {each.default_status.value for each in found} == {status}  # type: ignore[union-attr]
     assert len(list(found)) == 4
-
-
-class Hook(HTTPServer):
-    """A webhook on loopback that keeps what it is told."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.code, self.told = code, []  # type: ignore[var-annotated]
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/secret"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.told.append(json.loads(body))  # type: ignore[attr-defined]
-        self.send_response(self.server.code)  # type: ignore[attr-defined]
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def failed_run(loop: Loop) -> dg.DagsterRun:
-    loop.play(FIRST)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("babylon_assets.assets.raw_trajectories.copy_window", broken)
-        result = loop.run(loop.asked())
-    run = loop.instance.get_run_by_id(result.run_id)
-    assert run is not None
-    return run
-
-
-def test_a_failed_run_is_told_to_the_webhook(loop: Loop) -> None:
-    hook = Hook(200)
-    webhook.post(hook.url, webhook.failure_of(failed_run(loop), "it broke"))
-    hook.shutdown()
-    [told] = hook.told
-    assert told["windows"] == [FIRST, FIRST]
-    assert told["reason"] == "it broke"
-    assert f"for {FIRST} failed: it broke" in told["text"]
-
-
-@pytest.mark.parametrize("code", [404, 500])
-def test_a_webhook_that_does_not_take_it_is_an_error_without_its_address(code: int) -> None:
-    hook = Hook(code)
-    with pytest.raises(TransientError) as caught:
-        webhook.post(hook.url, {"text": "x"})
-    hook.shutdown()
-    hook.server_close()
-    assert str(caught.value) == f"the webhook answered {code}"
-    with pytest.raises(TransientError) as caught:
-        webhook.post(hook.url, {"text": "x"})
-    assert "127.0.0.1" not in str(caught.value) + repr(caught.value.__cause__)
