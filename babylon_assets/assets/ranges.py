@@ -9,8 +9,9 @@
 
 A stage makes one asset of one window. The stages of a window run in the order in which they are given; when one of them
 fails, or a blocking check does, the later ones of **that window** are left out, and the other windows go on. At the end
-the step fails and names the windows that failed: what is done stays done. Where each window needs the one before it
-(`in_order`), the first that fails stops those after it. What a stage does lives in the asset's own module.
+the step fails and names the windows that failed: what is done stays done, and a run that continues this one does not
+do it again. Where each window needs the one before it (`in_order`), the first that fails stops those after it. What a
+stage does lives in the asset's own module.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from babylon_assets.assets.facts import CODE_VERSION
 from babylon_assets.assets.failures import attempted, failed_step, mark_failed, told
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.provenance import input_tags
+from babylon_assets.assets.resumed import done_before
 from babylon_assets.core.errors import PermanentError
 
 #: What the body of an asset yields; values are in PostgreSQL already.
@@ -99,9 +101,11 @@ def run_windows(
     chosen = {name: stage for name, stage in stages.items() if dg.AssetKey(name) in checked}
     windows, failures, clock = list(context.partition_keys), {}, _Clock(context, len(context.partition_keys))
     with installation.reusing_connections():
+        done = done_before(context, installation, selected & {dg.AssetKey(name) for name in chosen})
         for place, window in enumerate(windows):
             try:
-                _run_window(context, installation, window, chosen)
+                if window not in done:
+                    _run_window(context, installation, window, chosen)
             except Exception as error:
                 failures[window] = _noted(context, installation, window, error, alone=len(windows) == 1)
                 if in_order:

@@ -21,12 +21,13 @@ DATA = ("raw_trajectories", "scored_trajectories", "training_datasets")
 WINDOWS = (FIRST, SECOND, THIRD)
 
 
-def run(world: World, *assets: str, windows: tuple[str, ...] = WINDOWS) -> dg.ExecuteInProcessResult:
-    """One run of the assets over all windows, as a backfill makes it."""
+def run(world: World, *assets: str, windows: tuple[str, ...] = WINDOWS, **tags: str) -> dg.ExecuteInProcessResult:
+    """One run of the assets over all windows, as a backfill makes it, with more of Dagster's tags."""
     chosen = [dg.AssetKey(asset) for asset in assets]
     job = world.definitions.resolve_implicit_job_def_def_for_assets(chosen)
     assert job is not None
-    tags = {"dagster/asset_partition_range_start": windows[0], "dagster/asset_partition_range_end": windows[-1]}
+    named = {"asset_partition_range_start": windows[0], "asset_partition_range_end": windows[-1], **tags}
+    tags = {f"dagster/{name}": value for name, value in named.items()}
     return job.execute_in_process(
         instance=world.instance, tags=tags, asset_selection=chosen, raise_on_error=False, run_config=QUIET
     )

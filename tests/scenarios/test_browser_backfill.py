@@ -1,4 +1,5 @@
-"""A person launches a backfill of every hour in the browser, and it ends as it should, killed in the middle or not.
+"""A person launches a backfill of every hour in the browser, and it ends as it should, killed in the middle or not;
+one that failed goes on from its failure when the person says so.
 
 Among the hours are one whose rewards were turned around and some with too few agents.
 """
@@ -39,7 +40,10 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(chromium() is None, reason="no chromium: apt-get install chromium"),
 ]
-TURNED = {"SCORERS": "tests.scenarios.turned:turned", "REWARD_WEIGHTS": "outcome=1.0,turned=1.0"}
+HARM = {
+    "SCORERS": "tests.scenarios.scorers:turned,tests.scenarios.scorers:fragile",
+    "REWARD_WEIGHTS": "outcome=1.0,turned=1.0,fragile=1.0",
+}
 DATA = ("raw_trajectories", "scored_trajectories", "training_datasets")
 ASSETS = (*DATA, "model_checkpoints", "checkpoint_evaluations", "promoted_model")
 
@@ -51,12 +55,13 @@ class Story:
     windows: list[str]
     thin: list[str]
     poisoned: str
+    broken: str
 
     @classmethod
     def of(cls, count: int) -> Story:
         windows = closed_windows(datetime.now(UTC), count)
         places = (5, 20, 33) if count > 33 else (1,)
-        return cls(windows, [windows[place] for place in places], windows[count // 2 + 1])
+        return cls(windows, [windows[place] for place in places], windows[count // 2 + 1], windows[2])
 
     @property
     def trained(self) -> list[str]:
@@ -72,6 +77,7 @@ class Served:
     process: subprocess.Popen[str]
     database: Database
     url: str
+    mended: Path
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         with self.database.connect() as conn:
@@ -104,11 +110,13 @@ def serve(
         small = {"AUTOMATION": "false", "EVALUATION_SEEDS": "8", "MAX_KL": "100", "MAX_POLICY_LAG": "100"}
         played = environment_of(home, **ports, **places, **small)
         database = play(load_settings(played, env_file=None), taught_base, story)
-        environment = {**played, **TURNED, "POISONED_WINDOW": story.poisoned}
+        mended = home / "mended"
+        told = {"POISONED_WINDOW": story.poisoned, "BROKEN_WINDOW": story.broken, "MENDED": str(mended)}
+        environment = {**played, **HARM, **told}
         running.append(start(environment, "up"))
         assert running[-1].stdout is not None
         assert "Dagster UI" in running[-1].stdout.readline()
-        return Served(story, environment, running[-1], database, f"http://127.0.0.1:{ports['DAGSTER_PORT']}")
+        return Served(story, environment, running[-1], database, f"http://127.0.0.1:{ports['DAGSTER_PORT']}", mended)
 
     yield make
     for process in running:
@@ -139,6 +147,7 @@ def test_a_backfill_ends_with_every_hour_done_once(
     serve: Callable[[int], Served], count: int, killed: bool, tmp_path: Path
 ) -> None:
     served = serve(count)
+    served.mended.touch()
     begun = time.monotonic()
     with Browser(1400, 800) as browser:
         open_dialog(browser, served.url)
@@ -147,8 +156,7 @@ def test_a_backfill_ends_with_every_hour_done_once(
         if killed:
             kill_the_run_while_it_trains(served, count // 3)
         page = newest_backfill(browser, served.url)
-        states = "SELECT status FROM bulk_actions WHERE status LIKE 'COMPLETED%'"
-        [(state,)] = served.wait(lambda: served.dagster(states), "the end of the backfill", 300 + 10 * count)
+        [(state,)] = served.wait(lambda: served.dagster(BACKFILLS), "the end of the backfill", 300 + 10 * count)
         seconds = time.monotonic() - begun
         browser.open(page, "promoted_model")
         browser.wait_for("100% completed")
@@ -157,16 +165,68 @@ def test_a_backfill_ends_with_every_hour_done_once(
             browser.open(f"{served.url}/assets/{asset}?view=partitions", f"Materialized ({count})")
     runs = Counter(status for (status,) in served.dagster(RUNS))
     assert runs["FAILURE"] == int(killed)
+    again = times(served, "model_checkpoints") - Counter(served.story.windows)
+    assert again.total() <= int(killed)  # that of the hour that was killed after it was told
     if killed:  # it takes long enough to say how far it is
         said = "SELECT count(*) FROM event_logs WHERE event LIKE '% windows, 0 failed, about %left%'"
         assert served.dagster(said) != [(0,)]
-    every_hour_is_done_once(served)
+    every_hour_is_trained_once(served)
+    every_hour_was_read_in_one_run(served)
     it_trained_in_order(served)
     the_poisoned_hour_is_a_dead_end(served)
     nothing_is_repeated(served)
     sys.stdout.write(f"{count} windows: {state} after {seconds:.0f} s, {dict(runs)}\n")
 
 
+@pytest.mark.soak
+def test_what_failed_goes_on_from_its_failure(serve: Callable[[int], Served]) -> None:
+    """First the run that failed, from its page; then the backfill that it was a part of, from its own."""
+    served = serve(6)
+    story = served.story
+    others = [window for window in story.windows if window != story.broken]
+    with Browser(1400, 800) as browser:
+        open_dialog(browser, served.url)
+        browser.wait_for("6 partitions")
+        launch(browser)
+        served.wait(lambda: served.dagster(BACKFILLS) == [("COMPLETED_FAILED",)], "the end of the backfill", 300)
+        assert times(served, "raw_trajectories") == Counter(story.windows)
+        assert times(served, "training_datasets") == Counter(others)
+        assert times(served, "model_checkpoints") == Counter(window for window in others if window < story.broken)
+        served.mended.touch()
+        continue_the_run(browser, served)
+        assert times(served, "raw_trajectories") == Counter([*story.windows, story.broken])
+        assert times(served, "training_datasets") == Counter(story.windows)
+        continue_the_backfill(browser, served)
+    for asset in ("model_checkpoints", "checkpoint_evaluations", "promoted_model"):
+        assert times(served, asset) == Counter(story.windows)
+    assert times(served, "training_datasets") - Counter(story.windows) == Counter([story.broken])
+    every_hour_is_trained_once(served)
+    it_trained_in_order(served)
+    the_poisoned_hour_is_a_dead_end(served)
+    nothing_is_repeated(served)
+
+
+def continue_the_run(browser: Browser, served: Served) -> None:
+    [(failed,)] = served.dagster("SELECT run_id FROM runs WHERE status = 'FAILURE'")
+    browser.open(f"{served.url}/runs/{failed}", "a table of prices is missing; correct it, or take it out of SCORERS")
+    menu = "[...document.querySelectorAll('button')].find(e => e.innerText.trim() === 'Re-execute all (*)').nextSibling"
+    browser.run(f"{menu}.click()")
+    browser.wait_for("From failure")
+    browser.click("From failure")
+    browser.wait_for("Re-execution within backfill")
+    browser.click("Confirm")
+    served.wait(lambda: served.dagster(f"{RUNS} WHERE status = 'SUCCESS'") == [("SUCCESS",)] * 2, "the run", 120)
+
+
+def continue_the_backfill(browser: Browser, served: Served) -> None:
+    browser.open(newest_backfill(browser, served.url), "promoted_model")
+    browser.run("document.querySelector('button[class*=iconColor]').click()")
+    browser.wait_for("Re-execute from failure")
+    browser.click("Re-execute from failure")
+    served.wait(lambda: ("COMPLETED_SUCCESS",) in served.dagster(BACKFILLS), "the second backfill", 300)
+
+
+BACKFILLS = "SELECT status FROM bulk_actions WHERE status LIKE 'COMPLETED%'"
 RUNS = "SELECT status FROM runs"
 CHECKPOINTS = "SELECT count(*) FROM babylon_training.model_checkpoints WHERE step > 0"
 
@@ -179,7 +239,7 @@ def kill_the_run_while_it_trains(served: Served, after: int) -> None:
     assert served.ask(CHECKPOINTS)[0][0] < len(served.story.trained)
 
 
-def every_hour_is_done_once(served: Served) -> None:
+def every_hour_is_trained_once(served: Served) -> None:
     story = served.story
     states = dict(served.ask("SELECT window_id, status FROM babylon_training.windows"))
     assert states == {window: "thin" if window in story.thin else "trained" for window in story.windows}
@@ -188,9 +248,17 @@ def every_hour_is_done_once(served: Served) -> None:
     jobs = served.ask("SELECT window_id, state FROM babylon_training.training_jobs ORDER BY 1")
     assert [window for window, state in jobs if state == "trained"] == story.trained
     assert {state for _, state in jobs} <= {"trained", "failed"}
+
+
+def every_hour_was_read_in_one_run(served: Served) -> None:
     read = served.dagster(materialized("raw_trajectories"))
-    assert sorted(window for window, _, _ in read) == story.windows
-    assert len({run for _, run, _ in read}) == 1  # all hours in one run
+    assert sorted(window for window, _, _ in read) == served.story.windows
+    assert len({run for _, run, _ in read}) == 1
+
+
+def times(served: Served, asset: str) -> Counter[str]:
+    """How often each hour of an asset was materialized."""
+    return Counter(window for window, _, _ in served.dagster(materialized(asset)))
 
 
 def materialized(asset: str) -> str:
