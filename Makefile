@@ -1,10 +1,12 @@
 # The two commands: `make demo` and `make test`. Both install what is missing first, with pip, into $(VENV).
-# PYTHON names the Python to use (3.11 or newer); PIP_OPTIONS goes to pip, e.g. to take a CPU-only torch or a mirror.
+# PYTHON names the Python to use (3.11 or newer); PIP_OPTIONS goes to pip, e.g. to take a CPU-only torch or a mirror;
+# WORKERS is how many processes run tests.
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_OPTIONS ?=
 EXTRAS ?= embedded,dev
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.babylon-installed
@@ -48,9 +50,10 @@ demo: install
 up: install
 	@$(BIN)/babylon up $(UP_OPTIONS)
 
-# One thread for each of the many small tensors; nothing asks the network.
+# Modules stay whole, in two processes. One thread for each of the many small tensors; nothing asks the network.
 test: install
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q $(TEST_OPTIONS)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q \
+	  -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS)
 
 # What takes too long for every day: ten thousand requests with PostgreSQL killed and a promotion in the middle, bad
 # checkpoints planted among hours of the demo's size, `babylon up --simulate` with each of its processes killed, a
