@@ -30,7 +30,7 @@ from art.utils.output_dirs import get_model_dir
 from transformers import AutoTokenizer
 
 from babylon_assets.core.datasets import Sample
-from babylon_assets.training.backends import Place
+from babylon_assets.training.interface import Place
 from babylon_assets.training.recorded import tokenized
 from babylon_assets.training.trainer import Trainer, TrainerSettings
 

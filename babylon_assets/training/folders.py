@@ -12,14 +12,15 @@ from typing import Any
 
 from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.settings import Settings
-from babylon_assets.training import backends
+from babylon_assets.training import backends, in_process
 from babylon_assets.training.adapters import WEIGHTS, read_manifest, read_steps, weights_sha256
+from babylon_assets.training.interface import Made, Place, TrainingRequest
 from babylon_assets.training.local_gpu import train_local_gpu
 
 
 def train_in_folder(
-    settings: Settings, request: backends.TrainingRequest, backend: backends.BackendName = "embedded"
-) -> backends.Made | None:
+    settings: Settings, request: TrainingRequest, backend: backends.BackendName = "embedded"
+) -> Made | None:
     """Train the checkpoint at the place that the request names, or take up the one that a killed run left.
 
     Returns:
@@ -32,14 +33,14 @@ def train_in_folder(
     _require_parent(request.place)
     folder = backends.checkpoint_folder(settings, request.chain, request.place.step)
     if not _take_up(request, request.place.step, folder):
-        (train_local_gpu if backend == "local_gpu" else backends.train_embedded)(settings, request)
+        (train_local_gpu if backend == "local_gpu" else in_process.train_embedded)(settings, request)
     if read_manifest(folder) != request.manifest:
         _remove_unknown(folder)
         return None
-    return backends.Made(str(folder), weights_sha256(folder), read_steps(folder))
+    return Made(str(folder), weights_sha256(folder), read_steps(folder))
 
 
-def _require_parent(place: backends.Place) -> None:
+def _require_parent(place: Place) -> None:
     if place.parent is not None and not (place.parent / WEIGHTS).is_file():
         raise CorruptLedger(
             f"the parent of step {place.step} is in the ledger but its weights are not in {place.parent}; "
@@ -47,7 +48,7 @@ def _require_parent(place: backends.Place) -> None:
         )
 
 
-def _take_up(request: backends.TrainingRequest, step: int, folder: Path) -> bool:
+def _take_up(request: TrainingRequest, step: int, folder: Path) -> bool:
     """Whether a killed run left exactly the checkpoint that is to be made; anything else there or after is removed."""
     manifest: dict[str, Any] | None = read_manifest(folder)
     if manifest == request.manifest:

@@ -169,8 +169,8 @@ async def _imitate(request: GpuRequest) -> list[dict[str, float]]:
     from art import TrainableModel
     from art.types import TrainSFTConfig
 
-    from babylon_assets.training.backends import Place
     from babylon_assets.training.embedded import IMITATION_BATCH, EmbeddedBackend
+    from babylon_assets.training.interface import Place
     from babylon_assets.training.samples import demonstrations
     from babylon_assets.training.trainer import TrainerSettings
 

@@ -29,6 +29,7 @@ from babylon_assets.training.branches import Branch, branch_for
 from babylon_assets.training.folders import train_in_folder
 from babylon_assets.training.heartbeat import beating
 from babylon_assets.training.hosted_jobs import open_journal
+from babylon_assets.training.interface import Made, Place, TrainingRequest
 from babylon_assets.training.plans import Plan, plan_training
 from babylon_assets.training.samples import Selection
 from babylon_assets.training.serverless import NoHostedJob, train_serverless
@@ -205,11 +206,11 @@ def _train(
     return _record(settings, database, plan, job.id, made, dagster_run_id, time.perf_counter() - started)
 
 
-def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> backends.Made | None:
+def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> Made | None:
     parent = plan.parent
     folder = backends.checkpoint_folder(settings, parent.chain, parent.step) if parent.step else None
-    place = backends.Place(plan.step, folder)
-    request = backends.TrainingRequest(plan.base_model, plan.chain, plan.selection, plan.manifest, place)
+    place = Place(plan.step, folder)
+    request = TrainingRequest(plan.base_model, plan.chain, plan.selection, plan.manifest, place)
     if plan.backend == "serverless":
         return train_serverless(settings, request, open_journal(settings, database, job, plan.chain, plan.manifest))
     with database.connect() as conn:
@@ -231,7 +232,7 @@ def _record(
     database: Database,
     plan: Plan,
     job: int,
-    made: backends.Made,
+    made: Made,
     dagster_run_id: str | None,
     seconds: float,
 ) -> TrainedWindow:

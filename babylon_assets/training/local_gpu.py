@@ -26,7 +26,8 @@ from babylon_assets.core.datasets import Sample
 from babylon_assets.core.errors import BabylonError, MissingDependency, PermanentError, TransientError
 from babylon_assets.settings import Settings, local_gpu_environment
 from babylon_assets.training.adapters import publish_checkpoint
-from babylon_assets.training.backends import TrainingRequest, art_path, checkpoint_folder, trainer_settings
+from babylon_assets.training.backends import art_path, checkpoint_folder, trainer_settings
+from babylon_assets.training.interface import TrainingRequest
 
 REQUEST, RESULT, LOG = "request.json", "result.json", "log.txt"
 PROGRAM = "babylon_assets.training.gpu_process"

@@ -15,8 +15,9 @@ from babylon_assets.store.checkpoints import Checkpoint
 from babylon_assets.store.database import Database
 from babylon_assets.store.datasets import load_dataset
 from babylon_assets.store.lineage import ancestors, policy_lags
-from babylon_assets.training import backends
+from babylon_assets.training import backends, in_process
 from babylon_assets.training.adapters import WEIGHTS, read_manifest, weights_sha256
+from babylon_assets.training.interface import Place, TrainingRequest
 from babylon_assets.training.recompute import fill
 from babylon_assets.training.roots import base_fingerprint
 from babylon_assets.training.samples import select
@@ -61,7 +62,7 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
     if parent is None or base_fingerprint(root.base_model) != root.weights_sha256:
         raise PermanentError(f"the base model of {checkpoint.chain} is not at {root.base_model} any more; restore it")
     again = _settings_of(settings, checkpoint, home)
-    place = backends.Place(checkpoint.step, _parent_folder(parent))
+    place = Place(checkpoint.step, _parent_folder(parent))
     manifest = read_manifest(Path(checkpoint.path)) or {}
     lag = manifest.get("max_policy_lag", settings.max_policy_lag)
     prepare_libraries(settings)
@@ -72,8 +73,8 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
             f"{recomputed} can be now; restore the weights of the policies that answered"
         )
     selection = select(readable, parent.step, lag, lags)
-    request = backends.TrainingRequest(root.base_model, checkpoint.chain, selection, {}, place)
-    backends.train_embedded(again, request)
+    request = TrainingRequest(root.base_model, checkpoint.chain, selection, {}, place)
+    in_process.train_embedded(again, request)
     folder = backends.checkpoint_folder(again, checkpoint.chain, checkpoint.step)
     now = backends.versions()
     changed = {

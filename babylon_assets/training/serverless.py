@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from babylon_assets.core.datasets import Sample
 from babylon_assets.core.errors import BabylonError, ChainConflict, MissingDependency, PermanentError, TransientError
 from babylon_assets.settings import HIDDEN, Settings, prepare_libraries
-from babylon_assets.training.backends import Made, TrainingRequest
+from babylon_assets.training.interface import Made, TrainingRequest
 from babylon_assets.training.samples import trajectory_groups
 
 if TYPE_CHECKING:

@@ -19,8 +19,10 @@ from babylon_assets.serving.engine import Engine
 from babylon_assets.settings import Settings
 from babylon_assets.simulation.lessons import draw_lessons
 from babylon_assets.training.adapters import read_manifest, read_steps, weights_sha256
-from babylon_assets.training.backends import TrainingRequest, checkpoint_folder, train_embedded
+from babylon_assets.training.backends import checkpoint_folder
 from babylon_assets.training.embedded import EmbeddedBackend, encode_turns, longest_row
+from babylon_assets.training.in_process import train_embedded
+from babylon_assets.training.interface import TrainingRequest
 from babylon_assets.training.samples import Selection, chat
 from babylon_assets.training.trainer import TrainerSettings
 from tests.training.test_samples import sample

@@ -13,8 +13,9 @@ import torch
 from babylon_assets.core.errors import BaseModelRefused
 from babylon_assets.settings import Settings
 from babylon_assets.training.adapters import load_trainable, read_steps
-from babylon_assets.training.backends import checkpoint_folder, choose_backend, train_embedded
+from babylon_assets.training.backends import checkpoint_folder, choose_backend
 from babylon_assets.training.families import SERVERLESS_BASE_MODELS, require_local
+from babylon_assets.training.in_process import train_embedded
 from babylon_assets.training.precision import LARGE, parameters_of, train_dtype
 from tests.training.test_embedded import answered, imitation, request
 

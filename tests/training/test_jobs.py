@@ -15,7 +15,7 @@ from babylon_assets.settings import Settings
 from babylon_assets.store import checkpoints
 from babylon_assets.store.database import Database
 from babylon_assets.store.windows import get_window, upsert_window
-from babylon_assets.training import backends, jobs
+from babylon_assets.training import backends, in_process, jobs
 from babylon_assets.training.jobs import train_window
 from babylon_assets.training.plans import plan_training
 from tests.training.conftest import Ready
@@ -167,7 +167,7 @@ def test_the_id_is_the_same_with_and_without_a_kill(
     ready(FIRST, samples)
     planned = plan_training(settings, database, ready(FIRST, samples))
     with monkeypatch.context() as patch:
-        patch.setattr(backends, "train_embedded", _kill)
+        patch.setattr(in_process, "train_embedded", _kill)
         with pytest.raises(Killed):
             train_window(settings, database, FIRST)
     result = train_window(settings, database, FIRST)

@@ -15,9 +15,10 @@ from babylon_assets.settings import Settings
 from babylon_assets.store.database import Database
 from babylon_assets.training import backends, gpu_process, local_gpu
 from babylon_assets.training.adapters import read_manifest
-from babylon_assets.training.backends import Place, TrainingRequest, checkpoint_folder, choose_backend
+from babylon_assets.training.backends import checkpoint_folder, choose_backend
 from babylon_assets.training.devices import CudaDevice
 from babylon_assets.training.gpu_process import attempt, internal_config, is_out_of_memory
+from babylon_assets.training.interface import Place, TrainingRequest
 from babylon_assets.training.jobs import train_window
 from babylon_assets.training.local_gpu import GpuRequest, error_of, train_local_gpu
 from babylon_assets.training.roots import base_model_of

@@ -14,7 +14,8 @@ from babylon_assets.store import checkpoints
 from babylon_assets.store.database import Database
 from babylon_assets.store.datasets import save_dataset
 from babylon_assets.store.windows import upsert_window
-from babylon_assets.training.backends import checkpoint_folder, train_embedded
+from babylon_assets.training.backends import checkpoint_folder
+from babylon_assets.training.in_process import train_embedded
 from babylon_assets.training.jobs import train_window
 from babylon_assets.training.recompute import recomputed
 from babylon_assets.training.replay import replay
