@@ -59,4 +59,5 @@ async def _all(port: int, clients: int, tokens: int, questions: list[list[dict[s
 
 
 if __name__ == "__main__":
-    asyncio.run(_all(*map(int, sys.argv[1:4]), json.load(sys.stdin)))
+    at, many, longest = map(int, sys.argv[1:4])
+    asyncio.run(_all(at, many, longest, json.load(sys.stdin)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from babylon_assets.definitions import build_definitions, defs, hourly_windows
 from babylon_assets.settings import Settings

@@ -40,7 +40,7 @@ BIN = Path(sys.executable).parent
 
 def environment_file(path: Path) -> dict[str, str]:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    return dict(line.split("=", 1) for line in lines)  # type: ignore[misc]
+    return dict(line.split("=", 1) for line in lines)
 
 
 def unit(path: Path) -> configparser.RawConfigParser:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from babylon_assets.assets import raw_trajectories, scored_trajectories, training_datasets
+from babylon_assets.assets import raw_trajectories, scored_trajectories, scoring, training_datasets
 from babylon_assets.assets.installation import Installation
 
 Parts = Mapping[str, Callable[[Installation, str], Any]]
 PARTS: Parts = {
     "copy": raw_trajectories.copy_window,
-    "score": scored_trajectories.score_window,
+    "score": scoring.score_window,
     "freeze": training_datasets.freeze_window,
 }
 ASSETS: Parts = {

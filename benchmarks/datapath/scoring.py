@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -11,6 +13,7 @@ from babylon_assets.core.rewards import score_window
 from benchmarks.datapath.measure import cpu, measured, wall
 from benchmarks.report import Row, at_most
 
+_Array = np.ndarray[Any, Any]
 STEPS, TRADES, AGENTS, MARKETS = 1_000_000, 200_000, 2000, 200
 _START_MS = 1_790_812_800_000
 
@@ -27,7 +30,8 @@ def _steps() -> pd.DataFrame:
     numbers = np.arange(STEPS)
     kinds = rng.choice(np.array(["BUY_SHARES", "HOLD", "INVALID_ACTION"], dtype=object), STEPS)
     buys = kinds == "BUY_SHARES"
-    columns = dict.fromkeys(STEP_COLUMNS, np.full(STEPS, None, dtype=object)) | {
+    nothing = np.full(STEPS, None, dtype=object)
+    columns = dict.fromkeys(STEP_COLUMNS, nothing) | {
         "window": np.full(STEPS, "2026-10-01T00:00", dtype=object),
         "trajectory_id": np.array([f"t{n}" for n in range(STEPS // 10)], dtype=object).repeat(10),
         "agent_id": _names("agent", AGENTS, numbers // 10),
@@ -35,9 +39,9 @@ def _steps() -> pd.DataFrame:
         "timestamp_ms": _START_MS + rng.integers(0, 3_600_000, STEPS),
         "pnl": rng.normal(size=STEPS),
         "action_type": kinds,
-        "market_type": np.where(buys, "prediction", None),
-        "market_id": np.where(buys, _names("m", MARKETS, rng.integers(0, MARKETS, STEPS)), None),
-        "side": np.where(buys, rng.choice(np.array(["yes", "no"], dtype=object), STEPS), None),
+        "market_type": np.where(buys, "prediction", nothing),
+        "market_id": np.where(buys, _names("m", MARKETS, rng.integers(0, MARKETS, STEPS)), nothing),
+        "side": np.where(buys, rng.choice(np.array(["yes", "no"], dtype=object), STEPS), nothing),
         "success": kinds != "INVALID_ACTION",
         "invalid": kinds == "INVALID_ACTION",
     }
@@ -75,5 +79,6 @@ def _tables() -> OutcomeTables:
     )
 
 
-def _names(kind: str, count: int, numbers: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    return np.array([f"{kind}{n}" for n in range(count)], dtype=object)[numbers % count]
+def _names(kind: str, count: int, numbers: _Array) -> _Array:
+    names: _Array = np.array([f"{kind}{n}" for n in range(count)], dtype=object)
+    return names.take(numbers % count)

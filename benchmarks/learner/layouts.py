@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 
 from babylon_assets.training import trainer
+from babylon_assets.training.packing import compacted
 from babylon_assets.training.trainer import Trainer
 
 GROUPS_OF = 8
@@ -104,7 +105,7 @@ def rate(model: Trainer, layout: Layout, repeats: int, rows_at_once: int | None 
     size = rows_at_once or count
     share = min(size, count) / count
     step = {name: value[:size] for name, value in layout.rows.items()}
-    lay_out = trainer.compacted
+    lay_out = compacted
     trainer.compacted = lay_out if layout.ours else lambda rows: rows  # type: ignore[attr-defined]
     try:
         best = min(cpu_seconds(lambda: model.policy_gradient_step(step, PPO)) for _ in range(repeats))

@@ -116,7 +116,7 @@ def _by_functions(installation: Any, engine: Any, windows: list[str]) -> tuple[W
             started = time.perf_counter()
             _play(installation.settings, conn, engine, window)
             raw_trajectories.copy_window(installation, window)
-            scored_trajectories.score_window(installation, window)
+            scored_trajectories.score_window(installation, window)  # type: ignore[attr-defined]  # watched there
             training_datasets.freeze_window(installation, window)
             result = train_window(installation.settings, installation.database, window)
             wall += (time.perf_counter() - started) * (number >= WARM)
@@ -177,4 +177,4 @@ def _real_rate(database: Database, result: Any) -> float:
     tokens = sum(len(sample.prompt_token_ids or []) + len(sample.token_ids or []) for sample in trained)
     seen = sum(step["tokens"] for step in result.steps)
     share = seen / max(1, sum(len(sample.token_ids or []) for sample in trained))
-    return tokens * share / sum(step["seconds"] for step in result.steps)
+    return float(tokens * share / sum(step["seconds"] for step in result.steps))

@@ -14,7 +14,7 @@ import pytest
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.names import METADATA
 from babylon_assets.assets.raw_trajectories import copy_window
-from babylon_assets.assets.scored_trajectories import score_window
+from babylon_assets.assets.scoring import score_window
 from babylon_assets.assets.training_datasets import freeze_window
 from babylon_assets.automation.line import Line, LineRun
 from babylon_assets.core.windows import closed_windows

@@ -142,6 +142,6 @@ def standing(world: World) -> tuple[set[str], dict[str, Any], bool]:
 )
 def test_the_schedules_run_by_themselves_where_the_settings_say_so(changes: Any, stopped: set[str] | None) -> None:
     schedules = list(build_definitions(Settings(**changes)).schedules or ())
-    found = {each.name for each in schedules if each.default_status is dg.DefaultScheduleStatus.STOPPED}  # type: ignore[union-attr]
+    found = {each.name for each in schedules if each.default_status is dg.DefaultScheduleStatus.STOPPED}
     assert len(schedules) == 4
     assert found == ({each.name for each in schedules} if stopped is None else stopped)

@@ -14,6 +14,7 @@ from babylon_assets.core.errors import DatabaseUnavailable
 from babylon_assets.core.windows import window_bounds
 from babylon_assets.store import checkpoints
 from babylon_assets.store.database import Database
+from babylon_assets.training.jobs import train_window
 from tests.assets.conftest import FIRST, SECOND, THIRD, World
 from tests.servers import Server
 
@@ -161,12 +162,11 @@ def test_a_server_that_is_away_for_a_moment_costs_nothing(world: World, monkeypa
 
 def test_training_stops_where_a_window_failed_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(world, *DATA).success
-    original = model_checkpoints.train_window
 
     def fails(settings: Any, database: Any, window: str, run_id: str) -> Any:
         if window == SECOND:
             raise ZeroDivisionError("a bug")
-        return original(settings, database, window, run_id)
+        return train_window(settings, database, window, run_id)
 
     monkeypatch.setattr(model_checkpoints, "train_window", fails)
     told = failure(run(world, "model_checkpoints"))

@@ -23,7 +23,7 @@ def game_database(server: Server, three_played: str) -> Iterator[Database]:
     server.drop(name)
 
 
-def continuing(failed: dg.ExecuteInProcessResult) -> dict[str, str]:
+def continuing(failed: dg.ExecuteInProcessResult) -> dict[str, Any]:
     """How Dagster names a run that continues another from its failure."""
     return {"parent_run_id": failed.run_id, "is_resume_retry": "true"}
 

@@ -12,7 +12,7 @@ import pytest
 from babylon_assets.assets.collector import collector_held_off
 from babylon_assets.assets.installation import Installation
 from babylon_assets.assets.raw_trajectories import copy_window
-from babylon_assets.assets.scored_trajectories import score_window
+from babylon_assets.assets.scoring import score_window
 from babylon_assets.assets.training_datasets import freeze_window
 from babylon_assets.settings import Settings
 from babylon_assets.store import datasets, trajectories

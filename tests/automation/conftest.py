@@ -51,7 +51,7 @@ class Loop:
         result = self.tick(name)
         reason = result if isinstance(result, dg.SkipReason) else result.skip_reason
         assert not isinstance(result, dg.SensorResult) or not result.run_requests
-        return reason.skip_message if isinstance(reason, dg.SkipReason) else str(reason)
+        return str(reason.skip_message if isinstance(reason, dg.SkipReason) else reason)
 
     def run(self, request: dg.RunRequest, job: str = "train_window") -> dg.ExecuteInProcessResult:
         return self.definitions.resolve_job_def(job).execute_in_process(

@@ -269,5 +269,5 @@ def test_among_a_year_of_windows_the_one_that_was_played_is_asked_for(loop: Loop
 @pytest.mark.parametrize(("automation", "status"), [(True, "RUNNING"), (False, "STOPPED")])
 def test_the_sensors_run_by_themselves_unless_told_otherwise(automation: bool, status: str) -> None:
     found = build_definitions(Settings(automation=automation, train_requests=True)).sensors or ()
-    assert {each.default_status.value for each in found} == {status}  # type: ignore[union-attr]
+    assert {each.default_status.value for each in found} == {status}
     assert len(list(found)) == 4

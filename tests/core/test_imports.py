@@ -147,7 +147,7 @@ def test_what_cannot_be_read_is_refused_with_reason_and_place(content: bytes, pl
 
 
 def test_rows_of_a_table_are_refused_alone() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"messages": "[]", "response": "4"},
         {"response": 4},
         {"messages": '[{"role":"u","content":"?"}]', "response": "4"},

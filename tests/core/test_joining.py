@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from babylon_assets.core.joining import Joined, join_calls, named_calls
-from babylon_assets.core.trajectories import Message, TrajectoryRecord
+from babylon_assets.core.trajectories import Message, RawSample, TrajectoryRecord
 from tests.core.rows import START, call, record, step
 
 MINUTE = timedelta(minutes=1)
@@ -57,6 +57,7 @@ class TestLiveRows:
         calls = {"c": Recorded()}
         joined = join_calls([live()], calls)
         [(owner, raw, found)] = joined.samples
+        assert isinstance(raw, RawSample)
         assert (owner.trajectory_id, raw.step, raw.call, raw.call_id, found) == ("t1", 0, 0, "c", calls["c"])
         assert (raw.messages, raw.response, raw.model) == (PROMPT, '{"action":"buy_yes"}', "babylon-agent@3")
         assert joined.counts["calls_joined"] == 1

@@ -12,7 +12,7 @@ from babylon_assets.core.matching import InTime, encoded, mapped, paired, taken
 Rows = st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(-5, 5)), max_size=12)
 
 
-def columns(rows: list[tuple[str | None, int]]) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def columns(rows: list[tuple[str | None, int]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([key for key, _ in rows], dtype=object), np.array([at for _, at in rows], dtype=np.int64)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -41,7 +42,7 @@ def service(taught_base: Path, tmp_path: Path) -> Iterator[HostedService]:
 def settings(tmp_path: Path, service: HostedService, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(serverless, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(hosted, "WAITS", (0.01, 0.01, 0.01))
-    given = {"wandb_api_key": KEY, "wandb_project": "project", "serverless_url": service.url}
+    given: dict[str, Any] = {"wandb_api_key": KEY, "wandb_project": "project", "serverless_url": service.url}
     return Settings(home=tmp_path, evaluation_seeds=8, **given)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import msgspec
 import pytest
@@ -48,7 +49,7 @@ def perturb(folder: Path, size: float) -> None:
 
 
 def test_held_out_are_known_answers_of_our_own(samples: list[Sample]) -> None:
-    changes = [{"reward": None}, {"policy_step": None}, {"skip_reason": "too old"}]
+    changes: list[dict[str, Any]] = [{"reward": None}, {"policy_step": None}, {"skip_reason": "too old"}]
     others = [msgspec.structs.replace(samples[0], **change) for change in changes]
     kept = held_out(dataset(*samples, *others))
     assert [one.sample_id for one in kept] == [one.sample_id for n, one in enumerate(samples) if n % 4 < 2]

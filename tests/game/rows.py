@@ -103,7 +103,7 @@ def quote(quote_id: str, yes_price: float, minutes: float, market_id: str = "m1"
     }
 
 
-def read(conn: Connection, window: str = WINDOW, **options: bool) -> dict[str, TrajectoryRecord | Quarantined]:
+def read(conn: Connection, window: str = WINDOW, **options: Any) -> dict[str, TrajectoryRecord | Quarantined]:
     """What a window holds, by trajectory id; each row once."""
     rows = list(source.read_window(conn, window, **options))
     assert len({row.trajectory_id for row in rows}) == len(rows)

@@ -156,10 +156,10 @@ def test_two_hosts_train_every_window_once(
             services = running.enter_context(Services(home, settings.dagster_port, inherited, workspace=workspace))
             services.wait_until_ready()
             addresses = running.enter_context(seen(postgres.conninfo()))
-            ui = Ui(services.url)
+            ui = Ui(services)
             with ThreadPoolExecutor(len(HOSTS)) as pool:
                 for window in demo_hours:
-                    list(pool.map(lambda host, window=window: ui.run(host, "train_window", window), HOSTS))  # type: ignore[misc]
+                    list(pool.map(lambda host, window=window: ui.run(host, "train_window", window), HOSTS))
         assert set(HOSTS.values()) <= addresses
         with database.connect() as conn:
             rows = list_windows(conn)

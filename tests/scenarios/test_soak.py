@@ -79,13 +79,14 @@ class Loop:
         for pid in descendants(self.process.pid):
             if (ticks := started(pid)) is not None:
                 self.family.add((pid, ticks))
-        long_lived = {role: self.pid(role) for role in MARKS} | {"up": self.process.pid}
+        long_lived: dict[str, int | None] = {role: self.pid(role) for role in MARKS}
+        long_lived["up"] = self.process.pid
         for role in ("webserver", "daemon"):
             below = children(long_lived[role] or 0)
             long_lived[f"code of the {role}"] = next((p for p in below if b"grpc" in command_line(p)), None)
-        for role, pid in long_lived.items():
-            if pid is not None:
-                self.memory[role, pid].append((time.monotonic(), memory(pid)))
+        for role, found in long_lived.items():
+            if found is not None:
+                self.memory[role, found].append((time.monotonic(), memory(found)))
 
     def count_connections(self) -> int:
         [(found,)] = self.ask(

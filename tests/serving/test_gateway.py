@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -279,10 +280,8 @@ def test_the_challenger_answers_its_share_of_agents_and_the_record_says_so(
     gateway = gateway_with(canary_share=0.4, canary_policy="babylon-agent@1")
     agents = [f"agent-{number}" for number in range(40)]
     with openai.OpenAI(base_url=gateway.url, api_key="any", max_retries=0) as client:
-        ask = lambda agent: client.chat.completions.create(  # noqa: E731
-            model="babylon-agent", messages=ASKED, max_tokens=1, user=agent
-        )
-        first, second = ([ask(agent) for agent in agents] for _ in range(2))
+        ask = partial(client.chat.completions.create, model="babylon-agent", messages=ASKED, max_tokens=1)
+        first, second = ([ask(user=agent) for agent in agents] for _ in range(2))
         nobody = client.chat.completions.create(model="babylon-agent", messages=ASKED, max_tokens=1)
     assert [reply.model for reply in first] == [reply.model for reply in second]
     assert nobody.model == "babylon-agent@0"

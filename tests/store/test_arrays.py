@@ -33,7 +33,7 @@ def cut(values: list[Any]) -> list[list[Any]]:
     return [values[start:end] for start, end in pairwise(BOUNDS)]
 
 
-SIX = {"min_size": 6, "max_size": 6}
+SIX: dict[str, Any] = {"min_size": 6, "max_size": 6}
 FLOATS = st.lists(st.floats(), **SIX)
 
 

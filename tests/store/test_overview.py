@@ -44,16 +44,16 @@ def ledger(database: Database) -> None:
         )
         conn.execute("UPDATE babylon_training.model_checkpoints SET dead_end = 'worse' WHERE step = 2")
         upsert_window(conn, LATEST, status="failed", reason="SourceError: why")
-        one, two = made[1].id, made[2].id
-        promote(conn, CHAIN, "promotion", None, one, "gate", "first")
-        promote(conn, CHAIN, "promotion", one, two, "gate", "better")
-        promote(conn, CHAIN, "rollback", two, made[0].id, "ada", "worse")
+        root_id, first, second = (each.id for each in made)
+        promote(conn, CHAIN, "promotion", None, first, "gate", "first")
+        promote(conn, CHAIN, "promotion", first, second, "gate", "better")
+        promote(conn, CHAIN, "rollback", second, root_id, "ada", "worse")
         promote(conn, "other", "promotion", None, None, "gate", "not ours")
         conn.execute(
             "INSERT INTO babylon_training.checkpoint_evaluations "
             "(checkpoint_id, evaluation, version, baseline_id, value, low, high, results) "
             "VALUES (%s, 'market', '1', %s, 0.4, 0.3, 0.5, '{}')",
-            [two, one],
+            [second, first],
         )
 
 

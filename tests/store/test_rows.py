@@ -20,7 +20,14 @@ from babylon_assets.core.errors import CorruptLedger
 from babylon_assets.core.frames import steps_frame
 from babylon_assets.core.lineage import content_id
 from babylon_assets.core.samples import DatasetDraft
-from babylon_assets.core.trajectories import Exchange, Message, RawSample, encode_chat
+from babylon_assets.core.trajectories import (
+    Exchange,
+    Message,
+    Quarantined,
+    RawSample,
+    TrajectoryRecord,
+    encode_chat,
+)
 from babylon_assets.store import calls, datasets, packing, trajectories, windows
 from babylon_assets.store.database import Database
 from tests.store.values import (
@@ -150,6 +157,7 @@ def test_texts_are_fetched_when_someone_looks_at_them(conn: Conn) -> None:
 
 
 def test_what_is_kept_of_a_window_is_counted(conn: Conn) -> None:
+    rows: list[TrajectoryRecord | Quarantined]
     rows = [record(0), quarantined(0), record(1, agent_id="a0", samples=[]), quarantined(1)]
     trajectories.replace_rows(conn, WINDOW, iter(rows))
     assert trajectories.summary(conn, WINDOW) == (2, 1, 4, 1, 2)

@@ -102,7 +102,13 @@ def test_better_answers_become_likelier_than_worse_ones(taught_base: Path, setti
 
 def test_a_step_that_goes_too_far_is_undone_and_ends_the_pass(taught_base: Path, tmp_path: Path) -> None:
     samples = answered(taught_base, groups=12)
-    wild = {"gradient_tokens": 512, "rows_per_step": 1, "lora_rank": 8, "max_grad_norm": 1000.0, "max_kl": 5e-5}
+    wild: dict[str, Any] = {
+        "gradient_tokens": 512,
+        "rows_per_step": 1,
+        "lora_rank": 8,
+        "max_grad_norm": 1000.0,
+        "max_kl": 5e-5,
+    }
     tamed, free = (
         Settings(home=tmp_path / name, learning_rate=2e-3, **{**wild, **changes})
         for name, changes in (("tamed", {}), ("free", {"max_kl": 100}))

@@ -66,7 +66,7 @@ def test_chunks_change_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(logprobs, "CHUNK", chunk)
         model.zero_grad()
         found, entropies = token_logprobs(model, tokens, mask, positions, wanted)
-        (found.sum() + entropies.sum()).backward()
+        (found.sum() + entropies.sum()).backward()  # type: ignore[no-untyped-call]
         results.append((found.detach(), entropies.detach(), model.model.layers[0].mlp.up_proj.weight.grad.clone()))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
@@ -88,6 +88,6 @@ def test_logits_of_a_chunk_are_all_that_exists_at_once(model: Any, monkeypatch: 
 
     with model.lm_head.register_forward_hook(made):
         found, _ = token_logprobs(model, tokens, mask, torch.arange(30).expand(2, 30), wanted)
-        found.sum().backward()
+        found.sum().backward()  # type: ignore[no-untyped-call]
     assert len(most) == 2 * 8  # eight chunks, and each once more for the backward pass
     assert max(most) <= 8
