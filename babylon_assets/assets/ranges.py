@@ -101,7 +101,7 @@ def run_windows(
     chosen = {name: stage for name, stage in stages.items() if dg.AssetKey(name) in checked}
     windows, failures, clock = list(context.partition_keys), {}, _Clock(context, len(context.partition_keys))
     with installation.reusing_connections():
-        done = done_before(context, installation, selected & {dg.AssetKey(name) for name in chosen})
+        done = done_before(context, selected & {dg.AssetKey(name) for name in chosen})
         for place, window in enumerate(windows):
             try:
                 if window not in done:

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from babylon_assets.assets import checks, model_checkpoints, raw_trajectories
+from babylon_assets.assets import checks, model_checkpoints, scored_trajectories
 from babylon_assets.store.database import Database
 from tests.assets.conftest import FIRST, SECOND, THIRD, World
 from tests.assets.test_ranges import DATA, WINDOWS, failure, poison, recorded, run
@@ -29,13 +29,14 @@ def continuing(failed: dg.ExecuteInProcessResult) -> dict[str, Any]:
 
 
 def test_what_a_run_before_has_done_is_not_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    poison(world, SECOND, monkeypatch, raw_trajectories, "copy_window", ZeroDivisionError("a bug"))
+    poison(world, SECOND, monkeypatch, scored_trajectories, "score_window", ZeroDivisionError("a bug"))
     first = run(world, *DATA)
     second = run(world, *DATA, **continuing(first))
     assert failure(second) == f"1 of 3 windows failed, the others are done. {SECOND}: ZeroDivisionError: a bug"
     monkeypatch.undo()
     assert run(world, *DATA, **continuing(second)).success
-    for asset in DATA:
+    assert recorded(world, "raw_trajectories") == {FIRST: 1, SECOND: 3, THIRD: 1}  # an hour is done again as a whole
+    for asset in DATA[1:]:
         assert recorded(world, asset) == dict.fromkeys(WINDOWS, 1)
 
 
@@ -62,6 +63,8 @@ def test_a_window_that_its_last_check_stopped_is_done_again(world: World, monkey
     assert not stopped.success
     assert recorded(world, "training_datasets") == dict.fromkeys(WINDOWS, 1)  # what the check looked at is shown
     monkeypatch.undo()
+    # as where the run is killed before it notes the failure
+    world.execute("UPDATE babylon_training.windows SET status = 'ready', reason = NULL WHERE window_id = %s", SECOND)
     assert run(world, *DATA, **continuing(stopped)).success
     assert recorded(world, "training_datasets") == {FIRST: 1, SECOND: 2, THIRD: 1}
     assert world.row(SECOND).status == "ready"

@@ -80,8 +80,8 @@ def well(**changes: Any) -> Report:
     return Report(**{**given, **changes})
 
 
-def full() -> Report:
-    """A loop with every section, and everything that can need a person."""
+def eventful() -> list[Window]:
+    """Hours of every state, in order."""
     hours = {row.id: row for row in well().windows}
     others = [
         nothing(3, "ready", None),
@@ -91,7 +91,11 @@ def full() -> Report:
         window(5, quarantined=9),
         window(11, dead_end="market -0.041 [-0.060, -0.021] against the champion"),
     ]
-    hours.update({row.id: row for row in others})
+    return list({**hours, **{row.id: row for row in others}}.values())
+
+
+def full() -> Report:
+    """A loop with every section, and everything that can need a person."""
     promotions = [
         promotion(2),
         promotion(9, kind="rollback", before=f"{CHAIN}@35", by="ada", why="live valid actions fell to 0.71"),
@@ -103,7 +107,7 @@ def full() -> Report:
         (HOSTILE, 1, HOSTILE),
     )
     return well(
-        windows=list(hours.values()),
+        windows=eventful(),
         promoted=Policy(name=f"{CHAIN}@38", window=window(2).id, made_at=NOW - timedelta(minutes=50)),
         running=[
             job(1, state="training", backend="embedded"),
