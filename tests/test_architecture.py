@@ -168,6 +168,19 @@ def test_loads_without_what_it_does_not_need(module: str, absent: set[str]) -> N
     assert loaded == []
 
 
+def test_nothing_is_raised_where_old_pythons_wrap_it() -> None:
+    """Before 3.11.4 what is raised in an `except*` comes out in a group of its own."""
+    raised = [
+        f"{module_name(path)}:{handler.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.TryStar)
+        for handler in node.handlers
+        if any(isinstance(inner, ast.Raise) for inner in ast.walk(handler))
+    ]
+    assert raised == []
+
+
 def test_every_module_says_what_lives_in_it() -> None:
     silent = [
         module_name(path)

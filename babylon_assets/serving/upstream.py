@@ -64,8 +64,11 @@ class Upstream:
             try:
                 async with asyncio.TaskGroup() as group:
                     asked = [group.create_task(self._answer(question, seed)) for seed in question.seeds]
-            except* ApiError as errors:
-                raise errors.exceptions[0] from None
+            except ExceptionGroup as errors:
+                refusals, others = errors.split(ApiError)
+                if refusals is None or others is not None:
+                    raise
+                raise refusals.exceptions[0] from None
             return [each.result() for each in asked]
 
     async def pieces(self, question: Question) -> AsyncIterator[Piece]:
