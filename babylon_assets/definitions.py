@@ -9,18 +9,18 @@ from typing import Any
 
 import dagster as dg
 
-from babylon_assets.assets import build_assets
-from babylon_assets.assets.facts import FRAMES
-from babylon_assets.assets.frames import FrameReader
-from babylon_assets.assets.game_tables import build_game_tables
-from babylon_assets.assets.installation import RESOURCE, Installation
-from babylon_assets.assets.standing import build_standing_check
-from babylon_assets.automation.jobs import build_line_job, build_refresh_job
-from babylon_assets.automation.nightly import build_nightly_jobs
-from babylon_assets.automation.schedules import build_look_job, build_schedules
-from babylon_assets.automation.sensors import build_sensors
-from babylon_assets.core.windows import WINDOW_FORMAT
-from babylon_assets.settings import Settings, load_settings
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.windows import WINDOW_FORMAT
+from babylon_assets.orchestration.assets import build_assets
+from babylon_assets.orchestration.frames import FrameReader
+from babylon_assets.orchestration.jobs import build_line_job, build_refresh_job
+from babylon_assets.orchestration.metadata import FRAMES
+from babylon_assets.orchestration.nightly import build_nightly_jobs
+from babylon_assets.orchestration.resources import RESOURCE, Installation
+from babylon_assets.orchestration.schedules import build_look_job, build_schedules
+from babylon_assets.orchestration.sensors import build_sensors
+from babylon_assets.orchestration.source_tables import build_game_tables
+from babylon_assets.orchestration.standing_check import build_standing_check
 
 
 def build_definitions(

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import dagster as dg
 
-from babylon_assets.assets.installation import Installation
-from babylon_assets.automation.instance import open_instance
-from babylon_assets.core.windows import next_window
+from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
-from babylon_assets.settings import Settings
-from babylon_assets.store.database import Database, migrate, open_database, stop_embedded
+from babylon_assets.domain.windows import next_window
+from babylon_assets.ledger.database import Database, migrate, open_database, stop_embedded
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime.instance import open_instance
 from benchmarks.datapath.rows import write_window
 from benchmarks.report import Row, at_most
 
@@ -74,7 +74,7 @@ def main(windows: int) -> None:
     try:
         database = open_database(settings)
         migrate(database)
-        from babylon_assets.game.fixture import create_game_tables
+        from babylon_assets.environments.babylon.game_tables import create_game_tables
 
         with database.connect() as conn:
             create_game_tables(conn)

@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from babylon_assets.assets.installation import Installation
-from babylon_assets.game.fixture import create_game_tables
-from babylon_assets.settings import Settings, load_settings
-from babylon_assets.store.database import migrate, open_database, stop_embedded
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.environments.babylon.game_tables import create_game_tables
+from babylon_assets.ledger.database import migrate, open_database, stop_embedded
+from babylon_assets.orchestration.resources import Installation
 from benchmarks.backfill import backfill_rows
 from benchmarks.datapath.listing import listing
 from benchmarks.datapath.memory import memory

@@ -21,12 +21,12 @@ from typing import Any
 
 from psycopg import Connection
 
-from babylon_assets.plots import CurvePoint, learning_curves
-from babylon_assets.settings import Settings, load_settings
-from babylon_assets.store.database import open_database, stop_embedded
-from babylon_assets.store.trajectories import read_window
-from babylon_assets.store.verdicts import of_chain
-from babylon_assets.store.windows import WindowRow, list_windows
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.ledger.database import open_database, stop_embedded
+from babylon_assets.ledger.trajectories import read_window
+from babylon_assets.ledger.verdicts import of_chain
+from babylon_assets.ledger.windows import WindowRow, list_windows
+from babylon_assets.report.pictures import CurvePoint, learning_curves
 from babylon_assets.training.roots import base_model_of
 from benchmarks.report import Row, at_least, at_most, publish
 

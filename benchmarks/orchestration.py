@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from babylon_assets.automation.jobs import DATA, TRAINING
-from babylon_assets.game.fixture import create_game_tables
-from babylon_assets.settings import Settings, load_settings, prepare_libraries, subprocess_environment
-from babylon_assets.store.database import Database, migrate, open_database, stop_embedded
-from babylon_assets.store.windows import list_windows
+from babylon_assets.config.settings import Settings, load_settings, prepare_libraries, subprocess_environment
+from babylon_assets.environments.babylon.game_tables import create_game_tables
+from babylon_assets.ledger.database import Database, migrate, open_database, stop_embedded
+from babylon_assets.ledger.windows import list_windows
+from babylon_assets.orchestration.jobs import DATA, TRAINING
 from benchmarks.datapath.rows import following
 from benchmarks.launched.ticks import ticks
 from benchmarks.launched.ui import OURS, PLAIN, opened_ui
@@ -63,7 +63,7 @@ def _rows(home: Path, scratch: Path, wanted: Sequence[str]) -> list[Row]:
 def small_game(settings: Settings) -> Settings:
     """A game of 48 answers an hour, a model that is made in seconds, and an examination on few boards."""
     prepare_libraries(settings)
-    from babylon_assets.training.base_model import Recipe, ensure_base_model
+    from babylon_assets.environments.simulated.base_model import Recipe, ensure_base_model
 
     base = ensure_base_model(settings.home, Recipe(steps=60, batch=32, least_signal=0, least_valid=0.5))
     return replace(
@@ -110,8 +110,8 @@ def _launched(settings: Settings, database: Database, scratch: Path) -> list[Row
 
 
 def _play(settings: Settings, database: Database, windows: Sequence[str]) -> None:
-    from babylon_assets.serving.engine import Engine
-    from babylon_assets.simulation.players import play_window
+    from babylon_assets.environments.simulated.players import play_window
+    from babylon_assets.serving.engine.engine import Engine
 
     assert settings.base_model is not None
     engine = Engine(Path(settings.base_model), f"{settings.model_name}@0")

@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from babylon_assets.core.trajectories import Message
+from babylon_assets.config.settings import Settings, load_settings, prepare_libraries, subprocess_environment
+from babylon_assets.domain.trajectories import Message
+from babylon_assets.ledger.database import open_database, stop_embedded
 from babylon_assets.serving.process import GatewayProcess
-from babylon_assets.settings import Settings, load_settings, prepare_libraries, subprocess_environment
-from babylon_assets.store.database import open_database, stop_embedded
 from benchmarks.report import Row, at_least, at_most, publish
 
 CLIENTS, REQUESTS, ROUNDS = 32, 960, 5
@@ -75,7 +75,7 @@ def main() -> None:
 def _measured(
     base: Path, questions: list[list[Message]], recording: GatewayProcess, plain: GatewayProcess
 ) -> list[Row]:
-    from babylon_assets.serving.engine import Engine
+    from babylon_assets.serving.engine.engine import Engine
 
     engine = Engine(base, width=CLIENTS)
     alone = _generate(base)
@@ -130,8 +130,8 @@ def _median(rounds: list[dict[str, Round]], ratio: Callable[[dict[str, Round]], 
 
 def _questions(count: int) -> list[list[Message]]:
     """What the players of the simulated game are asked at its first ticks: eight see each board."""
-    from babylon_assets.simulation.language import Account, prompt
-    from babylon_assets.simulation.lessons import draw_lessons
+    from babylon_assets.environments.simulated.demonstrations import draw_lessons
+    from babylon_assets.environments.simulated.language import Account, prompt
 
     boards = [lesson.board for lesson in draw_lessons(seed=1, count=count // SHARING)]
     return [

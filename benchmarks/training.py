@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from babylon_assets.settings import Settings, load_settings, prepare_libraries
+from babylon_assets.config.settings import Settings, load_settings, prepare_libraries
+from babylon_assets.training.backends.embedded.trainer import Trainer, TrainerSettings
 from babylon_assets.training.roots import base_model_of
-from babylon_assets.training.trainer import Trainer, TrainerSettings
 from benchmarks.datapath.memory import peak_mb
 from benchmarks.learner.layouts import PPO, cpu_seconds, groups_of_eight, packed, padded, rate
 from benchmarks.learner.windows import windows_rows
@@ -138,7 +138,7 @@ def _memory(base: Path) -> list[Row]:
 
 def _take_steps(base: Path) -> None:
     prepare_libraries(Settings())
-    import babylon_assets.training.embedded  # noqa: F401 - what a training process has loaded
+    import babylon_assets.training.backends.embedded.art_backend  # noqa: F401 - what a training process has loaded
 
     torch.set_num_threads(1)
     rows = packed(groups_of_eight(24, _vocabulary(base))).rows

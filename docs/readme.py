@@ -9,7 +9,7 @@ import json
 import re
 from pathlib import Path
 
-from babylon_assets.settings import declarations
+from babylon_assets.config.settings import declarations
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -17,11 +17,11 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from babylon_assets.commands.report import gather, write
+from babylon_assets.cli.report import gather, write
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.ledger.database import open_database
+from babylon_assets.ledger.windows import list_windows
 from babylon_assets.report.page import page as render
-from babylon_assets.settings import Settings, load_settings
-from babylon_assets.store.database import open_database
-from babylon_assets.store.windows import list_windows
 from tests.browser import Browser
 
 IMAGES = Path(__file__).parent / "images"

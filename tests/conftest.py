@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytest_plugins = ["tests.models", "tests.servers", "tests.gateways"]
 #: Folders from milliseconds a test to seconds, "" being the tests outside of any; the scenarios come last.
 ORDER = (
-    *("core", "report", "simulation", "game", "store", "", "training", "evaluation", "serving", "assets"),
-    "automation",
+    *("domain", "config", "report", "environments", "ledger", "", "training", "evaluation", "serving"),
+    "orchestration",
 )
 
 
@@ -20,6 +22,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _rank(item: pytest.Item) -> int:
-    folder = item.path.parent.name
-    folder = "" if folder == "tests" else folder
+    folders = item.path.relative_to(Path(__file__).parent).parts[:-1]
+    folder = folders[0] if folders else ""
     return ORDER.index(folder) if folder in ORDER else len(ORDER)

@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
+from babylon_assets.config.settings import Settings
+from babylon_assets.ledger.checkpoints import ensure_root, insert_checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.promotions import promote
 from babylon_assets.serving.answers import Source
-from babylon_assets.serving.awaited import Ledger
-from babylon_assets.serving.engine import Library
-from babylon_assets.serving.gateway import Gateway, Parts
-from babylon_assets.serving.scheduler import Scheduler
-from babylon_assets.serving.server import run, uvicorn_server
-from babylon_assets.settings import Settings
-from babylon_assets.store.checkpoints import ensure_root, insert_checkpoint
-from babylon_assets.store.database import Database
-from babylon_assets.store.datasets import save_dataset
-from babylon_assets.store.promotions import promote
-from tests.store.values import CHAIN, checkpoint, dataset, root, sample
+from babylon_assets.serving.awaited_database import Ledger
+from babylon_assets.serving.engine.engine import Library
+from babylon_assets.serving.engine.scheduler import Scheduler
+from babylon_assets.serving.http.gateway import Gateway, Parts
+from babylon_assets.serving.http.server import run, uvicorn_server
+from tests.ledger.values import CHAIN, checkpoint, dataset, root, sample
 
 MakeSource = Callable[[asyncio.AbstractEventLoop], Source]
 WINDOWS = [f"2026-11-05T{hour:02d}:00" for hour in range(10, 20)]

@@ -26,11 +26,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from babylon_assets.core.policies import Completion
-from babylon_assets.core.trajectories import Message
-from babylon_assets.serving.engine import Engine
-from babylon_assets.training.embedded import EmbeddedBackend
-from babylon_assets.training.trainer import TrainerSettings
+from babylon_assets.domain.policies import Completion
+from babylon_assets.domain.trajectories import Message
+from babylon_assets.serving.engine.engine import Engine
+from babylon_assets.training.backends.embedded.art_backend import EmbeddedBackend
+from babylon_assets.training.backends.embedded.trainer import TrainerSettings
 
 KEY = "key-of-the-tests-0123456789"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from babylon_assets.settings import Settings, prepare_libraries
-from babylon_assets.training.base_model import Recipe, ensure_base_model
+from babylon_assets.config.settings import Settings, prepare_libraries
+from babylon_assets.environments.simulated.base_model import Recipe, ensure_base_model
 
 prepare_libraries(Settings())
 

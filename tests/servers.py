@@ -17,11 +17,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from babylon_assets.game.fixture import create_game_tables
-from babylon_assets.settings import Settings
-from babylon_assets.store import embedded
-from babylon_assets.store.addresses import Address
-from babylon_assets.store.database import Database, migrate, open_database
+from babylon_assets.config.settings import Settings
+from babylon_assets.environments.babylon.game_tables import create_game_tables
+from babylon_assets.ledger import embedded_postgres
+from babylon_assets.ledger.addresses import Address
+from babylon_assets.ledger.database import Database, migrate, open_database
 
 SYSTEM_PASSWORD = "p@ss/wörd %1"
 
@@ -57,13 +57,13 @@ def server() -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="babylon-tests-"))
     data = folder / "postgres"
     try:
-        running = Server(embedded.start(data))
+        running = Server(embedded_postgres.start(data))
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             running.execute("ALTER SYSTEM SET {} = off", setting)
         running.execute("SELECT pg_reload_conf()")
         yield running
     finally:
-        embedded.stop(data)
+        embedded_postgres.stop(data)
         shutil.rmtree(folder)
 
 

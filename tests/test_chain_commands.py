@@ -11,14 +11,14 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from babylon_assets.cli import app
-from babylon_assets.core.errors import CorruptLedger
-from babylon_assets.store import checkpoints, jobs
-from babylon_assets.store.calls import insert_calls
-from babylon_assets.store.database import Database, chain_lock
-from babylon_assets.store.datasets import load_dataset, save_dataset
-from babylon_assets.store.trajectories import read_window, replace_window
-from tests.store.values import CHAIN, checkpoint, dataset, inference_call, record, root, sample
+from babylon_assets.cli.app import app
+from babylon_assets.domain.errors import CorruptLedger
+from babylon_assets.ledger import checkpoints, jobs
+from babylon_assets.ledger.database import Database, chain_lock
+from babylon_assets.ledger.datasets import load_dataset, save_dataset
+from babylon_assets.ledger.inference_calls import insert_calls
+from babylon_assets.ledger.trajectories import read_window, replace_window
+from tests.ledger.values import CHAIN, checkpoint, dataset, inference_call, record, root, sample
 
 BRANCH = f"{CHAIN}+other"
 HOURS = [f"2026-11-05T{hour}:00" for hour in range(14, 20)]

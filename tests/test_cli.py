@@ -15,17 +15,17 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from babylon_assets.cli import app, arguments_of_mode, main
-from babylon_assets.core.datasets import build_dataset
-from babylon_assets.core.errors import PermanentError
-from babylon_assets.settings import Settings
-from babylon_assets.store import jobs
-from babylon_assets.store.checkpoints import Checkpoint, insert_checkpoint
-from babylon_assets.store.database import Database, newest_revision
-from babylon_assets.store.datasets import save_dataset
-from babylon_assets.store.windows import upsert_window
-from tests.game.rows import add_trajectories, add_users, trajectory
-from tests.store.values import CHAIN, dataset, sample
+from babylon_assets.cli.app import app, arguments_of_mode, main
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.datasets import build_dataset
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.ledger import jobs
+from babylon_assets.ledger.checkpoints import Checkpoint, insert_checkpoint
+from babylon_assets.ledger.database import Database, newest_revision
+from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.windows import upsert_window
+from tests.environments.babylon.rows import add_trajectories, add_users, trajectory
+from tests.ledger.values import CHAIN, dataset, sample
 
 COMMANDS = (
     *("demo", "up", "simulate", "migrate", "windows", "train", "status", "export", "doctor"),
@@ -268,7 +268,7 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
     game_less = babylon("doctor")
     assert game_less.exit_code == 1
     assert 'table "trajectories" is missing' in " ".join(game_less.stdout.split())
-    monkeypatch.setattr("babylon_assets.commands.doctor.PINS", {"transformers": "4."})
+    monkeypatch.setattr("babylon_assets.cli.doctor.PINS", {"transformers": "4."})
     outdated = babylon("doctor", DATABASE_URL=game_database.url)
     assert (outdated.exit_code, "4. is needed; type: make install" in outdated.stdout) == (1, True)
 

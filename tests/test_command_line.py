@@ -17,12 +17,12 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from babylon_assets.cli import app
-from babylon_assets.store.checkpoints import insert_checkpoint
-from babylon_assets.store.database import Database
-from babylon_assets.store.datasets import save_dataset
-from babylon_assets.store.windows import upsert_window
-from tests.store.values import WINDOW, checkpoint, dataset, root, sample
+from babylon_assets.cli.app import app
+from babylon_assets.ledger.checkpoints import insert_checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.windows import upsert_window
+from tests.ledger.values import WINDOW, checkpoint, dataset, root, sample
 
 HEAVY = frozenset(
     {"torch", "art", "transformers", "peft", "dagster", "matplotlib", "polars", "litellm", "wandb", "openai", "uvicorn"}
@@ -127,7 +127,7 @@ def test_quick_commands_load_nothing_heavy_and_write_no_colours_into_a_pipe(
     ledger: Database, tmp_path: Path, arguments: list[str], absent: frozenset[str]
 ) -> None:
     program = (
-        "import sys\nfrom babylon_assets.cli import main\n"
+        "import sys\nfrom babylon_assets.cli.app import main\n"
         "try:\n    main(sys.argv[1:])\n"
         f"finally:\n    print('LOADED', *sorted(set(sys.modules) & {set(absent)!r}), file=sys.stderr)\n"
     )

@@ -12,8 +12,8 @@ import dagster as dg
 import pytest
 import yaml
 
+from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions, defs, hourly_windows
-from babylon_assets.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 LINE = [

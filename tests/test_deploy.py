@@ -20,10 +20,10 @@ import yaml
 from dagster._core.workspace.config_schema import process_workspace_config
 from typer.main import get_command
 
-from babylon_assets.automation.jobs import LINE
-from babylon_assets.cli import app
+from babylon_assets.cli.app import app
+from babylon_assets.config.settings import Settings, declarations
 from babylon_assets.definitions import build_definitions
-from babylon_assets.settings import Settings, declarations
+from babylon_assets.orchestration.jobs import LINE
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from babylon_assets.commands import doctor
-from babylon_assets.commands.doctor import Finding, examine
-from babylon_assets.settings import Settings
-from babylon_assets.store.database import Connection, Database
+from babylon_assets.cli import doctor
+from babylon_assets.cli.doctor import Finding, examine
+from babylon_assets.config.settings import Settings
+from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.training import devices
 from babylon_assets.training.devices import CudaDevice
 from babylon_assets.training.families import LOCAL_GPU_BASE_MODEL
@@ -65,7 +65,7 @@ def test_a_key_is_tried_on_the_service_and_never_shown(findings: Findings, servi
 
 def test_clocks_that_differ_are_seen(findings: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time
-    monkeypatch.setattr("babylon_assets.commands.doctor.time.time", lambda: now() - 90)
+    monkeypatch.setattr("babylon_assets.cli.doctor.time.time", lambda: now() - 90)
     found = findings()["clock"]
     assert ("90.0 s ahead" in found.found, "NTP" in found.remedy) == (True, True)
 
@@ -119,7 +119,7 @@ def test_needs_grow_with_the_model_and_its_rank(tiny_base: Path) -> None:
 
 def test_it_answers_at_once_as_json_without_torch(game_database: Database, tmp_path: Path) -> None:
     program = (
-        "import sys, time\nfrom babylon_assets.cli import main\ntry:\n    main(['doctor', '--json'])\n"
+        "import sys, time\nfrom babylon_assets.cli.app import main\ntry:\n    main(['doctor', '--json'])\n"
         "finally:\n    print(time.process_time(), 'torch' in sys.modules, file=sys.stderr)"
     )
     environment = {**os.environ, "BABYLON_HOME": str(tmp_path), "DATABASE_URL": game_database.url}

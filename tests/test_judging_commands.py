@@ -11,16 +11,16 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from babylon_assets.cli import app
-from babylon_assets.game.writeback import served
-from babylon_assets.store import checkpoints, promotions
-from babylon_assets.store.database import Database
-from babylon_assets.store.datasets import save_dataset
-from babylon_assets.store.verdicts import KeptVerdict, keep_verdict
-from tests.store.values import CHAIN, LATER, LATEST, WINDOW, checkpoint, dataset, root, sample
+from babylon_assets.cli.app import app
+from babylon_assets.environments.babylon.writeback import served
+from babylon_assets.ledger import checkpoints, promotions
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.verdicts import KeptVerdict, keep_verdict
+from tests.ledger.values import CHAIN, LATER, LATEST, WINDOW, checkpoint, dataset, root, sample
 
 Babylon = Callable[..., Result]
-SNAPSHOT = Path(__file__).parent / "evaluation" / "snapshot.json"
+SNAPSHOT = Path(__file__).parent / "environments" / "snapshot.json"
 
 
 @pytest.fixture

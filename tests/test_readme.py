@@ -6,7 +6,7 @@ import re
 
 from typer.main import get_command
 
-from babylon_assets.cli import app
+from babylon_assets.cli.app import app
 from docs.readme import README, filled, settings_table, source_map
 
 TEXT = README.read_text()

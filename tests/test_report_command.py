@@ -9,12 +9,12 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from babylon_assets.cli import app
-from babylon_assets.commands.report import write
-from babylon_assets.core.errors import PermanentError
-from babylon_assets.store.database import Database
-from babylon_assets.store.windows import upsert_window
-from tests.game.rows import add_trajectories, add_users, trajectory
+from babylon_assets.cli.app import app
+from babylon_assets.cli.report import write
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.windows import upsert_window
+from tests.environments.babylon.rows import add_trajectories, add_users, trajectory
 
 Babylon = Callable[..., Result]
 UNREAD = "2026-10-01T05:00"

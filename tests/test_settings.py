@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from babylon_assets.core.errors import SettingsError
-from babylon_assets.settings import Settings, declarations, load_settings, shown, subprocess_environment
+from babylon_assets.config.settings import Settings, declarations, load_settings, shown, subprocess_environment
+from babylon_assets.domain.errors import SettingsError
 
 SECRETS = {
     "DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/babylon",
@@ -138,7 +138,7 @@ def test_a_child_process_reads_back_the_very_same_settings(tmp_path: Path, monke
 
 def test_importing_settings_and_store_stays_light() -> None:
     code = (
-        "import sys, babylon_assets.settings, babylon_assets.store.database, babylon_assets.store.windows;"
+        "import sys, babylon_assets.config.settings, babylon_assets.ledger.database, babylon_assets.ledger.windows;"
         "print([name for name in ('sqlalchemy', 'alembic', 'dagster', 'torch', 'pandas') if name in sys.modules])"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from babylon_assets.cli import app
-from babylon_assets.commands import simulate
-from babylon_assets.commands.simulate import Game, gateway_url, reaching_back
-from babylon_assets.commands.simulated_game import play_once, serving_the_game
-from babylon_assets.core.errors import TransientError
-from babylon_assets.game import simulated
+from babylon_assets.cli import simulate
+from babylon_assets.cli.app import app
+from babylon_assets.cli.simulate import Game, gateway_url, reaching_back
+from babylon_assets.cli.simulated_game import play_once, serving_the_game
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import TransientError
+from babylon_assets.environments.simulated import game_state
+from babylon_assets.ledger import checkpoints
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.serving.client import GatewayPolicy
-from babylon_assets.settings import Settings
-from babylon_assets.store import checkpoints
-from babylon_assets.store.database import Database
-from babylon_assets.store.windows import upsert_window
-from tests.assets.conftest import small_game
 from tests.gateways import Chain, RunningGateway
+from tests.orchestration.assets.conftest import small_game
 
 NOW = datetime(2026, 11, 5, 17, 30, tzinfo=UTC)
 HOURS = ["2026-11-05T14:00", "2026-11-05T15:00", "2026-11-05T16:00"]
@@ -168,7 +168,7 @@ def test_a_gateway_that_is_gone_leaves_no_half_of_an_hour(settings: Settings, da
         Game(settings, database, nobody, 3).step(NOW)
     assert played(database) == {}
     with database.connect() as conn:
-        assert simulated.balances(conn, [f"{9 * 10**15:018d}"]) == {}
+        assert game_state.balances(conn, [f"{9 * 10**15:018d}"]) == {}
 
 
 def test_the_first_hour_is_a_partition(settings: Settings, database: Database, players: GatewayPolicy) -> None:

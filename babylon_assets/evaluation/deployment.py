@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from babylon_assets.core.policies import policy_name
-from babylon_assets.evaluation import market
-from babylon_assets.game.writeback import DeployedModel, deploy_model, mark_used
-from babylon_assets.settings import Settings
-from babylon_assets.store import evaluations, promotions
-from babylon_assets.store.checkpoints import Checkpoint
-from babylon_assets.store.database import Database
-from babylon_assets.store.lineage import trained_trajectories
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.environments.babylon.writeback import DeployedModel, deploy_model, mark_used
+from babylon_assets.environments.simulated import market_evaluation
+from babylon_assets.ledger import evaluations, promotions
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.lineage import trained_trajectories
 
 
 def tell_game(settings: Settings, database: Database) -> str | None:
@@ -32,7 +32,7 @@ def tell_game(settings: Settings, database: Database) -> str | None:
         live = promotions.promoted(conn, settings.model_name)
         if live is None:
             return None
-        measured = evaluations.get(conn, live.id, market.NAME, market.version(settings))
+        measured = evaluations.get(conn, live.id, market_evaluation.NAME, market_evaluation.version(settings))
         deploy_model(conn, _model(live, measured))
         if live.dataset_id is not None:
             mark_used(conn, list(trained_trajectories(conn, live)), live.id)
@@ -43,7 +43,7 @@ def _model(live: Checkpoint, measured: evaluations.Evaluation | None) -> Deploye
     shown: dict[str, Any] = {}
     if measured is not None:
         shown = {name: measured.results[name] for name in ("valid_share", "advantage")}
-        shown |= {"market_reward": measured.value, "evaluation": f"{market.NAME}@{measured.version}"}
+        shown |= {"market_reward": measured.value, "evaluation": f"{market_evaluation.NAME}@{measured.version}"}
     return DeployedModel(
         checkpoint_id=live.id,
         chain=live.chain,

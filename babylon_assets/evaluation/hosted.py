@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from babylon_assets.core.errors import PermanentError, TransientError
-from babylon_assets.core.policies import Completion, policy_name
-from babylon_assets.core.trajectories import Message
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import PermanentError, TransientError
+from babylon_assets.domain.policies import Completion, policy_name
+from babylon_assets.domain.trajectories import Message
+from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.serving.answers import Answer, Question, Target
-from babylon_assets.serving.protocol import ApiError
+from babylon_assets.serving.http.protocol import ApiError
 from babylon_assets.serving.upstream import Upstream
-from babylon_assets.settings import Settings
-from babylon_assets.store.checkpoints import Checkpoint
 
 AT_ONCE = 16
 #: Seconds before the second, third and fourth time; the service's own Retry-After comes before these.

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from babylon_assets.core.evaluations import Interval
-from babylon_assets.evaluation import market
-from babylon_assets.evaluation.measures import measure_market
-from babylon_assets.evaluation.players import why_unplayable
-from babylon_assets.settings import Settings
-from babylon_assets.store import checkpoints, evaluations, promotions
-from babylon_assets.store.checkpoints import Checkpoint
-from babylon_assets.store.database import Database
-from babylon_assets.store.evaluations import Evaluation
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.evaluations import Interval
+from babylon_assets.environments.simulated import market_evaluation
+from babylon_assets.evaluation.loaded_policies import why_unplayable
+from babylon_assets.evaluation.measurements import measure_market
+from babylon_assets.ledger import checkpoints, evaluations, promotions
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.evaluations import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,9 @@ def examine_promoted(settings: Settings, database: Database) -> Examined:
     with database.connect() as conn:
         live = promotions.promoted(conn, settings.model_name)
         line = checkpoints.chain(conn, settings.model_name)
-        kept = evaluations.get(conn, live.id, market.NAME, market.version(wider)) if live else None
+        kept = (
+            evaluations.get(conn, live.id, market_evaluation.NAME, market_evaluation.version(wider)) if live else None
+        )
     if live is None:
         return Examined(None, reason="nothing is live yet")
     if kept is not None:

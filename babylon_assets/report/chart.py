@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from babylon_assets.report.facts import Promotion, Window
 from babylon_assets.report.markup import Html, element, join, trusted
+from babylon_assets.report.summary import Promotion, Window
 
 REFERENCES = ("oracle", "teacher", "random")
 SMOOTHING = 5

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from babylon_assets.report.facts import LEAST_DISK_GIB, MOST_IN_QUARANTINE, Report, Window
+from babylon_assets.report.summary import LEAST_DISK_GIB, MOST_IN_QUARANTINE, Report, Window
 
 NAMED = 4
 

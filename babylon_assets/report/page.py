@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from babylon_assets.report import chart
-from babylon_assets.report.facts import Report, Window
 from babylon_assets.report.markup import Html, element, join, trusted
 from babylon_assets.report.needs import Need, needs
 from babylon_assets.report.style import STYLE
+from babylon_assets.report.summary import Report, Window
 from babylon_assets.report.tables import Column, ago, dash, money, number, table, when, whole
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

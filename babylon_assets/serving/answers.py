@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from babylon_assets.core.trajectories import Message
-from babylon_assets.serving.protocol import Token
+from babylon_assets.domain.trajectories import Message
+from babylon_assets.serving.http.protocol import Token
 
 
 @dataclass(frozen=True, slots=True)

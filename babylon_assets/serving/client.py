@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from babylon_assets.core.errors import PermanentError, TransientError
-from babylon_assets.core.policies import Caller, Completion
-from babylon_assets.core.trajectories import Message
+from babylon_assets.domain.errors import PermanentError, TransientError
+from babylon_assets.domain.policies import Caller, Completion
+from babylon_assets.domain.trajectories import Message
 
 #: An answer waits for those before it; far beyond what a queue takes.
 TIMEOUT_SECONDS = 120

@@ -15,8 +15,8 @@ import urllib.request
 from collections.abc import Mapping
 from types import TracebackType
 
-from babylon_assets.core.errors import PermanentError
-from babylon_assets.settings import Settings
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import PermanentError
 
 #: The first one imports torch and may have a base model to make, which takes about a minute.
 READY_SECONDS = 300

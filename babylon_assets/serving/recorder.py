@@ -20,11 +20,11 @@ import msgspec
 import psycopg
 from psycopg import Connection
 
-from babylon_assets.core.errors import BabylonError
+from babylon_assets.domain.errors import BabylonError
+from babylon_assets.ledger.inference_calls import InferenceCall, add_calls
 from babylon_assets.serving import spool
-from babylon_assets.serving.awaited import Ledger
+from babylon_assets.serving.awaited_database import Ledger
 from babylon_assets.serving.spool import Spool
-from babylon_assets.store.calls import InferenceCall, add_calls
 
 #: How often the spool is emptied into the database, and how long it is left alone when the database is down.
 EVERY_SECONDS, DOWN_SECONDS = 0.5, 1.0

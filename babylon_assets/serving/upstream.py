@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from babylon_assets.core.errors import PermanentError
+from babylon_assets.domain.errors import PermanentError
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
-from babylon_assets.serving.protocol import ApiError, Token, token
+from babylon_assets.serving.http.protocol import ApiError, Token, token
 
 Kind = Literal["wandb", "vllm", "openai"]
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from psycopg import Connection
 
-from babylon_assets.core.errors import PermanentError
-from babylon_assets.core.policies import branch_chain
-from babylon_assets.store import checkpoints
-from babylon_assets.store.checkpoints import Checkpoint
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.policies import branch_chain
+from babylon_assets.ledger import checkpoints
+from babylon_assets.ledger.checkpoints import Checkpoint
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from babylon_assets.core.errors import BaseModelRefused
+from babylon_assets.domain.errors import BaseModelRefused
 
 #: `model_type` of config.json, by the family's name.
 FAMILIES = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}

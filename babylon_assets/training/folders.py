@@ -10,16 +10,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from babylon_assets.core.errors import CorruptLedger
-from babylon_assets.settings import Settings
-from babylon_assets.training import backends, in_process
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.training.adapters import WEIGHTS, read_manifest, read_steps, weights_sha256
-from babylon_assets.training.interface import Made, Place, TrainingRequest
-from babylon_assets.training.local_gpu import train_local_gpu
+from babylon_assets.training.backend import Made, Place, TrainingRequest
+from babylon_assets.training.backends import registry
+from babylon_assets.training.backends.embedded import in_process
+from babylon_assets.training.backends.local_gpu.gpu_training import train_local_gpu
 
 
 def train_in_folder(
-    settings: Settings, request: TrainingRequest, backend: backends.BackendName = "embedded"
+    settings: Settings, request: TrainingRequest, backend: registry.BackendName = "embedded"
 ) -> Made | None:
     """Train the checkpoint at the place that the request names, or take up the one that a killed run left.
 
@@ -31,7 +32,7 @@ def train_in_folder(
     """
     assert request.place is not None
     _require_parent(request.place)
-    folder = backends.checkpoint_folder(settings, request.chain, request.place.step)
+    folder = registry.checkpoint_folder(settings, request.chain, request.place.step)
     if not _take_up(request, request.place.step, folder):
         (train_local_gpu if backend == "local_gpu" else in_process.train_embedded)(settings, request)
     if read_manifest(folder) != request.manifest:

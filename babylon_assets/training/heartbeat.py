@@ -13,13 +13,13 @@ from contextlib import contextmanager
 
 import psycopg
 
-from babylon_assets.core.errors import BabylonError
-from babylon_assets.store import jobs
-from babylon_assets.store.database import Database
+from babylon_assets.domain.errors import BabylonError
+from babylon_assets.ledger import jobs
+from babylon_assets.ledger.database import Database
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two signs of life; `store.jobs.SILENT_SECONDS` is six of them.
+#: Seconds between two signs of life; `ledger.jobs.SILENT_SECONDS` is six of them.
 EVERY_SECONDS = 10.0
 
 

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from babylon_assets.settings import Settings
+from babylon_assets.config.settings import Settings
 from babylon_assets.training.families import find_config
 from babylon_assets.training.precision import parameters_of
 

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from babylon_assets.settings import Settings
+from babylon_assets.config.settings import Settings
 from babylon_assets.training.devices import bf16_is_fast, cuda_device
 from babylon_assets.training.families import find_config
 

@@ -1,4 +1,4 @@
-"""Removing the weights of checkpoints that nothing needs. Which these are is decided in `store.lineage`."""
+"""Removing the weights of checkpoints that nothing needs. Which these are is decided in `ledger.lineage`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from babylon_assets.settings import Settings
-from babylon_assets.store import lineage
-from babylon_assets.store.checkpoints import Checkpoint
-from babylon_assets.store.database import Database, chain_lock
+from babylon_assets.config.settings import Settings
+from babylon_assets.ledger import lineage
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database, chain_lock
 
 
 @dataclass(frozen=True, slots=True)

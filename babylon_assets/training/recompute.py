@@ -2,7 +2,7 @@
 
 The text is tokenised again, prompt by the chat template and answer with its end of turn. For a policy that was taught
 the result is what was sampled; recording the tokens when they are sampled is better, and what is recorded is not
-touched here. Which answers are known as text only is decided in `core.datasets`.
+touched here. Which answers are known as text only is decided in `domain.datasets`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from babylon_assets.core.datasets import Dataset, Sample
-from babylon_assets.core.policies import policy_name
-from babylon_assets.store.checkpoints import Checkpoint
+from babylon_assets.domain.datasets import Dataset, Sample
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.training.adapters import WEIGHTS
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def turns_of(base_model: str, samples: Sequence[Sample]) -> list[Turn]:
     """Token ids of each sample's prompt and answer, made of their texts: an answer ends with its end of turn."""
     from transformers import AutoTokenizer
 
-    from babylon_assets.training.embedded import encode_turns
-    from babylon_assets.training.samples import chat
+    from babylon_assets.training.backends.embedded.art_backend import encode_turns
+    from babylon_assets.training.selection import chat
 
     tokenizer = AutoTokenizer.from_pretrained(base_model)
     return [

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from babylon_assets.assets import raw_trajectories, scored_trajectories, scoring, training_datasets
-from babylon_assets.assets.installation import Installation
+from babylon_assets.orchestration import scoring
+from babylon_assets.orchestration.assets import raw_trajectories, scored_trajectories, training_datasets
+from babylon_assets.orchestration.resources import Installation
 
 Parts = Mapping[str, Callable[[Installation, str], Any]]
 PARTS: Parts = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from babylon_assets.game import source
-from babylon_assets.store.database import Connection, Database
+from babylon_assets.environments.babylon import game_record
+from babylon_assets.ledger.database import Connection, Database
 from benchmarks.datapath.measure import milliseconds
 from benchmarks.report import Row, at_most
 
@@ -37,13 +37,16 @@ def listing(database: Database) -> list[Row]:
     """Fill the game's table, among its windows some odd ids, and list."""
     with database.connect_autocommit() as conn:
         fill(conn)
-        newest = source.list_windows(conn)[-1].window
+        newest = game_record.list_windows(conn)[-1].window
         since = f"2026-12-29{newest[10:]}"
         return [
             at_most(
-                "a tick: the windows of three days", milliseconds(lambda: source.list_windows(conn, since)), "ms", 25
+                "a tick: the windows of three days",
+                milliseconds(lambda: game_record.list_windows(conn, since)),
+                "ms",
+                25,
             ),
-            Row("  all windows of the year", milliseconds(lambda: source.list_windows(conn)), "ms"),
+            Row("  all windows of the year", milliseconds(lambda: game_record.list_windows(conn)), "ms"),
             Row("  all windows, the plain way", milliseconds(lambda: conn.execute(_PLAINLY).fetchall()), "ms"),
-            Row("  ids that are no window's, among all", milliseconds(lambda: source.odd_ids(conn)), "ms"),
+            Row("  ids that are no window's, among all", milliseconds(lambda: game_record.odd_ids(conn)), "ms"),
         ]

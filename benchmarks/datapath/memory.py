@@ -10,9 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from babylon_assets.assets.installation import Installation
-from babylon_assets.settings import Settings
-from babylon_assets.store.database import open_database
+from babylon_assets.config.settings import Settings
+from babylon_assets.ledger.database import open_database
+from babylon_assets.orchestration.resources import Installation
 from benchmarks.datapath.line import ASSETS, run_line
 from benchmarks.datapath.rows import following
 from benchmarks.report import Row, at_most

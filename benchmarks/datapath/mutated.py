@@ -14,12 +14,12 @@ from collections.abc import Callable
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from babylon_assets.core.decoding import SourceRow, decode_row
-from babylon_assets.core.trajectories import Quarantined, TrajectoryRecord
-from babylon_assets.core.windows import window_bounds
-from babylon_assets.game import source
-from babylon_assets.game.fixture import copy_rows
-from babylon_assets.store.database import Database
+from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
+from babylon_assets.domain.windows import window_bounds
+from babylon_assets.environments.babylon import game_record
+from babylon_assets.environments.babylon.decoding import SourceRow, decode_row
+from babylon_assets.environments.babylon.game_tables import copy_rows
+from babylon_assets.ledger.database import Database
 from benchmarks.datapath.rows import step, trajectory_row
 from benchmarks.report import Row, at_least, at_most
 
@@ -43,7 +43,7 @@ def mutated(database: Database) -> list[Row]:
             "trajectories",
             [trajectory_row(WINDOW, f"x{n}", "agent-0", text, 2) for n, text in storable.items()],
         )
-        found = list(source.read_window(conn, WINDOW))
+        found = list(game_record.read_window(conn, WINDOW))
     direct = [
         decode_row(SourceRow(WINDOW, True, f"x{n}", "agent-0", None, start, end, "completed", None, None, text))
         for n, (_, (text, _)) in enumerate(rows)

@@ -13,8 +13,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from babylon_assets.core.windows import next_window, window_bounds
-from babylon_assets.game.fixture import copy_rows
+from babylon_assets.domain.windows import next_window, window_bounds
+from babylon_assets.environments.babylon.game_tables import copy_rows
 
 TRAJECTORIES, STEPS, AGENTS, MARKETS = 2000, 12, 200, 20
 _WORDS = [f"w{n:05d}" for n in range(5000)]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from babylon_assets.core.frames import STEP_COLUMNS, steps_frame
-from babylon_assets.core.outcomes import OutcomeTables
-from babylon_assets.core.rewards import score_window
+from babylon_assets.domain.frames import STEP_COLUMNS, steps_frame
+from babylon_assets.domain.rewards import score_window
+from babylon_assets.environments.babylon.outcomes import OutcomeTables
 from benchmarks.datapath.measure import cpu, measured, wall
 from benchmarks.report import Row, at_most
 

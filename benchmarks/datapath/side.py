@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from babylon_assets.assets.installation import Installation
-from babylon_assets.store.database import Database
-from babylon_assets.store.scores import read_scores
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.scores import read_scores
+from babylon_assets.orchestration.resources import Installation
 from benchmarks.datapath import least, plain
 from benchmarks.datapath.line import PARTS
 from benchmarks.datapath.measure import Spent, both, cpu, measured, wall

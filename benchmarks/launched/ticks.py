@@ -12,14 +12,14 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from babylon_assets.assets.installation import Installation
-from babylon_assets.assets.raw_trajectories import fingerprint_now
-from babylon_assets.automation.instance import open_instance
-from babylon_assets.automation.sensors import COMPARED
-from babylon_assets.core.windows import window_of
+from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
-from babylon_assets.settings import Settings
-from babylon_assets.store.database import Database
+from babylon_assets.domain.windows import window_of
+from babylon_assets.ledger.database import Database
+from babylon_assets.orchestration.assets.raw_trajectories import fingerprint_now
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime.instance import open_instance
+from babylon_assets.orchestration.sensors import COMPARED
 from benchmarks.datapath.listing import TRAJECTORIES, WINDOWS, fill
 from benchmarks.datapath.rows import following
 from benchmarks.report import Row, at_most

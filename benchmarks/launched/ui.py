@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from babylon_assets.automation.instance import dagster_home
-from babylon_assets.automation.services import Services
-from babylon_assets.settings import Settings, subprocess_environment
-from babylon_assets.store.database import Database
+from babylon_assets.config.settings import Settings, subprocess_environment
+from babylon_assets.ledger.database import Database
+from babylon_assets.orchestration.runtime.instance import dagster_home
+from babylon_assets.orchestration.services import Services
 
 OURS, PLAIN = "babylon_assets", "plain"
 _WORKSPACE = f"""load_from:

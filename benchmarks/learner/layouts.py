@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import torch
 
-from babylon_assets.training import trainer
-from babylon_assets.training.packing import compacted
-from babylon_assets.training.trainer import Trainer
+from babylon_assets.training.backends.embedded import trainer
+from babylon_assets.training.backends.embedded.trainer import Trainer
+from babylon_assets.training.sequence_packing import compacted
 
 GROUPS_OF = 8
 PROMPT, ANSWER = 200, 24

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from babylon_assets.settings import Settings
-from babylon_assets.store.database import Connection, Database, migrate, open_database, stop_embedded
-from babylon_assets.training import trainer
+from babylon_assets.config.settings import Settings
+from babylon_assets.ledger.database import Connection, Database, migrate, open_database, stop_embedded
+from babylon_assets.training.backends.embedded import trainer
 from benchmarks.report import Row, at_most
 
 WINDOWS, WARM = 5, 1
@@ -69,10 +69,10 @@ def windows_rows(home: Path, base: Path) -> list[Row]:
 
 
 def _played(settings: Settings, database: Database, base: Path) -> list[Row]:
-    from babylon_assets.assets.installation import Installation
-    from babylon_assets.commands.simulated_game import create_tables
-    from babylon_assets.core.windows import next_window
-    from babylon_assets.serving.engine import Engine
+    from babylon_assets.cli.simulated_game import create_tables
+    from babylon_assets.domain.windows import next_window
+    from babylon_assets.orchestration.resources import Installation
+    from babylon_assets.serving.engine.engine import Engine
 
     create_tables(database)
     installation, engine = Installation(settings, database), Engine(base, "babylon-agent@0")
@@ -91,8 +91,8 @@ def _played(settings: Settings, database: Database, base: Path) -> list[Row]:
 
 def _watched_places() -> list[tuple[str, Any, str]]:
     """What is reading, sampling and optimizer steps, by where it is called."""
-    from babylon_assets.assets import raw_trajectories, scored_trajectories, training_datasets
-    from babylon_assets.serving.engine import Engine
+    from babylon_assets.orchestration.assets import raw_trajectories, scored_trajectories, training_datasets
+    from babylon_assets.serving.engine.engine import Engine
 
     steps = ("policy_gradient_step", "undo_if_too_far", "retry_smaller")
     return [
@@ -106,8 +106,8 @@ def _watched_places() -> list[tuple[str, Any, str]]:
 
 def _by_functions(installation: Any, engine: Any, windows: list[str]) -> tuple[Watch, float, list[float]]:
     """Play and train some windows by calling what the assets call, one after the other."""
-    from babylon_assets.assets import raw_trajectories, scored_trajectories, training_datasets
-    from babylon_assets.training.jobs import train_window
+    from babylon_assets.orchestration.assets import raw_trajectories, scored_trajectories, training_datasets
+    from babylon_assets.training.window_training import train_window
 
     watch, wall, rates = Watch(), 0.0, []
     for number, window in enumerate(windows):
@@ -127,9 +127,9 @@ def _by_functions(installation: Any, engine: Any, windows: list[str]) -> tuple[W
 
 def _by_dagster(installation: Any, engine: Any, windows: list[str]) -> tuple[Watch, float]:
     """The same as recorded Dagster runs of the whole line, evaluation and pictures included."""
-    from babylon_assets.automation.instance import open_instance
-    from babylon_assets.automation.line import Line
     from babylon_assets.definitions import build_definitions
+    from babylon_assets.orchestration.runs import Line
+    from babylon_assets.orchestration.runtime.instance import open_instance
 
     watch, wall = Watch(), 0.0
     with open_instance(installation.settings, installation.database) as instance:
@@ -147,9 +147,9 @@ def _by_dagster(installation: Any, engine: Any, windows: list[str]) -> tuple[Wat
 
 def _play(settings: Settings, conn: Connection, engine: Any, window: str) -> None:
     """Play a window with the newest policy, by the engine in this process."""
-    from babylon_assets.core.policies import policy_name
-    from babylon_assets.simulation.players import play_window
-    from babylon_assets.store import checkpoints
+    from babylon_assets.domain.policies import policy_name
+    from babylon_assets.environments.simulated.players import play_window
+    from babylon_assets.ledger import checkpoints
 
     made = checkpoints.head(conn, settings.model_name)
     name = policy_name(settings.model_name, made.step if made else 0)
@@ -169,7 +169,7 @@ def _shares(name: str, watch: Watch, wall: float, windows: int, limit: Any) -> l
 
 def _real_rate(database: Database, result: Any) -> float:
     """Trajectory tokens of a trained window per second of its optimizer steps."""
-    from babylon_assets.store.datasets import load_dataset
+    from babylon_assets.ledger.datasets import load_dataset
 
     with database.connect() as conn:
         dataset = load_dataset(conn, result.checkpoint.dataset_id)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from babylon_assets.core.policies import Completion
-from babylon_assets.core.trajectories import Message
+from babylon_assets.domain.policies import Completion
+from babylon_assets.domain.trajectories import Message
 
 
 class Scripted:

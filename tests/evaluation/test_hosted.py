@@ -10,24 +10,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from babylon_assets.core.datasets import Dataset
-from babylon_assets.core.errors import PermanentError, TransientError
-from babylon_assets.core.lineage import content_id
-from babylon_assets.evaluation import hosted, market
-from babylon_assets.evaluation.judging import judge
-from babylon_assets.evaluation.measures import measure_market, measure_replay
-from babylon_assets.evaluation.players import why_unplayable
-from babylon_assets.serving.engine import Engine
-from babylon_assets.settings import Settings
-from babylon_assets.store import checkpoints
-from babylon_assets.store.checkpoints import Checkpoint
-from babylon_assets.store.database import Database
-from babylon_assets.store.datasets import save_dataset
-from babylon_assets.store.windows import upsert_window
-from babylon_assets.training import serverless
-from babylon_assets.training.jobs import train_window
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.datasets import Dataset
+from babylon_assets.domain.errors import PermanentError, TransientError
+from babylon_assets.domain.lineage import content_id
+from babylon_assets.environments.simulated import market_evaluation
+from babylon_assets.evaluation import hosted
+from babylon_assets.evaluation.gate_runner import judge
+from babylon_assets.evaluation.loaded_policies import why_unplayable
+from babylon_assets.evaluation.measurements import measure_market, measure_replay
+from babylon_assets.ledger import checkpoints
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.windows import upsert_window
+from babylon_assets.serving.engine.engine import Engine
+from babylon_assets.training.backends.serverless import hosted_training
+from babylon_assets.training.window_training import train_window
 from tests.hosted_service import KEY, HostedService, hosted_service
-from tests.training.test_embedded import answered
+from tests.training.backends.test_embedded import answered
 
 WINDOW, CHAIN = "2026-11-05T14:00", "babylon-agent"
 
@@ -40,7 +41,7 @@ def service(taught_base: Path, tmp_path: Path) -> Iterator[HostedService]:
 
 @pytest.fixture
 def settings(tmp_path: Path, service: HostedService, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(serverless, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(hosted_training, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(hosted, "WAITS", (0.01, 0.01, 0.01))
     given: dict[str, Any] = {"wandb_api_key": KEY, "wandb_project": "project", "serverless_url": service.url}
     return Settings(home=tmp_path, evaluation_seeds=8, **given)
@@ -70,7 +71,7 @@ def test_a_hosted_checkpoint_is_examined_and_judged(
         root = checkpoints.chain(conn, CHAIN)[0]
     kept = measure_market(settings, database, root)
     assert kept is not None
-    expected = market.examine(Engine(taught_base, root.base_model), settings)
+    expected = market_evaluation.examine(Engine(taught_base, root.base_model), settings)
     assert kept.results["rewards"] == pytest.approx(list(expected.rewards))
 
 

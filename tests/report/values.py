@@ -6,8 +6,8 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from babylon_assets.core.windows import window_of
-from babylon_assets.report.facts import Cost, Evaluation, Job, Policy, Promotion, Quarantined, Report, Window
+from babylon_assets.domain.windows import window_of
+from babylon_assets.report.summary import Cost, Evaluation, Job, Policy, Promotion, Quarantined, Report, Window
 
 NOW = datetime(2026, 11, 25, 20, 34, tzinfo=UTC)
 HOSTILE = (

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from babylon_assets.cli import app
-from babylon_assets.core.windows import closed_windows
-from babylon_assets.settings import Settings, load_settings
-from babylon_assets.store.database import Database, open_database, stop_embedded
+from babylon_assets.cli.app import app
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.windows import closed_windows
+from babylon_assets.ledger.database import Database, open_database, stop_embedded
 
 Environment = dict[str, str]
 SMALL_GAME = {

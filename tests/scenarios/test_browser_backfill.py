@@ -24,12 +24,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from babylon_assets.core.windows import closed_windows
-from babylon_assets.game.fixture import create_game_tables
-from babylon_assets.serving.engine import Engine
-from babylon_assets.settings import Settings, load_settings
-from babylon_assets.simulation.players import play_window
-from babylon_assets.store.database import Database, embedded_data, migrate, open_database, stop_embedded
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.windows import closed_windows
+from babylon_assets.environments.babylon.game_tables import create_game_tables
+from babylon_assets.environments.simulated.players import play_window
+from babylon_assets.ledger.database import Database, embedded_data, migrate, open_database, stop_embedded
+from babylon_assets.serving.engine.engine import Engine
 from docs.screenshots import launch, newest_backfill, open_dialog
 from tests.browser import Browser, chromium
 from tests.scenarios.conftest import Environment, babylon, free_port, start

@@ -17,12 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
-from babylon_assets.core.errors import DatabaseUnavailable
+from babylon_assets.config.settings import Settings, subprocess_environment
+from babylon_assets.domain.errors import DatabaseUnavailable
+from babylon_assets.environments.simulated.demonstrations import draw_lessons
+from babylon_assets.ledger import embedded_postgres
+from babylon_assets.ledger.database import embedded_data, migrate, open_database, stop_embedded
 from babylon_assets.serving.process import GatewayProcess
-from babylon_assets.settings import Settings, subprocess_environment
-from babylon_assets.simulation.lessons import draw_lessons
-from babylon_assets.store import embedded
-from babylon_assets.store.database import embedded_data, migrate, open_database, stop_embedded
 from tests.gateways import Chain, recomputed, wait_for
 
 CLIENTS = 16
@@ -101,7 +101,7 @@ def start_postgres(settings: Settings) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            embedded.start(embedded_data(settings))
+            embedded_postgres.start(embedded_data(settings))
             return
         except DatabaseUnavailable:
             assert time.monotonic() < deadline

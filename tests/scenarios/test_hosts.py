@@ -23,14 +23,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from babylon_assets.automation.instance import dagster_home
-from babylon_assets.automation.services import Services
-from babylon_assets.game.fixture import create_game_tables
-from babylon_assets.serving.engine import Engine
-from babylon_assets.settings import load_settings, subprocess_environment
-from babylon_assets.simulation.players import play_window
-from babylon_assets.store.database import Database, ensure_dagster_database, migrate, open_database
-from babylon_assets.store.windows import list_windows
+from babylon_assets.config.settings import load_settings, subprocess_environment
+from babylon_assets.environments.babylon.game_tables import create_game_tables
+from babylon_assets.environments.simulated.players import play_window
+from babylon_assets.ledger.database import Database, ensure_dagster_database, migrate, open_database
+from babylon_assets.ledger.windows import list_windows
+from babylon_assets.orchestration.runtime.instance import dagster_home
+from babylon_assets.orchestration.services import Services
+from babylon_assets.serving.engine.engine import Engine
 from benchmarks.launched.ui import Ui
 from tests.scenarios.conftest import CHECKOUT, Environment, free_port
 from tests.servers import system_server

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from babylon_assets.settings import load_settings
-from babylon_assets.store.database import Database, open_database
+from babylon_assets.config.settings import load_settings
+from babylon_assets.ledger.database import Database, open_database
 from tests.scenarios.conftest import (
     ANSWERS,
     Environment,

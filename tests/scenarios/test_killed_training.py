@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from babylon_assets.core.datasets import Dataset
-from babylon_assets.core.lineage import content_id
-from babylon_assets.settings import Settings
-from babylon_assets.store import checkpoints, jobs
-from babylon_assets.store.checkpoints import Checkpoint
-from babylon_assets.store.database import Database
-from babylon_assets.store.datasets import save_dataset
-from babylon_assets.store.windows import upsert_window
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.datasets import Dataset
+from babylon_assets.domain.lineage import content_id
+from babylon_assets.ledger import checkpoints, jobs
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.training.adapters import read_manifest
-from babylon_assets.training.backends import checkpoint_folder
-from babylon_assets.training.jobs import train_window
-from tests.training.test_embedded import answered
+from babylon_assets.training.backends.registry import checkpoint_folder
+from babylon_assets.training.window_training import train_window
+from tests.training.backends.test_embedded import answered
 
 FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
 CHAIN = "babylon-agent"
@@ -32,10 +32,10 @@ import importlib, os, pickle, signal, sys
 from pathlib import Path
 
 settings, window, module, name, when = pickle.loads(Path(sys.argv[1]).read_bytes())
-from babylon_assets.settings import prepare_libraries
+from babylon_assets.config.settings import prepare_libraries
 prepare_libraries(settings)
-from babylon_assets.store.database import open_database
-from babylon_assets.training.jobs import train_window
+from babylon_assets.ledger.database import open_database
+from babylon_assets.training.window_training import train_window
 
 owner = importlib.import_module(module)
 *path, last = name.split(".")
@@ -53,13 +53,13 @@ train_window(settings, open_database(settings), window)
 """
 
 PLACES = {
-    "reading tensors": ("babylon_assets.training.embedded", "packed_tensors_from_dir", "before"),
+    "reading tensors": ("babylon_assets.training.backends.embedded.art_backend", "packed_tensors_from_dir", "before"),
     "first optimizer step": ("torch.optim", "AdamW.step", "after"),
     "writing the checkpoint": ("babylon_assets.training.adapters", "_write_optimizer", "after"),
     "before the checkpoint has its name": ("babylon_assets.training.adapters", "_sync", "before"),
-    "after the checkpoint, before the ledger": ("babylon_assets.training.jobs", "_record", "before"),
-    "inside the ledger's transaction": ("babylon_assets.store.checkpoints", "insert_checkpoint", "after"),
-    "after the ledger, before anyone is told": ("babylon_assets.training.jobs", "_record", "after"),
+    "after the checkpoint, before the ledger": ("babylon_assets.training.window_training", "_record", "before"),
+    "inside the ledger's transaction": ("babylon_assets.ledger.checkpoints", "insert_checkpoint", "after"),
+    "after the ledger, before anyone is told": ("babylon_assets.training.window_training", "_record", "after"),
 }
 
 

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from babylon_assets.game.fixture import create_game_tables
-from babylon_assets.store.addresses import Address
-from tests.core.rows import WINDOW
+from babylon_assets.environments.babylon.game_tables import create_game_tables
+from babylon_assets.ledger.addresses import Address
+from tests.domain.rows import WINDOW
 from tests.scenarios.conftest import Environment, babylon, babylon_here
 from tests.scenarios.test_real_game import write_full_rows
 

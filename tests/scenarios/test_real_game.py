@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from babylon_assets.game.fixture import copy_rows, create_game_tables
-from babylon_assets.store.addresses import Address
-from tests.core.rows import START, START_MS, WINDOW
-from tests.game.rows import add_trajectories, add_users, market, organization, quote, trade, trajectory
+from babylon_assets.environments.babylon.game_tables import copy_rows, create_game_tables
+from babylon_assets.ledger.addresses import Address
+from tests.domain.rows import START, START_MS, WINDOW
+from tests.environments.babylon.rows import add_trajectories, add_users, market, organization, quote, trade, trajectory
 from tests.scenarios.conftest import Environment, babylon, babylon_here, start
 
 PASSWORD = "l'arbre/ümlaut %3"

@@ -25,9 +25,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from babylon_assets.core.errors import DatabaseUnavailable
-from babylon_assets.settings import Settings, load_settings
-from babylon_assets.store.database import embedded_data, stop_embedded
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.errors import DatabaseUnavailable
+from babylon_assets.ledger.database import embedded_data, stop_embedded
 from tests.scenarios.conftest import Environment, free_port, start
 from tests.scenarios.processes import MARKS, child_of, children, command_line, descendants, memory, started, worker_of
 

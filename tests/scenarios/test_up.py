@@ -19,14 +19,14 @@ from urllib.parse import quote
 
 import pytest
 
-from babylon_assets.core.windows import next_window
-from babylon_assets.serving.directory import live
-from babylon_assets.serving.engine import Engine
-from babylon_assets.settings import Settings, load_settings
-from babylon_assets.simulation.players import play_window
-from babylon_assets.store import checkpoints
-from babylon_assets.store.database import Database, open_database, stop_embedded
-from babylon_assets.store.windows import WindowRow, get_window
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.windows import next_window
+from babylon_assets.environments.simulated.players import play_window
+from babylon_assets.ledger import checkpoints
+from babylon_assets.ledger.database import Database, open_database, stop_embedded
+from babylon_assets.ledger.windows import WindowRow, get_window
+from babylon_assets.serving.engine.engine import Engine
+from babylon_assets.serving.policy_registry import live
 from tests.browser import Browser, chromium
 from tests.scenarios.conftest import Environment, Played, babylon_here, free_port, start
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from babylon_assets.config.settings import Settings
+from babylon_assets.ledger.database import Database, open_database
+from babylon_assets.ledger.inference_calls import calls_by_id, missing_calls
 from babylon_assets.serving import recorder as recording
 from babylon_assets.serving import spool
 from babylon_assets.serving.recorder import Recorder
 from babylon_assets.serving.spool import Spool
-from babylon_assets.settings import Settings
-from babylon_assets.store.calls import calls_by_id, missing_calls
-from babylon_assets.store.database import Database, open_database
 from tests.gateways import wait_for
-from tests.store.values import inference_call
+from tests.ledger.values import inference_call
 
 NOWHERE = open_database(Settings(database_url="postgresql://nobody@127.0.0.1:1/none"))
 

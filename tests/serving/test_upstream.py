@@ -11,10 +11,10 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
+from babylon_assets.config.settings import Settings
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.inference_calls import InferenceCall, calls_by_id
 from babylon_assets.serving.upstream import Kind, Upstream
-from babylon_assets.settings import Settings
-from babylon_assets.store.calls import InferenceCall, calls_by_id
-from babylon_assets.store.database import Database
 from tests.gateways import RunningGateway, recomputed, wait_for
 from tests.servers import Server
 

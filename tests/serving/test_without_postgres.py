@@ -11,15 +11,15 @@ import httpx
 import openai
 import pytest
 
+from babylon_assets.config.settings import Settings, subprocess_environment
+from babylon_assets.ledger import embedded_postgres
+from babylon_assets.ledger.database import Database, embedded_data, migrate, newest_revision, open_database
 from babylon_assets.serving.answers import Target
-from babylon_assets.serving.awaited import AwaitedDatabase
-from babylon_assets.serving.engine import Library
-from babylon_assets.serving.pointer import PointerFile
+from babylon_assets.serving.awaited_database import AwaitedDatabase
+from babylon_assets.serving.engine.engine import Library
+from babylon_assets.serving.http.server import POINTER
 from babylon_assets.serving.process import GatewayProcess
-from babylon_assets.serving.server import POINTER
-from babylon_assets.settings import Settings, subprocess_environment
-from babylon_assets.store import embedded
-from babylon_assets.store.database import Database, embedded_data, migrate, newest_revision, open_database
+from babylon_assets.serving.served_pointer import PointerFile
 from tests.gateways import Chain, RunningGateway, wait_for
 from tests.gateways import embedded as embedded_engine
 
@@ -34,7 +34,7 @@ def own_server(tmp_path: Path, tiny_base: Path) -> Iterator[Settings]:
     database = open_database(own)
     migrate(database)
     yield replace(own, database_url=database.url)
-    embedded.stop(embedded_data(own))
+    embedded_postgres.stop(embedded_data(own))
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def served_once(own_server: Settings, tiny_base: Path, tiny_library: Library, tm
     chain.promote(1)
     with RunningGateway(own_server, database, embedded_engine(tiny_library, own_server)) as gateway:
         assert httpx.get(f"{gateway.root}/health").json()["missing"] == []
-    embedded.stop(embedded_data(own_server))
+    embedded_postgres.stop(embedded_data(own_server))
     return chain
 
 
@@ -65,7 +65,7 @@ def test_the_policy_that_was_served_goes_on_and_records_wait(own_server: Setting
             with pytest.raises(openai.InternalServerError, match="cannot be asked"):
                 client.chat.completions.create(model="babylon-agent@7", messages=ASKED, max_tokens=4)
         assert httpx.get(health).json()["records_waiting_bytes"] > 0
-        embedded.start(embedded_data(own_server))
+        embedded_postgres.start(embedded_data(own_server))
         wait_for(lambda: httpx.get(health).json()["status"] == "ok")
         wait_for(lambda: httpx.get(health).json()["records_waiting_bytes"] == 0)
         back = httpx.get(health).json()

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from babylon_assets.core.datasets import Dataset, Sample
-from babylon_assets.core.lineage import content_id
-from babylon_assets.store.database import Database
-from babylon_assets.store.datasets import save_dataset
-from babylon_assets.store.windows import upsert_window
+from babylon_assets.domain.datasets import Dataset, Sample
+from babylon_assets.domain.lineage import content_id
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.windows import upsert_window
 
 Ready = Callable[[str, list[Sample]], Dataset]
 

@@ -9,20 +9,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from babylon_assets.commands.chain import tree
-from babylon_assets.core.datasets import Sample
-from babylon_assets.core.errors import PermanentError, TrainingBusy
-from babylon_assets.settings import Settings
-from babylon_assets.store import checkpoints, lineage
-from babylon_assets.store import jobs as ledger
-from babylon_assets.store.checkpoints import Checkpoint
-from babylon_assets.store.database import Database, chain_lock
-from babylon_assets.store.windows import get_window
-from babylon_assets.training import jobs
-from babylon_assets.training.jobs import train_branch, train_window
-from babylon_assets.training.replay import replay
+from babylon_assets.cli.chain import tree
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.datasets import Sample
+from babylon_assets.domain.errors import PermanentError, TrainingBusy
+from babylon_assets.ledger import checkpoints, lineage
+from babylon_assets.ledger import jobs as ledger
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database, chain_lock
+from babylon_assets.ledger.windows import get_window
+from babylon_assets.training import window_training
+from babylon_assets.training.reproduction import replay
+from babylon_assets.training.window_training import train_branch, train_window
+from tests.training.backends.test_embedded import answered
 from tests.training.conftest import Ready
-from tests.training.test_embedded import answered
 
 FIRST, SECOND, THIRD = "2026-11-05T14:00", "2026-11-05T15:00", "2026-11-05T16:00"
 CHAIN, BRANCH = "babylon-agent", "babylon-agent+2026-11-05T15"
@@ -160,7 +160,7 @@ def test_a_killed_branch_is_taken_up(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "_record", kill)
+        patch.setattr(window_training, "_record", kill)
         with pytest.raises(Killed):
             train_branch(settings, database, SECOND)
     assert of(database, BRANCH) == []

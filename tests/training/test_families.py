@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from babylon_assets.core.errors import BaseModelRefused
-from babylon_assets.settings import Settings
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import BaseModelRefused
 from babylon_assets.training.adapters import load_trainable, read_steps
-from babylon_assets.training.backends import checkpoint_folder, choose_backend
+from babylon_assets.training.backends.embedded.in_process import train_embedded
+from babylon_assets.training.backends.registry import checkpoint_folder, choose_backend
 from babylon_assets.training.families import SERVERLESS_BASE_MODELS, require_local
-from babylon_assets.training.in_process import train_embedded
 from babylon_assets.training.precision import LARGE, parameters_of, train_dtype
-from tests.training.test_embedded import answered, imitation, request
+from tests.training.backends.test_embedded import answered, imitation, request
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 SHAPE = {
@@ -119,7 +119,7 @@ def test_the_small_model_is_trained_in_fp32_and_a_large_one_in_what_is_fast(
 
 
 def test_bf16_trains_and_is_in_the_manifest_of_what_decides_the_weights(taught_base: Path, tmp_path: Path) -> None:
-    from babylon_assets.training.backends import trainer_settings
+    from babylon_assets.training.backends.registry import trainer_settings
 
     samples = answered(taught_base)
     settings = Settings(home=tmp_path, gradient_tokens=512, rows_per_step=2, train_dtype="bfloat16", max_kl=100)

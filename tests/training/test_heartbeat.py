@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from babylon_assets.core.errors import DatabaseUnavailable
-from babylon_assets.store import jobs
-from babylon_assets.store.database import Database
-from babylon_assets.store.jobs import Job
+from babylon_assets.domain.errors import DatabaseUnavailable
+from babylon_assets.ledger import jobs
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.jobs import Job
 from babylon_assets.training.heartbeat import beating
 
 WINDOW, CHAIN = "2026-11-05T14:00", "babylon-agent"

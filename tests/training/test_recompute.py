@@ -7,19 +7,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from babylon_assets.core.datasets import Dataset, Sample
-from babylon_assets.core.lineage import content_id
-from babylon_assets.settings import Settings
-from babylon_assets.store import checkpoints
-from babylon_assets.store.database import Database
-from babylon_assets.store.datasets import save_dataset
-from babylon_assets.store.windows import upsert_window
-from babylon_assets.training.backends import checkpoint_folder
-from babylon_assets.training.in_process import train_embedded
-from babylon_assets.training.jobs import train_window
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.datasets import Dataset, Sample
+from babylon_assets.domain.lineage import content_id
+from babylon_assets.ledger import checkpoints
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.windows import upsert_window
+from babylon_assets.training.backends.embedded.in_process import train_embedded
+from babylon_assets.training.backends.registry import checkpoint_folder
 from babylon_assets.training.recompute import recomputed
-from babylon_assets.training.replay import replay
-from tests.training.test_embedded import answered, request
+from babylon_assets.training.reproduction import replay
+from babylon_assets.training.window_training import train_window
+from tests.training.backends.test_embedded import answered, request
 
 FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
 

@@ -1,0 +1,144 @@
+"""The command `babylon`: its commands, and how an error becomes a message and an exit code.
+
+    0    done
+    1    failed, or a check found something: a person must act
+    2    the command was typed wrongly
+    75   failed for now (EX_TEMPFAIL): the same command may succeed later
+
+What a command does is in `babylon_assets.cli`, one module per group of commands. Dagster, torch and ART are
+imported by the commands that use them, so that the others answer at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import Any, get_type_hints
+
+import click
+import typer
+from typer.core import TyperArgument, TyperGroup
+from typer.models import ArgumentInfo
+
+from babylon_assets.cli import (
+    backfill,
+    chain,
+    demo,
+    doctor,
+    export,
+    imports,
+    judging,
+    report,
+    serve,
+    services,
+    simulate,
+    train,
+    windows,
+)
+from babylon_assets.cli.terminal import errors
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.errors import BabylonError, MissingDependency, SettingsError, TransientError
+
+EXIT_FAILED, EXIT_TRY_LATER, EXIT_INTERRUPTED = 1, 75, 130
+
+
+class ErrorsAsExitCodes(TyperGroup):
+    """Prints an error that the product names as one message, without a traceback, and exits with its code."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for command in self.commands.values():
+            explain_arguments(command)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BabylonError as error:
+            tell(error)
+            raise typer.Exit(EXIT_TRY_LATER if isinstance(error, TransientError) else EXIT_FAILED) from error
+        except ModuleNotFoundError as error:
+            tell(MissingDependency.of(error))
+            raise typer.Exit(EXIT_FAILED) from error
+        except KeyboardInterrupt:
+            # CPython remembers one that came up through an exec of source text, as many an import makes one, and would
+            # end by the signal in place of our code; the next exec makes it forget.
+            exec("")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def explain_arguments(command: click.Command) -> None:
+    """Give the arguments of a command the help that was declared for them.
+
+    typer 0.25 sets it before it calls click's constructor, and click 8.5 has a `help` of its own there, which is None.
+    """
+    silent = [one for one in command.params if isinstance(one, TyperArgument) and one.help is None]
+    if silent and command.callback is not None:
+        hints = get_type_hints(inspect.unwrap(command.callback), include_extras=True)
+        for argument in silent:
+            declared = getattr(hints.get(argument.name or ""), "__metadata__", ())
+            argument.help = next((info.help for info in declared if isinstance(info, ArgumentInfo)), None)
+
+
+app = typer.Typer(
+    cls=ErrorsAsExitCodes,
+    name="babylon",
+    help="Turns every closed hour of the Babylon game into a better agent.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo.demo)
+app.command()(services.up)
+app.command()(simulate.simulate)
+app.command()(serve.serve)
+app.command()(windows.migrate)
+app.command("windows")(windows.list_all)
+app.command()(train.train)
+app.command()(backfill.backfill)
+app.command()(windows.status)
+app.command()(chain.chains)
+app.command()(chain.lineage)
+app.command()(chain.replay)
+app.command()(chain.prune)
+app.command()(chain.forget)
+app.command()(judging.evaluate)
+app.command()(judging.promote)
+app.command()(judging.rollback)
+app.command("promotions")(judging.list_promotions)
+app.command()(export.export)
+app.command("import")(imports.import_file)
+app.command()(doctor.doctor)
+app.command()(report.report)
+
+
+def tell(error: BabylonError) -> None:
+    """The error as one message on standard error."""
+    errors.print("[bold red]error:[/]", end=" ")
+    errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command. Without arguments, MODE and WINDOW_ID of the earlier trainer say what to do."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        given = given or arguments_of_mode(load_settings())
+    except SettingsError as error:
+        tell(error)
+        sys.exit(EXIT_FAILED)
+    app(args=given, prog_name="babylon")
+
+
+def arguments_of_mode(settings: Settings) -> list[str]:
+    """What the earlier trainer's MODE and WINDOW_ID mean as arguments; none when MODE is not set."""
+    if settings.mode == "list":
+        return ["windows"]
+    if settings.mode == "continuous":
+        return ["train", "--follow"]
+    if settings.mode == "single":
+        if settings.window_id is None:
+            raise SettingsError("MODE is 'single' and WINDOW_ID is not set; set WINDOW_ID to the window to train")
+        return ["train", settings.window_id]
+    return []

@@ -1,0 +1,187 @@
+"""`babylon backfill`: many closed windows at once, the data in one recorded run, training in order in another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from babylon_assets.cli.terminal import errors, output, print_json, progress
+from babylon_assets.cli.train import FINISHED, opened_line, reaching, refuse_running
+from babylon_assets.config.settings import load_settings
+from babylon_assets.domain.errors import BabylonError, PermanentError
+from babylon_assets.domain.windows import HOUR, next_window, parse_window
+from babylon_assets.ledger.windows import WindowRow, list_windows
+
+if TYPE_CHECKING:
+    from babylon_assets.config.settings import Settings
+    from babylon_assets.ledger.database import Database
+    from babylon_assets.orchestration.runs import Line
+
+#: A range of windows is written into the run's record; a year is enough for one.
+MOST_WINDOWS = 8784
+#: The asset whose partitions are the trained windows.
+TRAINED = "model_checkpoints"
+#: Without a terminal, progress is a line at most this often.
+SAY_EVERY_SECONDS = 15.0
+
+
+@dataclass
+class Backfill:
+    """What a backfill did.
+
+    Attributes:
+        read, trained: windows that the data run and the training run went over; the others of the range were done.
+        states: windows of the range by their state afterwards.
+        failed: the reason by window.
+        runs: ids of the Dagster runs that ended well.
+        error: what stopped it, if something did.
+    """
+
+    first: str
+    last: str
+    windows: int
+    read: int = 0
+    trained: int = 0
+    states: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    runs: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    error: BabylonError | None = None
+
+
+def backfill(
+    first: Annotated[str, typer.Argument(metavar="FROM", help="The first window, such as 2026-11-01T00:00.")],
+    last: Annotated[str, typer.Argument(metavar="TO", help="The last window; it is included.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done for scripts.")] = False,
+) -> None:
+    """Read, score and train a range of windows.
+
+    Reads and freezes what is new or has changed, then trains in the order of the windows. Start it again after an
+    interruption: what is done is not repeated. A window that fails costs the data of no other; training stops there.
+
+    Example: [bold]babylon backfill 2026-11-01T00:00 2026-11-30T23:00[/]
+    """
+    windows = windows_between(first, last)
+    settings = reaching(load_settings(), first)
+    started = time.monotonic()
+    with _shown() as heard, opened_line(settings, heard) as (database, line):
+        done = run_backfill(settings, database, line, windows)
+    done.seconds = time.monotonic() - started
+    if as_json:
+        told = {name: value for name, value in vars(done).items() if name != "error"}
+        print_json({**told, "error": None if done.error is None else str(done.error)})
+    else:
+        _tell(done)
+    if done.error is not None:
+        raise done.error
+
+
+def windows_between(first: str, last: str) -> list[str]:
+    """All windows of a range, both ends included.
+
+    Raises:
+        PermanentError: an end is no window or not over yet, the range is empty or longer than a year.
+    """
+    count = (parse_window(last) - parse_window(first)) // HOUR + 1
+    refuse_running(last)
+    if not 1 <= count <= MOST_WINDOWS:
+        raise PermanentError(f"{first} to {last} are {count} windows; give 1 to {MOST_WINDOWS}, the oldest first")
+    windows = [first]
+    while len(windows) < count:
+        windows.append(next_window(windows[-1]))
+    return windows
+
+
+def run_backfill(settings: Settings, database: Database, line: Line, windows: list[str]) -> Backfill:
+    """Bring a range of windows to its end, as far as it goes; what stopped it is in the result, not raised."""
+    done = Backfill(windows[0], windows[-1], len(windows))
+    todo = _span(windows, _unread(settings, database, windows))
+    done.read = len(todo)
+    _run(done, line.read_range, todo)
+    if settings.train_rl_local:
+        todo = _span(windows, _unseen(settled(database, windows), windows, line.materialized(TRAINED)))
+        done.trained = len(todo)
+        _run(done, line.train_range, todo)
+        ended = settled(database, windows)  # a run that stopped before its end has trained windows and told of none
+        waiting = [window for window in _unseen(ended, windows, line.materialized()) if window in ended]
+        _run(done, line.judge_range, _span(windows, waiting))
+    rows = _rows(database, windows)
+    for row in rows.values():
+        done.states[row.status] = done.states.get(row.status, 0) + 1
+        if row.status == "failed":
+            done.failed[row.window_id] = row.reason or ""
+    return done
+
+
+def _run(done: Backfill, run: Callable[[str, str], str], todo: Sequence[str]) -> None:
+    """Run what is to be done; the first error is the one that is told, for the later ones follow from it."""
+    if not todo:
+        return
+    try:
+        done.runs.append(run(todo[0], todo[-1]))
+    except BabylonError as error:
+        done.error = done.error or error
+
+
+def _rows(database: Database, windows: Sequence[str]) -> dict[str, WindowRow]:
+    with database.connect() as conn:
+        return {row.window_id: row for row in list_windows(conn) if windows[0] <= row.window_id <= windows[-1]}
+
+
+def _unread(settings: Settings, database: Database, windows: Sequence[str]) -> list[str]:
+    """Windows without a dataset, and those whose rows or outcomes have changed since."""
+    from babylon_assets.orchestration.assets.raw_trajectories import is_current
+    from babylon_assets.orchestration.resources import Installation
+
+    installation = Installation(settings, database)
+    with installation.reusing_connections():
+        return [window for window in windows if not is_current(installation, window)]
+
+
+def settled(database: Database, windows: Sequence[str]) -> set[str]:
+    """Windows that ask for nothing more of training."""
+    return {window for window, row in _rows(database, windows).items() if row.status in FINISHED}
+
+
+def _unseen(ended: set[str], windows: Sequence[str], materialized: set[str]) -> list[str]:
+    """Windows that training has not settled, and those whose partition nobody sees yet."""
+    return [window for window in windows if window not in ended or window not in materialized]
+
+
+def _span(windows: Sequence[str], todo: Sequence[str]) -> list[str]:
+    """From the first to the last window that is to be done: a run takes a range without gaps."""
+    return [window for window in windows if todo and todo[0] <= window <= todo[-1]]
+
+
+def _tell(done: Backfill) -> None:
+    states = ", ".join(f"{count} {state}" for state, count in sorted(done.states.items())) or "nothing to do"
+    output.print(f"[bold]{done.first} to {done.last}[/]  {done.windows} windows: {states}")
+    output.print(f"  read {done.read}, trained {done.trained} windows in {done.seconds:.0f} s, the others were done")
+    for window, reason in list(done.failed.items())[:10]:
+        output.print(f"  {window}  failed: {reason}", highlight=False, markup=False)
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[int, int, int], None]]:
+    """A callback (windows done, of how many, failed) that shows how far a run is and how long it will go on."""
+    with progress("{task.completed:.0f} of {task.total:.0f}", "{task.fields[left]}") as bar:
+        state = {"total": 0, "begun": 0.0, "said": 0.0}
+        task = bar.add_task("windows", total=1, left="")
+
+        def heard(done: int, total: int, failed: int) -> None:
+            now = time.monotonic()
+            if done == 1 or total != state["total"]:
+                state.update(total=total, begun=now, said=now)
+            left = (now - state["begun"]) / max(1, done - 1) * (total - done)
+            words = (f"{failed} failed, " if failed else "") + (f"about {left:.0f} s left" if done > 1 else "")
+            bar.update(task, completed=done, total=total, left=words)
+            if not errors.is_terminal and now - state["said"] > SAY_EVERY_SECONDS:
+                state["said"] = now
+                errors.print(f"{done} of {total} windows, {words}", highlight=False)
+
+        yield heard

@@ -1,0 +1,190 @@
+"""`babylon chains`, `lineage`, `replay`, `prune` and `forget`: where checkpoints come from, and what is kept."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from babylon_assets.cli.terminal import count, output, print_json, short
+from babylon_assets.cli.windows import Json, opened
+from babylon_assets.config.settings import load_settings
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.ledger import lineage as ledger
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.training.pruning import prune as remove_weights
+
+Named = Annotated[str, typer.Argument(help="A policy such as babylon-agent@3, or the start of a checkpoint's id.")]
+
+
+def chains(json: Json = False) -> None:
+    """Show every checkpoint as a tree, branches under the checkpoint that they begin at.
+
+    Example: [bold]babylon chains[/]
+    """
+    with opened(load_settings()).connect() as conn:
+        made = ledger.all_checkpoints(conn)
+    if json:
+        print_json([_facts(one) for one in made])
+    elif not made:
+        output.print("no checkpoints yet; `babylon train WINDOW` makes the first")
+    else:
+        for line in tree(made):
+            output.print(line, highlight=False)
+
+
+def tree(made: list[Checkpoint]) -> list[str]:
+    """One line per checkpoint, children under their parent; a line of single children is not indented."""
+    children: dict[str | None, list[Checkpoint]] = {}
+    for one in made:
+        children.setdefault(one.parent_id, []).append(one)
+    lines: list[str] = []
+    waiting = [(one, 0) for one in reversed(children.get(None, []))]
+    while waiting:
+        one, depth = waiting.pop()
+        place = one.path or ("base model" if one.step == 0 else "weights pruned")
+        lines.append(f"{'  ' * depth}{_name(one)}  {one.window_id or '-'}  {short(one.id)}  {one.backend}  {place}")
+        below = children.get(one.id, [])
+        waiting += [
+            (child, depth + (child.chain != one.chain)) for child in sorted(below, key=lambda c: c.chain != one.chain)
+        ]
+    return lines
+
+
+def lineage(
+    checkpoint: Annotated[str | None, typer.Argument(help="A policy or the start of a checkpoint's id.")] = None,
+    trajectory: Annotated[str | None, typer.Option(help="Show the checkpoints that saw this trajectory.")] = None,
+    json: Json = False,
+) -> None:
+    """Show what a checkpoint was made from, or which checkpoints a trajectory went into.
+
+    Example: [bold]babylon lineage babylon-agent@3[/]
+
+    Example: [bold]babylon lineage --trajectory t-123[/]
+    """
+    if (checkpoint is None) == (trajectory is None):
+        raise typer.BadParameter("give a checkpoint, or --trajectory", param_hint="CHECKPOINT")
+    with opened(load_settings()).connect() as conn:
+        if checkpoint is None:
+            shown: dict[str, Any] = ledger.seen_by(conn, trajectory=trajectory)
+        else:
+            shown = _backward(conn, ledger.find(conn, checkpoint))
+    if json:
+        print_json(shown)
+    elif not shown:
+        output.print("no checkpoint has seen it")
+    for name, value in [] if json else shown.items():
+        output.print(f"{name:<12}  {value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _backward(conn: Any, made: Checkpoint) -> dict[str, Any]:
+    return {
+        **_facts(made),
+        "line": [_name(one) for one in ledger.ancestors(conn, made)],
+        "trajectories": ledger.trained_trajectories(conn, made),
+        "carried_from": ledger.windows_of(conn, made),
+        "scores": ledger.scorers(conn, made),
+        "settings": dict(made.settings),
+        "seed": made.seed,
+        "versions": dict(made.versions),
+        "run": made.dagster_run_id,
+    }
+
+
+def replay(checkpoint: Named, json: Json = False) -> None:
+    """Train a checkpoint again from the ledger, in a temporary folder, and say whether its weights are the same.
+
+    Exits with 1 when they are not. Bit for bit holds on one machine with one thread.
+
+    Example: [bold]babylon replay babylon-agent@3[/]
+    """
+    settings = load_settings()
+    database = opened(settings)
+    with database.connect() as conn:
+        made = ledger.find(conn, checkpoint)
+    from babylon_assets.training.reproduction import replay as train_again
+
+    with tempfile.TemporaryDirectory(prefix="babylon-replay-") as home:
+        result = train_again(settings, database, made, Path(home))
+    if json:
+        told = {"same": result.same, "recorded": result.recorded, "replayed": result.replayed}
+        print_json({**told, "versions": result.versions})
+    else:
+        output.print(f"{_name(made)}: {'the same, bit for bit' if result.same else 'not the same'}")
+        output.print(f"  recorded  {result.recorded}\n  replayed  {result.replayed}", highlight=False)
+        for name, change in result.versions.items():
+            output.print(f"  {name}  {change}", highlight=False)
+    if not result.same:
+        raise typer.Exit(1)
+
+
+def prune(
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest checkpoints keep their weights.")] = 24,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove the weights of checkpoints that nothing needs; what the ledger says of them stays.
+
+    Kept are the newest, whatever was promoted or evaluated best, what a job or a branch begins at, and their parents.
+    The chain's lock is held, so that no training is running.
+
+    Example: [bold]babylon prune --keep 24 --dry-run[/]
+    """
+    settings = load_settings()
+    done = remove_weights(settings, opened(settings), keep, dry_run=dry_run)
+    found, size = done.checkpoints, done.size
+    if json:
+        print_json({"removed": not dry_run, "checkpoints": [_name(one) for one in found], "bytes": size})
+        return
+    for one in found:
+        output.print(f"{_name(one)}  {one.path}", highlight=False)
+    verb = "would be removed" if dry_run else "removed"
+    output.print(f"{count(len(found))} checkpoints, {size / 2**20:.1f} MiB {verb}")
+
+
+def forget(
+    agent: Annotated[str, typer.Option(help="The agent's id in the game.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it nothing is removed.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove an agent's trajectories, calls, scores and samples from our tables, and say which checkpoints saw them.
+
+    The game's own tables are not touched: what they still hold is read again when its window is materialized again.
+
+    Example: [bold]babylon forget --agent user-42 --yes[/]
+    """
+    with opened(load_settings()).connect() as conn:
+        seen = ledger.seen_by(conn, agent=agent)
+        removed = ledger.forget_agent(conn, agent)
+        if not yes:
+            conn.rollback()
+    if not any(removed.values()):
+        raise PermanentError(f"nothing of the agent {agent!r} is in our tables; check the id")
+    if json:
+        print_json({"removed": yes, "rows": removed, "seen_by": seen})
+        return
+    listed = ", ".join(f"{count(number)} {name}" for name, number in removed.items())
+    output.print(f"{'removed' if yes else 'would be removed (type --yes)'}: {listed}")
+    for name, how in seen.items():
+        output.print(f"{name}  {how}", highlight=False)
+
+
+def _facts(made: Checkpoint) -> dict[str, Any]:
+    return {
+        "policy": _name(made),
+        "id": made.id,
+        "parent": made.parent_id,
+        "window": made.window_id,
+        "dataset": made.dataset_id,
+        "backend": made.backend,
+        "base_model": made.base_model,
+        "path": made.path,
+        "weights": made.weights_sha256,
+    }
+
+
+def _name(made: Checkpoint) -> str:
+    return policy_name(made.chain, made.step)

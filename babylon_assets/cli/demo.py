@@ -1,0 +1,162 @@
+"""`babylon demo`: the simulated game, played and trained hour by hour, from nothing to a learning curve.
+
+Each window is played with the live policy, which a gateway of the demo's own serves over HTTP, and then run through the
+line as a recorded Dagster run. A window is played in one transaction and trained at most once, so that a killed demo
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+
+from babylon_assets.cli.judging import standing
+from babylon_assets.cli.simulated_game import (
+    create_tables,
+    play_once,
+    refuse_another_game,
+    remember_game,
+    serving_the_game,
+)
+from babylon_assets.cli.terminal import errors, number, output, progress, share_callback
+from babylon_assets.cli.train import finished, opened_line, reaching, refuse_running
+from babylon_assets.cli.windows import policy_names, window_table
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.windows import closed_windows, window_bounds
+from babylon_assets.ledger import verdicts, windows
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.windows import WindowRow
+
+if TYPE_CHECKING:
+    from babylon_assets.orchestration.runs import Line
+    from babylon_assets.serving.client import GatewayPolicy
+
+
+def demo(
+    count: Annotated[int, typer.Option("--windows", min=1, help="How many of the last closed hours to play.")] = 24,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the game, instead of SIMULATION_SEED.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="HOUR", help="The last hour to play, instead of the last closed one.")
+    ] = None,
+) -> None:
+    """Play and train the last closed hours of a simulated game, and show what was learned.
+
+    Needs nothing but this installation: PostgreSQL, the game and the base model are made on first use. A second call
+    goes on where the first stopped. The same hours, seed and settings give the same checkpoints.
+
+    Example: [bold]babylon demo --windows 6[/]
+    """
+    settings = replace(load_settings(), backend="embedded")  # what plays is trained here, whatever key there is
+    settings = settings if seed is None else replace(settings, simulation_seed=seed)
+    refuse_another_game(settings)
+    wanted = hours(count, until)
+    with opened_line(reaching(settings, wanted[0])) as (database, line):
+        create_tables(database)
+        waiting = unfinished(database, line, settings, wanted)
+        if waiting:
+            base = _base_model(settings)
+            remember_game(settings)
+            with _players(settings, database, base) as players:
+                _play_and_train(settings, database, line, players, waiting)
+        else:
+            output.print(f"the {count} hours up to {wanted[-1]} are done; the next one can be played when it is over")
+        _show(settings, database, max(count, len(waiting)))
+
+
+def hours(count: int, until: str | None) -> list[str]:
+    """The last closed hours, or those up to a given one, oldest first.
+
+    Raises:
+        PermanentError: the given hour is no window or not over yet.
+    """
+    if until is None:
+        return closed_windows(datetime.now(UTC), count)
+    refuse_running(until)
+    return closed_windows(window_bounds(until)[1], count)
+
+
+def unfinished(database: Database, line: Line, settings: Settings, wanted: Iterable[str]) -> list[str]:
+    """Played windows that are not finished, then the wanted ones after the newest played; oldest first.
+
+    Time goes forward: an hour before one that was played is not played any more.
+    """
+    with database.connect() as conn:
+        rows = {row.window_id: row for row in windows.list_windows(conn)}
+    played = sorted(window for window, row in rows.items() if row.reference is not None)
+    recorded = line.materialized()
+    left = [window for window in played if window not in recorded or not finished(rows[window], settings)]
+    return left + [window for window in wanted if not played or window > played[-1]]
+
+
+def _base_model(settings: Settings) -> str:
+    from babylon_assets.config.settings import prepare_libraries
+
+    prepare_libraries(settings)
+    from babylon_assets.training.roots import base_model_of
+
+    with progress() as bar:
+        return base_model_of(settings, share_callback(bar))
+
+
+@contextmanager
+def _players(settings: Settings, database: Database, base: str) -> Iterator[GatewayPolicy]:
+    """The simulated players as clients of a gateway, which is started for them and stopped with the demo."""
+    from babylon_assets.config.settings import subprocess_environment
+    from babylon_assets.serving.client import GatewayPolicy
+    from babylon_assets.serving.process import GatewayProcess
+
+    own = replace(
+        serving_the_game(settings), base_model=base, gateway_engine="embedded", gateway_keys={}, canary_share=0.0
+    )
+    environment = subprocess_environment(own, database.dagster_url)
+    with GatewayProcess(own, environment) as gateway, GatewayPolicy(gateway.url, settings.model_name) as players:
+        yield players
+
+
+def _play_and_train(
+    settings: Settings, database: Database, line: Line, players: GatewayPolicy, waiting: list[str]
+) -> None:
+    with progress("{task.fields[samples]} samples", "reward {task.fields[reward]}", "{task.fields[took]}") as bar:
+        task = bar.add_task("playing", total=len(waiting), samples="-", reward="-", took="-")
+        for window in waiting:
+            bar.update(task, description=window)
+            started = time.monotonic()
+            with database.connect() as conn:
+                play_once(settings, conn, players, window)
+            line.materialize(window)
+            with database.connect() as conn:
+                row = windows.get_window(conn, window)
+                judged = standing(conn, settings.model_name, window)
+            _advance(bar, task, row, judged, time.monotonic() - started)
+
+
+def _advance(bar: Progress, task: TaskID, row: WindowRow | None, judged: str | None, seconds: float) -> None:
+    """One window further; where no bar can be drawn, a line says so."""
+    samples, reward = (row.samples, number(row.reward_mean)) if row else (0, "-")
+    bar.update(task, advance=1, samples=samples, reward=reward, took=f"{seconds:.1f} s")
+    if not errors.is_terminal and row is not None:
+        said = f"{row.window_id}  {row.status}  {samples} samples  reward {reward}  {judged or '-'}  {seconds:.1f} s"
+        errors.print(said, soft_wrap=True)
+
+
+def _show(settings: Settings, database: Database, count: int) -> None:
+    """The table, the picture and what to type next."""
+    from babylon_assets.orchestration.assets.model_checkpoints import curve_points
+    from babylon_assets.report.pictures import learning_curve
+
+    with database.connect() as conn:
+        rows = windows.list_windows(conn)[-count:]
+        names = policy_names(conn, settings.model_name)
+        standings = verdicts.standings(conn, settings.model_name)
+    picture = settings.home / "learning_curve.png"
+    picture.write_bytes(learning_curve(curve_points(rows, standings)))
+    output.print(window_table(rows, names))
+    output.print(f"learning curve: {picture}", highlight=False, soft_wrap=True)
+    output.print("next: [bold]make up[/] shows the same windows, runs and pictures in the Dagster UI")

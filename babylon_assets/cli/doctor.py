@@ -1,0 +1,277 @@
+"""`babylon doctor`: is everything here that the product needs, and what to do about what is not.
+
+One look per line, in the order in which a person would mend them. Nothing heavy is imported and nothing is changed; the
+hosted service is asked only when there is a key for it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from urllib.parse import urlsplit
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from babylon_assets.cli.terminal import output, print_json
+from babylon_assets.cli.windows import Json
+from babylon_assets.config.settings import Settings, declarations, load_settings, shown
+from babylon_assets.domain.errors import BabylonError, PermanentError
+from babylon_assets.ledger.database import Connection, Database, open_database
+
+#: Packages whose versions must be these: ART patches transformers at import and fails with a newer openai client, and
+#: the three of Dagster only work together.
+PINS = {
+    "openpipe-art": "0.5.18",
+    "transformers": "5.2.0",
+    "openai": "2.",
+    "torch": "2.13.0",
+    "dagster": "1.13.27",
+    "dagster-postgres": "0.29.27",
+    "dagster-webserver": "1.13.27",
+}
+#: ART's GPU backend brings a torch of its own.
+GPU_TORCH = "2.10."
+#: Seconds by which two clocks may differ, and within which the hosted service has to answer.
+CLOCKS, ANSWER = 5.0, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was found, and what to do when it is not well (empty when it is)."""
+
+    name: str
+    found: str
+    remedy: str = ""
+
+
+def doctor(json: Json = False) -> None:
+    """Check database, roles, clocks, versions, key, base model, disk and GPU, and say what to do about what is wrong.
+
+    Exits with 1 when something is.
+
+    Example: [bold]babylon doctor[/]
+    """
+    settings = load_settings()
+    findings = list(examine(settings))
+    if json:
+        print_json({"findings": [asdict(finding) for finding in findings], "settings": shown(settings)})
+    else:
+        output.print(_table(findings))
+        output.print(_settings_table(settings))
+    if any(finding.remedy for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Every check, in the order in which a person would mend them."""
+    yield from _versions()
+    yield from _database(settings)
+    yield _told("backend", lambda: _backend(settings))
+    yield _key(settings)
+    yield from _base_model(settings)
+
+
+def _told(name: str, look: Callable[[], str]) -> Finding:
+    """A finding of a look that raises our own errors; their message ends with what to do."""
+    try:
+        return Finding(name, look())
+    except BabylonError as error:
+        return Finding(name, type(error).__name__, str(error))
+
+
+def _versions() -> Iterator[Finding]:
+    from babylon_assets.training.devices import missing_for_art_backend
+
+    with_gpu = {} if missing_for_art_backend() else {"torch": GPU_TORCH}
+    for package, wanted in {**PINS, **with_gpu}.items():
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            yield Finding(package, "not installed", "type: make install")
+            continue
+        well = found.split("+")[0].startswith(wanted)
+        yield Finding(package, found, "" if well else f"{wanted} is needed; type: make install")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    try:
+        database = open_database(settings)
+        with database.connect() as conn:
+            server = conn.execute("SHOW server_version").fetchone()
+            yield Finding("database", f"PostgreSQL {server[0] if server else '?'} at {database.place}")
+            yield _clock(conn)
+            yield _time_zone(conn)
+            yield _role(conn, database)
+            yield _told("our tables", lambda: _revision(conn))
+        yield _told("the game's tables", lambda: _game(settings, database))
+    except BabylonError as error:
+        yield Finding("database", type(error).__name__, str(error))
+
+
+def _clock(conn: Connection) -> Finding:
+    """The database's clock against this machine's: windows are closed by this one and rows are dated by that."""
+    before = time.time()
+    row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    assert row is not None
+    ahead = float(row[0]) - (before + time.time()) / 2
+    remedy = "" if abs(ahead) <= CLOCKS else "set both clocks by NTP, or windows close before their rows are there"
+    return Finding("clock", f"the database's is {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}", remedy)
+
+
+def _time_zone(conn: Connection) -> Finding:
+    row = conn.execute("SHOW TimeZone").fetchone()
+    zone = row[0] if row else "?"
+    remedy = "" if zone == "UTC" else "remove the TimeZone from the role or the URL's options"
+    return Finding("time zone", f"our sessions are {zone}; this machine's {time.tzname[0]} plays no part", remedy)
+
+
+def _role(conn: Connection, database: Database) -> Finding:
+    """Whether our schema is the role's own; a schema that is missing can be made by a role that may create."""
+    row = conn.execute(
+        """
+        SELECT current_user, has_database_privilege(current_database(), 'CREATE'),
+            (SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'babylon_training')
+        """
+    ).fetchone()
+    assert row is not None
+    role, may_create, owns = row
+    if owns or (owns is None and may_create):
+        return Finding("role", f"{role} {'owns' if owns else 'may create'} the schema babylon_training")
+    wanted = "CREATE SCHEMA" if owns is None else "ALTER SCHEMA"
+    how = "AUTHORIZATION" if owns is None else "OWNER TO"
+    return Finding(
+        "role",
+        f"{role} does not own the schema babylon_training at {database.place}",
+        f'have the owner of the database run: {wanted} babylon_training {how} "{role}"',
+    )
+
+
+def _revision(conn: Connection) -> str:
+    from babylon_assets.ledger.database import newest_revision
+
+    there = conn.execute("SELECT to_regclass('babylon_training.alembic_version')").fetchone()
+    row = (
+        conn.execute("SELECT version_num FROM babylon_training.alembic_version").fetchone()
+        if there and there[0]
+        else None
+    )
+    found, newest = row[0] if row else "none", newest_revision()
+    if found != newest:
+        raise PermanentError(f"revision {found}, newest is {newest}; type: babylon migrate")
+    return f"revision {found}, the newest"
+
+
+def _game(settings: Settings, database: Database) -> str:
+    from babylon_assets.environments.babylon import game_record
+
+    with database.connect() as conn:
+        game_record.check_tables(conn)
+        found, odd = game_record.list_windows(conn), game_record.count_odd_ids(conn)
+        row = conn.execute("SELECT has_table_privilege('public.trajectories', 'INSERT, UPDATE, DELETE')").fetchone()
+    said = f"{len(found)} windows" + (f", the newest {found[-1].window}" if found else "")
+    writes = settings.write_trained_models or settings.write_reward_judgments
+    if row and row[0] and not writes and not database.embedded:
+        said += "; the role may write there, which is not needed: SELECT is enough"
+    if odd:
+        said += (
+            f"; {sum(odd.values())} rows whose windowId is no window, such as {next(iter(odd))!r}, go by their endTime"
+        )
+    return said
+
+
+def _backend(settings: Settings) -> str:
+    from babylon_assets.training.backends.registry import choose_backend
+
+    choice = choose_backend(settings)
+    return f"{choice.name}: {choice.reason}"
+
+
+def _key(settings: Settings) -> Finding:
+    """Whether the hosted service answers and takes the key; redirects are not followed, they would carry it along."""
+    if settings.wandb_api_key is None:
+        return Finding("key of W&B", "not set: nothing is trained on the hosted service")
+    address = urlsplit(settings.serverless_url)
+    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+    link = kind(address.hostname or "", address.port, timeout=ANSWER)
+    path = f"{address.path.rstrip('/')}/preview/training-jobs/doctor/events"
+    try:
+        link.request("GET", path, headers={"Authorization": f"Bearer {settings.wandb_api_key}"})
+        status = link.getresponse().status
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return Finding(
+            "key of W&B",
+            f"set; {settings.serverless_url} does not answer ({type(error).__name__})",
+            "check the network and SERVERLESS_URL, or set TRAINING_BACKEND=embedded to train on this machine",
+        )
+    finally:
+        link.close()
+    if status in (401, 403):
+        return Finding(
+            "key of W&B", f"set, and refused ({status})", "set WANDB_API_KEY to a valid key, or leave it out"
+        )
+    if status >= 500:
+        return Finding("key of W&B", f"set; the hosted service answers {status}", "try again later")
+    return Finding("key of W&B", "set, and the hosted service takes it")
+
+
+def _base_model(settings: Settings) -> Iterator[Finding]:
+    """The base model, with room on the disk and memory of the GPU for it."""
+    from babylon_assets.training import needs
+    from babylon_assets.training.backends.registry import choose_backend
+    from babylon_assets.training.devices import cuda_device
+    from babylon_assets.training.families import LOCAL_GPU_BASE_MODEL, SERVERLESS_BASE_MODELS, find_config
+
+    try:
+        backend = choose_backend(settings).name
+    except BabylonError:
+        backend = "embedded"  # why it is not another one is said under `backend`
+    made = sorted((settings.home / "base_models").glob("babylon-small-*/measurement.json"))
+    own = str(made[-1].parent) if made else None
+    default = {"serverless": SERVERLESS_BASE_MODELS[0], "local_gpu": LOCAL_GPU_BASE_MODEL}.get(backend, own)
+    base = settings.base_model or default
+    here = backend == "serverless" or (base is not None and find_config(base) is not None)
+    if base is None:
+        yield Finding("base model", "not made yet; the first training makes it, in about a minute")
+    else:
+        yield Finding("base model", base if here else f"{base}, fetched from the hub by the first training")
+    yield _disk(settings, needs.disk_gib(settings, None if backend == "serverless" else base))
+    device = None if backend == "serverless" else cuda_device()
+    if device is not None:
+        wanted = needs.gpu_gib(base) if base else None
+        fits = wanted is None or wanted <= device.memory_gib
+        remedy = "" if fits else "set BASE_MODEL to a smaller model, or train on a GPU with more memory"
+        about = f", about {wanted:.0f} GiB are needed" if wanted is not None else ""
+        yield Finding("GPU", f"{device.name}, {device.memory_gib:.0f} GiB{about}", remedy)
+
+
+def _disk(settings: Settings, wanted: float) -> Finding:
+    place = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
+    free = shutil.disk_usage(place).free / 2**30
+    remedy = "" if free >= wanted else f"free {wanted:.0f} GiB, or set BABYLON_HOME to a folder on another disk"
+    return Finding("disk", f"{free:.1f} GiB free at {place}, about {wanted:.1f} GiB are needed", remedy)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("", "check", "found", "what to do"):
+        table.add_column(name, overflow="fold")
+    for finding in findings:
+        mark = "[bold red]no[/]" if finding.remedy else "[green]ok[/]"
+        table.add_row(mark, finding.name, escape(finding.found), escape(finding.remedy))
+    return table
+
+
+def _settings_table(settings: Settings) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, title="settings", title_justify="left")
+    for name in ("variable", "value", "meaning"):
+        table.add_column(name, overflow="fold")
+    values = shown(settings)
+    for item in declarations():
+        table.add_row(item.variable, values[item.variable] or "-", item.doc)
+    return table

@@ -1,0 +1,139 @@
+"""`babylon import`: trajectories from files of `babylon export`, or of ART, into windows of our tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from babylon_assets.cli.terminal import count, output, print_json
+from babylon_assets.cli.windows import Json, opened
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.errors import MissingDependency, PermanentError
+from babylon_assets.domain.windows import parse_window
+from babylon_assets.ledger.database import Connection
+from babylon_assets.ledger.windows import upsert_window
+
+if TYPE_CHECKING:
+    from babylon_assets.domain.trajectories import Quarantined
+    from babylon_assets.environments.files.imports import Entry, Imported, ImportedCall
+    from babylon_assets.ledger.inference_calls import InferenceCall
+    from babylon_assets.ledger.trajectories import ImportedRows
+
+
+def import_file(
+    file: Annotated[
+        Path, typer.Argument(help="A .jsonl of ART's trajectory groups, or a .parquet of `babylon export`.")
+    ],
+    window: Annotated[str | None, typer.Option(help="The window for all of it; else the one that each names.")] = None,
+    json: Json = False,
+) -> None:
+    """Read trajectories with their rewards from a file into our tables; the game's database is not needed.
+
+    What cannot be read is put in quarantine with its place; the rest goes in. The same file again changes nothing.
+    `babylon train` then trains on the window. The file is held in memory.
+
+    Example: [bold]babylon import exported/2026-11-05T1400.jsonl[/]
+    """
+    from babylon_assets.environments.files.imports import arranged
+
+    settings = load_settings()
+    if window is not None:
+        parse_window(window)
+    found, refused = arranged(_entries(file, window), window, settings.moment_seconds)
+    with opened(settings).connect() as conn:
+        done = {
+            name: _keep(conn, settings, name, found.get(name), [bad for bad in refused if bad.window == name])
+            for name in sorted({*found, *(bad.window for bad in refused)})
+        }
+    told = [_told(name, rows) for name, rows in done.items()]
+    if json:
+        print_json(told)
+        return
+    for each in told:
+        numbers = ", ".join(f"{count(number)} {name}" for name, number in each.items() if name != "window")
+        output.print(f"[bold]{each['window']}[/]  {numbers}", highlight=False)
+    if not told:
+        output.print("nothing in the file")
+
+
+def _entries(file: Path, window: str | None) -> Iterator[Entry | Quarantined]:
+    from babylon_assets.environments.files.imports import art_entries, table_entries
+
+    if not file.is_file():
+        raise PermanentError(f"there is no file {file}; give a .jsonl or .parquet file")
+    if file.suffix == ".parquet":
+        yield from table_entries(_table_rows(file), window)
+    elif file.suffix == ".jsonl":
+        with file.open("rb") as lines:
+            yield from art_entries(lines, window)
+    else:
+        raise PermanentError(f"{file} is neither .jsonl nor .parquet; give one of these")
+
+
+def _table_rows(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        import polars
+    except ImportError as error:
+        raise MissingDependency("Parquet is read with polars; type: pip install polars") from error
+    try:
+        frame = polars.read_parquet(file)
+    except (polars.exceptions.PolarsError, OSError) as error:
+        raise PermanentError(f"{file} cannot be read as Parquet ({error}); export it again") from None
+    yield from frame.iter_rows(named=True)
+
+
+def _keep(
+    conn: Connection, settings: Settings, window: str, found: Imported | None, refused: list[Quarantined]
+) -> ImportedRows:
+    """Keep what a file has of one window, all of it or nothing."""
+    from babylon_assets.ledger import inference_calls, trajectories
+
+    with conn.transaction():
+        done = trajectories.import_rows(conn, window, found.records if found else [], refused)
+        fresh = [each for each in (found.calls if found else []) if each.record.trajectory_id in done.written]
+        inference_calls.replace_calls(conn, done.old_calls, [_call(each, settings) for each in fresh])
+        if done.written or done.refused:
+            kept = trajectories.summary(conn, window)
+            mark = trajectories.fingerprint_with_imports(None, trajectories.imported_hash(conn, window))
+            upsert_window(conn, window, fingerprint=mark, trajectories=kept.trajectories, agents=kept.agents)
+    return done
+
+
+def _call(each: ImportedCall, settings: Settings) -> InferenceCall:
+    """The answer as a recorded call, with the tokens that came with it."""
+    from babylon_assets.domain.policies import policy_step
+    from babylon_assets.ledger.inference_calls import InferenceCall
+
+    entry = each.entry
+    return InferenceCall(
+        call_id=each.call_id,
+        created_at=each.record.start_time,
+        model=each.sample.model,
+        policy=entry.policy,
+        policy_step=policy_step(entry.policy or "", settings.model_name),
+        agent_id=each.record.agent_id,
+        trajectory_id=each.record.trajectory_id,
+        step=entry.step,
+        messages=entry.messages,
+        response=entry.response,
+        prompt_token_ids=entry.prompt_token_ids,
+        token_ids=entry.token_ids,
+        logprobs=entry.logprobs,
+        temperature=None,
+        seed=None,
+        latency_ms=None,
+        finish_reason=None,
+    )
+
+
+def _told(window: str, rows: ImportedRows) -> dict[str, Any]:
+    return {
+        "window": window,
+        "imported": len(rows.written),
+        "unchanged": rows.unchanged,
+        "already read from the game": rows.from_the_game,
+        "refused": rows.refused,
+    }

@@ -1,0 +1,262 @@
+"""`babylon evaluate`, `promote`, `rollback` and `promotions`: how good a checkpoint is, and which one is served."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from babylon_assets.cli.chain import Named
+from babylon_assets.cli.terminal import output, print_json
+from babylon_assets.cli.windows import Json, opened
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.ledger import checkpoints, lineage, promotions, verdicts
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Connection, Database
+from babylon_assets.ledger.promotions import Promotion
+
+if TYPE_CHECKING:
+    from babylon_assets.ledger.evaluations import Evaluation
+
+Why = Annotated[str, typer.Option(help="Why; it is kept with the decision.")]
+
+
+def evaluate(
+    policy: Annotated[
+        str | None, typer.Option(help="A policy such as babylon-agent@3, or base; the live one without it.")
+    ] = None,
+    snapshot: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A benchmark snapshot of the game, as JSON.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="How often a snapshot is played, each with a seed.")] = 8,
+    json: Json = False,
+) -> None:
+    """Measure a checkpoint on the held-out market, or play one of the game's benchmark snapshots with it.
+
+    What was measured before is not measured again.
+
+    Example: [bold]babylon evaluate --policy babylon-agent@3[/]
+
+    Example: [bold]babylon evaluate --snapshot benchmark.json --policy base[/]
+    """
+    settings = load_settings()
+    database = opened(settings)
+    checkpoint = _policy(settings, database, policy)
+    from babylon_assets.environments.babylon.benchmarks import decode_snapshot
+    from babylon_assets.evaluation.loaded_policies import why_unplayable
+    from babylon_assets.evaluation.measurements import measure_market, measure_snapshot
+
+    if (reason := why_unplayable(settings, checkpoint)) is not None:
+        raise PermanentError(f"{_name(checkpoint)} cannot be played here: {reason}; choose another policy")
+    if snapshot is None:
+        found = measure_market(settings, database, checkpoint)
+    else:
+        found = measure_snapshot(settings, database, checkpoint, decode_snapshot(snapshot.read_bytes()), range(runs))
+    assert found is not None  # it can be played
+    told = _market_facts(found) if snapshot is None else _snapshot_facts(found)
+    shown = {"policy": _name(checkpoint), "evaluation": found.evaluation, "version": found.version, **told}
+    if json:
+        print_json(shown)
+        return
+    for name, value in shown.items():
+        text = f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value)
+        output.print(f"{name:<14}  {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _policy(settings: Settings, database: Database, wanted: str | None) -> Checkpoint:
+    """The checkpoint that is meant; a chain begins with its base model when it has not begun."""
+    with database.connect() as conn:
+        if wanted is not None and wanted != "base":
+            return lineage.find(conn, wanted)
+        live = promotions.promoted(conn, settings.model_name) if wanted is None else None
+        line = checkpoints.chain(conn, settings.model_name)
+    if live is not None or line:
+        return live or line[0]
+    from babylon_assets.training.roots import base_model_of, root_of
+
+    base = base_model_of(settings)
+    with database.connect() as conn:
+        return root_of(conn, settings, base)
+
+
+def _market_facts(found: Evaluation) -> dict[str, Any]:
+    return {
+        "reward": found.value,
+        "low": found.low,
+        "high": found.high,
+        "valid_share": found.results["valid_share"],
+        "advantage": found.results["advantage"],
+        "seeds": len(found.seeds or ()),
+    }
+
+
+def _snapshot_facts(found: Evaluation) -> dict[str, Any]:
+    names = ("of_optimal", "optimal", "accuracy", "win_rate", "drawdown", "trades", "valid_share", "runs")
+    return {"pnl": found.value, "low": found.low, "high": found.high, **{name: found.results[name] for name in names}}
+
+
+def promote(checkpoint: Named, why: Why, json: Json = False) -> None:
+    """Make a checkpoint the live one, whatever the gate said of it; the chain goes on from it.
+
+    Example: [bold]babylon promote babylon-agent@3 --why "it trades more carefully"[/]
+    """
+    settings = load_settings()
+    database = opened(settings)
+    from babylon_assets.evaluation.promoting import promote_by_hand
+
+    with database.connect() as conn:
+        made = promote_by_hand(conn, settings, lineage.find(conn, checkpoint), getpass.getuser(), _said(why))
+    _tell(settings, database, made, json)
+
+
+def rollback(
+    why: Why,
+    to: Annotated[
+        str | None, typer.Option(help="The policy to go back to; without it, the one that was live before.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Go back to an earlier checkpoint: what was trained after it becomes a dead end, and training goes on from there.
+
+    Example: [bold]babylon rollback --to babylon-agent@3 --why "it lost money since"[/]
+    """
+    settings = load_settings()
+    database = opened(settings)
+    from babylon_assets.evaluation.promoting import roll_back
+
+    with database.connect() as conn:
+        target = lineage.find(conn, to) if to is not None else None
+        made, _ = roll_back(conn, settings, target, getpass.getuser(), _said(why))
+    _tell(settings, database, made, json)
+
+
+def list_promotions(
+    at: Annotated[
+        str | None, typer.Option(help="What was live at this time, UTC: 14:00 for today, or 2026-11-05T14:00.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List promotions, rollbacks and refusals, oldest first, or say what was live at a time.
+
+    Example: [bold]babylon promotions[/]
+
+    Example: [bold]babylon promotions --at 14:00[/]
+    """
+    settings = load_settings()
+    moment = _moment(at) if at is not None else None
+    with opened(settings).connect() as conn:
+        if moment is not None:
+            _show_live(conn, settings.model_name, moment, json)
+            return
+        told = decisions(conn, settings.model_name)
+    if json:
+        print_json(told)
+    elif not told:
+        output.print("nothing was promoted yet; `babylon train WINDOW` judges what it trains")
+    else:
+        output.print(_table(told))
+
+
+def _show_live(conn: Connection, chain: str, moment: datetime, json: bool) -> None:
+    live = promotions.live_at(conn, chain, moment)
+    name = _name(live) if live is not None else None
+    if json:
+        print_json({"at": moment, "live": name, "id": live.id if live else None})
+    else:
+        output.print(f"{moment:%Y-%m-%d %H:%M:%S} UTC  {name or 'nothing was promoted by then: the base model'}")
+
+
+def decisions(conn: Connection, chain: str) -> list[dict[str, Any]]:
+    """Every promotion, rollback and refusal of a chain, oldest first."""
+    names = {made.id: _name(made) for made in checkpoints.chain(conn, chain)}
+    told = [{**_promotion_facts(row, names), "window": None} for row in promotions.history(conn, chain)]
+    told += [
+        {
+            "at": row.judged_at,
+            "kind": "refusal",
+            "policy": names[row.checkpoint_id],
+            "from": names.get(row.champion_id or ""),
+            "by": "gate",
+            "why": row.why,
+            "window": None,
+        }
+        for row in verdicts.of_chain(conn, chain)
+        if not row.passed
+    ]
+    places = {_name(made): made.window_id for made in checkpoints.chain(conn, chain)}
+    return [{**one, "window": places[one["policy"]]} for one in sorted(told, key=lambda one: one["at"])]
+
+
+def standing(conn: Connection, chain: str, window: str) -> str | None:
+    """What became of a window's checkpoint, with the reason of a refusal; None for a window without a verdict."""
+    made = checkpoints.by_window(conn, chain, window)
+    told = verdicts.standings(conn, chain).get(window)
+    if made is None or told is None:
+        return None
+    why = f": {made.dead_end.partition(': ')[2]}" if made.dead_end else ""
+    return f"{told} {_name(made)}{why}"
+
+
+def _promotion_facts(row: Promotion, names: dict[str, str]) -> dict[str, Any]:
+    return {
+        "at": row.promoted_at,
+        "kind": row.kind,
+        "policy": names[row.to_id],
+        "from": names.get(row.from_id or ""),
+        "by": row.promoted_by,
+        "why": row.why,
+    }
+
+
+def _table(told: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("at (UTC)", "what", "policy", "by"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("why")
+    for one in told:
+        at = one["at"].astimezone(UTC)
+        table.add_row(f"{at:%Y-%m-%d %H:%M:%S}", one["kind"], one["policy"], one["by"], one["why"])
+    return table
+
+
+def _tell(settings: Settings, database: Database, made: Promotion, json: bool) -> None:
+    """Say what was decided, and tell the game where WRITE_TRAINED_MODELS allows it."""
+    from babylon_assets.evaluation.deployment import tell_game
+
+    named = tell_game(settings, database)
+    with database.connect() as conn:
+        names = {one.id: _name(one) for one in checkpoints.chain(conn, made.chain)}
+    if json:
+        print_json({**asdict(made), "policy": names[made.to_id], "from": names.get(made.from_id or "")})
+        return
+    before = names.get(made.from_id or "", "the base model")
+    output.print(f"{names[made.to_id]} is live, before it was {before}")
+    if named is not None:
+        output.print(f"the game's trained_models names {named}")
+
+
+def _said(why: str) -> str:
+    if not why.strip():
+        raise typer.BadParameter("say why", param_hint="--why")
+    return why.strip()
+
+
+def _moment(text: str) -> datetime:
+    """A time in UTC, of today where it is an hour and a minute alone."""
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    try:
+        found = datetime.fromisoformat(f"{today}T{text}" if len(text) <= 8 and ":" in text else text)
+    except ValueError:
+        raise typer.BadParameter("write it as 14:00 or 2026-11-05T14:00", param_hint="--at") from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    return policy_name(checkpoint.chain, checkpoint.step)

@@ -1,0 +1,80 @@
+"""`babylon up`: the Dagster UI, its daemon, the gateway and, if asked for, the simulated game, as child processes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from babylon_assets.cli.terminal import output
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.ledger.database import Database
+
+
+def up(
+    simulated: Annotated[
+        bool, typer.Option("--simulate", help="Play the simulated game as well; never into a real game's database.")
+    ] = False,
+    hours: Annotated[int, typer.Option(min=1, help="With --simulate: how many hours back a new game begins.")] = 24,
+) -> None:
+    """Serve the Dagster UI on loopback, and the gateway, until Ctrl-C.
+
+    Starts the embedded PostgreSQL if none is set, brings our tables up to date, fails runs that a crash left behind,
+    and keeps dagster-webserver, dagster-daemon and the gateway ([bold]babylon serve[/]) running: what dies is started
+    again, the embedded PostgreSQL as well; what dies six times in a row, without having lived for a minute, ends all.
+    The database stays up afterwards.
+
+    With [bold]--simulate[/] the game is played as well ([bold]babylon simulate[/]): from some hours ago up to now, as
+    fast as the sensors train, so that each hour is played by the newest promoted policy, then in step with the clock.
+    A game that is there goes on after its newest hour.
+
+    Example: [bold]babylon up[/]   (another port: [bold]DAGSTER_PORT=3001 babylon up[/])
+
+    Example: [bold]babylon up --simulate --hours 12[/]
+    """
+    settings = load_settings()
+    from babylon_assets.config.settings import subprocess_environment
+    from babylon_assets.ledger.database import KeptUp, migrate, open_database
+    from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance
+    from babylon_assets.orchestration.services import Services, only_one
+
+    with only_one(settings.home):
+        database = open_database(settings)
+        migrate(database)
+        if simulated:
+            settings = with_a_game(settings, database, hours)
+        with open_instance(settings, database) as instance:
+            for run_id in fail_orphaned_runs(instance):
+                output.print(f"failed the run {run_id}, whose process was gone")
+        environment = subprocess_environment(settings, database.dagster_url)
+        home, ports = dagster_home(settings), (settings.dagster_port, settings.gateway_port)
+        with Services(home, ports[0], environment, ports[1], hours if simulated else None) as services:
+            services.wait_until_ready()
+            output.print(f"Dagster UI: [bold]{services.url}[/]   logs: {services.logs}   stop: Ctrl-C")
+            output.print(f"gateway: [bold]http://{settings.gateway_host}:{settings.gateway_port}/v1[/]")
+            if simulated:
+                output.print(f"simulated game: {services.logs / 'simulation.log'}")
+            services.wait(KeptUp(settings, database), _say)
+    output.print("stopped")
+
+
+def with_a_game(settings: Settings, database: Database, hours: int) -> Settings:
+    """The settings under which the simulated game is played and trained, with its tables made.
+
+    Unless a backend is named, training and serving are embedded, whatever key there is: as of `babylon demo`.
+
+    Raises:
+        PermanentError: the database holds a game that is not simulated, or one with other boards.
+    """
+    from babylon_assets.cli.simulate import prepare_game, reaching_back
+    from babylon_assets.cli.simulated_game import serving_the_game
+
+    prepare_game(settings, database)
+    backend = "embedded" if settings.backend == "auto" else settings.backend
+    return reaching_back(serving_the_game(replace(settings, backend=backend)), database, hours)
+
+
+def _say(told: str) -> None:
+    output.print(f"{datetime.now():%H:%M:%S} {told}", highlight=False, soft_wrap=True)

@@ -1,0 +1,98 @@
+"""What every command that plays the simulated game shares: where it may be written, that it stays one game, and how a
+window of it is played. Which windows, and what becomes of them, is decided by the commands.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.ledger import windows
+from babylon_assets.ledger.database import Connection, Database, game_lock
+
+if TYPE_CHECKING:
+    from babylon_assets.environments.simulated.players import PlayedWindow
+    from babylon_assets.serving.client import GatewayPolicy
+
+#: What the boards of the simulated game follow from; it must stay the same for as long as a game goes on.
+GAME = ("simulation_seed", "simulation_rooms", "simulation_agents_per_room", "simulation_ticks")
+
+
+def serving_the_game(settings: Settings) -> Settings:
+    """The settings of a gateway that all players of a moment ask at once, and that records every answer."""
+    at_once = settings.simulation_rooms * settings.simulation_agents_per_room
+    return replace(
+        settings,
+        gateway_record=True,
+        gateway_queue=max(settings.gateway_queue, at_once),
+        gateway_key_concurrency=max(settings.gateway_key_concurrency, at_once),
+    )
+
+
+def refuse_another_game(settings: Settings) -> None:
+    """Refuse to go on with a game that was begun with other boards: its open bets would point at nothing.
+
+    Raises:
+        PermanentError: it names what differs.
+    """
+    path = settings.home / "game.json"
+    begun = json.loads(path.read_text()) if path.is_file() else {}
+    differ = [f"{name} {begun[name]}" for name in GAME if name in begun and begun[name] != getattr(settings, name)]
+    if differ:
+        raise PermanentError(
+            f"the game in {settings.home} was begun with {', '.join(differ)}; go on with that, or begin another one "
+            "in another folder with BABYLON_HOME"
+        )
+
+
+def remember_game(settings: Settings) -> None:
+    """Note what the boards follow from, for `refuse_another_game`."""
+    path = settings.home / "game.json"
+    path.write_text(json.dumps({name: getattr(settings, name) for name in GAME}))
+
+
+def create_tables(database: Database) -> None:
+    """Create the game's tables where they are missing.
+
+    Raises:
+        PermanentError: DATABASE_URL points at a game that is not simulated; nothing is written into that.
+    """
+    from babylon_assets.environments.babylon.game_tables import create_game_tables
+
+    with database.connect() as conn:
+        if not database.embedded and _has_users(conn) and not any(row.reference for row in windows.list_windows(conn)):
+            raise PermanentError(
+                f"{database.place} holds a game that is not simulated, and the simulated one would be written into it; "
+                "unset DATABASE_URL to use the embedded database, or point it at an empty one"
+            )
+        create_game_tables(conn)
+
+
+def _has_users(conn: Connection) -> bool:
+    there = conn.execute("""SELECT to_regclass('public."User"')""").fetchone()
+    if there is None or there[0] is None:
+        return False
+    return conn.execute('SELECT 1 FROM public."User" LIMIT 1').fetchone() is not None
+
+
+def play_once(settings: Settings, conn: Connection, players: GatewayPolicy, window: str) -> PlayedWindow | None:
+    """Play a window with the live policy; None if it was played before. One transaction, committed here.
+
+    A lock keeps two processes from playing at the same time; it ends with the transaction, or with the process.
+    """
+    from babylon_assets.environments.simulated.game_state import is_played
+    from babylon_assets.environments.simulated.players import play_window
+    from babylon_assets.serving.policy_registry import live
+
+    game_lock(conn)
+    if is_played(conn, window):
+        return None
+    made = live(conn, settings.model_name)
+    players.name = policy_name(settings.model_name, made.step if made else 0)
+    played = play_window(settings, conn, window, players)
+    conn.commit()
+    return played

@@ -1,0 +1,188 @@
+"""`babylon train`: the whole line for one window, or for every closed one in order, as recorded Dagster runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from babylon_assets.cli.judging import standing
+from babylon_assets.cli.terminal import count, number, output, show_log
+from babylon_assets.cli.windows import policy_names
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.windows import parse_window, window_of
+from babylon_assets.ledger import checkpoints, verdicts
+from babylon_assets.ledger.windows import WindowRow, get_window
+
+if TYPE_CHECKING:
+    from babylon_assets.ledger.database import Database
+    from babylon_assets.orchestration.runs import Line
+
+#: States in which a window asks for nothing more.
+FINISHED = ("trained", "thin", "skipped")
+POLL_SECONDS = 60
+
+
+def train(
+    window: Annotated[str | None, typer.Argument(help="A window such as 2026-11-05T14:00.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Train every closed window that is not done, then wait for more.")
+    ] = False,
+    branch: Annotated[
+        bool, typer.Option("--branch", help="Train a window that the chain has passed again, beside the chain.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="The branch's name, instead of the window's; one that is there goes on.")
+    ] = None,
+) -> None:
+    """Read, score and train one window.
+
+    Says what was trained and how, or why nothing was; unchanged input writes nothing new.
+
+    Example: [bold]babylon train 2026-11-05T14:00[/]
+
+    Example: [bold]babylon train 2026-11-05T14:00 --branch[/]
+    """
+    if (window is None) == (not follow):
+        raise typer.BadParameter("give a window, or --follow for all of them", param_hint="WINDOW")
+    if follow and (branch or name):
+        raise typer.BadParameter("a branch is trained window by window", param_hint="--branch")
+    settings = load_settings()
+    if window is not None:
+        refuse_running(window)
+        with opened_line(reaching(settings, window)) as (database, line):
+            run = report(database, line, settings, window)
+            if branch or name:
+                report_branch(database, settings, window, name, run)
+        if window < settings.window_start:
+            output.print(
+                f"the UI shows windows from {settings.window_start} on; set WINDOWS_FROM={window} to see this one"
+            )
+        return
+    with opened_line(settings) as (database, line):
+        while True:
+            for waiting in waiting_windows(database, settings):
+                report(database, line, settings, waiting)
+            time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def opened_line(
+    settings: Settings, heard: Callable[[int, int, int], None] | None = None
+) -> Iterator[tuple[Database, Line]]:
+    """The migrated database and the line over the definitions that the UI serves, with a crash's leftovers removed.
+
+    Args:
+        heard: called after each window of a run with the windows done, of how many, and how many failed.
+    """
+    from babylon_assets.definitions import build_definitions
+    from babylon_assets.ledger.database import migrate, open_database
+    from babylon_assets.orchestration.resources import Installation
+    from babylon_assets.orchestration.runs import Line
+    from babylon_assets.orchestration.runtime.instance import fail_orphaned_runs, open_instance
+
+    show_log(settings.log_level)
+    database = open_database(settings)
+    migrate(database)
+    with open_instance(settings, database) as instance:
+        fail_orphaned_runs(instance)
+        installation = Installation(settings, database, heard)
+        yield database, Line(build_definitions(settings, installation=installation), instance)
+
+
+def waiting_windows(database: Database, settings: Settings) -> list[str]:
+    """Closed windows, from WINDOWS_FROM on, that the game has rows of and that are not finished; oldest first.
+
+    One whose checkpoint a killed run left without a verdict is not finished.
+    """
+    from babylon_assets.environments.babylon import game_record
+
+    running = window_of(datetime.now(UTC))
+    with database.connect() as conn:
+        game_record.check_tables(conn)
+        found = [row.window for row in game_record.list_windows(conn) if settings.window_start <= row.window < running]
+        left = verdicts.unjudged(conn, settings.model_name)
+        return [
+            window
+            for window in found
+            if not finished(get_window(conn, window), settings) or (left is not None and left.window_id == window)
+        ]
+
+
+def finished(row: WindowRow | None, settings: Settings) -> bool:
+    """Whether nothing more is to be done for a window; without training, having its dataset is enough."""
+    return row is not None and (row.status in FINISHED or (row.status == "ready" and not settings.train_rl_local))
+
+
+def report(database: Database, line: Line, settings: Settings, window: str) -> str:
+    """Run the line for a window and print what was trained and how, or why nothing was; gives the run's id.
+
+    Raises:
+        PermanentError, TransientError: the run failed.
+    """
+    from babylon_assets.ledger.datasets import load_dataset
+
+    run = line.materialize(window)
+    with database.connect() as conn:
+        row = get_window(conn, window)
+        made = checkpoints.by_window(conn, settings.model_name, window)
+        counts = load_dataset(conn, row.dataset_id).counts if row is not None and row.dataset_id else {}
+        names = policy_names(conn, settings.model_name)
+        judged = standing(conn, settings.model_name, window)
+    if row is None:
+        raise PermanentError(f"{window} left no row in our tables; see the Dagster run {run.run_id} in the UI")
+    output.print(f"[bold]{window}[/]  {row.status}  {row.reason or ''}")
+    output.print(
+        f"  read      {count(row.trajectories)} trajectories of {count(row.agents)} agents, "
+        f"{count(row.samples)} samples, mean reward {number(row.reward_mean)}"
+    )
+    output.print(f"  samples   {_kinds(counts)}")
+    if made is not None:
+        how = f"{made.settings.get('method', '')} on {count(row.trainable_tokens)} tokens"
+        output.print(f"  trained   {how}, {names.get(made.parent_id or '', '-')} -> {names[made.id]}")
+    if judged is not None:
+        output.print(f"  gate      {judged}", highlight=False, soft_wrap=True)
+    output.print(f"  dataset   {row.dataset_id}", highlight=False)
+    output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)
+    return run.run_id
+
+
+def report_branch(database: Database, settings: Settings, window: str, name: str | None, run: str) -> None:
+    """Train a window beside the chain, on the dataset that the line's run has frozen, and print what came of it.
+
+    Raises:
+        PermanentError, TransientError: as of `training.window_training.train_branch`.
+    """
+    from babylon_assets.training.window_training import train_branch
+
+    trained = train_branch(settings, database, window, name, run)
+    with database.connect() as conn:
+        names = {made.id: policy_name(made.chain, made.step) for made in checkpoints.family(conn, settings.model_name)}
+    made, parent = trained.checkpoint, trained.parent
+    line = f"{names[parent.id] if parent else '-'} -> {names[made.id] if made else '-'}"
+    output.print(f"  branch    {line}, {trained.status}: {trained.reason}", highlight=False, soft_wrap=True)
+
+
+def _kinds(counts: Mapping[str, int]) -> str:
+    """How many samples train as what, and why others do not."""
+    kinds = [f"{counts[kind]:,} {kind}" for kind in ("policy_gradient", "recompute", "imitate") if counts.get(kind)]
+    skipped = [f"{n:,} {name}" for name, n in counts.items() if name.startswith("skip: ")]
+    return ", ".join(kinds + skipped) or "none"
+
+
+def reaching(settings: Settings, window: str) -> Settings:
+    """The settings with their first window moved back, if need be, so that this one is a partition."""
+    return replace(settings, window_start=min(settings.window_start, window))
+
+
+def refuse_running(window: str) -> None:
+    """Refuse a window that is not over yet: the game still writes into it."""
+    if parse_window(window) >= parse_window(window_of(datetime.now(UTC))):
+        raise PermanentError(f"{window} is not over yet; train it after its hour has ended")

@@ -1,0 +1,276 @@
+"""`babylon migrate`, `babylon windows` and `babylon status`: the database and what our tables say of each window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from babylon_assets.cli.terminal import count, errors, number, output, print_json, short
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.errors import PermanentError, SourceError
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.windows import parse_window
+from babylon_assets.ledger import checkpoints, jobs, late_samples, verdicts
+from babylon_assets.ledger import windows as ledger
+from babylon_assets.ledger.database import Connection, Database, open_database
+from babylon_assets.ledger.database import migrate as migrate_schema
+from babylon_assets.ledger.late_samples import Carried
+from babylon_assets.ledger.windows import WindowRow
+
+if TYPE_CHECKING:
+    from babylon_assets.environments.babylon.game_record import SourceWindow
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def migrate() -> None:
+    """Bring our tables (schema babylon_training) to the newest revision.
+
+    Safe to repeat; nothing is ever added to the game's own schema.
+
+    Example: [bold]babylon migrate[/]
+    """
+    database = open_database(load_settings())
+    revision = migrate_schema(database)
+    output.print(f"{database.place}: schema babylon_training is at revision [bold]{revision}[/]")
+
+
+def list_all(json: Json = False) -> None:
+    """List the windows with their state and counts, oldest first.
+
+    Example: [bold]babylon windows --json[/]
+    """
+    settings = load_settings()
+    with opened(settings).connect() as conn:
+        rows = known_windows(conn)
+        tell_odd_ids(conn)
+        names = policy_names(conn, settings.model_name)
+        carried = late_samples.carried(conn, settings.model_name)
+    if json:
+        print_json([window_json(row) | carried_json(row.window_id, carried) for row in rows])
+    elif rows:
+        output.print(window_table(rows, names, carried))
+    else:
+        output.print("no windows yet; `babylon demo` plays some, `babylon doctor` says whether the game's are in reach")
+
+
+def status(
+    window: Annotated[str | None, typer.Argument(help="A window such as 2026-11-05T14:00.")] = None,
+    json: Json = False,
+) -> None:
+    """Show where a window's checkpoint comes from; without a window, the state of the whole chain.
+
+    Example: [bold]babylon status 2026-11-05T14:00[/]
+    """
+    settings = load_settings()
+    with opened(settings).connect() as conn:
+        shown = lineage(conn, settings.model_name, window) if window else overview(conn, settings.model_name)
+    if json:
+        print_json(shown)
+    else:
+        _print_nested(shown)
+
+
+def opened(settings: Settings) -> Database:
+    """The database with our tables in it.
+
+    Raises:
+        PermanentError: the tables are not there.
+    """
+    database = open_database(settings)
+    with database.connect() as conn:
+        there = conn.execute("SELECT to_regclass('babylon_training.windows')").fetchone()
+    if there is None or there[0] is None:
+        raise PermanentError(f"{database.place} has no schema babylon_training; type: babylon migrate")
+    return database
+
+
+def known_windows(conn: Connection) -> list[WindowRow]:
+    """The windows of our tables and those of the game that were not read yet, oldest first."""
+    from babylon_assets.environments.babylon import game_record
+
+    rows = {row.window_id: row for row in ledger.list_windows(conn)}
+    try:
+        game_record.check_tables(conn)
+        for found in game_record.list_windows(conn):
+            rows.setdefault(found.window, _unread(found))
+    except SourceError:
+        conn.rollback()
+    return [rows[window] for window in sorted(rows)]
+
+
+def tell_odd_ids(conn: Connection) -> None:
+    """Say on standard error how many rows of the game have an id that is no window's, if there are any."""
+    from babylon_assets.environments.babylon import game_record
+
+    try:
+        game_record.check_tables(conn)
+    except SourceError:
+        conn.rollback()
+        return
+    odd = game_record.count_odd_ids(conn)
+    if odd:
+        named = ", ".join(map(repr, list(odd)[:3]))
+        errors.print(
+            f"{sum(odd.values())} trajectories have a windowId that is no window ({named}): "
+            "they are read with the hour in which they ended"
+        )
+
+
+def window_json(row: WindowRow) -> dict[str, Any]:
+    """What `babylon windows --json` prints of a window; the keys are a promise."""
+    return {
+        "window": row.window_id,
+        "state": row.status,
+        "trajectories": row.trajectories,
+        "samples": row.samples,
+        "trainable_tokens": row.trainable_tokens,
+        "reward_mean": row.reward_mean,
+        "oracle": (row.reference or {}).get("oracle"),
+        "dataset": row.dataset_id,
+        "parent": row.parent_id,
+        "checkpoint": row.checkpoint_id,
+    }
+
+
+def carried_json(window: str, carried: Sequence[Carried]) -> dict[str, Any]:
+    """How many late samples the window took of which, how many which took of it, and how many wait."""
+    return {
+        "carried_from": {each.window: each.samples for each in carried if each.into == window},
+        "carried_into": {each.into: each.samples for each in carried if each.window == window and each.into},
+        "late_waiting": sum(each.samples for each in carried if each.window == window and each.into is None),
+    }
+
+
+def policy_names(conn: Connection, chain: str) -> dict[str, str]:
+    """The name of each checkpoint of a chain, such as `babylon-agent@3`, by its id; a dead end's says so."""
+    standings = verdicts.standings(conn, chain)
+    return {
+        made.id: policy_name(chain, made.step)
+        + (f" ({standings[made.window_id]})" if made.dead_end and made.window_id in standings else "")
+        for made in checkpoints.chain(conn, chain)
+    }
+
+
+def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Sequence[Carried] = ()) -> Table:
+    """The same for a person; `names` gives the policies' names by checkpoint id."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("window", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("trajectories", "samples", "tokens", "reward", "oracle"):
+        table.add_column(name, justify="right")
+    table.add_column("parent -> checkpoint", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.window_id,
+            row.status,
+            count(row.trajectories),
+            count(row.samples),
+            count(row.trainable_tokens),
+            number(row.reward_mean),
+            number((row.reference or {}).get("oracle")),
+            "; ".join(filter(None, [_step(row, names), *_carried(carried_json(row.window_id, carried))])),
+        )
+    return table
+
+
+def _carried(told: Mapping[str, Any]) -> list[str]:
+    """The same in words, one of each."""
+    lines = [f"{number} late from {window}" for window, number in told["carried_from"].items()]
+    lines += [f"{number} late into {window}" for window, number in told["carried_into"].items()]
+    return lines + ([f"{told['late_waiting']} late wait"] if told["late_waiting"] else [])
+
+
+def _step(row: WindowRow, names: Mapping[str, str]) -> str:
+    """`parent -> checkpoint`, or why there is none."""
+    if row.checkpoint_id is None:
+        return row.reason or ""
+    parent = names.get(row.parent_id or "", short(row.parent_id))
+    return f"{parent} -> {names.get(row.checkpoint_id, short(row.checkpoint_id))}"
+
+
+def lineage(conn: Connection, chain: str, window: str) -> dict[str, Any]:
+    """Where the window's checkpoint comes from: dataset, parent, settings, seed, versions, Dagster run.
+
+    Raises:
+        PermanentError: the window is unknown.
+    """
+    parse_window(window)
+    row = ledger.get_window(conn, window)
+    if row is None:
+        raise PermanentError(
+            f"{window} was never read; `babylon windows` lists what is there, `babylon train {window}` reads it"
+        )
+    checkpoint = checkpoints.by_window(conn, chain, window)
+    return {
+        **window_json(row),
+        "reason": row.reason,
+        "fingerprint": row.fingerprint,
+        "lineage": None
+        if checkpoint is None
+        else {"policy": policy_name(chain, checkpoint.step), **asdict(checkpoint)},
+    }
+
+
+def overview(conn: Connection, chain: str) -> dict[str, Any]:
+    """How many windows are in which state, the newest checkpoint of the chain, and what is being trained."""
+    rows = ledger.list_windows(conn)
+    states = sorted({row.status for row in rows})
+    head = checkpoints.head(conn, chain)
+    running = jobs.running_jobs(conn, chain)
+    return {
+        "chain": chain,
+        "windows": {state: sum(row.status == state for row in rows) for state in states},
+        "newest window": rows[-1].window_id if rows else None,
+        "head": None
+        if head is None
+        else {"step": head.step, "id": head.id, "window": head.window_id, "path": head.path},
+        "training": {f"{job.window_id} on {job.chain}": _alive(job, ago) for job, ago in running},
+    }
+
+
+def _alive(job: jobs.Job, ago: float) -> str:
+    """What an attempt that has not ended does, by its last sign of life."""
+    if job.state != "submitted" and ago > jobs.SILENT_SECONDS:
+        return f"{job.state}, no sign of life for {ago:.0f} s: its process has died; train the window again"
+    return f"{job.state} with {job.backend or 'no backend yet'}, last sign of life {ago:.0f} s ago"
+
+
+def _unread(found: SourceWindow) -> WindowRow:
+    """A window of the game that no run has looked at."""
+    return WindowRow(
+        window_id=found.window,
+        status="open",
+        fingerprint=None,
+        trajectories=found.trajectories,
+        agents=found.agents,
+        samples=0,
+        trainable_tokens=0,
+        reward_mean=None,
+        reward_std=None,
+        dataset_id=None,
+        checkpoint_id=None,
+        parent_id=None,
+        reference=None,
+        reason=None,
+        changed_at=datetime.now(UTC),
+    )
+
+
+def _print_nested(values: dict[str, Any], indent: int = 0) -> None:
+    """Aligned `name  value` lines; nested mappings are indented."""
+    width = max((len(name) for name in values), default=0)
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            output.print(" " * indent + f"[bold]{name}[/]")
+            _print_nested(value, indent + 2)
+        else:
+            output.print(" " * indent + f"{name:<{width}}  ", end="")
+            output.print(
+                "-" if value is None or value == {} else str(value), markup=False, highlight=False, soft_wrap=True
+            )

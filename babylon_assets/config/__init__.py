@@ -1,0 +1,1 @@
+"""Settings: declared, checked and read in this package alone."""

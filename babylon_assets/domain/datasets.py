@@ -1,0 +1,312 @@
+"""Training datasets: which answers of a window are trained on, how, and against which others.
+
+A dataset is a value: the same records, calls and rewards give the same samples in the same order and the same
+id. How it is trained on is the business of `training`; where it is kept, of `store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from itertools import groupby
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from msgspec.structs import force_setattr
+
+from babylon_assets.domain.dataset_codec import chats_of, dataset_id, decode, draft, encode, head_of, with_texts
+from babylon_assets.domain.grouping import GroupMode, compared, group_key
+from babylon_assets.domain.joining import Joined, JoinedSample, RecordedCall, join_calls
+from babylon_assets.domain.policies import policy_step
+from babylon_assets.domain.samples import (
+    Dataset,
+    DatasetDraft,
+    Sample,
+    SampleHead,
+    StepScore,
+    StepScores,
+    TrainsAs,
+    count,
+)
+from babylon_assets.domain.sampling import HELD_OUT, NO_ROOM, TOO_OLD, bounded, is_held_out
+from babylon_assets.domain.trajectories import CallHead, Exchange, RawSample, TrajectoryRecord, encode_chat, kept
+
+__all__ = [
+    "Dataset",
+    "DatasetDraft",
+    "Sample",
+    "TrainsAs",
+    "build_dataset",
+    "count",
+    "dataset_id",
+    "decode",
+    "draft_dataset",
+    "encode",
+    "scores_by_step",
+]
+
+NOT_YET_KNOWN = "outcome not yet known"
+NEVER_KNOWN = "outcome cannot be known"
+NOT_SCORED = "step has no score"
+NO_NUMBER = "a scorer has no number for it yet"
+NO_SPREAD = "group has no spread"
+ALONE = "group has one sample"
+WORSE_HALF = "worse half of its group"
+#: Counts of a dataset that has samples of other windows.
+CARRIED, CARRIED_TRAJECTORIES = "carried_samples", "carried_trajectories"
+#: Rewards of a group that differ by less than this have no spread.
+SMALLEST_SPREAD = 1e-9
+_CHARACTERS_PER_TOKEN = 4
+
+
+def draft_dataset(
+    window: str,
+    records: Iterable[TrajectoryRecord],
+    calls: Mapping[str, RecordedCall],
+    scores: StepScores,
+    model_name: str,
+    chats: Mapping[str, str],
+    *,
+    moment_seconds: float = 30,
+    group_mode: GroupMode = "moment",
+    head_step: int | None = None,
+    max_policy_lag: int | None = None,
+    held_out_share: float = 0.0,
+    max_samples: int | None = None,
+    max_tokens: int | None = None,
+    seed: int = 0,
+    carried: Iterable[Sample] = (),
+) -> DatasetDraft:
+    """Build the dataset of a window, its texts unread.
+
+    Each sample gets the reward of its step and is compared with those of its group that are of its kind: answers of
+    our own policies among each other, other models' answers among each other. Of the latter the better half is
+    imitated. What cannot be trained on stays in, as `skip` with the reason.
+
+    Args:
+        calls: recorded answers by call id; they know token ids and log-probabilities that the game does not keep, and
+            the whole conversation of agents of which it keeps none. `joining.join_calls` says which belong where.
+        scores: of the steps, as of `scores_by_step`; one that is not there was not scored.
+        model_name: the chain's model: `<model_name>@<step>` are our policies.
+        chats: sha256 of the chat (`trajectories.KeptSamples`) of each record that has samples, by trajectory id.
+        head_step, max_policy_lag: an answer of a policy more than `max_policy_lag` steps behind `head_step`
+            is skipped.
+        held_out_share: samples of this share of the agents, by hash, are scored and kept, but skipped and not compared.
+        max_samples, max_tokens, seed: bounds of what is trained on, and what the choice is drawn by.
+        carried: late samples of earlier windows, which join these as they are: with their window, their group and their
+            advantage. One for which there is no room within the bounds is not in the dataset at all.
+    """
+    joined = join_calls(records, calls)
+    oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
+    rules = _Rules(window, model_name, moment_seconds, group_mode, oldest, held_out_share)
+    samples = _ordered(_heads(rules, joined.samples, scores))
+    _compare(samples)
+    others = _others(carried, joined)
+    if others:
+        samples = _ordered([*samples, *map(head_of, others)])
+    samples = bounded(samples, max_samples, max_tokens, seed)
+    if others:
+        samples = [each for each in samples if each.window == window or each.skip_reason != NO_ROOM]
+    own = {**_own_chats(joined), **_chats_among(others, samples)}
+    hashes = {name: chats[name] for name in {each.record.trajectory_id for each in joined.samples} - own.keys()}
+    hashes |= {trajectory: sha256(chat).hexdigest() for trajectory, chat in own.items()}
+    return draft(window, samples, {**joined.counts, **count(samples), **_counted(samples, window)}, hashes, own)
+
+
+def _others(carried: Iterable[Sample], joined: Joined) -> list[Sample]:
+    """The carried samples, without those of trajectories that are among the window's own by now."""
+    own = {each.record.trajectory_id for each in joined.samples}
+    return [sample for sample in carried if sample.trajectory_id not in own]
+
+
+def _chats_among(others: Sequence[Sample], samples: Iterable[SampleHead]) -> dict[str, bytes]:
+    """The texts of those of the carried samples that there was room for."""
+    kept = {sample.sample_id for sample in samples} if others else set()
+    return chats_of([sample for sample in others if sample.sample_id in kept])
+
+
+def _counted(samples: Iterable[SampleHead], window: str) -> dict[str, int]:
+    """How many samples came from other windows; nothing where none did."""
+    carried = [sample for sample in samples if sample.window != window]
+    trajectories = {sample.trajectory_id for sample in carried}
+    return {CARRIED: len(carried), CARRIED_TRAJECTORIES: len(trajectories)} if carried else {}
+
+
+def build_dataset(
+    window: str,
+    records: Iterable[TrajectoryRecord],
+    calls: Mapping[str, RecordedCall],
+    scores: pd.DataFrame,
+    model_name: str,
+    **options: Any,
+) -> Dataset:
+    """The dataset that `draft_dataset` drafts, which has the same options, with its texts.
+
+    Args:
+        scores: as of `rewards.score_window`: a row per trajectory_id and step with `reward`, `state` and
+            components.
+    """
+    records = list(records)
+    texts = {record.trajectory_id: kept(record.samples).chat() for record in records if record.samples}
+    hashes = {trajectory: sha256(chat).hexdigest() for trajectory, chat in texts.items()}
+    drafted = draft_dataset(window, records, calls, scores_by_step(scores), model_name, hashes, **options)
+    samples = with_texts(drafted.samples, {**texts, **drafted.own_chats}.__getitem__)
+    return Dataset(drafted.id, window, samples, drafted.counts)
+
+
+_UNSCORED: StepScore = (None, "unscored", {})
+_NOT_COMPONENTS = frozenset(
+    {"window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final", "entry", "exit"}
+)
+
+
+def scores_by_step(frame: pd.DataFrame) -> dict[tuple[str, int], StepScore]:
+    """The scores of a window by trajectory id and step; components are its columns of floats, sorted by name."""
+    names = sorted(str(c) for c in frame.columns if c not in _NOT_COMPONENTS and frame[c].dtype.kind == "f")
+    values = zip(*(_or_none(frame[name]) for name in names), strict=True) if names else [()] * len(frame)
+    states = frame["state"].tolist() if "state" in frame else ["pending"] * len(frame)
+    components = (dict(zip(names, row, strict=True)) for row in values)
+    scores = zip(_or_none(frame["reward"]), states, components, strict=True)
+    keys = zip(frame["trajectory_id"].tolist(), frame["step"].tolist(), strict=True)
+    return dict(zip(keys, scores, strict=True))
+
+
+def _or_none(values: pd.Series[Any]) -> list[float | None]:
+    return [value if value == value else None for value in values.astype("float64").tolist()]
+
+
+class _Rules(NamedTuple):
+    """What is the same for all samples of a dataset; answers of a policy before `oldest` are too old."""
+
+    window: str
+    model_name: str
+    moment_seconds: float
+    mode: GroupMode
+    oldest: int
+    held_out_share: float
+
+
+def _heads(rules: _Rules, joined: Iterable[JoinedSample], scores: StepScores) -> list[SampleHead]:
+    """Samples that know everything but what they are compared with."""
+    heads: list[SampleHead] = []
+    behind_of = lru_cache(None)(policy_step)
+    is_out = lru_cache(None)(lambda agent: is_held_out(agent, rules.held_out_share))
+    for record, samples in groupby(joined, key=_record_of):
+        groups, trajectory, out = _groups(rules, record), record.trajectory_id, is_out(record.agent_id)
+        for _, raw, call in samples:
+            score = scores.get((trajectory, raw.step), _UNSCORED)
+            policy = (call.policy if call is not None else None) or raw.model
+            behind = behind_of(policy, rules.model_name)
+            head = _head(rules.window, record, raw, call, score, groups[raw.step], policy, behind)
+            if out:
+                _skip(head, HELD_OUT)
+            elif behind is not None and behind < rules.oldest and head.trains_as != "skip":
+                _skip(head, TOO_OLD)
+            heads.append(head)
+    return heads
+
+
+_record_of = itemgetter(0)
+
+
+def _groups(rules: _Rules, record: TrajectoryRecord) -> dict[int, str]:
+    """The group of each of a record's steps."""
+    window, seconds, mode, agent = rules.window, rules.moment_seconds, rules.mode, record.agent_id
+    return {fact.step: group_key(window, fact.moment_ms, seconds, mode, agent) for fact in record.facts}
+
+
+def _head(
+    window: str,
+    record: TrajectoryRecord,
+    raw: RawSample | CallHead,
+    call: RecordedCall | None,
+    score: StepScore,
+    group: str,
+    policy: str,
+    behind: int | None,
+) -> SampleHead:
+    reward, state, components = score
+    exact = call if behind is not None and call is not None and _has_tokens(call) else None
+    trains_as: TrainsAs = "imitate" if behind is None else "policy_gradient" if exact is not None else "recompute"
+    skip_reason = None
+    if reward is None:
+        trains_as, skip_reason = "skip", _why_no_reward(state)
+    return SampleHead(
+        f"{record.trajectory_id}/{raw.step}/{raw.call}",
+        window,
+        record.trajectory_id,
+        record.agent_id,
+        raw.step,
+        raw.call,
+        group,
+        raw.model,
+        None if behind is None else policy,
+        behind,
+        None if exact is None else list(exact.prompt_token_ids or ()),
+        None if exact is None else list(exact.token_ids or ()),
+        None if exact is None else list(exact.logprobs or ()),
+        reward,
+        components,
+        None,
+        trains_as,
+        skip_reason,
+        raw.characters // _CHARACTERS_PER_TOKEN if exact is None else len(exact.token_ids or ()),
+    )
+
+
+def _has_tokens(call: RecordedCall) -> bool:
+    """Whether the record has a prompt, an answer, and a finite log-probability for each of its tokens."""
+    if not call.prompt_token_ids or not call.token_ids or call.logprobs is None:
+        return False
+    return len(call.logprobs) == len(call.token_ids) and bool(np.isfinite(call.logprobs).all())
+
+
+def _why_no_reward(state: str) -> str:
+    return {"unknown": NEVER_KNOWN, "unscored": NOT_SCORED, "pending": NOT_YET_KNOWN}.get(state, NO_NUMBER)
+
+
+def _skip(head: SampleHead, reason: str) -> None:
+    """Change a head that nobody else has yet: another copy of each would cost as much as all that is decided."""
+    force_setattr(head, "trains_as", "skip")
+    force_setattr(head, "skip_reason", reason)
+
+
+def _ordered(heads: list[SampleHead]) -> list[SampleHead]:
+    """By group, trajectory, step and call; records come in the order of the last three, which sorts them fast."""
+    heads.sort(key=attrgetter("trajectory_id", "step", "call"))
+    heads.sort(key=attrgetter("group"))
+    return heads
+
+
+def _compare(heads: Sequence[SampleHead]) -> None:
+    """Gives advantages within groups; skips what cannot be compared and the worse half of imitations."""
+    live = [head for head in heads if head.trains_as != "skip"]
+    groups = [(head.group, head.trains_as == "imitate") for head in live]
+    found = compared(groups, [head.reward or 0.0 for head in live])
+    rows = zip(*(column.tolist() for column in found), strict=True)
+    for head, (advantage, spread, size, rank) in zip(live, rows, strict=True):
+        if size < 2:
+            _skip(head, ALONE)
+        elif spread < SMALLEST_SPREAD:
+            _skip(head, NO_SPREAD)
+        else:
+            force_setattr(head, "advantage", advantage)
+            if head.trains_as == "imitate" and (rank >= size // 2 or advantage <= 0):
+                _skip(head, WORSE_HALF)
+
+
+def _own_chats(joined: Joined) -> dict[str, bytes]:
+    """The texts of trajectories of which only the calls know any."""
+    said = [each for each in joined.samples if isinstance(each.raw, RawSample) and not each.record.samples]
+    said.sort(key=lambda each: (each.record.trajectory_id, each.raw.step, each.raw.call))
+    return {
+        trajectory: encode_chat([_exchange(each.raw) for each in members])
+        for trajectory, members in groupby(said, key=lambda each: each.record.trajectory_id)
+    }
+
+
+def _exchange(raw: Any) -> Exchange:
+    return Exchange(raw.messages, raw.response)

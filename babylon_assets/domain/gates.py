@@ -1,0 +1,227 @@
+"""The gate: whether a checkpoint may be served and trained from, with every reason in words.
+
+The gate is made so that small steps pass: it refuses what is worse with confidence, not what is not yet proven better.
+A decline in steps that are each too small to be told from noise is caught by the comparison with the best so far.
+Measuring is the business of `evaluation`, carrying a verdict out that of `store`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from babylon_assets.domain.evaluations import Interval, paired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the gate asks; every bound is a loss that is still allowed.
+
+    Attributes:
+        confidence: of the intervals; a checkpoint is worse when the whole interval of its difference is below a bound.
+        margin: mean reward a board that it may lose against the champion.
+        decline: the same against the best that was ever promoted.
+        valid_drop: share of valid actions that it may lose against the champion, and against the best.
+        replay_margin: nats by which its preference for better answers of the held-out agents may fall.
+        replay_groups: least number of groups for that to count.
+        quarantined: largest share of a window's rows that may have been corrupt.
+        agreement: least correlation of a window's rewards with what its trades were really worth. Rewards that run
+            against it were turned around, whoever did it; one such window moves the policy too little to be told from
+            noise on the market.
+    """
+
+    confidence: float = 0.95
+    margin: float = 0.0
+    decline: float = 0.01
+    valid_drop: float = 0.02
+    replay_margin: float = 0.1
+    replay_groups: int = 8
+    quarantined: float = 0.5
+    agreement: float = -0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A policy on the simulated market: mean reward and share of valid actions per seed, in the seeds' order."""
+
+    name: str
+    rewards: Sequence[float]
+    valid: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Challenger:
+    """What is known of the checkpoint that asks.
+
+    Attributes:
+        market: None where it cannot be played here; `unmeasured` then says why.
+        numbers: loss and gradient norm of its training as they were recorded: None for one that was not finite.
+        trained_tokens: tokens that its training saw.
+        window_status: state of its window.
+        quarantined: share of its window's rows that were corrupt.
+        agreement: correlation of its window's rewards with the worth of the trades; None where that is not known.
+        replay: its preference for the better of the held-out agents' answers less the champion's, in nats; None when
+            there was nothing to compare.
+        replay_groups: number of groups behind that.
+    """
+
+    name: str
+    market: Measured | None
+    unmeasured: str = ""
+    numbers: Mapping[str, float | None]
+    trained_tokens: int
+    window_status: str
+    quarantined: float = 0.0
+    agreement: float | None = None
+    replay: Interval | None = None
+    replay_groups: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule applied: whether it holds, and the sentence that says so with its numbers."""
+
+    rule: str
+    holds: bool
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate says of a checkpoint: every finding, those that hold as well, and the rules that were applied."""
+
+    challenger: str
+    champion: str
+    findings: tuple[Finding, ...]
+    rules: Rules
+
+    @property
+    def passed(self) -> bool:
+        return all(finding.holds for finding in self.findings)
+
+    @property
+    def why(self) -> str:
+        """The reasons against it; when there is none, the reasons for it."""
+        told = [finding.words for finding in self.findings if finding.holds == self.passed]
+        return "; ".join(told)
+
+    def record(self) -> dict[str, Any]:
+        """The verdict as it is kept."""
+        return {"passed": self.passed, **asdict(self), "findings": [asdict(finding) for finding in self.findings]}
+
+
+def may_promote(
+    challenger: Challenger, champion: Measured | None, best: Measured | None = None, rules: Rules | None = None
+) -> Verdict:
+    """Judge a checkpoint against the one that is live.
+
+    Args:
+        champion: the live policy, measured on the same seeds; None where nothing can be played here.
+        best: the best of all that were ever promoted, on the same seeds; None for the champion itself.
+    """
+    rules = rules or Rules()
+    findings = [*_training(challenger), *_window(challenger, rules), *_market(challenger, champion, best, rules)]
+    findings += _replay(challenger, rules)
+    return Verdict(challenger.name, champion.name if champion else "-", tuple(findings), rules)
+
+
+def _training(challenger: Challenger) -> Iterator[Finding]:
+    bad = [name for name, value in challenger.numbers.items() if value is None or not math.isfinite(value)]
+    said = f"{' and '.join(bad)} of its training was not finite" if bad else "its loss is finite"
+    yield Finding("finite", not bad, said)
+
+
+def _window(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
+    thin = challenger.window_status == "thin" or challenger.trained_tokens == 0
+    said = "its window is thin" if thin else f"its window had {challenger.trained_tokens} tokens to train on"
+    yield Finding("window", not thin, said)
+    share, most = challenger.quarantined, rules.quarantined
+    said = f"{share:.0%} of its window's rows were corrupt, at most {most:.0%} may be"
+    yield Finding("hygiene", share <= most, said)
+    if challenger.agreement is not None:
+        said = f"its window's rewards correlate {challenger.agreement:+.2f} with what the trades were worth"
+        poisoned = challenger.agreement < rules.agreement
+        yield Finding("rewards", not poisoned, f"{said}: they were turned around" if poisoned else said)
+
+
+def _market(
+    challenger: Challenger, champion: Measured | None, best: Measured | None, rules: Rules
+) -> Iterator[Finding]:
+    if challenger.market is None or champion is None:
+        yield Finding("market", True, f"it was not played on the market: {challenger.unmeasured or 'no champion'}")
+        return
+    yield _not_worse("market", challenger.market, champion, "live", rules.margin, rules)
+    if best is not None and best.name != champion.name:
+        yield _not_worse("best", challenger.market, best, "best so far", rules.decline, rules)
+    for other, kind in ((champion, "live"), (best, "best so far")):
+        if other is not None and (kind == "live" or other.name != champion.name):
+            yield _valid(challenger.market, other, kind, rules)
+
+
+def _not_worse(rule: str, ours: Measured, theirs: Measured, kind: str, margin: float, rules: Rules) -> Finding:
+    difference = paired(ours.rewards, theirs.rewards, confidence=rules.confidence)
+    worse = difference.high < -margin
+    said = f"its market reward is {_signed(difference)} against {theirs.name} ({kind})"
+    return Finding(rule, not worse, f"{said}: worse with confidence, {margin:g} may be lost" if worse else said)
+
+
+def _valid(ours: Measured, theirs: Measured, kind: str, rules: Rules) -> Finding:
+    difference = paired(ours.valid, theirs.valid, confidence=rules.confidence)
+    fallen = difference.high < -rules.valid_drop
+    said = f"its share of valid actions is {_signed(difference)} against {theirs.name} ({kind})"
+    return Finding("valid", not fallen, f"{said}: fallen, {rules.valid_drop:g} may be lost" if fallen else said)
+
+
+def _replay(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
+    found = challenger.replay
+    if found is None or challenger.replay_groups < rules.replay_groups:
+        few = f"{challenger.replay_groups} groups of held-out answers, {rules.replay_groups} are needed to compare"
+        yield Finding("replay", True, few)
+        return
+    worse = found.high < -rules.replay_margin
+    said = f"its preference for better held-out answers is {_signed(found)} nats against the live one's"
+    yield Finding("replay", not worse, f"{said}: worse with confidence" if worse else said)
+
+
+def _signed(interval: Interval) -> str:
+    return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """How a policy did in the game: answers, share of valid actions, mean reward (None while none is known)."""
+
+    answers: int
+    valid: float
+    reward: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """How far the live numbers of the served policy may fall below those of the policy before it.
+
+    Attributes:
+        answers: fewer than this say nothing.
+    """
+
+    valid_drop: float = 0.1
+    reward_drop: float = 0.3
+    answers: int = 64
+
+
+def out_of_band(served: Live, before: Live, band: Band) -> str | None:
+    """Why the served policy should be rolled back to the one before it; None while it should not.
+
+    Args:
+        served: the policy that is live, since it was promoted.
+        before: the policy that it replaced, as long as that one was live.
+    """
+    if served.answers < band.answers or before.answers < band.answers:
+        return None
+    if served.valid < before.valid - band.valid_drop:
+        return f"its live share of valid actions is {served.valid:.2f}, before it was {before.valid:.2f}"
+    if served.reward is not None and before.reward is not None and served.reward < before.reward - band.reward_drop:
+        return f"its live reward is {served.reward:+.3f}, before it was {before.reward:+.3f}"
+    return None

@@ -1,0 +1,61 @@
+"""Which samples are compared with each other, and what a reward is worth among them.
+
+What the rewards are made of is in `domain.rewards`; what a sample without a usable group becomes, in
+`domain.datasets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+GroupMode = Literal["moment", "window", "agent"]
+
+
+def group_key(
+    window: str, moment_ms: int, moment_seconds: float, mode: GroupMode = "moment", agent_id: str = ""
+) -> str:
+    """The key of the group that a sample belongs to.
+
+    Args:
+        moment_ms: epoch milliseconds of the market that the policy saw.
+        moment_seconds: with mode `moment`, times in the same slot of this length are the same moment.
+        mode: `moment` compares agents at the same moment of a window, `window` all of it, `agent` an agent
+            with itself.
+    """
+    if mode == "window":
+        return window
+    if mode == "agent":
+        return f"{window}/{agent_id}"
+    return f"{window}/{int(moment_ms // (1000 * moment_seconds))}"
+
+
+class Compared(NamedTuple):
+    """Of each row: its advantage, its group's spread (largest less smallest reward) and size, its rank from 0 for the
+    best; of equal rewards the earlier row ranks first."""
+
+    advantage: np.ndarray[Any, Any]
+    spread: np.ndarray[Any, Any]
+    size: np.ndarray[Any, Any]
+    rank: np.ndarray[Any, Any]
+
+
+def compared(groups: Sequence[Hashable], rewards: Sequence[float]) -> Compared:
+    """Compare finite rewards within their groups. The advantage is the reward less the mean of its group.
+
+    It is not divided by the group's spread (Liu et al. 2025, "Understanding R1-Zero-like training"): once most players
+    of a board do the same, what is left of the spread is noise, and dividing by it would train on noise at full weight.
+    """
+    numbers: dict[Hashable, int] = {}
+    codes = np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
+    reward = np.array(rewards, dtype=np.float64)
+    size = np.bincount(codes, minlength=len(numbers))
+    mean = np.bincount(codes, weights=reward, minlength=len(numbers)) / np.maximum(size, 1)
+    order = np.lexsort((-reward, codes))
+    starts = np.cumsum(size) - size
+    rank = np.empty(len(codes), dtype=np.int64)
+    rank[order] = np.arange(len(codes)) - np.repeat(starts, size)
+    best, worst = reward[order[starts]], reward[order[starts + size - 1]]
+    return Compared(reward - mean[codes], (best - worst)[codes], size[codes], rank)

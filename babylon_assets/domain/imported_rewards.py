@@ -1,0 +1,57 @@
+"""Rewards that came with imported trajectories, kept apart from what the policy saw, and how they join those made here.
+
+How they are read from a file is in `environments.files.imports`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+
+class GivenStep(msgspec.Struct, frozen=True, gc=False):
+    """What a file says of a step's reward; state as of `environments.babylon.outcomes`."""
+
+    step: int
+    state: str
+    reward: float | None
+    components: dict[str, float | None]
+
+
+class GivenRewards(msgspec.Struct, frozen=True, gc=False):
+    """What a file says of the rewards of one trajectory, and the answers whose tokens came with it."""
+
+    steps: list[GivenStep]
+    call_ids: list[str]
+
+
+def with_given(scores: pd.DataFrame, steps: pd.DataFrame, given: Mapping[str, GivenRewards]) -> pd.DataFrame:
+    """The scores of steps that were scored here, and of imported ones what came with them, in the order of `steps`.
+
+    A component that one side lacks is not known there. Without imported trajectories the scores stay as they are.
+    """
+    if not given:
+        return scores
+    by_step = {(name, one.step): one for name, rewards in given.items() for one in rewards.steps}
+    keys = list(zip(steps["trajectory_id"].tolist(), steps["step"].tolist(), strict=True))
+    told = [by_step.get(key) for key in keys]
+    theirs = steps[[each is not None for each in told]]
+    found = [each for each in told if each is not None]
+    names = sorted({name for each in found for name in each.components})
+    columns: dict[str, Any] = {name: theirs[name] for name in ("window", "trajectory_id", "agent_id", "step")}
+    columns |= {"state": [each.state for each in found], "worth": np.nan}
+    columns |= {name: pd.Series([_nan(each.components.get(name)) for each in found], theirs.index) for name in names}
+    columns |= {"reward": pd.Series([_nan(each.reward) for each in found], theirs.index, dtype="float64")}
+    columns |= {"final": [each.state != "pending" for each in found]}
+    imported = pd.DataFrame(columns, index=theirs.index)
+    if scores.empty:
+        return imported
+    return pd.concat([scores, imported]).reindex(steps.index)
+
+
+def _nan(value: float | None) -> float:
+    return np.nan if value is None else float(value)

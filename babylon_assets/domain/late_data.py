@@ -1,0 +1,93 @@
+"""Late samples: what a window that was trained before has to teach since its data changed.
+
+A sample of the window's new dataset is late when it may be trained on, and its text was not, or with another reward: a
+row that came late, an outcome that is known by now, a market that was resolved the other way. One whose reward hardly
+moved, or whose advantage did because others joined its group, is not: its answer was trained once, which is enough.
+Where late samples wait and which window takes them is in `ledger.late_samples`; how they are compared when they are
+trained, in `training.selection`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from babylon_assets.domain.lineage import content_id
+from babylon_assets.domain.samples import Dataset, Sample
+from babylon_assets.domain.sampling import TOO_OLD
+
+#: A reward that moved by less is what was trained: one late outcome moves the heuristic of all of its agent's hour,
+#: and so these rewards by up to 0.1 with its usual weight. From the worst trade to the best it is 2.
+SMALLEST_CHANGE = 0.1
+
+
+class Taught(NamedTuple):
+    """What a sample teaches: the sha256 of its conversation and its answer, and its reward."""
+
+    text: str
+    reward: float
+
+
+def taught(sample: Sample) -> Taught:
+    """What a sample with a known reward teaches."""
+    return Taught(content_id([sample.messages, sample.response]), sample.reward or 0.0)
+
+
+def is_among(one: Taught, others: Iterable[Taught]) -> bool:
+    """Whether the same text was taught with about the same reward."""
+    return any(one.text == other.text and abs(one.reward - other.reward) <= SMALLEST_CHANGE for other in others)
+
+
+def trained_samples(dataset: Dataset) -> dict[str, list[Taught]]:
+    """What a dataset has for training of its own window, by sample."""
+    known: dict[str, list[Taught]] = defaultdict(list)
+    for sample in dataset.samples:
+        if sample.window == dataset.window and sample.trains_as != "skip":
+            known[sample.sample_id].append(taught(sample))
+    return known
+
+
+def late_samples(rebuilt: Dataset, trained: Mapping[str, Iterable[Taught]]) -> list[Sample]:
+    """The samples of a window's new dataset that are late, in the dataset's order.
+
+    Args:
+        trained: what checkpoints of the chain were taught of the window, by sample.
+    """
+    own = (sample for sample in rebuilt.samples if sample.window == rebuilt.window and sample.trains_as != "skip")
+    return [sample for sample in own if not is_among(taught(sample), trained.get(sample.sample_id, ()))]
+
+
+def carried(dataset: Dataset) -> list[Sample]:
+    """The samples of a dataset that are of another window than its own."""
+    return [sample for sample in dataset.samples if sample.window != dataset.window]
+
+
+def aged(sample: Sample, head_step: int, max_policy_lag: int) -> Sample:
+    """A late sample as it joins a later window: one whose policy is too far behind the head by now is skipped."""
+    if sample.policy_step is None or head_step - sample.policy_step <= max_policy_lag:
+        return sample
+    return msgspec.structs.replace(sample, trains_as="skip", skip_reason=TOO_OLD)
+
+
+def beside(window: str) -> str:
+    """What can be done about a window that the chain has passed."""
+    return f"the chain stays as it is, `babylon train {window} --branch` trains beside it"
+
+
+def told(window: str, taken: Mapping[str, int], waiting: int) -> str:
+    """What is to be said of a trained window whose data changed.
+
+    Args:
+        taken: how many of its late samples were carried into which window.
+        waiting: how many no window has taken yet.
+    """
+    carried_into = [f"{_samples(number)} carried into {into}" for into, number in taken.items()]
+    waits = [f"{_samples(waiting)} to be carried into the next window that is trained"] if waiting else []
+    return "; ".join(["its data changed after training", *carried_into, *waits, beside(window)])
+
+
+def _samples(number: int) -> str:
+    return f"{number} late sample{'' if number == 1 else 's'}"

@@ -1,0 +1,203 @@
+"""Trajectories as the rest of the product sees them: the types that every other module uses.
+
+A record keeps apart what the policy saw and said (`RawSample`) and what the game reports about each step
+(`StepFacts`). Results of an action have no place in either: what a trade turned out to be worth lives in
+`environments.babylon.outcomes`. How a row of the game becomes a record is in `environments.babylon.decoding`; nothing
+here reads or writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Literal, overload
+
+import msgspec
+
+Shape = Literal["live", "full", "logger"]
+MarketType = Literal["prediction", "perp"]
+Side = Literal["yes", "no", "long", "short"]
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One message of a conversation: `role` is system, user, assistant or tool."""
+
+    role: str
+    content: str
+
+
+class RawSample(msgspec.Struct, frozen=True, gc=False):
+    """One call of purpose `action`, exactly as the policy saw and answered it.
+
+    Attributes:
+        step, call: number of the step in the trajectory, position of the call within the step.
+        call_id: the id under which the answer was recorded when it was sampled, if the game kept it.
+        model: the model's name as the game wrote it; `<model>@<step>` for one of our policies.
+        timestamp_ms: epoch milliseconds of the call, if known.
+        messages: the conversation up to where the answer begins.
+    """
+
+    step: int
+    call: int
+    call_id: str | None
+    model: str
+    temperature: float | None
+    timestamp_ms: int | None
+    messages: list[Message]
+    response: str
+
+    @property
+    def characters(self) -> int:
+        """Length of the answer."""
+        return len(self.response)
+
+
+class Exchange(msgspec.Struct, frozen=True, gc=False):
+    """The texts of one call: the conversation up to where the answer begins, and the answer."""
+
+    messages: list[Message]
+    response: str
+
+
+class CallHead(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A `RawSample` without its texts; `characters` is the length of its answer."""
+
+    step: int
+    call: int
+    call_id: str | None
+    model: str
+    temperature: float | None
+    timestamp_ms: int | None
+    characters: int
+
+
+class KeptSamples(Sequence[RawSample]):
+    """The samples of a record whose texts stay as they are kept, one `chat`, until someone looks at them.
+
+    A chat is the canonical JSON of a list of `Exchange`, one per head and in the order of the heads. It is given as
+    bytes, or as a function that fetches them; each look decodes it anew, so that only what is looked at takes room.
+    """
+
+    __slots__ = ("_chat", "heads")
+
+    def __init__(self, heads: list[CallHead], chat: bytes | Callable[[], bytes]) -> None:
+        self.heads = heads
+        self._chat = chat
+
+    def chat(self) -> bytes:
+        """The texts as canonical JSON."""
+        return self._chat if isinstance(self._chat, bytes) else self._chat()
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def __iter__(self) -> Iterator[RawSample]:
+        exchanges = decode_chat(self.chat()) if self.heads else ()
+        return (_raw_sample(head, said) for head, said in zip(self.heads, exchanges, strict=True))
+
+    @overload
+    def __getitem__(self, index: int) -> RawSample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RawSample]: ...
+    def __getitem__(self, index: int | slice) -> RawSample | list[RawSample]:
+        return list(self)[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"KeptSamples({list(self)!r})"
+
+
+#: Of `Exchange`s to a chat, and back.
+encode_chat = msgspec.json.Encoder(order="sorted").encode
+decode_chat = msgspec.json.Decoder(list[Exchange]).decode
+
+
+def kept(samples: Sequence[RawSample]) -> KeptSamples:
+    """Samples, ordered by step and call, with their texts as a chat."""
+    if isinstance(samples, KeptSamples):
+        return samples
+    samples = sorted(samples, key=attrgetter("step", "call"))
+    heads = [
+        CallHead(s.step, s.call, s.call_id, s.model, s.temperature, s.timestamp_ms, len(s.response)) for s in samples
+    ]
+    return KeptSamples(heads, encode_chat([Exchange(s.messages, s.response) for s in samples]))
+
+
+def _raw_sample(head: CallHead, said: Exchange) -> RawSample:
+    return RawSample(
+        head.step,
+        head.call,
+        head.call_id,
+        head.model,
+        head.temperature,
+        head.timestamp_ms,
+        said.messages,
+        said.response,
+    )
+
+
+class StepFacts(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What the game reports about one step, before anything is known of how it turned out.
+
+    Attributes:
+        timestamp_ms, moment_ms: epoch milliseconds of the step, and of the state of the market that it saw.
+        balance, pnl: the agent's balance and lifetime P&L in virtual dollars before the action.
+        action_type: the game's name of the action; an open set.
+        market_type, market_id, ticker, side: what a trading action was about; None where the game does not
+            say.
+        amount: stake as the game wrote it, in virtual dollars.
+        invalid: the action could not be carried out. It is the agent's doing: scored low, never quarantined.
+    """
+
+    step: int
+    timestamp_ms: int
+    moment_ms: int
+    balance: float | None
+    pnl: float | None
+    action_type: str
+    market_type: MarketType | None
+    market_id: str | None
+    ticker: str | None
+    side: Side | None
+    amount: float | None
+    success: bool | None
+    error: str | None
+    invalid: bool
+
+
+class TrajectoryRecord(msgspec.Struct, frozen=True, gc=False):
+    """One episode of one agent in one window; times are aware UTC, the hash is that of the source row."""
+
+    window: str
+    trajectory_id: str
+    agent_id: str
+    scenario_id: str | None
+    shape: Shape
+    start_time: datetime
+    end_time: datetime
+    final_status: str
+    final_balance: float | None
+    final_pnl: float | None
+    content_hash: str
+    samples: Sequence[RawSample]
+    facts: list[StepFacts]
+
+
+class Quarantined(msgspec.Struct, frozen=True, gc=False):
+    """A row that cannot be read: why, where in it, and the hash of the row as it was."""
+
+    window: str
+    trajectory_id: str
+    reason: str
+    place: str
+    row_hash: str
+
+
+def instruments(record: TrajectoryRecord) -> list[str]:
+    """The prediction markets and tickers that the steps of a record name, each once, sorted."""
+    return sorted({name for fact in record.facts for name in (fact.market_id, fact.ticker) if name is not None})

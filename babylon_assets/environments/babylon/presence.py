@@ -1,0 +1,81 @@
+"""What the game's tables have of a window, in numbers: how much, from whom, and when it was last written.
+
+Only counts and times are read, for as many windows as are asked about, in two queries. What the rows are made into is
+decided in `source` and `outcomes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from babylon_assets.domain.windows import window_bounds
+from babylon_assets.environments.babylon.game_record import naive
+
+# Looks into the indexes on windowId and on (resolved, endDate); times beyond what Python can hold are clipped.
+_TRAJECTORIES = """
+    SELECT asked.id, count(t.agent), count(DISTINCT t.agent), least(max(t.at), timestamp '9999-12-30')
+    FROM unnest(%s::text[], %s::timestamp[], %s::timestamp[]) AS asked (id, start, until)
+    LEFT JOIN LATERAL (
+        SELECT "agentId" AS agent, "updatedAt" AS at FROM public.trajectories WHERE "windowId" = asked.id
+        UNION ALL
+        SELECT "agentId", "updatedAt" FROM public.trajectories
+        WHERE "windowId" IS NULL AND "endTime" >= asked.start AND "endTime" < asked.until) AS t ON true
+    GROUP BY asked.id"""
+# Numbers of each kind by themselves: a join of both would count each outcome once per market.
+_OUTCOMES = """
+    SELECT asked.id, noted.count, ending.count, ending.resolved,
+           least(greatest(noted.newest, ending.newest), timestamp '9999-12-30')
+    FROM unnest(%s::text[], %s::timestamp[], %s::timestamp[]) AS asked (id, start, until)
+    CROSS JOIN LATERAL (
+        SELECT count(*), max(o."createdAt") AS newest FROM public.market_outcomes o WHERE o."windowId" = asked.id
+    ) AS noted
+    CROSS JOIN LATERAL (
+        SELECT count(*), count(*) FILTER (WHERE m.resolved) AS resolved, max(m."updatedAt") AS newest
+        FROM public."Market" m
+        WHERE m.resolved IN (true, false) AND m."endDate" >= asked.start AND m."endDate" < asked.until
+    ) AS ending"""
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What there is of one window.
+
+    Attributes:
+        rows, agents: trajectories, and the agents that they are of, before any is left out.
+        outcomes: rows of market_outcomes.
+        markets, resolved: prediction markets that end in the window, and those of them whose result is known.
+        rows_newest, outcomes_newest: when the newest of each was written; None without any.
+    """
+
+    window: str
+    rows: int
+    agents: int
+    rows_newest: datetime | None
+    outcomes: int
+    markets: int
+    resolved: int
+    outcomes_newest: datetime | None
+
+
+def presence(conn: psycopg.Connection[Any], windows: Sequence[str]) -> list[Presence]:
+    """What there is of each of these windows, in their order."""
+    bounds = [window_bounds(window) for window in windows]
+    asked = [list(windows), [naive(start) for start, _ in bounds], [naive(end) for _, end in bounds]]
+    rows = {row[0]: row[1:] for row in conn.execute(_TRAJECTORIES.encode(), asked)}
+    outcomes = {row[0]: row[1:] for row in conn.execute(_OUTCOMES.encode(), asked)}
+    return [_presence(window, rows[window], outcomes[window]) for window in windows]
+
+
+def _presence(window: str, rows: tuple[Any, ...], outcomes: tuple[Any, ...]) -> Presence:
+    many, agents, rows_newest = rows
+    noted, markets, resolved, newest = outcomes
+    return Presence(window, many, agents, _aware(rows_newest), noted, markets, resolved, _aware(newest))
+
+
+def _aware(time: datetime | None) -> datetime | None:
+    return None if time is None else time.replace(tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""Trajectories in files: datasets exported for other tools, and imported from them."""

@@ -1,0 +1,84 @@
+"""A dataset in forms that others read: ART's JSONL of trajectory groups, and flat rows for a table.
+
+Pure conversion; which file it goes to is decided by the command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from babylon_assets.domain.datasets import Dataset, Sample
+from babylon_assets.domain.trajectories import StepFacts
+
+#: The facts of steps by (trajectory id, step): what `environments.files.imports` needs to put samples back where they
+#: were.
+Facts = Mapping[tuple[str, int], StepFacts]
+_NONE: Facts = {}
+_ABOUT = ("sample_id", "window", "trajectory_id", "agent_id", "step", "call", "group", "model", "policy", "trains_as")
+
+
+def art_lines(dataset: Dataset, facts: Facts = _NONE) -> Iterator[bytes]:
+    """One line per group of samples that are trained on, as `art.utils.trajectory_migration` reads them.
+
+    The answer is a Choice; where its tokens were recorded, each is written `token_id:<n>` with its log-probability.
+    What ART has no place for is in `metadata`, as JSON text where it is not a plain value.
+    """
+    trained = (sample for sample in dataset.samples if sample.trains_as != "skip")
+    for _, members in groupby(trained, key=lambda sample: sample.group):
+        yield msgspec.json.encode({"trajectories": [_trajectory(sample, facts) for sample in members]}) + b"\n"
+
+
+def table_rows(dataset: Dataset, facts: Facts = _NONE) -> list[dict[str, Any]]:
+    """One flat row per sample, skipped ones included; messages, components and the step's facts as JSON text."""
+    as_text = ("messages", "components")
+    return [
+        {
+            "dataset_id": dataset.id,
+            **{name: getattr(sample, name) for name in Sample.__struct_fields__ if name not in as_text},
+            **{name: msgspec.json.encode(getattr(sample, name)).decode() for name in as_text},
+            "facts": _facts(sample, facts),
+        }
+        for sample in dataset.samples
+    ]
+
+
+def _facts(sample: Sample, facts: Facts) -> str | None:
+    found = facts.get((sample.trajectory_id, sample.step))
+    if found is None:
+        return None
+    named = {name: getattr(found, name) for name in StepFacts.__struct_fields__}
+    return msgspec.json.encode(named).decode()
+
+
+def _trajectory(sample: Sample, facts: Facts) -> dict[str, Any]:
+    known = {name: value for name, value in sample.components.items() if value is not None}
+    about = {name: getattr(sample, name) for name in _ABOUT} | {"facts": _facts(sample, facts)}
+    about["components"] = msgspec.json.encode(sample.components).decode()
+    if sample.prompt_token_ids is not None:
+        about["prompt_token_ids"] = msgspec.json.encode(sample.prompt_token_ids).decode()
+    return {
+        "reward": sample.reward,
+        "metrics": known | ({} if sample.advantage is None else {"advantage": sample.advantage}),
+        "metadata": {name: value for name, value in about.items() if value is not None},
+        "messages_and_choices": [*map(msgspec.to_builtins, sample.messages), _choice(sample)],
+        "tools": None,
+        "additional_histories": [],
+        "logs": [],
+    }
+
+
+def _choice(sample: Sample) -> dict[str, Any]:
+    choice: dict[str, Any] = {
+        "finish_reason": "stop",
+        "index": 0,
+        "message": {"role": "assistant", "content": sample.response},
+    }
+    if sample.token_ids is not None and sample.logprobs is not None:
+        tokens = zip(sample.token_ids, sample.logprobs, strict=True)
+        content = [{"token": f"token_id:{token}", "logprob": each, "top_logprobs": []} for token, each in tokens]
+        choice["logprobs"] = {"content": content}
+    return choice

@@ -1,0 +1,387 @@
+"""Trajectories from files: ART's JSONL of trajectory groups, or rows of a table, as `exports` writes them.
+
+What was not written by `environments.files.exports` is read as far as it says what is needed: a conversation that ends
+in an answer. Rewards come with the file and are kept apart from what the policy saw (`domain.imported_rewards`). A
+line, trajectory or row that cannot be read comes out as a reason with its place; `ledger.trajectories` keeps what was
+read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from math import isfinite
+from typing import Any, NamedTuple
+
+import msgspec
+
+from babylon_assets.domain.datasets import NEVER_KNOWN
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.imported_rewards import GivenRewards, GivenStep
+from babylon_assets.domain.lineage import bytes_id, canonical_json, content_id
+from babylon_assets.domain.trajectories import Message, Quarantined, RawSample, StepFacts, TrajectoryRecord
+from babylon_assets.domain.windows import parse_window
+
+_LARGEST = 2**31 - 1
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One answer of a file; fields are those of `datasets.Sample`, None where the file does not say.
+
+    Attributes:
+        place: where in the file it stands.
+        group_number: of the group in the file; a group without a moment of its own gets one by it.
+        facts: what the game reported of the step.
+        never_known: whether the reward that is missing can never be known.
+    """
+
+    place: str
+    window: str
+    trajectory_id: str
+    agent_id: str
+    step: int
+    call: int
+    group_number: int
+    messages: list[Message]
+    response: str
+    model: str
+    policy: str | None
+    prompt_token_ids: list[int] | None
+    token_ids: list[int] | None
+    logprobs: list[float] | None
+    reward: float | None
+    components: dict[str, float | None]
+    facts: StepFacts | None
+    never_known: bool = False
+
+
+class ImportedCall(NamedTuple):
+    """An answer whose tokens came with it, to be recorded as a call."""
+
+    call_id: str
+    record: TrajectoryRecord
+    sample: RawSample
+    entry: Entry
+
+
+class Imported(NamedTuple):
+    """What a file has of one window."""
+
+    records: list[tuple[TrajectoryRecord, GivenRewards]]
+    calls: list[ImportedCall]
+
+
+class _BadError(Exception):
+    """What cannot be read, and why."""
+
+
+def art_entries(lines: Iterable[bytes], window: str | None) -> Iterator[Entry | Quarantined]:
+    """The answers in ART's JSONL: a line is a group of trajectories.
+
+    An answer is each Choice of a conversation, or its last message where there is none. Their trajectory, agent, step
+    and window are in `metadata`; a trajectory that does not say is named by its content.
+
+    Args:
+        window: what all go into; None takes what each says.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        place = f"line {number}"
+        try:
+            group = msgspec.json.decode(line)
+            members = group["trajectories"] if isinstance(group, dict) else None
+            if not isinstance(members, list):
+                raise _BadError("a line that is no group of trajectories")
+        except (msgspec.MsgspecError, _BadError, KeyError, ValueError, RecursionError) as error:
+            yield _bad(window, place, _reason(error), line)
+            continue
+        for index, member in enumerate(members):
+            yield from _of_trajectory(member, window, f"{place} trajectory {index}", number - 1)
+
+
+def table_entries(rows: Iterable[Mapping[str, Any]], window: str | None) -> Iterator[Entry | Quarantined]:
+    """The answers in rows of a table, as `exports.table_rows` makes them; `messages` and `response` are needed."""
+    for number, row in enumerate(rows):
+        place = f"row {number}"
+        try:
+            told = {name: _from_json(row.get(name)) for name in ("messages", "components", "facts")}
+            yield _entry({**row, **told}, window, place, int(row.get("group_number") or number))
+        except _FAULTS as error:
+            yield _bad(window or _text(row.get("window")), place, _reason(error), repr(sorted(row.items())).encode())
+
+
+def _of_trajectory(member: Any, window: str | None, place: str, group: int) -> Iterator[Entry | Quarantined]:
+    try:
+        if not isinstance(member, dict) or not isinstance(member.get("messages_and_choices"), list):
+            raise _BadError("a trajectory without messages_and_choices")
+        about = {**_mapping(member.get("metadata"))}
+        about |= {name: _from_json(about.get(name)) for name in ("facts", "prompt_token_ids", "components")}
+        about.setdefault("trajectory_id", "import-" + content_id(member)[:24])
+        metrics = {k: v for k, v in _mapping(member.get("metrics")).items() if k != "advantage"}
+        about |= {"reward": member.get("reward"), "components": about["components"] or metrics}
+        entries = [_entry({**about, **turn}, window, place, group) for turn in _turns(member["messages_and_choices"])]
+    except _FAULTS as error:
+        yield _bad(window, place, _reason(error), _bytes(member))
+        return
+    yield from entries
+
+
+def _turns(items: list[Any]) -> list[dict[str, Any]]:
+    """Each answer with the conversation before it; `step` counts them where there are several."""
+    turns: list[dict[str, Any]] = []
+    before: list[Any] = []
+    choices = any(isinstance(item, dict) and "message" in item for item in items)
+    for index, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise _BadError("a message that is no object")
+        message = _mapping(item.get("message")) if "message" in item else item
+        is_answer = "message" in item if choices else index == len(items) - 1 and item.get("role") == "assistant"
+        if is_answer:
+            content = message.get("content")
+            turns.append({"messages": list(before), "response": content, **_tokens(item)})
+        before.append(message)
+    if not turns:
+        raise _BadError("a conversation without an answer")
+    return turns if len(turns) == 1 else [{**turn, "step": number} for number, turn in enumerate(turns)]
+
+
+def _tokens(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Token ids and log-probabilities of a Choice, where each token is written `token_id:<n>`."""
+    content = _mapping(choice.get("logprobs")).get("content")
+    if not isinstance(content, list) or not content:
+        return {}
+    tokens = [_mapping(each) for each in content]
+    names = [each.get("token") for each in tokens]
+    if not all(isinstance(name, str) and name.startswith("token_id:") for name in names):
+        return {}
+    return {
+        "token_ids": [int(str(name).removeprefix("token_id:")) for name in names],
+        "logprobs": [each.get("logprob") for each in tokens],
+    }
+
+
+def _entry(told: Mapping[str, Any], window: str | None, place: str, group: int) -> Entry:
+    """A checked entry from what a file told of it."""
+    messages = msgspec.convert(told.get("messages"), list[Message])
+    response = told.get("response")
+    if not messages or not isinstance(response, str):
+        raise _BadError("an answer without a prompt or without a text")
+    placed = window or _text(told.get("window"))
+    if placed is None:
+        raise _BadError("it does not say its window; give one with --window")
+    parse_window(placed)
+    facts = told.get("facts")
+    trajectory = _text(told.get("trajectory_id")) or "import-" + content_id([messages, response])[:24]
+    ids, logprobs = _integers(told.get("token_ids")), told.get("logprobs")
+    if ids is not None and (not isinstance(logprobs, list) or len(logprobs) != len(ids)):
+        raise _BadError("as many log-probabilities as tokens are needed")
+    return Entry(
+        place=place,
+        window=placed,
+        trajectory_id=trajectory,
+        agent_id=_text(told.get("agent_id")) or trajectory,
+        step=_count(told.get("step") or 0),
+        call=_count(told.get("call") or 0),
+        group_number=group,
+        messages=messages,
+        response=response,
+        model=_text(told.get("model")) or _text(told.get("policy")) or "",
+        policy=_text(told.get("policy")),
+        prompt_token_ids=_integers(told.get("prompt_token_ids")),
+        token_ids=ids,
+        logprobs=None if ids is None or logprobs is None else [_finite(each) for each in logprobs],
+        reward=None if told.get("reward") is None else _finite(told["reward"]),
+        components={
+            _text(name) or "": None if value is None else _finite(float(value))
+            for name, value in _mapping(told.get("components")).items()
+            if value is None or isinstance(value, int | float)
+        },
+        facts=None if facts is None else _step_facts(facts),
+        never_known=told.get("skip_reason") == NEVER_KNOWN,
+    )
+
+
+def _step_facts(told: Any) -> StepFacts:
+    if not isinstance(told, Mapping):
+        raise _BadError("facts that are no object")
+    return msgspec.convert([told.get(name) for name in StepFacts.__struct_fields__], StepFacts)
+
+
+def arranged(
+    entries: Iterable[Entry | Quarantined], window: str | None, moment_seconds: float
+) -> tuple[dict[str, Imported], list[Quarantined]]:
+    """The entries as trajectories, by window, and what was refused.
+
+    An answer that stands in the file twice counts once; another answer, or another reward, for the same step and call
+    is refused. What has no window of its own is refused into the first window of the file.
+
+    Raises:
+        PermanentError: nothing in the file says a window, and none is given.
+    """
+    by_place: dict[tuple[str, str], dict[tuple[int, int], Entry]] = defaultdict(dict)
+    refused: list[Quarantined] = []
+    for each in entries:
+        if isinstance(each, Quarantined):
+            refused.append(each)
+            continue
+        members = by_place[each.window, each.trajectory_id]
+        if reason := _against(each, members):
+            refused.append(_bad(each.window, each.place, reason, _bytes(each), each.trajectory_id))
+        else:
+            members.setdefault((each.step, each.call), each)
+    first = window or min((name for name, _ in by_place), default=None)
+    if first is None and refused:
+        raise PermanentError(f"{refused[0].place}: {refused[0].reason}; nothing else in the file says a window")
+    found: dict[str, Imported] = defaultdict(lambda: Imported([], []))
+    for (name, trajectory), members in sorted(by_place.items()):
+        record, given, calls = _record(name, trajectory, [members[key] for key in sorted(members)], moment_seconds)
+        found[name].records.append((record, given))
+        found[name].calls.extend(calls)
+    return dict(found), [msgspec.structs.replace(bad, window=bad.window or first or "") for bad in refused]
+
+
+def _against(each: Entry, members: Mapping[tuple[int, int], Entry]) -> str | None:
+    """Why an answer cannot stand beside those of its trajectory that came before."""
+    same = members.get((each.step, each.call))
+    if same is not None and _content(same) != _content(each):
+        return "another answer for the same step and call"
+    beside = [other for (step, _), other in members.items() if step == each.step]
+    if any((other.reward, other.agent_id) != (each.reward, each.agent_id) for other in beside):
+        return "another reward or agent for the same step"
+    return None
+
+
+def _record(
+    window: str, trajectory: str, entries: list[Entry], moment_seconds: float
+) -> tuple[TrajectoryRecord, GivenRewards, list[ImportedCall]]:
+    samples = [_sample(each) for each in entries]
+    steps = {each.step: each for each in reversed(entries)}
+    facts = [_facts(window, steps[step], moment_seconds) for step in sorted(steps)]
+    times = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=fact.timestamp_ms) for fact in facts]
+    given = GivenRewards(
+        [_given(steps[fact.step], fact) for fact in facts], [raw.call_id for raw in samples if raw.call_id is not None]
+    )
+    record = TrajectoryRecord(
+        window=window,
+        trajectory_id=trajectory,
+        agent_id=entries[0].agent_id,
+        scenario_id=None,
+        shape="full",
+        start_time=min(times),
+        end_time=max(times),
+        final_status="imported",
+        final_balance=None,
+        final_pnl=None,
+        content_hash=content_id([window, [_content(each) for each in entries], given]),
+        samples=samples,
+        facts=facts,
+    )
+    calls = [
+        ImportedCall(raw.call_id, record, raw, each)
+        for raw, each in zip(samples, entries, strict=True)
+        if raw.call_id is not None
+    ]
+    return record, given, calls
+
+
+def _content(each: Entry) -> Any:
+    """All that an entry says, but not where it stands in the file, unless its moment comes of that."""
+    number = each.group_number if each.facts is None else 0
+    return msgspec.to_builtins(msgspec.structs.replace(each, place="", group_number=number))
+
+
+def _sample(each: Entry) -> RawSample:
+    """An answer whose tokens are there names the call that they are recorded as, by its content."""
+    call_id = None if each.token_ids is None else "import-" + content_id(_content(each))[:32]
+    at = each.facts.timestamp_ms if each.facts else None
+    return RawSample(each.step, each.call, call_id, each.policy or each.model, None, at, each.messages, each.response)
+
+
+def _facts(window: str, each: Entry, moment_seconds: float) -> StepFacts:
+    """The step's facts; where the file has none, a moment that keeps the file's groups apart."""
+    if each.facts is not None:
+        return msgspec.structs.replace(each.facts, step=each.step)
+    start = int(parse_window(window).timestamp() * 1000)
+    moment = start + int(each.group_number * 1000 * moment_seconds)
+    time = min(moment, start + 3_599_999)
+    nothing: dict[str, Any] = dict.fromkeys(("balance", "pnl", "market_type", "market_id", "ticker", "side", "amount"))
+    return StepFacts(
+        step=each.step,
+        timestamp_ms=time,
+        moment_ms=moment,
+        action_type="",
+        success=None,
+        error=None,
+        invalid=False,
+        **nothing,
+    )
+
+
+def _given(each: Entry, fact: StepFacts) -> GivenStep:
+    unknown = "unknown" if each.never_known else "pending"
+    state = unknown if each.reward is None else "invalid" if fact.invalid else "final"
+    return GivenStep(each.step, state, each.reward, each.components)
+
+
+#: What looking at a hostile value may raise.
+_FAULTS = (
+    *(msgspec.MsgspecError, _BadError, PermanentError),
+    *(KeyError, TypeError, ValueError, OverflowError, RecursionError),
+)
+
+
+def _bad(window: str | None, place: str, reason: str, content: bytes, trajectory: str | None = None) -> Quarantined:
+    digest = bytes_id([content])
+    return Quarantined(window or "", trajectory or f"import-{digest[:24]}", reason, place, digest)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    text = str(error) or type(error).__name__
+    return (f"not JSON: {text}" if type(error) is msgspec.DecodeError else text)[:300]
+
+
+def _bytes(value: Any) -> bytes:
+    try:
+        return canonical_json(value)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value).encode("utf-8", "backslashreplace")
+
+
+def _from_json(value: Any) -> Any:
+    return msgspec.json.decode(value) if isinstance(value, str | bytes) else value
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str | None:
+    """A name as text that PostgreSQL can hold."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) and value else None
+
+
+def _count(value: Any) -> int:
+    number = int(value)
+    if number != value or not 0 <= number <= _LARGEST:
+        raise _BadError(f"no step or call: {str(value)[:40]}")
+    return number
+
+
+def _integers(value: Any) -> list[int] | None:
+    if value is None:
+        return None
+    numbers = [int(each) for each in value]
+    if not numbers or any(not 0 <= number <= _LARGEST for number in numbers):
+        raise _BadError("a token id that is none")
+    return numbers
+
+
+def _finite(value: Any) -> float:
+    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+    if not isfinite(number):
+        raise _BadError("a reward, component or log-probability that is no number")
+    return number

@@ -1,0 +1,179 @@
+"""Judging a checkpoint: measure it and what it is compared with, ask the gate, and carry the verdict out.
+
+A verdict is final: judging a checkpoint again gives the one that is kept. Verdict, promotion and dead end are one
+transaction: a process that is killed leaves a checkpoint judged or not judged. How to measure is in `measures`, what a
+measurement leads to in `domain.gates`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.evaluations import Interval, paired
+from babylon_assets.domain.gates import Challenger, Measured, Rules, Verdict, may_promote
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.environments.simulated import market_evaluation
+from babylon_assets.evaluation.loaded_policies import why_unplayable
+from babylon_assets.evaluation.measurements import measure_market, measure_replay
+from babylon_assets.evaluation.served_results import reward_agreement
+from babylon_assets.ledger import checkpoints, evaluations, promotions, windows
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import load_dataset
+from babylon_assets.ledger.evaluations import Evaluation
+from babylon_assets.ledger.trajectories import summary
+from babylon_assets.ledger.verdicts import KeptVerdict, keep_verdict, unjudged, verdict_on
+
+GATE = "gate"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the gate says of a checkpoint, and whether it is what the chain goes on from now."""
+
+    checkpoint: Checkpoint
+    passed: bool
+    why: str
+
+
+def settle_head(settings: Settings, database: Database, dagster_run_id: str | None = None) -> Judged | None:
+    """Judge the checkpoint that the chain would go on from, if nothing was said of it yet.
+
+    Called before anything is trained: a run that was killed between training and the gate leaves its checkpoint
+    unjudged, and the next run judges it. None when there is nothing to judge.
+    """
+    with database.connect() as conn:
+        head = unjudged(conn, settings.model_name)
+    return None if head is None else judge(settings, database, head, dagster_run_id)
+
+
+def judge(settings: Settings, database: Database, checkpoint: Checkpoint, dagster_run_id: str | None = None) -> Judged:
+    """Promote a checkpoint or make it a dead end, as the gate says; with GATE=false, promote it."""
+    with database.connect() as conn:
+        kept = verdict_on(conn, checkpoint.id)
+        fresh = checkpoints.get(conn, checkpoint.id) or checkpoint
+        head = checkpoints.head(conn, checkpoint.chain)
+        champion = promotions.promoted(conn, checkpoint.chain) or _root(conn, checkpoint.chain)
+    if kept is not None:
+        return Judged(fresh, kept.passed, kept.why)
+    if fresh.dead_end is not None:
+        return Judged(fresh, False, fresh.dead_end)
+    if head is None or head.id != fresh.id:
+        return Judged(fresh, True, "the chain has gone on from it")
+    if champion.id == fresh.id:
+        return Judged(fresh, True, "it is live")
+    verdict = _verdict(settings, database, fresh, champion) if settings.gate else None
+    return _carry_out(database, fresh, champion, verdict, dagster_run_id)
+
+
+def _carry_out(
+    database: Database, checkpoint: Checkpoint, champion: Checkpoint, verdict: Verdict | None, run: str | None
+) -> Judged:
+    """Keep the verdict and do what it says; what was decided meanwhile, by a person or another run, stands."""
+    passed, why = (verdict.passed, verdict.why) if verdict else (True, "GATE is false: every checkpoint is promoted")
+    with database.connect() as conn, conn.transaction():
+        checkpoints.lock_line(conn, checkpoint.chain)
+        if verdict is not None and not keep_verdict(conn, _kept(checkpoint, champion, verdict, run)):
+            kept = verdict_on(conn, checkpoint.id)
+            assert kept is not None  # it stood in the way
+            return Judged(checkpoint, kept.passed, kept.why)
+        head, live = checkpoints.head(conn, checkpoint.chain), promotions.promoted(conn, checkpoint.chain)
+        if head is not None and head.id == checkpoint.id and not (live is not None and live.id == head.id):
+            if passed:
+                record = verdict.record() if verdict else None
+                promotions.promote(conn, head, by=GATE, why=why, verdict=record, dagster_run_id=run)
+            else:
+                checkpoints.mark_dead_end(conn, head.id, f"refused: {why}")
+    return Judged(checkpoint, passed, why)
+
+
+def _kept(checkpoint: Checkpoint, champion: Checkpoint, verdict: Verdict, run: str | None) -> KeptVerdict:
+    return KeptVerdict(
+        checkpoint_id=checkpoint.id,
+        chain=checkpoint.chain,
+        champion_id=champion.id,
+        passed=verdict.passed,
+        why=verdict.why,
+        verdict=verdict.record(),
+        dagster_run_id=run,
+    )
+
+
+def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, champion: Checkpoint) -> Verdict:
+    """Measure what the gate asks for, and ask it."""
+    theirs = measure_market(settings, database, champion)
+    ours = measure_market(settings, database, checkpoint, champion)
+    compared, groups = _replayed(settings, database, checkpoint, champion)
+    with database.connect() as conn:
+        row = windows.get_window(conn, checkpoint.window_id or "")
+        read = summary(conn, checkpoint.window_id or "")
+        agreement = reward_agreement(conn, checkpoint.window_id or "")
+        best = _best(conn, settings, checkpoint.chain)
+    challenger = Challenger(
+        name=_name(checkpoint),
+        market=_measured(ours, checkpoint),
+        unmeasured=why_unplayable(settings, checkpoint) or why_unplayable(settings, champion) or "",
+        numbers={name: checkpoint.metrics[name] for name in ("loss", "grad_norm") if name in checkpoint.metrics},
+        trained_tokens=int(checkpoint.metrics.get("trainable_tokens") or 0),
+        window_status=row.status if row else "open",
+        quarantined=read.quarantined / max(1, read.trajectories + read.quarantined),
+        agreement=agreement,
+        replay=compared,
+        replay_groups=groups,
+    )
+    return may_promote(challenger, _measured(theirs, champion), best, rules_of(settings))
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The gate's rules as the settings have them."""
+    return Rules(
+        confidence=settings.gate_confidence,
+        margin=settings.gate_margin,
+        decline=settings.gate_decline,
+        valid_drop=settings.gate_valid_drop,
+        replay_margin=settings.gate_replay_margin,
+        quarantined=settings.gate_quarantined,
+    )
+
+
+def _replayed(
+    settings: Settings, database: Database, checkpoint: Checkpoint, champion: Checkpoint
+) -> tuple[Interval | None, int]:
+    """By how much the challenger prefers the better held-out answers more than the champion, over how many groups."""
+    with database.connect() as conn:
+        dataset = load_dataset(conn, checkpoint.dataset_id or "")
+    both = [measure_replay(settings, database, one, dataset) for one in (checkpoint, champion)]
+    ours, theirs = ({} if one is None else one.results["preferences"] for one in both)
+    shared = sorted(set(ours) & set(theirs))
+    if not shared:
+        return None, 0
+    return paired([ours[group] for group in shared], [theirs[group] for group in shared]), len(shared)
+
+
+def _best(conn: Connection[Any], settings: Settings, chain: str) -> Measured | None:
+    """The best that was ever promoted, among those that were examined by the same version."""
+    version = market_evaluation.version(settings)
+    ids = {row.to_id for row in promotions.history(conn, chain)}
+    found = [evaluations.get(conn, one, market_evaluation.NAME, version) for one in sorted(ids)]
+    known = [one for one in found if one is not None and one.value is not None]
+    if not known:
+        return None
+    best = max(known, key=lambda one: one.value or 0.0)
+    checkpoint = checkpoints.get(conn, best.checkpoint_id)
+    return _measured(best, checkpoint) if checkpoint else None
+
+
+def _measured(found: Evaluation | None, checkpoint: Checkpoint) -> Measured | None:
+    return None if found is None else Measured(_name(checkpoint), found.results["rewards"], found.results["valid"])
+
+
+def _root(conn: Connection[Any], chain: str) -> Checkpoint:
+    return checkpoints.chain(conn, chain)[0]
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    return policy_name(checkpoint.chain, checkpoint.step)

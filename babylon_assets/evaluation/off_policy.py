@@ -1,0 +1,77 @@
+"""Replay: what a policy thinks of answers that were really given, to agents that are never trained on.
+
+Two figures of one window: how much likelier the policy finds the better answers than the worse to the same board, and
+what it would have earned, by importance weights. A held-out answer is compared with held-out answers alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from babylon_assets.domain.datasets import Dataset, Sample
+from babylon_assets.domain.evaluations import Answer, OffPolicy, off_policy, preferences
+from babylon_assets.domain.sampling import HELD_OUT
+from babylon_assets.training.recompute import answer_logprobs, load_policy, turns_of
+
+NAME = "replay"
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A policy on a window's held-out answers.
+
+    Attributes:
+        answers: how many held-out answers with a known reward there are.
+        preferences: log p(better) - log p(worse) in nats, mean over the pairs of each group that has one.
+        estimate: what it would have earned, or why that cannot be said.
+    """
+
+    answers: int
+    preferences: dict[str, float]
+    estimate: OffPolicy
+
+
+def version(dataset: Dataset, least_effective: float) -> str:
+    """What decides a replay's numbers, as a name: the very answers, and when an estimate is refused."""
+    return f"1-{dataset.id[:12]}-{least_effective:g}"
+
+
+def held_out(dataset: Dataset) -> list[Sample]:
+    """The answers of our own policies to held-out agents whose reward is known."""
+    return [
+        sample
+        for sample in dataset.samples
+        if sample.skip_reason == HELD_OUT and sample.reward is not None and sample.policy_step is not None
+    ]
+
+
+def replay_answers(
+    base_model: str, adapter: Path | None, samples: Sequence[Sample], least_effective: float
+) -> Replayed:
+    """Look at held-out answers with one policy; recorded token ids are taken as they are, texts are tokenised.
+
+    Args:
+        adapter: the policy's checkpoint folder; None for the base model as it is.
+        least_effective: of the off-policy estimate, see `domain.evaluations.off_policy`.
+    """
+    if not samples:
+        return Replayed(0, {}, off_policy([], [], [], least_effective))
+    unknown = [one for one in samples if not (one.prompt_token_ids and one.token_ids)]
+    texts = iter(turns_of(base_model, unknown) if unknown else [])
+    turns = [
+        (one.prompt_token_ids, one.token_ids) if one.prompt_token_ids and one.token_ids else next(texts)
+        for one in samples
+    ]
+    totals = [math.fsum(values) for values in answer_logprobs(load_policy(base_model, adapter), turns)]
+    told = [Answer(one.group, one.reward or 0.0, total) for one, total in zip(samples, totals, strict=True)]
+    recorded = [(total, one) for total, one in zip(totals, samples, strict=True) if one.logprobs]
+    estimate = off_policy(
+        [total for total, _ in recorded],
+        [math.fsum(one.logprobs or ()) for _, one in recorded],
+        [one.reward or 0.0 for _, one in recorded],
+        least_effective,
+    )
+    return Replayed(len(samples), preferences(told), estimate)

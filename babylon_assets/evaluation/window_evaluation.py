@@ -1,0 +1,100 @@
+"""A window's evaluations: its checkpoint beside the one it was trained from, the live one and the base model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.evaluations import Interval, paired
+from babylon_assets.evaluation.loaded_policies import why_unplayable
+from babylon_assets.evaluation.measurements import measure_market, measure_replay
+from babylon_assets.ledger import checkpoints, promotions
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import load_dataset
+from babylon_assets.ledger.evaluations import Evaluation
+
+#: The roles in which a policy is measured, the window's own checkpoint first.
+CHECKPOINT, PARENT, PROMOTED, BASE = "checkpoint", "parent", "promoted", "base"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedWindow:
+    """What was measured of a window's policies, by role.
+
+    Attributes:
+        checkpoint: the window's own; None for a window that was passed through.
+        market, replay: measurements by role; a role is missing where its policy cannot be played here, or where there
+            was nothing to measure on.
+        unplayable: why the window's own checkpoint cannot be played here; None when it can.
+    """
+
+    checkpoint: Checkpoint | None
+    market: dict[str, Evaluation]
+    replay: dict[str, Evaluation]
+    unplayable: str | None = None
+
+    def gain(self, baseline: str) -> Interval | None:
+        """Market reward of the checkpoint less that of another role, seed by seed."""
+        ours, theirs = self.market.get(CHECKPOINT), self.market.get(baseline)
+        return None if ours is None or theirs is None else paired(ours.results["rewards"], theirs.results["rewards"])
+
+    def numbers(self) -> dict[str, float | None]:
+        """Everything that is worth a plot over the windows."""
+        return {**self._market_numbers(), **self._replay_numbers()}
+
+    def _market_numbers(self) -> dict[str, float | None]:
+        told: dict[str, float | None] = {}
+        for role, found in self.market.items():
+            name = "market" if role == CHECKPOINT else f"{role}_market"
+            told[f"{name}_reward"] = found.value
+            told[f"{name}_valid_share"] = found.results["valid_share"]
+            told[f"{name}_advantage"] = found.results["advantage"]
+        if (ours := self.market.get(CHECKPOINT)) is not None:
+            told |= {"market_reward_low": ours.low, "market_reward_high": ours.high}
+        for role in (PROMOTED, BASE):
+            if (gain := self.gain(role)) is not None:
+                told |= {f"gain_on_{role}": gain.value, f"gain_on_{role}_low": gain.low}
+                told[f"gain_on_{role}_high"] = gain.high
+        return told
+
+    def _replay_numbers(self) -> dict[str, float | None]:
+        told: dict[str, float | None] = {}
+        for role, found in self.replay.items():
+            name = "replay" if role == CHECKPOINT else f"{role}_replay"
+            gaps = found.results["preferences"].values()
+            told[f"{name}_preference"] = fmean(gaps) if gaps else None
+            told[f"{name}_estimate"] = found.value
+            told[f"{name}_effective_samples"] = found.results["effective_samples"]
+        if (ours := self.replay.get(CHECKPOINT)) is not None:
+            told["replay_answers"] = ours.results["answers"]
+        return told
+
+
+def evaluate_window(settings: Settings, database: Database, window: str) -> EvaluatedWindow:
+    """Measure what a window's checkpoint and those beside it can do; what was measured before is taken from there."""
+    with database.connect() as conn:
+        made = checkpoints.by_window(conn, settings.model_name, window)
+        line = checkpoints.chain(conn, settings.model_name)
+        live = promotions.promoted(conn, settings.model_name)
+        dataset = load_dataset(conn, made.dataset_id) if made is not None and made.dataset_id else None
+    if not line:
+        return EvaluatedWindow(None, {}, {})
+    parent = next((one for one in line if made is not None and one.id == made.parent_id), None)
+    # the base first and the window's own last: each is compared with what stands before it
+    roles = {BASE: line[0], PROMOTED: live or line[0], PARENT: parent, CHECKPOINT: made}
+    market, replay = {}, {}
+    for role, one in roles.items():
+        if one is None:
+            continue
+        baseline = roles[PROMOTED] if role == CHECKPOINT else None
+        market[role] = measure_market(settings, database, one, baseline)
+        replay[role] = measure_replay(settings, database, one, dataset) if dataset is not None else None
+    unplayable = why_unplayable(settings, made) if made is not None else None
+    return EvaluatedWindow(made, _known(market), _known(replay), unplayable)
+
+
+def _known(found: dict[str, Any]) -> dict[str, Evaluation]:
+    return {role: one for role, one in found.items() if one is not None}

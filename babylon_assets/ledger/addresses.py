@@ -1,0 +1,105 @@
+"""Database addresses: what a person writes in DATABASE_URL, made into what psycopg and SQLAlchemy each need.
+
+Nothing connects here. A password enters through `parse_address` and leaves through URLs only, never through an error.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, urlencode
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from babylon_assets.domain.errors import SettingsError
+
+# What Prisma, which the game uses, adds to its own URLs and libpq refuses to read.
+_PRISMA_ONLY = frozenset(
+    {
+        "connection_limit",
+        "pool_timeout",
+        "socket_timeout",
+        "statement_cache_size",
+        "max_idle_connection_lifetime",
+        "max_connection_lifetime",
+        "schema",
+        "pgbouncer",
+        "sslaccept",
+        "sslidentity",
+        "sslpassword",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A database as libpq parameters (host, port, user, password, dbname, sslmode, ...); the repr shows no password."""
+
+    parameters: dict[str, str] = field(repr=False)
+
+    @property
+    def database(self) -> str:
+        """The database's name."""
+        return self.parameters["dbname"]
+
+    @property
+    def place(self) -> str:
+        """Where it is, fit to be printed: `host:port/database`."""
+        host = self.parameters.get("host") or self.parameters.get("hostaddr") or "localhost"
+        port = self.parameters.get("port", "")
+        return f"{host}{':' if port else ''}{port}/{self.database}"
+
+    def at(self, database: str) -> Address:
+        """The same server and user, another database."""
+        return Address({**self.parameters, "dbname": database})
+
+    def conninfo(self, **more: str) -> str:
+        """A libpq connection string; `more` overrides."""
+        return make_conninfo("", **{**self.parameters, **more})
+
+    def url(self, scheme: str = "postgresql") -> str:
+        """A URL for libpq, or for SQLAlchemy with a scheme such as `postgresql+psycopg2`.
+
+        Host and port travel in the query, which takes socket folders and several hosts as well.
+        """
+        user, password = (quote(self.parameters.get(key, ""), safe="") for key in ("user", "password"))
+        login = f"{user}:{password}@" if password else f"{user}@" if user else ""
+        rest = {key: value for key, value in self.parameters.items() if key not in ("user", "password", "dbname")}
+        query = f"?{urlencode(rest, quote_via=quote)}" if rest else ""
+        return f"{scheme}://{login}/{quote(self.database, safe='')}{query}"
+
+
+def parse_address(url: str, variable: str) -> Address:
+    """Read a PostgreSQL URL: `postgres://` and driver suffixes are accepted, Prisma's own parameters left out.
+
+    Raises:
+        SettingsError: naming `variable`, when the URL cannot be read, or leads through a transaction pooler.
+    """
+    if not re.match(r"postgres(ql)?(\+\w+)?://", url):
+        raise SettingsError(f"{variable} is not a PostgreSQL URL; write postgresql://user:password@host:5432/database")
+    scheme_free = re.sub(r"^[^:]+", "postgresql", url, count=1)
+    try:
+        parameters = conninfo_to_dict(_without_prisma(scheme_free, variable))
+    except (ProgrammingError, ValueError):
+        raise SettingsError(
+            f"{variable} cannot be read; write postgresql://user:password@host:5432/database, "
+            "with %-codes for special characters in the password"
+        ) from None
+    if not parameters.get("dbname"):
+        raise SettingsError(f"{variable} names no database; write postgresql://user:password@host:5432/database")
+    return Address({key: str(value) for key, value in parameters.items() if value not in (None, "")})
+
+
+def _without_prisma(url: str, variable: str) -> str:
+    place, _, asked = url.partition("?")
+    query = dict(parse_qsl(asked, keep_blank_values=True))
+    if query.get("pgbouncer", "false").lower() == "true":
+        raise SettingsError(
+            f"{variable} leads through PgBouncer, which breaks the locks that keep two trainings apart; "
+            "give the server's own address (Prisma calls it the direct URL)"
+        )
+    if query.get("schema", "public") != "public":
+        raise SettingsError(f"{variable} names the schema {query['schema']!r}; the game's tables are read from public")
+    kept = {key: value for key, value in query.items() if key not in _PRISMA_ONLY}
+    return f"{place}?{urlencode(kept, quote_via=quote)}" if kept else place

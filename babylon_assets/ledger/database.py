@@ -1,0 +1,349 @@
+"""Opening the database: the embedded server or the one in DATABASE_URL, the migration of our schema, and the locks.
+
+Who runs what inside a connection is decided by the callers; our tables are in the other modules of this package.
+"""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from psycopg import errors, sql
+
+from babylon_assets.config.settings import HIDDEN, Settings
+from babylon_assets.domain.errors import (
+    BabylonError,
+    DatabaseUnavailable,
+    MissingDependency,
+    SettingsError,
+    TrainingBusy,
+)
+from babylon_assets.ledger import embedded_postgres
+from babylon_assets.ledger.addresses import Address, parse_address
+from babylon_assets.ledger.table import SCHEMA
+
+CONNECT_SECONDS = 10
+Connection = psycopg.Connection[Any]
+
+# Advisory locks are pairs of int4: a space of ours, then what is locked.
+_MIGRATION_LOCK = (0x6261_6279, 0)
+_GAME_LOCK = (0x6261_6267, 0)
+_CHAIN_SPACE = 0x6261_6263
+_WINDOW_SPACE = 0x6261_6277
+_JUDGE_SPACE = 0x6261_626A
+
+# What a person must put right. Other words of these messages also stand in those of a server that is only busy:
+# "canceling authentication due to timeout", "slots are reserved for roles with the SUPERUSER attribute".
+_REFUSED_LOGIN = re.compile(
+    r"authentication failed|no password supplied|empty password|no pg_hba\.conf entry|permission denied for database"
+    r"|role \".*\" (does not exist|is not permitted to log in)|server requested .* authentication"
+    r"|authentication method .* not supported"
+)
+_NO_DATABASE = re.compile(r"database \".*\" does not exist")
+
+
+class _Connection(psycopg.Connection[Any]):
+    """As psycopg's, but a `with` block that loses the server ends in DatabaseUnavailable, which callers try again."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        except psycopg.OperationalError as lost:  # the commit itself: whether it was done is not known
+            raise DatabaseUnavailable(f"the connection to PostgreSQL was lost at the commit: {lost}") from lost
+        if isinstance(error, psycopg.OperationalError) and self.broken:
+            raise DatabaseUnavailable(f"the connection to PostgreSQL was lost: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Database:
+    """A database that can be connected to. Its repr and its errors never show a password.
+
+    Attributes:
+        url: libpq URL of the database that holds the game's tables and ours.
+        dagster_url: SQLAlchemy URL (psycopg2) of Dagster's storage.
+        embedded: whether the server is the embedded one.
+    """
+
+    url: str
+    dagster_url: str
+    embedded: bool
+    _address: Address = field(compare=False)
+
+    def __repr__(self) -> str:
+        return f"Database({self.place!r}, embedded={self.embedded})"
+
+    @property
+    def place(self) -> str:
+        """Where it is, fit to be printed: `host:port/database`."""
+        return self._address.place
+
+    def connect(self) -> Connection:
+        """A new connection: autocommit off, TimeZone UTC. The caller closes it, best by `with`, which also commits or
+        rolls back, and turns a lost connection into DatabaseUnavailable.
+
+        Raises:
+            SettingsError: when the server refuses the user, the password or the database.
+            DatabaseUnavailable: when it does not answer.
+        """
+        return _connect(self._address, autocommit=False)
+
+    def connect_autocommit(self) -> Connection:
+        """As `connect`, each statement a transaction of its own: for locks that outlast transactions."""
+        return _connect(self._address, autocommit=True)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database that the settings name; the embedded server is created and started when it does not run yet.
+
+    Of an external database nothing is opened or created here; `ensure_dagster_database` makes Dagster's beside it.
+
+    Raises:
+        SettingsError: when DATABASE_URL or DAGSTER_DATABASE_URL cannot be read.
+        MissingDependency, DatabaseUnavailable: when the embedded server cannot be started.
+    """
+    if settings.database_url is None:
+        server = embedded_postgres.start(embedded_data(settings))
+        _create_databases(server, "babylon", "dagster")
+        address, dagster = server.at("babylon"), server.at("dagster")
+    else:
+        address = parse_address(settings.database_url, "DATABASE_URL")
+        dagster = address.at(f"{address.database}_dagster")
+    if settings.dagster_database_url is not None:
+        dagster = parse_address(settings.dagster_database_url, "DAGSTER_DATABASE_URL")
+    return Database(
+        url=address.url(),
+        dagster_url=dagster.url("postgresql+psycopg2"),
+        embedded=settings.database_url is None,
+        _address=address,
+    )
+
+
+def embedded_data(settings: Settings) -> Path:
+    """The folder of the embedded server's data."""
+    return settings.home / "postgres"
+
+
+class KeptUp:
+    """A database that is looked after: the embedded server is started again when it is gone, another is asked."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings, self._database = settings, database
+
+    def revive(self) -> bool:
+        """Start the embedded server again if it is gone; True when it was.
+
+        Raises:
+            DatabaseUnavailable: it does not come up; the end of its log is in the message.
+        """
+        if not self._database.embedded or embedded_postgres.is_running(embedded_data(self._settings)):
+            return False
+        embedded_postgres.start(embedded_data(self._settings))
+        return True
+
+    def answers(self) -> bool:
+        """Whether it can be connected to now. Errors as of `Database.connect`, but for one that does not answer."""
+        try:
+            self._database.connect().close()
+        except DatabaseUnavailable:
+            return False
+        return True
+
+
+def stop_embedded(settings: Settings) -> bool:
+    """Stop the embedded server of the settings' home; False when none was running."""
+    return embedded_postgres.stop(embedded_data(settings))
+
+
+def ensure_dagster_database(settings: Settings) -> None:
+    """Create Dagster's database on the server of DATABASE_URL when it is missing.
+
+    Raises:
+        SettingsError: when it is missing and the role may not create databases.
+    """
+    if settings.database_url is None or settings.dagster_database_url is not None:
+        return
+    address = parse_address(settings.database_url, "DATABASE_URL")
+    name = f"{address.database}_dagster"
+    try:
+        _create_databases(address, name)
+    except errors.InsufficientPrivilege:
+        raise SettingsError(
+            f"Dagster needs a database of its own and the role may not create it; have {name!r} created with this "
+            "role as its owner, or set DAGSTER_DATABASE_URL"
+        ) from None
+
+
+def _create_databases(server: Address, *names: str) -> None:
+    with _connect(server, autocommit=True) as conn:
+        there = {name for (name,) in conn.execute("SELECT datname FROM pg_database")}
+        for name in names:
+            if name in there:
+                continue
+            # Two processes may both find it missing: the second one's error is the wanted state.
+            with suppress(errors.DuplicateDatabase, errors.UniqueViolation):
+                conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+
+def _connect(address: Address, *, autocommit: bool) -> Connection:
+    options = f"{address.parameters.get('options', '')} -c TimeZone=UTC".strip()
+    more = {"options": options, "client_encoding": "utf8"}
+    for name, value in (("connect_timeout", str(CONNECT_SECONDS)), ("application_name", "babylon")):
+        more[name] = address.parameters.get(name, value)
+    try:
+        return _Connection.connect(address.conninfo(**more), autocommit=autocommit)
+    except psycopg.OperationalError as error:
+        raise _explained(address, error) from None
+
+
+def _explained(address: Address, error: psycopg.OperationalError) -> BabylonError:
+    """The refusal in our words. libpq gives no code for a failed login, hence the look at its message."""
+    told = " ".join(str(error).split())
+    password = address.parameters.get("password")
+    told = told.replace(password, HIDDEN) if password else told
+    if _NO_DATABASE.search(told):
+        return SettingsError(f"{address.place}: {told}; create the database or correct DATABASE_URL")
+    if _REFUSED_LOGIN.search(told):
+        return SettingsError(f"{address.place}: {told}; correct user and password in DATABASE_URL")
+    return DatabaseUnavailable(
+        f"{address.place} does not answer: {told}; start PostgreSQL there or correct DATABASE_URL"
+    )
+
+
+def migrate(database: Database, revision: str = "head") -> str:
+    """Bring our schema up to a revision, by default the newest, and return the one it is at then.
+
+    Safe to repeat and to run twice at once. Only the schema `babylon_training` is touched. An advisory lock makes the
+    second caller wait; the whole way up is one transaction, so that a failure leaves the schema as it was.
+
+    Raises:
+        SettingsError: when the role may not create the schema, or a newer version of this product made it.
+    """
+    from alembic import command
+    from alembic.util import CommandError
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
+
+    engine = create_engine("postgresql+psycopg://", creator=database.connect, poolclass=NullPool)
+    with engine.begin() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.execute("SELECT pg_advisory_xact_lock(%s, %s)", _MIGRATION_LOCK)
+        try:
+            _create_schema(driver)
+            command.upgrade(_alembic_config(connection), revision)
+        except CommandError as error:
+            raise SettingsError(f"{database.place}: {error}; install the newer babylon_assets that made it") from None
+        except (errors.InsufficientPrivilege, DBAPIError) as error:
+            refused = error.orig if isinstance(error, DBAPIError) else error
+            if not isinstance(refused, errors.InsufficientPrivilege):
+                raise
+            raise SettingsError(
+                f"{database.place}: {refused.diag.message_primary}; have a schema made for this role with "
+                f"CREATE SCHEMA {SCHEMA} AUTHORIZATION <role>, then run babylon migrate again"
+            ) from None
+        row = driver.execute(f"SELECT version_num FROM {SCHEMA}.alembic_version").fetchone()
+    return str(row[0])
+
+
+def newest_revision() -> str | None:
+    """The revision that `migrate` leads to."""
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _create_schema(conn: Connection) -> None:
+    """CREATE SCHEMA IF NOT EXISTS asks for the right to create even where the schema exists; hence the look first."""
+    if not conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [SCHEMA]).fetchone():
+        conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
+
+
+def _alembic_config(connection: object) -> Any:
+    config = _config()
+    config.attributes["connection"] = connection
+    return config
+
+
+def _config() -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _migrations() -> Path:
+    """The migrations: beside the package in a checkout, below the environment's `share` folder when installed."""
+    beside = Path(__file__).parents[2] / "migrations"
+    installed = Path(sysconfig.get_path("data")) / "share" / "babylon_assets" / "migrations"
+    for folder in (beside, installed):
+        if (folder / "env.py").is_file():
+            return folder
+    raise MissingDependency(
+        f"the folder of migrations is in neither {beside} nor {installed}; reinstall babylon_assets"
+    )
+
+
+@contextmanager
+def chain_lock(database: Database, chain: str) -> Iterator[None]:
+    """Hold the right to extend a chain of checkpoints; one holder at a time over all processes and machines.
+
+    A session-level advisory lock on a connection of its own is what holds it: when the process dies, even by kill -9,
+    the server closes the session and the lock is free. The unique indexes of `model_checkpoints` stand behind it.
+
+    Raises:
+        TrainingBusy: when someone else holds it.
+    """
+    conn = database.connect_autocommit()
+    try:
+        row = conn.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [_CHAIN_SPACE, chain]).fetchone()
+        if row is None or not row[0]:
+            raise TrainingBusy(f"another run is training the chain {chain!r}; try again when it is done")
+        yield
+    finally:
+        _release(conn)
+
+
+def _release(conn: Connection) -> None:
+    """Give back a session's locks before the next one asks: closing alone, the server sees to it some time later."""
+    try:
+        conn.execute("SELECT pg_advisory_unlock_all()")
+    except psycopg.OperationalError:
+        # Without its server there is no session that could hold a lock; what failed before is the error to show.
+        return
+    finally:
+        conn.close()
+
+
+def game_lock(conn: Connection) -> None:
+    """Wait for the exclusive right to play the simulated game; it ends with the transaction that `conn` is in."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s, %s)", _GAME_LOCK)
+
+
+def window_lock(conn: Connection, window: str) -> None:
+    """Wait for the exclusive right to write one window's rows; it ends with the transaction that `conn` is in."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_WINDOW_SPACE, window])
+
+
+@contextmanager
+def judge_lock(database: Database, window: str) -> Iterator[Connection]:
+    """Wait for the right to have one window judged, so that nobody pays twice; yields a connection in autocommit.
+
+    As with `chain_lock`, a session-level lock holds it, which ends with the process.
+    """
+    conn = database.connect_autocommit()
+    try:
+        conn.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", [_JUDGE_SPACE, window])
+        yield conn
+    finally:
+        _release(conn)

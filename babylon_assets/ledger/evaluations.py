@@ -1,0 +1,68 @@
+"""The table `checkpoint_evaluations`: what was measured of a checkpoint, once per evaluation and version.
+
+A version names everything that decides the numbers, so that a row is never measured again and never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from babylon_assets.ledger.specification import CHECKPOINT_EVALUATIONS
+from babylon_assets.ledger.table import json_value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One measurement.
+
+    Attributes:
+        window_id: the window whose data it was measured on; None for one that is the same for all.
+        baseline_id: the checkpoint that `results` compare it with, if any.
+        value: the figure that sums it up, with the ends of its interval; None where there is none to give.
+        seeds: what it was drawn by.
+        results: everything else.
+    """
+
+    checkpoint_id: str
+    evaluation: str
+    version: str
+    results: dict[str, Any]
+    window_id: str | None = None
+    baseline_id: str | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seeds: Sequence[int] | None = None
+    created_at: datetime | None = None
+
+
+def get(conn: Connection[Any], checkpoint_id: str, evaluation: str, version: str) -> Evaluation | None:
+    """What was measured, or None."""
+    wanted = CHECKPOINT_EVALUATIONS.select("WHERE checkpoint_id = %s AND evaluation = %s AND version = %s")
+    with conn.cursor(row_factory=class_row(Evaluation)) as cursor:
+        return cursor.execute(wanted, [checkpoint_id, evaluation, version]).fetchone()
+
+
+def keep(conn: Connection[Any], evaluation: Evaluation) -> Evaluation:
+    """Keep a measurement, in the caller's transaction or in one of its own; the one that was there before stands."""
+    names = [item.name for item in fields(evaluation) if item.name != "created_at"]
+    values = {name: getattr(evaluation, name) for name in names}
+    values |= {"results": json_value(evaluation.results), "seeds": list(evaluation.seeds or []) or None}
+    with conn.transaction():
+        conn.execute(CHECKPOINT_EVALUATIONS.insert(names, "ON CONFLICT DO NOTHING"), values)
+    kept = get(conn, evaluation.checkpoint_id, evaluation.evaluation, evaluation.version)
+    assert kept is not None  # it was inserted, or stood there
+    return kept
+
+
+def of_checkpoint(conn: Connection[Any], checkpoint_id: str) -> list[Evaluation]:
+    """Everything that was measured of a checkpoint, oldest first."""
+    wanted = CHECKPOINT_EVALUATIONS.select("WHERE checkpoint_id = %s ORDER BY created_at, evaluation, version")
+    with conn.cursor(row_factory=class_row(Evaluation)) as cursor:
+        return cursor.execute(wanted, [checkpoint_id]).fetchall()

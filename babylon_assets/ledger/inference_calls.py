@@ -1,0 +1,159 @@
+"""The table `inference_calls`: every answer that one of our policies gave, with its exact tokens and log-probabilities.
+
+Who writes them, the simulated game or a server, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, LiteralString
+
+import msgspec
+from psycopg import Connection, sql
+
+from babylon_assets.domain.errors import CorruptLedger
+from babylon_assets.domain.trajectories import Message
+from babylon_assets.ledger.compression import pack, unpack
+from babylon_assets.ledger.specification import INFERENCE_CALLS
+from babylon_assets.ledger.table import Table, json_value
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceCall:
+    """One answer.
+
+    Attributes:
+        call_id: given by whoever asked or served; the game may carry it in its own record.
+        created_at: aware; when the answer was asked for, on the game's clock.
+        policy, policy_step: `<model>@<step>` and the step, when it was one of our checkpoints.
+        messages: the conversation up to where the answer begins.
+        response: the answer's text exactly as sampled, which may hold NUL; its column is UTF-8 in bytea for that.
+        prompt_token_ids, token_ids: what the policy read and what it sampled, end of turn included.
+        logprobs: natural log-probability at temperature 1 of each of `token_ids`.
+        latency_ms: from the request to the whole answer; None where nothing was measured.
+        sampling: `top_p`, `max_tokens`, `stop` and what else was asked for, where it is known.
+    """
+
+    call_id: str
+    created_at: datetime
+    model: str
+    policy: str | None
+    policy_step: int | None
+    agent_id: str | None
+    trajectory_id: str | None
+    step: int | None
+    messages: Sequence[Message]
+    response: str
+    prompt_token_ids: Sequence[int] | None
+    token_ids: Sequence[int] | None
+    logprobs: Sequence[float] | None
+    temperature: float | None
+    seed: int | None
+    latency_ms: float | None
+    finish_reason: str | None
+    sampling: Mapping[str, Any] | None = None
+
+
+# Each branch is answered by an index of its own.
+_CANDIDATES = """WHERE call_id IN (
+    SELECT unnest(%s::text[])
+    UNION SELECT c.call_id FROM babylon_training.raw_trajectories r
+          JOIN babylon_training.inference_calls c ON c.trajectory_id = r.trajectory_id WHERE r.window_id = %s
+    UNION SELECT c.call_id FROM babylon_training.raw_trajectories r JOIN babylon_training.inference_calls c
+          ON c.agent_id = r.agent_id AND c.created_at BETWEEN r.start_time AND r.end_time AND c.trajectory_id IS NULL
+          WHERE r.window_id = %s)"""
+_MAKE_INCOMING: LiteralString = """
+CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE babylon_training.inference_calls) ON COMMIT DELETE ROWS"""
+_TAKE_OVER: LiteralString = """
+INSERT INTO babylon_training.inference_calls SELECT * FROM pg_temp.incoming ON CONFLICT (call_id) DO NOTHING"""
+_COLUMNS = tuple(item.name for item in fields(InferenceCall))
+_encode_messages = msgspec.json.Encoder().encode
+_decode_messages = msgspec.json.Decoder(list[Message]).decode
+
+
+def insert_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> None:
+    """Add calls by COPY, in the caller's transaction. A call id that is already there fails the whole transaction."""
+    INFERENCE_CALLS.copy(conn, _COLUMNS, map(_row, calls))
+
+
+def add_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> int:
+    """Add those calls whose ids are not there yet, in the caller's transaction; says how many that were.
+
+    By COPY into a table of this session, then from there: what was written by a process that died before it could note
+    so is written once.
+    """
+    conn.execute(_MAKE_INCOMING)
+    Table("incoming", INFERENCE_CALLS.columns, schema="pg_temp").copy(conn, _COLUMNS, map(_row, calls))
+    return conn.execute(_TAKE_OVER).rowcount
+
+
+def replace_calls(conn: Connection[Any], old: Iterable[str], calls: Iterable[InferenceCall]) -> None:
+    """Remove the calls with these ids and add others, in the caller's transaction; one that is there stays as it is."""
+    new = {call.call_id: call for call in calls}
+    conn.execute(INFERENCE_CALLS.delete("WHERE call_id = ANY(%s)"), [[name for name in old if name not in new]])
+    listed = INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", "call_id")
+    there = {name for (name,) in conn.execute(listed, [list(new)])}
+    insert_calls(conn, [call for name, call in new.items() if name not in there])
+
+
+def _row(call: InferenceCall) -> tuple[Any, ...]:
+    return tuple(_stored(name, getattr(call, name)) for name in _COLUMNS)
+
+
+def _stored(name: str, value: Any) -> Any:
+    if name == "messages":
+        return pack(_encode_messages(list(value)))
+    if name == "response":
+        return value.encode()
+    if name == "sampling":
+        return json_value(value)
+    return list(value) if value is not None and INFERENCE_CALLS.columns[name].endswith("[]") else value
+
+
+def calls_by_id(conn: Connection[Any], ids: Iterable[str]) -> dict[str, InferenceCall]:
+    """The recorded calls among `ids`, by id.
+
+    Raises:
+        CorruptLedger: when a call's messages or response cannot be decoded.
+    """
+    return _found(conn, INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", *_COLUMNS), [list(ids)])
+
+
+def missing_calls(conn: Connection[Any], ids: Iterable[str]) -> list[str]:
+    """Those of `ids` under which no call is recorded."""
+    query: LiteralString = """
+        SELECT id FROM unnest(%s::text[]) AS wanted (id)
+        WHERE NOT EXISTS (SELECT 1 FROM babylon_training.inference_calls WHERE call_id = id)"""
+    return [row[0] for row in conn.execute(query, [list(ids)])]
+
+
+def calls_of(conn: Connection[Any], window: str, ids: Iterable[str]) -> dict[str, InferenceCall]:
+    """The recorded calls that may belong to the trajectories kept of a window, by id.
+
+    Those named by `ids`, those of the trajectories, and those without a trajectory that their agents made within an
+    episode.
+
+    Raises:
+        CorruptLedger: when a call's messages or response cannot be decoded.
+    """
+    return _found(conn, INFERENCE_CALLS.select(_CANDIDATES, *_COLUMNS), [list(ids), window, window])
+
+
+def _found(conn: Connection[Any], query: sql.Composed, parameters: list[Any]) -> dict[str, InferenceCall]:
+    with conn.cursor(binary=True) as cursor:
+        found = [_call(row) for row in cursor.execute(query, parameters)]
+    return {call.call_id: call for call in found}
+
+
+def _call(row: Sequence[Any]) -> InferenceCall:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    try:
+        values["messages"] = _decode_messages(unpack(values["messages"]))
+        values["response"] = values["response"].decode()
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise CorruptLedger(
+            f"the texts of call {values['call_id']} cannot be decoded ({error}); restore it from a backup"
+        ) from None
+    return InferenceCall(**values)

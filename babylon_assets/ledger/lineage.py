@@ -1,0 +1,212 @@
+"""Questions to the ledger across checkpoints: where one comes from, what saw a trajectory, what must be kept.
+
+Backward is along `parent_id` to the root; forward is from the datasets that hold a trajectory to the checkpoints
+trained on them, and on to everything trained from those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, LiteralString
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.policies import BRANCH, main_chain, policy_name
+from babylon_assets.ledger import checkpoints
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.specification import MODEL_CHECKPOINTS
+
+# Rows of our own tables that hold what an agent did, besides the datasets.
+_OF_AGENT: dict[str, LiteralString] = {
+    "trajectories": "DELETE FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s",
+    "calls": "DELETE FROM babylon_training.inference_calls WHERE agent_id = %(agent)s OR trajectory_id IN "
+    "(SELECT trajectory_id FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s)",
+    "scores": "DELETE FROM babylon_training.trajectory_scores WHERE agent_id = %(agent)s",
+    "samples": "WITH gone AS (DELETE FROM babylon_training.training_dataset_trajectories WHERE agent_id = %(agent)s "
+    "RETURNING steps) SELECT unnest(steps) FROM gone",
+    "judgments": "DELETE FROM babylon_training.ruler_judgments WHERE %(agent)s = ANY(agents)",
+    "late_samples": "DELETE FROM babylon_training.late_samples WHERE agent_id = %(agent)s OR checkpoint_id IS NULL AND "
+    "dataset_id IN (SELECT id FROM babylon_training.training_datasets WHERE body = '')",
+}
+_EMPTY_DATASETS: LiteralString = """
+WITH theirs AS (
+    SELECT DISTINCT dataset_id FROM babylon_training.training_dataset_trajectories WHERE agent_id = %(agent)s),
+texts AS (
+    UPDATE babylon_training.training_dataset_trajectories SET chat = NULL, chat_sha256 = NULL
+    WHERE dataset_id IN (SELECT dataset_id FROM theirs))
+UPDATE babylon_training.training_datasets SET body = '' WHERE id IN (SELECT dataset_id FROM theirs)"""
+
+
+def find(conn: Connection[Any], wanted: str) -> Checkpoint:
+    """The checkpoint that a person means: a policy such as `babylon-agent@3`, an id, or the unambiguous start of one.
+
+    Raises:
+        PermanentError: there is none, or more than one.
+    """
+    chain, _, step = wanted.rpartition("@")
+    if chain and step.isdecimal():
+        found = _all(conn, "WHERE chain = %s AND step = %s", chain, int(step))
+    else:
+        found = _all(conn, "WHERE starts_with(id, %s) ORDER BY chain, step LIMIT 2", wanted)
+    if len(found) != 1:
+        many = "more than one checkpoint" if found else "no checkpoint"
+        raise PermanentError(f"{wanted!r} names {many}; `babylon chains` lists them")
+    return found[0]
+
+
+def all_checkpoints(conn: Connection[Any]) -> list[Checkpoint]:
+    """Every checkpoint of every chain, ordered by chain and step."""
+    return _all(conn, "ORDER BY chain, step")
+
+
+def ancestors(conn: Connection[Any], checkpoint: Checkpoint) -> list[Checkpoint]:
+    """The checkpoints that it was trained from, its parent first, the root last."""
+    line: list[Checkpoint] = []
+    parent = checkpoint.parent_id
+    while parent is not None and (found := checkpoints.get(conn, parent)) is not None:
+        line.append(found)
+        parent = found.parent_id
+    return line
+
+
+def seen_by(conn: Connection[Any], *, trajectory: str | None = None, agent: str | None = None) -> dict[str, str]:
+    """Which policies have seen a trajectory or an agent: `trained on it`, or `trained from <policy>` that had."""
+    rows = conn.execute(
+        """
+        SELECT DISTINCT made.id FROM babylon_training.training_dataset_samples AS sample
+        JOIN babylon_training.model_checkpoints AS made USING (dataset_id)
+        WHERE sample.trains_as <> 'skip' AND (sample.trajectory_id = %s OR sample.agent_id = %s)
+        """,
+        [trajectory, agent],
+    ).fetchall()
+    direct = {row[0] for row in rows}
+    by_step = sorted(all_checkpoints(conn), key=lambda made: made.step)
+    names = {made.id: policy_name(made.chain, made.step) for made in by_step}
+    seen: dict[str, str] = {}
+    for made in by_step:
+        if made.id in direct:
+            seen[names[made.id]] = "trained on it"
+        elif made.parent_id is not None and names[made.parent_id] in seen:
+            seen[names[made.id]] = f"trained from {names[made.parent_id]}"
+    return seen
+
+
+def trained_trajectories(conn: Connection[Any], checkpoint: Checkpoint) -> dict[str, int]:
+    """How many samples of each trajectory the checkpoint's dataset has for training."""
+    rows = conn.execute(
+        "SELECT trajectory_id, count(*) FROM babylon_training.training_dataset_samples "
+        "WHERE dataset_id = %s AND trains_as <> 'skip' GROUP BY trajectory_id ORDER BY trajectory_id",
+        [checkpoint.dataset_id],
+    ).fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+def windows_of(conn: Connection[Any], checkpoint: Checkpoint) -> dict[str, int]:
+    """How many late samples of which earlier windows the checkpoint was trained on, besides its own window's."""
+    rows = conn.execute(
+        "SELECT window_id, count(*)::int FROM babylon_training.late_samples WHERE checkpoint_id = %s "
+        "GROUP BY window_id ORDER BY window_id",
+        [checkpoint.id],
+    ).fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+def scorers(conn: Connection[Any], checkpoint: Checkpoint) -> list[str]:
+    """The scorers of the windows that the checkpoint was trained on, when its dataset was made, such as `outcome@1`."""
+    rows = conn.execute(
+        "SELECT DISTINCT scorer || '@' || scorer_version AS named FROM babylon_training.trajectory_scores AS score "
+        "JOIN babylon_training.training_datasets AS made ON made.id = %s "
+        "WHERE (score.window_id = %s OR score.window_id IN "
+        "(SELECT window_id FROM babylon_training.late_samples WHERE checkpoint_id = %s)) "
+        "AND scored_at <= made.created_at AND (retired_at IS NULL OR retired_at > made.created_at) ORDER BY named",
+        [checkpoint.dataset_id, checkpoint.window_id, checkpoint.id],
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
+    """Remove what an agent did from our tables, in the caller's transaction or in one of its own; says how many rows.
+
+    A dataset that holds an answer of the agent is emptied: it cannot be trained on or replayed any more, and its id
+    stays as what checkpoints were made from.
+    """
+    given = {"agent": agent}
+    with conn.transaction():
+        emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
+        # Calls are found by the trajectories. These leave their texts to datasets that refer to them: none does by now.
+        order = ("calls", "samples", "trajectories", "scores", "judgments", "late_samples")
+        removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
+    return {**removed, "datasets": emptied}
+
+
+def policy_lags(conn: Connection[Any], parent: Checkpoint, policies: Iterable[str]) -> dict[str, int]:
+    """How many checkpoints each of some policies is from the checkpoint that is trained from, along the tree.
+
+    Of a policy on the parent's own line that is how far it is behind. One on another branch is as far as the way to
+    where the lines part, and from there to it. Policies that the ledger does not know are left out.
+    """
+    rows = conn.execute(
+        "SELECT id, parent_id, chain, step FROM babylon_training.model_checkpoints WHERE split_part(chain, %s, 1) = %s",
+        [BRANCH, main_chain(parent.chain)],
+    ).fetchall()
+    parents = {row[0]: row[1] for row in rows}
+    ids = {policy_name(row[2], row[3]): row[0] for row in rows}
+    behind = {made: steps for steps, made in enumerate(_upward(parents, parent.id))}
+    lags: dict[str, int] = {}
+    for name in set(policies) & ids.keys():
+        way = enumerate(_upward(parents, ids[name]))
+        lags[name] = next(steps + behind[made] for steps, made in way if made in behind)
+    return lags
+
+
+def _upward(parents: Mapping[str, str | None], checkpoint_id: str) -> Iterator[str]:
+    """A checkpoint's id, its parent's, and so on to the root's."""
+    found: str | None = checkpoint_id
+    while found is not None:
+        yield found
+        found = parents[found]
+
+
+def prunable(conn: Connection[Any], chain: str, keep: int) -> list[Checkpoint]:
+    """Checkpoints of a chain and of its branches whose weights nothing needs, oldest first.
+
+    Needed are the newest `keep` of the chain's line, as many of its dead ends and of its branches, what is live and
+    what was live before it, the best of an evaluation, what an attempt that has not ended trains from, and the parents
+    of all of these.
+    """
+    made = sorted(checkpoints.family(conn, chain), key=lambda one: (one.step, one.created_at))
+    line = [one for one in made if one.chain == chain and one.dead_end is None]
+    dead_ends = [one for one in made if one.chain == chain and one.dead_end is not None]
+    branches = sorted((one for one in made if one.chain != chain), key=lambda one: one.created_at)
+    needed = {one.id for part in (line, dead_ends, branches) for one in part[-max(1, keep) :]}
+    needed.update(
+        row[0]
+        for row in conn.execute(
+            """
+            SELECT unnest(ARRAY[to_id, from_id]) FROM babylon_training.promotions
+                WHERE id IN (SELECT max(id) FROM babylon_training.promotions GROUP BY chain)
+            UNION SELECT parent_id FROM babylon_training.training_jobs
+                WHERE state IN ('prepared', 'submitted', 'training')
+            UNION (SELECT DISTINCT ON (evaluation, version) checkpoint_id
+                FROM babylon_training.checkpoint_evaluations
+                WHERE value IS NOT NULL AND window_id IS NULL AND checkpoint_id = ANY(%s)
+                ORDER BY evaluation, version, value DESC)
+            """,
+            [[one.id for one in made]],
+        )
+    )
+    needed.update([one.parent_id for one in made if one.id in needed and one.parent_id is not None])
+    return [one for one in made if one.id not in needed and one.path and one.backend != "serverless"]
+
+
+def note_pruned(conn: Connection[Any], checkpoint_id: str) -> None:
+    """Note that a checkpoint's weights are gone; the row, and all that it says of where it comes from, stays."""
+    with conn.transaction():
+        conn.execute("UPDATE babylon_training.model_checkpoints SET path = '' WHERE id = %s", [checkpoint_id])
+
+
+def _all(conn: Connection[Any], rest: str, *parameters: Any) -> list[Checkpoint]:
+    with conn.cursor(row_factory=class_row(Checkpoint)) as cursor:
+        return cursor.execute(MODEL_CHECKPOINTS.select(rest), parameters).fetchall()

@@ -1,0 +1,88 @@
+"""The table `gate_verdicts`: what the gate said of each checkpoint that it judged, refusals included.
+
+The primary key on the checkpoint is what makes a verdict final: a checkpoint is judged once, and a person who thinks
+otherwise promotes it by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from babylon_assets.ledger import checkpoints, promotions
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.specification import GATE_VERDICTS
+from babylon_assets.ledger.table import json_value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptVerdict:
+    """A verdict as it was kept; `verdict` has every finding, and the rules that were applied."""
+
+    checkpoint_id: str
+    chain: str
+    champion_id: str | None
+    passed: bool
+    why: str
+    verdict: Mapping[str, Any]
+    dagster_run_id: str | None = None
+    judged_at: datetime | None = None
+
+
+def verdict_on(conn: Connection[Any], checkpoint_id: str) -> KeptVerdict | None:
+    """What the gate said of a checkpoint, or None while it was not judged."""
+    with conn.cursor(row_factory=class_row(KeptVerdict)) as cursor:
+        return cursor.execute(GATE_VERDICTS.select("WHERE checkpoint_id = %s"), [checkpoint_id]).fetchone()
+
+
+def unjudged(conn: Connection[Any], chain: str) -> Checkpoint | None:
+    """The head of a chain when nothing was said of it: a run was killed between training and the gate."""
+    head, live = checkpoints.head(conn, chain), promotions.promoted(conn, chain)
+    if head is None or head.step == 0 or (live is not None and live.id == head.id):
+        return None
+    return head if verdict_on(conn, head.id) is None else None
+
+
+def of_chain(conn: Connection[Any], chain: str) -> list[KeptVerdict]:
+    """Every verdict of a chain, oldest first."""
+    with conn.cursor(row_factory=class_row(KeptVerdict)) as cursor:
+        return cursor.execute(GATE_VERDICTS.select("WHERE chain = %s ORDER BY judged_at"), [chain]).fetchall()
+
+
+def standings(conn: Connection[Any], chain: str) -> dict[str, str]:
+    """What became of each window's checkpoint: `promoted`, `refused`, or `rolled back`; the others are left out."""
+    rows = conn.execute(
+        """
+        SELECT window_id, dead_end, id IN (SELECT to_id FROM babylon_training.promotions)
+        FROM babylon_training.model_checkpoints WHERE chain = %s AND window_id IS NOT NULL
+        """,
+        [chain],
+    ).fetchall()
+    told = {window: _standing(dead_end, was_live) for window, dead_end, was_live in rows}
+    return {window: standing for window, standing in told.items() if standing is not None}
+
+
+def _standing(dead_end: str | None, was_live: bool) -> str | None:
+    if dead_end is None:
+        return "promoted" if was_live else None
+    return "refused" if dead_end.startswith("refused") else "rolled back"
+
+
+def keep_verdict(conn: Connection[Any], verdict: KeptVerdict) -> bool:
+    """Keep a verdict, in the caller's transaction or in one of its own; False when there was one already."""
+    values = {
+        "checkpoint_id": verdict.checkpoint_id,
+        "chain": verdict.chain,
+        "champion_id": verdict.champion_id,
+        "passed": verdict.passed,
+        "why": verdict.why,
+        "verdict": json_value(verdict.verdict),
+        "dagster_run_id": verdict.dagster_run_id,
+    }
+    with conn.transaction():
+        return conn.execute(GATE_VERDICTS.insert(values, "ON CONFLICT DO NOTHING"), values).rowcount == 1

@@ -1,0 +1,91 @@
+"""The asset checkpoint_evaluations: how good a window's checkpoint is, beside its parent, the live one and the base.
+
+How it is measured lives in `evaluation`; what the numbers lead to, in `promoted_model`.
+"""
+
+from functools import partial
+
+import dagster as dg
+
+from babylon_assets.evaluation.window_evaluation import CHECKPOINT, EvaluatedWindow, evaluate_window
+from babylon_assets.orchestration.assets.model_checkpoints import NAME as CHECKPOINTS
+from babylon_assets.orchestration.checks import per_window
+from babylon_assets.orchestration.metadata import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declared
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime.ranges import Made, Outputs, run_windows
+
+NAME = "checkpoint_evaluations"
+MEASURED_CHECK = "measured"
+
+DESCRIPTION = f"""
+What this hour's checkpoint can do, beside the one that it was trained from, the live one and the base model.
+
+- **Simulated market**: boards that no game and no lesson shows, the same for every policy, each asked with the same
+  random numbers. `market_reward` is the mean worth of an order, `market_advantage` the share of the oracle's advantage
+  over acting at random, `gain_on_promoted` the difference to the live policy, with a bootstrap interval over the same
+  seeds.
+- **Replay** on the held-out agents' answers of this hour: `replay_preference` is how much likelier the better answers
+  are than the worse ones, in nats. `replay_estimate` is what the policy would have earned, by importance weights; it is
+  left out where `replay_effective_samples` is too small for one.
+
+Every measurement is made once per checkpoint and kept. A thin hour has no checkpoint of its own: green, the others are
+shown. The check `{MEASURED_CHECK}` fails when the hour's checkpoint was not measured.
+"""
+
+
+def build_checkpoint_evaluations(windows_partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+    """The asset, with one partition per window."""
+
+    spec = dg.AssetSpec(
+        NAME,
+        deps=[CHECKPOINTS],
+        description=DESCRIPTION,
+        kinds={"pytorch", "postgres"},
+        tags={"babylon/stage": "evaluate"},
+    )
+    about = "The window's checkpoint was measured, or it has none."
+
+    @dg.multi_asset(
+        name=NAME,
+        specs=[declared(spec)],
+        check_specs=[per_window(NAME, MEASURED_CHECK, about, windows_partitions)],
+        partitions_def=windows_partitions,
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def checkpoint_evaluations(
+        context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
+    ) -> Outputs:
+        yield from run_windows(context, installation, {NAME: partial(evaluate, installation)})
+
+    return checkpoint_evaluations
+
+
+def evaluate(installation: Installation, window: str) -> Made:
+    """Measure a window's checkpoint and those beside it, and say what they can do."""
+    found = evaluate_window(installation.settings, installation.database, window)
+    made = found.checkpoint
+    return Made(
+        metadata=_metadata(found),
+        data_version=made.id if made else None,
+        checks=[_measured_check(found)],
+        made_from={CHECKPOINTS: made.id} if made else {},
+    )
+
+
+def _metadata(found: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
+    ours = found.replay.get(CHECKPOINT)
+    status = "measured" if CHECKPOINT in found.market else PASSED_THROUGH
+    said = {"reason": found.unplayable, "no_replay_estimate": ours.results["refused"] if ours else None}
+    return about_checkpoint(found.checkpoint, status, said, found.numbers())
+
+
+def _measured_check(found: EvaluatedWindow) -> dg.AssetCheckResult:
+    if found.checkpoint is None:
+        passed, said = True, NO_CHECKPOINT
+    elif found.unplayable is not None:
+        passed, said = True, found.unplayable
+    else:
+        passed = CHECKPOINT in found.market
+        said = f"market reward {found.market[CHECKPOINT].value:+.3f}" if passed else "it was not played on the market"
+    return dg.AssetCheckResult(check_name=MEASURED_CHECK, passed=passed, description=said)

@@ -1,0 +1,177 @@
+"""The asset model_checkpoints: what a window's dataset made of the checkpoint before it.
+
+Training itself, and the rules of the chain, live in `training.window_training`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+import dagster as dg
+
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.evaluation.gate_runner import settle_head
+from babylon_assets.ledger import verdicts, windows
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Connection
+from babylon_assets.ledger.windows import WindowRow
+from babylon_assets.orchestration.assets.training_datasets import NAME as DATASETS
+from babylon_assets.orchestration.checks import per_window
+from babylon_assets.orchestration.metadata import declared, numbers, page, picture, texts
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime.ranges import Made, Outputs, run_windows
+from babylon_assets.report.pictures import CurvePoint, learning_curve, training_steps
+from babylon_assets.training.window_training import TrainedWindow, train_branch, train_window
+
+NAME = "model_checkpoints"
+TRAINED_CHECK = "trained_on_tokens"
+POOL = "training"
+CURVE_WINDOWS = 72
+#: Nothing was to be trained, by design and with a reason.
+PASSED_THROUGH = ("thin", "superseded")
+
+DESCRIPTION = f"""
+The next checkpoint of the chain, trained on this hour's dataset from the newest one that the gate let pass.
+
+- **One chain, one head**: a partition depends on the one before it, and its parent is what the ledger says is live; a
+  checkpoint that a killed run left without a verdict is judged first, and a refused one is never a parent.
+  The pool `{POOL}` and a lock in PostgreSQL let one training run at a time.
+- A **thin** hour is passed through: green, no checkpoint of its own, the parent stays the newest.
+- Training that saw **no token** never makes a checkpoint: the window is `skipped` with the reason, and the check
+  `{TRAINED_CHECK}` fails.
+- Materializing an hour again that was trained on the same dataset changes nothing. An hour **before** the newest
+  checkpoint's is not trained afterwards: green, with the reason, because the chain is not rewritten.
+
+A checkpoint's id is the hash of what it was made from: parent, dataset, base model, settings, seed, versions.
+"""
+
+
+def build_model_checkpoints(windows_partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+    """The asset, with one partition per window, each depending on the one before it."""
+    before = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+    spec = dg.AssetSpec(
+        NAME,
+        deps=[DATASETS, dg.AssetDep(NAME, partition_mapping=before)],
+        description=DESCRIPTION,
+        kinds={"pytorch", "postgres"},
+        tags={"babylon/stage": "train"},
+    )
+
+    @dg.multi_asset(
+        name=NAME,
+        specs=[declared(spec)],
+        check_specs=[
+            per_window(
+                NAME,
+                TRAINED_CHECK,
+                "The optimizer saw tokens, or the window was passed through.",
+                windows_partitions,
+            )
+        ],
+        partitions_def=windows_partitions,
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=POOL,
+    )
+    def model_checkpoints(context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]) -> Outputs:
+        stage = partial(train, installation, context.run_id)
+        yield from run_windows(context, installation, {NAME: stage}, in_order=True)
+
+    return model_checkpoints
+
+
+def train(installation: Installation, run_id: str, window: str) -> Made:
+    """Train a window, where training is not switched off, and say what came of it."""
+    if not installation.settings.train_rl_local:
+        return _switched_off()
+    settle_head(installation.settings, installation.database, run_id)
+    trained = train_window(installation.settings, installation.database, window, run_id)
+    if trained.status == "superseded" and trained.checkpoint and installation.settings.late_data == "retrain":
+        beside = train_branch(installation.settings, installation.database, window, dagster_run_id=run_id)
+        trained = replace(trained, reason=f"{trained.reason}; {_branch(beside)}")
+    with installation.connect() as conn:
+        metadata = {**_played(conn, installation.settings.model_name, window), **_metadata(trained)}
+    made = trained.checkpoint
+    return Made(
+        metadata=metadata,
+        data_version=made.id if made else None,
+        checks=[_trained_check(window, trained)],
+        made_from={DATASETS: made.dataset_id} if made and made.dataset_id else {},
+    )
+
+
+def _branch(beside: TrainedWindow) -> str:
+    made = beside.checkpoint
+    return f"trained beside it as {policy_name(made.chain, made.step)}" if made else f"not beside it: {beside.reason}"
+
+
+def _switched_off() -> Made:
+    said = "training is switched off: TRAIN_RL_LOCAL is false"
+    return Made(
+        metadata=texts({"status": "switched off", "reason": said}),
+        checks=[dg.AssetCheckResult(check_name=TRAINED_CHECK, passed=True, description=said)],
+    )
+
+
+def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
+    made, parent = trained.checkpoint, trained.parent
+    own = made if trained.status in ("trained", "unchanged") else None
+    return {
+        **texts(
+            {
+                "status": trained.status,
+                "reason": trained.reason,
+                "method": trained.method,
+                "checkpoint": made.id if made else None,
+                "parent": parent.id if parent else None,
+                "dataset_id": made.dataset_id if made else None,
+                "path": made.path if made else None,
+            }
+        ),
+        **(_pages(made, parent) if made else {}),
+        **numbers({"step": made.step if made else None, "trainable_tokens": trained.trainable_tokens}),
+        **numbers(dict(own.metrics) if own else {}),
+        **({"training_steps": picture(training_steps(trained.steps), "optimizer steps")} if trained.steps else {}),
+        **({"left_out": dg.MetadataValue.json(trained.left_out)} if trained.left_out else {}),
+    }
+
+
+def _pages(made: Checkpoint, parent: Checkpoint | None) -> dict[str, dg.MetadataValue]:
+    """Where to go from a checkpoint: to its parent and its dataset, to the run that made it, to its project at W&B."""
+    hosted = re.match(r"wandb-artifact:///([^/]+)/([^/]+)/", made.path)
+    return {
+        **({"parent_page": page(NAME, parent.window_id)} if parent and parent.window_id else {}),
+        **({"dataset_page": page(DATASETS, made.window_id)} if made.window_id else {}),
+        **({"run": dg.MetadataValue.dagster_run(made.dagster_run_id)} if made.dagster_run_id else {}),
+        **({"wandb_page": dg.MetadataValue.url(f"https://wandb.ai/{hosted[1]}/{hosted[2]}")} if hosted else {}),
+    }
+
+
+def _played(conn: Connection, chain: str, window: str) -> dict[str, dg.MetadataValue]:
+    """How the window was played, and the learning curve up to it, at most three days of it."""
+    rows = [row for row in windows.list_windows(conn) if row.window_id <= window]
+    row, standings = rows[-1], verdicts.standings(conn, chain)
+    return {
+        "learning_curve": picture(learning_curve(curve_points(rows[-CURVE_WINDOWS:], standings)), "learning curve"),
+        **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std, **(row.reference or {})}),
+    }
+
+
+def curve_points(rows: list[WindowRow], standings: Mapping[str, str] | None = None) -> list[CurvePoint]:
+    """The windows of a learning curve that have a reward, each with what became of its checkpoint."""
+    told = standings or {}
+    return [
+        CurvePoint(row.window_id, row.reward_mean, row.reference or {}, told.get(row.window_id))
+        for row in rows
+        if row.reward_mean is not None
+    ]
+
+
+def _trained_check(window: str, trained: TrainedWindow) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=TRAINED_CHECK,
+        passed=trained.status in PASSED_THROUGH or (trained.checkpoint is not None and trained.trainable_tokens > 0),
+        description=trained.reason,
+        metadata={"window": window, "trainable_tokens": trained.trainable_tokens, "left_out": trained.left_out},
+    )

@@ -1,0 +1,133 @@
+"""The asset promoted_model: whether an hour's checkpoint is served from now on, and trained from.
+
+The rules are in `domain.gates`, carrying them out is in `evaluation.gate_runner`.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import dagster as dg
+
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.evaluation.deployment import tell_game
+from babylon_assets.evaluation.gate_runner import Judged, judge
+from babylon_assets.evaluation.served_results import live_numbers, roll_back_if_needed
+from babylon_assets.ledger import checkpoints, promotions
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.promotions import Promotion
+from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as EVALUATIONS
+from babylon_assets.orchestration.checks import per_window
+from babylon_assets.orchestration.metadata import NO_CHECKPOINT, about_checkpoint, declared
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime.ranges import Made, Outputs, run_windows
+
+NAME = "promoted_model"
+GATE_CHECK = "gate"
+
+DESCRIPTION = f"""
+The gate: this hour's checkpoint becomes the **live** one, or a dead end.
+
+- It is refused when it is worse than the live one with confidence, when it has declined from the best so far, when it
+  likes the better held-out answers less, when its share of valid actions fell, when its training was not finite, or
+  when its hour was thin or corrupt. Every finding is kept with the verdict, and the rules with it.
+- A refused checkpoint stays in the ledger with its name. It is never served, and the next hour trains from the live
+  one.
+- `promotions` is append-only: a rollback is a row like a promotion, and `babylon promotions --at TIME` says what was
+  live.
+
+A thin hour changes nothing: green. The check `{GATE_CHECK}` warns of a refusal, with the reasons.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a window: the verdict, the rollback if there was one, and what is live now."""
+
+    judged: Judged | None
+    rolled_back: Promotion | None
+    live: Checkpoint | None
+    inference_name: str | None
+
+
+def build_promoted_model(windows_partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+    """The asset, with one partition per window."""
+
+    spec = dg.AssetSpec(
+        NAME,
+        deps=[EVALUATIONS],
+        description=DESCRIPTION,
+        kinds={"postgres", "python"},
+        tags={"babylon/stage": "promote"},
+    )
+    about = "The window's checkpoint was promoted, or it has none."
+
+    @dg.multi_asset(
+        name=NAME,
+        specs=[declared(spec)],
+        check_specs=[per_window(NAME, GATE_CHECK, about, windows_partitions)],
+        partitions_def=windows_partitions,
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def promoted_model(context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]) -> Outputs:
+        yield from run_windows(context, installation, {NAME: partial(promote, installation, context.run_id)})
+
+    return promoted_model
+
+
+def promote(installation: Installation, run_id: str, window: str) -> Made:
+    """Judge a window's checkpoint, and say what is live."""
+    outcome = promote_window(installation, window, run_id)
+    judged = outcome.judged
+    return Made(
+        metadata=_metadata(installation, outcome),
+        data_version=outcome.live.id if outcome.live else None,
+        checks=[_gate_check(outcome)],
+        made_from={EVALUATIONS: judged.checkpoint.id} if judged else {},
+    )
+
+
+def promote_window(installation: Installation, window: str, run_id: str | None) -> Outcome:
+    """Apply the gate to a window's checkpoint, go back if the live one left its band, and tell the game."""
+    settings, database = installation.settings, installation.database
+    rolled_back = roll_back_if_needed(settings, database, run_id)
+    with installation.connect() as conn:
+        made = checkpoints.by_window(conn, settings.model_name, window)
+    judged = judge(settings, database, made, run_id) if made is not None else None
+    named = tell_game(settings, database)
+    with installation.connect() as conn:
+        live = promotions.promoted(conn, settings.model_name)
+    return Outcome(judged, rolled_back, live, named)
+
+
+def _metadata(installation: Installation, outcome: Outcome) -> dict[str, dg.MetadataValue]:
+    judged, live = outcome.judged, outcome.live
+    with installation.connect() as conn:
+        seen = live_numbers(conn, live) if live is not None else None
+    return about_checkpoint(
+        judged.checkpoint if judged else None,
+        "promoted" if judged and judged.passed else "refused",
+        {
+            "why": judged.why if judged else None,
+            "live": policy_name(live.chain, live.step) if live else None,
+            "rolled_back": outcome.rolled_back.why if outcome.rolled_back else None,
+            "trained_models": outcome.inference_name,
+        },
+        {
+            "promoted": int(judged.passed) if judged else None,
+            "live_step": live.step if live else None,
+            "live_answers": seen.answers if seen else None,
+            "live_valid_share": seen.valid if seen and seen.answers else None,
+            "live_reward": seen.reward if seen else None,
+        },
+    )
+
+
+def _gate_check(outcome: Outcome) -> dg.AssetCheckResult:
+    judged = outcome.judged
+    return dg.AssetCheckResult(
+        check_name=GATE_CHECK,
+        passed=judged is None or judged.passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=judged.why if judged else NO_CHECKPOINT,
+    )

@@ -1,0 +1,141 @@
+"""The asset raw_trajectories: an immutable copy of what the game wrote for one window.
+
+The game's tables are read in `environments.babylon.game_record`, rows are decoded in `environments.babylon.decoding`.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from babylon_assets.environments.babylon import game_record
+from babylon_assets.ledger import trajectories as ledger
+from babylon_assets.ledger import windows as windows_ledger
+from babylon_assets.ledger.database import Connection
+from babylon_assets.orchestration import checks
+from babylon_assets.orchestration.metadata import numbers
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime.collector import without_collector
+from babylon_assets.orchestration.runtime.ranges import Made
+from babylon_assets.orchestration.source_tables import TRAJECTORIES
+
+NAME = "raw_trajectories"
+CHECKS = (checks.COMPLETE, checks.QUARANTINE)
+
+DESCRIPTION = f"""
+What the agents did in this hour, copied once from the game's own tables and never changed afterwards.
+
+- One row per **trajectory**: an episode of one agent, with every call exactly as the policy saw and answered it, and
+  the facts of each step. Results of an action are kept apart, so that no prompt ever contains hindsight.
+- A row that cannot be read goes into **quarantine** with the reason and the place; it costs the window nothing else.
+  Bad behaviour is never quarantined: an action that failed stays in and is scored low.
+- What `babylon import` put into the hour **stays**, with the rewards that came with it, also where the game has the
+  same trajectory. `imported` counts them.
+- Reading is guarded by a **fingerprint** of the source, outcomes included: unchanged input writes nothing and keeps the
+  data version.
+
+The check `{checks.COMPLETE}` stops a window whose hour is not over; `{checks.QUARANTINE}` warns when more than
+{checks.MOST_IN_QUARANTINE:.0%} of the rows are in quarantine.
+"""
+
+
+def spec() -> dg.AssetSpec:
+    """The asset's declaration."""
+    return dg.AssetSpec(
+        NAME,
+        deps=[TRAJECTORIES],
+        description=DESCRIPTION,
+        kinds={"postgres", "pandas"},
+        tags={"babylon/stage": "read"},
+    )
+
+
+def read(installation: Installation, window: str) -> Made:
+    """Copy a window and say what was read."""
+    fingerprint = copy_window(installation, window)
+    with installation.connect() as conn:
+        kept, quarantined = ledger.summary(conn, window), ledger.quarantined(conn, window)
+        imported = len(ledger.given_rewards(conn, window))
+    return Made(
+        metadata={**numbers(kept._asdict()), **numbers({"imported": imported})},
+        data_version=fingerprint,
+        checks=[
+            checks.complete(window, datetime.now(UTC), installation.settings.window_grace_minutes),
+            checks.little_in_quarantine(window, kept.trajectories, quarantined),
+        ],
+    )
+
+
+@without_collector
+def copy_window(installation: Installation, window: str) -> str:
+    """Copy the window unless what it is made of is what was copied before; returns the fingerprint of the source.
+
+    Rows stream from one connection to the other. All of the game is read in one snapshot, so that the fingerprint is
+    that of the very rows that were copied. What was imported into the window stays, and is all of it where there is no
+    game.
+    """
+    with installation.connect() as game, installation.connect() as ours:
+        game_record.snapshot(game)
+        imported = ledger.imported_hash(ours, window)
+        if imported is not None and not game_record.has_game(game):
+            return ledger.fingerprint_with_imports(None, imported)
+        game_record.check_tables(game)
+        before = windows_ledger.get_window(ours, window)
+        found = _fingerprint(installation, game, ours, window)
+        if before is not None and before.fingerprint == found and _is_whole(ours, before):
+            return found
+        settings = installation.settings
+        test, banned = settings.include_test_users, settings.include_banned_users
+        odd = _odd_ids(installation, game)
+        rows = game_record.read_window(game, window, include_test=test, include_banned=banned, odd=odd)
+        ledger.replace_rows(ours, window, rows)
+        copied, kept = _fingerprint(installation, game, ours, window), ledger.summary(ours, window)
+        windows_ledger.upsert_window(
+            ours, window, fingerprint=copied, trajectories=kept.trajectories, agents=kept.agents
+        )
+        return copied
+
+
+def fingerprint_now(installation: Installation, window: str) -> str:
+    """The fingerprint of a window as the game has it now."""
+    with installation.connect() as game, installation.connect() as ours:
+        game_record.snapshot(game)
+        return _fingerprint(installation, game, ours, window)
+
+
+def is_current(installation: Installation, window: str) -> bool:
+    """Whether a window has a dataset, or needs none, and is made of what the game has of it now; nothing is written."""
+    with installation.connect() as game, installation.connect() as ours:
+        game_record.snapshot(game)
+        before = windows_ledger.get_window(ours, window)
+        if before is None or before.dataset_id is None or before.status in ("open", "failed"):
+            return False
+        return before.fingerprint == _fingerprint(installation, game, ours, window) and _is_whole(ours, before)
+
+
+def _is_whole(ours: Connection, row: windows_ledger.WindowRow) -> bool:
+    """Whether as many trajectories are kept of a window as were read."""
+    return ledger.summary(ours, row.window_id).trajectories == row.trajectories
+
+
+def _odd_ids(installation: Installation, game: Connection) -> Sequence[str]:
+    """The windowIds of the game that are no window's, looked up once in a run over many windows."""
+    return installation.once_a_run("odd ids", lambda: game_record.odd_ids(game))
+
+
+def _fingerprint(installation: Installation, game: Connection, ours: Connection, window: str) -> str:
+    """The source's fingerprint, of what the steps that are kept of the window name and what was imported as well."""
+    imported = ledger.imported_hash(ours, window)
+    if imported is not None and not game_record.has_game(game):
+        return ledger.fingerprint_with_imports(None, imported)
+    settings = installation.settings
+    read = game_record.fingerprint(
+        game,
+        window,
+        include_test=settings.include_test_users,
+        include_banned=settings.include_banned_users,
+        horizon_minutes=settings.perp_horizon_minutes,
+        instruments=ledger.named_instruments(ours, window),
+        odd=_odd_ids(installation, game),
+    )
+    return ledger.fingerprint_with_imports(read, imported)

@@ -1,0 +1,99 @@
+"""The asset scored_trajectories: what each step of a window was worth.
+
+How it is scored is in `scoring`; the rules live in `environments.babylon.outcomes`, `domain.rewards` and
+`domain.llm_judge`.
+"""
+
+import dagster as dg
+import pandas as pd
+
+from babylon_assets.domain.lineage import bytes_id
+from babylon_assets.orchestration import checks
+from babylon_assets.orchestration.assets.raw_trajectories import NAME as RAW
+from babylon_assets.orchestration.metadata import numbers, picture, texts
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime.ranges import Made
+from babylon_assets.orchestration.scoring import Scored, score_window
+from babylon_assets.orchestration.source_tables import OUTCOMES
+from babylon_assets.report.pictures import reward_histogram
+
+NAME = "scored_trajectories"
+CHECKS = (checks.SPREAD,)
+
+DESCRIPTION = f"""
+How good each step of this hour was.
+
+- `outcome`: what the step's own trade turned out to be worth, in [-1, 1]. A prediction share is worth what it paid less
+  what it cost; a perpetual is worth its return. An action that could not be carried out scores low.
+- `heuristic`: the game's own formula per agent (P&L of the window, share of trades won, activity), in [0, 1].
+- `format`: could the action be carried out. `ruler`: what a judge thinks of the answers of a group against each other
+  (RULER_MODEL); a group that could not be judged has no score, and is asked about again within RULER_MAX_ATTEMPTS.
+  Scorers of your own: SCORERS.
+- `reward` is their weighted sum; the weights are a setting (REWARD_WEIGHTS). It is not known while one that has a
+  weight is not.
+
+An outcome that is **not known yet** is left open rather than counted as 0, and is filled in when the partition is
+materialized again: the scores get a new **revision**, the old one is kept.
+
+The check `{checks.SPREAD}` warns when all rewards are equal.
+"""
+
+
+def spec() -> dg.AssetSpec:
+    """The asset's declaration."""
+    return dg.AssetSpec(
+        NAME,
+        deps=[RAW, OUTCOMES],
+        description=DESCRIPTION,
+        kinds={"postgres", "pandas"},
+        tags={"babylon/stage": "score"},
+    )
+
+
+def score(installation: Installation, window: str) -> Made:
+    """Score a window and say how good it was."""
+    scored = score_window(installation, window)
+    scores, versions = scored.scores, dict(scored.versions)
+    known = scores["reward"].dropna()
+    return Made(
+        metadata={**_metadata(scores, versions), **_changes(scored)},
+        data_version=_version(scores, versions),
+        checks=[checks.reward_spread(len(known), float(known.std(ddof=0)) if len(known) else None)],
+    )
+
+
+def _changes(scored: Scored) -> dict[str, dg.MetadataValue]:
+    """Which revision the scores are, what changed with it, and what a judge did and cost."""
+    revision = scored.revision
+    return {
+        **numbers({"revision": revision.revision, "changed_trajectories": revision.trajectories, **scored.judging}),
+        **texts({"changed_scorers": ", ".join(revision.scorers), "judge_failures": "; ".join(scored.failures)}),
+    }
+
+
+def _version(scores: pd.DataFrame, versions: dict[str, str]) -> str:
+    """Names the rewards of a window's steps and what gave them; the same rewards have the same name."""
+    rows = [name.encode() for name in scores["trajectory_id"]]
+    numbers_of = [scores[column].to_numpy(dtype=float).tobytes() for column in ("step", "reward")]
+    return bytes_id([repr(sorted(versions.items())).encode(), *rows, *numbers_of])
+
+
+def _metadata(scores: pd.DataFrame, versions: dict[str, str]) -> dict[str, dg.MetadataValue]:
+    reward = scores["reward"]
+    known = int(reward.notna().sum())
+    states = scores["state"].value_counts()
+    return {
+        "rewards": picture(reward_histogram(reward.tolist(), "Rewards of the steps"), "rewards of the steps"),
+        **numbers(
+            {
+                "steps": len(scores),
+                "known": known,
+                "pending": int(states.get("pending", 0)),
+                "invalid": int(states.get("invalid", 0)),
+                "valid_share": 1 - float(states.get("invalid", 0)) / len(scores) if len(scores) else None,
+                "reward_mean": float(reward.mean()) if known else None,
+                "reward_std": float(reward.std(ddof=0)) if known else None,
+            }
+        ),
+        **texts({"scorers": ", ".join(f"{name} v{version}" for name, version in versions.items())}),
+    }

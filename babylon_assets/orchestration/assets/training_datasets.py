@@ -1,0 +1,227 @@
+"""The asset training_datasets: the frozen samples of a window.
+
+Which samples are compared, and what each trains as, is decided in `domain.datasets`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from statistics import fmean
+from typing import cast
+
+import dagster as dg
+
+from babylon_assets.config.settings import Settings, secrets_of
+from babylon_assets.domain import joining
+from babylon_assets.domain.datasets import CARRIED, CARRIED_TRAJECTORIES, draft_dataset
+from babylon_assets.domain.grouping import GroupMode
+from babylon_assets.domain.samples import DatasetDraft
+from babylon_assets.domain.sampling import effective_samples, policy_lags
+from babylon_assets.domain.trajectories import TrajectoryRecord
+from babylon_assets.ledger import checkpoints, datasets, inference_calls, late_samples, scores, trajectories, windows
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Connection, window_lock
+from babylon_assets.ledger.windows import WindowColumns, WindowRow
+from babylon_assets.orchestration import carry_over, checks, examples
+from babylon_assets.orchestration.assets.scored_trajectories import NAME as SCORED
+from babylon_assets.orchestration.metadata import numbers, picture, texts
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime.collector import without_collector
+from babylon_assets.orchestration.runtime.ranges import Made
+from babylon_assets.report.pictures import reward_histogram, samples_went
+
+NAME = "training_datasets"
+CHECKS = (checks.TOKENS, checks.HINDSIGHT, checks.STABLE)
+
+DESCRIPTION = f"""
+What the next checkpoint may learn from this hour, frozen and named by the hash of its content.
+
+- A **sample** is one call: the prompt as the policy saw it, its answer, the recorded token ids and log-probabilities.
+- Samples are compared within a **group**, the same moment of the market: the advantage of a sample is its reward
+  against those of its group, so that an hour in which everybody won teaches nothing by itself.
+- Each sample **trains as** `policy_gradient` (our own answer, tokens known), `recompute` (our own, as text only),
+  `imitate` (another model's, from the better half of its group) or `skip`, with the reason.
+- Answers that the game does not keep, those of its **live** agents, are found among the recorded calls by trajectory,
+  or by agent and time; each call is used once, what is ambiguous is counted and left aside, and steps without a call
+  are counted as `steps_without_calls`.
+- A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on. Of a window with more
+  than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW whole groups are drawn. `effective_samples` says how many equally
+  weighted samples the rest is worth.
+
+- With LATE_DATA=carry, what an earlier hour has to teach since its data changed after it was trained (**late**
+  samples) joins the next hour that is trained, once: with its own group and advantage, within the same bounds.
+  `carried_from` and `carried_into` say how many, on both hours.
+- `best_and_worst` are the five answers with the highest rewards and the five with the lowest; `samples_in_full` has
+  their prompts and answers.
+
+The same input gives the same id and writes nothing new. The check `{checks.TOKENS}` fails when nothing can be
+trained on. `{checks.STABLE}` and `{checks.HINDSIGHT}` look at the dataset as it is kept: a window whose dataset does
+not hash to its id, holds a text that was never recorded, or a prompt that names a result, is not trained on.
+"""
+
+
+def spec() -> dg.AssetSpec:
+    """The asset's declaration."""
+    return dg.AssetSpec(
+        NAME,
+        deps=[SCORED],
+        description=DESCRIPTION,
+        kinds={"postgres", "pandas"},
+        tags={"babylon/stage": "dataset"},
+    )
+
+
+def freeze(installation: Installation, window: str) -> Made:
+    """Freeze the dataset of a window, say what it holds, and look at it as it is kept."""
+    dataset_id, made = _frozen(installation, window)
+    with installation.connect() as conn:
+        kept = checks.stored_dataset(conn, window, dataset_id)
+    return replace(made, checks=[*made.checks, *kept])
+
+
+def _frozen(installation: Installation, window: str) -> tuple[str, Made]:
+    """What is said of the dataset while it is at hand: it takes more room than the look at it afterwards."""
+    dataset, row = freeze_window(installation, window)
+    settings = installation.settings
+    with installation.connect() as conn:
+        head = checkpoints.head(conn, settings.model_name)
+        carried = carry_over.metadata(conn, settings, window)
+        givers = {name: carry_over.metadata(conn, settings, name) for name in carry_over.givers(conn, settings, window)}
+        seen = examples.of_dataset(conn, dataset, secrets_of(settings)) if settings.show_samples else {}
+        lost = trajectories.summary(conn, window).quarantined
+    metadata = {**seen, **_metadata(dataset, row, lost), **_strength(dataset, head.step if head else 0), **carried}
+    found = [checks.trainable_tokens(dataset, row)]
+    return dataset.id, Made(metadata, found, dataset.id, observed=givers)
+
+
+@without_collector
+def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft, WindowRow]:
+    """Build the dataset of a window from what is kept of it, keep it, and note it on the window.
+
+    The window's lock keeps another run from replacing what it is built from; texts are not read, they are hashed, but
+    for those of late samples. The dataset, what it carries of other windows, and what is late of a window that was
+    trained before are one transaction.
+    """
+    settings = installation.settings
+    with installation.connect() as conn:
+        window_lock(conn, window)
+        records = trajectories.read_heads(conn, window)
+        build = _builder(conn, settings, window, records)
+        dataset, agents = build(), len({record.agent_id for record in records})
+        thin = _why_thin(dataset, agents, settings)
+        teaches = thin is None and dataset.counts["trainable_samples"] > 0
+        stands = carry_over.standing(conn, settings, window, teaches=teaches)
+        if stands.samples:
+            dataset = build(carried=stands.samples)
+        datasets.save_dataset(conn, dataset)
+        carry_over.keep(conn, settings, dataset, stands)
+        changes = _window_columns(windows.get_window(conn, window), dataset, thin)
+        row = windows.upsert_window(conn, window, **changes)
+        if stands.own is not None:  # what waits is counted in the window's newest dataset, which is noted by now
+            row = windows.upsert_window(conn, window, **_as_trained(conn, settings, dataset, stands.own))
+        return dataset, row
+
+
+def _builder(
+    conn: Connection, settings: Settings, window: str, records: list[TrajectoryRecord]
+) -> Callable[..., DatasetDraft]:
+    """What builds the window's dataset of what is kept of it now; `carried` joins samples of other windows."""
+    return partial(
+        draft_dataset,
+        window,
+        records,
+        inference_calls.calls_of(conn, window, joining.named_calls(records)),
+        scores.read_step_scores(conn, window),
+        settings.model_name,
+        trajectories.chat_hashes(conn, window),
+        moment_seconds=settings.moment_seconds,
+        group_mode=cast(GroupMode, settings.group_by),
+        held_out_share=settings.held_out_share,
+        max_samples=settings.max_samples_per_window,
+        max_tokens=settings.max_tokens_per_window,
+        seed=settings.train_seed,
+    )
+
+
+def _window_columns(before: WindowRow | None, dataset: DatasetDraft, thin: str | None) -> WindowColumns:
+    """What the dataset says of its window. A window that was trained on this very dataset keeps its state."""
+    rewards = _own_rewards(dataset)
+    mean = sum(rewards) / len(rewards) if rewards else None
+    columns: WindowColumns = {
+        "samples": len(dataset.samples),
+        "reward_mean": mean,
+        "reward_std": (sum((r - mean) ** 2 for r in rewards) / len(rewards)) ** 0.5 if mean is not None else None,
+        "dataset_id": dataset.id,
+    }
+    if before is not None and before.dataset_id == dataset.id and before.status in ("trained", "skipped"):
+        return columns
+    return {
+        **columns,
+        "trainable_tokens": dataset.counts["trainable_tokens"],
+        "status": "thin" if thin else "ready",
+        "reason": thin,
+    }
+
+
+def _as_trained(conn: Connection, settings: Settings, dataset: DatasetDraft, own: Checkpoint) -> WindowColumns:
+    """What a window that has its checkpoint goes on to say of itself, whatever became of its data since."""
+    same = own.dataset_id == dataset.id
+    return {
+        "status": "trained",
+        "trainable_tokens": int(own.metrics.get("trainable_tokens", 0)),
+        "reason": None if same else late_samples.reason_of(conn, settings.model_name, dataset.window),
+    }
+
+
+def _own_rewards(dataset: DatasetDraft) -> list[float]:
+    """The known rewards of the window's own samples: what is carried was played, and counted, in another."""
+    own = (sample for sample in dataset.samples if sample.window == dataset.window)
+    return [sample.reward for sample in own if sample.reward is not None]
+
+
+def _why_thin(dataset: DatasetDraft, agents: int, settings: Settings) -> str | None:
+    """Why the window has too little to train on. Nothing at all, in a full window, is not thin: training says why."""
+    trainable = dataset.counts["trainable_samples"]
+    if agents < settings.min_agents_per_window:
+        return f"{agents} agents, MIN_AGENTS_PER_WINDOW is {settings.min_agents_per_window}"
+    if 0 < trainable < settings.min_samples_per_window:
+        return f"{trainable} trainable samples, MIN_SAMPLES_PER_WINDOW is {settings.min_samples_per_window}"
+    return None
+
+
+def _metadata(dataset: DatasetDraft, row: WindowRow, quarantined: int) -> dict[str, dg.MetadataValue]:
+    counts = dataset.counts
+    rewards = _own_rewards(dataset)
+    skipped = {name.removeprefix("skip: "): number for name, number in counts.items() if name.startswith("skip: ")}
+    shown = ("samples", "trainable_samples", "trainable_tokens", "groups", "trainable_groups")
+    kinds = ("policy_gradient", "recompute", "imitate", "skip")
+    return {
+        "rewards": picture(reward_histogram(rewards, groups=_group_means(dataset)), "rewards of the samples"),
+        "samples_went": picture(samples_went(counts, quarantined), "where the samples went"),
+        **numbers({name: counts[name] for name in (*shown, *kinds, *joining.COUNTS)}),
+        **numbers({name: counts.get(name, 0) for name in (CARRIED, CARRIED_TRAJECTORIES)}),
+        **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
+        **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
+        "skipped_because": dg.MetadataValue.json(skipped),
+    }
+
+
+def _group_means(dataset: DatasetDraft) -> list[float]:
+    """The mean of the known rewards of each of the window's own groups."""
+    groups: dict[str, list[float]] = {}
+    for sample in dataset.samples:
+        if sample.reward is not None and sample.window == dataset.window:
+            groups.setdefault(sample.group, []).append(sample.reward)
+    return [fmean(rewards) for rewards in groups.values()]
+
+
+def _strength(dataset: DatasetDraft, head_step: int) -> dict[str, dg.MetadataValue]:
+    """What the trained samples amount to, and how old the policies are that gave them."""
+    lags = policy_lags(dataset.samples, head_step)
+    return numbers(
+        {
+            "effective_samples": effective_samples(dataset.samples),
+            "policy_lag_mean": fmean(lags) if lags else None,
+            "policy_lag_max": max(lags, default=None),
+        }
+    )

@@ -1,0 +1,137 @@
+"""Late data of a trained window: which of its samples the next window's dataset takes, and what both say of it.
+
+With LATE_DATA=carry, what a trained window has to teach since its data changed joins the dataset of the next window
+that is frozen and trained, once. All of it happens in the transaction that keeps a dataset, under the chain's lock for
+late samples, so that a killed run carries nothing twice and loses nothing. What is late is decided in
+`domain.late_data`, and kept in `ledger.late_samples`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain import late_data as rules
+from babylon_assets.domain.samples import DatasetDraft, Sample
+from babylon_assets.ledger import checkpoints, datasets, windows
+from babylon_assets.ledger import late_samples as ledger
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Connection
+from babylon_assets.ledger.late_samples import Late
+from babylon_assets.orchestration.metadata import numbers
+from babylon_assets.training.backends.registry import is_hosted
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a window stands to late data while its dataset is frozen.
+
+    Attributes:
+        own: the chain's checkpoint of it; None for one that was not trained.
+        samples: of other windows, which join its dataset.
+        offered: what of the windows before it may be taken, these samples among it.
+    """
+
+    own: Checkpoint | None
+    samples: Sequence[Sample] = ()
+    offered: Mapping[tuple[str, str], Late] = field(default_factory=dict)
+
+
+def standing(conn: Connection, settings: Settings, window: str, *, teaches: bool) -> Standing:
+    """What joins a window's dataset: what it was trained on, or what may be taken now, which no one else then can.
+
+    Args:
+        teaches: whether the window is to be trained on samples of its own; one that is not takes none.
+    """
+    chain = settings.model_name
+    own = checkpoints.by_window(conn, chain, window)
+    if own is not None:
+        ledger.late_lock(conn, chain)
+        return Standing(own, _trained_with(conn, own))
+    if not ledger.any_open(conn, chain):
+        return Standing(None)
+    ledger.late_lock(conn, chain)
+    head = checkpoints.head(conn, chain)
+    passed = head is not None and head.window_id is not None and head.window_id > window
+    offered = ledger.available(conn, chain, window, head.window_id if head else None)
+    if not teaches or passed or settings.late_data != "carry" or is_hosted(settings):
+        return Standing(None, (), {(each.window, each.sample_id): each for each in offered})
+    steps = head.step if head else 0
+    found = [rules.aged(sample, steps, settings.max_policy_lag) for sample in _samples(conn, offered)]
+    return Standing(None, found, {(each.window, each.sample_id): each for each in offered})
+
+
+def _trained_with(conn: Connection, own: Checkpoint) -> list[Sample]:
+    """The samples of other windows that a trained window's checkpoint was trained on: they stay in its dataset."""
+    took = own.dataset_id is not None and ledger.sources(conn, own.window_id or "")
+    if own.dataset_id is None or not took or not datasets.is_readable(conn, own.dataset_id):
+        return []
+    return rules.carried(datasets.load_dataset(conn, own.dataset_id))
+
+
+def _samples(conn: Connection, offered: Iterable[Late]) -> list[Sample]:
+    """The offered samples as they stand in their windows' datasets."""
+    wanted: dict[str, set[str]] = {}
+    for each in offered:
+        wanted.setdefault(each.dataset_id, set()).add(each.sample_id)
+    return [
+        sample
+        for dataset_id, names in wanted.items()
+        for sample in datasets.load_dataset(conn, dataset_id).samples
+        if sample.sample_id in names
+    ]
+
+
+def keep(conn: Connection, settings: Settings, dataset: DatasetDraft, stands: Standing) -> None:
+    """Note what is late of a trained window, or what the dataset of another took; the dataset is kept already."""
+    if stands.own is not None:
+        _note_late(conn, settings, dataset, stands.own)
+    elif stands.offered:
+        inside = ((sample.window, sample.sample_id) for sample in dataset.samples)
+        ledger.take(
+            conn, settings.model_name, dataset.window, [stands.offered[key] for key in inside if key in stands.offered]
+        )
+        for window in sorted({window for window, _ in stands.offered}):
+            _tell(conn, settings.model_name, window)
+
+
+def _note_late(conn: Connection, settings: Settings, dataset: DatasetDraft, own: Checkpoint) -> None:
+    if settings.late_data != "carry" or own.dataset_id is None or own.dataset_id == dataset.id:
+        return
+    if not datasets.is_readable(conn, own.dataset_id):
+        return  # it held answers of a forgotten agent: what was trained on is not known any more
+    chain, window = settings.model_name, dataset.window
+    trained = rules.trained_samples(datasets.load_dataset(conn, own.dataset_id))
+    for name, more in ledger.spent(conn, chain, window).items():
+        trained.setdefault(name, []).extend(more)
+    ledger.note(conn, chain, window, dataset.id, rules.late_samples(datasets.load_dataset(conn, dataset.id), trained))
+
+
+def _tell(conn: Connection, chain: str, window: str) -> None:
+    """Have a window that gave samples say so, unless it does."""
+    row, said = windows.get_window(conn, window), ledger.reason_of(conn, chain, window)
+    if row is not None and row.reason != said:
+        windows.upsert_window(conn, window, reason=said)
+
+
+def metadata(conn: Connection, settings: Settings, window: str) -> dict[str, dg.MetadataValue[Any]]:
+    """What a window's dataset took of others, and what others took of it."""
+    known = ledger.carried(conn, settings.model_name, window)
+    taken = {each.window: each.samples for each in known if each.into == window}
+    given = {each.into: each.samples for each in known if each.window == window and each.into is not None}
+    waiting = sum(each.samples for each in known if each.window == window and each.into is None)
+    return {
+        **({"carried_from": dg.MetadataValue.json(taken)} if taken else {}),
+        **({"carried_into": dg.MetadataValue.json(given)} if given else {}),
+        **numbers({"late_samples": sum(given.values()) + waiting} if given or waiting else {}),
+        **numbers({"late_waiting": waiting} if given or waiting else {}),
+    }
+
+
+def givers(conn: Connection, settings: Settings, window: str) -> list[str]:
+    """The windows whose late samples a window's dataset took."""
+    return [each.window for each in ledger.carried(conn, settings.model_name, window) if each.into == window]

@@ -1,0 +1,128 @@
+"""The checks of the data assets: each has a result per window, with its reason; some stop the window.
+
+A blocking check stops the later stages of its own window, in a run of one window and of many alike, and takes the
+window's dataset off the window, so that nothing can train on it. Rules of the domain live in `core`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from babylon_assets.domain.datasets import Dataset
+from babylon_assets.domain.errors import CorruptLedger
+from babylon_assets.domain.samples import DatasetDraft
+from babylon_assets.domain.trajectories import Quarantined
+from babylon_assets.domain.windows import window_bounds
+from babylon_assets.ledger.database import Connection
+from babylon_assets.ledger.windows import WindowRow
+from babylon_assets.orchestration import stored_datasets
+
+COMPLETE, QUARANTINE = "source_complete", "little_in_quarantine"
+SPREAD = "reward_spread"
+TOKENS, HINDSIGHT, STABLE = "has_trainable_tokens", "no_hindsight", "ids_stable"
+MOST_IN_QUARANTINE = 0.05
+SHOWN = 10
+
+_ABOUT = {
+    COMPLETE: "The hour is over, so that the game writes no more into it, and so is WINDOW_GRACE_MINUTES after it.",
+    QUARANTINE: "Nearly every row of the window could be read.",
+    SPREAD: "Rewards differ: where all are equal, no answer is better than another.",
+    TOKENS: "Something in the window can be trained on, or the window is thin and passed through.",
+    HINDSIGHT: "Every stored prompt and answer is what was recorded, and no prompt names a result.",
+    STABLE: "The dataset, read back from the database, hashes to its id.",
+}
+BLOCKING = frozenset({COMPLETE, HINDSIGHT, STABLE})
+
+
+def specs(asset: str, names: tuple[str, ...], windows: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:
+    """The declarations of a data asset's checks."""
+    return [per_window(asset, name, _ABOUT[name], windows, blocking=name in BLOCKING) for name in names]
+
+
+def per_window(
+    asset: str, name: str, description: str, windows: dg.PartitionsDefinition[Any], *, blocking: bool = False
+) -> dg.AssetCheckSpec:
+    """The declaration of a check with a result per window. Dagster 1.13, which is pinned, calls that a preview."""
+    with warnings.catch_warnings(action="ignore", category=dg.PreviewWarning):
+        return dg.AssetCheckSpec(name, asset=asset, description=description, blocking=blocking, partitions_def=windows)
+
+
+def complete(window: str, now: datetime, grace_minutes: float) -> dg.AssetCheckResult:
+    """Whether the game may still write into the window. Within the grace the check warns and stops nothing."""
+    end = window_bounds(window)[1]
+    settled = end + timedelta(minutes=grace_minutes)
+    over = now >= end
+    said = f"over since {end:%H:%M} UTC"
+    if not over:
+        said = f"the hour is not over; materialize it after {end:%Y-%m-%d %H:%M} UTC"
+    elif now < settled:
+        said += f"; rows may still come until {settled:%H:%M} UTC"
+    return dg.AssetCheckResult(
+        check_name=COMPLETE,
+        passed=now >= settled,
+        severity=dg.AssetCheckSeverity.WARN if over else dg.AssetCheckSeverity.ERROR,
+        description=said,
+    )
+
+
+def little_in_quarantine(window: str, read: int, quarantined: list[Quarantined]) -> dg.AssetCheckResult:
+    """Whether at most MOST_IN_QUARANTINE of the window's rows could not be read."""
+    share = len(quarantined) / max(1, read + len(quarantined))
+    reasons = sorted({f"{row.reason} ({row.place})" for row in quarantined})[:SHOWN]
+    return dg.AssetCheckResult(
+        check_name=QUARANTINE,
+        passed=share <= MOST_IN_QUARANTINE,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(quarantined)} of {read + len(quarantined)} rows could not be read",
+        metadata={"window": window, "quarantined_share": share, "reasons": reasons},
+    )
+
+
+def reward_spread(known: int, spread: float | None) -> dg.AssetCheckResult:
+    """Whether the known rewards of a window differ; a window with fewer than two of them has nothing to differ."""
+    passed = known < 2 or bool(spread)
+    return dg.AssetCheckResult(
+        check_name=SPREAD,
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{known} known rewards, standard deviation {spread or 0.0:.4f}",
+    )
+
+
+def trainable_tokens(dataset: Dataset | DatasetDraft, row: WindowRow) -> dg.AssetCheckResult:
+    """Whether there is something to train on; a thin window is passed through."""
+    tokens = dataset.counts["trainable_tokens"]
+    thin = row.status == "thin"
+    return dg.AssetCheckResult(
+        check_name=TOKENS,
+        passed=tokens > 0 or thin,
+        description=f"thin window, passed through: {row.reason}" if thin else f"{tokens} trainable tokens",
+        metadata={"window": dataset.window, "trainable_tokens": tokens},
+    )
+
+
+def stored_dataset(conn: Connection, window: str, dataset_id: str) -> list[dg.AssetCheckResult]:
+    """Look at a dataset as it is kept: does it hash to its id, and is it what was recorded and nothing more?"""
+    try:
+        found = stored_datasets.look(conn, window, dataset_id)
+    except CorruptLedger as error:
+        return [_found(STABLE, [str(error)], ""), _found(HINDSIGHT, ["the dataset cannot be read"], "")]
+    return [
+        _found(STABLE, found.unstable, f"{found.samples} samples hash to {dataset_id[:12]}"),
+        _found(HINDSIGHT, found.wrong, f"{found.samples} samples are as recorded"),
+    ]
+
+
+def _found(name: str, wrong: list[str], said: str) -> dg.AssetCheckResult:
+    """An error with its first reasons, or what was found to be right."""
+    more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=not wrong,
+        description=f"{wrong[0]}{more}" if wrong else said,
+        metadata={"wrong": wrong[:SHOWN]} if wrong else {},
+    )

@@ -1,0 +1,132 @@
+"""The best and the worst answers of a window, for a person: a table, and what was asked and said in full.
+
+Texts are bounded, because every materialization is kept: 10 samples are at most 24,000 characters. Settings that are
+secret are blotted out, should an agent have come to know one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import dagster as dg
+
+from babylon_assets.config.settings import HIDDEN
+from babylon_assets.domain.dataset_codec import with_texts
+from babylon_assets.domain.samples import DatasetDraft, Sample, SampleHead
+from babylon_assets.domain.trajectories import StepFacts
+from babylon_assets.ledger import datasets, trajectories
+from babylon_assets.ledger.database import Connection
+
+_S = TypeVar("_S", bound=Sample | SampleHead)
+EACH = 5
+#: Characters of a conversation, of an answer and of a cell that are shown.
+LONGEST_PROMPT, LONGEST_ANSWER, LONGEST_CELL = 1800, 500, 100
+#: A shorter secret would blot out words.
+SHORTEST_SECRET = 6
+
+#: What a step did, by trajectory and step.
+Actions = Mapping[tuple[str, int], StepFacts]
+
+
+def of_dataset(conn: Connection, dataset: DatasetDraft, secrets: Iterable[str]) -> dict[str, dg.MetadataValue[Any]]:
+    """The same of a dataset that is kept already; only the texts that are shown are read."""
+    best, worst = best_and_worst(head for head in dataset.samples if head.window == dataset.window)
+    wanted = {head.sample_id for head in (*best, *worst)}
+    names = sorted({head.trajectory_id for head in (*best, *worst)})
+    if not names:
+        return {}
+    chats = dict(datasets.stream_chats(conn, dataset.id, *names))
+    read = with_texts([head for head in dataset.samples if head.trajectory_id in chats], chats.__getitem__)
+    facts = trajectories.read_facts(conn, dataset.window, names)
+    return shown([sample for sample in read if sample.sample_id in wanted], facts, secrets)
+
+
+def best_and_worst(samples: Iterable[_S]) -> tuple[list[_S], list[_S]]:
+    """The samples with the highest rewards, best first, and those with the lowest, worst first; none is in both."""
+    known = sorted((s for s in samples if s.reward is not None), key=lambda s: (-(s.reward or 0.0), s.sample_id))
+    best = known[: min(EACH, (len(known) + 1) // 2)]
+    return best, known[len(best) :][::-1][:EACH]
+
+
+def shown(samples: Sequence[Sample], actions: Actions, secrets: Iterable[str]) -> dict[str, dg.MetadataValue[Any]]:
+    """The table, and the texts as Markdown, which the UI opens on a click; nothing without a known reward."""
+    best, worst = best_and_worst(samples)
+    if not best:
+        return {}
+    hide = [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
+    rows = [("best", sample) for sample in best] + [("worst", sample) for sample in worst]
+    records = [dg.TableRecord(_row(which, sample, actions, hide)) for which, sample in rows]
+    return {
+        "best_and_worst": dg.MetadataValue.table(records, _SCHEMA),
+        "samples_in_full": dg.MetadataValue.md("\n\n".join(_in_full(which, sample, hide) for which, sample in rows)),
+    }
+
+
+_SCHEMA = dg.TableSchema(
+    [
+        dg.TableColumn(name, kind)
+        for name, kind in (
+            *(("which", "string"), ("reward", "float"), ("advantage", "float"), ("agent", "string")),
+            *(("action", "string"), ("trains_as", "string"), ("sample", "string")),
+        )
+    ]
+)
+
+
+def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> dict[str, str | int | float | bool]:
+    return {
+        "which": which,
+        "reward": round(sample.reward or 0.0, 4),
+        "advantage": round(sample.advantage or 0.0, 4),
+        "agent": _cell(sample.agent_id, hide),
+        "action": _cell(_action(sample, actions.get((sample.trajectory_id, sample.step))), hide),
+        "trains_as": sample.skip_reason or sample.trains_as,
+        "sample": _cell(sample.sample_id, hide),
+    }
+
+
+def _action(sample: Sample, fact: StepFacts | None) -> str:
+    """What the step did as the game has it; the answer itself where it does not say."""
+    if fact is None:
+        return sample.response
+    amount = None if fact.amount is None else f"{fact.amount:g}"
+    parts = (fact.action_type, fact.side, fact.ticker or fact.market_id, amount, "invalid" if fact.invalid else None)
+    return " ".join(part for part in parts if part)
+
+
+def _in_full(which: str, sample: Sample, hide: Sequence[str]) -> str:
+    prompt = "\n\n".join(f"{message.role}: {message.content}" for message in sample.messages)
+    heading = f"### {which}, reward {sample.reward or 0.0:+.4f}"
+    return "\n\n".join(
+        [
+            f"{heading}\n\n{_fenced(_cell(sample.sample_id, hide))}",
+            f"Asked:\n\n{_fenced(_bounded(_without(prompt, hide), LONGEST_PROMPT))}",
+            f"Answered:\n\n{_fenced(_bounded(_without(sample.response, hide), LONGEST_ANSWER))}",
+        ]
+    )
+
+
+def _fenced(text: str) -> str:
+    """A text as a code block that it cannot end: nothing in it is Markdown."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _cell(text: str, hide: Sequence[str]) -> str:
+    return _bounded(" ".join(_without(text, hide).split()), LONGEST_CELL)
+
+
+def _bounded(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    return f"{text[:longest]} … ({len(text) - longest:,} more characters)"
+
+
+def _without(text: str, hide: Sequence[str]) -> str:
+    """Secrets are blotted out before anything is cut, so that no part of one is left."""
+    for secret in hide:
+        text = text.replace(secret, HIDDEN)
+    return text.replace("\0", "\ufffd")

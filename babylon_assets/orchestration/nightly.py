@@ -1,0 +1,97 @@
+"""What is done once a night: the live policy is examined, weights are pruned, old runs' logs are removed.
+
+Each is a job of one step, which a person may launch as well; when they run by themselves is decided in `schedules`.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from babylon_assets.domain.errors import SettingsError, TrainingBusy
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.evaluation.nightly import Examined, examine_promoted
+from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as EVALUATIONS
+from babylon_assets.orchestration.metadata import numbers, texts
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime.event_log import EventLog
+from babylon_assets.training.pruning import prune
+
+EXAMINE, PRUNE, UPKEEP = "examine_promoted", "prune_weights", "remove_old_logs"
+
+
+@dg.op(name=EXAMINE)
+def examine(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
+    """Plays the live policy on NIGHTLY_SEEDS held-out markets and notes the result on its window's evaluations."""
+    done = examine_promoted(installation.settings, installation.database)
+    if done.checkpoint is None or done.found is None:
+        context.log.info(f"nothing is examined: {done.reason}")
+        return
+    name = policy_name(done.checkpoint.chain, done.checkpoint.step)
+    context.add_output_metadata(_told(name, done))
+    if not done.fresh:
+        context.log.info(f"{name} was examined on {done.found.created_at:%Y-%m-%d}: nothing is played again")
+    elif done.checkpoint.window_id is not None:
+        observation = dg.AssetObservation(EVALUATIONS, partition=done.checkpoint.window_id, metadata=_told(name, done))
+        context.log_event(observation)
+
+
+def _told(name: str, done: Examined) -> dict[str, dg.MetadataValue[Any]]:
+    found, gain = done.found, done.gain_on_base
+    assert found is not None  # there is something to tell
+    return {
+        **texts({"checkpoint": name}),
+        **numbers(
+            {
+                "market_seeds": len(found.seeds or ()),
+                "market_reward": found.value,
+                "market_reward_low": found.low,
+                "market_reward_high": found.high,
+                "market_valid_share": found.results["valid_share"],
+                "market_advantage": found.results["advantage"],
+                "gain_on_base": gain.value if gain else None,
+                "gain_on_base_low": gain.low if gain else None,
+                "gain_on_base_high": gain.high if gain else None,
+            }
+        ),
+    }
+
+
+@dg.op(name=PRUNE)
+def prune_weights(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
+    """Removes the weights that nothing needs, as `babylon prune --keep KEEP_CHECKPOINTS` does."""
+    keep = installation.settings.keep_checkpoints
+    if keep is None:
+        raise SettingsError(
+            "KEEP_CHECKPOINTS is not set; set it to how many of the newest checkpoints keep their weights"
+        )
+    try:
+        done = prune(installation.settings, installation.database, keep)
+    except TrainingBusy as busy:
+        context.log.warning(f"{busy}: nothing is pruned now, the next night comes")
+        return
+    names = [policy_name(one.chain, one.step) for one in done.checkpoints]
+    context.log.info(f"removed the weights of {len(names)} checkpoints: {', '.join(names) or 'none'}")
+    context.add_output_metadata(numbers({"pruned_checkpoints": len(names), "freed_bytes": done.size}))
+
+
+@dg.op(name=UPKEEP)
+def remove_old_logs(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
+    """Removes what runs said that ended KEEP_RUN_LOGS_DAYS ago, but for what they made, checked and why they failed."""
+    storage = context.instance.event_log_storage
+    if not isinstance(storage, EventLog):
+        context.log.warning(f"the instance keeps its events in {type(storage).__name__}, which is not known here")
+        return
+    days = installation.settings.keep_run_logs_days
+    removed = storage.remove_logs(datetime.now(UTC) - timedelta(days=days))
+    context.log.info(f"removed {removed:,} events of runs that are older than {days} days")
+    context.add_output_metadata(numbers({"removed_events": removed}))
+
+
+def build_nightly_jobs() -> list[dg.JobDefinition]:
+    """A job for each."""
+    return [_job(op) for op in (examine, prune_weights, remove_old_logs)]
+
+
+def _job(op: dg.OpDefinition) -> dg.JobDefinition:
+    return dg.GraphDefinition(name=f"nightly_{op.name}", node_defs=[op], description=op.description).to_job()

@@ -1,0 +1,136 @@
+"""Running the line in this process, for one window or a range of them, as runs that the instance records.
+
+The definitions and the instance are made once and used for every window. Which window is next is not decided here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG as RANGE_END
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG as RANGE_START
+from dagster_shared.error import SerializableErrorInfo
+
+from babylon_assets.domain.errors import BabylonError, PermanentError, TransientError
+from babylon_assets.orchestration.jobs import DATA, LINE, LINE_TAG, TRAINING
+from babylon_assets.orchestration.runtime.instance import PROCESS_TAG, this_process
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True, slots=True)
+class LineRun:
+    """One finished run of the line: its Dagster run id and its wall time in seconds."""
+
+    run_id: str
+    seconds: float
+
+
+class Line:
+    """The job of the whole line, ready to run window after window.
+
+    Args:
+        definitions: the very definitions that the UI serves.
+        instance: where runs and events are recorded.
+    """
+
+    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+        self._definitions = definitions
+        self._job = definitions.resolve_job_def(LINE)
+        self._instance = instance
+
+    def materialize(self, window: str) -> LineRun:
+        """Materialize the window's partition of every asset.
+
+        Raises:
+            TransientError: the run gave up after its retries; running it again may succeed.
+            PermanentError: the run failed and a person must act; the message says what to do.
+        """
+        started = time.monotonic()
+        result = self._job.execute_in_process(
+            instance=self._instance,
+            partition_key=window,
+            raise_on_error=False,
+            run_config=_QUIET,
+            tags={PROCESS_TAG: this_process()},
+        )
+        if not result.success:
+            raise _failure_of(result)
+        return LineRun(result.run_id, time.monotonic() - started)
+
+    def read_range(self, first: str, last: str) -> str:
+        """Materialize the data assets of a range of windows in one run; gives its id. Errors as of `materialize`."""
+        return self._run_range(DATA, first, last)
+
+    def train_range(self, first: str, last: str) -> str:
+        """Train and judge a range of windows in their order, in one run; gives its id. Errors as of `materialize`."""
+        return self._run_range(TRAINING, first, last)
+
+    def judge_range(self, first: str, last: str) -> str:
+        """Evaluate and judge a range of windows that are trained, in one run; gives its id. Errors as of `materialize`.
+
+        What was measured and judged while the windows were trained is kept, and only told.
+        """
+        return self._run_range(TRAINING[1:], first, last)
+
+    def _run_range(self, assets: Sequence[str], first: str, last: str) -> str:
+        keys = [dg.AssetKey(name) for name in assets]
+        job = self._definitions.resolve_implicit_job_def_def_for_assets(keys)
+        assert job is not None  # they are among the definitions
+        result = job.execute_in_process(
+            instance=self._instance,
+            asset_selection=keys,
+            raise_on_error=False,
+            run_config=_QUIET,
+            tags={PROCESS_TAG: this_process(), LINE_TAG: "window", RANGE_START: first, RANGE_END: last},
+        )
+        if not result.success:
+            raise _failure_of(result)
+        return result.run_id
+
+    def materialized(self, asset: str = TRAINING[-1]) -> set[str]:
+        """Windows of which an asset was made; by default those whose line was run to its end, the gate."""
+        return self._instance.get_materialized_partitions(dg.AssetKey(asset))
+
+
+def _failure_of(result: dg.ExecuteInProcessResult) -> BabylonError:
+    """The product's own error behind a failed run; anything else becomes a permanent one that names the run.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended it, which Dagster takes for a failure of the step or of the run.
+    """
+    where = f"Dagster run {result.run_id}"
+    for event in result.all_events:
+        ended = event.job_failure_data.error if event.is_job_failure else None
+        ended = event.step_failure_data.error if event.is_step_failure else ended
+        if any(cause.cls_name == dg.DagsterExecutionInterruptedError.__name__ for cause in _causes(ended)):
+            raise KeyboardInterrupt
+        if not event.is_step_failure:
+            continue
+        failure = event.step_failure_data
+        if failure.user_failure_data is not None:
+            return PermanentError(failure.user_failure_data.description or where)
+        causes = list(_causes(failure.error))
+        for cause in causes:
+            if cause.cls_name in _TRANSIENT:
+                return TransientError(f"{_message(cause)} ({where})")
+        if causes:
+            return PermanentError(f"{_message(causes[-1])}; see the {where} in the UI (`babylon up`)")
+    return PermanentError(f"the {where} failed; see it in the UI (`babylon up`)")
+
+
+def _causes(error: SerializableErrorInfo | None) -> Iterator[SerializableErrorInfo]:
+    while error is not None:
+        yield error
+        error = error.cause
+
+
+def _message(error: SerializableErrorInfo) -> str:
+    """Without the module path that Dagster puts before it."""
+    return error.message.strip().removeprefix("babylon_assets.domain.errors.")
+
+
+_TRANSIENT = {TransientError.__name__, *(kind.__name__ for kind in TransientError.__subclasses__())}

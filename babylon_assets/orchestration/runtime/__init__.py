@@ -1,0 +1,1 @@
+"""How runs go over their windows on Dagster: ranges, resuming, retries, the event log."""

@@ -1,0 +1,88 @@
+"""How the product's two kinds of failure become Dagster's: permanent ones stop, transient ones are tried again.
+
+Which error is of which kind is decided in `domain.errors`; an error that is of neither kind passes through as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import dagster as dg
+
+from babylon_assets.domain.errors import BabylonError, MissingDependency, TransientError
+from babylon_assets.ledger.windows import get_window, upsert_window
+from babylon_assets.orchestration.resources import Installation
+
+ATTEMPTS = 3
+FIRST_WAIT_SECONDS = 2.0
+#: So many failed windows are told with their reasons in one message; all of them are in the failure's metadata.
+TOLD = 10
+
+_T = TypeVar("_T")
+
+
+def attempted(work: Callable[[], _T], warn: Callable[[str], None]) -> _T:
+    """Do a window's work; after a transient error at most three more times.
+
+    The waits are 2, 4 and 8 seconds: long enough for a server that restarts, short beside the hour of a window.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return work()
+        except TransientError as error:
+            wait = FIRST_WAIT_SECONDS * 2**attempt
+            warn(f"{type(error).__name__}: {error}; trying again in {wait:g} s, {ATTEMPTS - attempt} times at most")
+            time.sleep(wait)
+    return work()
+
+
+def told(error: Exception) -> str | None:
+    """A failure of either kind in words for a person; None for an error that the product does not name."""
+    known = MissingDependency.of(error) if isinstance(error, ModuleNotFoundError) else error
+    return f"{type(known).__name__}: {known}" if isinstance(known, BabylonError) else None
+
+
+def failed_step(failures: Mapping[str, Exception], windows: int) -> Exception:
+    """The error that a step ends with, from the windows that failed among all of its windows.
+
+    A transient error, which the caller may try again, only when nothing else stands in the way.
+    """
+    reasons = {window: told(error) or f"{type(error).__name__}: {error}" for window, error in failures.items()}
+    listed = "; ".join(f"{window}: {reason}" for window, reason in list(reasons.items())[:TOLD])
+    more = f"; and {len(reasons) - TOLD} more" if len(reasons) > TOLD else ""
+    text = f"{len(failures)} of {windows} windows failed, the others are done. {listed}{more}"
+    if windows == 1:
+        [text] = reasons.values()
+    if all(isinstance(error, TransientError) for error in failures.values()):
+        [first, *_] = failures.values()
+        return first if windows == 1 else TransientError(text)
+    return dg.Failure(description=text, metadata={"failed_windows": reasons}, allow_retries=False)
+
+
+def mark_failed(
+    context: dg.AssetExecutionContext,
+    installation: Installation,
+    window: str,
+    error: Exception,
+    reason: str,
+    *,
+    keep_dataset: bool = True,
+) -> None:
+    """Note a failure on the window, unless it may pass by itself; a window that has its checkpoint keeps its state.
+
+    Where the database is what failed, the run's own record has to do. Without its dataset (`keep_dataset`) a window
+    cannot be trained on, whoever asks for it.
+    """
+    if isinstance(error, TransientError):
+        return
+    try:
+        with installation.connect() as conn:
+            row = get_window(conn, window)
+            if row is None or row.checkpoint_id is None:
+                upsert_window(conn, window, status="failed", reason=reason)
+                if not keep_dataset:
+                    upsert_window(conn, window, dataset_id=None)
+    except BabylonError as unwritten:
+        context.log.warning(f"the failure could not be noted on the window: {unwritten}")

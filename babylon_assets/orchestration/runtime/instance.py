@@ -1,0 +1,92 @@
+"""The Dagster instance of this installation: its folder, its storage, and what a crash left in it.
+
+The folder is `<home>/dagster`, with a copy of the project's dagster.yaml; runs and events are in PostgreSQL. Nothing
+here starts a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.instance.ref import InstanceRef
+
+from babylon_assets.config.settings import Settings, write_events_in_batches
+from babylon_assets.ledger.database import Database, ensure_dagster_database
+from babylon_assets.orchestration.runtime import event_log
+
+PROCESS_TAG = "babylon/process"
+_GRPC_TAG = ".dagster/grpc_info"
+_RUNNING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+def dagster_home(settings: Settings) -> Path:
+    """The folder of the instance, made if it is missing, with the project's dagster.yaml as it is now."""
+    home = settings.home / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home / "dagster.yaml")
+    return home
+
+
+def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
+    """The instance that `babylon up` serves, for use in this process in a `with` block.
+
+    Raises:
+        SettingsError: Dagster's database is missing and the role may not create it.
+    """
+    ensure_dagster_database(settings)
+    write_events_in_batches()
+    config = {"postgres_url": database.dagster_url}
+    storage = {"custom": {"module": event_log.MODULE, "class": event_log.Storage.__name__, "config": config}}
+    ref = InstanceRef.from_dir(str(dagster_home(settings)), overrides={"storage": storage})
+    return dg.DagsterInstance.from_ref(ref)
+
+
+def this_process() -> str:
+    """Names this process for `fail_orphaned_runs`: host, process id and the time it started, in kernel ticks."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_start_ticks(os.getpid())}"
+
+
+def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Fail the runs whose process is gone and free the slots they hold; gives their ids.
+
+    A run of a command carries PROCESS_TAG, a launched one the socket of its code server: the first is orphaned when
+    no such process lives on this host, the second when nothing answers. Runs of other hosts are left alone.
+    """
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=_RUNNING))
+    orphans = [run for run in runs if _orphaned(run)]
+    for run in orphans:
+        instance.report_run_failed(run, "The process of this run ended without a word; its window can be run again.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return [run.run_id for run in orphans]
+
+
+def _orphaned(run: dg.DagsterRun) -> bool:
+    process = run.tags.get(PROCESS_TAG)
+    if process is not None:
+        host, pid, started = process.rsplit(":", 2)
+        return host == socket.gethostname() and _start_ticks(int(pid)) != started
+    server = json.loads(run.tags.get(_GRPC_TAG, "{}"))
+    return bool(server.get("socket")) and not _answers(server["socket"])
+
+
+def _start_ticks(pid: int) -> str:
+    """When a process started, in clock ticks since boot; empty when there is none of this id.
+
+    Together with the id it names a process for good: the kernel gives an id out again, but not at the same tick.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2)
+        return probe.connect_ex(path) == 0

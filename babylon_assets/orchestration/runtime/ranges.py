@@ -1,0 +1,243 @@
+"""How every asset runs over its windows, one or a thousand in one run: each is recorded as soon as it is done.
+
+    @dg.multi_asset(
+        specs=[...], check_specs=checks(...), partitions_def=windows,
+        can_subset=True, backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def my_asset(context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]) -> Outputs:
+        yield from run_windows(context, installation, {NAME: lambda window: Made(metadata=..., checks=[...])})
+
+A stage makes one asset of one window. The stages of a window run in the order in which they are given; when one of them
+fails, or a blocking check does, the later ones of **that window** are left out, and the other windows go on. At the end
+the step fails and names the windows that failed: what is done stays done, and a run that continues this one does not
+do it again. Where each window needs the one before it (`in_order`), the first that fails stops those after it. What a
+stage does lives in the asset's own module.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG
+from dagster._core.storage.tags import BACKFILL_ID_TAG, EXTERNALLY_MANAGED_ASSETS_TAG
+
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.orchestration.metadata import CODE_VERSION
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime.failures import attempted, failed_step, mark_failed, told
+from babylon_assets.orchestration.runtime.provenance import input_tags
+from babylon_assets.orchestration.runtime.resume import done_before
+
+#: What the body of an asset yields; values are in PostgreSQL already.
+Outputs = Iterator[dg.Output[None]]
+#: How often a long run says how far it is.
+SAY_EVERY_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a stage made of a window.
+
+    Attributes:
+        metadata: of the materialization.
+        checks: results of the asset's checks, each with its name; a blocking one that failed stops the window.
+        data_version: names the content; the same content has the same version.
+        made_from: data versions of what it was made from, by asset.
+        observed: metadata of other windows of the asset that changed with it, by window.
+    """
+
+    metadata: Mapping[str, Any]
+    checks: Sequence[dg.AssetCheckResult] = ()
+    data_version: str | None = None
+    made_from: Mapping[str, str] = field(default_factory=dict)
+    observed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+Stage = Callable[[str], Made]
+
+
+class _NotSaidTwice(logging.Filter):
+    """Drops Dagster's warning that a blocking check gave no result: it looks for one that was yielded, ours are written
+    per window, and what they stop is stopped here and in the ledger."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Blocking asset check")
+
+
+_NOT_SAID_TWICE = _NotSaidTwice()
+_PLAN_LOGGER = "dagster._core.execution.plan.active"
+
+
+class CheckFailed(PermanentError):
+    """A blocking check failed: nothing may be made from this window until a person acted or time passed."""
+
+
+def run_windows(
+    context: dg.AssetExecutionContext,
+    installation: Installation,
+    stages: Mapping[str, Stage],
+    *,
+    in_order: bool = False,
+) -> Outputs:
+    """Run the selected stages over the run's windows, then hand over the outputs, so that downstream steps follow.
+
+    Args:
+        stages: by name of the asset; those that the run did not select, nor a check of theirs, are left out.
+        in_order: a window is made from the one before it: stop at the first that fails.
+
+    Raises:
+        dagster.Failure: windows failed; it names them.
+        TransientError: as that, where every failure may pass by itself.
+    """
+    logging.getLogger(_PLAN_LOGGER).addFilter(_NOT_SAID_TWICE)
+    selected = context.selected_asset_keys
+    checked = selected | {check.asset_key for check in context.selected_asset_check_keys}
+    chosen = {name: stage for name, stage in stages.items() if dg.AssetKey(name) in checked}
+    windows, failures, clock = list(context.partition_keys), {}, _Clock(context, len(context.partition_keys))
+    with installation.reusing_connections():
+        done = done_before(context, selected & {dg.AssetKey(name) for name in chosen})
+        for place, window in enumerate(windows):
+            try:
+                if window not in done:
+                    _run_window(context, installation, window, chosen)
+            except Exception as error:
+                failures[window] = _noted(context, installation, window, error, alone=len(windows) == 1)
+                if in_order:
+                    failures |= _left_out(windows[place + 1 :], window)
+                    break
+            clock.tick(place + 1, len(failures))
+            if installation.heard is not None:
+                installation.heard(place + 1, len(windows), len(failures))
+    if failures:
+        raise failed_step(failures, len(windows))
+    with _own_events(context):
+        for name in (name for name in chosen if dg.AssetKey(name) in selected):
+            yield dg.Output(None, output_name=context.output_for_asset_key(dg.AssetKey(name)))
+
+
+def _run_window(
+    context: dg.AssetExecutionContext, installation: Installation, window: str, stages: Mapping[str, Stage]
+) -> None:
+    """Run a window's stages, and record those that were done, whatever became of the others."""
+    done: dict[str, Made] = {}
+    try:
+        for name, stage in stages.items():
+            done[name] = attempted(lambda stage=stage: stage(window), context.log.warning)  # type: ignore[misc]
+            _stop_at_blocking(context, name, done[name])
+    finally:
+        versions = {name: made.data_version for name, made in done.items() if made.data_version is not None}
+        for name, made in done.items():
+            _record(context, name, window, made, {**versions, **made.made_from})
+
+
+def _record(context: dg.AssetExecutionContext, name: str, window: str, made: Made, used: Mapping[str, str]) -> None:
+    """Write the materialization of a window and the results of its checks, in one transaction.
+
+    One for each asset: the next one names this one's event among what it was made from.
+    """
+    key = dg.AssetKey(name)
+    tags = input_tags(context.instance, key, set(context.assets_def.asset_deps[key]), window, used)
+    tags[CODE_VERSION_TAG] = CODE_VERSION
+    if made.data_version is not None:
+        tags[DATA_VERSION_TAG] = made.data_version
+    if BACKFILL_ID_TAG in context.run.tags:
+        tags[BACKFILL_ID_TAG] = context.run.tags[BACKFILL_ID_TAG]
+    with _together(context.instance):
+        context.log_event(dg.AssetMaterialization(key, partition=window, metadata=made.metadata, tags=tags))
+        for other, seen in made.observed.items():
+            context.log_event(dg.AssetObservation(key, partition=other, metadata=seen))
+        for result in made.checks:
+            context.log_event(_evaluation(context, key, window, result))
+
+
+def _evaluation(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, window: str, result: dg.AssetCheckResult
+) -> dg.AssetCheckEvaluation:
+    check = dg.AssetCheckKey(key, str(result.check_name))
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=check.name,
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+        blocking=context.assets_def.get_spec_for_check_key(check).blocking,
+        partition=window,
+    )
+
+
+def _stop_at_blocking(context: dg.AssetExecutionContext, name: str, made: Made) -> None:
+    for result in made.checks:
+        spec = context.assets_def.get_spec_for_check_key(dg.AssetCheckKey(dg.AssetKey(name), str(result.check_name)))
+        if spec.blocking and not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
+            raise CheckFailed(f"the check {spec.name} of {name} failed: {result.description}")
+
+
+def _noted(
+    context: dg.AssetExecutionContext, installation: Installation, window: str, error: Exception, *, alone: bool
+) -> Exception:
+    """Note a window's failure where it belongs; an error that is no one's is shown with its place in the code."""
+    reason = told(error)
+    known = reason is not None
+    reason = reason or f"{type(error).__name__}: {error}"
+    mark_failed(context, installation, window, error, reason, keep_dataset=not isinstance(error, CheckFailed))
+    if not known and alone:
+        raise error
+    if not alone:
+        context.log.error(f"{window} failed: {reason}", exc_info=None if known else error)
+    return error
+
+
+def _left_out(windows: Sequence[str], failed: str) -> dict[str, Exception]:
+    reason = f"left out: {failed} before it failed, and each window continues from the one before"
+    return {window: PermanentError(reason) for window in windows}
+
+
+def _together(instance: dg.DagsterInstance) -> AbstractContextManager[None]:
+    """One transaction for several events, where the instance's storage is ours; another writes them one by one."""
+    together = getattr(instance.event_log_storage, "together", nullcontext)
+    return together()
+
+
+class _own_events(AbstractContextManager[None]):  # noqa: N801 - used as a function
+    """Keep Dagster from recording the windows once more when the outputs are handed over.
+
+    Dagster records every partition of a run when its step's output comes, after the last window. A run whose tags say
+    that its events are written by someone else is spared that. The tag is set on this process's copy of the run, for
+    the moment in which the outputs are handed over.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._tags: Any = context.run.tags
+
+    def __enter__(self) -> None:
+        self._tags[EXTERNALLY_MANAGED_ASSETS_TAG] = "true"
+
+    def __exit__(self, *_: object) -> None:
+        self._tags.pop(EXTERNALLY_MANAGED_ASSETS_TAG, None)
+
+
+class _Clock:
+    """Says in the run's log how far a long run is and how long it will go on."""
+
+    def __init__(self, context: dg.AssetExecutionContext, total: int) -> None:
+        self._log, self._total = context.log, total
+        self._begun = self._said = time.monotonic()
+
+    def tick(self, done: int, failed: int) -> None:
+        now = time.monotonic()
+        if now - self._said < SAY_EVERY_SECONDS or done == self._total:
+            return
+        self._said = now
+        left = (now - self._begun) / done * (self._total - done)
+        self._log.info(f"{done} of {self._total} windows, {failed} failed, about {_words(left)} left")
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

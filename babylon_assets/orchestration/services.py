@@ -1,0 +1,192 @@
+"""The long-lived processes, Dagster's webserver and daemon, the gateway and the simulated game: children that live and
+die together, beside the embedded PostgreSQL.
+
+One that dies is brought back, PostgreSQL first; one that does not stay up ends all of them. They start with the default
+handling of SIGINT and in process groups of their own, so that Ctrl-C reaches them once, through this process. What they
+serve is, unless told otherwise, the code location in `babylon_assets.definitions`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.orchestration.children import Child
+
+WORKSPACE = Path(__file__).with_name("workspace.yaml")
+READY_SECONDS = 120
+LOOK_SECONDS = 1.0
+GRACE_SECONDS = 20
+
+
+class KeptDatabase(Protocol):
+    """What the children need before anything else."""
+
+    def revive(self) -> bool:
+        """Start it again where it is ours and gone; True when it was."""
+
+    def answers(self) -> bool:
+        """Whether it can be connected to."""
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """Hold `<home>/up.lock`; the kernel lets go of it when this process ends, however it ends.
+
+    Raises:
+        PermanentError: another process of this home holds it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise PermanentError(
+                f"`babylon up` already serves {home} as process {lock.read().strip() or '?'}; "
+                "stop that one, or set BABYLON_HOME to another folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+class Services:
+    """Webserver, daemon, gateway and simulated game; a context manager that stops all, and whatever they started, on
+    the way out.
+
+    Args:
+        home: the Dagster instance's folder.
+        port: port of the UI on 127.0.0.1.
+        environment: of the children.
+        gateway_port: port of the gateway, which says itself where it listens; None: none is started.
+        simulated_hours: how many hours back the simulated game begins; None: none is played.
+        workspace: the code locations; ours, unless others are to be served beside it.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        port: int,
+        environment: Mapping[str, str],
+        gateway_port: int | None = None,
+        simulated_hours: int | None = None,
+        workspace: Path = WORKSPACE,
+    ) -> None:
+        self._ports = {"DAGSTER_PORT": port, **({} if gateway_port is None else {"GATEWAY_PORT": gateway_port})}
+        self._stop = threading.Event()
+        self._handlers: dict[signal.Signals, signal.Handlers | object] = {}
+        self._waits_for_database = False
+        self.logs = home.parent / "logs"
+        self.url = f"http://127.0.0.1:{port}"
+        commands = {
+            "webserver": ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port), "-w", str(workspace)],
+            "daemon": ["-m", "dagster._daemon", "run", "-w", str(workspace)],
+        }
+        if gateway_port is not None:
+            commands["gateway"] = ["-m", "babylon_assets", "serve"]
+        if simulated_hours is not None:
+            commands["simulation"] = ["-m", "babylon_assets", "simulate", "--hours", str(simulated_hours)]
+        self._children = [
+            Child(name, command, home, environment, self.logs / f"{name}.log") for name, command in commands.items()
+        ]
+
+    def __enter__(self) -> Services:
+        for setting, port in self._ports.items():
+            _refuse_taken(port, setting)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, lambda *_: self._stop.set())
+        for child in self._children:
+            child.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for child in self._children:
+            child.send(signal.SIGINT)
+        deadline = time.monotonic() + GRACE_SECONDS
+        for child in self._children:
+            child.end(deadline)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether SIGINT or SIGTERM came; who does not `wait` looks here."""
+        return self._stop.is_set()
+
+    def wait_until_ready(self) -> None:
+        """Return when the UI answers, or a signal asked to stop.
+
+        Raises:
+            PermanentError: a process ended, or the UI did not answer in two minutes; the log's end is in the message.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._stop.is_set() and not self._answers():
+            for child in self._children:
+                child.refuse_dead()
+            if time.monotonic() > deadline:
+                raise PermanentError(f"the UI does not answer at {self.url}; {self._children[0].end_of_log()}")
+            self._stop.wait(0.3)
+
+    def wait(self, database: KeptDatabase, say: Callable[[str], None]) -> None:
+        """Keep everything up; return when SIGINT or SIGTERM asked to stop.
+
+        Args:
+            say: is told of everything that died.
+
+        Raises:
+            PermanentError: one of the processes does not stay up; the log's end is in the message.
+            DatabaseUnavailable: the embedded PostgreSQL does not come back.
+        """
+        while not self._stop.wait(LOOK_SECONDS):
+            if database.revive():
+                say("PostgreSQL was gone and is started again")
+            for child in self._children:
+                if told := child.noticed_death():
+                    say(told)
+            self._start_due(database, say)
+
+    def _start_due(self, database: KeptDatabase, say: Callable[[str], None]) -> None:
+        """Start the dead whose pause is over, once the database answers: without it they would only die again."""
+        due = [child for child in self._children if child.is_due]
+        waits = bool(due) and not database.answers()
+        if waits and not self._waits_for_database:
+            say(f"the {due[0].name} is started again when PostgreSQL answers")
+        self._waits_for_database = waits
+        for child in due if not waits else []:
+            child.start()
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/server_info", timeout=2) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def _refuse_taken(port: int, setting: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise PermanentError(
+                f"port {port} of 127.0.0.1 is taken; stop what listens there or set {setting}, "
+                f"such as {setting}={port + 1}"
+            ) from None

@@ -1,0 +1,116 @@
+"""Which of the game's requests to run next, and what to tell the game of those that were run.
+
+A claimed request is known by the runs that carry its id. Rows are claimed and written in
+`environments.babylon.training_requests`; a sensor launches the runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.windows import window_bounds
+from babylon_assets.environments.babylon import training_requests
+from babylon_assets.environments.babylon.training_requests import Request
+from babylon_assets.ledger import checkpoints, windows
+from babylon_assets.orchestration.resources import Installation
+
+REQUEST_TAG = "babylon/request"
+MOST_ATTEMPTS = 3
+#: A claim without a run is that of a process which died between the two.
+STALE = timedelta(minutes=5)
+MOST = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A run to be launched for a request."""
+
+    request: Request
+    window: str
+    attempt: int
+
+
+def settle(installation: Installation, instance: dg.DagsterInstance, now: datetime) -> list[Request]:
+    """Tell the game of the claimed requests whose runs have ended; gives those that have to be taken up again."""
+    with installation.connect() as conn:
+        waiting = training_requests.claimed(conn, MOST)
+    again = []
+    for request in waiting:
+        runs = runs_of(instance, request)
+        if any(not run.is_finished for run in runs):
+            continue
+        if runs and runs[0].is_success:
+            _tell(installation, request)
+        elif len(runs) >= MOST_ATTEMPTS:
+            _fail(installation, request, f"{len(runs)} runs failed, the last is {runs[0].run_id}")
+        elif runs or request.started_at is None or request.started_at + STALE < now:
+            again.append(request)
+    return again
+
+
+def next_launch(
+    installation: Installation, instance: dg.DagsterInstance, again: Sequence[Request], now: datetime
+) -> Launch | None:
+    """The next request to run: one that a dead run left, else the oldest pending one, which is claimed."""
+    for request in again:
+        with installation.connect() as conn:
+            mine = training_requests.take_up(conn, request)
+        if mine and (launch := _launch(installation, instance, request, now)):
+            return launch
+    while True:
+        with installation.connect() as conn:
+            request_or_none = training_requests.claim(conn)
+        if request_or_none is None:
+            return None
+        if launch := _launch(installation, instance, request_or_none, now):
+            return launch
+
+
+def runs_of(instance: dg.DagsterInstance, request: Request) -> Sequence[dg.DagsterRun]:
+    """The runs for a request, newest first."""
+    return instance.get_runs(filters=dg.RunsFilter(tags={REQUEST_TAG: request.id}), limit=MOST_ATTEMPTS)
+
+
+def _launch(installation: Installation, instance: dg.DagsterInstance, request: Request, now: datetime) -> Launch | None:
+    """A run for a claimed request; None for one that cannot be run, and the game is told why."""
+    refused = _refusal(request.window or "", installation.settings.window_start, now)
+    if refused is not None:
+        _fail(installation, request, refused)
+        return None
+    return Launch(request, str(request.window), len(runs_of(instance, request)) + 1)
+
+
+def _refusal(window: str, first: str, now: datetime) -> str | None:
+    try:
+        end = window_bounds(window)[1]
+    except PermanentError as error:
+        return str(error)
+    if end > now:
+        return f"{window} is not over yet; ask for it after its hour has ended"
+    return f"{window} is before WINDOWS_FROM, {first}" if window < first else None
+
+
+def _fail(installation: Installation, request: Request, reason: str) -> None:
+    with installation.connect() as conn:
+        training_requests.fail(conn, request.id, reason)
+
+
+def _tell(installation: Installation, request: Request) -> None:
+    """What became of the window, from the ledger: completed with its loss and policy, or failed with the reason."""
+    window = str(request.window)
+    with installation.connect() as conn:
+        made = checkpoints.by_window(conn, installation.settings.model_name, window)
+        row = windows.get_window(conn, window)
+        if made is not None:
+            training_requests.complete(conn, request.id, made.metrics.get("loss"), policy_name(made.chain, made.step))
+        else:
+            state = row.status if row is not None else "not read"
+            training_requests.fail(
+                conn, request.id, f"{window} is {state}: {(row.reason if row else None) or 'not trained'}"
+            )

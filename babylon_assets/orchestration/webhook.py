@@ -1,0 +1,49 @@
+"""Telling a webhook that a run failed. Its address is a secret: it is never in a message, a log or an error."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG as RANGE_END
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG as RANGE_START
+from dagster._core.storage.tags import PARTITION_NAME_TAG
+
+from babylon_assets.domain.errors import TransientError
+
+SECONDS = 10
+
+
+def failure_of(run: dg.DagsterRun, reason: str | None) -> dict[str, Any]:
+    """What is told of a failed run; `text` is the whole of it in words, which chat services show."""
+    first = run.tags.get(RANGE_START, run.tags.get(PARTITION_NAME_TAG))
+    windows = None if first is None else [first, run.tags.get(RANGE_END, first)]
+    where = "" if windows is None else f" for {windows[0]}" + (f" to {windows[1]}" if windows[1] != first else "")
+    said = (reason or "no reason was given").strip()
+    return {
+        "text": f"babylon_assets: the run {run.run_id[:8]} of {run.job_name}{where} failed: {said}",
+        "run": run.run_id,
+        "job": run.job_name,
+        "windows": windows,
+        "reason": said,
+    }
+
+
+def post(url: str, message: dict[str, Any]) -> None:
+    """Post the message as JSON.
+
+    Raises:
+        TransientError: it was not taken; the address is not in the error.
+    """
+    body = json.dumps(message).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS):
+            pass
+    except urllib.error.HTTPError as error:
+        raise TransientError(f"the webhook answered {error.code}") from None
+    except OSError as error:
+        raise TransientError(f"the webhook does not answer: {type(error).__name__}") from None

@@ -1,0 +1,171 @@
+"""What a report says: plain records, with the words of the ledger. Who reads them from the tables is `ledger.overview`.
+
+Times are aware, in UTC. Texts are as they were found, hostile ones included: `report.markup` makes them harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+#: A window that is over for longer than this and not finished is late: the game's last rows come within minutes, and
+#: training takes seconds to minutes.
+LATE_AFTER = timedelta(hours=2)
+#: More of a window's rows in quarantine than this needs a person; the same share as the asset's check.
+MOST_IN_QUARANTINE = 0.05
+#: A hosted job without a sign of life for longer than this is named.
+HOSTED_SILENT_AFTER = timedelta(minutes=60)
+#: Checkpoints of the small model take some MB each; PostgreSQL stops writing when its disk is full.
+LEAST_DISK_GIB = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """An hour of the game.
+
+    Attributes:
+        state: open, thin, ready, trained, skipped or failed.
+        reward: mean reward of its samples; None when none is known.
+        references: what other policies would have earned on the same boards, by name.
+        policy, parent: names of the checkpoint that came of it and of the one it was trained from.
+        dead_end: why the chain does not go on from its checkpoint; None when it does.
+        quarantined: rows of it that could not be read.
+    """
+
+    id: str
+    state: str
+    ends: datetime
+    trajectories: int = 0
+    agents: int = 0
+    samples: int = 0
+    tokens: int = 0
+    reward: float | None = None
+    spread: float | None = None
+    references: Mapping[str, float] | None = None
+    policy: str | None = None
+    parent: str | None = None
+    reason: str | None = None
+    dead_end: str | None = None
+    quarantined: int = 0
+
+    @property
+    def quarantined_share(self) -> float:
+        """Share of its rows that are in quarantine."""
+        return self.quarantined / max(1, self.trajectories + self.quarantined)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A checkpoint under its name, such as `babylon-agent@3`."""
+
+    name: str
+    window: str | None
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """An attempt to train that has not ended, or the last one of a window, which failed.
+
+    Attributes:
+        silent_after: without a sign of life for longer than this, something is wrong with it.
+    """
+
+    window: str
+    chain: str
+    state: str
+    backend: str | None
+    started_at: datetime
+    heartbeat: datetime
+    silent_after: timedelta = HOSTED_SILENT_AFTER
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion:
+    """A promotion or a rollback; `window` is the hour that the policy now served was trained on."""
+
+    kind: str
+    before: str | None
+    after: str | None
+    window: str | None
+    by: str
+    why: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A measurement of a policy, with the interval that it lies in."""
+
+    policy: str
+    evaluation: str
+    value: float | None
+    low: float | None
+    high: float | None
+    baseline: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """The rows that could not be read for one reason, with one of them."""
+
+    reason: str
+    rows: int
+    windows: int
+    newest: datetime
+    trajectory: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What the attempts on one backend used; dollars are estimates where the service names none."""
+
+    backend: str
+    jobs: int
+    seconds: float
+    tokens: int
+    usd: float
+    usd_today: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that the page shows.
+
+    Attributes:
+        windows: oldest first, those that no run has looked at included.
+        failed: of each window that is not trained, its last attempt where that failed.
+        promotions, evaluations, quarantine: newest or largest first.
+        samples: how many samples of the datasets trained as what, and why others did not (`skip: <why>`).
+        odd_ids: rows of the game whose windowId is no window, by that id.
+        free_gib: free space where checkpoints lie; None when it is not known.
+    """
+
+    chain: str
+    place: str
+    made_at: datetime
+    windows: Sequence[Window] = ()
+    head: Policy | None = None
+    promoted: Policy | None = None
+    running: Sequence[Job] = ()
+    failed: Sequence[Job] = ()
+    promotions: Sequence[Promotion] = ()
+    evaluations: Sequence[Evaluation] = ()
+    quarantine: Sequence[Quarantined] = ()
+    costs: Sequence[Cost] = ()
+    samples: Mapping[str, int] | None = None
+    odd_ids: Mapping[str, int] | None = None
+    free_gib: float | None = None
+
+    @property
+    def late(self) -> list[Window]:
+        """Windows that are over for LATE_AFTER and that nothing has become of yet."""
+        return [
+            window
+            for window in self.windows
+            if window.state in ("open", "ready") and self.made_at - window.ends > LATE_AFTER
+        ]

@@ -1,0 +1,248 @@
+"""Continuous batches: answers of one policy that are sampled side by side, each joining and leaving when it wants.
+
+Each answer has a random stream of its own, so that it depends on its own seed and conversation only. Log-probabilities
+are those at temperature 1, whatever the answer was sampled at. Threads, queues and names are not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from babylon_assets.serving.engine.decoder import ROWS, Cache, Segment, Weights, decode, prefill, rounded
+
+if TYPE_CHECKING:
+    import torch
+
+#: Prompt tokens that are read in one go.
+PREFILL_TOKENS = 512
+
+Decode = Callable[[Sequence[int]], str]
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """One answer that is asked for, and as far as it has been sampled.
+
+    Attributes:
+        prompt: token ids of the conversation, up to where the answer begins.
+        temperature: 0 takes the likeliest token.
+        top_p: only the likeliest tokens that together have this probability are drawn from.
+        stop: texts at which the answer ends; it holds none of them.
+        top_logprobs: how many of the likeliest tokens are wanted at each place.
+        token_ids, logprobs: what was sampled, and its natural log-probabilities at temperature 1.
+        top: per token the likeliest ones, with their log-probabilities.
+        text_tokens: how many of `token_ids` are text: all but an end of turn.
+        finish_reason: `stop`, `length`, or `cancelled`; None while it goes on.
+        cut: where in the text a stop begins, None without one.
+    """
+
+    prompt: list[int]
+    seed: int
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    top_logprobs: int = 0
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top: list[list[tuple[int, float]]] = field(default_factory=list)
+    text_tokens: int = 0
+    finish_reason: str | None = None
+    cut: int | None = None
+    _rng: np.random.Generator | None = None
+
+    def draw(self) -> float:
+        """The next number of this answer's own stream, uniform in [0, 1)."""
+        if self._rng is None:
+            self._rng = np.random.default_rng(self.seed)
+        return self._rng.random()
+
+
+class Batch:
+    """The answers of one policy that are under way.
+
+    A prompt that begins as one in the cache does, of an answer that is under way or was, is read from where they part:
+    the players of a room are shown the same board, and all prompts begin with the same instructions.
+
+    Args:
+        weights: of the policy.
+        text: token ids to text; asked only for answers with a stop.
+    """
+
+    def __init__(self, weights: Weights, text: Decode) -> None:
+        self.weights = weights
+        self._text = text
+        self._cache = Cache(weights)
+        self._rows: list[Generation | None] = []
+        self._read = np.full((0, 0), -1, dtype=np.int32)  # the prompt tokens in each row of the cache, then -1
+
+    def __len__(self) -> int:
+        """How many answers are under way."""
+        return sum(row is not None for row in self._rows)
+
+    def admit(self, generations: Sequence[Generation]) -> None:
+        """Read the prompts and sample the first token of each."""
+        rows = [self._place(one) for one in generations]
+        self._fit(max(len(one.prompt) + one.max_tokens for one in generations))
+        planned = [each for one, row in zip(generations, rows, strict=True) for each in self._plan(one, row)]
+        for several in _portions(planned):
+            logits = prefill(self.weights, self._cache, [segment for _, segment in several])
+            ended = [at for at, (one, _) in enumerate(several) if one is not None]
+            if ended:
+                done = [one for one, _ in several if one is not None]
+                self._sampled(done, logits[ended] if len(ended) < len(several) else logits)
+
+    def _fit(self, length: int) -> None:
+        width = rounded(len(self._rows), ROWS)
+        self._cache.fit(width, length + 1)  # the last position is for rows that are not used
+        rows, columns = max(width, len(self._read)), max(length, self._read.shape[1])
+        if (rows, columns) != self._read.shape:
+            grown = np.full((rows, columns), -1, dtype=np.int32)
+            grown[: len(self._read), : self._read.shape[1]] = self._read
+            self._read = grown
+
+    def _plan(self, one: Generation, row: int) -> Iterator[tuple[Generation | None, Segment]]:
+        """The segments of a prompt that have to be read; the last comes with its answer, which begins then."""
+        prompt = np.asarray(one.prompt, dtype=np.int32)
+        alike = self._read[:, : len(prompt)] == prompt
+        shared = np.where(alike.all(axis=1), len(prompt), alike.argmin(axis=1))
+        source = int(shared.argmax())
+        start = max(0, min(int(shared[source]), len(prompt) - ROWS))
+        self._read[row] = -1
+        self._read[row, : len(prompt)] = prompt
+        while start < len(prompt):
+            end = min(start + PREFILL_TOKENS, len(prompt))
+            yield one if end == len(prompt) else None, Segment(row, start, one.prompt[start:end], source)
+            source, start = row, end
+
+    def step(self) -> None:
+        """Sample the next token of every answer."""
+        self._release()
+        while self._rows and self._rows[-1] is None:
+            self._rows.pop()
+        active = [(row, one) for row, one in enumerate(self._rows) if one is not None]
+        if not active:
+            return
+        width = rounded(len(self._rows), ROWS)
+        tokens, positions = [0] * width, [-1] * width
+        for row, one in active:
+            tokens[row], positions[row] = one.token_ids[-1], len(one.prompt) + len(one.token_ids) - 1
+        logits = decode(self.weights, self._cache, tokens, positions)
+        self._sampled([one for _, one in active], logits[[row for row, _ in active]])
+
+    def _place(self, generation: Generation) -> int:
+        """The lowest free row, so that few rows are computed."""
+        for row, taken in enumerate(self._rows):
+            if taken is None:
+                self._rows[row] = generation
+                return row
+        self._rows.append(generation)
+        return len(self._rows) - 1
+
+    def _release(self) -> None:
+        """Free the rows of answers that have ended or were cancelled."""
+        for row, one in enumerate(self._rows):
+            if one is not None and one.finish_reason is not None:
+                self._rows[row] = None
+
+    def _sampled(self, generations: Sequence[Generation], logits: torch.Tensor) -> None:
+        for one, token, logprob, top in zip(generations, *sample(logits.float(), generations), strict=True):
+            one.token_ids.append(token)
+            one.logprobs.append(logprob)
+            if one.top_logprobs:
+                one.top.append(top[: one.top_logprobs])
+            self._look_for_the_end(one, token)
+        self._release()
+
+    def _look_for_the_end(self, one: Generation, token: int) -> None:
+        if token in self.weights.ends:
+            one.finish_reason = one.finish_reason or "stop"
+            return
+        one.text_tokens += 1
+        if one.stop:
+            text = self._text(one.token_ids)
+            found = [at for at in map(text.find, one.stop) if at >= 0]
+            if found:
+                one.cut, one.finish_reason = min(found), one.finish_reason or "stop"
+                return
+        if len(one.token_ids) >= one.max_tokens:
+            one.finish_reason = one.finish_reason or "length"
+
+
+Planned = tuple[Generation | None, Segment]
+
+
+def _portions(planned: Sequence[Planned]) -> Iterator[list[Planned]]:
+    """In their order, as many at a time as have no more than `PREFILL_TOKENS` together, at least one."""
+    portion: list[Planned] = []
+    size = 0
+    for one, segment in planned:
+        if portion and size + len(segment.tokens) > PREFILL_TOKENS:
+            yield portion
+            portion, size = [], 0
+        portion.append((one, segment))
+        size += len(segment.tokens)
+    if portion:
+        yield portion
+
+
+Sampled = tuple[list[int], list[float], list[list[tuple[int, float]]]]
+
+
+def sample(logits: torch.Tensor, generations: Sequence[Generation]) -> Sampled:
+    """One token per row of `logits`, its log-probability at temperature 1, and the likeliest tokens where wanted.
+
+    A token is where the cumulative distribution over the vocabulary passes the answer's next random number.
+    """
+    import torch
+
+    logprobs = torch.log_softmax(logits, dim=-1)
+    greedy = [one.temperature == 0 for one in generations]
+    chosen = logprobs.argmax(dim=-1) if all(greedy) else _drawn(logits, generations)
+    if any(greedy) and not all(greedy):
+        chosen = torch.where(torch.tensor(greedy, device=logits.device), logprobs.argmax(dim=-1), chosen)
+    picked = logprobs.gather(1, chosen[:, None]).squeeze(1)
+    return chosen.tolist(), picked.tolist(), _likeliest(logprobs, generations)
+
+
+def _drawn(logits: torch.Tensor, generations: Sequence[Generation]) -> torch.Tensor:
+    import torch
+
+    scaled = logits.double()
+    if any(one.temperature not in (0, 1) for one in generations):
+        divisors = [one.temperature or 1.0 for one in generations]
+        scaled = scaled / torch.tensor(divisors, dtype=torch.float64, device=logits.device)[:, None]
+    probabilities = torch.softmax(scaled, dim=-1)
+    nucleus = [row for row, one in enumerate(generations) if one.top_p < 1]
+    if nucleus:
+        probabilities[nucleus] = _nucleus(probabilities[nucleus], [generations[row].top_p for row in nucleus])
+    cumulative = probabilities.cumsum(dim=-1)
+    draws = torch.tensor([[one.draw()] for one in generations], dtype=torch.float64, device=logits.device)
+    chosen = torch.searchsorted(cumulative, draws * cumulative[:, -1:], right=True).squeeze(1)
+    return chosen.clamp(max=logits.shape[-1] - 1)
+
+
+def _nucleus(probabilities: torch.Tensor, top_p: Sequence[float]) -> torch.Tensor:
+    """The probabilities with those outside of the nucleus at zero: the likeliest tokens that together reach `top_p`.
+
+    Holtzman et al. 2020, https://arxiv.org/abs/1904.09751. The likeliest token always stays.
+    """
+    import torch
+
+    limits = torch.tensor(top_p, dtype=torch.float64, device=probabilities.device)[:, None]
+    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(dim=-1) - ordered
+    kept = (before < limits).index_fill(1, torch.zeros(1, dtype=torch.long, device=order.device), True)
+    return torch.zeros_like(probabilities).scatter(1, order, ordered * kept)
+
+
+def _likeliest(logprobs: torch.Tensor, generations: Sequence[Generation]) -> list[list[tuple[int, float]]]:
+    most = max((one.top_logprobs for one in generations), default=0)
+    if not most:
+        return [[] for _ in generations]
+    found: Any = logprobs.topk(min(most, logprobs.shape[-1]), dim=-1)
+    return [list(zip(*row, strict=True)) for row in zip(found.indices.tolist(), found.values.tolist(), strict=True)]

@@ -1,0 +1,350 @@
+"""The forward pass of the engine: Qwen2, Qwen3 and Llama models over a key-value cache with a row per answer.
+
+Written out instead of taken from transformers for two reasons. A small model's step is mostly overhead, of which this
+has a third. And what a row gets depends neither on its neighbours nor on how much of its prompt was read before, bit
+for bit on a CPU: matrix products have at least eight rows, because the kernels for one and two sum in another order,
+what is attended to is padded to whole blocks with exact zeros, and sums over positions go in pieces of fixed size.
+Which rows there are, and what is sampled, is decided in `batching`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from babylon_assets.domain.errors import BaseModelRefused
+
+if TYPE_CHECKING:
+    import torch
+
+FAMILIES = ("qwen2", "qwen3", "llama")
+#: Fewest rows of a matrix product, and what their number is rounded up to.
+ROWS = 8
+#: Positions that are attended to are rounded up to this.
+BLOCK = 64
+#: Most positions that one matrix product sums over, and the size of the mask that is made once.
+SUMMED, TRIANGLE = 256, 1024
+#: Of whose rotary embedding no table can be made once and for all.
+_MOVING_ROPE = ("dynamic", "longrope")
+
+Attend = Callable[[int, "torch.Tensor", "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+
+
+def rounded(count: int, to: int) -> int:
+    """The next multiple of `to`."""
+    return -(-count // to) * to
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer's weights, each [out, in]; biases and the norms of queries and keys are None where there are none."""
+
+    norm: torch.Tensor
+    qkv: torch.Tensor
+    qkv_bias: torch.Tensor | None
+    query_norm: torch.Tensor | None
+    key_norm: torch.Tensor | None
+    out: torch.Tensor
+    out_bias: torch.Tensor | None
+    mlp_norm: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model with its adapter merged, ready for `prefill` and `decode`.
+
+    Attributes:
+        heads, key_heads, head: query heads, key-value heads, and their size.
+        cos, sin: [context, head], the rotary embedding of each position.
+        context: most positions of a conversation with its answer.
+        ends: tokens that end a turn.
+    """
+
+    embedding: torch.Tensor
+    layers: tuple[Layer, ...]
+    norm: torch.Tensor
+    head_weight: torch.Tensor
+    epsilon: float
+    heads: int
+    key_heads: int
+    head: int
+    cos: torch.Tensor
+    sin: torch.Tensor
+    context: int
+    ends: frozenset[int]
+
+
+def load_weights(base: Path, adapter: Path | None, device: torch.device, ends: frozenset[int]) -> Weights:
+    """Read the base model from its folder and merge the adapter into it (None: the base model as it is).
+
+    Raises:
+        BaseModelRefused: a model of another family, or with layers that this forward pass does not have.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    _refuse_unknown(model.config)
+    with torch.inference_mode():
+        return _weights(model.to(device).eval(), ends | _ends(model))
+
+
+def _refuse_unknown(config: Any) -> None:
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    sliding = any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ())
+    if config.model_type not in FAMILIES or config.hidden_act != "silu" or sliding or rope in _MOVING_ROPE:
+        raise BaseModelRefused(
+            f"the embedded engine cannot run a {config.model_type} model with {config.hidden_act}, rope {rope} and "
+            f"layers {sorted(set(getattr(config, 'layer_types', None) or ()))}; set BASE_MODEL to a plain one of "
+            f"{', '.join(FAMILIES)}, or GATEWAY_ENGINE to a server that can"
+        )
+
+
+def _ends(model: Any) -> frozenset[int]:
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    return frozenset([ends] if isinstance(ends, int) else ends or ())
+
+
+def _weights(model: Any, ends: frozenset[int]) -> Weights:
+    import torch
+
+    config, inner = model.config, model.model
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    context = int(config.max_position_embeddings)
+    positions = torch.arange(context, device=model.device)[None]
+    cos, sin = inner.rotary_emb(torch.zeros(1, dtype=torch.float32, device=model.device), positions)
+    return Weights(
+        embedding=inner.embed_tokens.weight.detach(),
+        layers=tuple(map(_layer, inner.layers)),
+        norm=inner.norm.weight.detach(),
+        head_weight=model.lm_head.weight.detach(),
+        epsilon=float(config.rms_norm_eps),
+        heads=config.num_attention_heads,
+        key_heads=config.num_key_value_heads,
+        head=head,
+        cos=cos[0],
+        sin=torch.cat([-sin[0, :, : head // 2], sin[0, :, head // 2 :]], dim=-1),
+        context=context,
+        ends=ends,
+    )
+
+
+def _layer(layer: Any) -> Layer:
+    import torch
+
+    attention, mlp = layer.self_attn, layer.mlp
+    inputs = (attention.q_proj, attention.k_proj, attention.v_proj)
+    biased = inputs[0].bias is not None
+    return Layer(
+        norm=layer.input_layernorm.weight.detach(),
+        qkv=torch.cat([each.weight.detach() for each in inputs]),
+        qkv_bias=torch.cat([each.bias.detach() for each in inputs]) if biased else None,
+        query_norm=attention.q_norm.weight.detach() if hasattr(attention, "q_norm") else None,
+        key_norm=attention.k_norm.weight.detach() if hasattr(attention, "k_norm") else None,
+        out=attention.o_proj.weight.detach(),
+        out_bias=None if attention.o_proj.bias is None else attention.o_proj.bias.detach(),
+        mlp_norm=layer.post_attention_layernorm.weight.detach(),
+        gate_up=torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()]),
+        down=mlp.down_proj.weight.detach(),
+    )
+
+
+class Cache:
+    """Keys and values of every row: per layer [rows, key-value heads, positions, head]; grows, never shrinks."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self._rows = self._length = 0
+
+    def fit(self, rows: int, length: int) -> None:
+        """Make room for so many rows and positions; what is there stays."""
+        if rows <= self._rows and length <= self._length:
+            return
+        if rows > self._rows:
+            rows = max(rounded(rows, ROWS), 2 * self._rows)
+        if length > self._length:
+            length = min(max(rounded(length, 4 * BLOCK), 2 * self._length), rounded(self._weights.context, BLOCK))
+        rows, length = max(rows, self._rows), max(length, self._length)
+        self.keys, self.values = self._grown(self.keys, rows, length), self._grown(self.values, rows, length)
+        self._rows, self._length = rows, length
+
+    def _grown(self, old: list[torch.Tensor], rows: int, length: int) -> list[torch.Tensor]:
+        made = []
+        for number in range(len(self._weights.layers)):
+            new = self._weights.embedding.new_zeros(rows, self._weights.key_heads, length, self._weights.head)
+            if old:
+                new[: self._rows, :, : self._length] = old[number]
+            made.append(new)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens of a prompt that are read into a row of the cache, after `start` ones that are there or in another row.
+
+    Attributes:
+        source: the row that has the first `start` positions; None or the row itself: they are where they belong.
+    """
+
+    row: int
+    start: int
+    tokens: Sequence[int]
+    source: int | None = None
+
+
+def prefill(weights: Weights, cache: Cache, segments: Sequence[Segment]) -> torch.Tensor:
+    """Read segments into the cache, which must fit them; one may build on what another before it reads.
+
+    Returns:
+        Logits [segments, vocabulary] of the token after each segment.
+    """
+    import torch
+    from torch.nn.functional import linear, rms_norm
+
+    device = weights.embedding.device
+    ends = list(accumulate(len(each.tokens) for each in segments))
+    padding = [0] * (ROWS - ends[-1])
+    tokens = torch.tensor([token for each in segments for token in each.tokens] + padding, device=device)
+    places = [torch.arange(each.start, each.start + len(each.tokens), device=device) for each in segments]
+    position = torch.cat([*places, tokens.new_zeros(len(padding))])
+    masks = [_causal(device, each.start, len(each.tokens)) for each in segments]
+
+    def attend(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        keys, values, seen = cache.keys[layer], cache.values[layer], torch.zeros_like(query)
+        for each, end, mask in zip(segments, ends, masks, strict=True):
+            if each.source not in (None, each.row):
+                keys[each.row, :, : each.start] = keys[each.source, :, : each.start]
+                values[each.row, :, : each.start] = values[each.source, :, : each.start]
+            own = slice(end - len(each.tokens), end)
+            last = each.start + len(each.tokens)
+            keys[each.row, :, each.start : last] = key[own].transpose(0, 1)
+            values[each.row, :, each.start : last] = value[own].transpose(0, 1)
+            seen[own] = _looked_at(weights, query[own], keys[each.row], values[each.row], mask)
+        return seen
+
+    hidden = _layers(weights, tokens, position, attend)
+    lasts = hidden.new_zeros(rounded(len(segments), ROWS), hidden.shape[1])
+    lasts[: len(segments)] = hidden[torch.tensor(ends, device=device) - 1]
+    return linear(rms_norm(lasts, lasts.shape[1:], weights.norm, weights.epsilon), weights.head_weight)[: len(segments)]
+
+
+def _looked_at(
+    weights: Weights, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Attention of one segment's queries [tokens, heads, head] to its row, under an additive mask [rows, length]."""
+    count, (rows, length) = len(query), mask.shape
+    per_key = weights.heads // weights.key_heads
+    asked = query.new_zeros(weights.key_heads, per_key, rows, weights.head)
+    grouped = (query * weights.head**-0.5).view(count, weights.key_heads, per_key, weights.head)
+    asked[:, :, :count] = grouped.permute(1, 2, 0, 3)
+    shape = (weights.key_heads, per_key, rows, -1)
+    scores = asked.flatten(1, 2) @ keys[:, :length].transpose(1, 2)
+    shares = (scores.view(shape) + mask).softmax(-1).flatten(1, 2)
+    seen = _weighted(shares, values[:, :length]).view(shape)
+    return seen[:, :, :count].permute(2, 0, 1, 3).reshape(count, weights.heads, weights.head)
+
+
+def _weighted(shares: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """`shares @ values`, summed over pieces of `SUMMED` positions: beyond that a product's own order depends on how
+    many there are, and with it on whatever else is in the batch."""
+    length = values.shape[-2]
+    total = shares[..., :SUMMED] @ values[..., :SUMMED, :]
+    for start in range(SUMMED, length, SUMMED):
+        total = total + shares[..., start : start + SUMMED] @ values[..., start : start + SUMMED, :]
+    return total
+
+
+@functools.cache
+def _triangle(device: torch.device) -> torch.Tensor:
+    """[1024, 1024]: what a position may not look at is minus infinity."""
+    import torch
+
+    return torch.full((TRIANGLE, TRIANGLE), float("-inf"), device=device).triu(1)
+
+
+def _causal(device: torch.device, start: int, count: int) -> torch.Tensor:
+    """The additive mask of `count` positions from `start` on, both sides rounded up."""
+    import torch
+
+    rows, length = rounded(count, ROWS), rounded(start + count, BLOCK)
+    if start + rows <= TRIANGLE and length <= TRIANGLE:
+        return _triangle(device)[start : start + rows, :length]
+    at = torch.arange(start, start + rows, device=device)[:, None]
+    hidden = torch.arange(length, device=device) > at
+    return torch.zeros(rows, length, device=device).masked_fill_(hidden, float("-inf"))
+
+
+def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+    """One more token in each of the cache's first rows; a multiple of `ROWS` of them, unused ones at position -1, which
+    is the cache's last and never looked at.
+
+    Returns:
+        Logits [rows, vocabulary] of the next token.
+    """
+    import torch
+    from torch.nn.functional import linear, rms_norm
+
+    device, rows = weights.embedding.device, len(tokens)
+    ids, at = torch.tensor(tokens, device=device), torch.tensor(positions, device=device)
+    length = rounded(max(positions) + 1, BLOCK)
+    row = torch.arange(rows, device=device)
+    hidden_from = torch.arange(length, device=device) > at[:, None].clamp(min=0)
+    mask = torch.zeros(rows, 1, 1, length, device=device).masked_fill_(hidden_from[:, None, None], float("-inf"))
+    scale, per_key = weights.head**-0.5, weights.heads // weights.key_heads
+
+    def attend(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        keys, values = cache.keys[layer], cache.values[layer]
+        keys[row, :, at] = key
+        values[row, :, at] = value
+        asked = (query * scale).view(rows, weights.key_heads, per_key, weights.head)
+        scores = asked @ keys[:rows, :, :length].transpose(2, 3)
+        seen = _weighted((scores + mask).softmax(-1), values[:rows, :, :length])
+        return seen.view(rows, weights.heads, weights.head)
+
+    hidden = _layers(weights, ids, at, attend)
+    return linear(rms_norm(hidden, hidden.shape[1:], weights.norm, weights.epsilon), weights.head_weight)
+
+
+def _layers(weights: Weights, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
+    """Hidden states [tokens, size] after the last layer; `attend` is given [tokens, heads, head] and returns that."""
+    from torch.nn.functional import linear, rms_norm, silu
+
+    heads, both = weights.heads, weights.heads + weights.key_heads
+    hidden: torch.Tensor = weights.embedding[tokens]
+    count, size = hidden.shape
+    cos, sin = weights.cos[positions][:, None], weights.sin[positions][:, None]
+    for number, layer in enumerate(weights.layers):
+        normed = rms_norm(hidden, (size,), layer.norm, weights.epsilon)
+        qkv = linear(normed, layer.qkv, layer.qkv_bias).view(count, -1, weights.head)
+        query_key, value = qkv[:, :both], qkv[:, both:]
+        if layer.query_norm is not None:
+            query_key = _normed(query_key, layer, heads, weights.epsilon)
+        turned = query_key * cos + query_key.roll(weights.head // 2, -1) * sin
+        seen = attend(number, turned[:, :heads], turned[:, heads:], value).reshape(count, -1)
+        hidden = hidden + linear(seen, layer.out, layer.out_bias)
+        normed = rms_norm(hidden, (size,), layer.mlp_norm, weights.epsilon)
+        gate, up = linear(normed, layer.gate_up).chunk(2, dim=-1)
+        hidden = hidden + linear(silu(gate) * up, layer.down)
+    return hidden
+
+
+def _normed(query_key: torch.Tensor, layer: Layer, heads: int, epsilon: float) -> torch.Tensor:
+    """Qwen3's norms of queries and keys."""
+    import torch
+    from torch.nn.functional import rms_norm
+
+    shape = query_key.shape[-1:]
+    query = rms_norm(query_key[:, :heads], shape, layer.query_norm, epsilon)
+    return torch.cat([query, rms_norm(query_key[:, heads:], shape, layer.key_norm, epsilon)], dim=1)

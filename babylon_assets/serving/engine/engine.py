@@ -1,0 +1,125 @@
+"""The embedded engine: a base model and its adapters, answering batches of conversations on the CPU or a CUDA device.
+
+An adapter is merged into the weights once, when it is loaded; a few policies are kept. Knows nothing of HTTP
+or of the database.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from babylon_assets.domain.policies import Completion
+from babylon_assets.domain.trajectories import Message
+from babylon_assets.serving.engine.batching import Batch, Generation
+from babylon_assets.serving.engine.decoder import load_weights
+from babylon_assets.serving.engine.texts import ChatTokenizer
+
+if TYPE_CHECKING:
+    from babylon_assets.serving.engine.decoder import Weights
+
+
+class Library:
+    """Policies' merged weights, by adapter folder (None: the base model as it is); the last few used are kept.
+
+    May be used by several threads: a policy that is being merged holds up nobody who asks for one in memory.
+
+    Args:
+        base: folder of the base model (weights, tokenizer with a chat template).
+        kept: how many policies stay in memory.
+    """
+
+    def __init__(self, base: Path, kept: int = 2) -> None:
+        import torch
+
+        self._base, self._kept = base, kept
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._weights: OrderedDict[Path | None, Weights] = OrderedDict()
+        self._order, self._merging = threading.Lock(), threading.Lock()
+        self.tokenizer = ChatTokenizer(base)
+
+    def cached(self, adapter: Path | None) -> Weights | None:
+        """The policy's weights if they are in memory."""
+        with self._order:
+            found = self._weights.get(adapter)
+            if found is not None:
+                self._weights.move_to_end(adapter)
+            return found
+
+    def weights(self, adapter: Path | None) -> Weights:
+        """The policy's weights; merged now if they are not in memory. What is in use elsewhere stays valid."""
+        with self._merging:
+            found = self.cached(adapter)
+            if found is None:
+                found = load_weights(self._base, adapter, self._device, frozenset([self.tokenizer.end]))
+                with self._order:
+                    self._weights[adapter] = found
+                    while len(self._weights) > self._kept:
+                        self._weights.popitem(last=False)
+            return found
+
+
+class Engine:
+    """Answers conversations with one policy at a time.
+
+    Args:
+        base: folder of the base model (weights, tokenizer with a chat template).
+        name: the policy's name until an adapter is activated.
+        width: answers that are under way at the same time.
+    """
+
+    def __init__(self, base: Path, name: str = "base", width: int = 256) -> None:
+        self._library, self._width = Library(base, kept=1), width
+        self.activate(None, name)
+
+    @property
+    def name(self) -> str:
+        """The policy that answers now."""
+        return self._name
+
+    def activate(self, adapter: Path | None, name: str) -> None:
+        """Answer with the base model and `adapter` merged into it (None: the base model as it is) from now on."""
+        self._weights, self._name = self._library.weights(adapter), name
+
+    def complete(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        seeds: Sequence[int],
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+    ) -> list[Completion]:
+        """Sample one answer for each conversation.
+
+        Args:
+            conversations: messages that end with a user's.
+            seeds: one seed per conversation.
+            max_tokens: longest answer, in tokens; a longer one is cut with finish_reason `length`.
+            temperature: 0 takes the likeliest token; the log-probabilities are those at temperature 1 whatever this is.
+        """
+        import torch
+
+        tokenizer = self._library.tokenizer
+        generations = [
+            Generation(tokenizer.prompt(conversation), seed, max_tokens, temperature)
+            for conversation, seed in zip(conversations, seeds, strict=True)
+        ]
+        batch, waiting = Batch(self._weights, tokenizer.text), list(reversed(generations))
+        with torch.inference_mode():
+            while waiting or len(batch):
+                admitted = [waiting.pop() for _ in range(min(len(waiting), self._width - len(batch)))]
+                if admitted:
+                    batch.admit(admitted)
+                batch.step()
+        return [completion(one, tokenizer) for one in generations]
+
+
+def completion(generation: Generation, tokenizer: ChatTokenizer) -> Completion:
+    """A finished generation as an answer; its text ends where a stop begins, its tokens are all that were sampled."""
+    text = tokenizer.text(generation.token_ids[: generation.text_tokens])[: generation.cut]
+    return Completion(
+        text, generation.prompt, generation.token_ids, generation.logprobs, generation.finish_reason or "length"
+    )

@@ -1,0 +1,286 @@
+"""The embedded engine behind the gateway: one thread that samples, for the server's event loop that asks.
+
+The thread takes what waits into continuous batches, one batch per policy, at most so many answers at the same time in
+all, in the order in which they were asked for. An answer keeps the weights on which it began. What is heard of it goes
+back to the event loop once per step, for all answers together: waking the loop costs more than a step's bookkeeping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from babylon_assets.domain.errors import MissingDependency
+from babylon_assets.serving.answers import Answer, Piece, Question, Target
+from babylon_assets.serving.engine.batching import Batch, Generation
+from babylon_assets.serving.engine.engine import Library, completion
+from babylon_assets.serving.engine.texts import UNFINISHED, ChatTokenizer
+from babylon_assets.serving.http.protocol import ApiError, Token, token
+
+if TYPE_CHECKING:
+    from babylon_assets.serving.engine.decoder import Weights
+
+#: The file of an adapter folder that goes when a checkpoint is pruned.
+WEIGHTS = "adapter_model.safetensors"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A question's answers under way, as the event loop waits for them."""
+
+    weights: Weights
+    generations: list[Generation]
+    streamed: bool
+    changed: asyncio.Event
+    error: Exception | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.error is not None or all(one.finish_reason is not None for one in self.generations)
+
+
+class Scheduler:
+    """A `Source` that samples on this machine.
+
+    Args:
+        library: where the policies' weights come from.
+        loop: the event loop that asks.
+        width: answers that are under way at the same time.
+        queue: answers that may wait for a place.
+        threads: CPU threads of each tensor operation.
+    """
+
+    def __init__(
+        self, library: Library, loop: asyncio.AbstractEventLoop, *, width: int, queue: int, threads: int
+    ) -> None:
+        self._library, self._loop = library, loop
+        self._width, self._queue, self._threads = width, queue, threads
+        self._waiting: deque[tuple[Generation, _Job]] = deque()
+        self._active: dict[Generation, _Job] = {}
+        self._batches: dict[int, Batch] = {}
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def prepare(self, policy: Target) -> None:
+        self._library.weights(_adapter(policy))
+
+    def serves(self, policy: Target) -> bool:
+        return not policy.path or (Path(policy.path) / WEIGHTS).is_file()  # a hosted one has an address for a folder
+
+    def load(self) -> tuple[int, int]:
+        return len(self._active), len(self._waiting)
+
+    def close(self) -> None:
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    async def answers(self, question: Question) -> list[Answer]:
+        job = await self._begin(question, streamed=False)
+        try:
+            await job.changed.wait()
+        finally:
+            _cancel(job)
+        if job.error is not None:
+            raise job.error
+        return [_answer(one, question, self._library.tokenizer) for one in job.generations]
+
+    async def pieces(self, question: Question) -> AsyncIterator[Piece]:
+        job = await self._begin(question, streamed=True)
+        readers = [_Reader(one, index, question, self._library.tokenizer) for index, one in enumerate(job.generations)]
+        try:
+            while readers:
+                await job.changed.wait()
+                job.changed.clear()
+                if job.error is not None:
+                    raise job.error
+                for reader in list(readers):
+                    piece = reader.read()
+                    if piece is not None:
+                        yield piece
+                        if piece.whole is not None:
+                            readers.remove(reader)
+        finally:
+            _cancel(job)
+
+    async def _begin(self, question: Question, *, streamed: bool) -> _Job:
+        adapter = _adapter(question.policy)
+        weights = self._library.cached(adapter)
+        if weights is None:
+            weights = await self._loop.run_in_executor(None, self._library.weights, adapter)
+        prompt = self._library.tokenizer.prompt(question.messages)
+        room = weights.context - len(prompt)
+        if room < 1:
+            told = f"the conversation has {len(prompt)} tokens and the model's context {weights.context}"
+            raise ApiError(400, told, param="messages", code="context_length_exceeded")
+        generations = [
+            Generation(
+                prompt,
+                seed,
+                min(question.max_tokens, room),
+                question.temperature,
+                question.top_p,
+                question.stop,
+                question.top_logprobs or 0,
+            )
+            for seed in question.seeds
+        ]
+        job = _Job(weights, generations, streamed, asyncio.Event())
+        self._submit(job)
+        return job
+
+    def _submit(self, job: _Job) -> None:
+        with self._wake:
+            if len(self._waiting) >= self._queue:  # those who left have no place any more
+                self._waiting = deque(each for each in self._waiting if each[0].finish_reason is None)
+            free = max(0, self._width - len(self._active) - len(self._waiting))
+            if len(self._waiting) + len(job.generations) > self._queue + free:
+                raise ApiError(429, "too many answers wait for a place", code="queue_full", retry_after=1)
+            self._waiting.extend((one, job) for one in job.generations)
+            self._wake.notify()
+
+    def _run(self) -> None:
+        import torch
+
+        torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            while True:
+                with self._wake:
+                    while not (self._closed or self._waiting or self._active):
+                        self._wake.wait()
+                    if self._closed:
+                        return
+                    admitted = self._admitted()
+                self._advance(admitted)
+
+    def _admitted(self) -> list[tuple[Generation, _Job]]:
+        """Those who get a place now, and are active from now on."""
+        admitted = []
+        while self._waiting and len(self._active) < self._width:
+            one, job = self._waiting.popleft()
+            if one.finish_reason is None:
+                admitted.append((one, job))
+                self._active[one] = job
+        return admitted
+
+    def _advance(self, admitted: Sequence[tuple[Generation, _Job]]) -> None:
+        """One step of every batch, with those who were admitted; the event loop is told."""
+        joining: dict[int, list[Generation]] = {}
+        for one, job in admitted:
+            key = id(job.weights)
+            if key not in self._batches:
+                self._batches[key] = Batch(job.weights, self._library.tokenizer.text)
+            joining.setdefault(key, []).append(one)
+        for key, batch in list(self._batches.items()):
+            try:
+                if key in joining:
+                    batch.admit(joining[key])
+                batch.step()
+            except Exception as error:  # whatever one batch fails of, the others' answers go on
+                _log.exception("a batch failed; its answers end with an error")
+                del self._batches[key]
+                for job in self._active.values():
+                    if job.weights is batch.weights:
+                        job.error = error
+            else:
+                if not len(batch) and len(self._batches) > 1:
+                    del self._batches[key]
+        self._tell()
+
+    def _tell(self) -> None:
+        heard = {job for job in self._active.values() if job.streamed or job.done}
+        ended = [one for one, job in self._active.items() if one.finish_reason is not None or job.error is not None]
+        for one in ended:
+            del self._active[one]
+        if heard:
+            self._loop.call_soon_threadsafe(_set_all, [job.changed for job in heard])
+
+
+def _set_all(events: Sequence[asyncio.Event]) -> None:
+    for event in events:
+        event.set()
+
+
+def _cancel(job: _Job) -> None:
+    """Free the places of what has not ended; the engine sees it before its next step."""
+    for one in job.generations:
+        if one.finish_reason is None:
+            one.finish_reason = "cancelled"
+
+
+def _adapter(policy: Target) -> Path | None:
+    if "://" in policy.path:
+        raise MissingDependency(f"{policy.name} is kept by a hosted service; set GATEWAY_ENGINE=wandb to serve it")
+    return Path(policy.path) if policy.path else None
+
+
+def _answer(one: Generation, question: Question, tokenizer: ChatTokenizer) -> Answer:
+    whole = completion(one, tokenizer)
+    last = len(one.token_ids) if question.with_end else one.text_tokens
+    tokens = None if question.top_logprobs is None else _tokens(one, 0, last, tokenizer)
+    return Answer(
+        text=whole.text,
+        finish_reason=whole.finish_reason,
+        prompt_token_ids=whole.prompt_token_ids,
+        token_ids=whole.token_ids,
+        logprobs=whole.logprobs,
+        tokens=tokens,
+        prompt_tokens=len(whole.prompt_token_ids),
+        completion_tokens=len(whole.token_ids),
+    )
+
+
+def _tokens(one: Generation, start: int, end: int, tokenizer: ChatTokenizer) -> list[Token]:
+    return [
+        token(
+            tokenizer.token(one.token_ids[at]),
+            one.logprobs[at],
+            [(tokenizer.token(each), value) for each, value in (one.top[at] if one.top_logprobs else ())],
+        )
+        for at in range(start, end)
+    ]
+
+
+@dataclass(slots=True)
+class _Reader:
+    """What of an answer has been told already; text that may still change, or become a stop, is held back."""
+
+    one: Generation
+    index: int
+    question: Question
+    tokenizer: ChatTokenizer
+    _told: int = 0
+    _counted: int = 0
+    _longest_stop: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self._longest_stop = max(map(len, self.question.stop), default=0)
+
+    def read(self) -> Piece | None:
+        """What is new since the last time; None if that is nothing."""
+        ended, count = self.one.finish_reason is not None, self.one.text_tokens
+        text = self.tokenizer.text(self.one.token_ids[:count])
+        if ended:
+            text = text[: self.one.cut]
+        else:
+            text = text.rstrip(UNFINISHED)
+            text = text[: max(0, len(text) - self._longest_stop + 1)] if self._longest_stop else text
+        new = text[self._told :]
+        wanted: Any = self.question.top_logprobs
+        last = len(self.one.token_ids) if ended and self.question.with_end else count
+        tokens = None if wanted is None else _tokens(self.one, self._counted, last, self.tokenizer)
+        if not new and not ended:
+            return None
+        self._told, self._counted = max(self._told, len(text)), count
+        return Piece(self.index, new, tokens, _answer(self.one, self.question, self.tokenizer) if ended else None)

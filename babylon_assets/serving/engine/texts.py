@@ -1,0 +1,47 @@
+"""Between texts and tokens: conversations by the base model's own chat template, and answers back into text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from babylon_assets.domain.trajectories import Message
+
+#: What a byte that is no whole character yet decodes to.
+UNFINISHED = "\ufffd"
+
+
+class ChatTokenizer:
+    """The tokenizer and the chat template in a base model's folder. May be used by several threads."""
+
+    def __init__(self, base: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(base)
+        self._fast: Any = getattr(self._tokenizer, "backend_tokenizer", None)
+        self._plain = self._fast is not None and not self._tokenizer.clean_up_tokenization_spaces
+
+    @property
+    def end(self) -> int:
+        """The token that ends a turn."""
+        return int(self._tokenizer.eos_token_id)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """A conversation as the policy reads it, up to where the answer begins."""
+        given: list[Mapping[str, str]] = [{"role": each.role, "content": each.content} for each in messages]
+        if self._fast is None:
+            ids: list[int] = self._tokenizer.apply_chat_template(given, add_generation_prompt=True, return_dict=False)
+            return ids
+        text = self._tokenizer.apply_chat_template(given, add_generation_prompt=True, tokenize=False)
+        return list(self._fast.encode(text, add_special_tokens=False).ids)
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """Token ids as text, special tokens written out."""
+        if self._plain:
+            return str(self._fast.decode(token_ids, skip_special_tokens=False))
+        return str(self._tokenizer.decode(token_ids))
+
+    def token(self, token_id: int) -> str:
+        """One token's text, as far as it is one by itself."""
+        return self.text([token_id])

@@ -1,0 +1,1 @@
+"""The gateway over HTTP: protocol, keys, metrics, and the process that serves it."""

@@ -1,0 +1,65 @@
+"""The gateway's numbers for Prometheus, in a registry of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from babylon_assets.serving.answers import Source
+from babylon_assets.serving.policy_registry import Directory
+from babylon_assets.serving.recorder import Recorder
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+
+
+class Metrics:
+    """What is counted while requests are answered; gauges are read when they are asked for."""
+
+    def __init__(self, source: Source, directory: Directory, recorder: Recorder | None) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "babylon_gateway_requests", "Requests, by HTTP status.", ["status"], registry=self.registry
+        )
+        self.answers = Counter("babylon_gateway_answers", "Answers, by policy.", ["policy"], registry=self.registry)
+        self.tokens = Counter(
+            "babylon_gateway_tokens", "Tokens, of prompts and answers.", ["kind"], registry=self.registry
+        )
+        self.cancelled = Counter(
+            "babylon_gateway_cancelled", "Requests whose client went away.", registry=self.registry
+        )
+        self.seconds = Histogram(
+            "babylon_gateway_seconds", "From a request to its whole answer.", buckets=_SECONDS, registry=self.registry
+        )
+        self.registry.register(_Gauges(source, directory, recorder))
+
+    def text(self) -> bytes:
+        """All of them in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+
+class _Gauges(Collector):
+    def __init__(self, source: Source, directory: Directory, recorder: Recorder | None) -> None:
+        self._source, self._directory, self._recorder = source, directory, recorder
+
+    def collect(self) -> Iterable[Metric]:
+        active, waiting = self._source.load()
+        yield GaugeMetricFamily("babylon_gateway_active", "Answers under way.", active)
+        yield GaugeMetricFamily("babylon_gateway_waiting", "Answers that wait for a place.", waiting)
+        yield GaugeMetricFamily(
+            "babylon_gateway_ledger_up", "Whether the pointer can be read.", self._directory.database_up
+        )
+        served = self._directory.served
+        if served is not None:
+            yield GaugeMetricFamily("babylon_gateway_step", "Step of the policy that is served.", served.stable.step)
+        if self._recorder is not None:
+            for name, what, value in (
+                ("written", "Calls written to the database.", self._recorder.written),
+                ("lost", "Calls that could be kept nowhere.", self._recorder.lost),
+                ("refused", "Calls that the database does not take.", self._recorder.refused),
+                ("spool_bytes", "Bytes of calls that wait on disk.", self._recorder.waiting()),
+            ):
+                yield GaugeMetricFamily(f"babylon_gateway_records_{name}", what, value)

@@ -1,0 +1,173 @@
+"""A process that serves the gateway: its socket, its parts in the order in which they need each other, its end.
+
+It listens at once and says that it is starting until the policy is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import PermanentError, SettingsError
+from babylon_assets.serving.answers import Source
+from babylon_assets.serving.awaited_database import Ledger
+from babylon_assets.serving.http.gateway import Gateway, Limits, Parts
+from babylon_assets.serving.http.keys import Access
+from babylon_assets.serving.http.metrics import Metrics
+from babylon_assets.serving.policy_registry import Directory
+from babylon_assets.serving.recorder import Recorder
+from babylon_assets.serving.served_pointer import PointerFile
+
+#: How long answers that are under way may take when the process is asked to end.
+GRACE_SECONDS = 10
+#: Python's own 5 ms are a long wait for the engine, which lets go of the lock some hundred times per step.
+SWITCH_SECONDS = 0.0005
+#: The file beside the spool that names the policy that was served last.
+POINTER = "served.json"
+
+_log = logging.getLogger(__name__)
+
+MakeSource = Callable[[asyncio.AbstractEventLoop], Source]
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A socket at the settings' address.
+
+    Raises:
+        SettingsError: the address can be reached from elsewhere and there are no keys.
+        PermanentError: the port is taken.
+    """
+    host, port = settings.gateway_host, settings.gateway_port
+    if not settings.gateway_keys and not _is_loopback(host):
+        raise SettingsError(
+            f"GATEWAY_HOST is {host}, which others can reach, and there are no keys; "
+            "make one with babylon serve --new-key NAME and set GATEWAY_KEYS, or listen on 127.0.0.1"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise PermanentError(
+            f"the gateway cannot listen on {host} port {port} ({error.strerror}); stop what listens there or set "
+            f"GATEWAY_PORT, such as GATEWAY_PORT={port + 1}"
+        ) from None
+    return listening
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serve(settings: Settings, database: Ledger, make_source: MakeSource, listening: socket.socket, spool: Path) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        make_source: makes whoever answers, given the event loop; may take long, and is called on another thread.
+        spool: folder of records that wait for the database; beside it the policy that is served is noted.
+
+    Raises:
+        BabylonError: whoever answers could not be made.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gateway = Gateway()
+    server = uvicorn_server(gateway)
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(run(gateway, server, settings, database, make_source, listening, spool))
+
+
+def uvicorn_server(gateway: Gateway) -> Any:
+    """The HTTP server of a gateway; setting its `should_exit` ends it."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Leaves the signals to `run`: uvicorn would raise them again before anything is closed."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    config = uvicorn.Config(
+        gateway.app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=75,
+        backlog=2048,
+    )
+    return Server(config)
+
+
+async def run(
+    gateway: Gateway,
+    server: Any,
+    settings: Settings,
+    database: Ledger,
+    make_source: MakeSource,
+    listening: socket.socket,
+    spool: Path,
+) -> None:
+    """Listen, make the parts, serve until the server is told to exit or, in a main thread, by a signal."""
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, _stop, server)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    parts: Parts | None = None
+    try:
+        source = await loop.run_in_executor(None, make_source, loop)
+        parts = gateway.parts = assemble(settings, database, source, spool)
+        parts.directory.start()
+        await serving
+    finally:
+        server.should_exit = True
+        await serving
+        if parts is not None:
+            await loop.run_in_executor(None, dismantle, parts)
+        with contextlib.suppress(OSError):
+            listening.close()
+
+
+def _stop(server: Any) -> None:
+    server.should_exit = True
+
+
+def assemble(settings: Settings, database: Ledger, source: Source, spool: Path) -> Parts:
+    """The gateway's parts around whoever answers."""
+    model, canary = settings.model_name, (settings.canary_policy, settings.canary_share)
+    directory = Directory(database, model, source, PointerFile(spool.with_name(POINTER), model), *canary)
+    recorder = Recorder(database, spool) if settings.gateway_record else None
+    return Parts(
+        source=source,
+        directory=directory,
+        recorder=recorder,
+        access=Access(settings.gateway_keys, settings.gateway_key_concurrency, settings.gateway_key_tokens_per_minute),
+        limits=Limits(settings.gateway_body_bytes, settings.gateway_answer_tokens),
+        metrics=Metrics(source, directory, recorder),
+        model=settings.model_name,
+    )
+
+
+def dismantle(parts: Parts) -> None:
+    """End what `assemble` began, in the opposite order; what is recorded is written first."""
+    parts.directory.close()
+    parts.source.close()
+    if parts.recorder is not None:
+        parts.recorder.close()

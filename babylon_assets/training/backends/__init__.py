@@ -1,0 +1,1 @@
+"""Where training runs: one package a backend, and the choice among them."""

@@ -1,0 +1,1 @@
+"""The embedded backend: trains in this process."""

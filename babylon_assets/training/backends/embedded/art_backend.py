@@ -1,0 +1,234 @@
+"""The embedded backend: ART's LocalBackend with a trainer of our own, on the CPU or on any CUDA device.
+
+ART registers the model, groups, normalises, tokenises and packs; its loss is the loss. What is replaced is the service
+that does the optimizer steps: plain transformers and peft in this process, instead of unsloth and vLLM. It serves no
+requests, and decides neither what is trained nor which checkpoint is the parent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from art import TrainableModel, Trajectory, TrajectoryGroup, dev, types
+from art.backend import AnyTrainableModel
+from art.local.backend import LocalBackend
+from art.local.service import ModelService
+from art.preprocessing.pack import (
+    DiskPackedTensors,
+    PackedTensors,
+    packed_tensors_from_dir,
+    packed_tensors_from_tokenized_results,
+)
+from art.preprocessing.tokenize import SFTBatch
+from art.utils.get_model_step import get_step_from_dir
+from art.utils.output_dirs import get_model_dir
+from transformers import AutoTokenizer
+
+from babylon_assets.domain.datasets import Sample
+from babylon_assets.training.backend import Place
+from babylon_assets.training.backends.embedded.trainer import Trainer, TrainerSettings
+from babylon_assets.training.recorded_tokens import tokenized
+
+#: Answers that one imitation step averages over.
+IMITATION_BATCH = 8
+#: How often the first step is tried again at half its size when it goes too far, before the window is given up.
+HALVINGS = 6
+
+
+@dataclass(slots=True)
+class EmbeddedService:
+    """ART's ModelService for one model: reads what ART prepared, takes the steps, writes the next checkpoint."""
+
+    model_name: str
+    base_model: str
+    config: dev.InternalModelConfig
+    output_dir: str
+    settings: TrainerSettings
+    manifest: dict[str, Any]
+    place: Place | None
+
+    async def start_openai_server(self, config: dev.OpenAIServerConfig | None) -> tuple[str, int]:
+        """Not offered by this backend, which only trains."""
+        raise NotImplementedError("the embedded trainer answers no requests: serve its checkpoints with the engine")
+
+    async def vllm_engine_is_sleeping(self) -> bool:
+        """There is no vLLM engine, so none is ever in the way."""
+        return True
+
+    async def train(
+        self,
+        disk_packed_tensors: DiskPackedTensors,
+        config: types.TrainConfig,
+        _config: dev.TrainConfig,
+        verbose: bool = False,
+    ) -> AsyncIterator[dict[str, float]]:
+        """One pass of policy-gradient steps over ART's packed rows; yields the metrics of each step.
+
+        The pass ends early when a step has moved the policy too far (`max_kl`); that step is undone. The next window's
+        answers come from the policy as it then is, so that nothing is lost but the rest of this pass.
+        """
+        packed = packed_tensors_from_dir(**disk_packed_tensors)
+        tensors = {key: value for key, value in packed.items() if isinstance(value, torch.Tensor)}
+        place = self._place()
+        trainer = Trainer(self.base_model, place.parent, self.settings)
+        slices = list(_slices(disk_packed_tensors["num_sequences"], self.settings.rows_per_step))
+        batches = [{key: tensor[rows] for key, tensor in tensors.items()} for rows in slices]
+        for batch in batches:
+            metrics = trainer.policy_gradient_step(batch, _config)
+            if metrics is None:
+                break
+            yield {**metrics, "train/num_gradient_steps": len(slices)}
+        else:
+            trainer.undo_if_too_far(batches[0], _config)
+        for _ in range(HALVINGS):
+            if trainer.has_learned:
+                break
+            trainer.retry_smaller(batches[0], _config)
+        if trainer.has_learned:
+            trainer.save(self._checkpoints, place.step, self.manifest)
+
+    async def train_sft(
+        self, batches: list[SFTBatch], config: types.TrainSFTConfig, verbose: bool = False
+    ) -> AsyncIterator[dict[str, float]]:
+        """One pass of weighted imitation over prepared batches; yields the metrics of each step."""
+        place = self._place()
+        trainer = Trainer(self.base_model, place.parent, self.settings)
+        for batch in batches:
+            (tensors,) = batch.trajectory_tensors
+            yield {
+                **trainer.imitation_step(tensors["input_ids"], tensors["labels"], tensors["weights"]),
+                "train/num_gradient_steps": len(batches),
+            }
+        trainer.save(self._checkpoints, place.step, self.manifest)
+
+    def _place(self) -> Place:
+        if self.place is not None:
+            return self.place
+        newest = int(get_step_from_dir(self.output_dir))
+        return Place(newest + 1, self._checkpoints / f"{newest:04d}" if newest else None)
+
+    @property
+    def _checkpoints(self) -> Path:
+        return Path(self.output_dir) / "checkpoints"
+
+
+class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
+    """ART's LocalBackend whose model service trains in this process.
+
+    Args:
+        path: folder under which ART keeps `<project>/models/<name>/checkpoints/<step>`.
+        settings: how the trainer steps.
+        manifest: what the next checkpoint is made from; written into it.
+        place: where the next checkpoint stands; None: after the newest one in the model's folder.
+        samples: the recorded answers behind the groups that are trained; None: ART finds the tokens in the texts.
+        baselines: what the answers of some of the groups are compared with, as of `samples.Selection`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: TrainerSettings,
+        manifest: dict[str, Any],
+        place: Place | None = None,
+        samples: Sequence[Sample] | None = None,
+        baselines: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(in_process=True, path=str(path))
+        self._settings = settings
+        self._manifest = manifest
+        self._place = place
+        self._samples = samples
+        self._baselines = baselines
+        self._supports_result_packing = True
+        self._packed_sequence_length_requires_chunk_alignment = False
+
+    async def _get_service(self, model: TrainableModel) -> ModelService:
+        if model.name not in self._services:
+            self._services[model.name] = EmbeddedService(
+                model_name=model.name,
+                base_model=model.base_model,
+                config={},
+                output_dir=get_model_dir(model=model, art_path=self._path),
+                settings=self._settings,
+                manifest=self._manifest,
+                place=self._place,
+            )
+        return self._services[model.name]
+
+    def _get_packed_tensors(
+        self, model: AnyTrainableModel, trajectory_groups: list[TrajectoryGroup], *arguments: Any, **named: Any
+    ) -> PackedTensors | None:
+        """ART's packing, of the recorded tokens where they are known."""
+        if self._samples is None:
+            return cast(
+                "PackedTensors | None", super()._get_packed_tensors(model, trajectory_groups, *arguments, **named)
+            )
+        results = list(tokenized(self._samples, self._baselines))
+        if not results:
+            return None
+        return packed_tensors_from_tokenized_results(
+            results, named["packed_sequence_length"], pad_token_id=0, truncate_long_results=False
+        )
+
+    async def _train_sft(
+        self,
+        model: AnyTrainableModel,
+        trajectories: Iterable[Trajectory],
+        config: types.TrainSFTConfig,
+        dev_config: dev.TrainSFTConfig,
+        verbose: bool = False,
+    ) -> AsyncIterator[dict[str, float]]:
+        """ART's own needs unsloth to find the answer's tokens; ours takes them from the chat template.
+
+        A trajectory's reward is its weight; its last message is the answer that is imitated.
+        """
+        tokenizer = AutoTokenizer.from_pretrained(model.base_model)
+        size = config.batch_size if isinstance(config.batch_size, int) else IMITATION_BATCH
+        learning_rate = config.learning_rate if isinstance(config.learning_rate, float) else config.learning_rate[0]
+        listed = list(trajectories)
+        batches = [_imitation_batch(tokenizer, listed[rows], learning_rate) for rows in _slices(len(listed), size)]
+        service = await self._get_service(model)
+        async for metrics in service.train_sft(batches, config, verbose):
+            yield metrics
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _imitation_batch(tokenizer: Any, trajectories: list[Trajectory], learning_rate: float) -> SFTBatch:
+    """Right-padded ids, labels (-100 over prompts and padding) and weights of some answers, as one batch of tensors."""
+    encoded = [encode_turns(tokenizer, trajectory.messages_and_choices) for trajectory in trajectories]
+    longest = max(len(prompt) + len(answer) for prompt, answer in encoded)
+    ids = torch.full((len(encoded), longest), int(tokenizer.eos_token_id))
+    labels = torch.full((len(encoded), longest), -100)
+    for row, (prompt, answer) in enumerate(encoded):
+        end = len(prompt) + len(answer)
+        ids[row, :end] = torch.tensor(prompt + answer)
+        labels[row, len(prompt) : end] = torch.tensor(answer)
+    weights = torch.tensor([trajectory.reward for trajectory in trajectories])
+    return SFTBatch(
+        trajectory_tensors=[{"input_ids": ids, "labels": labels, "weights": weights}],
+        learning_rate=learning_rate,
+        num_trajectories=len(encoded),
+        num_tokens=sum(len(prompt) + len(answer) for prompt, answer in encoded),
+        num_trainable_tokens=int((labels != -100).sum()),
+    )
+
+
+def encode_turns(tokenizer: Any, messages: list[Any]) -> tuple[list[int], list[int]]:
+    """Token ids of a conversation up to where its last message begins, and of that answer with its end of turn."""
+    prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False)
+    answer = tokenizer.encode(messages[-1]["content"], add_special_tokens=False)
+    return list(prompt), [*answer, int(tokenizer.eos_token_id)]
+
+
+def longest_row(lengths: Iterable[int], row_tokens: int) -> int:
+    """Length of packed rows that holds the longest sample: `row_tokens`, or the next multiple of 256 above it."""
+    longest = max(lengths, default=0)
+    return row_tokens if longest <= row_tokens else 256 * math.ceil(longest / 256)

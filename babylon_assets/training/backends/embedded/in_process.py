@@ -1,0 +1,83 @@
+"""Trains in this process, by the embedded backend, and keeps what ART prints out of sight."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import random
+from typing import Any
+
+from babylon_assets.config.settings import Settings, prepare_libraries
+from babylon_assets.domain.errors import MissingDependency
+from babylon_assets.training.backend import TrainingRequest
+from babylon_assets.training.backends.registry import art_path, trainer_settings
+from babylon_assets.training.selection import demonstrations, reward_groups
+
+logger = logging.getLogger(__name__)
+
+
+def train_embedded(settings: Settings, request: TrainingRequest) -> None:
+    """Train on this machine; the checkpoint's folder, at the place that the request names, is the result.
+
+    Raises:
+        MissingDependency: torch or ART is not installed.
+    """
+    prepare_libraries(settings)
+    try:
+        import torch
+
+        from babylon_assets.training.backends.embedded.art_backend import EmbeddedBackend
+        from babylon_assets.training.backends.embedded.trainer import TrainerSettings
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            f"{error.name} is not installed, without which nothing can be trained here; "
+            "type: pip install 'babylon_assets[embedded]'"
+        ) from error
+    torch.set_num_threads(settings.threads)
+    random.seed(settings.train_seed)  # ART shuffles groups and packed rows with the global generator
+    torch.manual_seed(settings.train_seed)
+    trainer = TrainerSettings(**trainer_settings(settings, request.base_model))
+    recorded, known = request.samples.policy_gradient, request.samples.baselines
+    backend = EmbeddedBackend(art_path(settings), trainer, request.manifest, request.place, recorded, known)
+    with _quiet():
+        asyncio.run(_train(backend, trainer, settings.wandb_project, request))
+
+
+async def _train(backend: Any, trainer: Any, project: str, request: TrainingRequest) -> None:
+    from art import TrainableModel
+    from art.types import TrainSFTConfig
+
+    from babylon_assets.training.backends.embedded.art_backend import IMITATION_BATCH, longest_row
+
+    model: Any = TrainableModel(name=request.chain, project=project, base_model=request.base_model)
+    await backend.register(model)
+    if request.samples.method == "imitate":
+        config = TrainSFTConfig(learning_rate=trainer.learning_rate, batch_size=IMITATION_BATCH)
+        async for _ in backend._train_sft(model, demonstrations(request.samples.imitate), config, {}):
+            pass
+        return
+    samples = request.samples.policy_gradient
+    lengths = (len(sample.prompt_token_ids or []) + len(sample.token_ids or []) for sample in samples)
+    await backend.train(
+        model,
+        reward_groups(samples),
+        learning_rate=trainer.learning_rate,
+        loss_fn="ppo",
+        scale_rewards=False,
+        epsilon=trainer.clip_epsilon,
+        packed_sequence_length=longest_row(lengths, trainer.row_tokens),
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """ART prints its progress; it goes to our log at debug level, where it is found and does not disturb."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            yield
+    finally:
+        for line in filter(str.strip, said.getvalue().splitlines()):
+            logger.debug("art: %s", line)

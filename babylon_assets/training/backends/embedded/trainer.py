@@ -1,0 +1,222 @@
+"""The optimizer steps of the embedded backend: a model with its adapter, one step at a time.
+
+Two kinds of step: ART's policy-gradient loss over packed rows, and weighted imitation of answers. What is packed, in
+which order, and what becomes of the checkpoint is decided by the caller.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from art import dev
+from art.loss import Loss, loss_fn, shift_tensor
+from art.preprocessing.inputs import TrainInputs
+
+from babylon_assets.training.adapters import load_trainable, restore_optimizer, write_checkpoint
+from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
+from babylon_assets.training.sequence_packing import compacted
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerSettings:
+    """How the embedded trainer steps; everything here is part of a checkpoint's identity."""
+
+    learning_rate: float = 1.5e-3
+    lora_rank: int = 32
+    row_tokens: int = 1024
+    rows_per_step: int = 3
+    clip_epsilon: float = 0.2
+    max_grad_norm: float = 0.2
+    max_kl: float = 0.005
+    seed: int = 0
+    dtype: str = "float32"
+
+
+class _Probe(NamedTuple):
+    """A row of packed tokens, and the log-probabilities that the parent gives its trained tokens."""
+
+    rows: dict[str, torch.Tensor]
+    logprobs: torch.Tensor
+
+
+class Trainer:
+    """A model with its adapter and optimizer, as a checkpoint left them; None begins a new adapter."""
+
+    def __init__(self, base_model: str, parent: Path | None, settings: TrainerSettings) -> None:
+        self._settings = settings
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = load_trainable(
+            base_model, parent, settings.lora_rank, settings.seed, self._device, settings.dtype
+        )
+        self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+        )
+        restore_optimizer(self._model, self._optimizer, parent)
+        self._steps: list[dict[str, float]] = []
+        self._before: tuple[list[torch.Tensor], dict[str, Any]] | None = None
+        self._allowed_kl = 0.0
+        self._probe: _Probe | None = None
+
+    def policy_gradient_step(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> dict[str, float] | None:
+        """One optimizer step of ART's loss; None, and the step before it undone, when that one went too far.
+
+        Args:
+            rows: ART's packed tensors, each [rows, length]: tokens, group_ids, parent_ids, input_pos,
+                assistant_mask, logprobs (NaN where unknown), advantages, weights.
+            config: ART's loss settings.
+
+        Returns:
+            Metrics of the step, see `_policy_gradient_metrics`.
+        """
+        started = time.perf_counter()
+        loss, metrics, _ = self._look(rows, config)
+        if self._probe is None:
+            self._probe = self._probed(rows, config)
+        if not self._steps:
+            self._allowed_kl = metrics["kl_to_behaviour"] + self._settings.max_kl
+        elif metrics["kl_to_behaviour"] > self._allowed_kl:
+            self._undo()
+            return None
+        self._before = self._state()
+        noted = self._stepped(loss.policy_loss, metrics, started)
+        noted["kl_to_parent"] = self._kl_to_parent(config)
+        noted["seconds"] = time.perf_counter() - started
+        return noted
+
+    def undo_if_too_far(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> bool:
+        """Look at some rows once more after the last step, and undo that step when it went too far; says whether."""
+        with torch.no_grad():
+            _, metrics, _ = self._look(rows, config)
+        too_far = metrics["kl_to_behaviour"] > self._allowed_kl
+        if too_far:
+            self._undo()
+        return too_far
+
+    def retry_smaller(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> dict[str, float] | None:
+        """After a pass without a kept step: the step again at half its size; None when that goes too far as well."""
+        for group in self._optimizer.param_groups:
+            group["lr"] /= 2
+        metrics = self.policy_gradient_step(rows, config)
+        return None if metrics is None or self.undo_if_too_far(rows, config) else metrics
+
+    def _probed(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> _Probe:
+        """The first of some rows, as the parent sees it: to be called before the first step."""
+        first = {key: tensor[:1] for key, tensor in rows.items()}
+        with torch.no_grad():
+            return _Probe(first, self._look(first, config)[2])
+
+    def _kl_to_parent(self, config: dev.TrainConfig) -> float:
+        """How far the policy is from its parent after a step, by the tokens of one row that both were shown."""
+        assert self._probe is not None
+        with torch.no_grad():
+            _, _, logprobs = self._look(self._probe.rows, config)
+        return _k3(logprobs - self._probe.logprobs)
+
+    def _look(
+        self, rows: dict[str, torch.Tensor], config: dev.TrainConfig
+    ) -> tuple[Loss, dict[str, float], torch.Tensor]:
+        """The loss of some rows under the policy as it is, what is to be said of it, and its log-probabilities."""
+        inputs = {key: value.to(self._device) for key, value in compacted(rows).items()}
+        wanted = shift_tensor(inputs["assistant_mask"], False)
+        mask = packed_attention_mask(inputs["group_ids"], inputs["parent_ids"])
+        with self._numbers():
+            logprobs, entropies = token_logprobs(self._model, inputs["tokens"], mask, inputs["input_pos"], wanted)
+        loss = loss_fn(cast(TrainInputs, inputs), logprobs, None, None, config)
+        metrics = _policy_gradient_metrics(inputs, logprobs.detach(), wanted, loss, self._settings.clip_epsilon)
+        metrics["entropy"] = float(entropies.detach()[wanted].mean())
+        return loss, metrics, logprobs.detach()[wanted]
+
+    def _numbers(self) -> torch.autocast:
+        """Matrix products in bf16 when the settings say so; the adapter, its gradient and every sum stay fp32."""
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.dtype == "bfloat16")
+
+    def _state(self) -> tuple[list[torch.Tensor], dict[str, Any]]:
+        weights = [parameter.detach().clone() for parameter in self._parameters]
+        return weights, copy.deepcopy(self._optimizer.state_dict())
+
+    def _undo(self) -> None:
+        """Go back to before the last step. It stays among the steps, marked as undone: its tokens were seen."""
+        assert self._before is not None
+        weights, optimizer = self._before
+        with torch.no_grad():
+            for parameter, kept in zip(self._parameters, weights, strict=True):
+                parameter.copy_(kept)
+        self._optimizer.load_state_dict(optimizer)
+        self._steps[-1]["undone"] = 1.0
+
+    def imitation_step(self, tokens: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> dict[str, float]:
+        """One optimizer step of weighted imitation: the weighted mean of -log p over the labelled tokens.
+
+        Args:
+            tokens, labels: [answers, length]; right-padded ids, and the ids to imitate or -100.
+            weights: [answers]; how much each answer counts.
+        """
+        started = time.perf_counter()
+        tokens, labels, weights = (tensor.to(self._device) for tensor in (tokens, labels, weights))
+        wanted = shift_tensor(labels, -100) != -100
+        answers, length = tokens.shape
+        causal = torch.ones(length, length, dtype=torch.bool, device=self._device).tril()[None, None]
+        positions = torch.arange(length, device=self._device).expand(answers, length)
+        with self._numbers():
+            logprobs, entropies = token_logprobs(self._model, tokens, causal, positions, wanted)
+        per_token = weights[:, None] * wanted
+        loss = -(logprobs * per_token).sum() / per_token.sum().clamp(min=1e-6)
+        metrics = {
+            "tokens": float(wanted.sum()),
+            "entropy": float(entropies.detach()[wanted].mean()),
+            "logprob_mean": float(logprobs.detach()[wanted].mean()),
+        }
+        return self._stepped(loss, metrics, started)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether any step was taken and kept."""
+        return any("undone" not in step for step in self._steps)
+
+    def save(self, checkpoints: Path, step: int, manifest: dict[str, Any]) -> Path:
+        """Write what was trained as checkpoint `step`, with its manifest and the metrics of its steps."""
+        return write_checkpoint(self._model, self._optimizer, manifest, self._steps, checkpoints, step)
+
+    def _stepped(self, loss: torch.Tensor, metrics: dict[str, float], started: float) -> dict[str, float]:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm)
+        self._optimizer.step()
+        self._steps.append(
+            {
+                "loss": float(loss.detach()),
+                "grad_norm": float(norm),
+                **metrics,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        return self._steps[-1]
+
+
+def _k3(difference: torch.Tensor) -> float:
+    """Schulman's k3 estimate of KL(p || q) in nats, from log q - log p of tokens that p drew."""
+    return float((difference.exp() - 1 - difference).mean())
+
+
+def _policy_gradient_metrics(
+    inputs: dict[str, torch.Tensor], logprobs: torch.Tensor, wanted: torch.Tensor, loss: Loss, epsilon: float
+) -> dict[str, float]:
+    """Means over the trained tokens; `kl_to_behaviour` estimates KL(behaviour || policy)."""
+    recorded = shift_tensor(inputs["logprobs"], float("nan"))[wanted]
+    difference = torch.nan_to_num(logprobs[wanted] - recorded)
+    ratio = difference.exp()
+    return {
+        "tokens": float(wanted.sum()),
+        "kl_to_behaviour": _k3(difference),
+        "ratio_mean": float(ratio.mean()),
+        "ratio_min": float(ratio.min()),
+        "ratio_max": float(ratio.max()),
+        "clipped_share": float(((ratio - 1).abs() > epsilon).float().mean()),
+        "probs_correlation": float(loss.probs_corr.detach()),
+    }

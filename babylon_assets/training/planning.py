@@ -1,0 +1,142 @@
+"""What is to be trained, fixed before the first step: from which checkpoint, on which samples, how.
+
+A plan's manifest is what the checkpoint is made from; its hash is the checkpoint's id. Where a branch goes is decided
+in `branches`, and whether a window is trained at all in `jobs`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
+
+from babylon_assets.config.settings import Settings, prepare_libraries
+from babylon_assets.domain.datasets import Dataset
+from babylon_assets.domain.errors import ChainConflict, PermanentError
+from babylon_assets.domain.policies import main_chain, policy_name
+from babylon_assets.ledger import checkpoints, jobs
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.lineage import policy_lags
+from babylon_assets.ledger.verdicts import unjudged
+from babylon_assets.training.backends import registry
+from babylon_assets.training.branches import Branch
+from babylon_assets.training.recompute import fill
+from babylon_assets.training.roots import base_model_of, root_of
+from babylon_assets.training.selection import Selection, select
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that decides a checkpoint, fixed before the first step."""
+
+    window: str
+    dataset: Dataset
+    chain: str
+    step: int
+    parent: Checkpoint
+    base_model: str
+    backend: registry.BackendName
+    selection: Selection
+    manifest: dict[str, Any]
+
+    @property
+    def on_branch(self) -> bool:
+        """Whether the window's own row is left as it is: that one tells of the main chain."""
+        return main_chain(self.chain) != self.chain
+
+
+def plan_training(
+    settings: Settings,
+    database: Database,
+    dataset: Dataset,
+    open_job: jobs.Job | None = None,
+    branch: Branch | None = None,
+) -> Plan:
+    """What is to be trained; for a job that was submitted before, what was written down then.
+
+    Raises:
+        PermanentError: the backend cannot train this, a hosted job waits to be fetched, or the checkpoint to train from
+            was not judged.
+        ChainConflict: the chain was begun from another base model, or trained by another backend.
+    """
+    backend = registry.choose_backend(settings).name
+    _require_possible(backend, open_job, branch)
+    base_model = base_model_of(settings)
+    chain = branch.chain if branch else settings.model_name
+    with database.connect() as conn:
+        root = root_of(conn, settings, base_model)
+        parent = branch.parent if branch else checkpoints.head(conn, chain) or root
+        if settings.gate and branch is None and open_job is None:
+            _require_judged(conn, parent)
+        step = checkpoints.next_step(conn, chain, parent)
+    if parent.backend not in ("base", backend):
+        raise ChainConflict(
+            f"the chain {chain} was trained by the {parent.backend} backend so far, and {backend} has "
+            f"not got its weights; set TRAINING_BACKEND={parent.backend}, or BABYLON_MODEL to a new name"
+        )
+    if backend == "serverless" and step > parent.step + 1 and open_job is None:
+        raise PermanentError(
+            f"the hosted service trains from its newest step, and {policy_name(chain, step - 1)} is a dead end: "
+            "set BABYLON_MODEL to a new name to begin a new chain"
+        )
+    readable, recomputed, lags = _readable(settings, database, dataset, parent, base_model, backend)
+    selection = select(readable, parent.step, settings.max_policy_lag, lags)
+    selection = selection.recorded_only() if backend == "serverless" else selection
+    manifest = {
+        "format": 1,
+        "chain": chain,
+        "parent": parent.id,
+        "dataset": dataset.id,
+        "backend": backend,
+        "base_model": root.weights_sha256,
+        "method": selection.method,
+        "max_policy_lag": settings.max_policy_lag,
+        "settings": registry.trainer_settings(settings, base_model, backend),
+        "versions": registry.versions(backend),
+        **({"recomputed": recomputed} if recomputed else {}),
+    }
+    if open_job is not None:
+        manifest = (open_job.usage or {})["manifest"]
+    return Plan(dataset.window, dataset, chain, step, parent, base_model, backend, selection, manifest)
+
+
+def _require_possible(backend: registry.BackendName, open_job: jobs.Job | None, branch: Branch | None) -> None:
+    if open_job is not None and backend != "serverless":
+        raise PermanentError(
+            f"the hosted service has a job of {open_job.window_id} that has not been fetched; set WANDB_API_KEY and "
+            "leave TRAINING_BACKEND out until it is, or set BABYLON_MODEL to a new name to begin a new chain"
+        )
+    if branch is not None and backend == "serverless":
+        raise PermanentError(
+            "the hosted service trains a model from its newest step on and begins no branch; "
+            "set TRAINING_BACKEND=embedded and a chain that was trained on this machine"
+        )
+
+
+def _require_judged(conn: Connection[Any], parent: Checkpoint) -> None:
+    """With the gate on, nothing is trained from a checkpoint on which there is no verdict: it may yet be refused."""
+    if unjudged(conn, parent.chain) is not None:
+        raise PermanentError(
+            f"{policy_name(parent.chain, parent.step)} was not judged yet; run its window again (`babylon train "
+            f"{parent.window_id}`), or set GATE=false to train without verdicts"
+        )
+
+
+def _readable(
+    settings: Settings,
+    database: Database,
+    dataset: Dataset,
+    parent: Checkpoint,
+    base_model: str,
+    backend: registry.BackendName,
+) -> tuple[Dataset, int, dict[str, int]]:
+    """The dataset with what can be recomputed on this machine, how many answers that are, and the policies' lags."""
+    with database.connect() as conn:
+        lags = policy_lags(conn, parent, {sample.policy for sample in dataset.samples if sample.policy})
+        if backend != "embedded" or not any(sample.trains_as == "recompute" for sample in dataset.samples):
+            return dataset, 0, lags
+        known = checkpoints.family(conn, settings.model_name)
+    prepare_libraries(settings)
+    return *fill(base_model, dataset, known, lags, settings.max_policy_lag), lags

@@ -1,0 +1,115 @@
+"""Replaying a checkpoint: training it once more from what the ledger says of it, in a folder of its own.
+
+Nothing of the chain is touched: no row is written, and the folder is the caller's to remove.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from babylon_assets.config.settings import Settings, prepare_libraries
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.ledger import checkpoints
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import load_dataset
+from babylon_assets.ledger.lineage import ancestors, policy_lags
+from babylon_assets.training.adapters import WEIGHTS, read_manifest, weights_sha256
+from babylon_assets.training.backend import Place, TrainingRequest
+from babylon_assets.training.backends import registry
+from babylon_assets.training.backends.embedded import in_process
+from babylon_assets.training.recompute import fill
+from babylon_assets.training.roots import base_fingerprint
+from babylon_assets.training.selection import select
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What came of a replay.
+
+    Attributes:
+        recorded, replayed: sha256 of the weights, as the ledger has it and as they came out now.
+        versions: packages whose version is another one than then, as `then -> now`.
+    """
+
+    recorded: str
+    replayed: str
+    versions: dict[str, str]
+
+    @property
+    def same(self) -> bool:
+        """Whether the weights are the same bit for bit."""
+        return self.recorded == self.replayed
+
+
+def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home: Path) -> Replay:
+    """Train a checkpoint again below `home` and compare its weights with those that the ledger has.
+
+    Raises:
+        PermanentError: it was not trained on this machine, or what it was made from is not there any more.
+    """
+    if checkpoint.backend != "embedded" or checkpoint.parent_id is None or checkpoint.dataset_id is None:
+        raise PermanentError(
+            f"step {checkpoint.step} of {checkpoint.chain} was made by the {checkpoint.backend} backend; "
+            "only what was trained on this machine can be replayed, choose another one"
+        )
+    with database.connect() as conn:
+        parent = checkpoints.get(conn, checkpoint.parent_id)
+        root = ancestors(conn, checkpoint)[-1]
+        known = [one for one in checkpoints.family(conn, checkpoint.chain) if one.created_at < checkpoint.created_at]
+        dataset = load_dataset(conn, checkpoint.dataset_id)
+        lags = policy_lags(conn, parent or root, {sample.policy for sample in dataset.samples if sample.policy})
+    if parent is None or base_fingerprint(root.base_model) != root.weights_sha256:
+        raise PermanentError(f"the base model of {checkpoint.chain} is not at {root.base_model} any more; restore it")
+    again = _settings_of(settings, checkpoint, home)
+    place = Place(checkpoint.step, _parent_folder(parent))
+    manifest = read_manifest(Path(checkpoint.path)) or {}
+    lag = manifest.get("max_policy_lag", settings.max_policy_lag)
+    prepare_libraries(settings)
+    readable, recomputed = fill(root.base_model, dataset, known, lags, lag)
+    if recomputed != checkpoint.metrics.get("recomputed_samples", 0):
+        raise PermanentError(
+            f"{checkpoint.metrics.get('recomputed_samples', 0)} log-probabilities were recomputed for it and only "
+            f"{recomputed} can be now; restore the weights of the policies that answered"
+        )
+    selection = select(readable, parent.step, lag, lags)
+    request = TrainingRequest(root.base_model, checkpoint.chain, selection, {}, place)
+    in_process.train_embedded(again, request)
+    folder = registry.checkpoint_folder(again, checkpoint.chain, checkpoint.step)
+    now = registry.versions()
+    changed = {
+        name: f"{then} -> {now.get(name)}" for name, then in checkpoint.versions.items() if now.get(name) != then
+    }
+    replayed = weights_sha256(folder) if folder.is_dir() else "no step was kept"
+    return Replay(checkpoint.weights_sha256, replayed, changed)
+
+
+def _settings_of(settings: Settings, checkpoint: Checkpoint, home: Path) -> Settings:
+    """The settings that the checkpoint was trained with, and a home of its own."""
+    then = checkpoint.settings
+    return replace(
+        settings,
+        home=home,
+        backend="embedded",
+        learning_rate=then["learning_rate"],
+        lora_rank=then["lora_rank"],
+        gradient_tokens=then["row_tokens"],
+        rows_per_step=then["rows_per_step"],
+        clip_epsilon=then["clip_epsilon"],
+        max_grad_norm=then["max_grad_norm"],
+        max_kl=then["max_kl"],
+        train_seed=then["seed"],
+        train_dtype=then.get("dtype", "float32"),
+    )
+
+
+def _parent_folder(parent: Checkpoint) -> Path | None:
+    if parent.step == 0:
+        return None
+    if not (Path(parent.path) / WEIGHTS).is_file() or not parent.path:
+        raise PermanentError(
+            f"the weights of the parent, step {parent.step} of {parent.chain}, are not kept any more; "
+            "restore their folder from a backup to replay"
+        )
+    return Path(parent.path)

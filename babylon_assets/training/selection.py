@@ -1,0 +1,176 @@
+"""From a dataset's samples to what ART trains on: groups of trajectories with exact tokens and log-probabilities.
+
+The one form that is fed to ART is a Choice whose tokens are written `token_id:<n>`, with the log-probability of each
+at temperature 1 and the end of turn included: every other form is dropped or mistrained by it without a word.
+Which samples a dataset has is decided in `domain.datasets`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from babylon_assets.domain.datasets import Dataset, Sample
+from babylon_assets.domain.trajectories import Message
+
+if TYPE_CHECKING:
+    from art import Trajectory, TrajectoryGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The samples that one training takes, and how many others it leaves out, by reason.
+
+    Attributes:
+        baselines: the reward that the answers of a group are compared with, of groups whose other answers are not
+            here: those of late samples. Of any other group it is the mean of its rewards.
+    """
+
+    policy_gradient: list[Sample]
+    imitate: list[Sample]
+    left_out: dict[str, int]
+    baselines: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """`policy_gradient`, `imitate`, or `nothing`."""
+        if self.policy_gradient:
+            return "policy_gradient"
+        return "imitate" if self.imitate else "nothing"
+
+    def recorded_only(self) -> Selection:
+        """The same without answers to imitate, which the hosted service would drop: it trains on recorded ones."""
+        counted = {"the hosted service trains on recorded log-probabilities alone": len(self.imitate)}
+        return Selection(
+            self.policy_gradient, [], {**self.left_out, **(counted if self.imitate else {})}, self.baselines
+        )
+
+
+def select(dataset: Dataset, parent_step: int, max_lag: int, lags: Mapping[str, int] | None = None) -> Selection:
+    """Choose what to train on.
+
+    Args:
+        lags: how many checkpoints each policy, by its name, is from the parent, as of `ledger.lineage.policy_lags`; of
+            one that is not named here the steps are compared.
+
+    Answers of our own policies are trained by policy gradient when the policy is at most `max_lag` checkpoints behind
+    the parent and its group keeps a spread of rewards. Other models' answers are imitated, and only in a window that
+    has none of ours: imitation is how a chain begins, and would pull a policy that already learns back to its teachers.
+    """
+    left_out: Counter[str] = Counter()
+    recorded: list[Sample] = []
+    imitate: list[Sample] = []
+    for sample in dataset.samples:
+        lag = (lags or {}).get(sample.policy or "", parent_step - (sample.policy_step or 0))
+        reason = _reason_against(sample, lag, max_lag)
+        if reason is not None:
+            left_out[reason] += 1
+        else:
+            (recorded if sample.trains_as == "policy_gradient" else imitate).append(sample)
+    baselines = {
+        sample.group: (sample.reward or 0.0) - (sample.advantage or 0.0)
+        for sample in recorded
+        if sample.window != dataset.window
+    }
+    policy_gradient, lost = _with_spread(recorded, baselines)
+    left_out.update({"group has no spread": lost} if lost else {})
+    if policy_gradient and imitate:
+        left_out["another model's answer in a window of our own"] += len(imitate)
+        imitate = []
+    return Selection(policy_gradient, imitate, dict(left_out), baselines)
+
+
+def _reason_against(sample: Sample, lag: int, max_lag: int) -> str | None:
+    if sample.trains_as == "skip":
+        return sample.skip_reason or "skipped"
+    if sample.trains_as == "recompute":
+        return "log-probabilities were not recorded"
+    if sample.trains_as == "policy_gradient" and lag > max_lag:
+        return f"policy more than {max_lag} checkpoints behind"
+    return None
+
+
+def _with_spread(samples: Iterable[Sample], baselines: Mapping[str, float]) -> tuple[list[Sample], int]:
+    """The samples of groups in which rewards differ, the rest of a late sample's included; how many others there were.
+
+    A group of late samples keeps the spread that it had among all of its window, where it was found to have one.
+    """
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.group].append(sample)
+    kept = [group for key, group in groups.items() if key in baselines or len({one.reward for one in group}) > 1]
+    return [sample for group in kept for sample in group], sum(map(len, groups.values())) - sum(map(len, kept))
+
+
+def trajectory_groups(samples: Sequence[Sample], baselines: Mapping[str, float] | None = None) -> list[TrajectoryGroup]:
+    """ART's groups, one per group of samples, in the samples' order.
+
+    ART compares a reward with the mean of its group. Where a baseline is given, one more trajectory, without an answer
+    and so without anything to train on, stands for the answers that are not here: with it the mean is the baseline.
+    """
+    from art import TrajectoryGroup
+
+    groups: dict[str, list[Trajectory]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.group].append(_recorded_trajectory(sample))
+    for key, baseline in (baselines or {}).items():
+        if key in groups:
+            groups[key].append(_stand_in(baseline, [one.reward for one in groups[key]]))
+    return [TrajectoryGroup(trajectories) for trajectories in groups.values()]
+
+
+def _stand_in(baseline: float, rewards: Sequence[float]) -> Trajectory:
+    from art import Trajectory
+
+    unanswered: list[Any] = [{"role": "user", "content": ""}]
+    return Trajectory(messages_and_choices=unanswered, reward=baseline * (len(rewards) + 1) - sum(rewards))
+
+
+def reward_groups(samples: Sequence[Sample]) -> list[TrajectoryGroup]:
+    """The same groups with rewards alone, for a backend that has the samples themselves (`recorded`)."""
+    from art import Trajectory, TrajectoryGroup
+
+    groups: dict[str, list[Trajectory]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.group].append(Trajectory(messages_and_choices=[], reward=sample.reward or 0.0))
+    return [TrajectoryGroup(trajectories) for trajectories in groups.values()]
+
+
+def demonstrations(samples: Sequence[Sample]) -> list[Trajectory]:
+    """Answers to imitate as ART's trajectories; the reward is the weight, the sample's advantage in its group."""
+    from art import Trajectory
+
+    return [
+        Trajectory(
+            messages_and_choices=[*chat(sample.messages), {"role": "assistant", "content": sample.response}],
+            reward=max(0.0, sample.advantage or 0.0),
+        )
+        for sample in samples
+    ]
+
+
+def chat(messages: Iterable[Message]) -> list[Any]:
+    """Messages as chat templates and ART take them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def _recorded_trajectory(sample: Sample) -> Trajectory:
+    from art import Trajectory
+    from openai.types.chat.chat_completion import Choice
+
+    assert sample.token_ids is not None and sample.logprobs is not None
+    tokens = [
+        {"token": f"token_id:{token}", "logprob": logprob, "top_logprobs": []}
+        for token, logprob in zip(sample.token_ids, sample.logprobs, strict=True)
+    ]
+    choice = Choice.model_validate(
+        {
+            "finish_reason": "stop",
+            "index": 0,
+            "message": {"role": "assistant", "content": sample.response},
+            "logprobs": {"content": tokens},
+        }
+    )
+    return Trajectory(messages_and_choices=[*chat(sample.messages), choice], reward=sample.reward or 0.0)

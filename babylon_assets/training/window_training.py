@@ -1,0 +1,323 @@
+"""Training one window: from its frozen dataset and the head of the chain to the next checkpoint in the ledger.
+
+What keeps two runs from extending the same checkpoint is the chain's advisory lock and the ledger's unique indexes.
+What makes a killed run harmless is that the next run takes up what it left: a whole checkpoint folder (`folders`) or
+the id of a job at the hosted service (`hosted_jobs`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from psycopg import Connection
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.datasets import Dataset
+from babylon_assets.domain.errors import ChainConflict, PermanentError, TrainingBusy
+from babylon_assets.domain.late_data import beside, carried
+from babylon_assets.domain.lineage import content_id
+from babylon_assets.ledger import checkpoints, jobs, late_samples, windows
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database, chain_lock
+from babylon_assets.ledger.datasets import load_dataset
+from babylon_assets.training.backend import Made, Place, TrainingRequest
+from babylon_assets.training.backends import registry
+from babylon_assets.training.backends.serverless.hosted_jobs import open_journal
+from babylon_assets.training.backends.serverless.hosted_training import NoHostedJob, train_serverless
+from babylon_assets.training.branches import Branch, branch_for
+from babylon_assets.training.folders import train_in_folder
+from babylon_assets.training.heartbeat import beating
+from babylon_assets.training.planning import Plan, plan_training
+from babylon_assets.training.selection import Selection
+
+Status = Literal["trained", "skipped", "thin", "unchanged", "superseded"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedWindow:
+    """What became of a window.
+
+    Attributes:
+        status: trained; skipped (nothing in it can be trained on); thin (passed through); unchanged (this dataset was
+            trained before); superseded (the chain has moved past this window and is not rewritten).
+        checkpoint: the window's checkpoint, None when it has none.
+        parent: the checkpoint that was, or would have been, trained from; None before a chain begins.
+        trainable_tokens: completion tokens that the optimizer saw.
+        left_out: samples that were not trained on, by reason.
+        steps: metrics of each optimizer step.
+    """
+
+    status: Status
+    reason: str
+    checkpoint: Checkpoint | None
+    parent: Checkpoint | None
+    method: str = "nothing"
+    trainable_tokens: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    steps: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def train_window(
+    settings: Settings, database: Database, window: str, dagster_run_id: str | None = None
+) -> TrainedWindow:
+    """Train the next checkpoint of the chain on a window's dataset, or say why there is none.
+
+    Safe to repeat: the same dataset is never trained twice, and a run that was killed is taken up where it stopped.
+
+    Raises:
+        PermanentError: the window has no dataset, or the chain was begun from another base model.
+        TrainingBusy: another run is training this chain.
+    """
+    row, dataset = _frozen(database, window)
+    with chain_lock(database, settings.model_name):
+        with database.connect() as conn:
+            jobs.fail_orphaned_jobs(conn, settings.model_name)
+            settled = _settled(conn, settings, window, dataset, row)
+            open_job = jobs.submitted_job(conn, settings.model_name)
+        if settled is not None:
+            return settled
+        if open_job is not None:
+            dataset = _dataset_of(database, open_job, window)
+        return _train(settings, database, dataset, open_job, dagster_run_id)
+
+
+def train_branch(
+    settings: Settings, database: Database, window: str, name: str | None = None, dagster_run_id: str | None = None
+) -> TrainedWindow:
+    """Train a window that the chain has passed, on its dataset as it is now, beside the chain: see `branches`.
+
+    The chain's head and the window's row stay as they are. Safe to repeat, as `train_window` is.
+
+    Args:
+        name: of the branch; None: after the window.
+
+    Raises:
+        PermanentError: the window has no dataset, the chain has not passed it, the name is taken or not allowed, or
+            the backend cannot begin a branch.
+        TrainingBusy: another run is training this chain or one of its branches.
+    """
+    _, dataset = _frozen(database, window)
+    with chain_lock(database, settings.model_name):
+        with database.connect() as conn:
+            jobs.fail_orphaned_jobs(conn, settings.model_name)
+            branch = branch_for(conn, settings.model_name, window, dataset.id, name)
+        if branch.made is not None:
+            return _unchanged(branch.made, branch.parent, f"{branch.chain} was trained on this dataset before")
+        return _train(settings, database, dataset, None, dagster_run_id, branch)
+
+
+def _frozen(database: Database, window: str) -> tuple[windows.WindowRow, Dataset]:
+    """A window's row and its dataset as it is now."""
+    with database.connect() as conn:
+        row = windows.get_window(conn, window)
+        if row is None or row.dataset_id is None:
+            raise PermanentError(f"{window} has no dataset yet; materialize training_datasets for it first")
+        return row, load_dataset(conn, row.dataset_id)
+
+
+def _unchanged(made: Checkpoint, parent: Checkpoint | None, reason: str) -> TrainedWindow:
+    return TrainedWindow(
+        "unchanged",
+        reason,
+        made,
+        parent,
+        method=str(made.settings.get("method", "nothing")),
+        trainable_tokens=int(made.metrics.get("trainable_tokens", 0)),
+    )
+
+
+def _dataset_of(database: Database, open_job: jobs.Job, window: str) -> Dataset:
+    """The dataset that a job at the hosted service was submitted with; it is paid for, so it is what is trained.
+
+    Raises:
+        TrainingBusy: the job is another window's, and has to end first.
+    """
+    if open_job.window_id != window or open_job.dataset_id is None:
+        raise TrainingBusy(
+            f"the hosted service has a job of {open_job.window_id} that has not been fetched; train that window first"
+        )
+    with database.connect() as conn:
+        return load_dataset(conn, open_job.dataset_id)
+
+
+def _settled(
+    conn: Connection[Any], settings: Settings, window: str, dataset: Dataset, row: windows.WindowRow
+) -> TrainedWindow | None:
+    """What is to be said of a window that will not be trained now; None for one that will."""
+    chain = settings.model_name
+    head = checkpoints.head(conn, chain)
+    own = checkpoints.by_window(conn, chain, window)
+    if own is not None:
+        parent = checkpoints.get(conn, own.parent_id) if own.parent_id else None
+        same = own.dataset_id == dataset.id
+        reason = "this dataset was trained before" if same else late_samples.reason_of(conn, chain, window)
+        settled = _unchanged(own, parent, reason)
+        windows.upsert_window(
+            conn,
+            window,
+            status="trained",
+            trainable_tokens=settled.trainable_tokens,
+            checkpoint_id=own.id,
+            parent_id=own.parent_id,
+            reason=None if same else reason,
+        )
+        return settled if same else replace(settled, status="superseded")
+    if row.status == "thin":
+        windows.upsert_window(conn, window, parent_id=head.id if head else None)
+        return TrainedWindow("thin", row.reason or "too little to train on", None, head)
+    if head is not None and head.window_id is not None and head.window_id > window:
+        reason = f"the chain has moved on to {head.window_id}; {beside(window)}"
+        windows.upsert_window(conn, window, status="skipped", reason=reason)
+        return TrainedWindow("superseded", reason, None, head)
+    return None
+
+
+def _train(
+    settings: Settings,
+    database: Database,
+    dataset: Dataset,
+    open_job: jobs.Job | None,
+    dagster_run_id: str | None,
+    branch: Branch | None = None,
+) -> TrainedWindow:
+    started = time.perf_counter()
+    plan = plan_training(settings, database, dataset, open_job, branch)
+    job = open_job
+    if job is None:
+        with database.connect() as conn:
+            job = jobs.start_job(
+                conn, plan.window, plan.chain, plan.parent.id, dataset.id, dagster_run_id, plan.backend
+            )
+    if plan.selection.method == "nothing":
+        return _skipped(database, plan, job.id, _why_nothing(plan.selection))
+    try:
+        made = _make(settings, database, plan, job)
+    except Exception as error:
+        _give_up(database, job.id, error)
+        raise
+    if made is None:
+        reason = "no step was kept: there was no token to train on, or every step went further than MAX_KL"
+        return _skipped(database, plan, job.id, reason)
+    return _record(settings, database, plan, job.id, made, dagster_run_id, time.perf_counter() - started)
+
+
+def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> Made | None:
+    parent = plan.parent
+    folder = registry.checkpoint_folder(settings, parent.chain, parent.step) if parent.step else None
+    place = Place(plan.step, folder)
+    request = TrainingRequest(plan.base_model, plan.chain, plan.selection, plan.manifest, place)
+    if plan.backend == "serverless":
+        return train_serverless(settings, request, open_journal(settings, database, job, plan.chain, plan.manifest))
+    with database.connect() as conn:
+        jobs.advance_job(conn, job.id, "training")
+    with beating(database, job.id):
+        return train_in_folder(settings, request, plan.backend)
+
+
+def _give_up(database: Database, job_id: int, error: Exception) -> None:
+    """Fail an attempt, unless its job goes on at the hosted service: the next run attaches to that."""
+    with database.connect() as conn:
+        goes_on = jobs.get_job(conn, job_id).state == "submitted"
+        if not goes_on or isinstance(error, NoHostedJob | ChainConflict):
+            jobs.advance_job(conn, job_id, "failed", reason=f"{type(error).__name__}: {error}")
+
+
+def _record(
+    settings: Settings,
+    database: Database,
+    plan: Plan,
+    job: int,
+    made: Made,
+    dagster_run_id: str | None,
+    seconds: float,
+) -> TrainedWindow:
+    steps = made.steps
+    tokens = round(sum(step["tokens"] for step in steps if "undone" not in step))
+    checkpoint = Checkpoint(
+        id=content_id(plan.manifest),
+        chain=plan.chain,
+        step=plan.step,
+        parent_id=plan.parent.id,
+        window_id=plan.window,
+        dataset_id=plan.dataset.id,
+        backend=plan.backend,
+        base_model=plan.base_model,
+        settings={**plan.manifest["settings"], "method": plan.selection.method},
+        seed=settings.train_seed,
+        versions=plan.manifest["versions"],
+        metrics={
+            **summary(steps),
+            "trainable_tokens": tokens,
+            "recomputed_samples": plan.manifest.get("recomputed", 0),
+        },
+        path=made.path,
+        weights_sha256=made.weights_sha256,
+        dagster_run_id=dagster_run_id,
+        created_at=datetime.now(UTC),
+    )
+    with database.connect() as conn, conn.transaction():
+        checkpoints.insert_checkpoint(conn, checkpoint)
+        usage = {**(jobs.get_job(conn, job).usage or {}), "seconds": seconds, "tokens": tokens}
+        usage.pop("manifest", None)
+        jobs.advance_job(conn, job, "trained", checkpoint_id=checkpoint.id, usage=usage)
+        if not plan.on_branch:
+            late_samples.spend(conn, plan.chain, plan.window, checkpoint.id, carried(plan.dataset))
+            windows.upsert_window(
+                conn,
+                plan.window,
+                status="trained",
+                trainable_tokens=tokens,
+                checkpoint_id=checkpoint.id,
+                parent_id=plan.parent.id,
+                reason=None,
+            )
+    return TrainedWindow(
+        "trained",
+        f"{plan.selection.method} on {tokens} tokens",
+        checkpoint,
+        plan.parent,
+        plan.selection.method,
+        tokens,
+        plan.selection.left_out,
+        steps,
+        seconds,
+    )
+
+
+def _skipped(database: Database, plan: Plan, job: int, reason: str) -> TrainedWindow:
+    with database.connect() as conn, conn.transaction():
+        jobs.advance_job(conn, job, "skipped", reason=reason)
+        if not plan.on_branch:
+            windows.upsert_window(
+                conn, plan.window, status="skipped", trainable_tokens=0, parent_id=plan.parent.id, reason=reason
+            )
+    return TrainedWindow("skipped", reason, None, plan.parent, left_out=plan.selection.left_out)
+
+
+def _why_nothing(selection: Selection) -> str:
+    reasons = sorted(selection.left_out.items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{reason} ({count})" for reason, count in reasons) or "it has no sample"
+    return f"nothing in the window can be trained on: {listed}"
+
+
+def summary(steps: list[dict[str, float]]) -> Mapping[str, float]:
+    """Means over the optimizer steps, weighted by their tokens; seconds are summed, `kl_to_parent` is the last kept."""
+    total = sum(step["tokens"] for step in steps)
+    if not total:
+        return {}
+    means = {
+        name: sum(step[name] * step["tokens"] for step in steps) / total
+        for name in steps[0]
+        if name not in ("tokens", "seconds", "undone", "kl_to_parent")
+    }
+    kept = (step for step in steps if "undone" not in step)
+    means |= {name: step[name] for step in kept for name in step.keys() & {"kl_to_parent"}}
+    counted = {"optimizer_steps": len(steps), "undone_steps": sum(step.get("undone", 0.0) for step in steps)}
+    seconds = sum(step["seconds"] for step in steps)
+    speed = {"tokens_per_second": total / seconds} if seconds else {}
+    return {**means, **counted, **speed, "seconds": seconds}

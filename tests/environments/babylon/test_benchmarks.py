@@ -1,0 +1,100 @@
+"""What trades on a snapshot come to, against numbers computed by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.environments.babylon.benchmarks import (
+    Snapshot,
+    Trade,
+    decode_snapshot,
+    drawdown,
+    perform,
+    profit,
+    side_of,
+)
+
+SMALL = Path(__file__).parents[1] / "snapshot.json"
+
+
+@pytest.fixture
+def snapshot() -> Snapshot:
+    return decode_snapshot(SMALL.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("side", "target", "price", "earned"),
+    [
+        ("yes", "m-0", 0.25, 300.0),  # 400 shares that pay 1 each cost 100
+        ("yes", "m-0", 0.4, 150.0),  # dearer, and so less is earned on the same right side
+        ("no", "m-0", 0.75, -100.0),
+        ("no", "m-1", 0.5, 100.0),
+        ("no", "m-2", 0.2, 400.0),
+        ("long", "BTC", 50000, -12.0),  # 44,000 at the end: -12%
+        ("short", "BTC", 50000, 12.0),
+        ("long", "BTC", 40000, 10.0),  # the same market, entered lower
+        ("short", "ETH", 2000, -10.0),
+    ],
+)
+def test_a_trade_comes_to(snapshot: Snapshot, side: Any, target: str, price: float, earned: float) -> None:
+    assert profit(Trade(0, target, side, 100.0, price), snapshot.ground_truth) == pytest.approx(earned)
+
+
+@pytest.mark.parametrize("written", ["long", "LONG", "Long", " long "])
+def test_a_direction_is_read_in_any_case(written: str, snapshot: Snapshot) -> None:
+    assert profit(Trade(0, "ETH", side_of(written), 100.0, 2000), snapshot.ground_truth) == pytest.approx(10.0)
+    assert side_of("NO") == "no"
+    with pytest.raises(ValueError, match="no side"):
+        side_of("sideways")
+
+
+def test_a_run_is_settled_by_hand(snapshot: Snapshot) -> None:
+    trades = [
+        Trade(0, "m-0", "yes", 100.0, 0.25),
+        Trade(1, "m-2", "yes", 100.0, 0.8),
+        Trade(1, "BTC", "short", 500.0, 55000),
+    ]
+    found = perform(snapshot, trades, optimal=1000.0)
+    # m-0: 400 shares, -> +300; m-2: wrong, -100; short from 55,000 to 44,000: +20% of 500
+    assert found.pnl == pytest.approx(300 - 100 + 100)
+    # tick 0: 400 x 0.25 - 100; tick 1: 400 x 0.4 - 100, the others just entered; tick 2: 400 x 0.2 - 100, short +100
+    assert found.equity == pytest.approx((0.0, 60.0, 80.0, 300.0))
+    assert (found.accuracy, found.win_rate) == (0.5, pytest.approx(2 / 3))
+    assert (found.drawdown, found.of_optimal) == (0.0, pytest.approx(0.3))
+
+
+def test_the_drawdown_is_the_largest_fall_over_time(snapshot: Snapshot) -> None:
+    assert drawdown([10, -5, 20, 12, 15, -1, 30]) == 21
+    assert drawdown([-7, -3]) == 7  # from what one began with
+    # tick 0: nothing yet; tick 1: long from 55,000; tick 2: 44,000, -20% of 500
+    found = perform(snapshot, [Trade(1, "BTC", "long", 500.0, 55000)], optimal=0.0)
+    assert (found.equity, found.drawdown) == ((0.0, 0.0, pytest.approx(-100), pytest.approx(-100)), pytest.approx(100))
+    assert (found.accuracy, found.win_rate, found.of_optimal) == (None, 0.0, None)
+
+
+def test_always_the_wrong_side_is_no_success(snapshot: Snapshot) -> None:
+    wrong = [Trade(0, "m-0", "no", 50, 0.75), Trade(0, "m-1", "yes", 50, 0.5), Trade(0, "m-2", "yes", 50, 0.8)]
+    found = perform(snapshot, wrong, optimal=400.0)
+    assert (found.pnl, found.accuracy, found.win_rate, found.of_optimal) == (-150, 0.0, 0.0, -0.375)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda body: body["groundTruth"]["marketOutcomes"].pop("m-1"), "lacks m-1"),
+        (lambda body: body["groundTruth"]["priceHistory"].update(ETH=[]), "lacks ETH"),
+        (lambda body: body.update(ticks=[]), "it has no ticks"),
+        (lambda body: body["ticks"][0]["state"].pop("perpetualMarkets"), "this is no benchmark snapshot"),
+        (lambda body: body["initialState"]["predictionMarkets"][0].update(yesPrice="x"), "this is no benchmark"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_with_its_place(change: Any, said: str) -> None:
+    body = json.loads(SMALL.read_text())
+    change(body)
+    with pytest.raises(PermanentError, match=said):
+        decode_snapshot(json.dumps(body).encode())

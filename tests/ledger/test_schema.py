@@ -1,0 +1,163 @@
+"""The declared columns, the records and the migrated database say the same; the database refuses what must not be."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from babylon_assets.domain.datasets import Sample
+from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
+from babylon_assets.ledger import (
+    checkpoints,
+    evaluations,
+    inference_calls,
+    jobs,
+    promotions,
+    specification,
+    verdicts,
+    windows,
+)
+from babylon_assets.ledger.table import Table, json_value
+from tests.ledger.values import CHAIN, dataset, root, sample
+
+Conn = psycopg.Connection[Any]
+
+
+def test_declared_columns_are_those_of_the_database(conn: Conn) -> None:
+    rows = conn.execute(
+        "SELECT table_name, column_name, udt_name FROM information_schema.columns "
+        "WHERE table_schema = 'babylon_training' AND table_name <> 'alembic_version' "
+        "ORDER BY table_name, ordinal_position"
+    ).fetchall()
+    there: dict[str, dict[str, str]] = {}
+    for table, column, kind in rows:
+        there.setdefault(table, {})[column] = f"{kind[1:]}[]" if kind.startswith("_") else kind
+    declared = {table.name: dict(table.columns) for table in specification.TABLES}
+    assert declared == there
+    assert {name: list(columns) for name, columns in declared.items()} == {
+        name: list(columns) for name, columns in there.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "record"),
+    [
+        (specification.WINDOWS, windows.WindowRow),
+        (specification.INFERENCE_CALLS, inference_calls.InferenceCall),
+        (specification.TRAINING_JOBS, jobs.Job),
+        (specification.MODEL_CHECKPOINTS, checkpoints.Checkpoint),
+        (specification.PROMOTIONS, promotions.Promotion),
+        (specification.GATE_VERDICTS, verdicts.KeptVerdict),
+        (specification.CHECKPOINT_EVALUATIONS, evaluations.Evaluation),
+    ],
+)
+def test_records_have_the_columns_of_their_table(table: Table, record: Any) -> None:
+    assert {item.name for item in dataclasses.fields(record)} == set(table.columns)
+
+
+def test_what_can_be_set_are_columns() -> None:
+    assert set(windows.WindowColumns.__annotations__) == set(specification.WINDOWS.columns) - {
+        "window_id",
+        "changed_at",
+    }
+    assert set(jobs.JobColumns.__annotations__) <= set(specification.TRAINING_JOBS.columns)
+
+
+def test_values_of_the_core_fit_into_their_tables() -> None:
+    kept = set(specification.RAW_TRAJECTORIES.columns) - {"window_id", "steps", "samples", "body", "instruments"}
+    kept -= {"chat", "chat_sha256", "given"}
+    assert kept == set(TrajectoryRecord.__struct_fields__) - {"window", "samples", "facts"}
+    in_quarantine = set(specification.QUARANTINED_TRAJECTORIES.columns) - {"window_id", "quarantined_at", "imported"}
+    assert in_quarantine == set(Quarantined.__struct_fields__) - {"window"}
+    indexed = set(specification.TRAINING_DATASET_SAMPLES.columns) - {"dataset_id", "group_key"}
+    assert indexed < set(Sample.__struct_fields__)
+
+
+def test_large_values_are_stored_without_a_second_compression(conn: Conn) -> None:
+    rows = conn.execute(
+        "SELECT relname || '.' || attname, attstorage FROM pg_attribute JOIN pg_class c ON c.oid = attrelid "
+        "WHERE relnamespace = 'babylon_training'::regnamespace AND relkind = 'r' AND atttypid = 'bytea'::regtype "
+        "AND attname IN ('body', 'chat', 'messages')"
+    ).fetchall()
+    assert len(rows) == 5
+    assert {storage for _, storage in rows} == {"e"}
+
+
+REFUSED = [
+    ("INSERT INTO windows (window_id) VALUES ('2026-11-05T14:30')", errors.CheckViolation),
+    ("INSERT INTO windows (window_id, status) VALUES ('2026-11-05T14:00', 'done')", errors.CheckViolation),
+    (
+        "INSERT INTO training_jobs (window_id, chain, state) VALUES ('w', 'c', 'sleeping')",
+        errors.CheckViolation,
+    ),
+    (
+        "INSERT INTO training_jobs (window_id, chain, state) VALUES ('w', 'c', 'skipped')",
+        errors.CheckViolation,
+    ),
+    (
+        "INSERT INTO promotions (chain, kind, promoted_by, why) VALUES ('c', 'demotion', 'me', 'because')",
+        errors.CheckViolation,
+    ),
+    (
+        "INSERT INTO inference_calls (call_id, created_at, model, messages, response, token_ids, logprobs) "
+        "VALUES ('c', now(), 'm', '', '', '{1,2}', '{-0.5}')",
+        errors.CheckViolation,
+    ),
+]
+
+
+@pytest.mark.parametrize(("statement", "error"), REFUSED)
+def test_the_database_refuses_what_must_not_be(conn: Conn, statement: Any, error: type[Exception]) -> None:
+    conn.execute("SET search_path = babylon_training")
+    with pytest.raises(error):
+        conn.execute(statement)
+
+
+def test_a_checkpoint_above_the_root_has_a_parent_a_window_and_a_dataset(conn: Conn) -> None:
+    with pytest.raises(errors.CheckViolation):
+        checkpoints.insert_checkpoint(conn, root(step=1))
+
+
+@pytest.mark.parametrize("change", ["UPDATE promotions SET why = 'x'", "DELETE FROM promotions", "TRUNCATE promotions"])
+def test_promotions_are_only_appended(conn: Conn, change: Any) -> None:
+    checkpoints.ensure_root(conn, root())
+    conn.execute(
+        "INSERT INTO babylon_training.promotions (chain, kind, to_id, promoted_by, why) "
+        "VALUES (%s, 'promotion', %s, 'gate', 'first')",
+        [CHAIN, root().id],
+    )
+    conn.commit()
+    conn.execute("SET search_path = babylon_training")
+    with pytest.raises(errors.RestrictViolation, match="append-only"):
+        conn.execute(change)
+    conn.rollback()
+    assert conn.execute("SELECT why FROM babylon_training.promotions").fetchall() == [("first",)]
+
+
+def test_numbers_that_json_lacks_become_null(conn: Conn) -> None:
+    import numpy as np
+
+    value = {
+        "nan": float("nan"),
+        "inf": float("inf"),
+        "numpy": np.float32(0.5),
+        "int": np.int64(3),
+        "deep": [float("nan")],
+    }
+    row = conn.execute("SELECT %s::jsonb", [json_value(value)]).fetchone()
+    assert row == ({"nan": None, "inf": None, "numpy": 0.5, "int": 3, "deep": [None]},)
+
+
+def test_the_sample_index_holds_what_the_dataset_holds(conn: Conn) -> None:
+    from babylon_assets.ledger.datasets import dataset_frame, save_dataset
+
+    kept = dataset(sample(0), sample(1, trains_as="skip", skip_reason="alone", reward=None, advantage=None))
+    save_dataset(conn, kept)
+    frame = dataset_frame(conn, kept.id)
+    for name in set(frame.columns) & set(Sample.__struct_fields__):
+        told = [None if value != value else value for value in frame[name].tolist()]
+        assert told == [getattr(item, name) for item in kept.samples], name

@@ -1,0 +1,229 @@
+"""Late data of a trained window, through the sensor, the jobs and the ledger: carried once, retrained, or left."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from babylon_assets.domain.late_data import carried
+from babylon_assets.ledger import checkpoints, late_samples, lineage
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import load_dataset
+from babylon_assets.orchestration.assets.training_datasets import freeze_window
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime.instance import open_instance
+from babylon_assets.serving.engine.engine import Engine
+from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World, small_game
+from tests.servers import Server
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+CHAIN = "babylon-agent"
+LAST = 'id = (SELECT max(id) FROM "trajectories" WHERE "windowId" = %s)'
+
+
+@pytest.fixture
+def game_database(server: Server, three_played: str) -> Iterator[Database]:
+    """A fresh database in which the three windows were played."""
+    name = server.create(three_played)
+    yield server.database(name)
+    server.drop(name)
+
+
+@pytest.fixture
+def world(tmp_path: Path, taught_base: Path, engine: Engine, game_database: Database) -> Iterator[World]:
+    """The first window is trained without one agent's trajectory, which then comes late; runs are in PostgreSQL."""
+    settings = replace(small_game(tmp_path, taught_base), database_url=game_database.url, gate=False)
+    with open_instance(settings, game_database) as instance:
+        made = World(settings, game_database, instance, engine)
+        made.execute(f'UPDATE "trajectories" SET "isTrainingData" = false WHERE {LAST}', FIRST)
+        made.run(FIRST)
+        made.execute(f'UPDATE "trajectories" SET "isTrainingData" = true, "updatedAt" = now() WHERE {LAST}', FIRST)
+        yield made
+
+
+def late_trajectory(world: World) -> str:
+    with world.database.connect() as conn:
+        row = conn.execute(f'SELECT "trajectoryId" FROM "trajectories" WHERE {LAST}'.encode(), [FIRST]).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def refresh(world: World) -> list[str]:
+    """A tick of the sensor for changed windows and the runs that it asks for; gives their windows."""
+    sensor = next(each for each in world.definitions.sensors or () if each.name == "changed_windows")
+    assert isinstance(sensor, dg.SensorDefinition)
+    result = sensor(dg.build_sensor_context(world.instance))
+    assert isinstance(result, dg.SensorResult)
+    for request in result.run_requests or ():
+        assert run_job(world, "refresh_window", str(request.partition_key)).success
+    return [str(request.partition_key) for request in result.run_requests or ()]
+
+
+def run_job(world: World, name: str, window: str) -> dg.ExecuteInProcessResult:
+    job = world.definitions.resolve_job_def(name)
+    return job.execute_in_process(instance=world.instance, partition_key=window, run_config=QUIET, raise_on_error=False)
+
+
+def materialize(world: World, window: str, *assets: str) -> None:
+    chosen = [dg.AssetKey(asset) for asset in assets]
+    job = world.definitions.resolve_implicit_job_def_def_for_assets(chosen)
+    assert job is not None
+    assert job.execute_in_process(
+        instance=world.instance, partition_key=window, asset_selection=chosen, run_config=QUIET
+    ).success
+
+
+def carried_of(world: World, window: str) -> list[Any]:
+    with world.database.connect() as conn:
+        return carried(load_dataset(conn, world.row(window).dataset_id or ""))
+
+
+def known(world: World) -> list[late_samples.Carried]:
+    with world.database.connect() as conn:
+        return late_samples.carried(conn, CHAIN)
+
+
+def test_a_late_trajectory_is_carried_into_the_next_window_once(world: World) -> None:
+    name, before = late_trajectory(world), world.row(FIRST)
+    assert refresh(world) == [FIRST]
+    waits = world.row(FIRST)
+    assert (waits.status, waits.checkpoint_id) == ("trained", before.checkpoint_id)
+    assert waits.trainable_tokens == before.trainable_tokens
+    assert "late samples to be carried into the next window" in (waits.reason or "")
+    [(_, _, number)] = known(world)
+    assert known(world) == [late_samples.Carried(FIRST, None, number)]
+    assert world.metadata("training_datasets", FIRST)["late_waiting"] == number
+
+    world.run(SECOND)
+    taken = carried_of(world, SECOND)
+    assert {sample.trajectory_id for sample in taken} == {name}
+    assert {sample.window for sample in taken} == {FIRST}
+    assert len(taken) == number > 1
+    assert known(world) == [late_samples.Carried(FIRST, SECOND, number)]
+    said = world.metadata("training_datasets", SECOND)
+    assert (said["carried_samples"], said["carried_trajectories"], said["carried_from"]) == (number, 1, {FIRST: number})
+    assert f"{number} late samples carried into {SECOND}" in (world.row(FIRST).reason or "")
+    assert observed(world, FIRST) == {"carried_into": {SECOND: number}, "late_samples": number, "late_waiting": 0}
+
+    with world.database.connect() as conn:
+        made = checkpoints.by_window(conn, CHAIN, SECOND)
+        assert made is not None
+        assert lineage.seen_by(conn, trajectory=name)[f"{CHAIN}@2"] == "trained on it"
+        assert lineage.trained_trajectories(conn, made)[name] == number
+        assert lineage.windows_of(conn, made) == {FIRST: number}
+    counted = sum(sample.tokens for sample in taken)
+    assert world.row(SECOND).trainable_tokens == trained_alone(world, SECOND) + counted
+
+    rows = {window: asdict(world.row(window)) | {"changed_at": None} for window in (FIRST, SECOND)}
+    for window in (FIRST, SECOND, FIRST):
+        materialize(world, window, "training_datasets")
+    world.run(SECOND)
+    assert {window: asdict(world.row(window)) | {"changed_at": None} for window in rows} == rows
+    world.run(THIRD)
+    assert carried_of(world, THIRD) == []
+    assert "carried_from" not in world.metadata("training_datasets", THIRD)
+
+
+def trained_alone(world: World, window: str) -> int:
+    """Tokens of the window's own samples that are trained on."""
+    with world.database.connect() as conn:
+        samples = load_dataset(conn, world.row(window).dataset_id or "").samples
+    return sum(each.tokens for each in samples if each.trains_as != "skip" and each.window == window)
+
+
+def observed(world: World, window: str) -> dict[str, Any]:
+    """The newest observation of a window's dataset."""
+    records = dg.AssetRecordsFilter(dg.AssetKey("training_datasets"), asset_partitions=[window])
+    event = world.instance.fetch_observations(records, limit=1).records[0].asset_observation
+    assert event is not None
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def test_late_outcomes_are_carried_and_what_was_trained_is_not(world: World) -> None:
+    """Of the second window, whose markets resolve after it was trained."""
+    world.execute('UPDATE "Market" SET resolved = false, "updatedAt" = now() - interval \'1 day\'')
+    world.execute('DELETE FROM "market_outcomes"')
+    world.run(SECOND)
+    known_before = world.metadata("scored_trajectories", SECOND)
+    assert known_before["pending"] > 0 < known_before["known"]
+    trained = {sample.sample_id: sample for sample in of(world, SECOND) if sample.trains_as != "skip"}
+    world.execute('UPDATE "Market" SET resolved = true, resolution = coalesce(resolution, true), "updatedAt" = now()')
+    assert SECOND in refresh(world)
+    assert world.row(SECOND).status == "trained"
+    world.run(THIRD)
+    taken = {sample.sample_id for sample in carried_of(world, THIRD) if sample.window == SECOND}
+    assert taken
+    assert taken.isdisjoint(trained)
+
+
+def of(world: World, window: str) -> list[Any]:
+    with world.database.connect() as conn:
+        return load_dataset(conn, world.row(window).dataset_id or "").samples
+
+
+def test_windows_that_are_frozen_at_once_do_not_take_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both look at what they may take at the same moment, unless one waits for the other."""
+    refresh(world)
+    waiting = known(world)
+    for window in (SECOND, THIRD):
+        materialize(world, window, "raw_trajectories", "scored_trajectories")
+    with monkeypatch.context() as patch:
+        patch.setattr("babylon_assets.orchestration.assets.training_datasets._window_columns", broken)
+        with pytest.raises(ZeroDivisionError):
+            freeze_window(Installation(world.settings, world.database), SECOND)
+    assert known(world) == waiting
+    with monkeypatch.context() as patch:
+        patch.setattr("babylon_assets.ledger.late_samples.available", at_once(late_samples.available))
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda w: freeze_window(Installation(world.settings, world.database), w), (SECOND, THIRD)))
+    taken = {window: len(carried_of(world, window)) for window in (SECOND, THIRD)}
+    [(_, taker, number)] = known(world)
+    assert taken == {SECOND: 0, THIRD: 0} | {taker: number}
+    other = THIRD if taker == SECOND else SECOND
+    world.execute("UPDATE babylon_training.windows SET status = 'thin' WHERE window_id = %s", taker)
+    freeze_window(Installation(world.settings, world.database), other)
+    assert len(carried_of(world, other)) == number
+
+
+def broken(*_: Any) -> Any:
+    raise ZeroDivisionError("killed here")
+
+
+def at_once(look: Callable[..., Any]) -> Callable[..., Any]:
+    """Looks once another thread looks as well, or does not come within a second."""
+    both = threading.Barrier(2)
+
+    def wait(*arguments: Any) -> Any:
+        found = look(*arguments)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(timeout=1)
+        return found
+
+    return wait
+
+
+def test_late_data_is_left_alone_or_retrained_as_the_settings_say(world: World) -> None:
+    ignoring, retraining = world.having(late_data="ignore"), world.having(late_data="retrain")
+    assert refresh(ignoring) == [FIRST]
+    assert known(world) == []
+    assert (world.row(FIRST).reason or "").startswith("its data changed after training; the chain stays as it is")
+
+    assert run_job(retraining, "refresh_window", FIRST).success
+    with world.database.connect() as conn:
+        root, own = checkpoints.chain(conn, CHAIN)
+        [branch] = checkpoints.chain(conn, f"{CHAIN}+{FIRST.removesuffix(':00')}")
+        assert checkpoints.head(conn, CHAIN) == own
+        assert late_trajectory(world) in lineage.trained_trajectories(conn, branch)
+    assert (branch.parent_id, branch.dataset_id) == (root.id, world.row(FIRST).dataset_id)
+    assert f"trained beside it as {CHAIN}+" in world.metadata("model_checkpoints", FIRST)["reason"]
+    for settings in (ignoring, retraining):
+        materialize(settings, SECOND, "raw_trajectories", "scored_trajectories", "training_datasets")
+        assert known(world) == [] == carried_of(world, SECOND)

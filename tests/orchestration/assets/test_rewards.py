@@ -1,0 +1,89 @@
+"""Rewards through the line: a scorer of one's own as the README shows it, a market that resolves late."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from babylon_assets.config.settings import load_settings
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.environments.simulated.players import play_window
+from babylon_assets.ledger.scores import read_scores, revisions
+from docs.readme import README
+from tests.evaluation.players import Scripted, follow, hold
+from tests.orchestration.assets.conftest import FIRST, World
+
+
+def shown(name: str) -> tuple[str, dict[str, str]]:
+    """The README's example of a scorer: its module, and the settings that it is used with."""
+    text = README.read_text()
+    [module] = re.findall(rf"<!-- {name} -->\n```python\n(.*?)```", text, flags=re.DOTALL)
+    [line] = re.findall(r"^(SCORERS=.*) babylon train", text, flags=re.MULTILINE)
+    return module, dict(setting.split("=", 1) for setting in line.split())
+
+
+def test_the_readmes_scorer_takes_part_in_the_reward(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, given = shown("scorer")
+    assert len(module.splitlines()) <= 10
+    (tmp_path / "my_scorers.py").write_text(module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = load_settings(given, None)
+    world = world.having(scorers=settings.scorers, reward_weights=settings.reward_weights, train_rl_local=False)
+    some_wait = Scripted(lambda prompt, seed: hold(prompt) if seed % 2 else follow(prompt))
+    with world.database.connect() as conn:
+        play_window(world.settings, conn, FIRST, some_wait)
+    try:
+        world.run(FIRST)
+    finally:
+        sys.modules.pop("my_scorers", None)
+    with world.database.connect() as conn:
+        kept = read_scores(conn, FIRST)
+    open_still = kept["state"] == "pending"  # in some hours a market ends in a later one
+    assert kept["patience"].isna().tolist() == open_still.tolist()
+    kept = kept[~open_still]
+    assert set(kept["patience"]) == {0.0, 1.0}
+    assert (kept["patience"] == (kept["state"] == "no_trade")).all()
+    assert kept["reward"].tolist() == pytest.approx((kept["outcome"] + 0.05 * kept["patience"]).tolist())
+    assert world.metadata("scored_trajectories", FIRST)["scorers"] == "outcome v1, patience v1"
+
+
+def test_a_scorer_that_cannot_be_imported_fails_the_window_with_what_to_do(world: World) -> None:
+    world.play(FIRST)
+    world = world.having(scorers=("no_such_module:x",), train_rl_local=False)
+    with pytest.raises(PermanentError, match=r"no_such_module:x.*put its folder on PYTHONPATH"):
+        world.run(FIRST)
+    assert "no_such_module" in (world.row(FIRST).reason or "")
+
+
+def test_a_market_that_resolves_days_later_makes_a_new_revision_and_another_dataset(world: World) -> None:
+    world = world.having(train_rl_local=False)
+    world.play(FIRST)
+    world.execute('UPDATE "Market" SET resolved = false, "updatedAt" = now() - interval \'1 day\'')
+    world.execute('DELETE FROM "market_outcomes"')
+    world.run(FIRST)
+    pending, before = world.metadata("scored_trajectories", FIRST), world.row(FIRST)
+    assert pending["pending"] > 0
+    assert (pending["revision"], pending["changed_trajectories"]) == (1, 6)
+    world.run(FIRST)
+    again = world.metadata("scored_trajectories", FIRST)
+    assert (again["revision"], again["changed_trajectories"]) == (1, 0)
+    assert world.row(FIRST).dataset_id == before.dataset_id
+    world.execute('UPDATE "Market" SET resolved = true, resolution = coalesce(resolution, true), "updatedAt" = now()')
+    world.run(FIRST)
+    final, after = world.metadata("scored_trajectories", FIRST), world.row(FIRST)
+    assert (final["revision"], final["pending"]) == (2, 0)
+    assert 0 < final["changed_trajectories"] <= 6
+    assert "outcome" in final["changed_scorers"]
+    assert after.fingerprint != before.fingerprint
+    assert after.dataset_id != before.dataset_id
+    with world.database.connect() as conn:
+        old, new = read_scores(conn, FIRST, 1), read_scores(conn, FIRST)
+        assert [each.revision for each in revisions(conn, FIRST)] == [1, 2]
+    assert (old["reward"].isna().sum(), new["reward"].isna().sum()) == (pending["pending"], 0)
+    decided = old["reward"].notna()
+    assert old.loc[decided, "outcome"].tolist() == new.loc[decided, "outcome"].tolist()

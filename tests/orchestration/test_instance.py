@@ -1,0 +1,120 @@
+"""The Dagster instance on PostgreSQL, and what is left in it by a process that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from babylon_assets.config.settings import Settings, subprocess_environment
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.ledger.database import Database
+from babylon_assets.orchestration.runs import Line
+from babylon_assets.orchestration.runtime.event_log import EventLog
+from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance, this_process
+from tests.orchestration.hanging import WINDOW, definitions
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database: Database) -> Settings:
+    return Settings(home=tmp_path, database_url=database.url)
+
+
+@pytest.fixture
+def instance(settings: Settings, database: Database) -> Iterator[dg.DagsterInstance]:
+    with open_instance(settings, database) as instance:
+        yield instance
+
+
+@pytest.fixture
+def holding(settings: Settings, database: Database, instance: dg.DagsterInstance) -> Iterator[subprocess.Popen[str]]:
+    """Another process in the middle of a run, holding the slot of the pool."""
+    environment = subprocess_environment(settings, database.dagster_url)
+    program = [sys.executable, "-m", "tests.orchestration.hanging"]
+    with subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holding\n"
+        yield process
+        process.kill()
+
+
+def test_the_instance_is_that_of_the_projects_file(instance: dg.DagsterInstance, settings: Settings) -> None:
+    assert isinstance(instance.event_log_storage, EventLog)
+    assert not instance.telemetry_enabled
+    assert instance.run_monitoring_enabled
+    assert instance.run_retries_enabled
+    assert not instance.run_retries_retry_on_asset_or_op_failure
+    assert instance.get_concurrency_config().pool_config.default_pool_limit == 1
+    project = Path(__file__).parents[2] / "dagster.yaml"
+    assert (dagster_home(settings) / "dagster.yaml").read_bytes() == project.read_bytes()
+
+
+def test_no_password_is_written_into_the_home(settings: Settings, database: Database) -> None:
+    home = dagster_home(settings)
+    written = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+    assert database.dagster_url.encode() not in written
+
+
+def test_a_living_run_is_left_alone(instance: dg.DagsterInstance, holding: subprocess.Popen[str]) -> None:
+    assert fail_orphaned_runs(instance) == []
+
+
+def test_a_killed_run_is_failed_and_its_slot_is_free(
+    instance: dg.DagsterInstance, holding: subprocess.Popen[str]
+) -> None:
+    holding.kill()
+    holding.wait()
+    [orphan] = fail_orphaned_runs(instance)
+    run = instance.get_run_by_id(orphan)
+    assert run is not None and run.status is dg.DagsterRunStatus.FAILURE
+    assert fail_orphaned_runs(instance) == []
+    line = Line(definitions(hang=False), instance)
+    assert line.materialize(WINDOW).seconds < 30
+    assert instance.get_materialized_partitions(dg.AssetKey("model_checkpoints")) == {WINDOW}
+
+
+def test_a_run_of_another_host_is_left_alone(instance: dg.DagsterInstance) -> None:
+    tags = {"babylon/process": f"elsewhere:{this_process().partition(':')[2]}"}
+    run = instance.create_run_for_job(
+        definitions(hang=False).resolve_job_def("train_window"), tags=tags, status=dg.DagsterRunStatus.STARTED
+    )
+    assert fail_orphaned_runs(instance) == []
+    assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
+
+
+def test_a_launched_run_whose_server_is_gone_is_failed(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    tags = {".dagster/grpc_info": f'{{"host": "localhost", "socket": "{tmp_path}/gone"}}'}
+    run = instance.create_run_for_job(
+        definitions(hang=False).resolve_job_def("train_window"), tags=tags, status=dg.DagsterRunStatus.STARTED
+    )
+    assert fail_orphaned_runs(instance) == [run.run_id]
+
+
+def test_an_unknown_error_names_the_run(instance: dg.DagsterInstance) -> None:
+    @dg.asset(partitions_def=dg.HourlyPartitionsDefinition(WINDOW, fmt="%Y-%m-%dT%H:00"))
+    def broken() -> None:
+        raise ZeroDivisionError("a bug")
+
+    job = dg.define_asset_job("train_window", selection=[broken])
+    with pytest.raises(PermanentError, match=r"a bug.*see the Dagster run [0-9a-f-]{36} in the UI"):
+        Line(dg.Definitions(assets=[broken], jobs=[job]), instance).materialize(WINDOW)
+
+
+def test_ctrl_c_in_the_middle_of_a_step_is_no_failure_of_the_line(instance: dg.DagsterInstance) -> None:
+    @dg.asset(partitions_def=dg.HourlyPartitionsDefinition(WINDOW, fmt="%Y-%m-%dT%H:00"))
+    def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+    job = dg.define_asset_job("train_window", selection=[interrupted])
+    with pytest.raises(KeyboardInterrupt):
+        Line(dg.Definitions(assets=[interrupted], jobs=[job]), instance).materialize(WINDOW)
+    [run] = instance.get_runs()
+    assert run.status is dg.DagsterRunStatus.FAILURE

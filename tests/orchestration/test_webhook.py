@@ -1,0 +1,72 @@
+"""A run that failed is told to a webhook, and what the webhook answers is not lost."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from babylon_assets.domain.errors import TransientError
+from babylon_assets.orchestration import webhook
+from tests.orchestration.conftest import FIRST, Loop, broken
+
+
+class Hook(HTTPServer):
+    """A webhook on loopback that keeps what it is told."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.code, self.told = code, []  # type: ignore[var-annotated]
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/secret"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.told.append(json.loads(body))  # type: ignore[attr-defined]
+        self.send_response(self.server.code)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def failed_run(loop: Loop) -> dg.DagsterRun:
+    loop.play(FIRST)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("babylon_assets.orchestration.assets.raw_trajectories.copy_window", broken)
+        result = loop.run(loop.asked())
+    run = loop.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    return run
+
+
+def test_a_failed_run_is_told_to_the_webhook(loop: Loop) -> None:
+    hook = Hook(200)
+    webhook.post(hook.url, webhook.failure_of(failed_run(loop), "it broke"))
+    hook.shutdown()
+    [told] = hook.told
+    assert told["windows"] == [FIRST, FIRST]
+    assert told["reason"] == "it broke"
+    assert f"for {FIRST} failed: it broke" in told["text"]
+
+
+@pytest.mark.parametrize("code", [404, 500])
+def test_a_webhook_that_does_not_take_it_is_an_error_without_its_address(code: int) -> None:
+    hook = Hook(code)
+    with pytest.raises(TransientError) as caught:
+        webhook.post(hook.url, {"text": "x"})
+    hook.shutdown()
+    hook.server_close()
+    assert str(caught.value) == f"the webhook answered {code}"
+    with pytest.raises(TransientError) as caught:
+        webhook.post(hook.url, {"text": "x"})
+    assert "127.0.0.1" not in str(caught.value) + repr(caught.value.__cause__)

@@ -1,0 +1,99 @@
+"""The embedded engine: what it answers, and that its numbers are those of the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from babylon_assets.domain.policies import Completion
+from babylon_assets.domain.trajectories import Message
+from babylon_assets.environments.simulated.demonstrations import draw_lessons
+from babylon_assets.serving.engine.engine import Engine
+
+CONVERSATIONS = [lesson.messages for lesson in draw_lessons(seed=5, count=6)]
+SHORT = [Message("system", "Trade."), Message("user", "A yes 40")]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_base: Path) -> Engine:
+    return Engine(tiny_base, "tiny@0")
+
+
+def assert_same(one: Completion, other: Completion) -> None:
+    assert one.token_ids == other.token_ids
+    assert one.logprobs == other.logprobs
+
+
+def test_an_answer_does_not_depend_on_what_else_is_in_the_batch(engine: Engine) -> None:
+    together = engine.complete([*CONVERSATIONS, SHORT], range(7), max_tokens=16)
+    alone = [engine.complete([c], [seed], max_tokens=16)[0] for seed, c in enumerate([*CONVERSATIONS, SHORT])]
+    for one, other in zip(together, alone, strict=True):
+        assert_same(one, other)
+
+
+def test_another_seed_gives_another_answer(engine: Engine) -> None:
+    answers = engine.complete([CONVERSATIONS[0]] * 8, range(8), max_tokens=16)
+    assert len({tuple(answer.token_ids) for answer in answers}) > 4
+
+
+def test_temperature_zero_takes_the_likeliest_token(engine: Engine) -> None:
+    greedy = engine.complete([CONVERSATIONS[0]] * 2, [1, 2], max_tokens=16, temperature=0)
+    assert greedy[0].token_ids == greedy[1].token_ids
+
+
+def test_the_logprobs_are_the_models_own_at_temperature_one(engine: Engine, tiny_base: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    for temperature in (1.0, 0.5):
+        (answer,) = engine.complete([CONVERSATIONS[1]], [3], max_tokens=16, temperature=temperature)
+        ids = torch.tensor([answer.prompt_token_ids + answer.token_ids])
+        with torch.inference_mode():
+            logprobs = model(ids).logits.log_softmax(-1)[0, len(answer.prompt_token_ids) - 1 : -1]
+        expected = logprobs.gather(1, torch.tensor(answer.token_ids)[:, None]).squeeze(1).tolist()
+        assert answer.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_long_answer_is_cut_and_says_so(engine: Engine) -> None:
+    (answer,) = engine.complete([CONVERSATIONS[0]], [0], max_tokens=2)
+    assert answer.finish_reason == "length"
+    assert len(answer.token_ids) == len(answer.logprobs) == 2
+
+
+def test_a_finished_answer_ends_with_the_end_of_turn_which_its_text_lacks(taught_base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    engine, tokenizer = Engine(taught_base), AutoTokenizer.from_pretrained(taught_base)
+    answers = engine.complete(CONVERSATIONS, range(6), max_tokens=32)
+    finished = [answer for answer in answers if answer.finish_reason == "stop"]
+    assert finished
+    for answer in finished:
+        assert tokenizer.convert_ids_to_tokens(answer.token_ids[-1]) == "<|im_end|>"
+        assert tokenizer.decode(answer.token_ids[:-1]) == answer.text
+        assert "<|im_end|>" not in answer.text
+
+
+def test_a_merged_adapter_answers_as_the_adapter_itself(tiny_base: Path, tmp_path: Path) -> None:
+    import torch
+
+    from babylon_assets.training.adapters import load_trainable
+
+    model = load_trainable(str(tiny_base), None, rank=4, seed=0, device=torch.device("cpu"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
+    model.save_pretrained(tmp_path / "adapter")
+    engine = Engine(tiny_base)
+    base = engine.complete([CONVERSATIONS[0]], [0], max_tokens=8)[0]
+    engine.activate(tmp_path / "adapter", "tiny@1")
+    assert engine.name == "tiny@1"
+    merged = engine.complete([CONVERSATIONS[0]], [0], max_tokens=8)[0]
+    ids = torch.tensor([merged.prompt_token_ids + merged.token_ids])
+    with torch.inference_mode():
+        logprobs = model(ids).logits.log_softmax(-1)[0, len(merged.prompt_token_ids) - 1 : -1]
+    expected = logprobs.gather(1, torch.tensor(merged.token_ids)[:, None]).squeeze(1).tolist()
+    assert merged.logprobs == pytest.approx(expected, abs=1e-4)
+    assert merged.logprobs != pytest.approx(base.logprobs, abs=1e-3)
