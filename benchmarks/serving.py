@@ -130,10 +130,10 @@ def _median(rounds: list[dict[str, Round]], ratio: Callable[[dict[str, Round]], 
 
 def _questions(count: int) -> list[list[Message]]:
     """What the players of the simulated game are asked at its first ticks: eight see each board."""
-    from babylon_assets.environments.simulated.demonstrations import draw_lessons
+    from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
     from babylon_assets.environments.simulated.language import Account, prompt
 
-    boards = [lesson.board for lesson in draw_lessons(seed=1, count=count // SHARING)]
+    boards = [lesson.board for lesson in draw_demonstrations(seed=1, count=count // SHARING)]
     return [
         prompt(board, Account(10_000.0 + seat * 7, float(seat * 7), seat % 3))
         for board in boards

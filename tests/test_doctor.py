@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from babylon_assets.cli import doctor
-from babylon_assets.cli.doctor import Finding, examine
+from babylon_assets.cli.doctor import Diagnosis, examine
 from babylon_assets.config.settings import Settings
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.training import devices
@@ -23,12 +23,12 @@ from babylon_assets.training.families import LOCAL_GPU_BASE_MODEL
 from babylon_assets.training.needs import checkpoint_gib, disk_gib, gpu_gib
 from tests.hosted_service import KEY, HostedService, hosted_service
 
-Findings = Callable[..., dict[str, Finding]]
+Findings = Callable[..., dict[str, Diagnosis]]
 
 
 @pytest.fixture
 def findings(game_database: Database, tmp_path: Path) -> Findings:
-    def look(**changes: object) -> dict[str, Finding]:
+    def look(**changes: object) -> dict[str, Diagnosis]:
         settings = Settings(home=tmp_path, database_url=game_database.url)
         return {one.name: one for one in examine(replace(settings, **changes))}  # type: ignore[arg-type]
 

@@ -16,7 +16,7 @@ from babylon_assets.environments.babylon.writeback import served
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
-from babylon_assets.ledger.verdicts import KeptVerdict, keep_verdict
+from babylon_assets.ledger.verdicts import StoredVerdict, store_verdict
 from tests.ledger.values import CHAIN, LATER, LATEST, WINDOW, checkpoint, dataset, root, sample
 
 Babylon = Callable[..., Result]
@@ -47,7 +47,7 @@ def ledger(game_database: Database) -> Database:
         refused = checkpoint(3, LATEST, kept.id)
         checkpoints.insert_checkpoint(conn, refused)
         fields = {"champion_id": f"{CHAIN}-2", "passed": False, "why": "it is worse", "verdict": {}}
-        keep_verdict(conn, KeptVerdict(checkpoint_id=refused.id, chain=CHAIN, **fields))  # type: ignore[arg-type]
+        store_verdict(conn, StoredVerdict(checkpoint_id=refused.id, chain=CHAIN, **fields))  # type: ignore[arg-type]
         checkpoints.mark_dead_end(conn, refused.id, "refused: it is worse")
     return game_database
 

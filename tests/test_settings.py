@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from babylon_assets.config.settings import Settings, declarations, load_settings, shown, subprocess_environment
+from babylon_assets.config.settings import Settings, declarations, load_settings, printable, subprocess_environment
 from babylon_assets.domain.errors import SettingsError
 
 SECRETS = {
@@ -111,11 +111,11 @@ def test_settings_are_frozen_hashable_and_picklable() -> None:
 def test_secrets_show_nowhere() -> None:
     settings = load(**SECRETS)
     assert settings.database_url == SECRETS["DATABASE_URL"]
-    for text in (repr(settings), str(settings), repr(shown(settings))):
+    for text in (repr(settings), str(settings), repr(printable(settings))):
         assert "hunter2" not in text
     assert {item.variable for item in declarations() if item.secret} == set(SECRETS)
-    assert shown(settings)["WANDB_API_KEY"] == "***"
-    assert shown(load())["WANDB_API_KEY"] == ""
+    assert printable(settings)["WANDB_API_KEY"] == "***"
+    assert printable(load())["WANDB_API_KEY"] == ""
 
 
 def test_a_refused_secret_is_not_in_the_message() -> None:

@@ -69,7 +69,7 @@ def backfill(
     windows = windows_between(first, last)
     settings = reaching(load_settings(), first)
     started = time.monotonic()
-    with _shown() as heard, opened_line(settings, heard) as (database, line):
+    with _progress() as heard, opened_line(settings, heard) as (database, line):
         done = run_backfill(settings, database, line, windows)
     done.seconds = time.monotonic() - started
     if as_json:
@@ -104,10 +104,10 @@ def run_backfill(settings: Settings, database: Database, line: Line, windows: li
     done.read = len(todo)
     _run(done, line.read_range, todo)
     if settings.train_rl_local:
-        todo = _span(windows, _unseen(settled(database, windows), windows, line.materialized(TRAINED)))
+        todo = _span(windows, _unseen(settled_windows(database, windows), windows, line.materialized(TRAINED)))
         done.trained = len(todo)
         _run(done, line.train_range, todo)
-        ended = settled(database, windows)  # a run that stopped before its end has trained windows and told of none
+        ended = settled_windows(database, windows)  # a run that stopped early told of none
         waiting = [window for window in _unseen(ended, windows, line.materialized()) if window in ended]
         _run(done, line.judge_range, _span(windows, waiting))
     rows = _rows(database, windows)
@@ -143,7 +143,7 @@ def _unread(settings: Settings, database: Database, windows: Sequence[str]) -> l
         return [window for window in windows if not is_current(installation, window)]
 
 
-def settled(database: Database, windows: Sequence[str]) -> set[str]:
+def settled_windows(database: Database, windows: Sequence[str]) -> set[str]:
     """Windows that ask for nothing more of training."""
     return {window for window, row in _rows(database, windows).items() if row.status in FINISHED}
 
@@ -167,7 +167,7 @@ def _tell(done: Backfill) -> None:
 
 
 @contextmanager
-def _shown() -> Iterator[Callable[[int, int, int], None]]:
+def _progress() -> Iterator[Callable[[int, int, int], None]]:
     """A callback (windows done, of how many, failed) that shows how far a run is and how long it will go on."""
     with progress("{task.completed:.0f} of {task.total:.0f}", "{task.fields[left]}") as bar:
         state = {"total": 0, "begun": 0.0, "said": 0.0}

@@ -69,7 +69,7 @@ def lineage(
         raise typer.BadParameter("give a checkpoint, or --trajectory", param_hint="CHECKPOINT")
     with opened(load_settings()).connect() as conn:
         if checkpoint is None:
-            shown: dict[str, Any] = ledger.seen_by(conn, trajectory=trajectory)
+            shown: dict[str, Any] = ledger.policies_that_saw(conn, trajectory=trajectory)
         else:
             shown = _backward(conn, ledger.find(conn, checkpoint))
     if json:
@@ -157,7 +157,7 @@ def forget(
     Example: [bold]babylon forget --agent user-42 --yes[/]
     """
     with opened(load_settings()).connect() as conn:
-        seen = ledger.seen_by(conn, agent=agent)
+        seen = ledger.policies_that_saw(conn, agent=agent)
         removed = ledger.forget_agent(conn, agent)
         if not yes:
             conn.rollback()

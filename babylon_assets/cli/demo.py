@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress, TaskID
 
-from babylon_assets.cli.judging import standing
+from babylon_assets.cli.judging import checkpoint_state
 from babylon_assets.cli.simulated_game import (
     create_tables,
     play_once,
@@ -133,7 +133,7 @@ def _play_and_train(
             line.materialize(window)
             with database.connect() as conn:
                 row = windows.get_window(conn, window)
-                judged = standing(conn, settings.model_name, window)
+                judged = checkpoint_state(conn, settings.model_name, window)
             _advance(bar, task, row, judged, time.monotonic() - started)
 
 

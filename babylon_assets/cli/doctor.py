@@ -20,7 +20,7 @@ from rich.table import Table
 
 from babylon_assets.cli.terminal import output, print_json
 from babylon_assets.cli.windows import Json
-from babylon_assets.config.settings import Settings, declarations, load_settings, shown
+from babylon_assets.config.settings import Settings, declarations, load_settings, printable
 from babylon_assets.domain.errors import BabylonError, PermanentError
 from babylon_assets.ledger.database import Connection, Database, open_database
 
@@ -42,7 +42,7 @@ CLOCKS, ANSWER = 5.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """One check: what was found, and what to do when it is not well (empty when it is)."""
 
     name: str
@@ -60,7 +60,7 @@ def doctor(json: Json = False) -> None:
     settings = load_settings()
     findings = list(examine(settings))
     if json:
-        print_json({"findings": [asdict(finding) for finding in findings], "settings": shown(settings)})
+        print_json({"findings": [asdict(finding) for finding in findings], "settings": printable(settings)})
     else:
         output.print(_table(findings))
         output.print(_settings_table(settings))
@@ -68,24 +68,24 @@ def doctor(json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def examine(settings: Settings) -> Iterator[Diagnosis]:
     """Every check, in the order in which a person would mend them."""
     yield from _versions()
     yield from _database(settings)
-    yield _told("backend", lambda: _backend(settings))
+    yield _diagnose("backend", lambda: _backend(settings))
     yield _key(settings)
     yield from _base_model(settings)
 
 
-def _told(name: str, look: Callable[[], str]) -> Finding:
+def _diagnose(name: str, look: Callable[[], str]) -> Diagnosis:
     """A finding of a look that raises our own errors; their message ends with what to do."""
     try:
-        return Finding(name, look())
+        return Diagnosis(name, look())
     except BabylonError as error:
-        return Finding(name, type(error).__name__, str(error))
+        return Diagnosis(name, type(error).__name__, str(error))
 
 
-def _versions() -> Iterator[Finding]:
+def _versions() -> Iterator[Diagnosis]:
     from babylon_assets.training.devices import missing_for_art_backend
 
     with_gpu = {} if missing_for_art_backend() else {"torch": GPU_TORCH}
@@ -93,45 +93,45 @@ def _versions() -> Iterator[Finding]:
         try:
             found = version(package)
         except PackageNotFoundError:
-            yield Finding(package, "not installed", "type: make install")
+            yield Diagnosis(package, "not installed", "type: make install")
             continue
         well = found.split("+")[0].startswith(wanted)
-        yield Finding(package, found, "" if well else f"{wanted} is needed; type: make install")
+        yield Diagnosis(package, found, "" if well else f"{wanted} is needed; type: make install")
 
 
-def _database(settings: Settings) -> Iterator[Finding]:
+def _database(settings: Settings) -> Iterator[Diagnosis]:
     try:
         database = open_database(settings)
         with database.connect() as conn:
             server = conn.execute("SHOW server_version").fetchone()
-            yield Finding("database", f"PostgreSQL {server[0] if server else '?'} at {database.place}")
+            yield Diagnosis("database", f"PostgreSQL {server[0] if server else '?'} at {database.place}")
             yield _clock(conn)
             yield _time_zone(conn)
             yield _role(conn, database)
-            yield _told("our tables", lambda: _revision(conn))
-        yield _told("the game's tables", lambda: _game(settings, database))
+            yield _diagnose("our tables", lambda: _revision(conn))
+        yield _diagnose("the game's tables", lambda: _game(settings, database))
     except BabylonError as error:
-        yield Finding("database", type(error).__name__, str(error))
+        yield Diagnosis("database", type(error).__name__, str(error))
 
 
-def _clock(conn: Connection) -> Finding:
+def _clock(conn: Connection) -> Diagnosis:
     """The database's clock against this machine's: windows are closed by this one and rows are dated by that."""
     before = time.time()
     row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
     assert row is not None
     ahead = float(row[0]) - (before + time.time()) / 2
     remedy = "" if abs(ahead) <= CLOCKS else "set both clocks by NTP, or windows close before their rows are there"
-    return Finding("clock", f"the database's is {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}", remedy)
+    return Diagnosis("clock", f"the database's is {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}", remedy)
 
 
-def _time_zone(conn: Connection) -> Finding:
+def _time_zone(conn: Connection) -> Diagnosis:
     row = conn.execute("SHOW TimeZone").fetchone()
     zone = row[0] if row else "?"
     remedy = "" if zone == "UTC" else "remove the TimeZone from the role or the URL's options"
-    return Finding("time zone", f"our sessions are {zone}; this machine's {time.tzname[0]} plays no part", remedy)
+    return Diagnosis("time zone", f"our sessions are {zone}; this machine's {time.tzname[0]} plays no part", remedy)
 
 
-def _role(conn: Connection, database: Database) -> Finding:
+def _role(conn: Connection, database: Database) -> Diagnosis:
     """Whether our schema is the role's own; a schema that is missing can be made by a role that may create."""
     row = conn.execute(
         """
@@ -142,10 +142,10 @@ def _role(conn: Connection, database: Database) -> Finding:
     assert row is not None
     role, may_create, owns = row
     if owns or (owns is None and may_create):
-        return Finding("role", f"{role} {'owns' if owns else 'may create'} the schema babylon_training")
+        return Diagnosis("role", f"{role} {'owns' if owns else 'may create'} the schema babylon_training")
     wanted = "CREATE SCHEMA" if owns is None else "ALTER SCHEMA"
     how = "AUTHORIZATION" if owns is None else "OWNER TO"
-    return Finding(
+    return Diagnosis(
         "role",
         f"{role} does not own the schema babylon_training at {database.place}",
         f'have the owner of the database run: {wanted} babylon_training {how} "{role}"',
@@ -192,10 +192,10 @@ def _backend(settings: Settings) -> str:
     return f"{choice.name}: {choice.reason}"
 
 
-def _key(settings: Settings) -> Finding:
+def _key(settings: Settings) -> Diagnosis:
     """Whether the hosted service answers and takes the key; redirects are not followed, they would carry it along."""
     if settings.wandb_api_key is None:
-        return Finding("key of W&B", "not set: nothing is trained on the hosted service")
+        return Diagnosis("key of W&B", "not set: nothing is trained on the hosted service")
     address = urlsplit(settings.serverless_url)
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     link = kind(address.hostname or "", address.port, timeout=ANSWER)
@@ -204,7 +204,7 @@ def _key(settings: Settings) -> Finding:
         link.request("GET", path, headers={"Authorization": f"Bearer {settings.wandb_api_key}"})
         status = link.getresponse().status
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return Finding(
+        return Diagnosis(
             "key of W&B",
             f"set; {settings.serverless_url} does not answer ({type(error).__name__})",
             "check the network and SERVERLESS_URL, or set TRAINING_BACKEND=embedded to train on this machine",
@@ -212,15 +212,15 @@ def _key(settings: Settings) -> Finding:
     finally:
         link.close()
     if status in (401, 403):
-        return Finding(
+        return Diagnosis(
             "key of W&B", f"set, and refused ({status})", "set WANDB_API_KEY to a valid key, or leave it out"
         )
     if status >= 500:
-        return Finding("key of W&B", f"set; the hosted service answers {status}", "try again later")
-    return Finding("key of W&B", "set, and the hosted service takes it")
+        return Diagnosis("key of W&B", f"set; the hosted service answers {status}", "try again later")
+    return Diagnosis("key of W&B", "set, and the hosted service takes it")
 
 
-def _base_model(settings: Settings) -> Iterator[Finding]:
+def _base_model(settings: Settings) -> Iterator[Diagnosis]:
     """The base model, with room on the disk and memory of the GPU for it."""
     from babylon_assets.training import needs
     from babylon_assets.training.backends.registry import choose_backend
@@ -237,9 +237,9 @@ def _base_model(settings: Settings) -> Iterator[Finding]:
     base = settings.base_model or default
     here = backend == "serverless" or (base is not None and find_config(base) is not None)
     if base is None:
-        yield Finding("base model", "not made yet; the first training makes it, in about a minute")
+        yield Diagnosis("base model", "not made yet; the first training makes it, in about a minute")
     else:
-        yield Finding("base model", base if here else f"{base}, fetched from the hub by the first training")
+        yield Diagnosis("base model", base if here else f"{base}, fetched from the hub by the first training")
     yield _disk(settings, needs.disk_gib(settings, None if backend == "serverless" else base))
     device = None if backend == "serverless" else cuda_device()
     if device is not None:
@@ -247,17 +247,17 @@ def _base_model(settings: Settings) -> Iterator[Finding]:
         fits = wanted is None or wanted <= device.memory_gib
         remedy = "" if fits else "set BASE_MODEL to a smaller model, or train on a GPU with more memory"
         about = f", about {wanted:.0f} GiB are needed" if wanted is not None else ""
-        yield Finding("GPU", f"{device.name}, {device.memory_gib:.0f} GiB{about}", remedy)
+        yield Diagnosis("GPU", f"{device.name}, {device.memory_gib:.0f} GiB{about}", remedy)
 
 
-def _disk(settings: Settings, wanted: float) -> Finding:
+def _disk(settings: Settings, wanted: float) -> Diagnosis:
     place = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
     free = shutil.disk_usage(place).free / 2**30
     remedy = "" if free >= wanted else f"free {wanted:.0f} GiB, or set BABYLON_HOME to a folder on another disk"
-    return Finding("disk", f"{free:.1f} GiB free at {place}, about {wanted:.1f} GiB are needed", remedy)
+    return Diagnosis("disk", f"{free:.1f} GiB free at {place}, about {wanted:.1f} GiB are needed", remedy)
 
 
-def _table(findings: list[Finding]) -> Table:
+def _table(findings: list[Diagnosis]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("", "check", "found", "what to do"):
         table.add_column(name, overflow="fold")
@@ -271,7 +271,7 @@ def _settings_table(settings: Settings) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, title="settings", title_justify="left")
     for name in ("variable", "value", "meaning"):
         table.add_column(name, overflow="fold")
-    values = shown(settings)
+    values = printable(settings)
     for item in declarations():
         table.add_row(item.variable, values[item.variable] or "-", item.doc)
     return table

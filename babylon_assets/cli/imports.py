@@ -48,7 +48,7 @@ def import_file(
             name: _keep(conn, settings, name, found.get(name), [bad for bad in refused if bad.window == name])
             for name in sorted({*found, *(bad.window for bad in refused)})
         }
-    told = [_told(name, rows) for name, rows in done.items()]
+    told = [_summarize(name, rows) for name, rows in done.items()]
     if json:
         print_json(told)
         return
@@ -129,7 +129,7 @@ def _call(each: ImportedCall, settings: Settings) -> InferenceCall:
     )
 
 
-def _told(window: str, rows: ImportedRows) -> dict[str, Any]:
+def _summarize(window: str, rows: ImportedRows) -> dict[str, Any]:
     return {
         "window": window,
         "imported": len(rows.written),

@@ -50,10 +50,10 @@ def evaluate(
     database = opened(settings)
     checkpoint = _policy(settings, database, policy)
     from babylon_assets.environments.babylon.benchmarks import decode_snapshot
-    from babylon_assets.evaluation.loaded_policies import why_unplayable
+    from babylon_assets.evaluation.loaded_policies import why_not_loadable
     from babylon_assets.evaluation.measurements import measure_market, measure_snapshot
 
-    if (reason := why_unplayable(settings, checkpoint)) is not None:
+    if (reason := why_not_loadable(settings, checkpoint)) is not None:
         raise PermanentError(f"{_name(checkpoint)} cannot be played here: {reason}; choose another policy")
     if snapshot is None:
         found = measure_market(settings, database, checkpoint)
@@ -112,7 +112,7 @@ def promote(checkpoint: Named, why: Why, json: Json = False) -> None:
     from babylon_assets.evaluation.promoting import promote_by_hand
 
     with database.connect() as conn:
-        made = promote_by_hand(conn, settings, lineage.find(conn, checkpoint), getpass.getuser(), _said(why))
+        made = promote_by_hand(conn, settings, lineage.find(conn, checkpoint), getpass.getuser(), _shorten(why))
     _tell(settings, database, made, json)
 
 
@@ -133,7 +133,7 @@ def rollback(
 
     with database.connect() as conn:
         target = lineage.find(conn, to) if to is not None else None
-        made, _ = roll_back(conn, settings, target, getpass.getuser(), _said(why))
+        made, _ = roll_back(conn, settings, target, getpass.getuser(), _shorten(why))
     _tell(settings, database, made, json)
 
 
@@ -194,7 +194,7 @@ def decisions(conn: Connection, chain: str) -> list[dict[str, Any]]:
     return [{**one, "window": places[one["policy"]]} for one in sorted(told, key=lambda one: one["at"])]
 
 
-def standing(conn: Connection, chain: str, window: str) -> str | None:
+def checkpoint_state(conn: Connection, chain: str, window: str) -> str | None:
     """What became of a window's checkpoint, with the reason of a refusal; None for a window without a verdict."""
     made = checkpoints.by_window(conn, chain, window)
     told = verdicts.standings(conn, chain).get(window)
@@ -242,7 +242,7 @@ def _tell(settings: Settings, database: Database, made: Promotion, json: bool) -
         output.print(f"the game's trained_models names {named}")
 
 
-def _said(why: str) -> str:
+def _shorten(why: str) -> str:
     if not why.strip():
         raise typer.BadParameter("say why", param_hint="--why")
     return why.strip()

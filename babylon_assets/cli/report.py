@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from babylon_assets.cli.terminal import errors, output
-from babylon_assets.cli.windows import known_windows, opened
+from babylon_assets.cli.windows import list_known_windows, opened
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.ledger.database import Connection, Database
@@ -54,7 +54,7 @@ def gather(settings: Settings, database: Database, now: datetime) -> Report:
     with database.connect() as conn:
         read = {window.id: window for window in ours.windows}
         since = settings.window_start
-        rows = [row for row in known_windows(conn) if row.window_id in read or row.window_id >= since]
+        rows = [row for row in list_known_windows(conn) if row.window_id in read or row.window_id >= since]
         odd_ids = _odd_ids(conn)
     return replace(
         ours,

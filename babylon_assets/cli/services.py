@@ -36,7 +36,7 @@ def up(
     """
     settings = load_settings()
     from babylon_assets.config.settings import subprocess_environment
-    from babylon_assets.ledger.database import KeptUp, migrate, open_database
+    from babylon_assets.ledger.database import WatchedDatabase, migrate, open_database
     from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance
     from babylon_assets.orchestration.services import Services, only_one
 
@@ -56,7 +56,7 @@ def up(
             output.print(f"gateway: [bold]http://{settings.gateway_host}:{settings.gateway_port}/v1[/]")
             if simulated:
                 output.print(f"simulated game: {services.logs / 'simulation.log'}")
-            services.wait(KeptUp(settings, database), _say)
+            services.wait(WatchedDatabase(settings, database), _say)
     output.print("stopped")
 
 

@@ -170,6 +170,6 @@ def is_through(conn: Connection, settings: Settings, window: str) -> bool:
         return False
     if not settings.train_rl_local:
         return True
-    left = verdicts.unjudged(conn, settings.model_name)
+    left = verdicts.without_verdict(conn, settings.model_name)
     ended = row.status in (*FINISHED, "failed") or row.checkpoint_id is not None
     return ended and (left is None or left.window_id != window)

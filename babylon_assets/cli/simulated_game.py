@@ -86,12 +86,12 @@ def play_once(settings: Settings, conn: Connection, players: GatewayPolicy, wind
     """
     from babylon_assets.environments.simulated.game_state import is_played
     from babylon_assets.environments.simulated.players import play_window
-    from babylon_assets.serving.policy_registry import live
+    from babylon_assets.serving.policy_registry import promoted_checkpoint
 
     game_lock(conn)
     if is_played(conn, window):
         return None
-    made = live(conn, settings.model_name)
+    made = promoted_checkpoint(conn, settings.model_name)
     players.name = policy_name(settings.model_name, made.step if made else 0)
     played = play_window(settings, conn, window, players)
     conn.commit()

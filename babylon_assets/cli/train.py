@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from babylon_assets.cli.judging import standing
+from babylon_assets.cli.judging import checkpoint_state
 from babylon_assets.cli.terminal import count, number, output, show_log
 from babylon_assets.cli.windows import policy_names
 from babylon_assets.config.settings import Settings, load_settings
@@ -108,7 +108,7 @@ def waiting_windows(database: Database, settings: Settings) -> list[str]:
     with database.connect() as conn:
         game_record.check_tables(conn)
         found = [row.window for row in game_record.list_windows(conn) if settings.window_start <= row.window < running]
-        left = verdicts.unjudged(conn, settings.model_name)
+        left = verdicts.without_verdict(conn, settings.model_name)
         return [
             window
             for window in found
@@ -135,7 +135,7 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> s
         made = checkpoints.by_window(conn, settings.model_name, window)
         counts = load_dataset(conn, row.dataset_id).counts if row is not None and row.dataset_id else {}
         names = policy_names(conn, settings.model_name)
-        judged = standing(conn, settings.model_name, window)
+        judged = checkpoint_state(conn, settings.model_name, window)
     if row is None:
         raise PermanentError(f"{window} left no row in our tables; see the Dagster run {run.run_id} in the UI")
     output.print(f"[bold]{window}[/]  {row.status}  {row.reason or ''}")
@@ -172,7 +172,7 @@ def report_branch(database: Database, settings: Settings, window: str, name: str
 
 def _kinds(counts: Mapping[str, int]) -> str:
     """How many samples train as what, and why others do not."""
-    kinds = [f"{counts[kind]:,} {kind}" for kind in ("policy_gradient", "recompute", "imitate") if counts.get(kind)]
+    kinds = [f"{counts[kind]:,} {kind}" for kind in ("policy_gradient", "recompute", "sft") if counts.get(kind)]
     skipped = [f"{n:,} {name}" for name, n in counts.items() if name.startswith("skip: ")]
     return ", ".join(kinds + skipped) or "none"
 

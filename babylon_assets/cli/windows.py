@@ -19,7 +19,7 @@ from babylon_assets.ledger import checkpoints, jobs, late_samples, verdicts
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection, Database, open_database
 from babylon_assets.ledger.database import migrate as migrate_schema
-from babylon_assets.ledger.late_samples import Carried
+from babylon_assets.ledger.late_samples import CarriedSamples
 from babylon_assets.ledger.windows import WindowRow
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def list_all(json: Json = False) -> None:
     """
     settings = load_settings()
     with opened(settings).connect() as conn:
-        rows = known_windows(conn)
+        rows = list_known_windows(conn)
         tell_odd_ids(conn)
         names = policy_names(conn, settings.model_name)
         carried = late_samples.carried(conn, settings.model_name)
@@ -90,7 +90,7 @@ def opened(settings: Settings) -> Database:
     return database
 
 
-def known_windows(conn: Connection) -> list[WindowRow]:
+def list_known_windows(conn: Connection) -> list[WindowRow]:
     """The windows of our tables and those of the game that were not read yet, oldest first."""
     from babylon_assets.environments.babylon import game_record
 
@@ -138,7 +138,7 @@ def window_json(row: WindowRow) -> dict[str, Any]:
     }
 
 
-def carried_json(window: str, carried: Sequence[Carried]) -> dict[str, Any]:
+def carried_json(window: str, carried: Sequence[CarriedSamples]) -> dict[str, Any]:
     """How many late samples the window took of which, how many which took of it, and how many wait."""
     return {
         "carried_from": {each.window: each.samples for each in carried if each.into == window},
@@ -157,7 +157,7 @@ def policy_names(conn: Connection, chain: str) -> dict[str, str]:
     }
 
 
-def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Sequence[Carried] = ()) -> Table:
+def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Sequence[CarriedSamples] = ()) -> Table:
     """The same for a person; `names` gives the policies' names by checkpoint id."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("window", "state"):

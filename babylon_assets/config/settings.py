@@ -324,7 +324,7 @@ def declarations() -> list[Declaration]:
     ]
 
 
-def shown(settings: Settings) -> dict[str, str]:
+def printable(settings: Settings) -> dict[str, str]:
     """Variable to value as text, fit to be printed: secrets hidden, empty for what is not set."""
     return {name: HIDDEN if secret and text else text for name, (text, secret) in _rendered(settings).items()}
 

@@ -11,28 +11,52 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
+from msgspec import structs
 
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.lineage import canonical_json, content_id, content_sha256
-from babylon_assets.domain.samples import Dataset, DatasetDraft, Sample, SampleHead, SamplePlace
+from babylon_assets.domain.samples import Dataset, DatasetDraft, Sample, SampleHead, SamplePlace, TrainsAs
 from babylon_assets.domain.trajectories import Exchange, decode_chat, encode_chat
 
+#: The training mode `sft` has this word in every form: the same samples have the same id for ever.
+_SFT = "imitate"
 #: Of the canonical form. The first one was the JSON of the whole, texts included; such a dataset can still be read.
 FORM = 2
 _SAMPLES_A_PART = 1000
 _HEAD_FIELDS = SampleHead.__struct_fields__
 _AGAIN = "Build it again from its window."
 _C = TypeVar("_C", "_Content", "_Places")
+_S = TypeVar("_S", Sample, SampleHead)
+
+
+_StoredMode = Literal["policy_gradient", "recompute", "imitate", "skip"]
+
+
+class _StoredHead(SampleHead, frozen=True, gc=False, array_like=True):
+    trains_as: _StoredMode  # type: ignore[assignment]
+
+
+class _StoredSample(Sample, frozen=True, gc=False):
+    trains_as: _StoredMode  # type: ignore[assignment]
+
+
+class _StoredDataset(msgspec.Struct, frozen=True, gc=False):
+    """A dataset of the first form."""
+
+    id: str
+    window: str
+    samples: list[_StoredSample]
+    counts: dict[str, int]
 
 
 class _Content(msgspec.Struct, frozen=True, gc=False, array_like=True):
     form: int
     window: str
     chats: list[tuple[str, str]]
-    samples: list[SampleHead]
+    samples: list[_StoredHead]
 
 
 class _Places(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -82,7 +106,7 @@ def draft(
 def _content(window: str, chats: Mapping[str, str], samples: Sequence[SampleHead]) -> Iterable[bytes]:
     yield canonical_json([FORM, window, list(chats.items())])[:-1] + b",["
     for start in range(0, len(samples), _SAMPLES_A_PART):
-        part = canonical_json(samples[start : start + _SAMPLES_A_PART])[1:-1]
+        part = canonical_json([_stored(head) for head in samples[start : start + _SAMPLES_A_PART]])[1:-1]
         yield b"," + part if start else part
     yield b"]]"
 
@@ -128,6 +152,15 @@ def _places(samples: Sequence[Sample | SampleHead]) -> dict[str, list[int]]:
     return places
 
 
+def _stored(sample: _S) -> _S:
+    """The sample with the word that its training mode has in the content."""
+    return structs.replace(sample, trains_as=_SFT) if sample.trains_as == "sft" else sample
+
+
+def _mode(stored: str) -> TrainsAs:
+    return "sft" if stored == _SFT else cast(TrainsAs, stored)
+
+
 def head_of(sample: Sample) -> SampleHead:
     """A sample without its texts."""
     return SampleHead(*(getattr(sample, name) for name in _HEAD_FIELDS))
@@ -135,6 +168,7 @@ def head_of(sample: Sample) -> SampleHead:
 
 def _sample(head: SampleHead, said: Exchange) -> Sample:
     fields: dict[str, Any] = {name: getattr(head, name) for name in _HEAD_FIELDS}
+    fields["trains_as"] = _mode(head.trains_as)
     return Sample(**fields, messages=said.messages, response=said.response)
 
 
@@ -146,7 +180,7 @@ def dataset_id(window: str, samples: Sequence[Sample]) -> str:
 def encode(dataset: Dataset) -> bytes:
     """The dataset as canonical JSON, from which `decode` restores it exactly."""
     if dataset.id == first_id(dataset):
-        return canonical_json(dataset)
+        return encode_first(dataset)
     drafted = draft_of(dataset)
     chats = {trajectory: msgspec.Raw(chat) for trajectory, chat in drafted.own_chats.items()}
     return canonical_json(_Encoded(chats, msgspec.Raw(b"".join(drafted.content)), dataset.counts, dataset.id))
@@ -154,7 +188,12 @@ def encode(dataset: Dataset) -> bytes:
 
 def first_id(dataset: Dataset) -> str:
     """The id that the dataset has in the first form."""
-    return content_id([dataset.window, dataset.samples])
+    return content_id([dataset.window, [_stored(sample) for sample in dataset.samples]])
+
+
+def encode_first(dataset: Dataset) -> bytes:
+    """The dataset in the first form."""
+    return canonical_json(structs.replace(dataset, samples=[_stored(sample) for sample in dataset.samples]))
 
 
 def decode(content: bytes) -> Dataset:
@@ -196,7 +235,8 @@ def restore_heads(dataset_id: str, content: bytes) -> list[SampleHead]:
     Raises:
         CorruptLedger: the content is not what the id names.
     """
-    return _verified(_decode_content, dataset_id, content).samples
+    stored = _verified(_decode_content, dataset_id, content).samples
+    return [SampleHead(*structs.astuple(structs.replace(head, trains_as=_mode(head.trains_as)))) for head in stored]
 
 
 def outline(dataset_id: str, content: bytes) -> Outline:
@@ -226,7 +266,9 @@ def _verified(decode_it: Callable[[bytes], _C], dataset_id: str, content: bytes)
 
 
 def _decode_first(content: bytes) -> Dataset:
-    dataset = msgspec.json.decode(content, type=Dataset)
+    stored = msgspec.json.decode(content, type=_StoredDataset)
+    samples = [Sample(**{**structs.asdict(sample), "trains_as": _mode(sample.trains_as)}) for sample in stored.samples]
+    dataset = Dataset(stored.id, stored.window, samples, stored.counts)
     if first_id(dataset) != dataset.id:
         raise CorruptLedger(f"the content of dataset {dataset.id} is not what its id names. {_AGAIN}")
     return dataset

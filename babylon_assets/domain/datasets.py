@@ -19,7 +19,7 @@ from msgspec.structs import force_setattr
 
 from babylon_assets.domain.dataset_codec import chats_of, dataset_id, decode, draft, encode, head_of, with_texts
 from babylon_assets.domain.grouping import GroupMode, compared, group_key
-from babylon_assets.domain.joining import Joined, JoinedSample, RecordedCall, join_calls
+from babylon_assets.domain.joining import JoinedSample, JoinedWindow, RecordedCall, join_calls
 from babylon_assets.domain.policies import policy_step
 from babylon_assets.domain.samples import (
     Dataset,
@@ -32,7 +32,14 @@ from babylon_assets.domain.samples import (
     count,
 )
 from babylon_assets.domain.sampling import HELD_OUT, NO_ROOM, TOO_OLD, bounded, is_held_out
-from babylon_assets.domain.trajectories import CallHead, Exchange, RawSample, TrajectoryRecord, encode_chat, kept
+from babylon_assets.domain.trajectories import (
+    CallHead,
+    Exchange,
+    RawSample,
+    TrajectoryRecord,
+    encode_chat,
+    store_samples,
+)
 
 __all__ = [
     "Dataset",
@@ -116,7 +123,7 @@ def draft_dataset(
     return draft(window, samples, {**joined.counts, **count(samples), **_counted(samples, window)}, hashes, own)
 
 
-def _others(carried: Iterable[Sample], joined: Joined) -> list[Sample]:
+def _others(carried: Iterable[Sample], joined: JoinedWindow) -> list[Sample]:
     """The carried samples, without those of trajectories that are among the window's own by now."""
     own = {each.record.trajectory_id for each in joined.samples}
     return [sample for sample in carried if sample.trajectory_id not in own]
@@ -150,7 +157,7 @@ def build_dataset(
             components.
     """
     records = list(records)
-    texts = {record.trajectory_id: kept(record.samples).chat() for record in records if record.samples}
+    texts = {record.trajectory_id: store_samples(record.samples).chat() for record in records if record.samples}
     hashes = {trajectory: sha256(chat).hexdigest() for trajectory, chat in texts.items()}
     drafted = draft_dataset(window, records, calls, scores_by_step(scores), model_name, hashes, **options)
     samples = with_texts(drafted.samples, {**texts, **drafted.own_chats}.__getitem__)
@@ -230,7 +237,7 @@ def _head(
 ) -> SampleHead:
     reward, state, components = score
     exact = call if behind is not None and call is not None and _has_tokens(call) else None
-    trains_as: TrainsAs = "imitate" if behind is None else "policy_gradient" if exact is not None else "recompute"
+    trains_as: TrainsAs = "sft" if behind is None else "policy_gradient" if exact is not None else "recompute"
     skip_reason = None
     if reward is None:
         trains_as, skip_reason = "skip", _why_no_reward(state)
@@ -284,7 +291,7 @@ def _ordered(heads: list[SampleHead]) -> list[SampleHead]:
 def _compare(heads: Sequence[SampleHead]) -> None:
     """Gives advantages within groups; skips what cannot be compared and the worse half of imitations."""
     live = [head for head in heads if head.trains_as != "skip"]
-    groups = [(head.group, head.trains_as == "imitate") for head in live]
+    groups = [(head.group, head.trains_as == "sft") for head in live]
     found = compared(groups, [head.reward or 0.0 for head in live])
     rows = zip(*(column.tolist() for column in found), strict=True)
     for head, (advantage, spread, size, rank) in zip(live, rows, strict=True):
@@ -294,11 +301,11 @@ def _compare(heads: Sequence[SampleHead]) -> None:
             _skip(head, NO_SPREAD)
         else:
             force_setattr(head, "advantage", advantage)
-            if head.trains_as == "imitate" and (rank >= size // 2 or advantage <= 0):
+            if head.trains_as == "sft" and (rank >= size // 2 or advantage <= 0):
                 _skip(head, WORSE_HALF)
 
 
-def _own_chats(joined: Joined) -> dict[str, bytes]:
+def _own_chats(joined: JoinedWindow) -> dict[str, bytes]:
     """The texts of trajectories of which only the calls know any."""
     said = [each for each in joined.samples if isinstance(each.raw, RawSample) and not each.record.samples]
     said.sort(key=lambda each: (each.record.trajectory_id, each.raw.step, each.raw.call))

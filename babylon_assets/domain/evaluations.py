@@ -51,7 +51,7 @@ def paired(ours: Sequence[float], theirs: Sequence[float], *, confidence: float 
     return bootstrap(differences, confidence=confidence, seed=seed)
 
 
-class Answer(NamedTuple):
+class ScoredAnswer(NamedTuple):
     """An answer whose reward is known: its group, and its log-probability in nats under the policy in question."""
 
     group: str
@@ -59,19 +59,19 @@ class Answer(NamedTuple):
     logprob: float
 
 
-def preferences(answers: Iterable[Answer]) -> dict[str, float]:
+def preferences(answers: Iterable[ScoredAnswer]) -> dict[str, float]:
     """How much likelier the better answers are than the worse, per group: the mean of log p(better) - log p(worse).
 
     Over all pairs of a group whose rewards differ; a group without such a pair is left out.
     """
-    groups: dict[str, list[Answer]] = defaultdict(list)
+    groups: dict[str, list[ScoredAnswer]] = defaultdict(list)
     for answer in answers:
         groups[answer.group].append(answer)
     told = {group: _gaps(members) for group, members in groups.items()}
     return {group: float(np.mean(gaps)) for group, gaps in sorted(told.items()) if gaps}
 
 
-def _gaps(members: Sequence[Answer]) -> list[float]:
+def _gaps(members: Sequence[ScoredAnswer]) -> list[float]:
     return [
         better.logprob - worse.logprob
         for better in members

@@ -43,7 +43,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measurement:
     """A policy on the simulated market: mean reward and share of valid actions per seed, in the seeds' order."""
 
     name: str
@@ -68,7 +68,7 @@ class Challenger:
     """
 
     name: str
-    market: Measured | None
+    market: Measurement | None
     unmeasured: str = ""
     numbers: Mapping[str, float | None]
     trained_tokens: int
@@ -89,7 +89,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateVerdict:
     """What the gate says of a checkpoint: every finding, those that hold as well, and the rules that were applied."""
 
     challenger: str
@@ -113,8 +113,8 @@ class Verdict:
 
 
 def may_promote(
-    challenger: Challenger, champion: Measured | None, best: Measured | None = None, rules: Rules | None = None
-) -> Verdict:
+    challenger: Challenger, champion: Measurement | None, best: Measurement | None = None, rules: Rules | None = None
+) -> GateVerdict:
     """Judge a checkpoint against the one that is live.
 
     Args:
@@ -124,7 +124,7 @@ def may_promote(
     rules = rules or Rules()
     findings = [*_training(challenger), *_window(challenger, rules), *_market(challenger, champion, best, rules)]
     findings += _replay(challenger, rules)
-    return Verdict(challenger.name, champion.name if champion else "-", tuple(findings), rules)
+    return GateVerdict(challenger.name, champion.name if champion else "-", tuple(findings), rules)
 
 
 def _training(challenger: Challenger) -> Iterator[Finding]:
@@ -147,7 +147,7 @@ def _window(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
 
 
 def _market(
-    challenger: Challenger, champion: Measured | None, best: Measured | None, rules: Rules
+    challenger: Challenger, champion: Measurement | None, best: Measurement | None, rules: Rules
 ) -> Iterator[Finding]:
     if challenger.market is None or champion is None:
         yield Finding("market", True, f"it was not played on the market: {challenger.unmeasured or 'no champion'}")
@@ -160,14 +160,14 @@ def _market(
             yield _valid(challenger.market, other, kind, rules)
 
 
-def _not_worse(rule: str, ours: Measured, theirs: Measured, kind: str, margin: float, rules: Rules) -> Finding:
+def _not_worse(rule: str, ours: Measurement, theirs: Measurement, kind: str, margin: float, rules: Rules) -> Finding:
     difference = paired(ours.rewards, theirs.rewards, confidence=rules.confidence)
     worse = difference.high < -margin
     said = f"its market reward is {_signed(difference)} against {theirs.name} ({kind})"
     return Finding(rule, not worse, f"{said}: worse with confidence, {margin:g} may be lost" if worse else said)
 
 
-def _valid(ours: Measured, theirs: Measured, kind: str, rules: Rules) -> Finding:
+def _valid(ours: Measurement, theirs: Measurement, kind: str, rules: Rules) -> Finding:
     difference = paired(ours.valid, theirs.valid, confidence=rules.confidence)
     fallen = difference.high < -rules.valid_drop
     said = f"its share of valid actions is {_signed(difference)} against {theirs.name} ({kind})"
@@ -190,7 +190,7 @@ def _signed(interval: Interval) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class ServedResults:
     """How a policy did in the game: answers, share of valid actions, mean reward (None while none is known)."""
 
     answers: int
@@ -211,7 +211,7 @@ class Band:
     answers: int = 64
 
 
-def out_of_band(served: Live, before: Live, band: Band) -> str | None:
+def out_of_band(served: ServedResults, before: ServedResults, band: Band) -> str | None:
     """Why the served policy should be rolled back to the one before it; None while it should not.
 
     Args:

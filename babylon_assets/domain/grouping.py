@@ -32,7 +32,7 @@ def group_key(
     return f"{window}/{int(moment_ms // (1000 * moment_seconds))}"
 
 
-class Compared(NamedTuple):
+class GroupComparison(NamedTuple):
     """Of each row: its advantage, its group's spread (largest less smallest reward) and size, its rank from 0 for the
     best; of equal rewards the earlier row ranks first."""
 
@@ -42,7 +42,7 @@ class Compared(NamedTuple):
     rank: np.ndarray[Any, Any]
 
 
-def compared(groups: Sequence[Hashable], rewards: Sequence[float]) -> Compared:
+def compared(groups: Sequence[Hashable], rewards: Sequence[float]) -> GroupComparison:
     """Compare finite rewards within their groups. The advantage is the reward less the mean of its group.
 
     It is not divided by the group's spread (Liu et al. 2025, "Understanding R1-Zero-like training"): once most players
@@ -58,4 +58,4 @@ def compared(groups: Sequence[Hashable], rewards: Sequence[float]) -> Compared:
     rank = np.empty(len(codes), dtype=np.int64)
     rank[order] = np.arange(len(codes)) - np.repeat(starts, size)
     best, worst = reward[order[starts]], reward[order[starts + size - 1]]
-    return Compared(reward - mean[codes], (best - worst)[codes], size[codes], rank)
+    return GroupComparison(reward - mean[codes], (best - worst)[codes], size[codes], rank)

@@ -28,7 +28,7 @@ Place = tuple[str, int, int]
 Text = tuple[tuple[Message, ...], str]
 
 
-class Said(Protocol):
+class HasTexts(Protocol):
     """What is needed of a sample or of a recorded call."""
 
     @property
@@ -37,7 +37,7 @@ class Said(Protocol):
     def response(self) -> str: ...
 
 
-class Placed(Said, Protocol):
+class HasPlace(HasTexts, Protocol):
     """What is needed of a sample of a dataset."""
 
     @property
@@ -50,12 +50,12 @@ class Placed(Said, Protocol):
     def call(self) -> int: ...
 
 
-def text_of(said: Said) -> Text:
+def text_of(said: HasTexts) -> Text:
     """The conversation and the answer, fit to be compared."""
     return tuple(said.messages), said.response
 
 
-def faults(samples: Iterable[Placed], raw: Mapping[Place, Text], recorded: frozenset[Text]) -> list[str]:
+def faults(samples: Iterable[HasPlace], raw: Mapping[Place, Text], recorded: frozenset[Text]) -> list[str]:
     """What is wrong with the samples of a dataset, in words; nothing for a dataset that may be learned from.
 
     Args:

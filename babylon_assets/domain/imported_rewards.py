@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 
-class GivenStep(msgspec.Struct, frozen=True, gc=False):
+class ImportedStep(msgspec.Struct, frozen=True, gc=False):
     """What a file says of a step's reward; state as of `environments.babylon.outcomes`."""
 
     step: int
@@ -22,14 +22,14 @@ class GivenStep(msgspec.Struct, frozen=True, gc=False):
     components: dict[str, float | None]
 
 
-class GivenRewards(msgspec.Struct, frozen=True, gc=False):
+class ImportedRewards(msgspec.Struct, frozen=True, gc=False):
     """What a file says of the rewards of one trajectory, and the answers whose tokens came with it."""
 
-    steps: list[GivenStep]
+    steps: list[ImportedStep]
     call_ids: list[str]
 
 
-def with_given(scores: pd.DataFrame, steps: pd.DataFrame, given: Mapping[str, GivenRewards]) -> pd.DataFrame:
+def with_imported(scores: pd.DataFrame, steps: pd.DataFrame, given: Mapping[str, ImportedRewards]) -> pd.DataFrame:
     """The scores of steps that were scored here, and of imported ones what came with them, in the order of `steps`.
 
     A component that one side lacks is not known there. Without imported trajectories the scores stay as they are.

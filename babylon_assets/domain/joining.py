@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from babylon_assets.domain.trajectories import CallHead, KeptSamples, Message, RawSample, TrajectoryRecord
+from babylon_assets.domain.trajectories import CallHead, Message, RawSample, StoredSamples, TrajectoryRecord
 
 _Raw = RawSample | CallHead
 _Place = tuple[TrajectoryRecord, int]
@@ -50,7 +50,7 @@ class RecordedCall(Protocol):
     def temperature(self) -> float | None: ...
 
 
-#: What a join counts; see `Joined`.
+#: What a join counts; see `JoinedWindow`.
 COUNTS = (
     *("calls_joined", "calls_that_differ", "calls_claimed_twice", "calls_ambiguous"),
     *("trajectories_without_calls", "steps_without_calls"),
@@ -66,7 +66,7 @@ class JoinedSample(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class JoinedWindow:
     """The samples of a window and, for a person, what the join came to.
 
     Attributes:
@@ -84,7 +84,7 @@ def named_calls(records: Iterable[TrajectoryRecord]) -> list[str]:
     return [raw.call_id for record in records for raw in _raws(record) if raw.call_id]
 
 
-def join_calls(records: Iterable[TrajectoryRecord], calls: Mapping[str, RecordedCall]) -> Joined:
+def join_calls(records: Iterable[TrajectoryRecord], calls: Mapping[str, RecordedCall]) -> JoinedWindow:
     """Join calls, by their ids, to the samples and steps of records.
 
     A sample that names its call gets that call, if its text is the same. One whose id is not known gets the call of its
@@ -107,7 +107,7 @@ class _Join:
         self._by_id = {record.trajectory_id: record for record in records}
         self._texts = _Texts()
 
-    def result(self) -> Joined:
+    def result(self) -> JoinedWindow:
         found: dict[_Key, RecordedCall | None] = {}
         if self._calls:
             places = [(record, place) for record in self._records for place in range(len(record.samples))]
@@ -120,7 +120,7 @@ class _Join:
         ]
         samples += self._of_live_records()
         self._count_uncovered(samples)
-        return Joined(samples, dict(self._counts))
+        return JoinedWindow(samples, dict(self._counts))
 
     def _count_uncovered(self, samples: list[JoinedSample]) -> None:
         covered: dict[str, set[int]] = defaultdict(set)
@@ -231,7 +231,7 @@ def _key(record: TrajectoryRecord, place: int) -> _Key:
 
 def _raws(record: TrajectoryRecord) -> Sequence[_Raw]:
     """The samples of a record, their texts unread where they are kept as bytes."""
-    return record.samples.heads if isinstance(record.samples, KeptSamples) else record.samples
+    return record.samples.heads if isinstance(record.samples, StoredSamples) else record.samples
 
 
 class _Texts:

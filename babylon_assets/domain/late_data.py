@@ -24,33 +24,33 @@ from babylon_assets.domain.sampling import TOO_OLD
 SMALLEST_CHANGE = 0.1
 
 
-class Taught(NamedTuple):
+class TrainedContent(NamedTuple):
     """What a sample teaches: the sha256 of its conversation and its answer, and its reward."""
 
     text: str
     reward: float
 
 
-def taught(sample: Sample) -> Taught:
+def taught(sample: Sample) -> TrainedContent:
     """What a sample with a known reward teaches."""
-    return Taught(content_id([sample.messages, sample.response]), sample.reward or 0.0)
+    return TrainedContent(content_id([sample.messages, sample.response]), sample.reward or 0.0)
 
 
-def is_among(one: Taught, others: Iterable[Taught]) -> bool:
+def is_among(one: TrainedContent, others: Iterable[TrainedContent]) -> bool:
     """Whether the same text was taught with about the same reward."""
     return any(one.text == other.text and abs(one.reward - other.reward) <= SMALLEST_CHANGE for other in others)
 
 
-def trained_samples(dataset: Dataset) -> dict[str, list[Taught]]:
+def trained_samples(dataset: Dataset) -> dict[str, list[TrainedContent]]:
     """What a dataset has for training of its own window, by sample."""
-    known: dict[str, list[Taught]] = defaultdict(list)
+    known: dict[str, list[TrainedContent]] = defaultdict(list)
     for sample in dataset.samples:
         if sample.window == dataset.window and sample.trains_as != "skip":
             known[sample.sample_id].append(taught(sample))
     return known
 
 
-def late_samples(rebuilt: Dataset, trained: Mapping[str, Iterable[Taught]]) -> list[Sample]:
+def late_samples(rebuilt: Dataset, trained: Mapping[str, Iterable[TrainedContent]]) -> list[Sample]:
     """The samples of a window's new dataset that are late, in the dataset's order.
 
     Args:
@@ -77,7 +77,7 @@ def beside(window: str) -> str:
     return f"the chain stays as it is, `babylon train {window} --branch` trains beside it"
 
 
-def told(window: str, taken: Mapping[str, int], waiting: int) -> str:
+def late_reason(window: str, taken: Mapping[str, int], waiting: int) -> str:
     """What is to be said of a trained window whose data changed.
 
     Args:

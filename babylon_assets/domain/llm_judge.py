@@ -21,7 +21,7 @@ from msgspec import structs
 from babylon_assets.domain.grouping import GroupMode, group_key
 from babylon_assets.domain.joining import JoinedSample, RecordedCall, join_calls
 from babylon_assets.domain.lineage import content_id
-from babylon_assets.domain.rewards import Judged
+from babylon_assets.domain.rewards import JudgeScorer
 from babylon_assets.domain.trajectories import Message, RawSample, TrajectoryRecord
 
 NAME = "ruler"
@@ -51,7 +51,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Judgment:
+class JudgeAnswer:
     """What came of asking about a comparison.
 
     Attributes:
@@ -70,7 +70,7 @@ class Judgment:
     cost_usd: float | None = None
 
 
-class Verdict(NamedTuple):
+class JudgeScore(NamedTuple):
     """What the judge thinks of one trajectory of a window; `steps` has the score of each judged step."""
 
     trajectory_id: str
@@ -148,9 +148,9 @@ def in_order(comparison: Comparison, answered: Iterable[tuple[str, float, str]])
     return scores, [by_number[number][1] for number in wanted]
 
 
-def judged(
-    steps: pd.DataFrame, asked: Iterable[Comparison], judgments: Mapping[str, Judgment], version: str
-) -> tuple[Judged, list[Verdict]]:
+def judge_scorer(
+    steps: pd.DataFrame, asked: Iterable[Comparison], judgments: Mapping[str, JudgeAnswer], version: str
+) -> tuple[JudgeScorer, list[JudgeScore]]:
     """The scorer that gives each step (a frame with trajectory_id and step) its score, and a verdict per trajectory."""
     scores: dict[tuple[str, int], list[float]] = defaultdict(list)
     said: dict[str, list[tuple[int, str]]] = defaultdict(list)
@@ -164,15 +164,15 @@ def judged(
     means = {key: sum(values) / len(values) for key, values in scores.items()}
     keys = zip(steps["trajectory_id"].tolist(), steps["step"].tolist(), strict=True)
     values: pd.Series[Any] = pd.Series([means.get(key, np.nan) for key in keys], index=steps.index, dtype="float64")
-    return Judged(NAME, version, values), _verdicts(means, said)
+    return JudgeScorer(NAME, version, values), _verdicts(means, said)
 
 
-def _verdicts(means: Mapping[tuple[str, int], float], said: Mapping[str, list[tuple[int, str]]]) -> list[Verdict]:
+def _verdicts(means: Mapping[tuple[str, int], float], said: Mapping[str, list[tuple[int, str]]]) -> list[JudgeScore]:
     of: dict[str, dict[int, float]] = defaultdict(dict)
     for (trajectory, step), score in sorted(means.items()):
         of[trajectory][step] = score
     return [
-        Verdict(
+        JudgeScore(
             trajectory,
             sum(steps.values()) / len(steps),
             "\n".join(f"step {step}: {why}" for step, why in sorted(said[trajectory])),
@@ -182,7 +182,7 @@ def _verdicts(means: Mapping[tuple[str, int], float], said: Mapping[str, list[tu
     ]
 
 
-def spent(judgments: Iterable[Judgment]) -> dict[str, float | int | None]:
+def spent(judgments: Iterable[JudgeAnswer]) -> dict[str, float | int | None]:
     """Requests, tokens and cost of judgments; the cost is None as soon as one of them has none that is known."""
     judgments = list(judgments)
     costs = [each.cost_usd for each in judgments]

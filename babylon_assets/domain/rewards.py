@@ -38,7 +38,7 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class OutcomeScorer:
     """What the step's trade was worth, in [-1, 1]; `invalid_reward` where it could not be carried out."""
 
     invalid_reward: float = INVALID_REWARD
@@ -50,7 +50,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Heuristic:
+class HeuristicScorer:
     """The game's own formula, per agent over one window, in [0, 1].
 
     With P the change of the agent's P&L within the window, `0.5 clamp((P + 1000) / 2000, 0, 1)` + `0.3` of
@@ -78,7 +78,7 @@ class Heuristic:
 
 
 @dataclass(frozen=True)
-class Format:
+class FormatScorer:
     """Could the action be carried out: 1 or 0."""
 
     name: str = "format"
@@ -89,7 +89,7 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgeScorer:
     """Scores that were made elsewhere, such as by a judge: a number per step, on the index of the steps."""
 
     name: str
@@ -101,7 +101,7 @@ class Judged:
 
 
 #: The scorers that are always there. A weight may name these and the added ones.
-SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in (Outcome(), Heuristic(), Format())}
+SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in (OutcomeScorer(), HeuristicScorer(), FormatScorer())}
 
 
 def scorers_of(
@@ -112,7 +112,7 @@ def scorers_of(
     Raises:
         SettingsError: a weight names no scorer.
     """
-    known = {**SCORERS, "outcome": Outcome(invalid_reward), **(added or {})}
+    known = {**SCORERS, "outcome": OutcomeScorer(invalid_reward), **(added or {})}
     unknown = [name for name in weights if name not in known]
     if unknown:
         raise SettingsError(

@@ -13,7 +13,7 @@ import msgspec
 
 from babylon_assets.domain.trajectories import Message
 
-TrainsAs = Literal["policy_gradient", "recompute", "imitate", "skip"]
+TrainsAs = Literal["policy_gradient", "recompute", "sft", "skip"]
 #: Reward, state and components of a step; None where a number is not known.
 StepScore = tuple[float | None, str, dict[str, float | None]]
 #: By trajectory id and step.
@@ -115,7 +115,7 @@ class DatasetDraft(msgspec.Struct, frozen=True, gc=False):
     own_chats: Mapping[str, bytes]
 
 
-class Judged(Protocol):
+class CountedSample(Protocol):
     """What is counted of a sample, with texts or without."""
 
     @property
@@ -128,13 +128,13 @@ class Judged(Protocol):
     def tokens(self) -> int: ...
 
 
-def count(samples: Iterable[Judged]) -> dict[str, int]:
+def count(samples: Iterable[CountedSample]) -> dict[str, int]:
     """Counts for a person: samples by what they train as, skips by reason, groups, tokens."""
     samples = list(samples)
-    trained: Sequence[Judged] = [sample for sample in samples if sample.trains_as != "skip"]
+    trained: Sequence[CountedSample] = [sample for sample in samples if sample.trains_as != "skip"]
     counts = {
         "samples": len(samples),
-        **dict.fromkeys(("policy_gradient", "recompute", "imitate", "skip"), 0),
+        **dict.fromkeys(("policy_gradient", "recompute", "sft", "skip"), 0),
         "groups": len({sample.group for sample in samples}),
         "trainable_groups": len({sample.group for sample in trained}),
         "trainable_samples": len(trained),

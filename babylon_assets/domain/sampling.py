@@ -55,7 +55,7 @@ def bounded(
             drawn = sorted(members, key=lambda number: _draw(seed, samples[number].sample_id))
             kept.update(number for number in drawn if budget.take(1, samples[number].tokens))
     return [
-        sample if sample.trains_as == "skip" or number in kept else _left_out(sample)
+        sample if sample.trains_as == "skip" or number in kept else _leave_out(sample)
         for number, sample in enumerate(samples)
     ]
 
@@ -91,7 +91,7 @@ class _Budget:
         return True
 
 
-def _left_out(sample: _S) -> _S:
+def _leave_out(sample: _S) -> _S:
     return msgspec.structs.replace(sample, trains_as="skip", skip_reason=NO_ROOM)
 
 

@@ -72,7 +72,7 @@ class CallHead(msgspec.Struct, frozen=True, gc=False, array_like=True):
     characters: int
 
 
-class KeptSamples(Sequence[RawSample]):
+class StoredSamples(Sequence[RawSample]):
     """The samples of a record whose texts stay as they are kept, one `chat`, until someone looks at them.
 
     A chat is the canonical JSON of a list of `Exchange`, one per head and in the order of the heads. It is given as
@@ -117,15 +117,15 @@ encode_chat = msgspec.json.Encoder(order="sorted").encode
 decode_chat = msgspec.json.Decoder(list[Exchange]).decode
 
 
-def kept(samples: Sequence[RawSample]) -> KeptSamples:
+def store_samples(samples: Sequence[RawSample]) -> StoredSamples:
     """Samples, ordered by step and call, with their texts as a chat."""
-    if isinstance(samples, KeptSamples):
+    if isinstance(samples, StoredSamples):
         return samples
     samples = sorted(samples, key=attrgetter("step", "call"))
     heads = [
         CallHead(s.step, s.call, s.call_id, s.model, s.temperature, s.timestamp_ms, len(s.response)) for s in samples
     ]
-    return KeptSamples(heads, encode_chat([Exchange(s.messages, s.response) for s in samples]))
+    return StoredSamples(heads, encode_chat([Exchange(s.messages, s.response) for s in samples]))
 
 
 def _raw_sample(head: CallHead, said: Exchange) -> RawSample:

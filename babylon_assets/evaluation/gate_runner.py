@@ -14,11 +14,11 @@ from psycopg import Connection
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval, paired
-from babylon_assets.domain.gates import Challenger, Measured, Rules, Verdict, may_promote
+from babylon_assets.domain.gates import Challenger, GateVerdict, Measurement, Rules, may_promote
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.environments.simulated import market_evaluation
-from babylon_assets.evaluation.loaded_policies import why_unplayable
-from babylon_assets.evaluation.measurements import measure_market, measure_replay
+from babylon_assets.evaluation.loaded_policies import why_not_loadable
+from babylon_assets.evaluation.measurements import measure_market, measure_off_policy
 from babylon_assets.evaluation.served_results import reward_agreement
 from babylon_assets.ledger import checkpoints, evaluations, promotions, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -26,13 +26,13 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import load_dataset
 from babylon_assets.ledger.evaluations import Evaluation
 from babylon_assets.ledger.trajectories import summary
-from babylon_assets.ledger.verdicts import KeptVerdict, keep_verdict, unjudged, verdict_on
+from babylon_assets.ledger.verdicts import StoredVerdict, store_verdict, verdict_on, without_verdict
 
 GATE = "gate"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class GateDecision:
     """What the gate says of a checkpoint, and whether it is what the chain goes on from now."""
 
     checkpoint: Checkpoint
@@ -40,18 +40,20 @@ class Judged:
     why: str
 
 
-def settle_head(settings: Settings, database: Database, dagster_run_id: str | None = None) -> Judged | None:
+def decide_head(settings: Settings, database: Database, dagster_run_id: str | None = None) -> GateDecision | None:
     """Judge the checkpoint that the chain would go on from, if nothing was said of it yet.
 
     Called before anything is trained: a run that was killed between training and the gate leaves its checkpoint
     unjudged, and the next run judges it. None when there is nothing to judge.
     """
     with database.connect() as conn:
-        head = unjudged(conn, settings.model_name)
-    return None if head is None else judge(settings, database, head, dagster_run_id)
+        head = without_verdict(conn, settings.model_name)
+    return None if head is None else decide(settings, database, head, dagster_run_id)
 
 
-def judge(settings: Settings, database: Database, checkpoint: Checkpoint, dagster_run_id: str | None = None) -> Judged:
+def decide(
+    settings: Settings, database: Database, checkpoint: Checkpoint, dagster_run_id: str | None = None
+) -> GateDecision:
     """Promote a checkpoint or make it a dead end, as the gate says; with GATE=false, promote it."""
     with database.connect() as conn:
         kept = verdict_on(conn, checkpoint.id)
@@ -59,28 +61,28 @@ def judge(settings: Settings, database: Database, checkpoint: Checkpoint, dagste
         head = checkpoints.head(conn, checkpoint.chain)
         champion = promotions.promoted(conn, checkpoint.chain) or _root(conn, checkpoint.chain)
     if kept is not None:
-        return Judged(fresh, kept.passed, kept.why)
+        return GateDecision(fresh, kept.passed, kept.why)
     if fresh.dead_end is not None:
-        return Judged(fresh, False, fresh.dead_end)
+        return GateDecision(fresh, False, fresh.dead_end)
     if head is None or head.id != fresh.id:
-        return Judged(fresh, True, "the chain has gone on from it")
+        return GateDecision(fresh, True, "the chain has gone on from it")
     if champion.id == fresh.id:
-        return Judged(fresh, True, "it is live")
+        return GateDecision(fresh, True, "it is live")
     verdict = _verdict(settings, database, fresh, champion) if settings.gate else None
     return _carry_out(database, fresh, champion, verdict, dagster_run_id)
 
 
 def _carry_out(
-    database: Database, checkpoint: Checkpoint, champion: Checkpoint, verdict: Verdict | None, run: str | None
-) -> Judged:
+    database: Database, checkpoint: Checkpoint, champion: Checkpoint, verdict: GateVerdict | None, run: str | None
+) -> GateDecision:
     """Keep the verdict and do what it says; what was decided meanwhile, by a person or another run, stands."""
     passed, why = (verdict.passed, verdict.why) if verdict else (True, "GATE is false: every checkpoint is promoted")
     with database.connect() as conn, conn.transaction():
         checkpoints.lock_line(conn, checkpoint.chain)
-        if verdict is not None and not keep_verdict(conn, _kept(checkpoint, champion, verdict, run)):
+        if verdict is not None and not store_verdict(conn, _stored_verdict(checkpoint, champion, verdict, run)):
             kept = verdict_on(conn, checkpoint.id)
             assert kept is not None  # it stood in the way
-            return Judged(checkpoint, kept.passed, kept.why)
+            return GateDecision(checkpoint, kept.passed, kept.why)
         head, live = checkpoints.head(conn, checkpoint.chain), promotions.promoted(conn, checkpoint.chain)
         if head is not None and head.id == checkpoint.id and not (live is not None and live.id == head.id):
             if passed:
@@ -88,11 +90,13 @@ def _carry_out(
                 promotions.promote(conn, head, by=GATE, why=why, verdict=record, dagster_run_id=run)
             else:
                 checkpoints.mark_dead_end(conn, head.id, f"refused: {why}")
-    return Judged(checkpoint, passed, why)
+    return GateDecision(checkpoint, passed, why)
 
 
-def _kept(checkpoint: Checkpoint, champion: Checkpoint, verdict: Verdict, run: str | None) -> KeptVerdict:
-    return KeptVerdict(
+def _stored_verdict(
+    checkpoint: Checkpoint, champion: Checkpoint, verdict: GateVerdict, run: str | None
+) -> StoredVerdict:
+    return StoredVerdict(
         checkpoint_id=checkpoint.id,
         chain=checkpoint.chain,
         champion_id=champion.id,
@@ -103,11 +107,11 @@ def _kept(checkpoint: Checkpoint, champion: Checkpoint, verdict: Verdict, run: s
     )
 
 
-def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, champion: Checkpoint) -> Verdict:
+def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, champion: Checkpoint) -> GateVerdict:
     """Measure what the gate asks for, and ask it."""
     theirs = measure_market(settings, database, champion)
     ours = measure_market(settings, database, checkpoint, champion)
-    compared, groups = _replayed(settings, database, checkpoint, champion)
+    compared, groups = _off_policy_difference(settings, database, checkpoint, champion)
     with database.connect() as conn:
         row = windows.get_window(conn, checkpoint.window_id or "")
         read = summary(conn, checkpoint.window_id or "")
@@ -115,8 +119,8 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
         best = _best(conn, settings, checkpoint.chain)
     challenger = Challenger(
         name=_name(checkpoint),
-        market=_measured(ours, checkpoint),
-        unmeasured=why_unplayable(settings, checkpoint) or why_unplayable(settings, champion) or "",
+        market=_measurement(ours, checkpoint),
+        unmeasured=why_not_loadable(settings, checkpoint) or why_not_loadable(settings, champion) or "",
         numbers={name: checkpoint.metrics[name] for name in ("loss", "grad_norm") if name in checkpoint.metrics},
         trained_tokens=int(checkpoint.metrics.get("trainable_tokens") or 0),
         window_status=row.status if row else "open",
@@ -125,7 +129,7 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
         replay=compared,
         replay_groups=groups,
     )
-    return may_promote(challenger, _measured(theirs, champion), best, rules_of(settings))
+    return may_promote(challenger, _measurement(theirs, champion), best, rules_of(settings))
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -140,13 +144,13 @@ def rules_of(settings: Settings) -> Rules:
     )
 
 
-def _replayed(
+def _off_policy_difference(
     settings: Settings, database: Database, checkpoint: Checkpoint, champion: Checkpoint
 ) -> tuple[Interval | None, int]:
     """By how much the challenger prefers the better held-out answers more than the champion, over how many groups."""
     with database.connect() as conn:
         dataset = load_dataset(conn, checkpoint.dataset_id or "")
-    both = [measure_replay(settings, database, one, dataset) for one in (checkpoint, champion)]
+    both = [measure_off_policy(settings, database, one, dataset) for one in (checkpoint, champion)]
     ours, theirs = ({} if one is None else one.results["preferences"] for one in both)
     shared = sorted(set(ours) & set(theirs))
     if not shared:
@@ -154,7 +158,7 @@ def _replayed(
     return paired([ours[group] for group in shared], [theirs[group] for group in shared]), len(shared)
 
 
-def _best(conn: Connection[Any], settings: Settings, chain: str) -> Measured | None:
+def _best(conn: Connection[Any], settings: Settings, chain: str) -> Measurement | None:
     """The best that was ever promoted, among those that were examined by the same version."""
     version = market_evaluation.version(settings)
     ids = {row.to_id for row in promotions.history(conn, chain)}
@@ -164,11 +168,11 @@ def _best(conn: Connection[Any], settings: Settings, chain: str) -> Measured | N
         return None
     best = max(known, key=lambda one: one.value or 0.0)
     checkpoint = checkpoints.get(conn, best.checkpoint_id)
-    return _measured(best, checkpoint) if checkpoint else None
+    return _measurement(best, checkpoint) if checkpoint else None
 
 
-def _measured(found: Evaluation | None, checkpoint: Checkpoint) -> Measured | None:
-    return None if found is None else Measured(_name(checkpoint), found.results["rewards"], found.results["valid"])
+def _measurement(found: Evaluation | None, checkpoint: Checkpoint) -> Measurement | None:
+    return None if found is None else Measurement(_name(checkpoint), found.results["rewards"], found.results["valid"])
 
 
 def _root(conn: Connection[Any], chain: str) -> Checkpoint:

@@ -23,7 +23,7 @@ AT_ONCE = 16
 WAITS = (1.0, 5.0, 15.0)
 
 
-class HostedPlayer:
+class HostedPolicy:
     """A `Policy` whose weights lie with the hosted service."""
 
     def __init__(self, settings: Settings, checkpoint: Checkpoint) -> None:
@@ -62,9 +62,9 @@ class HostedPlayer:
             most=AT_ONCE,
         )
         places = asyncio.Semaphore(AT_ONCE)
-        return list(await asyncio.gather(*(self._one(upstream, places, question) for question in asked)))
+        return list(await asyncio.gather(*(self._ask(upstream, places, question) for question in asked)))
 
-    async def _one(self, upstream: Upstream, places: asyncio.Semaphore, question: Question) -> Answer:
+    async def _ask(self, upstream: Upstream, places: asyncio.Semaphore, question: Question) -> Answer:
         async with places:
             for wait in WAITS:
                 try:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.llm_judge import Comparison, Judgment, in_order
+from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer, in_order
 
 #: Requests under way at the same time; a judge's answer to a group takes seconds.
 AT_ONCE = 8
@@ -44,7 +44,7 @@ def rubric_of(settings: Settings) -> str:
 
 
 def judge(
-    settings: Settings, asked: Iterable[tuple[Comparison, int]], keep: Callable[[Comparison, Judgment], None]
+    settings: Settings, asked: Iterable[tuple[Comparison, int]], keep: Callable[[Comparison, JudgeAnswer], None]
 ) -> None:
     """Ask about each comparison, at most so many times as is given with it; hand over each judgment as it comes.
 
@@ -58,16 +58,16 @@ def judge(
 
 
 async def _judge(
-    settings: Settings, asked: list[tuple[Comparison, int]], keep: Callable[[Comparison, Judgment], None]
+    settings: Settings, asked: list[tuple[Comparison, int]], keep: Callable[[Comparison, JudgeAnswer], None]
 ) -> None:
     litellm.suppress_debug_info = True
     places = asyncio.Semaphore(AT_ONCE)
 
-    async def one(comparison: Comparison, attempts: int) -> None:
+    async def judge_one(comparison: Comparison, attempts: int) -> None:
         async with places:
-            keep(comparison, await _judged(settings, comparison, min(attempts, ATTEMPTS_A_RUN)))
+            keep(comparison, await _judge_comparison(settings, comparison, min(attempts, ATTEMPTS_A_RUN)))
 
-    tasks = [asyncio.ensure_future(one(*each)) for each in asked]
+    tasks = [asyncio.ensure_future(judge_one(*each)) for each in asked]
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -76,28 +76,28 @@ async def _judge(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _judged(settings: Settings, comparison: Comparison, attempts: int) -> Judgment:
+async def _judge_comparison(settings: Settings, comparison: Comparison, attempts: int) -> JudgeAnswer:
     meter = _Meter(settings.ruler_usd_per_million_tokens)
     error = ""
     made = 0
     for made in range(1, attempts + 1):
         try:
             with meter.activate_context():
-                scores, said = await _asked(settings, comparison)
-            return Judgment(scores, said, None, made, *meter.spent())
+                scores, said = await _request_scores(settings, comparison)
+            return JudgeAnswer(scores, said, None, made, *meter.spent())
         except _REFUSED as refusal:
             raise _refused(settings, refusal) from None
         except exceptions.BadRequestError as refusal:
-            error = _told(refusal)
+            error = _failure_reason(refusal)
             break
         except (OpenAIError, ValidationError, ValueError, TimeoutError) as failure:
-            error = _told(failure)
+            error = _failure_reason(failure)
         if made < attempts:
             await asyncio.sleep(FIRST_WAIT_SECONDS * 2 ** (made - 1))
-    return Judgment(None, None, error, made, *meter.spent())
+    return JudgeAnswer(None, None, error, made, *meter.spent())
 
 
-async def _asked(settings: Settings, comparison: Comparison) -> tuple[list[float], list[str]]:
+async def _request_scores(settings: Settings, comparison: Comparison) -> tuple[list[float], list[str]]:
     conversations: list[Any] = [
         [
             *({"role": message.role, "content": message.content} for message in each.messages),
@@ -129,7 +129,7 @@ def _refused(settings: Settings, error: Exception) -> PermanentError:
     return PermanentError(f"the judge {settings.ruler_model} refused the key; correct RULER_API_KEY")
 
 
-def _told(error: Exception) -> str:
+def _failure_reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return "the answer is not the JSON that was asked for"
     if isinstance(error, OpenAIError):

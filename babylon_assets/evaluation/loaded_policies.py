@@ -13,7 +13,7 @@ from babylon_assets.training.backends.registry import choose_backend
 HOSTED = "serverless"
 
 
-def why_unplayable(settings: Settings, checkpoint: Checkpoint) -> str | None:
+def why_not_loadable(settings: Settings, checkpoint: Checkpoint) -> str | None:
     """Why a checkpoint cannot be played from this machine; None when it can."""
     if not is_hosted(settings, checkpoint):
         return why_not_here(checkpoint)
@@ -55,12 +55,12 @@ def adapter_of(checkpoint: Checkpoint) -> Path | None:
     return Path(checkpoint.path) if checkpoint.step else None
 
 
-def player(settings: Settings, checkpoint: Checkpoint) -> Policy:
+def load_policy(settings: Settings, checkpoint: Checkpoint) -> Policy:
     """The policy of a checkpoint, ready to answer batches; `why_unplayable` was asked before."""
     if is_hosted(settings, checkpoint):
-        from babylon_assets.evaluation.hosted import HostedPlayer
+        from babylon_assets.evaluation.hosted import HostedPolicy
 
-        return HostedPlayer(settings, checkpoint)
+        return HostedPolicy(settings, checkpoint)
     prepare_libraries(settings)
     import torch
 

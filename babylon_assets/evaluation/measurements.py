@@ -16,7 +16,7 @@ from babylon_assets.domain.evaluations import bootstrap, paired
 from babylon_assets.environments.babylon.benchmarks import Snapshot
 from babylon_assets.environments.simulated import market_evaluation, snapshots
 from babylon_assets.evaluation import off_policy
-from babylon_assets.evaluation.loaded_policies import adapter_of, player, why_not_here, why_unplayable
+from babylon_assets.evaluation.loaded_policies import adapter_of, load_policy, why_not_here, why_not_loadable
 from babylon_assets.ledger import evaluations
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
@@ -35,9 +35,9 @@ def measure_market(
     with database.connect() as conn:
         kept = evaluations.get(conn, checkpoint.id, market_evaluation.NAME, version)
         other = evaluations.get(conn, baseline.id, market_evaluation.NAME, version) if baseline else None
-    if kept is not None or why_unplayable(settings, checkpoint) is not None:
+    if kept is not None or why_not_loadable(settings, checkpoint) is not None:
         return kept
-    found = market_evaluation.examine(player(settings, checkpoint), settings)
+    found = market_evaluation.evaluate_policy(load_policy(settings, checkpoint), settings)
     known = bootstrap(found.rewards)
     results: dict[str, Any] = {
         "rewards": list(found.rewards),
@@ -63,7 +63,7 @@ def measure_market(
         return evaluations.keep(conn, made)
 
 
-def measure_replay(
+def measure_off_policy(
     settings: Settings, database: Database, checkpoint: Checkpoint, dataset: Dataset
 ) -> Evaluation | None:
     """A checkpoint on a window's held-out answers, made now unless it is kept; None where it cannot be, or without any.
@@ -73,12 +73,12 @@ def measure_replay(
     version = off_policy.version(dataset, settings.replay_effective_samples)
     with database.connect() as conn:
         kept = evaluations.get(conn, checkpoint.id, off_policy.NAME, version)
-    samples = off_policy.held_out(dataset)
+    samples = off_policy.held_out_samples(dataset)
     if kept is not None or not samples or why_not_here(checkpoint) is not None:
         return kept
     prepare_libraries(settings)
     least = settings.replay_effective_samples
-    found = off_policy.replay_answers(checkpoint.base_model, adapter_of(checkpoint), samples, least)
+    found = off_policy.score_answers(checkpoint.base_model, adapter_of(checkpoint), samples, least)
     gaps = list(found.preferences.values())
     made = Evaluation(
         checkpoint_id=checkpoint.id,
@@ -111,7 +111,7 @@ def measure_snapshot(
         kept = evaluations.get(conn, checkpoint.id, name, version)
     if kept is not None:
         return kept
-    played = snapshots.play_snapshot(player(settings, checkpoint), snapshot, seeds)
+    played = snapshots.play_snapshot(load_policy(settings, checkpoint), snapshot, seeds)
     pnl = bootstrap([performance.pnl for _, performance in played])
     results = {
         **{

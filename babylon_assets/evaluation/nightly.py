@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.environments.simulated import market_evaluation
-from babylon_assets.evaluation.loaded_policies import why_unplayable
+from babylon_assets.evaluation.loaded_policies import why_not_loadable
 from babylon_assets.evaluation.measurements import measure_market
 from babylon_assets.ledger import checkpoints, evaluations, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -20,7 +20,7 @@ from babylon_assets.ledger.evaluations import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class NightlyEvaluation:
     """What is known of the live policy after a night.
 
     Attributes:
@@ -42,7 +42,7 @@ class Examined:
         return Interval(*difference) if difference else None
 
 
-def examine_promoted(settings: Settings, database: Database) -> Examined:
+def evaluate_promoted(settings: Settings, database: Database) -> NightlyEvaluation:
     """Examine the live policy, and once the base model to compare it with, unless that was done before."""
     wider = replace(settings, evaluation_seeds=settings.nightly_seeds)
     with database.connect() as conn:
@@ -52,10 +52,10 @@ def examine_promoted(settings: Settings, database: Database) -> Examined:
             evaluations.get(conn, live.id, market_evaluation.NAME, market_evaluation.version(wider)) if live else None
         )
     if live is None:
-        return Examined(None, reason="nothing is live yet")
+        return NightlyEvaluation(None, reason="nothing is live yet")
     if kept is not None:
-        return Examined(live, kept)
-    if (reason := why_unplayable(settings, live)) is not None:
-        return Examined(live, reason=reason)
+        return NightlyEvaluation(live, kept)
+    if (reason := why_not_loadable(settings, live)) is not None:
+        return NightlyEvaluation(live, reason=reason)
     measure_market(wider, database, line[0])
-    return Examined(live, measure_market(wider, database, live, line[0]), fresh=True)
+    return NightlyEvaluation(live, measure_market(wider, database, live, line[0]), fresh=True)

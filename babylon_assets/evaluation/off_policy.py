@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from babylon_assets.domain.datasets import Dataset, Sample
-from babylon_assets.domain.evaluations import Answer, OffPolicy, off_policy, preferences
+from babylon_assets.domain.evaluations import OffPolicy, ScoredAnswer, off_policy, preferences
 from babylon_assets.domain.sampling import HELD_OUT
 from babylon_assets.training.recompute import answer_logprobs, load_policy, turns_of
 
@@ -20,7 +20,7 @@ NAME = "replay"
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class OffPolicyResult:
     """A policy on a window's held-out answers.
 
     Attributes:
@@ -39,7 +39,7 @@ def version(dataset: Dataset, least_effective: float) -> str:
     return f"1-{dataset.id[:12]}-{least_effective:g}"
 
 
-def held_out(dataset: Dataset) -> list[Sample]:
+def held_out_samples(dataset: Dataset) -> list[Sample]:
     """The answers of our own policies to held-out agents whose reward is known."""
     return [
         sample
@@ -48,9 +48,9 @@ def held_out(dataset: Dataset) -> list[Sample]:
     ]
 
 
-def replay_answers(
+def score_answers(
     base_model: str, adapter: Path | None, samples: Sequence[Sample], least_effective: float
-) -> Replayed:
+) -> OffPolicyResult:
     """Look at held-out answers with one policy; recorded token ids are taken as they are, texts are tokenised.
 
     Args:
@@ -58,7 +58,7 @@ def replay_answers(
         least_effective: of the off-policy estimate, see `domain.evaluations.off_policy`.
     """
     if not samples:
-        return Replayed(0, {}, off_policy([], [], [], least_effective))
+        return OffPolicyResult(0, {}, off_policy([], [], [], least_effective))
     unknown = [one for one in samples if not (one.prompt_token_ids and one.token_ids)]
     texts = iter(turns_of(base_model, unknown) if unknown else [])
     turns = [
@@ -66,7 +66,7 @@ def replay_answers(
         for one in samples
     ]
     totals = [math.fsum(values) for values in answer_logprobs(load_policy(base_model, adapter), turns)]
-    told = [Answer(one.group, one.reward or 0.0, total) for one, total in zip(samples, totals, strict=True)]
+    told = [ScoredAnswer(one.group, one.reward or 0.0, total) for one, total in zip(samples, totals, strict=True)]
     recorded = [(total, one) for total, one in zip(totals, samples, strict=True) if one.logprobs]
     estimate = off_policy(
         [total for total, _ in recorded],
@@ -74,4 +74,4 @@ def replay_answers(
         [one.reward or 0.0 for _, one in recorded],
         least_effective,
     )
-    return Replayed(len(samples), preferences(told), estimate)
+    return OffPolicyResult(len(samples), preferences(told), estimate)

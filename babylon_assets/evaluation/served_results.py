@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import Connection
 
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain.gates import Band, Live, out_of_band
+from babylon_assets.domain.gates import Band, ServedResults, out_of_band
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -45,11 +45,11 @@ def reward_agreement(conn: Connection[Any], window: str) -> float | None:
     return None if row is None or row[0] is None else float(row[0])
 
 
-def live_numbers(conn: Connection[Any], checkpoint: Checkpoint) -> Live:
+def measure_served(conn: Connection[Any], checkpoint: Checkpoint) -> ServedResults:
     """How a checkpoint's policy did in all the windows that were read."""
     row = conn.execute(_ANSWERS, [policy_name(checkpoint.chain, checkpoint.step)]).fetchone()
     assert row is not None  # an aggregate
-    return Live(int(row[0]), float(row[1]), None if row[2] is None else float(row[2]))
+    return ServedResults(int(row[0]), float(row[1]), None if row[2] is None else float(row[2]))
 
 
 def roll_back_if_needed(settings: Settings, database: Database, dagster_run_id: str | None = None) -> Promotion | None:
@@ -70,7 +70,7 @@ def roll_back_if_needed(settings: Settings, database: Database, dagster_run_id: 
         before = earlier or checkpoints.chain(conn, settings.model_name)[0]
         if before.id == served.id:
             return None
-        why = out_of_band(live_numbers(conn, served), live_numbers(conn, before), band)
+        why = out_of_band(measure_served(conn, served), measure_served(conn, before), band)
         if why is None:
             return None
         said = f"{policy_name(served.chain, served.step)} left its band: {why}"

@@ -68,7 +68,7 @@ class Checkpoint:
 
 def head(conn: Connection[Any], chain: str) -> Checkpoint | None:
     """The checkpoint that a chain goes on from, its newest that is no dead end; None before the chain begins."""
-    return _one(conn, "WHERE chain = %s AND dead_end IS NULL ORDER BY step DESC LIMIT 1", chain)
+    return _select_one(conn, "WHERE chain = %s AND dead_end IS NULL ORDER BY step DESC LIMIT 1", chain)
 
 
 def next_step(conn: Connection[Any], chain: str, parent: Checkpoint) -> int:
@@ -82,12 +82,12 @@ def next_step(conn: Connection[Any], chain: str, parent: Checkpoint) -> int:
 
 def get(conn: Connection[Any], checkpoint_id: str) -> Checkpoint | None:
     """The checkpoint with this id, or None."""
-    return _one(conn, "WHERE id = %s", checkpoint_id)
+    return _select_one(conn, "WHERE id = %s", checkpoint_id)
 
 
 def by_window(conn: Connection[Any], chain: str, window: str) -> Checkpoint | None:
     """The chain's checkpoint of a window, or None."""
-    return _one(conn, "WHERE chain = %s AND window_id = %s", chain, window)
+    return _select_one(conn, "WHERE chain = %s AND window_id = %s", chain, window)
 
 
 def chain(conn: Connection[Any], name: str) -> list[Checkpoint]:
@@ -106,7 +106,7 @@ def family(conn: Connection[Any], chain: str) -> list[Checkpoint]:
 def newest_before(conn: Connection[Any], chain: str, window: str) -> Checkpoint | None:
     """The chain's newest checkpoint of an earlier window, or its root; None before the chain begins."""
     rest = "WHERE chain = %s AND coalesce(window_id, '') < %s AND dead_end IS NULL ORDER BY step DESC LIMIT 1"
-    return _one(conn, rest, chain, window)
+    return _select_one(conn, rest, chain, window)
 
 
 def insert_checkpoint(conn: Connection[Any], checkpoint: Checkpoint) -> None:
@@ -156,7 +156,7 @@ def ensure_root(conn: Connection[Any], root: Checkpoint) -> Checkpoint:
     statement = MODEL_CHECKPOINTS.insert(MODEL_CHECKPOINTS.columns, "ON CONFLICT DO NOTHING")
     with conn.transaction():
         conn.execute(statement, _values(root))
-    kept = _one(conn, "WHERE chain = %s AND step = 0", root.chain)
+    kept = _select_one(conn, "WHERE chain = %s AND step = 0", root.chain)
     if kept is None:
         raise CorruptLedger(f"the chain {root.chain} has checkpoints but no root; restore it from a backup")
     return kept
@@ -187,6 +187,6 @@ def _values(checkpoint: Checkpoint) -> dict[str, Any]:
     return {name: json_value(v) if MODEL_CHECKPOINTS.columns[name] == "jsonb" else v for name, v in values.items()}
 
 
-def _one(conn: Connection[Any], rest: str, *parameters: str) -> Checkpoint | None:
+def _select_one(conn: Connection[Any], rest: str, *parameters: str) -> Checkpoint | None:
     with conn.cursor(row_factory=class_row(Checkpoint)) as cursor:
         return cursor.execute(MODEL_CHECKPOINTS.select(rest), parameters).fetchone()

@@ -132,7 +132,7 @@ def embedded_data(settings: Settings) -> Path:
     return settings.home / "postgres"
 
 
-class KeptUp:
+class WatchedDatabase:
     """A database that is looked after: the embedded server is started again when it is gone, another is asked."""
 
     def __init__(self, settings: Settings, database: Database) -> None:

@@ -17,7 +17,6 @@ from psycopg import Connection
 
 from babylon_assets.domain import dataset_codec
 from babylon_assets.domain.errors import CorruptLedger
-from babylon_assets.domain.lineage import canonical_json
 from babylon_assets.domain.samples import Dataset, DatasetDraft, SampleHead
 from babylon_assets.ledger.arrays import fixed_arrays, runs, text_arrays
 from babylon_assets.ledger.compression import pack, pack_parts, unpack
@@ -76,7 +75,8 @@ def save_dataset(conn: Connection[Any], dataset: Dataset | DatasetDraft) -> bool
         there = conn.execute(TRAINING_DATASETS.select("WHERE id = %s", "id"), [dataset.id]).fetchone()
         if there is not None:
             return False
-        row["body"] = pack_parts([canonical_json(dataset)] if in_first_form else draft.content)
+        content = [dataset_codec.encode_first(dataset)] if isinstance(dataset, Dataset) and in_first_form else None
+        row["body"] = pack_parts(content or draft.content)
         added = conn.execute(TRAINING_DATASETS.insert(row, "ON CONFLICT (id) DO NOTHING RETURNING id"), row)
         if added.fetchone() is None:
             return False

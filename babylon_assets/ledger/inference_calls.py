@@ -118,7 +118,7 @@ def calls_by_id(conn: Connection[Any], ids: Iterable[str]) -> dict[str, Inferenc
     Raises:
         CorruptLedger: when a call's messages or response cannot be decoded.
     """
-    return _found(conn, INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", *_COLUMNS), [list(ids)])
+    return _select_calls(conn, INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", *_COLUMNS), [list(ids)])
 
 
 def missing_calls(conn: Connection[Any], ids: Iterable[str]) -> list[str]:
@@ -138,10 +138,10 @@ def calls_of(conn: Connection[Any], window: str, ids: Iterable[str]) -> dict[str
     Raises:
         CorruptLedger: when a call's messages or response cannot be decoded.
     """
-    return _found(conn, INFERENCE_CALLS.select(_CANDIDATES, *_COLUMNS), [list(ids), window, window])
+    return _select_calls(conn, INFERENCE_CALLS.select(_CANDIDATES, *_COLUMNS), [list(ids), window, window])
 
 
-def _found(conn: Connection[Any], query: sql.Composed, parameters: list[Any]) -> dict[str, InferenceCall]:
+def _select_calls(conn: Connection[Any], query: sql.Composed, parameters: list[Any]) -> dict[str, InferenceCall]:
     with conn.cursor(binary=True) as cursor:
         found = [_call(row) for row in cursor.execute(query, parameters)]
     return {call.call_id: call for call in found}

@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from babylon_assets.domain.llm_judge import Comparison, Judgment
+from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer
 from babylon_assets.ledger.specification import RULER_JUDGMENTS
 
 _FIELDS = ("scores", "explanations", "error", "attempts", "prompt_tokens", "completion_tokens", "cost_usd")
@@ -23,13 +23,13 @@ _ADD = """ON CONFLICT (id) DO UPDATE SET
     WHERE ruler_judgments.scores IS NULL"""
 
 
-def find(conn: Connection[Any], ids: Iterable[str]) -> dict[str, Judgment]:
+def find(conn: Connection[Any], ids: Iterable[str]) -> dict[str, JudgeAnswer]:
     """What is kept of these comparisons, by id; failures as well."""
     wanted = RULER_JUDGMENTS.select("WHERE id = ANY(%s)", "id", *_FIELDS)
-    return {row[0]: Judgment(*row[1:]) for row in conn.execute(wanted, [list(ids)])}
+    return {row[0]: JudgeAnswer(*row[1:]) for row in conn.execute(wanted, [list(ids)])}
 
 
-def keep(conn: Connection[Any], comparison: Comparison, model: str, judgment: Judgment) -> None:
+def keep(conn: Connection[Any], comparison: Comparison, model: str, judgment: JudgeAnswer) -> None:
     """Keep what came of asking. Requests add to those of before; a verdict that is there already stays."""
     row = {
         "id": comparison.id,

@@ -14,7 +14,7 @@ from typing import Any, LiteralString, NamedTuple
 
 from psycopg import Connection
 
-from babylon_assets.domain.late_data import Taught, is_among, taught, told
+from babylon_assets.domain.late_data import TrainedContent, is_among, late_reason, taught
 from babylon_assets.domain.samples import Sample
 from babylon_assets.ledger.specification import LATE_SAMPLES
 
@@ -62,16 +62,16 @@ WHERE late.chain = %(chain)s AND (late.into_window IS NOT NULL OR origin.dataset
 GROUP BY 1, 2 ORDER BY 1, 2"""
 
 
-class Late(NamedTuple):
+class LateSample(NamedTuple):
     """A late sample: its window, its id, what it teaches, and the dataset that it stands in with its group."""
 
     window: str
     sample_id: str
-    teaches: Taught
+    teaches: TrainedContent
     dataset_id: str
 
 
-class Carried(NamedTuple):
+class CarriedSamples(NamedTuple):
     """So many late samples of a window, and the window that took them; None while they wait."""
 
     window: str
@@ -95,21 +95,21 @@ def note(conn: Connection[Any], chain: str, window: str, dataset_id: str, late: 
     ]
     known = {row.sample_id for row in again}
     conn.execute(_STANDS_IN, {"chain": chain, "dataset": dataset_id, **_listed(again)})
-    fresh = [Late(window, sample.sample_id, taught(sample), dataset_id) for sample in late]
+    fresh = [LateSample(window, sample.sample_id, taught(sample), dataset_id) for sample in late]
     agents = {sample.sample_id: sample.agent_id for sample in late}
     added = [row for row in fresh if row.sample_id not in known]
     names = {"agents": [agents[row.sample_id] for row in added], **_listed(added)}
     conn.execute(_NOTE, {"chain": chain, "window": window, "dataset": dataset_id, **names})
 
 
-def spent(conn: Connection[Any], chain: str, window: str) -> dict[str, list[Taught]]:
+def spent(conn: Connection[Any], chain: str, window: str) -> dict[str, list[TrainedContent]]:
     """What checkpoints were taught by a window's late samples, by sample."""
     wanted = LATE_SAMPLES.select(
         "WHERE chain = %s AND window_id = %s AND checkpoint_id IS NOT NULL", "sample_id", "text_sha256", "reward"
     )
-    known: dict[str, list[Taught]] = defaultdict(list)
+    known: dict[str, list[TrainedContent]] = defaultdict(list)
     for name, text, reward in conn.execute(wanted, [chain, window]):
-        known[name].append(Taught(text, reward))
+        known[name].append(TrainedContent(text, reward))
     return known
 
 
@@ -119,7 +119,7 @@ def any_open(conn: Connection[Any], chain: str) -> bool:
     return conn.execute(wanted, [chain]).fetchone() is not None
 
 
-def available(conn: Connection[Any], chain: str, into: str, head: str | None) -> list[Late]:
+def available(conn: Connection[Any], chain: str, into: str, head: str | None) -> list[LateSample]:
     """What a window may take of the windows before it: what waits, what it took, what others took in vain.
 
     Args:
@@ -129,7 +129,7 @@ def available(conn: Connection[Any], chain: str, into: str, head: str | None) ->
     return [_late(row) for row in rows]
 
 
-def take(conn: Connection[Any], chain: str, into: str, late: Iterable[Late]) -> None:
+def take(conn: Connection[Any], chain: str, into: str, late: Iterable[LateSample]) -> None:
     """Have a window's dataset take these, and nothing else, in the transaction that keeps the dataset."""
     conn.execute(_RELEASE, [chain, into])
     conn.execute(_TAKE, {"chain": chain, "into": into, **_listed(late)})
@@ -139,42 +139,42 @@ def spend(conn: Connection[Any], chain: str, into: str, checkpoint_id: str, trai
     """Note that a checkpoint was trained on these samples of other windows, in the transaction that keeps it."""
     samples = {(sample.window, sample.sample_id): taught(sample) for sample in trained}
     rows = _open(conn, chain, sorted({window for window, _ in samples})) if samples else []
-    done = [row for row in rows if is_among(row.teaches, _one(samples.get((row.window, row.sample_id))))]
+    done = [row for row in rows if is_among(row.teaches, _as_list(samples.get((row.window, row.sample_id))))]
     conn.execute(_SPEND, {"chain": chain, "into": into, "checkpoint": checkpoint_id, **_listed(done)})
 
 
-def _one(known: Taught | None) -> list[Taught]:
+def _as_list(known: TrainedContent | None) -> list[TrainedContent]:
     return [] if known is None else [known]
 
 
-def _open(conn: Connection[Any], chain: str, windows: Sequence[str]) -> list[Late]:
+def _open(conn: Connection[Any], chain: str, windows: Sequence[str]) -> list[LateSample]:
     """What no checkpoint was trained on yet."""
     return [_late(row) for row in conn.execute(_OPEN, [chain, windows]).fetchall()]
 
 
-def _late(row: tuple[Any, ...]) -> Late:
+def _late(row: tuple[Any, ...]) -> LateSample:
     window, name, text, reward, dataset = row
-    return Late(window, name, Taught(text, reward), dataset)
+    return LateSample(window, name, TrainedContent(text, reward), dataset)
 
 
-def _by_sample(rows: Iterable[Late]) -> dict[tuple[str, str], list[Late]]:
-    found: dict[tuple[str, str], list[Late]] = defaultdict(list)
+def _by_sample(rows: Iterable[LateSample]) -> dict[tuple[str, str], list[LateSample]]:
+    found: dict[tuple[str, str], list[LateSample]] = defaultdict(list)
     for row in rows:
         found[row.window, row.sample_id].append(row)
     return found
 
 
-def carried(conn: Connection[Any], chain: str, window: str | None = None) -> list[Carried]:
+def carried(conn: Connection[Any], chain: str, window: str | None = None) -> list[CarriedSamples]:
     """What became of late samples: of all windows, or of those that a window has given or taken."""
     rows = conn.execute(_CARRIED, {"chain": chain, "window": window}).fetchall()
-    return [Carried(*row) for row in rows]
+    return [CarriedSamples(*row) for row in rows]
 
 
 def reason_of(conn: Connection[Any], chain: str, window: str) -> str:
     """What is said of a trained window whose data changed, and of what became of its late samples."""
     given = [each for each in carried(conn, chain, window) if each.window == window]
     taken = {each.into: each.samples for each in given if each.into is not None}
-    return told(window, taken, sum(each.samples for each in given if each.into is None))
+    return late_reason(window, taken, sum(each.samples for each in given if each.into is None))
 
 
 def sources(conn: Connection[Any], into: str) -> list[str]:
@@ -183,7 +183,7 @@ def sources(conn: Connection[Any], into: str) -> list[str]:
     return [row[0] for row in conn.execute(wanted, [into])]
 
 
-def _listed(late: Iterable[Late]) -> dict[str, list[Any]]:
+def _listed(late: Iterable[LateSample]) -> dict[str, list[Any]]:
     """The keys of rows, a list each."""
     rows = list(late)
     return {

@@ -71,7 +71,9 @@ def ancestors(conn: Connection[Any], checkpoint: Checkpoint) -> list[Checkpoint]
     return line
 
 
-def seen_by(conn: Connection[Any], *, trajectory: str | None = None, agent: str | None = None) -> dict[str, str]:
+def policies_that_saw(
+    conn: Connection[Any], *, trajectory: str | None = None, agent: str | None = None
+) -> dict[str, str]:
     """Which policies have seen a trajectory or an agent: `trained on it`, or `trained from <policy>` that had."""
     rows = conn.execute(
         """

@@ -19,11 +19,11 @@ from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.report.summary import (
     HOSTED_SILENT_AFTER,
     Cost,
-    Evaluation,
-    Job,
-    Policy,
-    Promotion,
-    Quarantined,
+    EvaluationSummary,
+    JobSummary,
+    PolicySummary,
+    PromotionSummary,
+    QuarantineSummary,
     Report,
     Window,
 )
@@ -67,7 +67,7 @@ _SAMPLES: LiteralString = """
 SELECT kind.key, sum(kind.value::int8)::int8 FROM babylon_training.windows AS hour
 JOIN babylon_training.training_datasets AS made ON made.id = hour.dataset_id
 CROSS JOIN LATERAL jsonb_each_text(made.counts) AS kind
-WHERE kind.key IN ('policy_gradient', 'recompute', 'imitate') OR starts_with(kind.key, 'skip: ') GROUP BY kind.key"""
+WHERE kind.key IN ('policy_gradient', 'recompute', 'sft') OR starts_with(kind.key, 'skip: ') GROUP BY kind.key"""
 
 
 def read_report(conn: Connection[Any], chain: str, place: str, now: datetime) -> Report:
@@ -87,7 +87,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime) ->
         place=place,
         made_at=now.astimezone(UTC),
         windows=[_window(row, names, ends, lost.get(row.window_id, 0)) for row in windows.list_windows(conn)],
-        head=Policy(name=policy_name(chain, head.step), window=head.window_id, made_at=head.created_at)
+        head=PolicySummary(name=policy_name(chain, head.step), window=head.window_id, made_at=head.created_at)
         if head
         else None,
         promoted=_served(promoted),
@@ -95,7 +95,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime) ->
         failed=_rows(conn, _FAILED, _job),
         promotions=promoted,
         evaluations=_rows(conn, _EVALUATIONS, lambda row: _evaluation(row, names)),
-        quarantine=_rows(conn, _QUARANTINE, lambda row: Quarantined(**row._asdict()), MOST),
+        quarantine=_rows(conn, _QUARANTINE, lambda row: QuarantineSummary(**row._asdict()), MOST),
         costs=_rows(conn, _COSTS, lambda row: Cost(**row._asdict())),
         samples={row[0]: row[1] for row in conn.execute(_SAMPLES)},
     )
@@ -143,8 +143,8 @@ def _named(names: Names, identity: str | None) -> str | None:
     return None if identity is None else names.get(identity, identity[:12])
 
 
-def _job(row: Any) -> Job:
-    return Job(
+def _job(row: Any) -> JobSummary:
+    return JobSummary(
         window=row.window_id,
         chain=row.chain,
         state=row.state,
@@ -156,8 +156,8 @@ def _job(row: Any) -> Job:
     )
 
 
-def _promotion(row: Any, names: Names, made_of: dict[str, str | None]) -> Promotion:
-    return Promotion(
+def _promotion(row: Any, names: Names, made_of: dict[str, str | None]) -> PromotionSummary:
+    return PromotionSummary(
         kind=row.kind,
         before=_named(names, row.from_id),
         after=_named(names, row.to_id),
@@ -168,16 +168,16 @@ def _promotion(row: Any, names: Names, made_of: dict[str, str | None]) -> Promot
     )
 
 
-def _served(promotions: list[Promotion]) -> Policy | None:
+def _served(promotions: list[PromotionSummary]) -> PolicySummary | None:
     """What the newest promotion or rollback put in place."""
     if not promotions or promotions[0].after is None:
         return None
     newest = promotions[0]
-    return Policy(name=promotions[0].after, window=newest.window, made_at=newest.at)
+    return PolicySummary(name=promotions[0].after, window=newest.window, made_at=newest.at)
 
 
-def _evaluation(row: Any, names: Names) -> Evaluation:
-    return Evaluation(
+def _evaluation(row: Any, names: Names) -> EvaluationSummary:
+    return EvaluationSummary(
         policy=_named(names, row.checkpoint_id) or "",
         evaluation=row.evaluation,
         value=row.value,

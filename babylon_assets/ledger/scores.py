@@ -51,7 +51,7 @@ _ARRAYS = ("steps", "step_scores", "step_states", "step_worth", "step_final")
 IMPORTED = "imported"
 
 
-class Note(NamedTuple):
+class ScorerNote(NamedTuple):
     """What a scorer said of a trajectory besides its numbers: a text for a person, and numbers for a machine."""
 
     reasoning: str | None
@@ -73,7 +73,7 @@ def replace_scores(
     scores: pd.DataFrame,
     versions: Mapping[str, str],
     *,
-    notes: Mapping[tuple[str, str], Note] | None = None,
+    notes: Mapping[tuple[str, str], ScorerNote] | None = None,
     imported: Collection[str] = (),
 ) -> Revision:
     """Make these scores the window's current ones, in one transaction. Those that differ from before are kept, retired.
@@ -93,7 +93,7 @@ def replace_scores(
     rows = _rows(window, scores, scorers, known) if len(scores) else iter(())
     told = notes or {}
     complete = {
-        (row[1], row[3]): (*_of_its_version(row, imported), *told.get((row[3], row[1]), Note(None, None)))
+        (row[1], row[3]): (*_of_its_version(row, imported), *told.get((row[3], row[1]), ScorerNote(None, None)))
         for row in rows
     }
     with conn.transaction():

@@ -22,16 +22,16 @@ from psycopg import Connection, sql
 from babylon_assets.domain.dataset_codec import Places
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.frames import FactRow, facts_frame
-from babylon_assets.domain.imported_rewards import GivenRewards
+from babylon_assets.domain.imported_rewards import ImportedRewards
 from babylon_assets.domain.lineage import content_id
 from babylon_assets.domain.trajectories import (
     CallHead,
-    KeptSamples,
     Quarantined,
     StepFacts,
+    StoredSamples,
     TrajectoryRecord,
     instruments,
-    kept,
+    store_samples,
 )
 from babylon_assets.ledger.arrays import text_array
 from babylon_assets.ledger.compression import pack, unpack
@@ -43,13 +43,13 @@ from babylon_assets.ledger.table import json_value
 __all__ = [
     "chat_hashes",
     "fingerprint_with_imports",
-    "given_rewards",
     "import_rows",
     "imported_hash",
     "named_instruments",
     "quarantined",
     "raw_frame",
     "read_heads",
+    "read_imported_rewards",
     "read_scores",
     "read_steps",
     "read_window",
@@ -144,7 +144,7 @@ class ImportedRows(NamedTuple):
 def import_rows(
     conn: Connection[Any],
     window: str,
-    rows: Iterable[tuple[TrajectoryRecord, GivenRewards]],
+    rows: Iterable[tuple[TrajectoryRecord, ImportedRewards]],
     refused: Iterable[Quarantined],
 ) -> ImportedRows:
     """Add imported trajectories, and rows that could not be read, to a window, in one transaction.
@@ -210,7 +210,7 @@ _plain_of = attrgetter(*_PLAIN)
 
 
 def _row(window: str, record: TrajectoryRecord) -> tuple[Any, ...]:
-    samples, chat, digest = kept(record.samples), b"", ""
+    samples, chat, digest = store_samples(record.samples), b"", ""
     if samples.heads:
         text = samples.chat()
         chat, digest = pack(text), sha256(text).hexdigest()
@@ -248,28 +248,28 @@ def read_heads(conn: Connection[Any], window: str) -> list[TrajectoryRecord]:
     return list(_records_of(conn, window))
 
 
-class Recorded(NamedTuple):
+class RecordedTexts(NamedTuple):
     """The texts of a trajectory as they were read: their sha256, and step and call of each, in their order."""
 
     chat_sha256: str
     places: Places
 
 
-def recorded_texts(conn: Connection[Any], window: str) -> dict[str, Recorded]:
+def recorded_texts(conn: Connection[Any], window: str) -> dict[str, RecordedTexts]:
     """The texts of each trajectory of a window that has any, by trajectory id.
 
     Raises:
         CorruptLedger: when a row cannot be decoded.
     """
     columns = ("trajectory_id", "chat_sha256", "body")
-    found: dict[str, Recorded] = {}
+    found: dict[str, RecordedTexts] = {}
     wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND samples > 0", *columns)
     statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(wanted)
     with conn.cursor() as cursor, cursor.copy(statement, [window]) as copy:
         copy.set_types([RAW_TRAJECTORIES.columns[name] for name in columns])
         for trajectory, digest, body in copy.rows():
             heads = _decoded(_decode_heads, body, window, trajectory).samples
-            found[trajectory] = Recorded(digest, [(head.step, head.call) for head in heads])
+            found[trajectory] = RecordedTexts(digest, [(head.step, head.call) for head in heads])
     return found
 
 
@@ -319,7 +319,7 @@ def _records_of(conn: Connection[Any], window: str, *texts: str) -> Iterator[Tra
             body = _decoded(_decode_body, row[len(_PLAIN)], window, trajectory)
             given = texts and partial(_unpacked, row[-1], window, trajectory)
             chat = given or partial(_fetched, conn, window, trajectory)
-            yield TrajectoryRecord(window=window, samples=KeptSamples(body.samples, chat), facts=body.facts, **fields)
+            yield TrajectoryRecord(window=window, samples=StoredSamples(body.samples, chat), facts=body.facts, **fields)
 
 
 def _fetched(conn: Connection[Any], window: str, trajectory_id: str) -> bytes:
@@ -360,7 +360,7 @@ def summary(conn: Connection[Any], window: str) -> RawSummary:
     return RawSummary(*row)
 
 
-def given_rewards(conn: Connection[Any], window: str) -> dict[str, GivenRewards]:
+def read_imported_rewards(conn: Connection[Any], window: str) -> dict[str, ImportedRewards]:
     """What came with the window's imported trajectories, by trajectory id; none where nothing was imported.
 
     Raises:
@@ -369,7 +369,7 @@ def given_rewards(conn: Connection[Any], window: str) -> dict[str, GivenRewards]
     wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND given IS NOT NULL", "trajectory_id", "given")
     rows = conn.execute(wanted, [window]).fetchall()
     try:
-        return {name: msgspec.convert(given, GivenRewards) for name, given in rows}
+        return {name: msgspec.convert(given, ImportedRewards) for name, given in rows}
     except msgspec.ValidationError as error:
         raise CorruptLedger(f"what was imported into {window} cannot be decoded ({error}); import it again") from None
 

@@ -21,7 +21,7 @@ from babylon_assets.ledger.table import json_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptVerdict:
+class StoredVerdict:
     """A verdict as it was kept; `verdict` has every finding, and the rules that were applied."""
 
     checkpoint_id: str
@@ -34,13 +34,13 @@ class KeptVerdict:
     judged_at: datetime | None = None
 
 
-def verdict_on(conn: Connection[Any], checkpoint_id: str) -> KeptVerdict | None:
+def verdict_on(conn: Connection[Any], checkpoint_id: str) -> StoredVerdict | None:
     """What the gate said of a checkpoint, or None while it was not judged."""
-    with conn.cursor(row_factory=class_row(KeptVerdict)) as cursor:
+    with conn.cursor(row_factory=class_row(StoredVerdict)) as cursor:
         return cursor.execute(GATE_VERDICTS.select("WHERE checkpoint_id = %s"), [checkpoint_id]).fetchone()
 
 
-def unjudged(conn: Connection[Any], chain: str) -> Checkpoint | None:
+def without_verdict(conn: Connection[Any], chain: str) -> Checkpoint | None:
     """The head of a chain when nothing was said of it: a run was killed between training and the gate."""
     head, live = checkpoints.head(conn, chain), promotions.promoted(conn, chain)
     if head is None or head.step == 0 or (live is not None and live.id == head.id):
@@ -48,9 +48,9 @@ def unjudged(conn: Connection[Any], chain: str) -> Checkpoint | None:
     return head if verdict_on(conn, head.id) is None else None
 
 
-def of_chain(conn: Connection[Any], chain: str) -> list[KeptVerdict]:
+def of_chain(conn: Connection[Any], chain: str) -> list[StoredVerdict]:
     """Every verdict of a chain, oldest first."""
-    with conn.cursor(row_factory=class_row(KeptVerdict)) as cursor:
+    with conn.cursor(row_factory=class_row(StoredVerdict)) as cursor:
         return cursor.execute(GATE_VERDICTS.select("WHERE chain = %s ORDER BY judged_at"), [chain]).fetchall()
 
 
@@ -63,17 +63,17 @@ def standings(conn: Connection[Any], chain: str) -> dict[str, str]:
         """,
         [chain],
     ).fetchall()
-    told = {window: _standing(dead_end, was_live) for window, dead_end, was_live in rows}
+    told = {window: _state_of(dead_end, was_live) for window, dead_end, was_live in rows}
     return {window: standing for window, standing in told.items() if standing is not None}
 
 
-def _standing(dead_end: str | None, was_live: bool) -> str | None:
+def _state_of(dead_end: str | None, was_live: bool) -> str | None:
     if dead_end is None:
         return "promoted" if was_live else None
     return "refused" if dead_end.startswith("refused") else "rolled back"
 
 
-def keep_verdict(conn: Connection[Any], verdict: KeptVerdict) -> bool:
+def store_verdict(conn: Connection[Any], verdict: StoredVerdict) -> bool:
     """Keep a verdict, in the caller's transaction or in one of its own; False when there was one already."""
     values = {
         "checkpoint_id": verdict.checkpoint_id,

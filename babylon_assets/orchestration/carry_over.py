@@ -21,13 +21,13 @@ from babylon_assets.ledger import checkpoints, datasets, windows
 from babylon_assets.ledger import late_samples as ledger
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
-from babylon_assets.ledger.late_samples import Late
+from babylon_assets.ledger.late_samples import LateSample
 from babylon_assets.orchestration.metadata import numbers
 from babylon_assets.training.backends.registry import is_hosted
 
 
 @dataclass(frozen=True)
-class Standing:
+class CarryOver:
     """How a window stands to late data while its dataset is frozen.
 
     Attributes:
@@ -38,10 +38,10 @@ class Standing:
 
     own: Checkpoint | None
     samples: Sequence[Sample] = ()
-    offered: Mapping[tuple[str, str], Late] = field(default_factory=dict)
+    offered: Mapping[tuple[str, str], LateSample] = field(default_factory=dict)
 
 
-def standing(conn: Connection, settings: Settings, window: str, *, teaches: bool) -> Standing:
+def plan_carry_over(conn: Connection, settings: Settings, window: str, *, teaches: bool) -> CarryOver:
     """What joins a window's dataset: what it was trained on, or what may be taken now, which no one else then can.
 
     Args:
@@ -51,18 +51,18 @@ def standing(conn: Connection, settings: Settings, window: str, *, teaches: bool
     own = checkpoints.by_window(conn, chain, window)
     if own is not None:
         ledger.late_lock(conn, chain)
-        return Standing(own, _trained_with(conn, own))
+        return CarryOver(own, _trained_with(conn, own))
     if not ledger.any_open(conn, chain):
-        return Standing(None)
+        return CarryOver(None)
     ledger.late_lock(conn, chain)
     head = checkpoints.head(conn, chain)
     passed = head is not None and head.window_id is not None and head.window_id > window
     offered = ledger.available(conn, chain, window, head.window_id if head else None)
     if not teaches or passed or settings.late_data != "carry" or is_hosted(settings):
-        return Standing(None, (), {(each.window, each.sample_id): each for each in offered})
+        return CarryOver(None, (), {(each.window, each.sample_id): each for each in offered})
     steps = head.step if head else 0
     found = [rules.aged(sample, steps, settings.max_policy_lag) for sample in _samples(conn, offered)]
-    return Standing(None, found, {(each.window, each.sample_id): each for each in offered})
+    return CarryOver(None, found, {(each.window, each.sample_id): each for each in offered})
 
 
 def _trained_with(conn: Connection, own: Checkpoint) -> list[Sample]:
@@ -73,7 +73,7 @@ def _trained_with(conn: Connection, own: Checkpoint) -> list[Sample]:
     return rules.carried(datasets.load_dataset(conn, own.dataset_id))
 
 
-def _samples(conn: Connection, offered: Iterable[Late]) -> list[Sample]:
+def _samples(conn: Connection, offered: Iterable[LateSample]) -> list[Sample]:
     """The offered samples as they stand in their windows' datasets."""
     wanted: dict[str, set[str]] = {}
     for each in offered:
@@ -86,7 +86,7 @@ def _samples(conn: Connection, offered: Iterable[Late]) -> list[Sample]:
     ]
 
 
-def keep(conn: Connection, settings: Settings, dataset: DatasetDraft, stands: Standing) -> None:
+def keep(conn: Connection, settings: Settings, dataset: DatasetDraft, stands: CarryOver) -> None:
     """Note what is late of a trained window, or what the dataset of another took; the dataset is kept already."""
     if stands.own is not None:
         _note_late(conn, settings, dataset, stands.own)

@@ -110,14 +110,14 @@ def stored_dataset(conn: Connection, window: str, dataset_id: str) -> list[dg.As
     try:
         found = stored_datasets.look(conn, window, dataset_id)
     except CorruptLedger as error:
-        return [_found(STABLE, [str(error)], ""), _found(HINDSIGHT, ["the dataset cannot be read"], "")]
+        return [_check_result(STABLE, [str(error)], ""), _check_result(HINDSIGHT, ["the dataset cannot be read"], "")]
     return [
-        _found(STABLE, found.unstable, f"{found.samples} samples hash to {dataset_id[:12]}"),
-        _found(HINDSIGHT, found.wrong, f"{found.samples} samples are as recorded"),
+        _check_result(STABLE, found.unstable, f"{found.samples} samples hash to {dataset_id[:12]}"),
+        _check_result(HINDSIGHT, found.wrong, f"{found.samples} samples are as recorded"),
     ]
 
 
-def _found(name: str, wrong: list[str], said: str) -> dg.AssetCheckResult:
+def _check_result(name: str, wrong: list[str], said: str) -> dg.AssetCheckResult:
     """An error with its first reasons, or what was found to be right."""
     more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
     return dg.AssetCheckResult(

@@ -40,7 +40,7 @@ def of_dataset(conn: Connection, dataset: DatasetDraft, secrets: Iterable[str]) 
     chats = dict(datasets.stream_chats(conn, dataset.id, *names))
     read = with_texts([head for head in dataset.samples if head.trajectory_id in chats], chats.__getitem__)
     facts = trajectories.read_facts(conn, dataset.window, names)
-    return shown([sample for sample in read if sample.sample_id in wanted], facts, secrets)
+    return example_metadata([sample for sample in read if sample.sample_id in wanted], facts, secrets)
 
 
 def best_and_worst(samples: Iterable[_S]) -> tuple[list[_S], list[_S]]:
@@ -50,7 +50,9 @@ def best_and_worst(samples: Iterable[_S]) -> tuple[list[_S], list[_S]]:
     return best, known[len(best) :][::-1][:EACH]
 
 
-def shown(samples: Sequence[Sample], actions: Actions, secrets: Iterable[str]) -> dict[str, dg.MetadataValue[Any]]:
+def example_metadata(
+    samples: Sequence[Sample], actions: Actions, secrets: Iterable[str]
+) -> dict[str, dg.MetadataValue[Any]]:
     """The table, and the texts as Markdown, which the UI opens on a click; nothing without a known reward."""
     best, worst = best_and_worst(samples)
     if not best:

@@ -64,7 +64,7 @@ METADATA: dict[str, Meaning] = {
     "trainable_groups": Meaning("groups", "Groups with a spread, from which something can be learned."),
     "policy_gradient": Meaning("samples", "Our own answers with known tokens."),
     "recompute": Meaning("samples", "Our own answers as text only; their log-probabilities are computed."),
-    "imitate": Meaning("samples", "Other models' answers from the better half of their group."),
+    "sft": Meaning("samples", "Other models' answers from the better half of their group."),
     "skip": Meaning("samples", "Samples that nothing trains on."),
     "skipped_because": Meaning("", "How many samples are skipped for which reason."),
     "calls_joined": Meaning("calls", "Recorded calls that were found by trajectory, or by agent and time."),

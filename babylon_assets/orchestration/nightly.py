@@ -10,7 +10,7 @@ import dagster as dg
 
 from babylon_assets.domain.errors import SettingsError, TrainingBusy
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.evaluation.nightly import Examined, examine_promoted
+from babylon_assets.evaluation.nightly import NightlyEvaluation, evaluate_promoted
 from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as EVALUATIONS
 from babylon_assets.orchestration.metadata import numbers, texts
 from babylon_assets.orchestration.resources import Installation
@@ -23,20 +23,21 @@ EXAMINE, PRUNE, UPKEEP = "examine_promoted", "prune_weights", "remove_old_logs"
 @dg.op(name=EXAMINE)
 def examine(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
     """Plays the live policy on NIGHTLY_SEEDS held-out markets and notes the result on its window's evaluations."""
-    done = examine_promoted(installation.settings, installation.database)
+    done = evaluate_promoted(installation.settings, installation.database)
     if done.checkpoint is None or done.found is None:
         context.log.info(f"nothing is examined: {done.reason}")
         return
     name = policy_name(done.checkpoint.chain, done.checkpoint.step)
-    context.add_output_metadata(_told(name, done))
+    context.add_output_metadata(_nightly_metadata(name, done))
     if not done.fresh:
         context.log.info(f"{name} was examined on {done.found.created_at:%Y-%m-%d}: nothing is played again")
     elif done.checkpoint.window_id is not None:
-        observation = dg.AssetObservation(EVALUATIONS, partition=done.checkpoint.window_id, metadata=_told(name, done))
+        window, metadata = done.checkpoint.window_id, _nightly_metadata(name, done)
+        observation = dg.AssetObservation(EVALUATIONS, partition=window, metadata=metadata)
         context.log_event(observation)
 
 
-def _told(name: str, done: Examined) -> dict[str, dg.MetadataValue[Any]]:
+def _nightly_metadata(name: str, done: NightlyEvaluation) -> dict[str, dg.MetadataValue[Any]]:
     found, gain = done.found, done.gain_on_base
     assert found is not None  # there is something to tell
     return {

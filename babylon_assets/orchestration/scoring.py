@@ -15,8 +15,8 @@ import pandas as pd
 from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain import joining, llm_judge, rewards
 from babylon_assets.domain.grouping import GroupMode
-from babylon_assets.domain.imported_rewards import with_given
-from babylon_assets.domain.llm_judge import Comparison, Judgment, Verdict
+from babylon_assets.domain.imported_rewards import with_imported
+from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer, JudgeScore
 from babylon_assets.domain.rewards import Scorer
 from babylon_assets.domain.scorers import load_scorers
 from babylon_assets.environments.babylon import outcome_tables, reward_judgments
@@ -24,13 +24,13 @@ from babylon_assets.environments.babylon.outcomes import OutcomeTables
 from babylon_assets.ledger import inference_calls, judge_scores, trajectories
 from babylon_assets.ledger import scores as score_ledger
 from babylon_assets.ledger.database import Connection, judge_lock
-from babylon_assets.ledger.scores import Note, Revision
+from babylon_assets.ledger.scores import Revision, ScorerNote
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime.collector import without_collector
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredWindow:
     """A window's scores, which scorers gave them, and the revision that they are kept as.
 
     Attributes:
@@ -46,17 +46,17 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Judging:
+class JudgedWindow:
     """What a judge was asked about a window, and what is known of it by now."""
 
     rubric: str
     version: str
     asked: list[Comparison]
-    judgments: Mapping[str, Judgment]
+    judgments: Mapping[str, JudgeAnswer]
 
 
 @without_collector
-def score_window(installation: Installation, window: str) -> Scored:
+def score_window(installation: Installation, window: str) -> ScoredWindow:
     """Score every step that is kept of a window with what is known of it by now, and keep the scores.
 
     Raises:
@@ -65,26 +65,26 @@ def score_window(installation: Installation, window: str) -> Scored:
     """
     settings = installation.settings
     added = load_scorers(settings.scorers)
-    asked = None if settings.ruler_model is None else _asked_judge(installation, window)
+    asked = None if settings.ruler_model is None else _ask_judge(installation, window)
     with installation.connect() as conn:
         steps = trajectories.read_steps(conn, window)
-        given = trajectories.given_rewards(conn, window)
+        given = trajectories.read_imported_rewards(conn, window)
         own = steps[~steps["trajectory_id"].isin(list(given))]
         outcomes = OutcomeTables.empty()
         if len(own) or not given:
             outcomes = outcome_tables.read_outcomes(conn, window, own, horizon_minutes=settings.perp_horizon_minutes)
-        weights, verdicts = dict(settings.reward_weights), list[Verdict]()
+        weights, verdicts = dict(settings.reward_weights), list[JudgeScore]()
         if asked is not None:
             weights.setdefault(llm_judge.NAME, 0.0)
-            added[llm_judge.NAME], verdicts = llm_judge.judged(own, asked.asked, asked.judgments, asked.version)
+            added[llm_judge.NAME], verdicts = llm_judge.judge_scorer(own, asked.asked, asked.judgments, asked.version)
         scores = _scores(settings, own, outcomes, weights, added)
-        scores = with_given(scores, steps, given)
+        scores = with_imported(scores, steps, given)
         versions = rewards.versions(weights, added)
         notes = {} if asked is None else _notes(settings, asked, verdicts)
         revision = score_ledger.replace_scores(conn, window, scores, versions, notes=notes, imported=given.keys())
         if asked is not None and settings.write_reward_judgments:
             _write_back(settings, conn, window, asked, verdicts)
-    return Scored(scores, versions, revision, *_told(asked))
+    return ScoredWindow(scores, versions, revision, *_judge_summary(asked))
 
 
 def _scores(
@@ -106,7 +106,7 @@ def _scores(
     )
 
 
-def _asked_judge(installation: Installation, window: str) -> Judging:
+def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
     """Have what is not judged yet judged, as far as the limit of attempts goes; one run at a time asks about a window.
 
     Imported trajectories keep the rewards that came with them and are not judged.
@@ -118,7 +118,7 @@ def _asked_judge(installation: Installation, window: str) -> Judging:
     assert settings.ruler_model is not None
     model, rubric = settings.ruler_model, judge.rubric_of(settings)
     with judge_lock(installation.database, window) as conn:
-        imported = trajectories.given_rewards(conn, window)
+        imported = trajectories.read_imported_rewards(conn, window)
         records = [each for each in trajectories.read_window(conn, window) if each.trajectory_id not in imported]
         asked = llm_judge.comparisons(
             window,
@@ -133,17 +133,17 @@ def _asked_judge(installation: Installation, window: str) -> Judging:
         ids = [comparison.id for comparison in asked]
         open_ones = _open(asked, judge_scores.find(conn, ids), settings.ruler_max_attempts)
         judge.judge(settings, open_ones, lambda one, said: judge_scores.keep(conn, one, model, said))
-        return Judging(rubric, llm_judge.scorer_version(model, rubric), asked, judge_scores.find(conn, ids))
+        return JudgedWindow(rubric, llm_judge.scorer_version(model, rubric), asked, judge_scores.find(conn, ids))
 
 
-def _open(asked: list[Comparison], kept: Mapping[str, Judgment], most: int) -> list[tuple[Comparison, int]]:
+def _open(asked: list[Comparison], kept: Mapping[str, JudgeAnswer], most: int) -> list[tuple[Comparison, int]]:
     """What has no verdict yet, and how often it may still be asked about."""
     left = [(each, most - kept[each.id].attempts if each.id in kept else most) for each in asked]
     judged = {name for name, judgment in kept.items() if judgment.scores is not None}
     return [(each, attempts) for each, attempts in left if attempts > 0 and each.id not in judged]
 
 
-def _notes(settings: Settings, asked: Judging, verdicts: list[Verdict]) -> dict[tuple[str, str], Note]:
+def _notes(settings: Settings, asked: JudgedWindow, verdicts: list[JudgeScore]) -> dict[tuple[str, str], ScorerNote]:
     """What the judge said of each trajectory, and its share of what that cost, for the scores' own columns."""
     costs: dict[str, float] = {}
     for comparison in asked.asked:
@@ -152,7 +152,7 @@ def _notes(settings: Settings, asked: Judging, verdicts: list[Verdict]) -> dict[
             share = (judgment.cost_usd or 0.0) / len(comparison.candidates) if judgment else 0.0
             costs[each.trajectory_id] = costs.get(each.trajectory_id, 0.0) + share
     return {
-        (llm_judge.NAME, verdict.trajectory_id): Note(
+        (llm_judge.NAME, verdict.trajectory_id): ScorerNote(
             verdict.reasoning.replace("\0", "\ufffd"),
             {
                 "model": settings.ruler_model,
@@ -164,14 +164,16 @@ def _notes(settings: Settings, asked: Judging, verdicts: list[Verdict]) -> dict[
     }
 
 
-def _write_back(settings: Settings, conn: Connection, window: str, asked: Judging, verdicts: list[Verdict]) -> None:
+def _write_back(
+    settings: Settings, conn: Connection, window: str, asked: JudgedWindow, verdicts: list[JudgeScore]
+) -> None:
     assert settings.ruler_model is not None
     reward_judgments.write_judgments(
         conn, window, verdicts, model=settings.ruler_model, version=asked.version, rubric=asked.rubric
     )
 
 
-def _told(asked: Judging | None) -> tuple[dict[str, float | int | None], tuple[str, ...]]:
+def _judge_summary(asked: JudgedWindow | None) -> tuple[dict[str, float | int | None], tuple[str, ...]]:
     if asked is None:
         return {}, ()
     known = [asked.judgments[each.id] for each in asked.asked if each.id in asked.judgments]

@@ -20,7 +20,7 @@ from babylon_assets.orchestration.jobs import LINE, LINE_TAG, REFRESH
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime.instance import fail_orphaned_runs
 from babylon_assets.orchestration.source_tables import observations
-from babylon_assets.orchestration.window_queue import Attempts, Next
+from babylon_assets.orchestration.window_queue import Attempts, NextWindows
 
 #: On the runs that a sensor launches: the first window and the fingerprint of its rows.
 TRIED_TAG = "babylon/tried"
@@ -55,7 +55,7 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
         )
         seen = observations(installation, found.windows, now)
         window_queue.note_thin(installation, found.thin)
-        return told(found, seen)
+        return sensor_result(found, seen)
 
     @dg.sensor(
         name="changed_windows",
@@ -134,7 +134,7 @@ def build_failure_sensor(installation: Installation, status: dg.DefaultSensorSta
     return failed_runs
 
 
-def told(found: Next, seen: Sequence[dg.AssetObservation] = ()) -> dg.SensorResult:
+def sensor_result(found: NextWindows, seen: Sequence[dg.AssetObservation] = ()) -> dg.SensorResult:
     """A decision in Dagster's terms: the run, the windows that are thin without one, and why nothing is run.
 
     Args:
@@ -152,7 +152,7 @@ def told(found: Next, seen: Sequence[dg.AssetObservation] = ()) -> dg.SensorResu
     )
 
 
-def line_run(found: Next) -> dg.RunRequest:
+def line_run(found: NextWindows) -> dg.RunRequest:
     """One run of the whole line, for one window or for a range of them.
 
     A run key is launched once, whatever became of the run; window, fingerprint and attempt are in it, so that new data

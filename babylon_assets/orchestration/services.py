@@ -31,7 +31,7 @@ LOOK_SECONDS = 1.0
 GRACE_SECONDS = 20
 
 
-class KeptDatabase(Protocol):
+class SupervisedDatabase(Protocol):
     """What the children need before anything else."""
 
     def revive(self) -> bool:
@@ -126,7 +126,7 @@ class Services:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     @property
-    def asked_to_stop(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether SIGINT or SIGTERM came; who does not `wait` looks here."""
         return self._stop.is_set()
 
@@ -144,7 +144,7 @@ class Services:
                 raise PermanentError(f"the UI does not answer at {self.url}; {self._children[0].end_of_log()}")
             self._stop.wait(0.3)
 
-    def wait(self, database: KeptDatabase, say: Callable[[str], None]) -> None:
+    def wait(self, database: SupervisedDatabase, say: Callable[[str], None]) -> None:
         """Keep everything up; return when SIGINT or SIGTERM asked to stop.
 
         Args:
@@ -162,7 +162,7 @@ class Services:
                     say(told)
             self._start_due(database, say)
 
-    def _start_due(self, database: KeptDatabase, say: Callable[[str], None]) -> None:
+    def _start_due(self, database: SupervisedDatabase, say: Callable[[str], None]) -> None:
         """Start the dead whose pause is over, once the database answers: without it they would only die again."""
         due = [child for child in self._children if child.is_due]
         waits = bool(due) and not database.answers()

@@ -17,7 +17,7 @@ from babylon_assets.ledger import datasets, inference_calls, late_samples, traje
 from babylon_assets.ledger.database import Connection
 
 
-class Findings(NamedTuple):
+class DatasetFaults(NamedTuple):
     """Texts that are not those which the id names, and samples that nobody recorded or that know a result, in words."""
 
     samples: int
@@ -25,7 +25,7 @@ class Findings(NamedTuple):
     wrong: list[str]
 
 
-def look(conn: Connection, window: str, dataset_id: str) -> Findings:
+def look(conn: Connection, window: str, dataset_id: str) -> DatasetFaults:
     """Look at a window's dataset.
 
     Raises:
@@ -43,7 +43,7 @@ def look(conn: Connection, window: str, dataset_id: str) -> Findings:
             odd.append(name)
     unstable += [f"the texts of {name} are not kept" for name in sorted(kept.chats.keys() - seen)]
     wrong = ["the dataset cannot be read"] if unstable else _faults(conn, window, dataset_id, odd)
-    return Findings(sum(map(len, kept.places.values())), unstable, wrong)
+    return DatasetFaults(sum(map(len, kept.places.values())), unstable, wrong)
 
 
 def _faults(conn: Connection, window: str, dataset_id: str, odd: Iterable[str]) -> list[str]:

@@ -43,7 +43,7 @@ class Attempts:
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
+class NextWindows:
     """What to do now.
 
     Attributes:
@@ -68,7 +68,7 @@ def next_windows(
     now: datetime,
     cursor: str | None,
     attempts: Callable[[str, str], Attempts],
-) -> Next:
+) -> NextWindows:
     """The next range of waiting windows, oldest first.
 
     Args:
@@ -82,7 +82,7 @@ def next_windows(
         try:
             game_record.check_tables(conn)
         except SourceError as error:
-            return Next([], "", 0, {}, cursor, str(error))
+            return NextWindows([], "", 0, {}, cursor, str(error))
         states = ledger.states_since(conn, since)
         closed = [
             row
@@ -106,7 +106,7 @@ def next_windows(
 
 def _unjudged(conn: Connection, chain: str) -> str | None:
     """The window whose run was killed after its checkpoint was in the ledger and before the gate had spoken."""
-    left = verdicts.unjudged(conn, chain)
+    left = verdicts.without_verdict(conn, chain)
     return left.window_id if left is not None else None
 
 
@@ -118,7 +118,7 @@ def _first_ready(
     thin: dict[str, str],
     cursor: str | None,
     attempts: Callable[[str, str], Attempts],
-) -> Next:
+) -> NextWindows:
     """The oldest window that may be tried now, with those that follow it hour by hour."""
     given_up, pausing = [], []
     failed = [row.window for row in waiting if states.get(row.window) == "failed"]
@@ -136,10 +136,10 @@ def _first_ready(
             break
         else:
             together = _hour_by_hour([later.window for later in waiting[place : place + MOST_AT_ONCE]])
-            return Next(together, fingerprint, before.count + 1, thin, cursor, "")
+            return NextWindows(together, fingerprint, before.count + 1, thin, cursor, "")
     said = [f"{given_up[0]} and {len(given_up) - 1} more stay failed; see `babylon windows`"] if given_up else []
     said += [f"{window} failed and is tried again in a while" for window in pausing]
-    return Next([], "", 0, thin, cursor, "; ".join(said) or _nothing(installation, now))
+    return NextWindows([], "", 0, thin, cursor, "; ".join(said) or _nothing(installation, now))
 
 
 def _in_turn(failed: Sequence[str], now: datetime) -> Sequence[str]:

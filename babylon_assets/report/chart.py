@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from babylon_assets.report.markup import Html, element, join, trusted
-from babylon_assets.report.summary import Promotion, Window
+from babylon_assets.report.summary import PromotionSummary, Window
 
 REFERENCES = ("oracle", "teacher", "random")
 SMOOTHING = 5
@@ -39,7 +39,7 @@ class _Frame:
 
 
 def learning_curve(
-    windows: Sequence[Window], promotions: Sequence[Promotion], *, name: str, width: int = 920, height: int = 320
+    windows: Sequence[Window], promotions: Sequence[PromotionSummary], *, name: str, width: int = 920, height: int = 320
 ) -> Html:
     """Mean reward of each window, its five-window mean, the references' means, and where a policy was promoted.
 
@@ -67,7 +67,7 @@ def learning_curve(
     return _svg(name, width, height, "Mean reward per window", describe(known, promotions), parts)
 
 
-def describe(windows: Sequence[Window], promotions: Sequence[Promotion]) -> str:
+def describe(windows: Sequence[Window], promotions: Sequence[PromotionSummary]) -> str:
     """The learning curve in words."""
     known = [window for window in windows if window.reward is not None]
     if not known:
@@ -171,7 +171,7 @@ def _dot(frame: _Frame, place: int, window: Window) -> Html:
     return element("circle", tip, cx=f"{frame.x(place):.1f}", cy=f"{frame.y(window.reward):.1f}", r=3.2, class_="dot")
 
 
-def _marks(frame: _Frame, windows: Sequence[Window], promotions: Sequence[Promotion]) -> list[Html]:
+def _marks(frame: _Frame, windows: Sequence[Window], promotions: Sequence[PromotionSummary]) -> list[Html]:
     """A triangle on the axis where the policy of a window was promoted; pointing down, with a line, for a rollback."""
     places = {window.id: place for place, window in enumerate(windows)}
     drawn, floor = [], frame.height - BOTTOM

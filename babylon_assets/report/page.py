@@ -21,7 +21,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 #: Rows of the table of windows: a day of hours, and up to a week on a click. The curve has a month.
 FIRST_ROWS, MOST_ROWS, MOST_POINTS = 24, 168, 720
 COLOURS = {"trained": "good", "ready": "busy", "open": "busy", "thin": "calm", "skipped": "fair", "failed": "poor"}
-SAMPLES = {"policy_gradient": "good", "recompute": "busy", "imitate": "fair"}
+SAMPLES = {"policy_gradient": "good", "recompute": "busy", "sft": "fair"}
 
 
 def page(report: Report) -> str:
@@ -90,7 +90,7 @@ def _state(report: Report) -> Html:
     head, promoted, late = report.head, report.promoted, report.late
     facts = [
         ("running", *_running(report)),
-        ("newest checkpoint", head.name if head else "none yet", _made(report, head.made_at) if head else ""),
+        ("newest checkpoint", head.name if head else "none yet", _creation_line(report, head.made_at) if head else ""),
         ("promoted policy", promoted.name if promoted else "none yet", _promoted(report)),
         ("newest window", newest.id if newest else "none yet", newest.state if newest else ""),
         ("late", f"{len(late):,} window{'' if len(late) == 1 else 's'}", f"since {late[0].id}" if late else "in step"),
@@ -111,7 +111,7 @@ def _running(report: Report) -> tuple[str, str]:
     return f"{job.state} {job.window}", f"on {job.backend or 'an unknown backend'}, begun {since}"
 
 
-def _made(report: Report, at: datetime) -> str:
+def _creation_line(report: Report, at: datetime) -> str:
     return f"made {ago(report.made_at - at)}"
 
 

@@ -253,7 +253,7 @@ def samples_went(counts: Mapping[str, int], quarantined: int, title: str = "Wher
     trained = counts.get("policy_gradient", 0) + counts.get("recompute", 0)
     rows = [
         ("trainable", trained, POLICY),
-        ("imitate", counts.get("imitate", 0), GOOD),
+        ("sft", counts.get("sft", 0), GOOD),
         *((name.replace("skip: ", "skipped: "), -number, POOR) for number, name in skipped),
         ("rows in quarantine", quarantined, FAIR),
     ]

@@ -56,7 +56,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class PolicySummary:
     """A checkpoint under its name, such as `babylon-agent@3`."""
 
     name: str
@@ -65,7 +65,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class JobSummary:
     """An attempt to train that has not ended, or the last one of a window, which failed.
 
     Attributes:
@@ -83,7 +83,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Promotion:
+class PromotionSummary:
     """A promotion or a rollback; `window` is the hour that the policy now served was trained on."""
 
     kind: str
@@ -96,7 +96,7 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
+class EvaluationSummary:
     """A measurement of a policy, with the interval that it lies in."""
 
     policy: str
@@ -109,7 +109,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quarantined:
+class QuarantineSummary:
     """The rows that could not be read for one reason, with one of them."""
 
     reason: str
@@ -149,13 +149,13 @@ class Report:
     place: str
     made_at: datetime
     windows: Sequence[Window] = ()
-    head: Policy | None = None
-    promoted: Policy | None = None
-    running: Sequence[Job] = ()
-    failed: Sequence[Job] = ()
-    promotions: Sequence[Promotion] = ()
-    evaluations: Sequence[Evaluation] = ()
-    quarantine: Sequence[Quarantined] = ()
+    head: PolicySummary | None = None
+    promoted: PolicySummary | None = None
+    running: Sequence[JobSummary] = ()
+    failed: Sequence[JobSummary] = ()
+    promotions: Sequence[PromotionSummary] = ()
+    evaluations: Sequence[EvaluationSummary] = ()
+    quarantine: Sequence[QuarantineSummary] = ()
     costs: Sequence[Cost] = ()
     samples: Mapping[str, int] | None = None
     odd_ids: Mapping[str, int] | None = None

@@ -74,9 +74,11 @@ class GatewayPolicy:
         max_tokens: int,
     ) -> list[Completion]:
         asked = zip(conversations, seeds, callers, strict=True)
-        return list(await asyncio.gather(*(self._one(*each, max_tokens) for each in asked)))
+        return list(await asyncio.gather(*(self._complete_one(*each, max_tokens) for each in asked)))
 
-    async def _one(self, conversation: Sequence[Message], seed: int, caller: Caller, max_tokens: int) -> Completion:
+    async def _complete_one(
+        self, conversation: Sequence[Message], seed: int, caller: Caller, max_tokens: int
+    ) -> Completion:
         messages: Any = [{"role": each.role, "content": each.content} for each in conversation]
         reply = await self._client.chat.completions.create(
             model=self.name,
@@ -84,7 +86,7 @@ class GatewayPolicy:
             seed=seed,
             max_tokens=max_tokens,
             user=caller.agent or "",
-            metadata=_told(caller),
+            metadata=_caller_headers(caller),
             extra_body={"return_token_ids": True},
         )
         if reply.model != self.name:
@@ -94,7 +96,7 @@ class GatewayPolicy:
         return Completion(choice.message.content or "", ids[0] or [], ids[1] or [], [], choice.finish_reason, reply.id)
 
 
-def _told(caller: Caller) -> dict[str, str]:
+def _caller_headers(caller: Caller) -> dict[str, str]:
     at = None if caller.at is None else caller.at.isoformat()
     told = {"trajectory": caller.trajectory, "step": caller.step, "at": at}
     return {name: str(value) for name, value in told.items() if value is not None}

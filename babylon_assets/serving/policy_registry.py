@@ -33,7 +33,7 @@ BASE = "base"
 _log = logging.getLogger(__name__)
 
 
-def live(conn: Connection[Any], chain: str) -> Checkpoint | None:
+def promoted_checkpoint(conn: Connection[Any], chain: str) -> Checkpoint | None:
     """The checkpoint to be served: what was promoted last, or the head of a chain of which nothing was."""
     return promotions.promoted(conn, chain) or checkpoints.head(conn, chain)
 
@@ -45,7 +45,7 @@ def in_share(agent: str, share: float) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedPolicies:
     """What the names without a step mean at one moment."""
 
     stable: Target
@@ -73,7 +73,7 @@ class Directory:
     ) -> None:
         self._database, self._model, self._source, self._pointer = database, model, source, pointer
         self._challenger, self._share = challenger, share
-        self._served: Served | None = None
+        self._served: ServedPolicies | None = None
         root = Target(policy_name(model, 0), 0)
         self._by_name: dict[str, Target] = {BASE: root, root.name: root}
         self._refused: set[str] = set()
@@ -101,7 +101,7 @@ class Directory:
             self._conn.close()
 
     @property
-    def served(self) -> Served | None:
+    def served(self) -> ServedPolicies | None:
         """What is served now; None before the first pointer was read and made ready."""
         return self._served
 
@@ -153,9 +153,9 @@ class Directory:
             if pointed.name not in self._by_name or BASE not in self._by_name or stale:
                 self._read_names()
         challenger = None if self._challenger is None or not self._share else self._by_name.get(self._challenger)
-        wanted = Served(pointed, challenger)
+        wanted = ServedPolicies(pointed, challenger)
         if wanted != self._served:
-            ready = Served(self._made_ready(pointed) or self._last(pointed), self._made_ready(challenger))
+            ready = ServedPolicies(self._ensure_ready(pointed) or self._last(pointed), self._ensure_ready(challenger))
             if self._served is None or ready.stable != self._served.stable:
                 self.on_change(ready.stable)
                 self._pointer.note(ready.stable)
@@ -170,11 +170,11 @@ class Directory:
             self.missing.append("a policy: none was served from this home folder before")
             return
         policy = noted.policy
-        if not self._source.serves(policy) or self._made_ready(policy) is None:
+        if not self._source.serves(policy) or self._ensure_ready(policy) is None:
             self.missing.append(f"the weights of {policy.name}, which was served last")
             return
         self._by_name[policy.name] = policy
-        self.noted_at, self._served = noted.at, Served(policy)
+        self.noted_at, self._served = noted.at, ServedPolicies(policy)
         self.on_change(policy)
         _log.warning("serving %s, as before: the ledger cannot be read", policy.name)
 
@@ -185,7 +185,7 @@ class Directory:
             )
         return self._served.stable
 
-    def _made_ready(self, policy: Target | None) -> Target | None:
+    def _ensure_ready(self, policy: Target | None) -> Target | None:
         """The policy, once it can be served; None when it cannot, which is logged once."""
         if policy is None:
             return None
@@ -201,7 +201,7 @@ class Directory:
 
     def _read_pointer(self) -> Target:
         with self._connection().transaction():
-            return self._target(live(self._connection(), self._model))
+            return self._target(promoted_checkpoint(self._connection(), self._model))
 
     def _read_names(self) -> None:
         with self._connection().transaction():

@@ -134,7 +134,7 @@ class Recorder:
             try:
                 self._add(records)
             except _UNFIT:
-                self._one_by_one(records)
+                self._write_singly(records)
             count += len(records)
             size += spool.size_of(records)
         if size == path.stat().st_size:
@@ -148,7 +148,7 @@ class Recorder:
         with self._connection().transaction():
             add_calls(self._connection(), [_decode(record) for record in records])
 
-    def _one_by_one(self, records: Sequence[bytes]) -> None:
+    def _write_singly(self, records: Sequence[bytes]) -> None:
         """What the database will not take is set aside; the others are written."""
         for record in records:
             try:

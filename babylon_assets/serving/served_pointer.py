@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class ServedPolicy:
     """What was served, of which chain, since when."""
 
     chain: str
@@ -26,7 +26,7 @@ class Noted:
     at: datetime
 
 
-_decode = msgspec.json.Decoder(Noted).decode
+_decode = msgspec.json.Decoder(ServedPolicy).decode
 
 
 class PointerFile:
@@ -43,12 +43,12 @@ class PointerFile:
         """Keep the policy for the next start. A disk that cannot be written to is logged, and breaks nothing now."""
         fresh = self._path.with_suffix(f".{os.getpid()}")
         try:
-            fresh.write_bytes(msgspec.json.encode(Noted(self._chain, policy, datetime.now(UTC))))
+            fresh.write_bytes(msgspec.json.encode(ServedPolicy(self._chain, policy, datetime.now(UTC))))
             fresh.replace(self._path)
         except OSError as error:
             _log.warning("%s cannot be written (%s): a start without PostgreSQL would not find it", self._path, error)
 
-    def last(self) -> Noted | None:
+    def last(self) -> ServedPolicy | None:
         """What was noted last; None where nothing was, or nothing that can be read."""
         try:
             noted = _decode(self._path.read_bytes())

@@ -102,7 +102,7 @@ class Upstream:
             self._active -= count
 
     async def _answer(self, question: Question, seed: int) -> Answer:
-        with _told_in_our_words():
+        with _translate_errors():
             reply = await self._client.chat.completions.create(**self._request(question, seed))
         choice, gathered = reply.choices[0], _Gathered(question, raw=self._kind == "vllm")
         gathered.take(choice.message.content, choice)
@@ -114,7 +114,7 @@ class Upstream:
         gathered = _Gathered(question, raw=self._kind == "vllm")
         request = self._request(question, seed) | {"stream": True, "stream_options": {"include_usage": True}}
         try:
-            with _told_in_our_words():
+            with _translate_errors():
                 async with await self._client.chat.completions.create(**request) as chunks:
                     async for chunk in chunks:
                         gathered.take_frame(chunk)
@@ -166,7 +166,7 @@ def _passed_on(error: Any) -> ApiError:
 
 
 @contextmanager
-def _told_in_our_words() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """What asking the server may fail of, as what the client is told."""
     import httpx
     from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
@@ -215,7 +215,7 @@ class _Gathered:
         self.ids = self.ids if ids is None else [*(self.ids or ()), *ids]
         self.finish_reason = choice.finish_reason or self.finish_reason
         wanted = self.question.top_logprobs is not None and content
-        return text or "", list(map(_told, content)) if wanted else None
+        return text or "", list(map(_token, content)) if wanted else None
 
     def answer(self) -> Answer:
         """All of it.
@@ -232,7 +232,7 @@ class _Gathered:
             prompt_token_ids=self.prompt_ids,
             token_ids=ids,
             logprobs=self._logprobs(ids),
-            tokens=None if self.question.top_logprobs is None or not content else list(map(_told, content)),
+            tokens=None if self.question.top_logprobs is None or not content else list(map(_token, content)),
             prompt_tokens=usage.prompt_tokens if usage is not None else 0,
             completion_tokens=usage.completion_tokens if usage is not None else len(ids or ()),
         )
@@ -252,5 +252,5 @@ class _Gathered:
         return [each.logprob for each in self.content]
 
 
-def _told(given: Any) -> Token:
+def _token(given: Any) -> Token:
     return token(given.token, given.logprob, [(each.token, each.logprob) for each in given.top_logprobs])

@@ -14,7 +14,7 @@ from babylon_assets.training.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CheckpointPlace:
     """Where a checkpoint stands: its step in its chain, and the folder of what it is trained from.
 
     Attributes:
@@ -41,11 +41,11 @@ class TrainingRequest:
     chain: str
     samples: Selection
     manifest: dict[str, Any]
-    place: Place | None = None
+    place: CheckpointPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class TrainedCheckpoint:
     """A checkpoint that a backend made.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import Any
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.training.adapters import WEIGHTS, read_manifest, read_steps, weights_sha256
-from babylon_assets.training.backend import Made, Place, TrainingRequest
+from babylon_assets.training.backend import CheckpointPlace, TrainedCheckpoint, TrainingRequest
 from babylon_assets.training.backends import registry
 from babylon_assets.training.backends.embedded import in_process
 from babylon_assets.training.backends.local_gpu.gpu_training import train_local_gpu
@@ -21,7 +21,7 @@ from babylon_assets.training.backends.local_gpu.gpu_training import train_local_
 
 def train_in_folder(
     settings: Settings, request: TrainingRequest, backend: registry.BackendName = "embedded"
-) -> Made | None:
+) -> TrainedCheckpoint | None:
     """Train the checkpoint at the place that the request names, or take up the one that a killed run left.
 
     Returns:
@@ -38,10 +38,10 @@ def train_in_folder(
     if read_manifest(folder) != request.manifest:
         _remove_unknown(folder)
         return None
-    return Made(str(folder), weights_sha256(folder), read_steps(folder))
+    return TrainedCheckpoint(str(folder), weights_sha256(folder), read_steps(folder))
 
 
-def _require_parent(place: Place) -> None:
+def _require_parent(place: CheckpointPlace) -> None:
     if place.parent is not None and not (place.parent / WEIGHTS).is_file():
         raise CorruptLedger(
             f"the parent of step {place.step} is in the ledger but its weights are not in {place.parent}; "

@@ -71,11 +71,11 @@ def _in_chunks(head: Any, hidden: torch.Tensor, following: torch.Tensor) -> tupl
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    def one(chunk: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def score_chunk(chunk: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logprobs = torch.log_softmax(head(chunk).float(), dim=-1)
         return logprobs.gather(1, targets[:, None]).squeeze(1), -(logprobs.exp() * logprobs).sum(-1)
 
     pieces = zip(torch.split(hidden, CHUNK), torch.split(following, CHUNK), strict=True)
-    results = [checkpoint(one, chunk, targets, use_reentrant=False) for chunk, targets in pieces]
+    results = [checkpoint(score_chunk, chunk, targets, use_reentrant=False) for chunk, targets in pieces]
     logprobs, entropies = zip(*results, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)

@@ -19,7 +19,7 @@ from babylon_assets.ledger import checkpoints, jobs
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.lineage import policy_lags
-from babylon_assets.ledger.verdicts import unjudged
+from babylon_assets.ledger.verdicts import without_verdict
 from babylon_assets.training.backends import registry
 from babylon_assets.training.branches import Branch
 from babylon_assets.training.recompute import fill
@@ -117,7 +117,7 @@ def _require_possible(backend: registry.BackendName, open_job: jobs.Job | None, 
 
 def _require_judged(conn: Connection[Any], parent: Checkpoint) -> None:
     """With the gate on, nothing is trained from a checkpoint on which there is no verdict: it may yet be refused."""
-    if unjudged(conn, parent.chain) is not None:
+    if without_verdict(conn, parent.chain) is not None:
         raise PermanentError(
             f"{policy_name(parent.chain, parent.step)} was not judged yet; run its window again (`babylon train "
             f"{parent.window_id}`), or set GATE=false to train without verdicts"

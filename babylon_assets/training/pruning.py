@@ -13,14 +13,14 @@ from babylon_assets.ledger.database import Database, chain_lock
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class PrunedWeights:
     """Checkpoints whose weights were, or would be, removed, and the bytes of these."""
 
     checkpoints: list[Checkpoint]
     size: int
 
 
-def prune(settings: Settings, database: Database, keep: int, *, dry_run: bool = False) -> Pruned:
+def prune(settings: Settings, database: Database, keep: int, *, dry_run: bool = False) -> PrunedWeights:
     """Remove the weights that nothing needs; the chain's lock is held, so that no training is running.
 
     Args:
@@ -36,7 +36,7 @@ def prune(settings: Settings, database: Database, keep: int, *, dry_run: bool = 
             _remove(Path(one.path))
             lineage.note_pruned(conn, one.id)
             conn.commit()
-    return Pruned(found, size)
+    return PrunedWeights(found, size)
 
 
 def _bytes(folder: Path) -> int:

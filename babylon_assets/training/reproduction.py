@@ -16,7 +16,7 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import load_dataset
 from babylon_assets.ledger.lineage import ancestors, policy_lags
 from babylon_assets.training.adapters import WEIGHTS, read_manifest, weights_sha256
-from babylon_assets.training.backend import Place, TrainingRequest
+from babylon_assets.training.backend import CheckpointPlace, TrainingRequest
 from babylon_assets.training.backends import registry
 from babylon_assets.training.backends.embedded import in_process
 from babylon_assets.training.recompute import fill
@@ -25,7 +25,7 @@ from babylon_assets.training.selection import select
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class Reproduction:
     """What came of a replay.
 
     Attributes:
@@ -43,7 +43,7 @@ class Replay:
         return self.recorded == self.replayed
 
 
-def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home: Path) -> Replay:
+def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home: Path) -> Reproduction:
     """Train a checkpoint again below `home` and compare its weights with those that the ledger has.
 
     Raises:
@@ -63,7 +63,7 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
     if parent is None or base_fingerprint(root.base_model) != root.weights_sha256:
         raise PermanentError(f"the base model of {checkpoint.chain} is not at {root.base_model} any more; restore it")
     again = _settings_of(settings, checkpoint, home)
-    place = Place(checkpoint.step, _parent_folder(parent))
+    place = CheckpointPlace(checkpoint.step, _parent_folder(parent))
     manifest = read_manifest(Path(checkpoint.path)) or {}
     lag = manifest.get("max_policy_lag", settings.max_policy_lag)
     prepare_libraries(settings)
@@ -82,7 +82,7 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
         name: f"{then} -> {now.get(name)}" for name, then in checkpoint.versions.items() if now.get(name) != then
     }
     replayed = weights_sha256(folder) if folder.is_dir() else "no step was kept"
-    return Replay(checkpoint.weights_sha256, replayed, changed)
+    return Reproduction(checkpoint.weights_sha256, replayed, changed)
 
 
 def _settings_of(settings: Settings, checkpoint: Checkpoint, home: Path) -> Settings:

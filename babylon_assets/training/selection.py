@@ -29,23 +29,21 @@ class Selection:
     """
 
     policy_gradient: list[Sample]
-    imitate: list[Sample]
+    sft: list[Sample]
     left_out: dict[str, int]
     baselines: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
-        """`policy_gradient`, `imitate`, or `nothing`."""
+        """`policy_gradient`, `sft`, or `nothing`."""
         if self.policy_gradient:
             return "policy_gradient"
-        return "imitate" if self.imitate else "nothing"
+        return "sft" if self.sft else "nothing"
 
     def recorded_only(self) -> Selection:
         """The same without answers to imitate, which the hosted service would drop: it trains on recorded ones."""
-        counted = {"the hosted service trains on recorded log-probabilities alone": len(self.imitate)}
-        return Selection(
-            self.policy_gradient, [], {**self.left_out, **(counted if self.imitate else {})}, self.baselines
-        )
+        counted = {"the hosted service trains on recorded log-probabilities alone": len(self.sft)}
+        return Selection(self.policy_gradient, [], {**self.left_out, **(counted if self.sft else {})}, self.baselines)
 
 
 def select(dataset: Dataset, parent_step: int, max_lag: int, lags: Mapping[str, int] | None = None) -> Selection:
@@ -61,14 +59,14 @@ def select(dataset: Dataset, parent_step: int, max_lag: int, lags: Mapping[str, 
     """
     left_out: Counter[str] = Counter()
     recorded: list[Sample] = []
-    imitate: list[Sample] = []
+    sft: list[Sample] = []
     for sample in dataset.samples:
         lag = (lags or {}).get(sample.policy or "", parent_step - (sample.policy_step or 0))
         reason = _reason_against(sample, lag, max_lag)
         if reason is not None:
             left_out[reason] += 1
         else:
-            (recorded if sample.trains_as == "policy_gradient" else imitate).append(sample)
+            (recorded if sample.trains_as == "policy_gradient" else sft).append(sample)
     baselines = {
         sample.group: (sample.reward or 0.0) - (sample.advantage or 0.0)
         for sample in recorded
@@ -76,10 +74,10 @@ def select(dataset: Dataset, parent_step: int, max_lag: int, lags: Mapping[str, 
     }
     policy_gradient, lost = _with_spread(recorded, baselines)
     left_out.update({"group has no spread": lost} if lost else {})
-    if policy_gradient and imitate:
-        left_out["another model's answer in a window of our own"] += len(imitate)
-        imitate = []
-    return Selection(policy_gradient, imitate, dict(left_out), baselines)
+    if policy_gradient and sft:
+        left_out["another model's answer in a window of our own"] += len(sft)
+        sft = []
+    return Selection(policy_gradient, sft, dict(left_out), baselines)
 
 
 def _reason_against(sample: Sample, lag: int, max_lag: int) -> str | None:

@@ -24,7 +24,7 @@ from babylon_assets.ledger import checkpoints, jobs, late_samples, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.datasets import load_dataset
-from babylon_assets.training.backend import Made, Place, TrainingRequest
+from babylon_assets.training.backend import CheckpointPlace, TrainedCheckpoint, TrainingRequest
 from babylon_assets.training.backends import registry
 from babylon_assets.training.backends.serverless.hosted_jobs import open_journal
 from babylon_assets.training.backends.serverless.hosted_training import NoHostedJob, train_serverless
@@ -77,7 +77,7 @@ def train_window(
     with chain_lock(database, settings.model_name):
         with database.connect() as conn:
             jobs.fail_orphaned_jobs(conn, settings.model_name)
-            settled = _settled(conn, settings, window, dataset, row)
+            settled = _settle(conn, settings, window, dataset, row)
             open_job = jobs.submitted_job(conn, settings.model_name)
         if settled is not None:
             return settled
@@ -145,7 +145,7 @@ def _dataset_of(database: Database, open_job: jobs.Job, window: str) -> Dataset:
         return load_dataset(conn, open_job.dataset_id)
 
 
-def _settled(
+def _settle(
     conn: Connection[Any], settings: Settings, window: str, dataset: Dataset, row: windows.WindowRow
 ) -> TrainedWindow | None:
     """What is to be said of a window that will not be trained now; None for one that will."""
@@ -194,7 +194,7 @@ def _train(
                 conn, plan.window, plan.chain, plan.parent.id, dataset.id, dagster_run_id, plan.backend
             )
     if plan.selection.method == "nothing":
-        return _skipped(database, plan, job.id, _why_nothing(plan.selection))
+        return _record_skip(database, plan, job.id, _why_nothing(plan.selection))
     try:
         made = _make(settings, database, plan, job)
     except Exception as error:
@@ -202,14 +202,14 @@ def _train(
         raise
     if made is None:
         reason = "no step was kept: there was no token to train on, or every step went further than MAX_KL"
-        return _skipped(database, plan, job.id, reason)
+        return _record_skip(database, plan, job.id, reason)
     return _record(settings, database, plan, job.id, made, dagster_run_id, time.perf_counter() - started)
 
 
-def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> Made | None:
+def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> TrainedCheckpoint | None:
     parent = plan.parent
     folder = registry.checkpoint_folder(settings, parent.chain, parent.step) if parent.step else None
-    place = Place(plan.step, folder)
+    place = CheckpointPlace(plan.step, folder)
     request = TrainingRequest(plan.base_model, plan.chain, plan.selection, plan.manifest, place)
     if plan.backend == "serverless":
         return train_serverless(settings, request, open_journal(settings, database, job, plan.chain, plan.manifest))
@@ -232,7 +232,7 @@ def _record(
     database: Database,
     plan: Plan,
     job: int,
-    made: Made,
+    made: TrainedCheckpoint,
     dagster_run_id: str | None,
     seconds: float,
 ) -> TrainedWindow:
@@ -289,7 +289,7 @@ def _record(
     )
 
 
-def _skipped(database: Database, plan: Plan, job: int, reason: str) -> TrainedWindow:
+def _record_skip(database: Database, plan: Plan, job: int, reason: str) -> TrainedWindow:
     with database.connect() as conn, conn.transaction():
         jobs.advance_job(conn, job, "skipped", reason=reason)
         if not plan.on_branch:

@@ -137,7 +137,7 @@ def _samples(episodes: list[Row], scores: dict[tuple[str, int], float | None], w
             sample["advantage"] = sample["reward"] - mean
             better = rank < len(members) // 2 and sample["advantage"] > 0
             sample["trains_as"] = (
-                "recompute" if sample["model"].startswith(f"{model}@") else "imitate" if better else "skip"
+                "recompute" if sample["model"].startswith(f"{model}@") else "sft" if better else "skip"
             )
     return samples
 

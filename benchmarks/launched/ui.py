@@ -84,7 +84,7 @@ class Ui:
                 if "SUCCESS" not in found["status"]:
                     raise SystemExit(f"{name} ended as {found['status']}")
                 return time.perf_counter() - started
-            if self._services.asked_to_stop:
+            if self._services.stop_requested:
                 raise KeyboardInterrupt
             if time.perf_counter() - started > MOST_SECONDS:
                 raise SystemExit(f"{name} is {found['status']} after {MOST_SECONDS} seconds")

@@ -128,19 +128,19 @@ class TestTrainsAs:
     def test_of_another_models_answers_the_better_half_is_imitated(self) -> None:
         dataset = build(answers(5, model="gpt-4o"), {}, scores([0.1, 0.9, 0.3, -0.5, 0.8]))
         worse = ("skip", "worse half of its group")
-        assert kinds(dataset) == [worse, ("imitate", None), worse, worse, ("imitate", None)]
+        assert kinds(dataset) == [worse, ("sft", None), worse, worse, ("sft", None)]
 
     def test_never_more_than_half_of_a_group_is_imitated(self) -> None:
         dataset = build(answers(5, model="gpt-4o"), {}, scores([0.6, 0.7, 0.8, 0.9, -5.0]))
-        assert [kind for kind, _ in kinds(dataset)] == ["skip", "skip", "imitate", "imitate", "skip"]
+        assert [kind for kind, _ in kinds(dataset)] == ["skip", "skip", "sft", "sft", "skip"]
 
     def test_what_is_not_better_than_its_group_is_not_imitated(self) -> None:
         dataset = build(answers(4, model="gpt-4o"), {}, scores([1.0, 0.0, 0.0, 0.0]))
-        assert [kind for kind, _ in kinds(dataset)] == ["imitate", "skip", "skip", "skip"]
+        assert [kind for kind, _ in kinds(dataset)] == ["sft", "skip", "skip", "skip"]
 
     def test_another_models_answers_stay_imitation_even_with_tokens(self) -> None:
         dataset = build(answers(2, model="gpt-4o"), recorded(2, policy=None), scores([1.0, 0.0]))
-        assert kinds(dataset)[0] == ("imitate", None)
+        assert kinds(dataset)[0] == ("sft", None)
 
     def test_what_has_no_reward_yet_is_skipped_and_takes_no_part(self) -> None:
         frame = scores([1.0, math.nan, 0.0, math.nan], state=["final", "pending", "final", "unknown"])
@@ -190,7 +190,7 @@ class TestGroups:
         dataset = build(records, recorded(2), scores([0.0, 0.1, 5.0, 6.0]))
         by_id = {s.sample_id: s for s in dataset.samples}
         assert by_id["t1/0/0"].advantage == pytest.approx(0.05)
-        assert by_id["t3/0/0"].trains_as == "imitate"
+        assert by_id["t3/0/0"].trains_as == "sft"
 
     def test_counts(self) -> None:
         records = [*answers(2), *answers(4, model="gpt-4o", response="x" * 40)[2:]]
@@ -198,7 +198,7 @@ class TestGroups:
         assert counts == {
             **dict.fromkeys(COUNTS, 0),
             "groups": 1,
-            "imitate": 1,
+            "sft": 1,
             "policy_gradient": 2,
             "recompute": 0,
             "samples": 4,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from babylon_assets.domain.evaluations import Answer, bootstrap, off_policy, paired, preferences
+from babylon_assets.domain.evaluations import ScoredAnswer, bootstrap, off_policy, paired, preferences
 
 
 def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
@@ -41,13 +41,13 @@ def test_pairs_take_out_what_both_have_in_common() -> None:
 
 def test_preferences_are_over_the_pairs_that_differ() -> None:
     answers = [
-        Answer("a", 1.0, -1.0),
-        Answer("a", 0.0, -3.0),
-        Answer("a", 0.0, -2.0),  # pairs: (-1+3) and (-1+2)
-        Answer("b", 0.5, -1.0),
-        Answer("b", 0.5, -9.0),  # no pair: equal rewards
-        Answer("c", -1.0, -1.0),
-        Answer("c", 2.0, -4.0),  # the better one is the unlikelier one
+        ScoredAnswer("a", 1.0, -1.0),
+        ScoredAnswer("a", 0.0, -3.0),
+        ScoredAnswer("a", 0.0, -2.0),  # pairs: (-1+3) and (-1+2)
+        ScoredAnswer("b", 0.5, -1.0),
+        ScoredAnswer("b", 0.5, -9.0),  # no pair: equal rewards
+        ScoredAnswer("c", -1.0, -1.0),
+        ScoredAnswer("c", 2.0, -4.0),  # the better one is the unlikelier one
     ]
     assert preferences(answers) == {"a": 1.5, "c": -3.0}
 

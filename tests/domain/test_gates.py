@@ -9,20 +9,29 @@ import numpy as np
 import pytest
 
 from babylon_assets.domain.evaluations import Interval
-from babylon_assets.domain.gates import Band, Challenger, Live, Measured, Rules, Verdict, may_promote, out_of_band
+from babylon_assets.domain.gates import (
+    Band,
+    Challenger,
+    GateVerdict,
+    Measurement,
+    Rules,
+    ServedResults,
+    may_promote,
+    out_of_band,
+)
 
 BOARDS = np.random.default_rng(0).normal(0.3, 0.1, size=48)
 
 
-def measured(name: str, shift: float = 0.0, *, seed: int = 1, valid: float = 0.98, noise: float = 0.02) -> Measured:
+def measured(name: str, shift: float = 0.0, *, seed: int = 1, valid: float = 0.98, noise: float = 0.02) -> Measurement:
     """A policy whose true reward is `shift` away, with what is left of the luck after pairing."""
     rng = np.random.default_rng(seed)
     rewards = BOARDS + shift + rng.normal(0, noise, size=len(BOARDS))
     shares = np.clip(valid + rng.normal(0, 0.02, size=len(BOARDS)), 0, 1)
-    return Measured(name, rewards.tolist(), shares.tolist())
+    return Measurement(name, rewards.tolist(), shares.tolist())
 
 
-def challenger(market: Measured | None, **changes: Any) -> Challenger:
+def challenger(market: Measurement | None, **changes: Any) -> Challenger:
     fields: dict[str, Any] = {
         "name": "agent@2",
         "market": market,
@@ -36,7 +45,7 @@ def challenger(market: Measured | None, **changes: Any) -> Challenger:
 CHAMPION = measured("agent@1", seed=2)
 
 
-def broken(verdict: Verdict) -> list[str]:
+def broken(verdict: GateVerdict) -> list[str]:
     return [finding.rule for finding in verdict.findings if not finding.holds]
 
 
@@ -121,14 +130,18 @@ def test_a_verdict_keeps_every_finding_and_the_rules() -> None:
 @pytest.mark.parametrize(
     ("served", "before", "said"),
     [
-        (Live(500, 0.97, 0.2), Live(500, 0.98, 0.25), None),
-        (Live(500, 0.85, 0.2), Live(500, 0.98, 0.25), "share of valid actions is 0.85, before it was 0.98"),
-        (Live(500, 0.97, -0.1), Live(500, 0.98, 0.25), "live reward is -0.100, before it was +0.250"),
-        (Live(500, 0.97, None), Live(500, 0.98, 0.25), None),
-        (Live(20, 0.1, -1.0), Live(500, 0.98, 0.25), None),
-        (Live(500, 0.1, -1.0), Live(20, 0.98, 0.25), None),
+        (ServedResults(500, 0.97, 0.2), ServedResults(500, 0.98, 0.25), None),
+        (
+            ServedResults(500, 0.85, 0.2),
+            ServedResults(500, 0.98, 0.25),
+            "share of valid actions is 0.85, before it was 0.98",
+        ),
+        (ServedResults(500, 0.97, -0.1), ServedResults(500, 0.98, 0.25), "live reward is -0.100, before it was +0.250"),
+        (ServedResults(500, 0.97, None), ServedResults(500, 0.98, 0.25), None),
+        (ServedResults(20, 0.1, -1.0), ServedResults(500, 0.98, 0.25), None),
+        (ServedResults(500, 0.1, -1.0), ServedResults(20, 0.98, 0.25), None),
     ],
 )
-def test_the_band_of_the_live_policy(served: Live, before: Live, said: str | None) -> None:
+def test_the_band_of_the_live_policy(served: ServedResults, before: ServedResults, said: str | None) -> None:
     found = out_of_band(served, before, Band())
     assert found is None if said is None else said in (found or "")

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babylon_assets.domain.joining import Joined, join_calls, named_calls
+from babylon_assets.domain.joining import JoinedWindow, join_calls, named_calls
 from babylon_assets.domain.trajectories import Message, RawSample, TrajectoryRecord
 from tests.domain.rows import START, call, record, step
 
@@ -43,7 +43,7 @@ def full(trajectory_id: str = "t1", steps: int = 1, call_id: str | None = None, 
     return record(answers, trajectory_id=trajectory_id, **changes)
 
 
-def joined_ids(joined: Joined, calls: dict[str, Recorded]) -> dict[tuple[str, int], str | None]:
+def joined_ids(joined: JoinedWindow, calls: dict[str, Recorded]) -> dict[tuple[str, int], str | None]:
     """Call id by (trajectory, step)."""
     names = {id(each): name for name, each in calls.items()}
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from babylon_assets.domain.datasets import Dataset
-from babylon_assets.domain.late_data import aged, carried, late_samples, told, trained_samples
+from babylon_assets.domain.late_data import aged, carried, late_reason, late_samples, trained_samples
 from babylon_assets.domain.sampling import TOO_OLD
 from tests.domain.rows import WINDOW
 from tests.domain.test_datasets import answers, build, recorded, scores
@@ -99,6 +99,6 @@ def test_a_policy_that_is_too_far_behind_by_then_is_skipped() -> None:
 
 def test_a_window_says_what_became_of_its_late_samples() -> None:
     begins, ends = "its data changed after training", f"`babylon train {WINDOW} --branch` trains beside it"
-    assert told(WINDOW, {}, 0) == f"{begins}; the chain stays as it is, {ends}"
-    said = told(WINDOW, {EARLIER: 1}, 2)
+    assert late_reason(WINDOW, {}, 0) == f"{begins}; the chain stays as it is, {ends}"
+    said = late_reason(WINDOW, {EARLIER: 1}, 2)
     assert f"1 late sample carried into {EARLIER}; 2 late samples to be carried into the next window" in said

@@ -10,7 +10,7 @@ import pytest
 
 from babylon_assets.domain import llm_judge
 from babylon_assets.domain.frames import steps_frame
-from babylon_assets.domain.llm_judge import Comparison, Judgment
+from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer
 from babylon_assets.domain.trajectories import TrajectoryRecord
 from tests.domain.rows import START_MS, WINDOW, call, record, step
 
@@ -26,8 +26,8 @@ def asked(*records: TrajectoryRecord, **changes: Any) -> list[Comparison]:
     return llm_judge.comparisons(WINDOW, records, {}, **options)
 
 
-def verdict(comparison: Comparison, *scores: float) -> Judgment:
-    return Judgment(scores, [f"said {score}" for score in scores], None, 1, 10, 2, 0.5)
+def verdict(comparison: Comparison, *scores: float) -> JudgeAnswer:
+    return JudgeAnswer(scores, [f"said {score}" for score in scores], None, 1, 10, 2, 0.5)
 
 
 def test_the_samples_of_a_moment_are_compared_as_the_policy_saw_them() -> None:
@@ -65,8 +65,8 @@ def test_a_large_group_is_judged_in_parts_of_nearly_the_same_size() -> None:
 def test_steps_get_their_scores_and_what_was_not_judged_is_missing() -> None:
     first, second = asked(episode(0), episode(1))
     steps = steps_frame([episode(1), episode(0), episode(5)])
-    failed = Judgment(None, None, "HTTP 500", 3)
-    scorer, verdicts = llm_judge.judged(
+    failed = JudgeAnswer(None, None, "HTTP 500", 3)
+    scorer, verdicts = llm_judge.judge_scorer(
         steps, [first, second], {first.id: verdict(first, 0.25, 1.0), second.id: failed}, "1-x"
     )
     scores = scorer.score(steps).tolist()
@@ -83,7 +83,7 @@ def test_steps_get_their_scores_and_what_was_not_judged_is_missing() -> None:
 def test_two_calls_of_a_step_share_its_score() -> None:
     twice = [step(llmCalls=[call(callId=f"x{n}", response=f"r{n}") for n in range(2)])]
     [comparison] = asked(record(twice, trajectory_id="t0"), episode(1, steps=1))
-    scorer, _ = llm_judge.judged(
+    scorer, _ = llm_judge.judge_scorer(
         steps_frame([record(twice, trajectory_id="t0")]),
         [comparison],
         {comparison.id: verdict(comparison, 0.0, 1.0, 0.3)},
@@ -114,7 +114,7 @@ def test_an_answer_that_does_not_score_each_once_is_refused(answered: list[tuple
 
 
 def test_the_cost_is_not_known_when_that_of_one_is_not() -> None:
-    priced, free = Judgment([1.0], [""], None, 2, 10, 5, 0.25), Judgment(None, None, "x", 3)
+    priced, free = JudgeAnswer([1.0], [""], None, 2, 10, 5, 0.25), JudgeAnswer(None, None, "x", 3)
     assert llm_judge.spent([priced, priced]) == {"judge_requests": 4, "judge_tokens": 30, "judge_cost_usd": 0.5}
     assert llm_judge.spent([priced, free]) == {"judge_requests": 5, "judge_tokens": 15, "judge_cost_usd": None}
     assert llm_judge.spent([])["judge_cost_usd"] is None

@@ -124,5 +124,5 @@ def test_a_weight_without_a_scorer_says_what_there_is() -> None:
 
 def test_scores_made_elsewhere_stay_on_their_steps() -> None:
     steps = valued({}, {}, {}).iloc[[2, 0]]
-    made = rewards.Judged("ruler", "1", pd.Series({0: 0.1, 1: 0.2}))
+    made = rewards.JudgeScorer("ruler", "1", pd.Series({0: 0.1, 1: 0.2}))
     assert np.array_equal(made.score(steps), [np.nan, 0.1], equal_nan=True)

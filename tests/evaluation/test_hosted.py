@@ -16,9 +16,9 @@ from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.domain.lineage import content_id
 from babylon_assets.environments.simulated import market_evaluation
 from babylon_assets.evaluation import hosted
-from babylon_assets.evaluation.gate_runner import judge
-from babylon_assets.evaluation.loaded_policies import why_unplayable
-from babylon_assets.evaluation.measurements import measure_market, measure_replay
+from babylon_assets.evaluation.gate_runner import decide
+from babylon_assets.evaluation.loaded_policies import why_not_loadable
+from babylon_assets.evaluation.measurements import measure_market, measure_off_policy
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
@@ -63,7 +63,7 @@ def test_a_hosted_checkpoint_is_examined_and_judged(
     settings: Settings, database: Database, service: HostedService, made: Checkpoint, taught_base: Path
 ) -> None:
     service.faults["chat"] = [429, 500]
-    judged = judge(settings, database, made)
+    judged = decide(settings, database, made)
     assert "its market reward is" in judged.why
     boards = 2 * 8 * 12  # of the base and of the checkpoint
     assert service.calls["chat"] >= boards + 2
@@ -71,7 +71,7 @@ def test_a_hosted_checkpoint_is_examined_and_judged(
         root = checkpoints.chain(conn, CHAIN)[0]
     kept = measure_market(settings, database, root)
     assert kept is not None
-    expected = market_evaluation.examine(Engine(taught_base, root.base_model), settings)
+    expected = market_evaluation.evaluate_policy(Engine(taught_base, root.base_model), settings)
     assert kept.results["rewards"] == pytest.approx(list(expected.rewards))
 
 
@@ -90,12 +90,12 @@ def test_what_the_service_refuses_is_told_and_nothing_is_kept(
 
 
 def test_without_a_key_or_where_it_is_switched_off_it_is_not_played(settings: Settings, made: Checkpoint) -> None:
-    assert why_unplayable(settings, made) is None
-    assert "WANDB_API_KEY is not set" in (why_unplayable(replace(settings, wandb_api_key=None), made) or "")
-    assert "EVALUATE_HOSTED is false" in (why_unplayable(replace(settings, evaluate_hosted=False), made) or "")
+    assert why_not_loadable(settings, made) is None
+    assert "WANDB_API_KEY is not set" in (why_not_loadable(replace(settings, wandb_api_key=None), made) or "")
+    assert "EVALUATE_HOSTED is false" in (why_not_loadable(replace(settings, evaluate_hosted=False), made) or "")
 
 
 def test_its_weights_are_not_here_to_be_asked_about_given_answers(
     settings: Settings, database: Database, made: Checkpoint
 ) -> None:
-    assert measure_replay(settings, database, made, Dataset("", WINDOW, [], {})) is None
+    assert measure_off_policy(settings, database, made, Dataset("", WINDOW, [], {})) is None

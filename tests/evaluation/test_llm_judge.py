@@ -9,7 +9,7 @@ import pytest
 
 from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.llm_judge import Candidate, Comparison, Judgment
+from babylon_assets.domain.llm_judge import Candidate, Comparison, JudgeAnswer
 from babylon_assets.domain.trajectories import Message
 from tests.judge_service import KEY, JudgeService, judge_service
 
@@ -34,11 +34,11 @@ def comparison(name: str = "c1", answers: tuple[str, ...] = ANSWERS) -> Comparis
     return Comparison(name, "2026-10-01T00:00", "g", tuple(members))
 
 
-def ask(service: JudgeService, *asked: Comparison, attempts: int = 9, **changes: Any) -> dict[str, Judgment]:
+def ask(service: JudgeService, *asked: Comparison, attempts: int = 9, **changes: Any) -> dict[str, JudgeAnswer]:
     from babylon_assets.evaluation import llm_judge
 
     settings = Settings(**{"ruler_model": "openai/a-judge", "ruler_url": service.url, "ruler_api_key": KEY, **changes})
-    kept: dict[str, Judgment] = {}
+    kept: dict[str, JudgeAnswer] = {}
     llm_judge.judge(settings, [(each, attempts) for each in asked], lambda one, said: kept.update({one.id: said}))
     return kept
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.sampling import HELD_OUT
-from babylon_assets.evaluation.off_policy import held_out, replay_answers, version
+from babylon_assets.evaluation.off_policy import held_out_samples, score_answers, version
 from babylon_assets.training.adapters import WEIGHTS, load_trainable
 from tests.ledger.values import dataset
 from tests.training.backends.test_embedded import answered
@@ -51,13 +51,13 @@ def perturb(folder: Path, size: float) -> None:
 def test_held_out_are_known_answers_of_our_own(samples: list[Sample]) -> None:
     changes: list[dict[str, Any]] = [{"reward": None}, {"policy_step": None}, {"skip_reason": "too old"}]
     others = [msgspec.structs.replace(samples[0], **change) for change in changes]
-    kept = held_out(dataset(*samples, *others))
+    kept = held_out_samples(dataset(*samples, *others))
     assert [one.sample_id for one in kept] == [one.sample_id for n, one in enumerate(samples) if n % 4 < 2]
 
 
 def test_the_policy_that_answered_finds_what_was_recorded(taught_base: Path, samples: list[Sample]) -> None:
-    kept = held_out(dataset(*samples))
-    found = replay_answers(str(taught_base), None, kept, 16)
+    kept = held_out_samples(dataset(*samples))
+    found = score_answers(str(taught_base), None, kept, 16)
     assert found.answers == 20
     assert found.estimate.effective == pytest.approx(20, rel=1e-4)  # every weight is one
     assert found.estimate.value == pytest.approx(fmean(one.reward or 0.0 for one in kept), abs=1e-4)
@@ -68,27 +68,27 @@ def test_the_policy_that_answered_finds_what_was_recorded(taught_base: Path, sam
 
 
 def test_texts_without_tokens_are_looked_at_and_not_weighted(taught_base: Path, samples: list[Sample]) -> None:
-    kept = [msgspec.structs.replace(one, token_ids=None, logprobs=None) for one in held_out(dataset(*samples))]
-    found = replay_answers(str(taught_base), None, kept, 1)
-    exact = replay_answers(str(taught_base), None, held_out(dataset(*samples)), 1)
+    kept = [msgspec.structs.replace(one, token_ids=None, logprobs=None) for one in held_out_samples(dataset(*samples))]
+    found = score_answers(str(taught_base), None, kept, 1)
+    exact = score_answers(str(taught_base), None, held_out_samples(dataset(*samples)), 1)
     assert found.preferences.keys() == exact.preferences.keys()
     assert found.estimate.value is None
 
 
 def test_another_policy_is_estimated_only_on_enough(taught_base: Path, another: Path, samples: list[Sample]) -> None:
-    kept = held_out(dataset(*samples))
-    found = replay_answers(str(taught_base), another, kept, 1)
+    kept = held_out_samples(dataset(*samples))
+    found = score_answers(str(taught_base), another, kept, 1)
     assert 1 <= found.estimate.effective < 19
     assert found.estimate.value is not None
-    refused = replay_answers(str(taught_base), another, kept, 19)
+    refused = score_answers(str(taught_base), another, kept, 19)
     assert refused.estimate.value is None
     assert "19 are needed" in (refused.estimate.refused or "")
-    base = replay_answers(str(taught_base), None, kept, 1)
+    base = score_answers(str(taught_base), None, kept, 1)
     assert found.preferences != pytest.approx(base.preferences)
 
 
 def test_a_window_without_held_out_answers_says_so(taught_base: Path) -> None:
-    found = replay_answers(str(taught_base), None, [], 16)
+    found = score_answers(str(taught_base), None, [], 16)
     assert (found.answers, found.preferences) == (0, {})
     assert "no held-out answer" in (found.estimate.refused or "")
     assert version(dataset(), 16) != version(dataset(), 8)

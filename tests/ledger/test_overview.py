@@ -15,7 +15,7 @@ from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.overview import read_report
 from babylon_assets.ledger.trajectories import replace_rows
 from babylon_assets.ledger.windows import upsert_window
-from babylon_assets.report.summary import HOSTED_SILENT_AFTER, Cost, Job, Policy
+from babylon_assets.report.summary import HOSTED_SILENT_AFTER, Cost, JobSummary, PolicySummary
 from tests.ledger.values import CHAIN, LATER, LATEST, WINDOW, checkpoint, dataset, quarantined, record, root, sample
 
 NOW = datetime(2026, 11, 5, 18, 30, tzinfo=UTC)
@@ -87,7 +87,7 @@ def test_windows_name_their_policies_and_count_their_quarantine(database: Databa
 
 def test_the_promoted_policy_is_what_the_newest_row_put_in_place(database: Database, ledger: None) -> None:
     report = read(database)
-    assert report.head == Policy(name=f"{CHAIN}@1", window=WINDOW, made_at=report.head.made_at)  # @2 is a dead end
+    assert report.head == PolicySummary(name=f"{CHAIN}@1", window=WINDOW, made_at=report.head.made_at)
     assert (report.promoted.name, report.promoted.window) == (f"{CHAIN}@0", None)
     told = [(row.kind, row.before, row.after, row.window, row.by, row.why) for row in report.promotions]
     assert told == [
@@ -127,7 +127,7 @@ def test_jobs_that_run_and_windows_whose_last_job_failed(database: Database, led
             "UPDATE babylon_training.training_jobs SET state = 'failed', reason = 'gone' WHERE state = 'submitted'"
         )
     [failed] = read(database).failed
-    assert isinstance(failed, Job)
+    assert isinstance(failed, JobSummary)
     assert (failed.window, failed.reason) == (LATEST, "gone")
 
 

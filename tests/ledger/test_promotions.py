@@ -14,7 +14,7 @@ from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
-from babylon_assets.ledger.verdicts import KeptVerdict, keep_verdict, standings, unjudged, verdict_on
+from babylon_assets.ledger.verdicts import StoredVerdict, standings, store_verdict, verdict_on, without_verdict
 from tests.ledger.values import CHAIN, LATER, LATEST, WINDOW, checkpoint, dataset, root, sample
 
 Conn = psycopg.Connection[Any]
@@ -118,21 +118,21 @@ def test_a_checkpoint_whose_parent_was_rolled_back_while_it_trained_is_a_dead_en
 
 
 def test_the_head_is_unjudged_until_something_was_said_of_it(conn: Conn, line: list[Checkpoint]) -> None:
-    assert unjudged(conn, CHAIN) == line[2]
+    assert without_verdict(conn, CHAIN) == line[2]
     promotions.promote(conn, line[2], by="gate", why="better")
-    assert unjudged(conn, CHAIN) is None
+    assert without_verdict(conn, CHAIN) is None
     promotions.promote(conn, line[0], by="me", why="start again", kind="rollback")
-    assert unjudged(conn, CHAIN) is None  # the base model needs no verdict
-    assert unjudged(conn, "another") is None
+    assert without_verdict(conn, CHAIN) is None  # the base model needs no verdict
+    assert without_verdict(conn, "another") is None
 
 
 def test_a_verdict_is_final(conn: Conn, line: list[Checkpoint]) -> None:
-    first = KeptVerdict(
+    first = StoredVerdict(
         checkpoint_id=line[2].id, chain=CHAIN, champion_id=line[1].id, passed=False, why="worse", verdict={"passed": 0}
     )
     assert verdict_on(conn, line[2].id) is None
-    assert keep_verdict(conn, first)
-    assert not keep_verdict(conn, KeptVerdict(**{**{n: getattr(first, n) for n in first.__slots__}, "passed": True}))
+    assert store_verdict(conn, first)
+    assert not store_verdict(conn, StoredVerdict(**{**{n: getattr(first, n) for n in first.__slots__}, "passed": True}))
     kept = verdict_on(conn, line[2].id)
     assert kept and (kept.passed, kept.why, kept.verdict) == (False, "worse", {"passed": 0})
     conn.commit()

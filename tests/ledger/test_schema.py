@@ -51,7 +51,7 @@ def test_declared_columns_are_those_of_the_database(conn: Conn) -> None:
         (specification.TRAINING_JOBS, jobs.Job),
         (specification.MODEL_CHECKPOINTS, checkpoints.Checkpoint),
         (specification.PROMOTIONS, promotions.Promotion),
-        (specification.GATE_VERDICTS, verdicts.KeptVerdict),
+        (specification.GATE_VERDICTS, verdicts.StoredVerdict),
         (specification.CHECKPOINT_EVALUATIONS, evaluations.Evaluation),
     ],
 )

@@ -9,7 +9,7 @@ import psycopg
 
 from babylon_assets.domain.datasets import scores_by_step
 from babylon_assets.ledger import lineage
-from babylon_assets.ledger.scores import IMPORTED, Note, read_scores, read_step_scores, replace_scores, revisions
+from babylon_assets.ledger.scores import IMPORTED, ScorerNote, read_scores, read_step_scores, replace_scores, revisions
 from tests.ledger.values import LATER, WINDOW, scores
 
 Conn = psycopg.Connection[Any]
@@ -85,14 +85,14 @@ def test_a_forgotten_agent_is_in_no_revision(conn: Conn) -> None:
 
 
 def test_what_a_scorer_said_is_kept_and_is_part_of_what_changes(conn: Conn) -> None:
-    note = Note("bought on a rumour", {"model": "openai/judge", "cost_usd": 0.01})
+    note = ScorerNote("bought on a rumour", {"model": "openai/judge", "cost_usd": 0.01})
     replace_scores(conn, WINDOW, scores(), VERSIONS, notes={("outcome", "t1"): note})
     kept = conn.execute(
         "SELECT reasoning, metrics FROM babylon_training.ruler_scores WHERE trajectory_id = 't1' "
         "AND scoring_method = 'outcome@1'"
     )
     assert kept.fetchall() == [tuple(note)]
-    other = replace_scores(conn, WINDOW, scores(), VERSIONS, notes={("outcome", "t1"): Note("no rumour", None)})
+    other = replace_scores(conn, WINDOW, scores(), VERSIONS, notes={("outcome", "t1"): ScorerNote("no rumour", None)})
     assert (other.revision, other.scorers) == (2, ("outcome",))
 
 

@@ -218,7 +218,7 @@ def test_a_run_that_died_is_tried_again_later_and_not_for_ever(loop: Loop) -> No
     loop.play(FIRST)
     start = datetime.now(UTC)
 
-    def tried(count: int, minutes: float) -> window_queue.Next:
+    def tried(count: int, minutes: float) -> window_queue.NextWindows:
         before = window_queue.Attempts(count, start)
         return window_queue.next_windows(loop.installation, start + timedelta(minutes=minutes), None, lambda *_: before)
 

@@ -78,10 +78,10 @@ def test_groups_are_marked_where_their_means_are() -> None:
 
 
 def test_where_the_samples_went_has_a_bar_for_each_fate() -> None:
-    counts = {"samples": 12, "policy_gradient": 4, "recompute": 2, "imitate": 1, "skip: held out": 3, "skip: <old>": 2}
+    counts = {"samples": 12, "policy_gradient": 4, "recompute": 2, "sft": 1, "skip: held out": 3, "skip: <old>": 2}
     bars, words = shapes(pictures.samples_went(counts, 5))
     assert [round(float(bar.attrib["width"]) / float(bars[0].attrib["width"]) * 6) for bar in bars] == [6, 1, 3, 2, 5]
-    for said in ("(12)", "trainable", "imitate", "skipped: held out", "skipped: <old>", "rows in quarantine"):
+    for said in ("(12)", "trainable", "sft", "skipped: held out", "skipped: <old>", "rows in quarantine"):
         assert said in words
 
 

@@ -7,7 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from babylon_assets.domain.windows import window_of
-from babylon_assets.report.summary import Cost, Evaluation, Job, Policy, Promotion, Quarantined, Report, Window
+from babylon_assets.report.summary import (
+    Cost,
+    EvaluationSummary,
+    JobSummary,
+    PolicySummary,
+    PromotionSummary,
+    QuarantineSummary,
+    Report,
+    Window,
+)
 
 NOW = datetime(2026, 11, 25, 20, 34, tzinfo=UTC)
 HOSTILE = (
@@ -41,7 +50,7 @@ def nothing(back: int, state: str, reason: str | None, **changes: Any) -> Window
     return window(back, **{"state": state, "reason": reason, "policy": None, "reward": None, **changes})
 
 
-def promotion(back: int, **changes: Any) -> Promotion:
+def promotion(back: int, **changes: Any) -> PromotionSummary:
     given: dict[str, Any] = {
         "kind": "promotion",
         "before": f"{CHAIN}@{39 - back}",
@@ -51,10 +60,10 @@ def promotion(back: int, **changes: Any) -> Promotion:
         "why": "market +0.031 [0.012, 0.050] against the champion, valid actions 0.99",
         "at": NOW - timedelta(hours=back, minutes=-70),
     }
-    return Promotion(**{**given, **changes})
+    return PromotionSummary(**{**given, **changes})
 
 
-def job(back: int, **changes: Any) -> Job:
+def job(back: int, **changes: Any) -> JobSummary:
     given: dict[str, Any] = {
         "window": window(back).id,
         "chain": CHAIN,
@@ -64,7 +73,7 @@ def job(back: int, **changes: Any) -> Job:
         "heartbeat": NOW - timedelta(minutes=3),
         "reason": None,
     }
-    return Job(**{**given, **changes})
+    return JobSummary(**{**given, **changes})
 
 
 def well(**changes: Any) -> Report:
@@ -74,7 +83,7 @@ def well(**changes: Any) -> Report:
         "place": "127.0.0.1:5432/babylon",
         "made_at": NOW,
         "windows": [window(back) for back in range(36, 0, -1)],
-        "head": Policy(name=f"{CHAIN}@39", window=window(1).id, made_at=NOW - timedelta(minutes=20)),
+        "head": PolicySummary(name=f"{CHAIN}@39", window=window(1).id, made_at=NOW - timedelta(minutes=20)),
         "free_gib": 75.2,
     }
     return Report(**{**given, **changes})
@@ -108,7 +117,7 @@ def full() -> Report:
     )
     return well(
         windows=eventful(),
-        promoted=Policy(name=f"{CHAIN}@38", window=window(2).id, made_at=NOW - timedelta(minutes=50)),
+        promoted=PolicySummary(name=f"{CHAIN}@38", window=window(2).id, made_at=NOW - timedelta(minutes=50)),
         running=[
             job(1, state="training", backend="embedded"),
             job(2, state="submitted", heartbeat=NOW - timedelta(hours=2)),
@@ -116,7 +125,7 @@ def full() -> Report:
         failed=[job(3, reason="the daily cap of $20.00 is reached")],
         promotions=promotions,
         evaluations=[
-            Evaluation(
+            EvaluationSummary(
                 policy=f"{CHAIN}@39",
                 evaluation="market",
                 value=0.481,
@@ -125,12 +134,12 @@ def full() -> Report:
                 baseline=f"{CHAIN}@38",
                 at=NOW,
             ),
-            Evaluation(
+            EvaluationSummary(
                 policy=f"{CHAIN}@39", evaluation="replay", value=None, low=None, high=None, baseline=None, at=NOW
             ),
         ],
         quarantine=[
-            Quarantined(reason=why, rows=rows, windows=2, newest=NOW, trajectory=f"t-{rows}", place=place)
+            QuarantineSummary(reason=why, rows=rows, windows=2, newest=NOW, trajectory=f"t-{rows}", place=place)
             for why, rows, place in reasons
         ],
         costs=[
@@ -140,7 +149,7 @@ def full() -> Report:
         samples={
             "policy_gradient": 14_200,
             "recompute": 210,
-            "imitate": 1_800,
+            "sft": 1_800,
             "skip: held out": 1_790,
             "skip: no reward": 4,
         },

@@ -19,7 +19,7 @@ import pytest
 
 from babylon_assets.config.settings import Settings, subprocess_environment
 from babylon_assets.domain.errors import DatabaseUnavailable
-from babylon_assets.environments.simulated.demonstrations import draw_lessons
+from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
 from babylon_assets.ledger import embedded_postgres
 from babylon_assets.ledger.database import embedded_data, migrate, open_database, stop_embedded
 from babylon_assets.serving.process import GatewayProcess
@@ -36,7 +36,7 @@ class Load:
     def __init__(self, url: str, requests: int) -> None:
         self._url, self._requests, self._numbers = url, requests, count()
         self._told = False
-        boards = [lesson.messages for lesson in draw_lessons(seed=3, count=32)]
+        boards = [lesson.messages for lesson in draw_demonstrations(seed=3, count=32)]
         self._asked = [[{"role": each.role, "content": each.content} for each in one] for one in boards]
         self.replies: list[dict[str, Any]] = []
         self.failed: list[str] = []

@@ -103,8 +103,8 @@ def test_a_real_games_window_is_trained_and_says_how(environment: Environment) -
     printed = babylon(environment, "train", WINDOW)
     assert f"{WINDOW}  trained" in printed
     assert "30 samples" in printed
-    assert "15 imitate, 15 skip: worse half of its group" in printed
-    assert "imitate on " in printed
+    assert "15 sft, 15 skip: worse half of its group" in printed
+    assert "sft on " in printed
     assert "babylon-agent@0 -> babylon-agent@1" in printed
     [full, live] = json.loads(babylon_here(environment, "windows", "--json"))
     assert (full["window"], full["state"], full["samples"], full["oracle"]) == (WINDOW, "trained", 30, None)
@@ -113,7 +113,7 @@ def test_a_real_games_window_is_trained_and_says_how(environment: Environment) -
     skipped = babylon(environment, "train", LIVE_WINDOW)
     assert f"{LIVE_WINDOW}  skipped  nothing in the window can be trained on" in skipped
     lineage = json.loads(babylon_here(environment, "status", WINDOW, "--json"))["lineage"]
-    assert (lineage["step"], lineage["settings"]["method"]) == (1, "imitate")
+    assert (lineage["step"], lineage["settings"]["method"]) == (1, "sft")
 
 
 @pytest.mark.slow

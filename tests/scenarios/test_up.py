@@ -26,7 +26,7 @@ from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database, open_database, stop_embedded
 from babylon_assets.ledger.windows import WindowRow, get_window
 from babylon_assets.serving.engine.engine import Engine
-from babylon_assets.serving.policy_registry import live
+from babylon_assets.serving.policy_registry import promoted_checkpoint
 from tests.browser import Browser, chromium
 from tests.scenarios.conftest import Environment, Played, babylon_here, free_port, start
 
@@ -85,7 +85,7 @@ def play_on(settings: Settings, database: Database, base: Path, last: str) -> li
     second = next_window(first)
     hours = [first, second, next_window(next_window(second))]
     with database.connect() as conn:
-        made = live(conn, settings.model_name)
+        made = promoted_checkpoint(conn, settings.model_name)
         assert made is not None
         engine = Engine(base)
         engine.activate(Path(made.path), f"babylon-agent@{made.step}")

@@ -76,10 +76,10 @@ def test_a_late_sample_is_compared_with_its_own_windows_group_and_too_old_like_a
 
 
 def test_imitation_only_where_there_is_no_answer_of_ours() -> None:
-    foreign = sample(2, trains_as="imitate", policy=None, policy_step=None, token_ids=None, logprobs=None)
-    assert select(dataset(foreign), 0, 8).method == "imitate"
+    foreign = sample(2, trains_as="sft", policy=None, policy_step=None, token_ids=None, logprobs=None)
+    assert select(dataset(foreign), 0, 8).method == "sft"
     mixed = select(dataset(sample(0), sample(1), foreign), 3, 8)
-    assert (mixed.method, mixed.imitate) == ("policy_gradient", [])
+    assert (mixed.method, mixed.sft) == ("policy_gradient", [])
     assert mixed.left_out == {"another model's answer in a window of our own": 1}
 
 

@@ -19,7 +19,6 @@ from babylon_assets.domain.lineage import bytes_id
 from babylon_assets.domain.trajectories import (
     CallHead,
     Exchange,
-    KeptSamples,
     MarketType,
     Message,
     Quarantined,
@@ -27,6 +26,7 @@ from babylon_assets.domain.trajectories import (
     Shape,
     Side,
     StepFacts,
+    StoredSamples,
     TrajectoryRecord,
     encode_chat,
 )
@@ -140,7 +140,7 @@ def _samples(numbers: list[int], steps: list[Step]) -> Sequence[RawSample]:
             if call.purpose == "action" and call.response is not None:
                 said.append(Exchange(_messages(call, call.response, position, index), call.response))
                 heads.append(_head(numbers[position], index, call, call.response))
-    return KeptSamples(heads, encode_chat(said)) if heads else []
+    return StoredSamples(heads, encode_chat(said)) if heads else []
 
 
 def _step_numbers(steps: list[Step]) -> list[int]:

@@ -25,7 +25,7 @@ def mapped(values: Array, function: Callable[[str], Any], missing: Any) -> Array
     return each
 
 
-def taken(values: Array, rows: Array, missing: Any = np.nan) -> Array:
+def take_rows(values: Array, rows: Array, missing: Any = np.nan) -> Array:
     """The values of these rows; `missing` where the row is -1."""
     extended = np.empty(len(values) + 1, dtype=values.dtype)
     extended[:-1], extended[-1] = values, missing
@@ -76,8 +76,8 @@ class InTime:
         """The row with the same keys nearest in time, at most so far away; of two as near the earlier."""
         after = self._after(keys, at)
         earlier, later = self._found(after - 1, keys), self._found(after, keys)
-        past = np.where(earlier >= 0, at - taken(self._at, earlier, 0), within + 1)
-        ahead = np.where(later >= 0, taken(self._at, later, 0) - at, within + 1)
+        past = np.where(earlier >= 0, at - take_rows(self._at, earlier, 0), within + 1)
+        ahead = np.where(later >= 0, take_rows(self._at, later, 0) - at, within + 1)
         found: Array = np.where(past <= ahead, earlier, later)
         found[np.minimum(past, ahead) > within] = -1
         return found
@@ -94,4 +94,4 @@ class InTime:
 
     def _found(self, places: Array, keys: Array) -> Array:
         places = np.where((places < 0) | (places >= len(self._order)) | (keys < 0), -1, places)
-        return np.where(taken(self._keys, places, -2) == keys, taken(self._order, places, -1), -1)
+        return np.where(take_rows(self._keys, places, -2) == keys, take_rows(self._order, places, -1), -1)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from babylon_assets.environments.babylon.matching import Array, InTime, encoded, mapped, paired, taken
+from babylon_assets.environments.babylon.matching import Array, InTime, encoded, mapped, paired, take_rows
 
 State = Literal["final", "pending", "no_trade", "invalid", "unknown"]
 
@@ -264,11 +264,11 @@ def _matched(wanted: _Trades, known: _Known) -> tuple[Array, Array, Array, Array
     same_side = same.nearest(paired(keys, side, sides), wanted.at, MATCH_WITHIN_MS)
     any_side = InTime(open_keys, opening.at).nearest(keys, wanted.at, MATCH_WITHIN_MS)
     found = np.where(lacks_side, any_side, same_side)
-    sided = np.where(lacks_side, taken(opening.side, any_side, None), wanted.side)
+    sided = np.where(lacks_side, take_rows(opening.side, any_side, None), wanted.side)
     closing = InTime(shut_keys, shut.at).nearest(keys, wanted.at, MATCH_WITHIN_MS)
-    none_opened = np.isnan(taken(opening.price, any_side))
-    closes = none_opened & ~np.isnan(taken(shut.price, closing))
-    return sided, taken(opening.price, found), taken(opening.at.astype("float64"), found), closes
+    none_opened = np.isnan(take_rows(opening.price, any_side))
+    closes = none_opened & ~np.isnan(take_rows(shut.price, closing))
+    return sided, take_rows(opening.price, found), take_rows(opening.at.astype("float64"), found), closes
 
 
 def _predictions(trades: _Work, known: _Known) -> tuple[Array, Array, Array, Array]:
@@ -289,7 +289,7 @@ def _quoted(trades: _Work, quotes: _Quotes, is_yes: Array) -> Array:
     """The last price of the side that was quoted before the step."""
     (keys, quoted), _ = encoded(trades.instrument, quotes.instrument)
     last = InTime(quoted, quotes.at).last(keys, trades.at)
-    price = np.where(is_yes, taken(quotes.price, last), taken(quotes.other, last))
+    price = np.where(is_yes, take_rows(quotes.price, last), take_rows(quotes.other, last))
     return np.where(_is_price(price), price, np.nan)
 
 
@@ -334,13 +334,13 @@ def _perps(trades: _Work, known: _Known, horizon_ms: float, full_scale: float) -
     (keys, stocked), _ = encoded(trades.instrument, stock.instrument)
     prices = InTime(stocked, stock.at)
     opened = np.where(np.isnan(trades.traded_ms), trades.at, trades.traded_ms).astype(np.int64)
-    quoted = taken(stock.price, prices.last(keys, opened))
+    quoted = take_rows(stock.price, prices.last(keys, opened))
     entry = np.where(trades.price > 0, trades.price, quoted)
     due = (opened + horizon_ms).astype(np.int64)
-    later = taken(stock.price, prices.first(keys, due))
+    later = take_rows(stock.price, prices.first(keys, due))
     closed = _closing_price(trades, opened, known.closing)
     exit_price = np.where(np.isnan(closed), later, closed)
-    noted = _noted_changes(trades, known)
+    noted = _recorded_changes(trades, known)
     change = 100 * (exit_price / entry - 1)
     change = np.where(np.isnan(change), noted, change)
     sign = np.where(trades.side == "long", 1.0, np.where(trades.side == "short", -1.0, np.nan))
@@ -356,10 +356,10 @@ def _closing_price(trades: _Work, opened: Array, closing: _Trades) -> Array:
     agents, _ = encoded(trades.agent, closing.agent)
     instruments, count = encoded(trades.instrument, closing.instrument)
     keys, closed = (paired(*each, count) for each in zip(agents, instruments, strict=True))
-    return taken(closing.price, InTime(closed, closing.at).first(keys, opened, strictly=True))
+    return take_rows(closing.price, InTime(closed, closing.at).first(keys, opened, strictly=True))
 
 
-def _noted_changes(trades: _Work, known: _Known) -> Array:
+def _recorded_changes(trades: _Work, known: _Known) -> Array:
     """The change in percent that the game noted for the ticker in the trade's own window, where it keeps no prices."""
     priced = set(known.stock.instrument)
     pairs = zip(trades.window, trades.instrument, strict=True)

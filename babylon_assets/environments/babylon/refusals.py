@@ -11,7 +11,7 @@ from babylon_assets.domain.errors import SourceError
 
 
 @contextmanager
-def told(remedy: str) -> Iterator[None]:
+def explain_refusal(remedy: str) -> Iterator[None]:
     """Turn a refused statement of the block into a SourceError; `remedy` says what to grant, or what to switch off.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import Connection
 
 from babylon_assets.domain.errors import SourceError
-from babylon_assets.domain.llm_judge import Verdict
+from babylon_assets.domain.llm_judge import JudgeScore
 
 _JUDGMENT = """
     INSERT INTO public.reward_judgments AS kept ("id", "trajectoryId", "judgeModel", "judgeVersion", "overallScore",
@@ -28,7 +28,7 @@ _JUDGMENT = """
 
 
 def write_judgments(
-    conn: Connection[Any], window: str, verdicts: Sequence[Verdict], *, model: str, version: str, rubric: str
+    conn: Connection[Any], window: str, verdicts: Sequence[JudgeScore], *, model: str, version: str, rubric: str
 ) -> int:
     """Put a window's verdicts into `reward_judgments`, a row per trajectory; says how many rows are new or changed.
 

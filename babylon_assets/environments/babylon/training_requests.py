@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from babylon_assets.environments.babylon.refusals import told
+from babylon_assets.environments.babylon.refusals import explain_refusal
 
 _REMEDY = "grant SELECT and UPDATE on training_batches to the role, or set TRAIN_REQUESTS=false"
 
@@ -58,30 +58,30 @@ def claim(conn: Connection[Any]) -> Request | None:
     Raises:
         SourceError: the table is missing, or the role may not write it; so of all functions here.
     """
-    with told(_REMEDY), conn.transaction(), conn.cursor(row_factory=class_row(Request)) as cursor:
+    with explain_refusal(_REMEDY), conn.transaction(), conn.cursor(row_factory=class_row(Request)) as cursor:
         return cursor.execute(_CLAIM).fetchone()
 
 
 def claimed(conn: Connection[Any], most: int) -> list[Request]:
     """The requests in training, oldest first."""
-    with told(_REMEDY), conn.cursor(row_factory=class_row(Request)) as cursor:
+    with explain_refusal(_REMEDY), conn.cursor(row_factory=class_row(Request)) as cursor:
         return cursor.execute(_CLAIMED, [most]).fetchall()
 
 
 def take_up(conn: Connection[Any], request: Request) -> bool:
     """Claim a request in training that nobody works on any more; False when somebody else has just done so."""
     started = None if request.started_at is None else request.started_at.astimezone(UTC).replace(tzinfo=None)
-    with told(_REMEDY), conn.transaction():
+    with explain_refusal(_REMEDY), conn.transaction():
         return conn.execute(_AGAIN, [request.id, started]).fetchone() is not None
 
 
 def complete(conn: Connection[Any], request_id: str, loss: float | None, version: str) -> bool:
     """Note that a request was trained; False when it is not in training any more."""
-    with told(_REMEDY), conn.transaction():
+    with explain_refusal(_REMEDY), conn.transaction():
         return conn.execute(_COMPLETE, [loss, version, request_id]).rowcount == 1
 
 
 def fail(conn: Connection[Any], request_id: str, reason: str) -> bool:
     """Note that a request cannot be trained, and why; False when it is not in training any more."""
-    with told(_REMEDY), conn.transaction():
+    with explain_refusal(_REMEDY), conn.transaction():
         return conn.execute(_FAIL, [reason, request_id]).rowcount == 1

@@ -14,7 +14,7 @@ from typing import Any, LiteralString
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from babylon_assets.environments.babylon.refusals import told
+from babylon_assets.environments.babylon.refusals import explain_refusal
 
 _REMEDY = (
     "grant INSERT and UPDATE on trained_models and UPDATE on trajectories to the role, "
@@ -85,7 +85,7 @@ def deploy_model(conn: Connection[Any], model: DeployedModel) -> bool:
     Raises:
         SourceError: the table is missing, or the role may not write it.
     """
-    with told(_REMEDY), conn.transaction():
+    with explain_refusal(_REMEDY), conn.transaction():
         conn.execute("LOCK TABLE public.trained_models IN SHARE ROW EXCLUSIVE MODE")
         known = {"ours": OURS, "id": model.row_id}
         archived = conn.execute(_ARCHIVE, known).rowcount
@@ -119,7 +119,7 @@ def mark_used(conn: Connection[Any], trajectories: Sequence[str], batch: str) ->
     Raises:
         SourceError: the table is missing, or the role may not write it.
     """
-    with told(_REMEDY), conn.transaction():
+    with explain_refusal(_REMEDY), conn.transaction():
         return conn.execute(_MARK, {"trajectories": list(trajectories), "batch": batch}).rowcount
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from babylon_assets.domain.datasets import NEVER_KNOWN
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.imported_rewards import GivenRewards, GivenStep
+from babylon_assets.domain.imported_rewards import ImportedRewards, ImportedStep
 from babylon_assets.domain.lineage import bytes_id, canonical_json, content_id
 from babylon_assets.domain.trajectories import Message, Quarantined, RawSample, StepFacts, TrajectoryRecord
 from babylon_assets.domain.windows import parse_window
@@ -68,7 +68,7 @@ class ImportedCall(NamedTuple):
 class Imported(NamedTuple):
     """What a file has of one window."""
 
-    records: list[tuple[TrajectoryRecord, GivenRewards]]
+    records: list[tuple[TrajectoryRecord, ImportedRewards]]
     calls: list[ImportedCall]
 
 
@@ -255,13 +255,14 @@ def _against(each: Entry, members: Mapping[tuple[int, int], Entry]) -> str | Non
 
 def _record(
     window: str, trajectory: str, entries: list[Entry], moment_seconds: float
-) -> tuple[TrajectoryRecord, GivenRewards, list[ImportedCall]]:
+) -> tuple[TrajectoryRecord, ImportedRewards, list[ImportedCall]]:
     samples = [_sample(each) for each in entries]
     steps = {each.step: each for each in reversed(entries)}
     facts = [_facts(window, steps[step], moment_seconds) for step in sorted(steps)]
     times = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=fact.timestamp_ms) for fact in facts]
-    given = GivenRewards(
-        [_given(steps[fact.step], fact) for fact in facts], [raw.call_id for raw in samples if raw.call_id is not None]
+    given = ImportedRewards(
+        [_imported_step(steps[fact.step], fact) for fact in facts],
+        [raw.call_id for raw in samples if raw.call_id is not None],
     )
     record = TrajectoryRecord(
         window=window,
@@ -319,10 +320,10 @@ def _facts(window: str, each: Entry, moment_seconds: float) -> StepFacts:
     )
 
 
-def _given(each: Entry, fact: StepFacts) -> GivenStep:
+def _imported_step(each: Entry, fact: StepFacts) -> ImportedStep:
     unknown = "unknown" if each.never_known else "pending"
     state = unknown if each.reward is None else "invalid" if fact.invalid else "final"
-    return GivenStep(each.step, state, each.reward, each.components)
+    return ImportedStep(each.step, state, each.reward, each.components)
 
 
 #: What looking at a hostile value may raise.

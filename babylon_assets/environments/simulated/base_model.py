@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from babylon_assets.domain.errors import BaseModelRefused
 from babylon_assets.domain.lineage import content_id
-from babylon_assets.environments.simulated.demonstrations import Lesson, draw_lessons
+from babylon_assets.environments.simulated.demonstrations import Demonstration, draw_demonstrations
 from babylon_assets.environments.simulated.language import ANSWER_TOKENS, InvalidOrderError, parse_order
 from babylon_assets.environments.simulated.market import legal_orders, news_order
 from babylon_assets.serving.engine.engine import Engine
@@ -69,7 +69,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class BaseModelMeasurement:
     """What a base model does on boards that it has not seen, sampled at temperature 1."""
 
     answers: int
@@ -113,7 +113,7 @@ def _appear(building: Path, folder: Path) -> None:
 def _make(recipe: Recipe, folder: Path, progress: Progress) -> None:
     import torch
 
-    lessons = list(draw_lessons(recipe.seed, recipe.steps * recipe.batch))
+    lessons = list(draw_demonstrations(recipe.seed, recipe.steps * recipe.batch))
     tokenizer = _train_tokenizer(recipe, lessons[:2000], folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -126,7 +126,7 @@ def _make(recipe: Recipe, folder: Path, progress: Progress) -> None:
     (folder / "measurement.json").write_text(json.dumps(asdict(measurement), indent=2))
 
 
-def _train_tokenizer(recipe: Recipe, lessons: list[Lesson], folder: Path) -> PreTrainedTokenizerBase:
+def _train_tokenizer(recipe: Recipe, lessons: list[Demonstration], folder: Path) -> PreTrainedTokenizerBase:
     """Byte-level BPE over the lessons' text. The ids that ART uses as sentinels must survive a round trip."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -160,7 +160,7 @@ def _train_tokenizer(recipe: Recipe, lessons: list[Lesson], folder: Path) -> Pre
     return tokenizer
 
 
-def _plain_text(lesson: Lesson) -> str:
+def _plain_text(lesson: Demonstration) -> str:
     turns = [(message.role, message.content) for message in lesson.messages] + [("assistant", lesson.answer)]
     return "\n".join(f"{role}\n{content}" for role, content in turns)
 
@@ -195,7 +195,7 @@ def _new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCa
 def _teach(
     model: Qwen2ForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    lessons: list[Lesson],
+    lessons: list[Demonstration],
     recipe: Recipe,
     progress: Progress,
 ) -> None:
@@ -222,7 +222,9 @@ def _teach(
     model.eval()
 
 
-def _lesson_batch(tokenizer: PreTrainedTokenizerBase, lessons: list[Lesson]) -> tuple[torch.Tensor, torch.Tensor]:
+def _lesson_batch(
+    tokenizer: PreTrainedTokenizerBase, lessons: list[Demonstration]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Right-padded token ids [lessons, longest] and labels, -100 where nothing is taught."""
     import torch
 
@@ -240,17 +242,17 @@ def _lesson_batch(tokenizer: PreTrainedTokenizerBase, lessons: list[Lesson]) -> 
     return tokens, labels
 
 
-def lesson_prompt(tokenizer: PreTrainedTokenizerBase, lesson: Lesson) -> list[int]:
+def lesson_prompt(tokenizer: PreTrainedTokenizerBase, lesson: Demonstration) -> list[int]:
     """Token ids of a lesson's conversation up to where the answer begins."""
     messages = [{"role": message.role, "content": message.content} for message in lesson.messages]
     ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     return ids
 
 
-def measure(folder: Path, seed: int, count: int = 512) -> Measurement:
+def measure(folder: Path, seed: int, count: int = 512) -> BaseModelMeasurement:
     """Sample `count` answers on unseen boards and see how many are valid and how many act on the news."""
     engine = Engine(folder)
-    lessons = list(draw_lessons(seed, count))
+    lessons = list(draw_demonstrations(seed, count))
     completions = engine.complete([lesson.messages for lesson in lessons], range(count), max_tokens=ANSWER_TOKENS)
     valid = on_news = 0
     chance = sum(1 / len(legal_orders(lesson.board)) for lesson in lessons) / count
@@ -261,10 +263,10 @@ def measure(folder: Path, seed: int, count: int = 512) -> Measurement:
             continue
         valid += 1
         on_news += order == news_order(lesson.board)
-    return Measurement(count, valid / count, on_news / count, chance)
+    return BaseModelMeasurement(count, valid / count, on_news / count, chance)
 
 
-def _refuse_unless_learnable(measured: Measurement, recipe: Recipe) -> None:
+def _refuse_unless_learnable(measured: BaseModelMeasurement, recipe: Recipe) -> None:
     if measured.valid >= recipe.least_valid and measured.on_news >= recipe.least_signal * measured.chance:
         return
     raise BaseModelRefused(

@@ -13,7 +13,7 @@ import numpy as np
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.environments.simulated.language import STARTING_CASH, Account, answer, prompt
 from babylon_assets.environments.simulated.market import Board, Clock, draw_room
-from babylon_assets.environments.simulated.reference import teacher_order
+from babylon_assets.environments.simulated.reference import expert_order
 
 #: Added to a lesson's seed, far beyond the seeds that a game is given.
 LESSON_SEEDS = 1_000_000_007
@@ -22,7 +22,7 @@ _CLOCK = Clock(rooms=4, ticks=16)
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class Demonstration:
     """A conversation, the teacher's answer to it, and the board behind it."""
 
     messages: list[Message]
@@ -30,7 +30,7 @@ class Lesson:
     board: Board
 
 
-def draw_lessons(seed: int, count: int) -> Iterator[Lesson]:
+def draw_demonstrations(seed: int, count: int) -> Iterator[Demonstration]:
     """Yield `count` lessons; the same seed gives the same lessons."""
     rng = np.random.default_rng([LESSON_SEEDS, seed])
     produced = 0
@@ -40,7 +40,8 @@ def draw_lessons(seed: int, count: int) -> Iterator[Lesson]:
                 if produced == count:
                     return
                 produced += 1
-                yield Lesson(prompt(board, any_account(rng)), answer(board.news, teacher_order(board, rng)), board)
+                said = answer(board.news, expert_order(board, rng))
+                yield Demonstration(prompt(board, any_account(rng)), said, board)
 
 
 def any_account(rng: np.random.Generator) -> Account:

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain.gates import Measured
+from babylon_assets.domain.gates import Measurement
 from babylon_assets.domain.lineage import content_id
 from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.simulated.demonstrations import any_account
@@ -33,7 +33,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
+class MarketResult:
     """What one policy did: mean reward, share of valid actions and reward of the oracle per seed, in order."""
 
     seeds: tuple[int, ...]
@@ -41,9 +41,9 @@ class Examination:
     valid: tuple[float, ...]
     oracle: tuple[float, ...]
 
-    def measured(self, name: str) -> Measured:
+    def measured(self, name: str) -> Measurement:
         """As the gate takes it."""
-        return Measured(name, self.rewards, self.valid)
+        return Measurement(name, self.rewards, self.valid)
 
     @property
     def reward(self) -> float:
@@ -65,7 +65,7 @@ def version(settings: Settings) -> str:
     return f"1-{content_id({**known, 'boards': _CLOCK.ticks})[:12]}"
 
 
-def examine(policy: Policy, settings: Settings) -> Examination:
+def evaluate_policy(policy: Policy, settings: Settings) -> MarketResult:
     """Ask a policy about every held-out board once, and add up what its orders are worth."""
     seeds = _seeds(settings.evaluation_seeds)
     boards = [board for seed in seeds for board in _boards(seed)]
@@ -75,7 +75,7 @@ def examine(policy: Policy, settings: Settings) -> Examination:
     rewards = np.where(invalid, settings.invalid_action_reward, worths)
     shape = (len(seeds), _CLOCK.ticks)
     by_seed = (values.reshape(shape).mean(axis=1).tolist() for values in (rewards, 1.0 - invalid, best))
-    return Examination(seeds, *map(tuple, by_seed))
+    return MarketResult(seeds, *map(tuple, by_seed))
 
 
 def _seeds(count: int) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ def random_order(board: Board, rng: np.random.Generator) -> Order:
     return orders[int(rng.integers(len(orders)))]
 
 
-def teacher_order(board: Board, rng: np.random.Generator) -> Order:
+def expert_order(board: Board, rng: np.random.Generator) -> Order:
     """The news with probability `TEACHER_FOLLOWS`, else any legal order."""
     return news_order(board) if rng.random() < TEACHER_FOLLOWS else random_order(board, rng)
 
@@ -45,7 +45,7 @@ def oracle_order(board: Board, rng: np.random.Generator) -> Order:
 
 REFERENCES: dict[str, ReferencePolicy] = {
     "random": random_order,
-    "teacher": teacher_order,
+    "teacher": expert_order,
     "oracle": oracle_order,
 }
 

@@ -60,7 +60,7 @@ _MARGIN = 1 / 5
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownBoard:
     """One board of a tick, and what its slots and tickers stand for."""
 
     board: Board
@@ -111,7 +111,7 @@ def version(snapshot: Snapshot, seeds: Sequence[int]) -> str:
     return f"1-{content_id([snapshot, list(seeds), STAKE, NOTIONAL])[:12]}"
 
 
-def boards(snapshot: Snapshot, place: int) -> Iterator[Shown]:
+def boards(snapshot: Snapshot, place: int) -> Iterator[ShownBoard]:
     """The boards of the tick at this place, as many as it takes to show every open prediction market."""
     tick = snapshot.ticks[place]
     open_markets = [market for market in tick.state.prediction_markets if not market.resolved]
@@ -128,7 +128,7 @@ def boards(snapshot: Snapshot, place: int) -> Iterator[Shown]:
         news = _news(snapshot, place, markets, {name: perp.ticker for name, perp in names.items()})
         at = datetime.fromtimestamp(tick.timestamp / 1000, UTC)
         board = Board(snapshot.id, number, tick.number, at, lines, scaled, news)
-        yield Shown(board, markets, {name: (perp.ticker, perp.price) for name, perp in names.items()})
+        yield ShownBoard(board, markets, {name: (perp.ticker, perp.price) for name, perp in names.items()})
 
 
 def _two(count: int, number: int) -> list[int]:
@@ -140,7 +140,7 @@ def _news(snapshot: Snapshot, place: int, markets: dict[str, PredictionMarket], 
     """The newest post or trade about a market on the board, up to this tick; else the first perpetual's last move."""
     for tick in reversed(snapshot.ticks[: place + 1]):
         for slot, market in markets.items():
-            up = _heard(tick, market)
+            up = _rumored_side(tick, market)
             if up is not None:
                 return News("rumor", slot, up)
     if not names:
@@ -150,7 +150,7 @@ def _news(snapshot: Snapshot, place: int, markets: dict[str, PredictionMarket], 
     return News("rumor", name, _price(snapshot.ticks[place].state, ticker) >= _price(before, ticker))
 
 
-def _heard(tick: Tick, market: PredictionMarket) -> bool | None:
+def _rumored_side(tick: Tick, market: PredictionMarket) -> bool | None:
     """Which way somebody spoke of, or bet on, a market in a tick, the last one first; None when nobody did."""
     for event in reversed(tick.events):
         if event.type == "market:trade" and event.data.get("marketId") == market.id:
@@ -165,7 +165,7 @@ def _price(state: State, ticker: str) -> float:
     return next((perp.price for perp in state.perpetual_markets if perp.ticker == ticker), 0.0)
 
 
-def _ask(policy: Policy, runs: Sequence[Run], shown: Sequence[Shown], tick: Tick) -> None:
+def _ask(policy: Policy, runs: Sequence[Run], shown: Sequence[ShownBoard], tick: Tick) -> None:
     asked = [(run, each) for run in runs for each in shown]
     conversations = [prompt(each.board, run.account) for run, each in asked]
     seeds = [_answer_seed(run.seed, tick.number, each.board.room) for run, each in asked]
@@ -185,7 +185,7 @@ def _answer_seed(seed: int, tick: int, board: int) -> int:
     return int(np.random.SeedSequence([seed, tick, board]).generate_state(1)[0])
 
 
-def _best(shown: Shown, snapshot: Snapshot) -> float:
+def _best(shown: ShownBoard, snapshot: Snapshot) -> float:
     """The most that an order on a board could earn, knowing everything; a hold earns nothing."""
     trades = [shown.trade(order) for order in legal_orders(shown.board)]
     return max(profit(trade, snapshot.ground_truth) if trade else 0.0 for trade in trades)

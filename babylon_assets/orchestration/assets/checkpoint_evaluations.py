@@ -12,7 +12,7 @@ from babylon_assets.orchestration.assets.model_checkpoints import NAME as CHECKP
 from babylon_assets.orchestration.checks import per_window
 from babylon_assets.orchestration.metadata import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declared
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.ranges import Made, Outputs, run_windows
+from babylon_assets.orchestration.runtime.ranges import Outputs, WindowResult, run_windows
 
 NAME = "checkpoint_evaluations"
 MEASURED_CHECK = "measured"
@@ -61,11 +61,11 @@ def build_checkpoint_evaluations(windows_partitions: dg.HourlyPartitionsDefiniti
     return checkpoint_evaluations
 
 
-def evaluate(installation: Installation, window: str) -> Made:
+def evaluate(installation: Installation, window: str) -> WindowResult:
     """Measure a window's checkpoint and those beside it, and say what they can do."""
     found = evaluate_window(installation.settings, installation.database, window)
     made = found.checkpoint
-    return Made(
+    return WindowResult(
         metadata=_metadata(found),
         data_version=made.id if made else None,
         checks=[_measured_check(found)],

@@ -11,7 +11,7 @@ from functools import partial
 import dagster as dg
 
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.evaluation.gate_runner import settle_head
+from babylon_assets.evaluation.gate_runner import decide_head
 from babylon_assets.ledger import verdicts, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
@@ -20,7 +20,7 @@ from babylon_assets.orchestration.assets.training_datasets import NAME as DATASE
 from babylon_assets.orchestration.checks import per_window
 from babylon_assets.orchestration.metadata import declared, numbers, page, picture, texts
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.ranges import Made, Outputs, run_windows
+from babylon_assets.orchestration.runtime.ranges import Outputs, WindowResult, run_windows
 from babylon_assets.report.pictures import CurvePoint, learning_curve, training_steps
 from babylon_assets.training.window_training import TrainedWindow, train_branch, train_window
 
@@ -81,19 +81,19 @@ def build_model_checkpoints(windows_partitions: dg.HourlyPartitionsDefinition) -
     return model_checkpoints
 
 
-def train(installation: Installation, run_id: str, window: str) -> Made:
+def train(installation: Installation, run_id: str, window: str) -> WindowResult:
     """Train a window, where training is not switched off, and say what came of it."""
     if not installation.settings.train_rl_local:
         return _switched_off()
-    settle_head(installation.settings, installation.database, run_id)
+    decide_head(installation.settings, installation.database, run_id)
     trained = train_window(installation.settings, installation.database, window, run_id)
     if trained.status == "superseded" and trained.checkpoint and installation.settings.late_data == "retrain":
         beside = train_branch(installation.settings, installation.database, window, dagster_run_id=run_id)
         trained = replace(trained, reason=f"{trained.reason}; {_branch(beside)}")
     with installation.connect() as conn:
-        metadata = {**_played(conn, installation.settings.model_name, window), **_metadata(trained)}
+        metadata = {**_play_metadata(conn, installation.settings.model_name, window), **_metadata(trained)}
     made = trained.checkpoint
-    return Made(
+    return WindowResult(
         metadata=metadata,
         data_version=made.id if made else None,
         checks=[_trained_check(window, trained)],
@@ -106,9 +106,9 @@ def _branch(beside: TrainedWindow) -> str:
     return f"trained beside it as {policy_name(made.chain, made.step)}" if made else f"not beside it: {beside.reason}"
 
 
-def _switched_off() -> Made:
+def _switched_off() -> WindowResult:
     said = "training is switched off: TRAIN_RL_LOCAL is false"
-    return Made(
+    return WindowResult(
         metadata=texts({"status": "switched off", "reason": said}),
         checks=[dg.AssetCheckResult(check_name=TRAINED_CHECK, passed=True, description=said)],
     )
@@ -148,7 +148,7 @@ def _pages(made: Checkpoint, parent: Checkpoint | None) -> dict[str, dg.Metadata
     }
 
 
-def _played(conn: Connection, chain: str, window: str) -> dict[str, dg.MetadataValue]:
+def _play_metadata(conn: Connection, chain: str, window: str) -> dict[str, dg.MetadataValue]:
     """How the window was played, and the learning curve up to it, at most three days of it."""
     rows = [row for row in windows.list_windows(conn) if row.window_id <= window]
     row, standings = rows[-1], verdicts.standings(conn, chain)

@@ -10,8 +10,8 @@ import dagster as dg
 
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.evaluation.deployment import tell_game
-from babylon_assets.evaluation.gate_runner import Judged, judge
-from babylon_assets.evaluation.served_results import live_numbers, roll_back_if_needed
+from babylon_assets.evaluation.gate_runner import GateDecision, decide
+from babylon_assets.evaluation.served_results import measure_served, roll_back_if_needed
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.promotions import Promotion
@@ -19,7 +19,7 @@ from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as E
 from babylon_assets.orchestration.checks import per_window
 from babylon_assets.orchestration.metadata import NO_CHECKPOINT, about_checkpoint, declared
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.ranges import Made, Outputs, run_windows
+from babylon_assets.orchestration.runtime.ranges import Outputs, WindowResult, run_windows
 
 NAME = "promoted_model"
 GATE_CHECK = "gate"
@@ -40,10 +40,10 @@ A thin hour changes nothing: green. The check `{GATE_CHECK}` warns of a refusal,
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PromotionOutcome:
     """What became of a window: the verdict, the rollback if there was one, and what is live now."""
 
-    judged: Judged | None
+    judged: GateDecision | None
     rolled_back: Promotion | None
     live: Checkpoint | None
     inference_name: str | None
@@ -75,11 +75,11 @@ def build_promoted_model(windows_partitions: dg.HourlyPartitionsDefinition) -> d
     return promoted_model
 
 
-def promote(installation: Installation, run_id: str, window: str) -> Made:
+def promote(installation: Installation, run_id: str, window: str) -> WindowResult:
     """Judge a window's checkpoint, and say what is live."""
     outcome = promote_window(installation, window, run_id)
     judged = outcome.judged
-    return Made(
+    return WindowResult(
         metadata=_metadata(installation, outcome),
         data_version=outcome.live.id if outcome.live else None,
         checks=[_gate_check(outcome)],
@@ -87,23 +87,23 @@ def promote(installation: Installation, run_id: str, window: str) -> Made:
     )
 
 
-def promote_window(installation: Installation, window: str, run_id: str | None) -> Outcome:
+def promote_window(installation: Installation, window: str, run_id: str | None) -> PromotionOutcome:
     """Apply the gate to a window's checkpoint, go back if the live one left its band, and tell the game."""
     settings, database = installation.settings, installation.database
     rolled_back = roll_back_if_needed(settings, database, run_id)
     with installation.connect() as conn:
         made = checkpoints.by_window(conn, settings.model_name, window)
-    judged = judge(settings, database, made, run_id) if made is not None else None
+    judged = decide(settings, database, made, run_id) if made is not None else None
     named = tell_game(settings, database)
     with installation.connect() as conn:
         live = promotions.promoted(conn, settings.model_name)
-    return Outcome(judged, rolled_back, live, named)
+    return PromotionOutcome(judged, rolled_back, live, named)
 
 
-def _metadata(installation: Installation, outcome: Outcome) -> dict[str, dg.MetadataValue]:
+def _metadata(installation: Installation, outcome: PromotionOutcome) -> dict[str, dg.MetadataValue]:
     judged, live = outcome.judged, outcome.live
     with installation.connect() as conn:
-        seen = live_numbers(conn, live) if live is not None else None
+        seen = measure_served(conn, live) if live is not None else None
     return about_checkpoint(
         judged.checkpoint if judged else None,
         "promoted" if judged and judged.passed else "refused",
@@ -123,7 +123,7 @@ def _metadata(installation: Installation, outcome: Outcome) -> dict[str, dg.Meta
     )
 
 
-def _gate_check(outcome: Outcome) -> dg.AssetCheckResult:
+def _gate_check(outcome: PromotionOutcome) -> dg.AssetCheckResult:
     judged = outcome.judged
     return dg.AssetCheckResult(
         check_name=GATE_CHECK,

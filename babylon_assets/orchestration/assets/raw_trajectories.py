@@ -16,7 +16,7 @@ from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.metadata import numbers
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime.collector import without_collector
-from babylon_assets.orchestration.runtime.ranges import Made
+from babylon_assets.orchestration.runtime.ranges import WindowResult
 from babylon_assets.orchestration.source_tables import TRAJECTORIES
 
 NAME = "raw_trajectories"
@@ -50,13 +50,13 @@ def spec() -> dg.AssetSpec:
     )
 
 
-def read(installation: Installation, window: str) -> Made:
+def read(installation: Installation, window: str) -> WindowResult:
     """Copy a window and say what was read."""
     fingerprint = copy_window(installation, window)
     with installation.connect() as conn:
         kept, quarantined = ledger.summary(conn, window), ledger.quarantined(conn, window)
-        imported = len(ledger.given_rewards(conn, window))
-    return Made(
+        imported = len(ledger.read_imported_rewards(conn, window))
+    return WindowResult(
         metadata={**numbers(kept._asdict()), **numbers({"imported": imported})},
         data_version=fingerprint,
         checks=[

@@ -12,8 +12,8 @@ from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.raw_trajectories import NAME as RAW
 from babylon_assets.orchestration.metadata import numbers, picture, texts
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.ranges import Made
-from babylon_assets.orchestration.scoring import Scored, score_window
+from babylon_assets.orchestration.runtime.ranges import WindowResult
+from babylon_assets.orchestration.scoring import ScoredWindow, score_window
 from babylon_assets.orchestration.source_tables import OUTCOMES
 from babylon_assets.report.pictures import reward_histogram
 
@@ -50,19 +50,19 @@ def spec() -> dg.AssetSpec:
     )
 
 
-def score(installation: Installation, window: str) -> Made:
+def score(installation: Installation, window: str) -> WindowResult:
     """Score a window and say how good it was."""
     scored = score_window(installation, window)
     scores, versions = scored.scores, dict(scored.versions)
     known = scores["reward"].dropna()
-    return Made(
+    return WindowResult(
         metadata={**_metadata(scores, versions), **_changes(scored)},
         data_version=_version(scores, versions),
         checks=[checks.reward_spread(len(known), float(known.std(ddof=0)) if len(known) else None)],
     )
 
 
-def _changes(scored: Scored) -> dict[str, dg.MetadataValue]:
+def _changes(scored: ScoredWindow) -> dict[str, dg.MetadataValue]:
     """Which revision the scores are, what changed with it, and what a judge did and cost."""
     revision = scored.revision
     return {

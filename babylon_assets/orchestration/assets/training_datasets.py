@@ -27,7 +27,7 @@ from babylon_assets.orchestration.assets.scored_trajectories import NAME as SCOR
 from babylon_assets.orchestration.metadata import numbers, picture, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime.collector import without_collector
-from babylon_assets.orchestration.runtime.ranges import Made
+from babylon_assets.orchestration.runtime.ranges import WindowResult
 from babylon_assets.report.pictures import reward_histogram, samples_went
 
 NAME = "training_datasets"
@@ -40,7 +40,7 @@ What the next checkpoint may learn from this hour, frozen and named by the hash 
 - Samples are compared within a **group**, the same moment of the market: the advantage of a sample is its reward
   against those of its group, so that an hour in which everybody won teaches nothing by itself.
 - Each sample **trains as** `policy_gradient` (our own answer, tokens known), `recompute` (our own, as text only),
-  `imitate` (another model's, from the better half of its group) or `skip`, with the reason.
+  `sft` (another model's, from the better half of its group) or `skip`, with the reason.
 - Answers that the game does not keep, those of its **live** agents, are found among the recorded calls by trajectory,
   or by agent and time; each call is used once, what is ambiguous is counted and left aside, and steps without a call
   are counted as `steps_without_calls`.
@@ -71,7 +71,7 @@ def spec() -> dg.AssetSpec:
     )
 
 
-def freeze(installation: Installation, window: str) -> Made:
+def freeze(installation: Installation, window: str) -> WindowResult:
     """Freeze the dataset of a window, say what it holds, and look at it as it is kept."""
     dataset_id, made = _frozen(installation, window)
     with installation.connect() as conn:
@@ -79,7 +79,7 @@ def freeze(installation: Installation, window: str) -> Made:
     return replace(made, checks=[*made.checks, *kept])
 
 
-def _frozen(installation: Installation, window: str) -> tuple[str, Made]:
+def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]:
     """What is said of the dataset while it is at hand: it takes more room than the look at it afterwards."""
     dataset, row = freeze_window(installation, window)
     settings = installation.settings
@@ -91,7 +91,7 @@ def _frozen(installation: Installation, window: str) -> tuple[str, Made]:
         lost = trajectories.summary(conn, window).quarantined
     metadata = {**seen, **_metadata(dataset, row, lost), **_strength(dataset, head.step if head else 0), **carried}
     found = [checks.trainable_tokens(dataset, row)]
-    return dataset.id, Made(metadata, found, dataset.id, observed=givers)
+    return dataset.id, WindowResult(metadata, found, dataset.id, observed=givers)
 
 
 @without_collector
@@ -110,7 +110,7 @@ def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft
         dataset, agents = build(), len({record.agent_id for record in records})
         thin = _why_thin(dataset, agents, settings)
         teaches = thin is None and dataset.counts["trainable_samples"] > 0
-        stands = carry_over.standing(conn, settings, window, teaches=teaches)
+        stands = carry_over.plan_carry_over(conn, settings, window, teaches=teaches)
         if stands.samples:
             dataset = build(carried=stands.samples)
         datasets.save_dataset(conn, dataset)
@@ -194,7 +194,7 @@ def _metadata(dataset: DatasetDraft, row: WindowRow, quarantined: int) -> dict[s
     rewards = _own_rewards(dataset)
     skipped = {name.removeprefix("skip: "): number for name, number in counts.items() if name.startswith("skip: ")}
     shown = ("samples", "trainable_samples", "trainable_tokens", "groups", "trainable_groups")
-    kinds = ("policy_gradient", "recompute", "imitate", "skip")
+    kinds = ("policy_gradient", "recompute", "sft", "skip")
     return {
         "rewards": picture(reward_histogram(rewards, groups=_group_means(dataset)), "rewards of the samples"),
         "samples_went": picture(samples_went(counts, quarantined), "where the samples went"),

@@ -38,7 +38,7 @@ def attempted(work: Callable[[], _T], warn: Callable[[str], None]) -> _T:
     return work()
 
 
-def told(error: Exception) -> str | None:
+def failure_reason(error: Exception) -> str | None:
     """A failure of either kind in words for a person; None for an error that the product does not name."""
     known = MissingDependency.of(error) if isinstance(error, ModuleNotFoundError) else error
     return f"{type(known).__name__}: {known}" if isinstance(known, BabylonError) else None
@@ -49,7 +49,9 @@ def failed_step(failures: Mapping[str, Exception], windows: int) -> Exception:
 
     A transient error, which the caller may try again, only when nothing else stands in the way.
     """
-    reasons = {window: told(error) or f"{type(error).__name__}: {error}" for window, error in failures.items()}
+    reasons = {
+        window: failure_reason(error) or f"{type(error).__name__}: {error}" for window, error in failures.items()
+    }
     listed = "; ".join(f"{window}: {reason}" for window, reason in list(reasons.items())[:TOLD])
     more = f"; and {len(reasons) - TOLD} more" if len(reasons) > TOLD else ""
     text = f"{len(failures)} of {windows} windows failed, the others are done. {listed}{more}"

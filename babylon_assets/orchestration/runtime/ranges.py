@@ -30,7 +30,7 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG, EXTERNALLY_MANAGED_ASSET
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.orchestration.metadata import CODE_VERSION
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.failures import attempted, failed_step, mark_failed, told
+from babylon_assets.orchestration.runtime.failures import attempted, failed_step, failure_reason, mark_failed
 from babylon_assets.orchestration.runtime.provenance import input_tags
 from babylon_assets.orchestration.runtime.resume import done_before
 
@@ -41,7 +41,7 @@ SAY_EVERY_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class WindowResult:
     """What a stage made of a window.
 
     Attributes:
@@ -59,7 +59,7 @@ class Made:
     observed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-Stage = Callable[[str], Made]
+Stage = Callable[[str], WindowResult]
 
 
 class _NotSaidTwice(logging.Filter):
@@ -107,9 +107,9 @@ def run_windows(
                 if window not in done:
                     _run_window(context, installation, window, chosen)
             except Exception as error:
-                failures[window] = _noted(context, installation, window, error, alone=len(windows) == 1)
+                failures[window] = _record_failure(context, installation, window, error, alone=len(windows) == 1)
                 if in_order:
-                    failures |= _left_out(windows[place + 1 :], window)
+                    failures |= _windows_left_out(windows[place + 1 :], window)
                     break
             clock.tick(place + 1, len(failures))
             if installation.heard is not None:
@@ -125,7 +125,7 @@ def _run_window(
     context: dg.AssetExecutionContext, installation: Installation, window: str, stages: Mapping[str, Stage]
 ) -> None:
     """Run a window's stages, and record those that were done, whatever became of the others."""
-    done: dict[str, Made] = {}
+    done: dict[str, WindowResult] = {}
     try:
         for name, stage in stages.items():
             done[name] = attempted(lambda stage=stage: stage(window), context.log.warning)  # type: ignore[misc]
@@ -136,7 +136,9 @@ def _run_window(
             _record(context, name, window, made, {**versions, **made.made_from})
 
 
-def _record(context: dg.AssetExecutionContext, name: str, window: str, made: Made, used: Mapping[str, str]) -> None:
+def _record(
+    context: dg.AssetExecutionContext, name: str, window: str, made: WindowResult, used: Mapping[str, str]
+) -> None:
     """Write the materialization of a window and the results of its checks, in one transaction.
 
     One for each asset: the next one names this one's event among what it was made from.
@@ -172,18 +174,18 @@ def _evaluation(
     )
 
 
-def _stop_at_blocking(context: dg.AssetExecutionContext, name: str, made: Made) -> None:
+def _stop_at_blocking(context: dg.AssetExecutionContext, name: str, made: WindowResult) -> None:
     for result in made.checks:
         spec = context.assets_def.get_spec_for_check_key(dg.AssetCheckKey(dg.AssetKey(name), str(result.check_name)))
         if spec.blocking and not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
             raise CheckFailed(f"the check {spec.name} of {name} failed: {result.description}")
 
 
-def _noted(
+def _record_failure(
     context: dg.AssetExecutionContext, installation: Installation, window: str, error: Exception, *, alone: bool
 ) -> Exception:
     """Note a window's failure where it belongs; an error that is no one's is shown with its place in the code."""
-    reason = told(error)
+    reason = failure_reason(error)
     known = reason is not None
     reason = reason or f"{type(error).__name__}: {error}"
     mark_failed(context, installation, window, error, reason, keep_dataset=not isinstance(error, CheckFailed))
@@ -194,7 +196,7 @@ def _noted(
     return error
 
 
-def _left_out(windows: Sequence[str], failed: str) -> dict[str, Exception]:
+def _windows_left_out(windows: Sequence[str], failed: str) -> dict[str, Exception]:
     reason = f"left out: {failed} before it failed, and each window continues from the one before"
     return {window: PermanentError(reason) for window in windows}
 

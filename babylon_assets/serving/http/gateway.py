@@ -120,16 +120,18 @@ class Gateway:
         self.parts: Parts | None = None
         self.app = Starlette(
             routes=[
-                Route("/v1/chat/completions", self._told(self._chat), methods=["POST"]),
-                Route("/v1/models", self._told(self._models)),
-                Route("/v1/models/{name:path}", self._told(self._model)),
-                Route("/health", self._told(self._health)),
-                Route("/metrics", self._told(self._metrics)),
+                Route("/v1/chat/completions", self._answer_errors(self._chat), methods=["POST"]),
+                Route("/v1/models", self._answer_errors(self._models)),
+                Route("/v1/models/{name:path}", self._answer_errors(self._model)),
+                Route("/health", self._answer_errors(self._health)),
+                Route("/metrics", self._answer_errors(self._metrics)),
             ],
             exception_handlers={404: _no_route, 405: _no_route},
         )
 
-    def _told(self, handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def _answer_errors(
+        self, handle: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
         """The handler, with whatever goes wrong in it told in OpenAI's form."""
 
         async def handled(request: Request) -> Response:
@@ -193,7 +195,7 @@ class Gateway:
         key = parts.access.who(request.headers.get("authorization"))
         given = protocol.read_request(await _body(request, parts.limits.body))
         caller = protocol.read_caller(given, request.headers)
-        wanted = given.wanted_tokens
+        wanted = given.requested_tokens
         if wanted is not None and wanted > parts.limits.tokens:
             param = "max_tokens" if given.max_completion_tokens is None else "max_completion_tokens"
             raise ApiError(400, f"an answer may have {parts.limits.tokens} tokens", param=param, code="invalid_value")
@@ -222,13 +224,13 @@ class Gateway:
         parts = self._ready()
         parts.access.who(request.headers.get("authorization"))
         names = parts.directory.names()
-        return _json({"object": "list", "data": [_told_model(parts, name, policy) for name, policy in names.items()]})
+        return _json({"object": "list", "data": [_model_entry(parts, name, policy) for name, policy in names.items()]})
 
     async def _model(self, request: Request) -> Response:
         parts = self._ready()
         parts.access.who(request.headers.get("authorization"))
         name = request.path_params["name"]
-        return _json(_told_model(parts, name, await self._policy(parts, name, None)))
+        return _json(_model_entry(parts, name, await self._policy(parts, name, None)))
 
     async def _health(self, _request: Request) -> Response:
         """200 where policies can be asked, even without PostgreSQL; what is missing for more is named."""
@@ -347,7 +349,7 @@ def _choice(answer: Answer, *, with_ids: bool) -> Choice:
     return Choice(answer.text, answer.finish_reason, answer.tokens, answer.completion_tokens, ids)
 
 
-def _told_model(parts: Parts, name: str, policy: Target) -> dict[str, Any]:
+def _model_entry(parts: Parts, name: str, policy: Target) -> dict[str, Any]:
     owner = BASE if policy.step == 0 else parts.model
     return {"id": name, "object": "model", "created": 0, "owned_by": owner, "policy": policy.name}
 

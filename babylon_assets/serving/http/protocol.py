@@ -113,7 +113,7 @@ class ChatRequest(msgspec.Struct):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
-    def wanted_tokens(self) -> int | None:
+    def requested_tokens(self) -> int | None:
         """The longest answer that is wanted, if that is said."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 

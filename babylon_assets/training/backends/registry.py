@@ -35,13 +35,13 @@ def choose_backend(settings: Settings) -> BackendChoice:
         SettingsError, MissingDependency: the settings ask for a backend without a key, a GPU or its packages.
         BaseModelRefused: the backend cannot train the base model; the message lists those that it can.
     """
-    choice = _asked_for(settings) if settings.backend != "auto" else _found(settings)
+    choice = _require_backend(settings) if settings.backend != "auto" else _choose_available(settings)
     if settings.base_model is not None:
         (require_hosted if choice.name == "serverless" else require_local)(settings.base_model)
     return choice
 
 
-def _asked_for(settings: Settings) -> BackendChoice:
+def _require_backend(settings: Settings) -> BackendChoice:
     reason = "TRAINING_BACKEND asks for it"
     if settings.backend == "serverless" and settings.wandb_api_key is None:
         raise SettingsError("TRAINING_BACKEND is serverless and there is no key; set WANDB_API_KEY to one of W&B")
@@ -57,7 +57,7 @@ def _asked_for(settings: Settings) -> BackendChoice:
     return BackendChoice("serverless" if settings.backend == "serverless" else "embedded", reason)
 
 
-def _found(settings: Settings) -> BackendChoice:
+def _choose_available(settings: Settings) -> BackendChoice:
     if settings.wandb_api_key is not None:
         return BackendChoice("serverless", "WANDB_API_KEY is set")
     device, missing = cuda_device(), missing_for_art_backend()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from babylon_assets.environments.babylon.matching import InTime, encoded, mapped, paired, taken
+from babylon_assets.environments.babylon.matching import InTime, encoded, mapped, paired, take_rows
 
 Rows = st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(-5, 5)), max_size=12)
 
@@ -66,8 +66,8 @@ def test_a_function_is_called_once_for_each_text() -> None:
 
 
 def test_no_row_takes_what_is_missing() -> None:
-    assert taken(np.array([1.5, 2.5]), np.array([1, -1]), 0.0).tolist() == [2.5, 0.0]
-    assert np.isnan(taken(np.array([1.5]), np.array([-1]))).all()
+    assert take_rows(np.array([1.5, 2.5]), np.array([1, -1]), 0.0).tolist() == [2.5, 0.0]
+    assert np.isnan(take_rows(np.array([1.5]), np.array([-1]))).all()
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -107,6 +107,6 @@ def test_rows_of_the_real_game_become_imitation(game_conn: Connection) -> None:
     steps_table = steps_frame(records)
     scores = score_window(steps_table, outcome_tables.read_outcomes(game_conn, WINDOW, steps_table))
     dataset = build_dataset(WINDOW, records, {}, scores, "babylon-agent")
-    assert Counter(sample.trains_as for sample in dataset.samples) == {"imitate": 2, "skip": 2}
-    assert {sample.response for sample in dataset.samples if sample.trains_as == "imitate"} == {"I buy YES"}
+    assert Counter(sample.trains_as for sample in dataset.samples) == {"sft": 2, "skip": 2}
+    assert {sample.response for sample in dataset.samples if sample.trains_as == "sft"} == {"I buy YES"}
     assert dataset.counts["skip: worse half of its group"] == 2

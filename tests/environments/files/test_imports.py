@@ -21,7 +21,7 @@ OWN = dataset(
     sample(0, group="g1", advantage=-0.1),
     sample(1, group="g1", response="buy “yes”\u2028", reward=1 / 3),
     sample(2, group="g2", trains_as="skip", skip_reason="outcome cannot be known", reward=None, advantage=None),
-    sample(3, group="g3", token_ids=None, logprobs=None, prompt_token_ids=None, policy=None, trains_as="imitate"),
+    sample(3, group="g3", token_ids=None, logprobs=None, prompt_token_ids=None, policy=None, trains_as="sft"),
 )
 SAID = [each.trajectory_id for each in OWN.samples]
 BY_STEP = {(name, 0): FACTS for name in SAID}

@@ -6,7 +6,7 @@ import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.environments.simulated import market_evaluation
-from babylon_assets.environments.simulated.demonstrations import draw_lessons
+from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
 from babylon_assets.environments.simulated.market import Clock, draw_room
 from tests.evaluation.players import Scripted, babble, follow, hold, oppose
 
@@ -15,7 +15,7 @@ SETTINGS = Settings(evaluation_seeds=24)
 
 def test_known_policies_get_what_they_deserve() -> None:
     followed, opposed, held, babbled = (
-        market_evaluation.examine(Scripted(rule), SETTINGS) for rule in (follow, oppose, hold, babble)
+        market_evaluation.evaluate_policy(Scripted(rule), SETTINGS) for rule in (follow, oppose, hold, babble)
     )
     assert followed.advantage > 0.95  # all but the rumours are worth following
     assert opposed.reward == pytest.approx(-followed.reward)
@@ -26,8 +26,8 @@ def test_known_policies_get_what_they_deserve() -> None:
 
 def test_every_policy_is_asked_the_same_in_batches() -> None:
     first, second = Scripted(follow), Scripted(hold)
-    market_evaluation.examine(first, SETTINGS)
-    market_evaluation.examine(second, SETTINGS)
+    market_evaluation.evaluate_policy(first, SETTINGS)
+    market_evaluation.evaluate_policy(second, SETTINGS)
     assert first.asked == second.asked
     assert len(set(first.asked)) == len(first.asked) == 24 * 12
     assert max(first.batches) == market_evaluation.BATCH
@@ -35,9 +35,9 @@ def test_every_policy_is_asked_the_same_in_batches() -> None:
 
 def test_no_game_and_no_lesson_shows_these_boards() -> None:
     policy = Scripted(hold)
-    market_evaluation.examine(policy, SETTINGS)
+    market_evaluation.evaluate_policy(policy, SETTINGS)
     boards = {prompt.rpartition("\n")[0] for prompt in policy.asked}  # without the account
-    lessons = {lesson.messages[-1].content.rpartition("\n")[0] for lesson in draw_lessons(0, 2000)}
+    lessons = {lesson.messages[-1].content.rpartition("\n")[0] for lesson in draw_demonstrations(0, 2000)}
     assert not boards & lessons
     mine = {
         board.at

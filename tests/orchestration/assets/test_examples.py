@@ -10,7 +10,7 @@ import dagster as dg
 from babylon_assets.config.settings import Settings, secrets_of
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.trajectories import Message, StepFacts
-from babylon_assets.orchestration.examples import LONGEST_ANSWER, LONGEST_PROMPT, best_and_worst, shown
+from babylon_assets.orchestration.examples import LONGEST_ANSWER, LONGEST_PROMPT, best_and_worst, example_metadata
 from tests.ledger.values import sample
 
 FACT = StepFacts(0, 1, 1, None, None, "BUY_SHARES", "prediction", "m1", None, "yes", 25.0, True, None, False)
@@ -29,11 +29,11 @@ def test_the_best_come_best_first_and_the_worst_worst_first_and_none_is_both() -
     assert (numbers(best), numbers(worst)) == ([11, 10, 9, 8, 7], [0, 1, 2, 3, 4])
     best, worst = best_and_worst(of_rewards(0.5, None, 0.25, 1.0))
     assert (numbers(best), numbers(worst)) == ([3, 0], [2])
-    assert shown(of_rewards(None), {}, []) == {}
+    assert example_metadata(of_rewards(None), {}, []) == {}
 
 
 def test_the_table_says_who_did_what_and_what_it_was_worth() -> None:
-    found = shown(of_rewards(1.0, 0.25), {("t0", 0): FACT}, [])
+    found = example_metadata(of_rewards(1.0, 0.25), {("t0", 0): FACT}, [])
     table = found["best_and_worst"]
     assert isinstance(table, dg.TableMetadataValue)
     first, second = (record.data for record in table.records)
@@ -49,9 +49,8 @@ def test_the_table_says_who_did_what_and_what_it_was_worth() -> None:
 
 def test_texts_are_bounded_and_stay_in_their_code_blocks() -> None:
     nasty = "```\n# a heading\n<img src=x>\n````"
-    full = shown(of_rewards(1.0, messages=[Message("user", nasty * 2000)], response=nasty + "x" * 5000), {}, [])[
-        "samples_in_full"
-    ]
+    nastiest = of_rewards(1.0, messages=[Message("user", nasty * 2000)], response=nasty + "x" * 5000)
+    full = example_metadata(nastiest, {}, [])["samples_in_full"]
     text = str(full.value)
     assert len(text) < LONGEST_PROMPT + LONGEST_ANSWER + 500
     assert re.findall(r"^(`{5,})text$", text, flags=re.MULTILINE) == ["`" * 8, "`" * 5]
@@ -66,6 +65,6 @@ def test_no_secret_is_shown_even_where_it_would_be_cut() -> None:
     samples = of_rewards(
         1.0, messages=[Message("user", "use pass-word-1, postgresql://me:pass-word-1@host/db")], response=told
     )
-    text = str(shown(samples, {}, secrets_of(settings))["samples_in_full"].value)
+    text = str(example_metadata(samples, {}, secrets_of(settings))["samples_in_full"].value)
     assert "pass-word" not in text and "wandb" not in text
     assert "***" in text

@@ -10,14 +10,14 @@ from babylon_assets.domain.trajectories import Exchange, Message, encode_chat
 from babylon_assets.ledger import compression
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration import stored_datasets
-from babylon_assets.orchestration.stored_datasets import Findings
+from babylon_assets.orchestration.stored_datasets import DatasetFaults
 from tests.domain.rows import WINDOW
 from tests.orchestration.assets.conftest import ROWS, data_path
 
 OTHER = compression.pack(encode_chat([Exchange([Message("user", "another prompt")], "another answer")]))
 
 
-def after(database: Database, dataset: str, statement: str, *parameters: Any) -> Findings:
+def after(database: Database, dataset: str, statement: str, *parameters: Any) -> DatasetFaults:
     """What a look finds once somebody has changed something."""
     with database.connect() as conn:
         conn.execute(statement.encode(), parameters)
@@ -25,7 +25,7 @@ def after(database: Database, dataset: str, statement: str, *parameters: Any) ->
 
 
 def test_a_dataset_that_nobody_touched_is_as_recorded(game: Database) -> None:
-    assert after(game, data_path(game), "SELECT 1") == Findings(ROWS, [], [])
+    assert after(game, data_path(game), "SELECT 1") == DatasetFaults(ROWS, [], [])
 
 
 @pytest.mark.parametrize("table", ["raw_trajectories", "training_dataset_trajectories"])

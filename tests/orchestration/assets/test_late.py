@@ -86,7 +86,7 @@ def carried_of(world: World, window: str) -> list[Any]:
         return carried(load_dataset(conn, world.row(window).dataset_id or ""))
 
 
-def known(world: World) -> list[late_samples.Carried]:
+def known(world: World) -> list[late_samples.CarriedSamples]:
     with world.database.connect() as conn:
         return late_samples.carried(conn, CHAIN)
 
@@ -99,7 +99,7 @@ def test_a_late_trajectory_is_carried_into_the_next_window_once(world: World) ->
     assert waits.trainable_tokens == before.trainable_tokens
     assert "late samples to be carried into the next window" in (waits.reason or "")
     [(_, _, number)] = known(world)
-    assert known(world) == [late_samples.Carried(FIRST, None, number)]
+    assert known(world) == [late_samples.CarriedSamples(FIRST, None, number)]
     assert world.metadata("training_datasets", FIRST)["late_waiting"] == number
 
     world.run(SECOND)
@@ -107,7 +107,7 @@ def test_a_late_trajectory_is_carried_into_the_next_window_once(world: World) ->
     assert {sample.trajectory_id for sample in taken} == {name}
     assert {sample.window for sample in taken} == {FIRST}
     assert len(taken) == number > 1
-    assert known(world) == [late_samples.Carried(FIRST, SECOND, number)]
+    assert known(world) == [late_samples.CarriedSamples(FIRST, SECOND, number)]
     said = world.metadata("training_datasets", SECOND)
     assert (said["carried_samples"], said["carried_trajectories"], said["carried_from"]) == (number, 1, {FIRST: number})
     assert f"{number} late samples carried into {SECOND}" in (world.row(FIRST).reason or "")
@@ -116,7 +116,7 @@ def test_a_late_trajectory_is_carried_into_the_next_window_once(world: World) ->
     with world.database.connect() as conn:
         made = checkpoints.by_window(conn, CHAIN, SECOND)
         assert made is not None
-        assert lineage.seen_by(conn, trajectory=name)[f"{CHAIN}@2"] == "trained on it"
+        assert lineage.policies_that_saw(conn, trajectory=name)[f"{CHAIN}@2"] == "trained on it"
         assert lineage.trained_trajectories(conn, made)[name] == number
         assert lineage.windows_of(conn, made) == {FIRST: number}
     counted = sum(sample.tokens for sample in taken)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from babylon_assets.cli.app import app
-from babylon_assets.config.settings import Settings, shown
+from babylon_assets.config.settings import Settings, printable
 from babylon_assets.domain.errors import PermanentError, SettingsError
 from babylon_assets.serving.http.keys import Access, hashed, new_key
 from babylon_assets.serving.http.protocol import ApiError
@@ -23,7 +23,7 @@ def test_a_key_is_printed_once_with_a_hash_that_opens_for_it() -> None:
     assert found[0] and found[1]
     assert hashed(found[0][1]) == found[1][1]
     settings = Settings(gateway_keys={"game": found[1][1]})
-    assert found[0][1] not in repr(settings) + repr(shown(settings))
+    assert found[0][1] not in repr(settings) + repr(printable(settings))
     assert Access(settings.gateway_keys, 1, None).who(f"Bearer {found[0][1]}") == "game"
 
 

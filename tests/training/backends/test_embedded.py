@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.trajectories import Message
-from babylon_assets.environments.simulated.demonstrations import draw_lessons
+from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
 from babylon_assets.serving.engine.engine import Engine
 from babylon_assets.training.adapters import read_manifest, read_steps, weights_sha256
 from babylon_assets.training.backend import TrainingRequest
@@ -38,7 +38,7 @@ def answered(base: Path, adapter: Path | None = None, groups: int = 6, size: int
     engine = Engine(base)
     if adapter is not None:
         engine.activate(adapter, "babylon-agent@1")
-    lessons = [lesson for lesson in draw_lessons(seed=3, count=groups) for _ in range(size)]
+    lessons = [lesson for lesson in draw_demonstrations(seed=3, count=groups) for _ in range(size)]
     answers = engine.complete([lesson.messages for lesson in lessons], range(len(lessons)), max_tokens=24)
     return [
         sample(
@@ -146,7 +146,7 @@ def test_the_same_request_gives_the_same_weights_bit_for_bit(taught_base: Path, 
 def test_imitated_answers_become_likelier_and_those_of_no_weight_are_not_taught(
     taught_base: Path, settings: Settings
 ) -> None:
-    messages = next(draw_lessons(seed=9, count=1)).messages
+    messages = next(draw_demonstrations(seed=9, count=1)).messages
     texts = {"wanted": '{"note":"x","action":"hold"}', "ignored": "buy buy buy"}
     turns = {name: encoded(taught_base, messages, text) for name, text in texts.items()}
     pair = [

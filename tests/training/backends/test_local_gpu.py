@@ -14,7 +14,7 @@ from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import MissingDependency, PermanentError, TransientError
 from babylon_assets.ledger.database import Database
 from babylon_assets.training.adapters import read_manifest
-from babylon_assets.training.backend import Place, TrainingRequest
+from babylon_assets.training.backend import CheckpointPlace, TrainingRequest
 from babylon_assets.training.backends import registry
 from babylon_assets.training.backends.local_gpu import gpu_process, gpu_training
 from babylon_assets.training.backends.local_gpu.gpu_process import attempt, internal_config, is_out_of_memory
@@ -55,15 +55,15 @@ def settings(tmp_path: Path, tiny_base: Path) -> Settings:
 
 def request(base: Path, samples: list[Sample], method: str = "policy_gradient") -> TrainingRequest:
     chosen = Selection(samples, [], {}) if method == "policy_gradient" else Selection([], samples, {})
-    return TrainingRequest(str(base), CHAIN, chosen, {"made": "of this"}, Place(1, None))
+    return TrainingRequest(str(base), CHAIN, chosen, {"made": "of this"}, CheckpointPlace(1, None))
 
 
 def asked(settings: Settings, wanted: TrainingRequest, work: Path | None = None) -> GpuRequest:
-    return gpu_training._asked(settings, wanted, work or settings.home)
+    return gpu_training._request_file(settings, wanted, work or settings.home)
 
 
 def demonstrations() -> list[Sample]:
-    return [sample(n, response='{"action":"hold"}', advantage=1.0, trains_as="imitate") for n in range(4)]
+    return [sample(n, response='{"action":"hold"}', advantage=1.0, trains_as="sft") for n in range(4)]
 
 
 def test_a_gpu_with_arts_backend_is_chosen_unless_there_is_a_key(gpu: None) -> None:
@@ -110,7 +110,7 @@ def test_what_the_process_made_goes_into_the_chain(
     stand_in.setenv("GPU_STAND_IN", "trains")
     ready(FIRST, demonstrations())
     result = train_window(settings, database, FIRST)
-    assert (result.status, result.method) == ("trained", "imitate")
+    assert (result.status, result.method) == ("trained", "sft")
     made = result.checkpoint
     assert made
     assert (made.backend, made.step, Path(made.path)) == ("local_gpu", 1, checkpoint_folder(settings, CHAIN, 1))
@@ -125,10 +125,10 @@ def test_the_process_goes_on_from_the_parent(
     settings: Settings, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(gpu_process, "_require_cuda", lambda: None)
-    first = attempt(asked(settings, request(tiny_base, demonstrations(), "imitate"), tmp_path / "one"))
+    first = attempt(asked(settings, request(tiny_base, demonstrations(), "sft"), tmp_path / "one"))
     assert first.checkpoint and first.steps
-    place = Place(2, Path(first.checkpoint))
-    later = replace(request(tiny_base, demonstrations(), "imitate"), place=place)
+    place = CheckpointPlace(2, Path(first.checkpoint))
+    later = replace(request(tiny_base, demonstrations(), "sft"), place=place)
     second = attempt(asked(settings, later, tmp_path / "two"))
     assert second.checkpoint and Path(second.checkpoint).name == "0002"
     assert second.steps[0]["logprob_mean"] > first.steps[0]["logprob_mean"]
@@ -145,7 +145,7 @@ def test_out_of_memory_names_the_settings_to_change(
 
     monkeypatch.setattr(gpu_process, "_require_cuda", lambda: None)
     monkeypatch.setattr(gpu_process, "_train", full)
-    error = error_of(attempt(asked(settings, request(tiny_base, demonstrations(), "imitate"))))
+    error = error_of(attempt(asked(settings, request(tiny_base, demonstrations(), "sft"))))
     assert isinstance(error, PermanentError)
     assert all(name in str(error) for name in ("memory does not", "LOCAL_GPU_ROW_TOKENS", "BASE_MODEL"))
 
@@ -157,7 +157,7 @@ def test_a_process_that_dies_or_hangs_is_worth_another_try(
     stand_in.setenv("GPU_STAND_IN", how)
     bounded = replace(settings, local_gpu_minutes=minutes)
     with pytest.raises(TransientError, match=told) as raised:
-        train_local_gpu(bounded, request(tiny_base, demonstrations(), "imitate"))
+        train_local_gpu(bounded, request(tiny_base, demonstrations(), "sft"))
     assert f"the stand-in {how}" in str(raised.value) or how == "hangs"
 
 
@@ -172,7 +172,7 @@ def test_the_request_survives_the_way_there_and_carries_our_settings(settings: S
 
 @without_gpu
 def test_an_error_of_any_kind_becomes_the_result(settings: Settings, tiny_base: Path) -> None:
-    assert attempt(asked(settings, request(tiny_base, demonstrations(), "imitate"))).error == "no_cuda"
+    assert attempt(asked(settings, request(tiny_base, demonstrations(), "sft"))).error == "no_cuda"
 
 
 def test_memory_is_told_from_other_failures() -> None:

@@ -103,7 +103,7 @@ def test_a_window_is_trained_by_the_service(
 def test_what_is_sent_are_the_recorded_tokens(
     settings: Settings, database: Database, ready: Ready, samples: list[Sample], service: HostedService
 ) -> None:
-    teacher = sample(99, group="other", trains_as="imitate", policy=None, token_ids=None, logprobs=None)
+    teacher = sample(99, group="other", trains_as="sft", policy=None, token_ids=None, logprobs=None)
     ready(FIRST, [*samples, teacher])
     result = train_window(settings, database, FIRST)
     (body,) = service.bodies
@@ -116,7 +116,7 @@ def test_what_is_sent_are_the_recorded_tokens(
 def test_nothing_recorded_is_skipped_before_anything_is_sent(
     settings: Settings, database: Database, ready: Ready, service: HostedService
 ) -> None:
-    ready(FIRST, [sample(n, trains_as="imitate", token_ids=None, logprobs=None, advantage=1.0) for n in range(4)])
+    ready(FIRST, [sample(n, trains_as="sft", token_ids=None, logprobs=None, advantage=1.0) for n in range(4)])
     result = train_window(settings, database, FIRST)
     assert result.status == "skipped"
     assert "hosted service trains on recorded log-probabilities alone (4)" in result.reason

@@ -30,7 +30,7 @@ from art.utils.output_dirs import get_model_dir
 from transformers import AutoTokenizer
 
 from babylon_assets.domain.datasets import Sample
-from babylon_assets.training.backend import Place
+from babylon_assets.training.backend import CheckpointPlace
 from babylon_assets.training.backends.embedded.trainer import Trainer, TrainerSettings
 from babylon_assets.training.recorded_tokens import tokenized
 
@@ -50,7 +50,7 @@ class EmbeddedService:
     output_dir: str
     settings: TrainerSettings
     manifest: dict[str, Any]
-    place: Place | None
+    place: CheckpointPlace | None
 
     async def start_openai_server(self, config: dev.OpenAIServerConfig | None) -> tuple[str, int]:
         """Not offered by this backend, which only trains."""
@@ -106,11 +106,11 @@ class EmbeddedService:
             }
         trainer.save(self._checkpoints, place.step, self.manifest)
 
-    def _place(self) -> Place:
+    def _place(self) -> CheckpointPlace:
         if self.place is not None:
             return self.place
         newest = int(get_step_from_dir(self.output_dir))
-        return Place(newest + 1, self._checkpoints / f"{newest:04d}" if newest else None)
+        return CheckpointPlace(newest + 1, self._checkpoints / f"{newest:04d}" if newest else None)
 
     @property
     def _checkpoints(self) -> Path:
@@ -134,7 +134,7 @@ class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
         path: Path,
         settings: TrainerSettings,
         manifest: dict[str, Any],
-        place: Place | None = None,
+        place: CheckpointPlace | None = None,
         samples: Sequence[Sample] | None = None,
         baselines: Mapping[str, float] | None = None,
     ) -> None:

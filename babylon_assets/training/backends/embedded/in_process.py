@@ -53,9 +53,9 @@ async def _train(backend: Any, trainer: Any, project: str, request: TrainingRequ
 
     model: Any = TrainableModel(name=request.chain, project=project, base_model=request.base_model)
     await backend.register(model)
-    if request.samples.method == "imitate":
+    if request.samples.method == "sft":
         config = TrainSFTConfig(learning_rate=trainer.learning_rate, batch_size=IMITATION_BATCH)
-        async for _ in backend._train_sft(model, demonstrations(request.samples.imitate), config, {}):
+        async for _ in backend._train_sft(model, demonstrations(request.samples.sft), config, {}):
             pass
         return
     samples = request.samples.policy_gradient

@@ -79,7 +79,7 @@ def _train(request: GpuRequest) -> GpuResult:
     checkpoints = Path(request.work) / request.project / "models" / request.chain / "checkpoints"
     if request.parent is not None:
         shutil.copytree(request.parent, checkpoints / f"{request.step - 1:04d}")
-    said = asyncio.run(_imitate(request) if request.method == "imitate" else _with_art(request))
+    said = asyncio.run(_imitate(request) if request.method == "sft" else _with_art(request))
     made = checkpoints / f"{request.step:04d}"
     if not said or not made.is_dir():
         return GpuResult()
@@ -169,7 +169,7 @@ async def _imitate(request: GpuRequest) -> list[dict[str, float]]:
     from art import TrainableModel
     from art.types import TrainSFTConfig
 
-    from babylon_assets.training.backend import Place
+    from babylon_assets.training.backend import CheckpointPlace
     from babylon_assets.training.backends.embedded.art_backend import IMITATION_BATCH, EmbeddedBackend
     from babylon_assets.training.backends.embedded.trainer import TrainerSettings
     from babylon_assets.training.selection import demonstrations
@@ -177,7 +177,7 @@ async def _imitate(request: GpuRequest) -> list[dict[str, float]]:
     trainer = request.trainer
     names = ("learning_rate", "lora_rank", "max_grad_norm", "seed")
     settings = TrainerSettings(**{name: trainer[name] for name in names})
-    place = Place(request.step, Path(request.parent) if request.parent else None)
+    place = CheckpointPlace(request.step, Path(request.parent) if request.parent else None)
     backend = EmbeddedBackend(Path(request.work), settings, {}, place)
     model: Any = TrainableModel(name=request.chain, project=request.project, base_model=request.base_model)
     await backend.register(model)
@@ -189,7 +189,7 @@ def _steps(request: GpuRequest, said: list[dict[str, float]]) -> list[dict[str, 
     """The steps under our names of metrics; ART says how many tokens a pass saw, not a step."""
     from babylon_assets.training.backends.serverless.hosted_training import steps_of
 
-    if request.method == "imitate":
+    if request.method == "sft":
         return said
     tokens = sum(len(sample.token_ids or []) for sample in request.samples)
     return steps_of([{k: v for k, v in step.items() if k != "data/step_trainer_tokens"} for step in said], tokens)

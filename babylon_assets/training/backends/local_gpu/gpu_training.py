@@ -39,7 +39,7 @@ class GpuRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the process is asked to do.
 
     Attributes:
-        method: `policy_gradient` or `imitate`.
+        method: `policy_gradient` or `sft`.
         baselines: as of `samples.Selection`.
         step: the checkpoint's number; parent: the folder of the one before, None for a new adapter.
         work: the folder in which ART may write.
@@ -91,7 +91,7 @@ def train_local_gpu(settings: Settings, request: TrainingRequest) -> None:
     folder = art_path(settings) / ".local_gpu"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{request.chain}-", dir=folder) as work:
-        (Path(work) / REQUEST).write_bytes(msgspec.json.encode(_asked(settings, request, Path(work))))
+        (Path(work) / REQUEST).write_bytes(msgspec.json.encode(_request_file(settings, request, Path(work))))
         result = _run(settings, Path(work))
         if result.error is not None:
             raise error_of(result)
@@ -100,14 +100,14 @@ def train_local_gpu(settings: Settings, request: TrainingRequest) -> None:
             publish_checkpoint(Path(result.checkpoint), request.manifest, result.steps, final)
 
 
-def _asked(settings: Settings, request: TrainingRequest, work: Path) -> GpuRequest:
+def _request_file(settings: Settings, request: TrainingRequest, work: Path) -> GpuRequest:
     assert request.place is not None
     return GpuRequest(
         base_model=request.base_model,
         chain=request.chain,
         project=settings.wandb_project,
         method=request.samples.method,
-        samples=request.samples.policy_gradient or request.samples.imitate,
+        samples=request.samples.policy_gradient or request.samples.sft,
         baselines=dict(request.samples.baselines),
         step=request.place.step,
         parent=str(request.place.parent.absolute()) if request.place.parent else None,

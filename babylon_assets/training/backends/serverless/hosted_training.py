@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from babylon_assets.config.settings import HIDDEN, Settings, prepare_libraries
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import BabylonError, ChainConflict, MissingDependency, PermanentError, TransientError
-from babylon_assets.training.backend import Made, TrainingRequest
+from babylon_assets.training.backend import TrainedCheckpoint, TrainingRequest
 from babylon_assets.training.selection import trajectory_groups
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class _Progress:
         self.ended = event.type in ("training_ended", "training_failed")
 
 
-def train_serverless(settings: Settings, request: TrainingRequest, journal: Journal) -> Made | None:
+def train_serverless(settings: Settings, request: TrainingRequest, journal: Journal) -> TrainedCheckpoint | None:
     """Train on the hosted service, or attach to the job that a run before this one submitted.
 
     Returns:
@@ -148,7 +148,7 @@ class _HostedJob:
     journal: Journal
     backend: ServerlessBackend
 
-    async def run(self) -> Made | None:
+    async def run(self) -> TrainedCheckpoint | None:
         from art import TrainableModel
 
         model: Any = TrainableModel(
@@ -164,7 +164,7 @@ class _HostedJob:
                     f"the hosted job {self.journal.external_id} failed: {self._safe(progress.failure)}; "
                     "mend what it names, then train the window again"
                 )
-            return await self._made(model, step, progress)
+            return await self._trained_checkpoint(model, step, progress)
         finally:
             await self.backend.close()
 
@@ -254,7 +254,7 @@ class _HostedJob:
             if progress.ended:
                 return
 
-    async def _made(self, model: Any, step: int, progress: _Progress) -> Made | None:
+    async def _trained_checkpoint(self, model: Any, step: int, progress: _Progress) -> TrainedCheckpoint | None:
         if step <= self.journal.expected_step or not progress.steps:
             return None
         client: Any = self.backend._client
@@ -262,7 +262,7 @@ class _HostedJob:
             name = self.backend._model_inference_name(model, step)
             samples = self.request.samples.policy_gradient
             tokens = sum(len(sample.token_ids or []) for sample in samples)
-            return Made(name, f"hosted:{checkpoint.id}", steps_of(progress.steps, tokens))
+            return TrainedCheckpoint(name, f"hosted:{checkpoint.id}", steps_of(progress.steps, tokens))
         return None
 
     async def _tried(self, call: Callable[[], Awaitable[Any]]) -> Any:
