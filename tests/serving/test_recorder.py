@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 from tests.serving.test_recorder import NOWHERE
 from babylon_assets.serving.recorder import Recorder
-from tests.store.values import inference_call
+from tests.ledger.values import inference_call
 recorder = Recorder(NOWHERE, Path(sys.argv[1]))
 for number in range(0, 100_000, 10):
     recorder.record([inference_call(each) for each in range(number, number + 10)])
