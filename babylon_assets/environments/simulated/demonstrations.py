@@ -40,8 +40,8 @@ def draw_demonstrations(seed: int, count: int) -> Iterator[Demonstration]:
                 if produced == count:
                     return
                 produced += 1
-                said = answer(board.news, expert_order(board, rng))
-                yield Demonstration(prompt(board, any_account(rng)), said, board)
+                messages = prompt(board, any_account(rng))
+                yield Demonstration(messages, answer(board.news, expert_order(board, rng)), board)
 
 
 def any_account(rng: np.random.Generator) -> Account:
