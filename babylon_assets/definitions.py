@@ -19,7 +19,7 @@ from babylon_assets.orchestration.nightly import build_nightly_jobs
 from babylon_assets.orchestration.resources import RESOURCE, Installation
 from babylon_assets.orchestration.schedules import build_look_job, build_schedules
 from babylon_assets.orchestration.sensors import build_sensors
-from babylon_assets.orchestration.source_tables import build_game_tables
+from babylon_assets.orchestration.source_tables import build_source_tables
 from babylon_assets.orchestration.standing_check import build_standing_check
 
 
@@ -39,7 +39,7 @@ def build_definitions(
     standing = build_standing_check()
     line, again = build_line_job(assets), build_refresh_job(retrain=settings.late_data == "retrain")
     given: dict[str, Any] = {
-        "assets": [*assets, *build_game_tables(windows)],
+        "assets": [*assets, *build_source_tables(installation.environment.tables, windows)],
         "asset_checks": [standing],
         "jobs": [line, again, build_look_job(standing), *build_nightly_jobs()],
         "sensors": [] if "jobs" in overrides else build_sensors(installation),

@@ -64,8 +64,11 @@ def small_game(settings: Settings) -> Settings:
     """A game of 48 answers an hour, a model that is made in seconds, and an examination on few boards."""
     prepare_libraries(settings)
     from babylon_assets.environments.simulated.base_model import Recipe, ensure_base_model
+    from babylon_assets.serving.engine.engine import Engine
 
-    base = ensure_base_model(settings.home, Recipe(steps=60, batch=32, least_signal=0, least_valid=0.5))
+    base = ensure_base_model(
+        settings.home, Recipe(steps=60, batch=32, least_signal=0, least_valid=0.5), open_policy=Engine
+    )
     return replace(
         settings,
         backend="embedded",

@@ -168,21 +168,15 @@ def _revision(conn: Connection) -> str:
 
 
 def _game(settings: Settings, database: Database) -> str:
-    from babylon_assets.environments.babylon import game_record
+    from babylon_assets.environments.registry import open_environment
 
+    environment = open_environment(settings)
     with database.connect() as conn:
-        game_record.check_tables(conn)
-        found, odd = game_record.list_windows(conn), game_record.count_odd_ids(conn)
-        row = conn.execute("SELECT has_table_privilege('public.trajectories', 'INSERT, UPDATE, DELETE')").fetchone()
-    said = f"{len(found)} windows" + (f", the newest {found[-1].window}" if found else "")
-    writes = settings.write_trained_models or settings.write_reward_judgments
-    if row and row[0] and not writes and not database.embedded:
-        said += "; the role may write there, which is not needed: SELECT is enough"
-    if odd:
-        said += (
-            f"; {sum(odd.values())} rows whose windowId is no window, such as {next(iter(odd))!r}, go by their endTime"
-        )
-    return said
+        environment.check(conn)
+        windows = environment.list_windows(conn)
+        note = environment.describe_record(conn)
+    newest = f", the newest {windows[-1].window}" if windows else ""
+    return f"{environment.name}: {len(windows)} windows{newest}{note}"
 
 
 def _backend(settings: Settings) -> str:

@@ -49,16 +49,15 @@ def evaluate(
     settings = load_settings()
     database = opened(settings)
     checkpoint = _policy(settings, database, policy)
-    from babylon_assets.environments.babylon.benchmarks import decode_snapshot
     from babylon_assets.evaluation.loaded_policies import why_not_loadable
-    from babylon_assets.evaluation.measurements import measure_market, measure_snapshot
+    from babylon_assets.evaluation.measurements import measure_benchmark, measure_snapshot
 
     if (reason := why_not_loadable(settings, checkpoint)) is not None:
         raise PermanentError(f"{_name(checkpoint)} cannot be played here: {reason}; choose another policy")
     if snapshot is None:
-        found = measure_market(settings, database, checkpoint)
+        found = measure_benchmark(settings, database, checkpoint)
     else:
-        found = measure_snapshot(settings, database, checkpoint, decode_snapshot(snapshot.read_bytes()), range(runs))
+        found = measure_snapshot(settings, database, checkpoint, snapshot.read_bytes(), range(runs))
     assert found is not None  # it can be played
     told = _market_facts(found) if snapshot is None else _snapshot_facts(found)
     shown = {"policy": _name(checkpoint), "evaluation": found.evaluation, "version": found.version, **told}

@@ -54,8 +54,8 @@ def gather(settings: Settings, database: Database, now: datetime) -> Report:
     with database.connect() as conn:
         read = {window.id: window for window in ours.windows}
         since = settings.window_start
-        rows = [row for row in list_known_windows(conn) if row.window_id in read or row.window_id >= since]
-        odd_ids = _odd_ids(conn)
+        rows = [row for row in list_known_windows(settings, conn) if row.window_id in read or row.window_id >= since]
+        odd_ids = _odd_ids(settings, conn)
     return replace(
         ours,
         windows=[read.get(row.window_id) or unread(row) for row in rows],
@@ -80,16 +80,17 @@ def write(path: Path, text: str) -> None:
         raise PermanentError(f"{path} cannot be written: {error.strerror}; name another file with --output") from None
 
 
-def _odd_ids(conn: Connection) -> Mapping[str, int]:
+def _odd_ids(settings: Settings, conn: Connection) -> Mapping[str, int]:
     """Rows of the game whose id is no window's; none where there is no game."""
-    from babylon_assets.environments.babylon import game_record
+    from babylon_assets.environments.registry import open_environment
 
+    environment = open_environment(settings)
     try:
-        game_record.check_tables(conn)
+        environment.check(conn)
     except SourceError:
         conn.rollback()
         return {}
-    return game_record.count_odd_ids(conn)
+    return environment.misplaced_rows(conn)
 
 
 def _free_gib(home: Path) -> float:

@@ -102,12 +102,13 @@ def waiting_windows(database: Database, settings: Settings) -> list[str]:
 
     One whose checkpoint a killed run left without a verdict is not finished.
     """
-    from babylon_assets.environments.babylon import game_record
+    from babylon_assets.environments.registry import open_environment
 
+    environment = open_environment(settings)
     running = window_of(datetime.now(UTC))
     with database.connect() as conn:
-        game_record.check_tables(conn)
-        found = [row.window for row in game_record.list_windows(conn) if settings.window_start <= row.window < running]
+        environment.check(conn)
+        found = [row.window for row in environment.list_windows(conn) if settings.window_start <= row.window < running]
         left = verdicts.without_verdict(conn, settings.model_name)
         return [
             window

@@ -23,7 +23,7 @@ from babylon_assets.ledger.late_samples import CarriedSamples
 from babylon_assets.ledger.windows import WindowRow
 
 if TYPE_CHECKING:
-    from babylon_assets.environments.babylon.game_record import SourceWindow
+    from babylon_assets.environments.base import SourceWindow
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -47,8 +47,8 @@ def list_all(json: Json = False) -> None:
     """
     settings = load_settings()
     with opened(settings).connect() as conn:
-        rows = list_known_windows(conn)
-        tell_odd_ids(conn)
+        rows = list_known_windows(settings, conn)
+        tell_odd_ids(settings, conn)
         names = policy_names(conn, settings.model_name)
         carried = late_samples.carried(conn, settings.model_name)
     if json:
@@ -90,30 +90,32 @@ def opened(settings: Settings) -> Database:
     return database
 
 
-def list_known_windows(conn: Connection) -> list[WindowRow]:
+def list_known_windows(settings: Settings, conn: Connection) -> list[WindowRow]:
     """The windows of our tables and those of the game that were not read yet, oldest first."""
-    from babylon_assets.environments.babylon import game_record
+    from babylon_assets.environments.registry import open_environment
 
+    environment = open_environment(settings)
     rows = {row.window_id: row for row in ledger.list_windows(conn)}
     try:
-        game_record.check_tables(conn)
-        for found in game_record.list_windows(conn):
+        environment.check(conn)
+        for found in environment.list_windows(conn):
             rows.setdefault(found.window, _unread(found))
     except SourceError:
         conn.rollback()
     return [rows[window] for window in sorted(rows)]
 
 
-def tell_odd_ids(conn: Connection) -> None:
+def tell_odd_ids(settings: Settings, conn: Connection) -> None:
     """Say on standard error how many rows of the game have an id that is no window's, if there are any."""
-    from babylon_assets.environments.babylon import game_record
+    from babylon_assets.environments.registry import open_environment
 
+    environment = open_environment(settings)
     try:
-        game_record.check_tables(conn)
+        environment.check(conn)
     except SourceError:
         conn.rollback()
         return
-    odd = game_record.count_odd_ids(conn)
+    odd = environment.misplaced_rows(conn)
     if odd:
         named = ", ".join(map(repr, list(odd)[:3]))
         errors.print(

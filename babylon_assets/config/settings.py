@@ -65,6 +65,12 @@ class Settings(SimulationSettings, RulerSettings, AutomationSettings, JudgingSet
         "Dagster's own database; absent: `<database>_dagster` on the same server.",
         secret=True,
     )
+    environment: str = _declare(
+        "ENVIRONMENT",
+        kinds.pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*", "auto, babylon, simulated, or one that a package adds"),
+        "auto",
+        "Whose record is read: auto is the simulated market in the embedded database, else the game in DATABASE_URL.",
+    )
     home: Path = _declare_text(  # noqa: RUF009 - a field, made per object
         "BABYLON_HOME", kinds.folder(), ".babylon", "Where checkpoints, the embedded database and logs live."
     )

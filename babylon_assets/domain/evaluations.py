@@ -51,6 +51,34 @@ def paired(ours: Sequence[float], theirs: Sequence[float], *, confidence: float 
     return bootstrap(differences, confidence=confidence, seed=seed)
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyEvaluation:
+    """What one policy did on a benchmark, per seed and in the seeds' order.
+
+    Attributes:
+        rewards, valid: mean reward and share of valid actions.
+        oracle: reward of the best that could have been done.
+    """
+
+    seeds: tuple[int, ...]
+    rewards: tuple[float, ...]
+    valid: tuple[float, ...]
+    oracle: tuple[float, ...]
+
+    @property
+    def reward(self) -> float:
+        return float(np.mean(self.rewards))
+
+    @property
+    def valid_share(self) -> float:
+        return float(np.mean(self.valid))
+
+    @property
+    def advantage(self) -> float:
+        """Share of the oracle's advantage over acting at random, which earns 0 by symmetry."""
+        return self.reward / float(np.mean(self.oracle))
+
+
 class ScoredAnswer(NamedTuple):
     """An answer whose reward is known: its group, and its log-probability in nats under the policy in question."""
 

@@ -1,22 +1,18 @@
 """Scorers: pure, named and versioned functions from steps to a number per step, and their weighted sum, the
 reward.
 
-What a trade was worth comes from `environments.babylon.outcomes`; which samples are compared is decided in
-`domain.grouping`. How a user adds a scorer is in `domain.scorers`.
+An environment says what a step was worth and may bring scorers of its own; a user adds others (`domain.scorers`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Protocol
 
-import numpy as np
 import pandas as pd
 
 from babylon_assets.domain.errors import SettingsError
-from babylon_assets.environments.babylon.outcomes import OutcomeTables, trade_worth
 
 DEFAULT_WEIGHTS: Mapping[str, float] = {"outcome": 1.0, "heuristic": 0.1}
 INVALID_REWARD = -0.5
@@ -50,34 +46,6 @@ class OutcomeScorer:
 
 
 @dataclass(frozen=True)
-class HeuristicScorer:
-    """The game's own formula, per agent over one window, in [0, 1].
-
-    With P the change of the agent's P&L within the window, `0.5 clamp((P + 1000) / 2000, 0, 1)` + `0.3` of
-    the share of its decided trades that won (half if none is decided) + `0.2 min(1, steps / 20)`. P is the
-    last less the first known P&L of the agent's steps in the order of time, so that what the agent earned
-    before the window does not count.
-    """
-
-    name: str = "heuristic"
-    version: str = "1"
-
-    def score(self, steps: pd.DataFrame) -> pd.Series[Any]:
-        windows, _ = pd.factorize(steps["window"])
-        agents, names = pd.factorize(steps["agent_id"])
-        codes, uniques = pd.factorize(windows * (len(names) + 1) + agents)
-        profit = _window_profit(steps, codes, len(uniques))
-        decided = steps["worth"].where(steps["state"] == "final").to_numpy(dtype="float64")
-        wins = np.bincount(codes, weights=decided > 0, minlength=len(uniques))
-        losses = np.bincount(codes, weights=decided < 0, minlength=len(uniques))
-        played = wins + losses
-        win_rate = np.divide(wins, played, out=np.full(len(uniques), 0.5), where=played > 0)
-        activity = np.minimum(1.0, np.bincount(codes, minlength=len(uniques)) / 20)
-        score = 0.5 * np.clip((profit + 1000) / 2000, 0, 1) + 0.3 * win_rate + 0.2 * activity
-        return pd.Series(score[codes], index=steps.index)
-
-
-@dataclass(frozen=True)
 class FormatScorer:
     """Could the action be carried out: 1 or 0."""
 
@@ -100,8 +68,8 @@ class JudgeScorer:
         return self.values.reindex(steps.index).astype("float64")
 
 
-#: The scorers that are always there. A weight may name these and the added ones.
-SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in (OutcomeScorer(), HeuristicScorer(), FormatScorer())}
+#: The scorers that every environment has. A weight may name these, the environment's own, and those of a user.
+SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in (OutcomeScorer(), FormatScorer())}
 
 
 def scorers_of(
@@ -157,36 +125,27 @@ def score_steps(
     return scored
 
 
-def score_window(
+def unvalued(steps: pd.DataFrame) -> pd.DataFrame:
+    """The worth of steps of which nobody says anything: `worth` is NaN and `state` is unknown."""
+    return pd.DataFrame({"worth": float("nan"), "state": "unknown"}, index=steps.index)
+
+
+def score_valued(
     steps: pd.DataFrame,
-    tables: OutcomeTables,
+    worth: pd.DataFrame,
     *,
     weights: Mapping[str, float] = DEFAULT_WEIGHTS,
     invalid_reward: float = INVALID_REWARD,
     added: Mapping[str, Scorer] | None = None,
-    as_of: datetime | None = None,
-    horizon_minutes: float = 60,
-    full_scale_percent: float = 10.0,
 ) -> pd.DataFrame:
-    """Everything from a window's steps to their rewards.
+    """From a window's steps and what they turned out to be worth to their rewards.
+
+    Args:
+        worth: on the index of `steps`, with `worth` and `state`, as `Environment.value_steps` gives it.
 
     Returns:
         On the index of `steps`: `KEY_COLUMNS`, `state`, `worth`, a column per scorer, `reward` and `final`.
     """
-    worth = trade_worth(
-        steps, tables, as_of=as_of, horizon_minutes=horizon_minutes, full_scale_percent=full_scale_percent
-    )
     valued = steps.assign(worth=worth["worth"], state=worth["state"])
     scored = score_steps(valued, weights, invalid_reward, added)
     return pd.concat([valued[[*KEY_COLUMNS, "state", "worth"]], scored], axis=1)
-
-
-def _window_profit(steps: pd.DataFrame, codes: np.ndarray[Any, Any], agents: int) -> np.ndarray[Any, Any]:
-    """Last less first known P&L per agent code, in dollars; 0 where fewer than two are known."""
-    pnl = steps["pnl"].to_numpy(dtype="float64")
-    known = np.flatnonzero(~np.isnan(pnl))
-    order = known[np.lexsort((steps["step"].to_numpy()[known], steps["timestamp_ms"].to_numpy()[known]))]
-    first, last = np.zeros(agents), np.zeros(agents)
-    last[codes[order]] = pnl[order]
-    first[codes[order[::-1]]] = pnl[order[::-1]]
-    return last - first

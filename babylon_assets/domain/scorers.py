@@ -22,10 +22,23 @@ import pandas as pd
 from babylon_assets.domain.errors import SettingsError
 from babylon_assets.domain.frames import STEP_COLUMNS
 from babylon_assets.domain.rewards import KEY_COLUMNS, SCORERS, Scorer
+from babylon_assets.domain.step_texts import TEXT_COLUMNS, needs_texts
 
 #: Names that a scorer may not have: they are columns of the scores, or scorers of the product.
 RESERVED = frozenset(
-    {*SCORERS, *KEY_COLUMNS, *STEP_COLUMNS, "state", "worth", "reward", "final", "ruler", "entry", "exit"}
+    {
+        *SCORERS,
+        *KEY_COLUMNS,
+        *STEP_COLUMNS,
+        *TEXT_COLUMNS,
+        "state",
+        "worth",
+        "reward",
+        "final",
+        "ruler",
+        "entry",
+        "exit",
+    }
 )
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -37,29 +50,34 @@ class FunctionScorer:
     name: str
     version: str
     function: Callable[[pd.DataFrame], Any]
+    texts: bool = False
 
     def score(self, steps: pd.DataFrame) -> Any:
         return self.function(steps)
 
 
-def scorer(name: str, version: str) -> Callable[[Callable[[pd.DataFrame], Any]], FunctionScorer]:
+def scorer(
+    name: str, version: str, *, texts: bool = False
+) -> Callable[[Callable[[pd.DataFrame], Any]], FunctionScorer]:
     """Make a scorer of a function that gives each step a number, NaN where it cannot say yet.
 
-    The steps are a frame with `frames.STEP_COLUMNS` and, as `environments.babylon.outcomes` says them, `worth` and
-    `state`.
+    The steps are a frame with `frames.STEP_COLUMNS`, the environment's own columns, and `worth` and `state` as
+    `Environment.value_steps` says them. With `texts`, they also have `prompt`, `answer` and `reasoning`: what the
+    step's call was asked, what it answered, and what it thought; None where a step has no call.
     """
-    return lambda function: FunctionScorer(name, version, function)
+    return lambda function: FunctionScorer(name, version, function, texts)
 
 
-def load_scorers(paths: Iterable[str]) -> dict[str, Scorer]:
+def load_scorers(paths: Iterable[str], reserved: Iterable[str] = ()) -> dict[str, Scorer]:
     """The scorers at these import paths, `package.module:name`, by name.
 
     Raises:
         SettingsError: one cannot be imported, is no scorer, or has a name that is taken.
     """
     loaded: dict[str, Scorer] = {}
+    taken = RESERVED.union(reserved)
     for path in paths:
-        found = _loaded(path)
+        found = _loaded(path, taken)
         if found.name in loaded:
             raise SettingsError(f"SCORERS has two scorers with the name {found.name!r}; give {path} another name")
         loaded[found.name] = found
@@ -80,6 +98,10 @@ class _Held:
     @property
     def version(self) -> str:
         return self.scorer.version
+
+    @property
+    def texts(self) -> bool:
+        return needs_texts(self.scorer)
 
     def score(self, steps: pd.DataFrame) -> pd.Series[Any]:
         """As the user's. It gets the frame copied on write, so that it cannot change what others see.
@@ -110,7 +132,7 @@ class _Held:
         return SettingsError(f"the scorer {self.name!r} ({self.path}) {what}; correct it, or take it out of SCORERS")
 
 
-def _loaded(path: str) -> Scorer:
+def _loaded(path: str, taken: frozenset[str]) -> Scorer:
     module, _, attribute = path.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -127,7 +149,7 @@ def _loaded(path: str) -> Scorer:
             f"{path} of SCORERS is no scorer: it needs a name and a version, both text, and a function `score`; "
             "decorate a function with babylon_assets.domain.scorers.scorer"
         )
-    if not _NAME.fullmatch(name) or name in RESERVED:
+    if not _NAME.fullmatch(name) or name in taken:
         raise SettingsError(
             f"{path} of SCORERS has the name {name!r}, which is taken or has other characters than a-z, 0-9 and _; "
             "give it another name"

@@ -8,16 +8,14 @@ here reads or writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import msgspec
 
 Shape = Literal["live", "full", "logger"]
-MarketType = Literal["prediction", "perp"]
-Side = Literal["yes", "no", "long", "short"]
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -142,36 +140,77 @@ def _raw_sample(head: CallHead, said: Exchange) -> RawSample:
 
 
 class StepFacts(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What the game reports about one step, before anything is known of how it turned out.
+    """What the environment reports about one step, before anything is known of how it turned out.
 
     Attributes:
-        timestamp_ms, moment_ms: epoch milliseconds of the step, and of the state of the market that it saw.
-        balance, pnl: the agent's balance and lifetime P&L in virtual dollars before the action.
-        action_type: the game's name of the action; an open set.
-        market_type, market_id, ticker, side: what a trading action was about; None where the game does not
-            say.
-        amount: stake as the game wrote it, in virtual dollars.
+        timestamp_ms, moment_ms: epoch milliseconds of the step, and of the state that it saw.
+        action_type: the environment's name of the action; an open set.
+        success, error: what the environment answered; None where it did not say.
         invalid: the action could not be carried out. It is the agent's doing: scored low, never quarantined.
+        detail: what else the environment says of the step, by names that it declares as columns (`Environment.detail`).
     """
 
     step: int
     timestamp_ms: int
     moment_ms: int
-    balance: float | None
-    pnl: float | None
     action_type: str
-    market_type: MarketType | None
-    market_id: str | None
-    ticker: str | None
-    side: Side | None
-    amount: float | None
     success: bool | None
     error: str | None
     invalid: bool
+    detail: dict[str, Any] = {}
+
+
+#: The fields of a step as they were stored before `detail` was a part of its own.
+_OLDER_FIELDS = (
+    *("step", "timestamp_ms", "moment_ms", "balance", "pnl", "action_type", "market_type", "market_id", "ticker"),
+    *("side", "amount", "success", "error", "invalid"),
+)
+
+
+def restore_step(values: Sequence[Any]) -> StepFacts:
+    """A step from its stored values, also from those of the older form with a field for each detail.
+
+    Raises:
+        ValidationError: they are not the values of a step.
+    """
+    if len(values) != len(_OLDER_FIELDS):
+        return msgspec.convert(values, StepFacts)
+    return restore_named_step(dict(zip(_OLDER_FIELDS, values, strict=True)))
+
+
+def restore_named_step(fields: Mapping[str, Any]) -> StepFacts:
+    """The same of values by name, as exported files have them.
+
+    Raises:
+        ValidationError: they are not the values of a step.
+    """
+    own = {name: fields.get(name) for name in StepFacts.__struct_fields__}
+    rest = {name: value for name, value in fields.items() if name not in own and value is not None}
+    return msgspec.convert({**own, "detail": own["detail"] or rest}, _NamedStep).facts()
+
+
+class _NamedStep(msgspec.Struct, frozen=True, gc=False):
+    """A step by the names of its fields."""
+
+    step: int
+    timestamp_ms: int
+    moment_ms: int
+    action_type: str
+    success: bool | None
+    error: str | None
+    invalid: bool
+    detail: dict[str, Any]
+
+    def facts(self) -> StepFacts:
+        return StepFacts(*msgspec.structs.astuple(self))
 
 
 class TrajectoryRecord(msgspec.Struct, frozen=True, gc=False):
-    """One episode of one agent in one window; times are aware UTC, the hash is that of the source row."""
+    """One episode of one agent in one window; times are aware UTC, the hash is that of the source row.
+
+    Attributes:
+        references: what else of the environment its steps name, sorted: a change of these is a change of the window.
+    """
 
     window: str
     trajectory_id: str
@@ -186,6 +225,7 @@ class TrajectoryRecord(msgspec.Struct, frozen=True, gc=False):
     content_hash: str
     samples: Sequence[RawSample]
     facts: list[StepFacts]
+    references: list[str] = []
 
 
 class Quarantined(msgspec.Struct, frozen=True, gc=False):
@@ -196,8 +236,3 @@ class Quarantined(msgspec.Struct, frozen=True, gc=False):
     reason: str
     place: str
     row_hash: str
-
-
-def instruments(record: TrajectoryRecord) -> list[str]:
-    """The prediction markets and tickers that the steps of a record name, each once, sorted."""
-    return sorted({name for fact in record.facts for name in (fact.market_id, fact.ticker) if name is not None})

@@ -9,8 +9,9 @@ from typing import Any
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.environments.babylon.writeback import DeployedModel, deploy_model, mark_used
-from babylon_assets.environments.simulated import market_evaluation
+from babylon_assets.environments.base import DeployedModel
+from babylon_assets.environments.registry import open_environment
+from babylon_assets.evaluation.measurements import kept_benchmark
 from babylon_assets.ledger import evaluations, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
@@ -26,16 +27,16 @@ def tell_game(settings: Settings, database: Database) -> str | None:
     Raises:
         SourceError: the game's tables are missing, or may not be written.
     """
-    if not settings.write_trained_models:
+    write_back = open_environment(settings).write_back
+    if not settings.write_trained_models or write_back is None:
         return None
     with database.connect() as conn, conn.transaction():
         live = promotions.promoted(conn, settings.model_name)
         if live is None:
             return None
-        measured = evaluations.get(conn, live.id, market_evaluation.NAME, market_evaluation.version(settings))
-        deploy_model(conn, _model(live, measured))
+        write_back.deploy(conn, _model(live, kept_benchmark(settings, conn, live.id)))
         if live.dataset_id is not None:
-            mark_used(conn, list(trained_trajectories(conn, live)), live.id)
+            write_back.mark_used(conn, list(trained_trajectories(conn, live)), live.id)
     return policy_name(live.chain, live.step)
 
 
@@ -43,7 +44,7 @@ def _model(live: Checkpoint, measured: evaluations.Evaluation | None) -> Deploye
     shown: dict[str, Any] = {}
     if measured is not None:
         shown = {name: measured.results[name] for name in ("valid_share", "advantage")}
-        shown |= {"market_reward": measured.value, "evaluation": f"{market_evaluation.NAME}@{measured.version}"}
+        shown |= {"market_reward": measured.value, "evaluation": f"{measured.evaluation}@{measured.version}"}
     return DeployedModel(
         checkpoint_id=live.id,
         chain=live.chain,

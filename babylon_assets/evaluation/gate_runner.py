@@ -16,11 +16,10 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.domain.gates import Challenger, GateVerdict, Measurement, Rules, may_promote
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.environments.simulated import market_evaluation
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
-from babylon_assets.evaluation.measurements import measure_market, measure_off_policy
+from babylon_assets.evaluation.measurements import kept_benchmark, measure_benchmark, measure_off_policy
 from babylon_assets.evaluation.served_results import reward_agreement
-from babylon_assets.ledger import checkpoints, evaluations, promotions, windows
+from babylon_assets.ledger import checkpoints, promotions, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import load_dataset
@@ -109,8 +108,8 @@ def _stored_verdict(
 
 def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, champion: Checkpoint) -> GateVerdict:
     """Measure what the gate asks for, and ask it."""
-    theirs = measure_market(settings, database, champion)
-    ours = measure_market(settings, database, checkpoint, champion)
+    theirs = measure_benchmark(settings, database, champion)
+    ours = measure_benchmark(settings, database, checkpoint, champion)
     compared, groups = _off_policy_difference(settings, database, checkpoint, champion)
     with database.connect() as conn:
         row = windows.get_window(conn, checkpoint.window_id or "")
@@ -160,9 +159,8 @@ def _off_policy_difference(
 
 def _best(conn: Connection[Any], settings: Settings, chain: str) -> Measurement | None:
     """The best that was ever promoted, among those that were examined by the same version."""
-    version = market_evaluation.version(settings)
     ids = {row.to_id for row in promotions.history(conn, chain)}
-    found = [evaluations.get(conn, one, market_evaluation.NAME, version) for one in sorted(ids)]
+    found = [kept_benchmark(settings, conn, one) for one in sorted(ids)]
     known = [one for one in found if one is not None and one.value is not None]
     if not known:
         return None

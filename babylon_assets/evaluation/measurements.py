@@ -7,60 +7,82 @@ numbers: of the policies of a window only the new one is played. What the number
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
+from dataclasses import replace
 from typing import Any
 
 from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain.datasets import Dataset
-from babylon_assets.domain.evaluations import bootstrap, paired
-from babylon_assets.environments.babylon.benchmarks import Snapshot
-from babylon_assets.environments.simulated import market_evaluation, snapshots
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.evaluations import PolicyEvaluation, bootstrap, paired
+from babylon_assets.environments.registry import open_environment
 from babylon_assets.evaluation import off_policy
 from babylon_assets.evaluation.loaded_policies import adapter_of, load_policy, why_not_here, why_not_loadable
 from babylon_assets.ledger import evaluations
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.ledger.evaluations import Evaluation
 
 
-def measure_market(
-    settings: Settings, database: Database, checkpoint: Checkpoint, baseline: Checkpoint | None = None
+def measure_benchmark(
+    settings: Settings,
+    database: Database,
+    checkpoint: Checkpoint,
+    baseline: Checkpoint | None = None,
+    seeds: int | None = None,
 ) -> Evaluation | None:
-    """The examination of a checkpoint on the held-out market, made now unless it is kept; None where it cannot be.
+    """A checkpoint on the environment's benchmark, made now unless it is kept; None where it cannot be.
 
     Args:
-        baseline: the checkpoint that the kept row compares it with, if that one was examined before.
+        baseline: the checkpoint that the kept row compares it with, if that one was measured before.
+        seeds: how many cases; None: EVALUATION_SEEDS.
     """
-    version = market_evaluation.version(settings)
+    benchmark = open_environment(settings).benchmark
+    if benchmark is None:
+        return None
+    seeds = seeds or settings.evaluation_seeds
+    version = benchmark.version(seeds)
     with database.connect() as conn:
-        kept = evaluations.get(conn, checkpoint.id, market_evaluation.NAME, version)
-        other = evaluations.get(conn, baseline.id, market_evaluation.NAME, version) if baseline else None
+        kept = evaluations.get(conn, checkpoint.id, benchmark.name, version)
+        other = evaluations.get(conn, baseline.id, benchmark.name, version) if baseline else None
     if kept is not None or why_not_loadable(settings, checkpoint) is not None:
         return kept
-    found = market_evaluation.evaluate_policy(load_policy(settings, checkpoint), settings)
-    known = bootstrap(found.rewards)
+    evaluation = _evaluation(checkpoint, benchmark.evaluate(load_policy(settings, checkpoint), seeds), other)
+    with database.connect() as conn:
+        return evaluations.keep(conn, replace(evaluation, evaluation=benchmark.name, version=version))
+
+
+def _evaluation(checkpoint: Checkpoint, measured: PolicyEvaluation, other: Evaluation | None) -> Evaluation:
+    known = bootstrap(measured.rewards)
     results: dict[str, Any] = {
-        "rewards": list(found.rewards),
-        "valid": list(found.valid),
-        "valid_share": found.valid_share,
-        "advantage": found.advantage,
-        "oracle": list(found.oracle),
+        "rewards": list(measured.rewards),
+        "valid": list(measured.valid),
+        "valid_share": measured.valid_share,
+        "advantage": measured.advantage,
+        "oracle": list(measured.oracle),
     }
     if other is not None:
-        results["difference"] = list(paired(found.rewards, other.results["rewards"]))
-    made = Evaluation(
+        results["difference"] = list(paired(measured.rewards, other.results["rewards"]))
+    return Evaluation(
         checkpoint_id=checkpoint.id,
-        evaluation=market_evaluation.NAME,
-        version=version,
+        evaluation="",
+        version="",
         baseline_id=other.checkpoint_id if other else None,
         value=known.value,
         low=known.low,
         high=known.high,
-        seeds=found.seeds,
+        seeds=measured.seeds,
         results=results,
     )
-    with database.connect() as conn:
-        return evaluations.keep(conn, made)
+
+
+def kept_benchmark(
+    settings: Settings, conn: Connection, checkpoint_id: str, seeds: int | None = None
+) -> Evaluation | None:
+    """What is kept of a checkpoint on the environment's benchmark."""
+    benchmark = open_environment(settings).benchmark
+    if benchmark is None:
+        return None
+    return evaluations.get(conn, checkpoint_id, benchmark.name, benchmark.version(seeds or settings.evaluation_seeds))
 
 
 def measure_off_policy(
@@ -100,30 +122,28 @@ def measure_off_policy(
 
 
 def measure_snapshot(
-    settings: Settings, database: Database, checkpoint: Checkpoint, snapshot: Snapshot, seeds: Sequence[int]
+    settings: Settings, database: Database, checkpoint: Checkpoint, content: bytes, seeds: Sequence[int]
 ) -> Evaluation:
-    """A checkpoint on one of the game's benchmark snapshots, played once per seed, unless it is kept.
+    """A checkpoint on one of the environment's benchmark snapshots, played once per seed, unless it is kept.
 
-    `value` is the mean P&L of the runs in dollars. `why_unplayable` was asked before.
+    `value` is the mean P&L of the runs in dollars. `why_not_loadable` was asked before.
+
+    Raises:
+        PermanentError: the environment has no snapshots, or this is none.
     """
+    environment = open_environment(settings)
+    snapshots = environment.snapshots
+    if snapshots is None:
+        raise PermanentError(f"the environment {environment.name} has no snapshots; leave --snapshot out")
+    snapshot = snapshots.decode(content)
     name, version = f"snapshot:{snapshot.id}", snapshots.version(snapshot, seeds)
     with database.connect() as conn:
         kept = evaluations.get(conn, checkpoint.id, name, version)
     if kept is not None:
         return kept
-    played = snapshots.play_snapshot(load_policy(settings, checkpoint), snapshot, seeds)
-    pnl = bootstrap([performance.pnl for _, performance in played])
-    results = {
-        **{
-            figure: _mean_known([getattr(performance, figure) for _, performance in played])
-            for figure in ("optimal", "of_optimal", "accuracy", "win_rate", "drawdown")
-        },
-        "trades": fmean(len(run.trades) for run, _ in played),
-        "valid_share": 1 - sum(run.invalid for run, _ in played) / sum(run.answers for run, _ in played),
-        "runs": len(played),
-        "equity": [list(performance.equity) for _, performance in played],
-    }
-    made = Evaluation(
+    profits, results = snapshots.play(load_policy(settings, checkpoint), snapshot, seeds)
+    pnl = bootstrap(profits)
+    evaluation = Evaluation(
         checkpoint_id=checkpoint.id,
         evaluation=name,
         version=version,
@@ -134,9 +154,4 @@ def measure_snapshot(
         results=results,
     )
     with database.connect() as conn:
-        return evaluations.keep(conn, made)
-
-
-def _mean_known(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+        return evaluations.keep(conn, evaluation)

@@ -6,14 +6,13 @@ measurement, under the checkpoint and the version of the examination, so that a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval
-from babylon_assets.environments.simulated import market_evaluation
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
-from babylon_assets.evaluation.measurements import measure_market
-from babylon_assets.ledger import checkpoints, evaluations, promotions
+from babylon_assets.evaluation.measurements import kept_benchmark, measure_benchmark
+from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.evaluations import Evaluation
@@ -44,18 +43,16 @@ class NightlyEvaluation:
 
 def evaluate_promoted(settings: Settings, database: Database) -> NightlyEvaluation:
     """Examine the live policy, and once the base model to compare it with, unless that was done before."""
-    wider = replace(settings, evaluation_seeds=settings.nightly_seeds)
+    seeds = settings.nightly_seeds
     with database.connect() as conn:
         live = promotions.promoted(conn, settings.model_name)
         line = checkpoints.chain(conn, settings.model_name)
-        kept = (
-            evaluations.get(conn, live.id, market_evaluation.NAME, market_evaluation.version(wider)) if live else None
-        )
+        kept = kept_benchmark(settings, conn, live.id, seeds) if live else None
     if live is None:
         return NightlyEvaluation(None, reason="nothing is live yet")
     if kept is not None:
         return NightlyEvaluation(live, kept)
     if (reason := why_not_loadable(settings, live)) is not None:
         return NightlyEvaluation(live, reason=reason)
-    measure_market(wider, database, line[0])
-    return NightlyEvaluation(live, measure_market(wider, database, live, line[0]), fresh=True)
+    measure_benchmark(settings, database, line[0], seeds=seeds)
+    return NightlyEvaluation(live, measure_benchmark(settings, database, live, line[0], seeds), fresh=True)

@@ -9,7 +9,7 @@ from typing import Any
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
-from babylon_assets.evaluation.measurements import measure_market, measure_off_policy
+from babylon_assets.evaluation.measurements import measure_benchmark, measure_off_policy
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
@@ -90,7 +90,7 @@ def evaluate_window(settings: Settings, database: Database, window: str) -> Eval
         if one is None:
             continue
         baseline = roles[PROMOTED] if role == CHECKPOINT else None
-        market[role] = measure_market(settings, database, one, baseline)
+        market[role] = measure_benchmark(settings, database, one, baseline)
         replay[role] = measure_off_policy(settings, database, one, dataset) if dataset is not None else None
     unplayable = why_not_loadable(settings, made) if made is not None else None
     return EvaluatedWindow(made, _without_missing(market), _without_missing(replay), unplayable)

@@ -8,7 +8,7 @@ own tables are read elsewhere.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from itertools import chain
@@ -30,7 +30,7 @@ from babylon_assets.domain.trajectories import (
     StepFacts,
     StoredSamples,
     TrajectoryRecord,
-    instruments,
+    restore_step,
     store_samples,
 )
 from babylon_assets.ledger.arrays import text_array
@@ -45,7 +45,6 @@ __all__ = [
     "fingerprint_with_imports",
     "import_rows",
     "imported_hash",
-    "named_instruments",
     "quarantined",
     "raw_frame",
     "read_heads",
@@ -54,6 +53,7 @@ __all__ = [
     "read_steps",
     "read_window",
     "recorded_texts",
+    "references",
     "replace_rows",
     "replace_scores",
     "replace_window",
@@ -88,6 +88,13 @@ class _Body(msgspec.Struct, frozen=True, gc=False, array_like=True):
     samples: list[CallHead]
 
 
+class _OlderBody(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A body whose steps are of any form."""
+
+    facts: list[list[Any]]
+    samples: list[CallHead]
+
+
 class _Facts(msgspec.Struct, frozen=True, gc=False, array_like=True):
     facts: list[FactRow]
 
@@ -98,9 +105,25 @@ class _Heads(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 _decode_heads = msgspec.json.Decoder(_Heads).decode
-_decode_facts = msgspec.json.Decoder(_Facts).decode
 _encode_body = msgspec.json.Encoder().encode
-_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_new_facts = msgspec.json.Decoder(_Facts).decode
+_decode_new_body = msgspec.json.Decoder(_Body).decode
+_decode_older_body = msgspec.json.Decoder(_OlderBody).decode
+
+
+def _decode_body(content: bytes) -> _Body:
+    try:
+        return _decode_new_body(content)
+    except msgspec.ValidationError:
+        older = _decode_older_body(content)
+        return _Body([restore_step(values) for values in older.facts], older.samples)
+
+
+def _decode_facts(content: bytes) -> list[FactRow]:
+    try:
+        return _decode_new_facts(content).facts
+    except msgspec.ValidationError:
+        return [msgspec.structs.astuple(fact) for fact in _decode_body(content).facts]
 
 
 def replace_window(
@@ -216,7 +239,7 @@ def _row(window: str, record: TrajectoryRecord) -> tuple[Any, ...]:
         chat, digest = pack(text), sha256(text).hexdigest()
     body = _encode_body(_Body(record.facts, samples.heads))
     counts = len(record.facts), len(samples.heads)
-    return (window, *_plain_of(record), *counts, body, text_array(instruments(record)), chat, digest)
+    return (window, *_plain_of(record), *counts, body, text_array(record.references), chat, digest)
 
 
 def _quarantine_rows(window: str, rows: Iterable[Quarantined]) -> Iterator[tuple[Any, ...]]:
@@ -279,8 +302,11 @@ def chat_hashes(conn: Connection[Any], window: str) -> dict[str, str]:
     return dict(conn.execute(wanted, [window]).fetchall())
 
 
-def read_steps(conn: Connection[Any], window: str) -> pd.DataFrame:
+def read_steps(conn: Connection[Any], window: str, detail: Mapping[str, str]) -> pd.DataFrame:
     """The steps kept of a window as `frames.steps_frame` makes it of `read_window`; texts are not read.
+
+    Args:
+        detail: the environment's own columns by pandas dtype.
 
     Raises:
         CorruptLedger: when a row cannot be decoded.
@@ -291,10 +317,10 @@ def read_steps(conn: Connection[Any], window: str) -> pd.DataFrame:
     facts: list[FactRow] = []
     with conn.cursor(binary=True) as cursor:
         for trajectory, agent, body in cursor.execute(wanted, [window]):
-            found = _decoded(_decode_facts, body, window, trajectory).facts
+            found = _decoded(_decode_facts, body, window, trajectory)
             owners.append((window, trajectory, agent, len(found)))
             facts += found
-    return facts_frame(owners, facts)
+    return facts_frame(owners, facts, detail)
 
 
 def read_facts(conn: Connection[Any], window: str, names: Sequence[str]) -> dict[tuple[str, int], StepFacts]:
@@ -311,15 +337,17 @@ def read_facts(conn: Connection[Any], window: str, names: Sequence[str]) -> dict
 
 
 def _records_of(conn: Connection[Any], window: str, *texts: str) -> Iterator[TrajectoryRecord]:
-    wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *_PLAIN, "body", *texts)
+    columns = (*_PLAIN, "instruments", "body", *texts)
+    wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *columns)
     with conn.cursor(binary=True) as cursor:
         for row in cursor.execute(wanted, [window]):
             fields = dict(zip(_PLAIN, row, strict=False))
             trajectory = fields["trajectory_id"]
-            body = _decoded(_decode_body, row[len(_PLAIN)], window, trajectory)
+            references, body = row[len(_PLAIN)], _decoded(_decode_body, row[len(_PLAIN) + 1], window, trajectory)
             given = texts and partial(_unpacked, row[-1], window, trajectory)
             chat = given or partial(_fetched, conn, window, trajectory)
-            yield TrajectoryRecord(window=window, samples=StoredSamples(body.samples, chat), facts=body.facts, **fields)
+            samples = StoredSamples(body.samples, chat)
+            yield TrajectoryRecord(window=window, samples=samples, facts=body.facts, references=references, **fields)
 
 
 def _fetched(conn: Connection[Any], window: str, trajectory_id: str) -> bytes:
@@ -374,8 +402,8 @@ def read_imported_rewards(conn: Connection[Any], window: str) -> dict[str, Impor
         raise CorruptLedger(f"what was imported into {window} cannot be decoded ({error}); import it again") from None
 
 
-def named_instruments(conn: Connection[Any], window: str) -> list[str]:
-    """The prediction markets and tickers that the steps of a window name, each once, sorted."""
+def references(conn: Connection[Any], window: str) -> list[str]:
+    """What the trajectories that were read of a window refer to in their environment, each once, sorted."""
     query = """
         SELECT DISTINCT unnest(instruments) FROM babylon_training.raw_trajectories WHERE window_id = %s"""
     return sorted(name for (name,) in conn.execute(query, [window]))

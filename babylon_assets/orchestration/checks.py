@@ -105,10 +105,12 @@ def trainable_tokens(dataset: Dataset | DatasetDraft, row: WindowRow) -> dg.Asse
     )
 
 
-def stored_dataset(conn: Connection, window: str, dataset_id: str) -> list[dg.AssetCheckResult]:
+def stored_dataset(
+    conn: Connection, window: str, dataset_id: str, result_keys: tuple[str, ...]
+) -> list[dg.AssetCheckResult]:
     """Look at a dataset as it is kept: does it hash to its id, and is it what was recorded and nothing more?"""
     try:
-        found = stored_datasets.look(conn, window, dataset_id)
+        found = stored_datasets.look(conn, window, dataset_id, result_keys)
     except CorruptLedger as error:
         return [_check_result(STABLE, [str(error)], ""), _check_result(HINDSIGHT, ["the dataset cannot be read"], "")]
     return [

@@ -7,7 +7,7 @@ secret are blotted out, should an agent have come to know one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -27,10 +27,12 @@ LONGEST_PROMPT, LONGEST_ANSWER, LONGEST_CELL = 1800, 500, 100
 SHORTEST_SECRET = 6
 
 #: What a step did, by trajectory and step.
-Actions = Mapping[tuple[str, int], StepFacts]
+Actions = Mapping[tuple[str, int], str]
 
 
-def of_dataset(conn: Connection, dataset: DatasetDraft, secrets: Iterable[str]) -> dict[str, dg.MetadataValue[Any]]:
+def of_dataset(
+    conn: Connection, dataset: DatasetDraft, secrets: Iterable[str], describe: Callable[[StepFacts], str]
+) -> dict[str, dg.MetadataValue[Any]]:
     """The same of a dataset that is kept already; only the texts that are shown are read."""
     best, worst = best_and_worst(head for head in dataset.samples if head.window == dataset.window)
     wanted = {head.sample_id for head in (*best, *worst)}
@@ -40,7 +42,8 @@ def of_dataset(conn: Connection, dataset: DatasetDraft, secrets: Iterable[str]) 
     chats = dict(datasets.stream_chats(conn, dataset.id, *names))
     read = with_texts([head for head in dataset.samples if head.trajectory_id in chats], chats.__getitem__)
     facts = trajectories.read_facts(conn, dataset.window, names)
-    return example_metadata([sample for sample in read if sample.sample_id in wanted], facts, secrets)
+    actions = {place: describe(fact) for place, fact in facts.items()}
+    return example_metadata([sample for sample in read if sample.sample_id in wanted], actions, secrets)
 
 
 def best_and_worst(samples: Iterable[_S]) -> tuple[list[_S], list[_S]]:
@@ -83,19 +86,10 @@ def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> d
         "reward": round(sample.reward or 0.0, 4),
         "advantage": round(sample.advantage or 0.0, 4),
         "agent": _cell(sample.agent_id, hide),
-        "action": _cell(_action(sample, actions.get((sample.trajectory_id, sample.step))), hide),
+        "action": _cell(actions.get((sample.trajectory_id, sample.step), sample.response), hide),
         "trains_as": sample.skip_reason or sample.trains_as,
         "sample": _cell(sample.sample_id, hide),
     }
-
-
-def _action(sample: Sample, fact: StepFacts | None) -> str:
-    """What the step did as the game has it; the answer itself where it does not say."""
-    if fact is None:
-        return sample.response
-    amount = None if fact.amount is None else f"{fact.amount:g}"
-    parts = (fact.action_type, fact.side, fact.ticker or fact.market_id, amount, "invalid" if fact.invalid else None)
-    return " ".join(part for part in parts if part)
 
 
 def _in_full(which: str, sample: Sample, hide: Sequence[str]) -> str:

@@ -11,6 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.environments.base import Environment
+from babylon_assets.environments.registry import open_environment
 from babylon_assets.ledger.database import Database, open_database
 
 if TYPE_CHECKING:
@@ -42,6 +44,11 @@ class Installation:
     @cached_property
     def database(self) -> Database:
         return self._given or open_database(self.settings)
+
+    @property
+    def environment(self) -> Environment:
+        """The environment of the settings: one for each block of `reusing_connections`, so that it may remember."""
+        return self.once_a_run("environment", lambda: open_environment(self.settings))
 
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection]:

@@ -1,7 +1,4 @@
-"""Scoring a window: what the game says of its trades, what came with imported trajectories, what a judge says.
-
-The rules are in `environments.babylon.outcomes`, `domain.rewards` and `domain.llm_judge`.
-"""
+"""Scoring a window: what the environment says of its steps, what came with imported trajectories, what a judge says."""
 
 from __future__ import annotations
 
@@ -17,10 +14,9 @@ from babylon_assets.domain import joining, llm_judge, rewards
 from babylon_assets.domain.grouping import GroupMode
 from babylon_assets.domain.imported_rewards import with_imported
 from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer, JudgeScore
-from babylon_assets.domain.rewards import Scorer
 from babylon_assets.domain.scorers import load_scorers
-from babylon_assets.environments.babylon import outcome_tables, reward_judgments
-from babylon_assets.environments.babylon.outcomes import OutcomeTables
+from babylon_assets.domain.step_texts import add_texts, needs_texts
+from babylon_assets.environments.base import Environment, WriteBack
 from babylon_assets.ledger import inference_calls, judge_scores, trajectories
 from babylon_assets.ledger import scores as score_ledger
 from babylon_assets.ledger.database import Connection, judge_lock
@@ -64,46 +60,43 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         PermanentError: the judge refuses the key or has no such model.
     """
     settings = installation.settings
-    added = load_scorers(settings.scorers)
+    environment = installation.environment
+    added = {
+        **environment.scorers,
+        **load_scorers(settings.scorers, reserved=[*environment.scorers, *environment.detail]),
+    }
     asked = None if settings.ruler_model is None else _ask_judge(installation, window)
     with installation.connect() as conn:
-        steps = trajectories.read_steps(conn, window)
+        steps = trajectories.read_steps(conn, window, environment.detail)
         given = trajectories.read_imported_rewards(conn, window)
         own = steps[~steps["trajectory_id"].isin(list(given))]
-        outcomes = OutcomeTables.empty()
-        if len(own) or not given:
-            outcomes = outcome_tables.read_outcomes(conn, window, own, horizon_minutes=settings.perp_horizon_minutes)
+        worth = _worth(environment, conn, window, own) if len(own) or not given else rewards.unvalued(own)
         weights, verdicts = dict(settings.reward_weights), list[JudgeScore]()
         if asked is not None:
             weights.setdefault(llm_judge.NAME, 0.0)
             added[llm_judge.NAME], verdicts = llm_judge.judge_scorer(own, asked.asked, asked.judgments, asked.version)
-        scores = _scores(settings, own, outcomes, weights, added)
+        own = with_texts(conn, window, own) if any(needs_texts(each) for each in added.values()) else own
+        scores = rewards.score_valued(
+            own, worth, weights=weights, invalid_reward=settings.invalid_action_reward, added=added
+        )
         scores = with_imported(scores, steps, given)
         versions = rewards.versions(weights, added)
         notes = {} if asked is None else _notes(settings, asked, verdicts)
         revision = score_ledger.replace_scores(conn, window, scores, versions, notes=notes, imported=given.keys())
-        if asked is not None and settings.write_reward_judgments:
-            _write_back(settings, conn, window, asked, verdicts)
+        if asked is not None and settings.write_reward_judgments and environment.write_back is not None:
+            _write_judgments(environment.write_back, settings, conn, window, asked, verdicts)
     return ScoredWindow(scores, versions, revision, *_judge_summary(asked))
 
 
-def _scores(
-    settings: Settings,
-    steps: pd.DataFrame,
-    outcomes: OutcomeTables,
-    weights: Mapping[str, float],
-    added: Mapping[str, Scorer],
-) -> pd.DataFrame:
-    return rewards.score_window(
-        steps,
-        outcomes,
-        weights=weights,
-        invalid_reward=settings.invalid_action_reward,
-        added=added,
-        as_of=datetime.now(UTC),
-        horizon_minutes=settings.perp_horizon_minutes,
-        full_scale_percent=settings.perp_full_scale_percent,
-    )
+def _worth(environment: Environment, conn: Connection, window: str, steps: pd.DataFrame) -> pd.DataFrame:
+    return environment.value_steps(conn, window, steps, datetime.now(UTC))
+
+
+def with_texts(conn: Connection, window: str, steps: pd.DataFrame) -> pd.DataFrame:
+    """The steps with the columns `prompt`, `answer` and `reasoning` of their calls, recorded ones included."""
+    records = trajectories.read_window(conn, window)
+    named = inference_calls.calls_of(conn, window, joining.named_calls(records))
+    return add_texts(steps, joining.join_calls(records, named).samples)
 
 
 def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
@@ -164,11 +157,16 @@ def _notes(settings: Settings, asked: JudgedWindow, verdicts: list[JudgeScore]) 
     }
 
 
-def _write_back(
-    settings: Settings, conn: Connection, window: str, asked: JudgedWindow, verdicts: list[JudgeScore]
+def _write_judgments(
+    write_back: WriteBack,
+    settings: Settings,
+    conn: Connection,
+    window: str,
+    asked: JudgedWindow,
+    verdicts: list[JudgeScore],
 ) -> None:
     assert settings.ruler_model is not None
-    reward_judgments.write_judgments(
+    write_back.write_judgments(
         conn, window, verdicts, model=settings.ruler_model, version=asked.version, rubric=asked.rubric
     )
 

@@ -1,4 +1,4 @@
-"""The game's own tables as assets that this project only reads: what the line begins with, with what is there now.
+"""The environment's own tables as assets that this project only reads, with what is there now.
 
 They are never materialized here. The sensors note what a window has in them, as observations, for the windows that they
 ask a run for, and for no others: a tick costs two queries more then, and nothing while there is nothing to do.
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from babylon_assets.domain.windows import window_bounds
-from babylon_assets.environments.babylon.presence import Presence, presence
+from babylon_assets.environments.base import Presence
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.windows import Status
 from babylon_assets.orchestration.metadata import OWNERS, numbers
@@ -21,45 +21,32 @@ from babylon_assets.orchestration.resources import Installation
 GROUP = "game"
 TRAJECTORIES, OUTCOMES = dg.AssetKey([GROUP, "trajectories"]), dg.AssetKey([GROUP, "outcomes"])
 
-_ABOUT = {
-    TRAJECTORIES: """
-The game's table `trajectories`: what its agents saw, answered and did, an episode a row. A row belongs to the hour of
-its `windowId`, or of its end where it has none.
 
-Written by the game, read by `raw_trajectories`. Observed when a sensor finds the hour to be run: how many rows of how
-many agents there are, when the newest was written, and by how much the hour is overdue, if nothing of it was read.
-""",
-    OUTCOMES: """
-What became of the trades: the game's tables `market_outcomes` and `Market`, beside its prices and its agents' trades.
+def build_source_tables(tables: Mapping[str, str], windows: dg.PartitionsDefinition[str]) -> list[dg.AssetSpec]:
+    """The assets, external to Dagster, with one partition per window.
 
-Written by the game, hours or days after the hour as well, and read by `scored_trajectories`. Observed when a sensor
-finds the hour to be run: rows of `market_outcomes`, markets that end in the hour and those of them that are resolved,
-and when the newest was written.
-""",
-}
-
-
-def build_game_tables(windows: dg.HourlyPartitionsDefinition) -> list[dg.AssetSpec]:
-    """The assets, external to Dagster, with one partition per window."""
+    Args:
+        tables: what the environment says of its `trajectories` and its `outcomes`.
+    """
     return [
         dg.AssetSpec(
             key,
-            description=about,
+            description=tables[key.path[-1]],
             group_name=GROUP,
             owners=OWNERS,
             kinds={"postgres", "source"},
             partitions_def=windows,
         )
-        for key, about in _ABOUT.items()
+        for key in (TRAJECTORIES, OUTCOMES)
     ]
 
 
 def observations(installation: Installation, windows: Sequence[str], now: datetime) -> list[dg.AssetObservation]:
-    """What the game's tables have of these windows now; nothing is asked of the database for no windows."""
+    """What the environment's tables have of these windows now; nothing is asked of the database for no windows."""
     if not windows:
         return []
     with installation.connect() as conn:
-        found = presence(conn, windows)
+        found = installation.environment.presence(conn, windows)
         states = ledger.states_since(conn, min(windows))
     grace = installation.settings.window_grace_minutes
     return [
@@ -82,7 +69,7 @@ def _rows(found: Presence, overdue: float | None) -> dg.AssetObservation:
 
 
 def _outcomes(found: Presence) -> dg.AssetObservation:
-    told = {"outcomes": found.outcomes, "markets": found.markets, "markets_resolved": found.resolved}
+    told = dict(found.outcomes)
     return _observation(OUTCOMES, found.window, told, found.outcomes_newest)
 
 

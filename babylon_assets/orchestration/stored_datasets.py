@@ -25,7 +25,7 @@ class DatasetFaults(NamedTuple):
     wrong: list[str]
 
 
-def look(conn: Connection, window: str, dataset_id: str) -> DatasetFaults:
+def look(conn: Connection, window: str, dataset_id: str, result_keys: tuple[str, ...]) -> DatasetFaults:
     """Look at a window's dataset.
 
     Raises:
@@ -39,14 +39,16 @@ def look(conn: Connection, window: str, dataset_id: str) -> DatasetFaults:
         digest = sha256(chat).hexdigest()
         if kept.chats.get(name) != digest:
             unstable.append(f"the texts of {name} are not what the dataset's id names")
-        elif recorded.get(name) != (digest, kept.places.get(name)) or hindsight.may_name_result(chat):
+        elif recorded.get(name) != (digest, kept.places.get(name)) or hindsight.may_name_result(chat, result_keys):
             odd.append(name)
     unstable += [f"the texts of {name} are not kept" for name in sorted(kept.chats.keys() - seen)]
-    wrong = ["the dataset cannot be read"] if unstable else _faults(conn, window, dataset_id, odd)
+    wrong = ["the dataset cannot be read"] if unstable else _faults(conn, window, dataset_id, odd, result_keys)
     return DatasetFaults(sum(map(len, kept.places.values())), unstable, wrong)
 
 
-def _faults(conn: Connection, window: str, dataset_id: str, odd: Iterable[str]) -> list[str]:
+def _faults(
+    conn: Connection, window: str, dataset_id: str, odd: Iterable[str], result_keys: tuple[str, ...]
+) -> list[str]:
     """What is wrong with the samples of some trajectories, read in full.
 
     Samples that the window took of others are compared with these windows' datasets, which were looked at when they
@@ -70,7 +72,8 @@ def _faults(conn: Connection, window: str, dataset_id: str, odd: Iterable[str]) 
         for sample in record.samples
     }
     found = inference_calls.calls_of(conn, window, joining.named_calls(records))
-    return hindsight.faults(samples, raw, frozenset(hindsight.text_of(call) for call in found.values()))
+    calls = frozenset(hindsight.text_of(call) for call in found.values())
+    return hindsight.faults(samples, raw, calls, result_keys)
 
 
 def _of_dataset(conn: Connection, dataset_id: str, names: Sequence[str]) -> list[Sample]:

@@ -12,11 +12,10 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.errors import PermanentError, SettingsError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.windows import window_bounds
-from babylon_assets.environments.babylon import training_requests
-from babylon_assets.environments.babylon.training_requests import Request
+from babylon_assets.environments.base import RequestQueue, TrainingWish
 from babylon_assets.ledger import checkpoints, windows
 from babylon_assets.orchestration.resources import Installation
 
@@ -31,15 +30,27 @@ MOST = 50
 class Launch:
     """A run to be launched for a request."""
 
-    request: Request
+    request: TrainingWish
     window: str
     attempt: int
 
 
-def settle(installation: Installation, instance: dg.DagsterInstance, now: datetime) -> list[Request]:
+def _queue(installation: Installation) -> RequestQueue:
+    """The environment's requests.
+
+    Raises:
+        SettingsError: it has none.
+    """
+    environment = installation.environment
+    if environment.requests is None:
+        raise SettingsError(f"TRAIN_REQUESTS is true, and nobody asks in {environment.name}; set TRAIN_REQUESTS=false")
+    return environment.requests
+
+
+def settle(installation: Installation, instance: dg.DagsterInstance, now: datetime) -> list[TrainingWish]:
     """Tell the game of the claimed requests whose runs have ended; gives those that have to be taken up again."""
     with installation.connect() as conn:
-        waiting = training_requests.claimed(conn, MOST)
+        waiting = _queue(installation).claimed(conn, MOST)
     again = []
     for request in waiting:
         runs = runs_of(instance, request)
@@ -55,29 +66,31 @@ def settle(installation: Installation, instance: dg.DagsterInstance, now: dateti
 
 
 def next_launch(
-    installation: Installation, instance: dg.DagsterInstance, again: Sequence[Request], now: datetime
+    installation: Installation, instance: dg.DagsterInstance, again: Sequence[TrainingWish], now: datetime
 ) -> Launch | None:
     """The next request to run: one that a dead run left, else the oldest pending one, which is claimed."""
     for request in again:
         with installation.connect() as conn:
-            mine = training_requests.take_up(conn, request)
+            mine = _queue(installation).take_up(conn, request)
         if mine and (launch := _launch(installation, instance, request, now)):
             return launch
     while True:
         with installation.connect() as conn:
-            request_or_none = training_requests.claim(conn)
+            request_or_none = _queue(installation).claim(conn)
         if request_or_none is None:
             return None
         if launch := _launch(installation, instance, request_or_none, now):
             return launch
 
 
-def runs_of(instance: dg.DagsterInstance, request: Request) -> Sequence[dg.DagsterRun]:
+def runs_of(instance: dg.DagsterInstance, request: TrainingWish) -> Sequence[dg.DagsterRun]:
     """The runs for a request, newest first."""
     return instance.get_runs(filters=dg.RunsFilter(tags={REQUEST_TAG: request.id}), limit=MOST_ATTEMPTS)
 
 
-def _launch(installation: Installation, instance: dg.DagsterInstance, request: Request, now: datetime) -> Launch | None:
+def _launch(
+    installation: Installation, instance: dg.DagsterInstance, request: TrainingWish, now: datetime
+) -> Launch | None:
     """A run for a claimed request; None for one that cannot be run, and the game is told why."""
     refused = _refusal(request.window or "", installation.settings.window_start, now)
     if refused is not None:
@@ -96,21 +109,23 @@ def _refusal(window: str, first: str, now: datetime) -> str | None:
     return f"{window} is before WINDOWS_FROM, {first}" if window < first else None
 
 
-def _fail(installation: Installation, request: Request, reason: str) -> None:
+def _fail(installation: Installation, request: TrainingWish, reason: str) -> None:
     with installation.connect() as conn:
-        training_requests.fail(conn, request.id, reason)
+        _queue(installation).fail(conn, request.id, reason)
 
 
-def _tell(installation: Installation, request: Request) -> None:
+def _tell(installation: Installation, request: TrainingWish) -> None:
     """What became of the window, from the ledger: completed with its loss and policy, or failed with the reason."""
     window = str(request.window)
     with installation.connect() as conn:
         made = checkpoints.by_window(conn, installation.settings.model_name, window)
         row = windows.get_window(conn, window)
         if made is not None:
-            training_requests.complete(conn, request.id, made.metrics.get("loss"), policy_name(made.chain, made.step))
+            _queue(installation).complete(
+                conn, request.id, made.metrics.get("loss"), policy_name(made.chain, made.step)
+            )
         else:
             state = row.status if row is not None else "not read"
-            training_requests.fail(
+            _queue(installation).fail(
                 conn, request.id, f"{window} is {state}: {(row.reason if row else None) or 'not trained'}"
             )

@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 
 from babylon_assets.domain.errors import SourceError
 from babylon_assets.domain.windows import next_window, window_bounds
-from babylon_assets.environments.babylon import game_record
-from babylon_assets.environments.babylon.game_record import SourceWindow
+from babylon_assets.environments.base import SourceWindow
 from babylon_assets.ledger import verdicts
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection
@@ -80,13 +79,13 @@ def next_windows(
         unjudged = _unjudged(conn, settings.model_name)
         since = max(min(cursor or settings.window_start, unjudged or WINDOWS_END), settings.window_start)
         try:
-            game_record.check_tables(conn)
+            installation.environment.check(conn)
         except SourceError as error:
             return NextWindows([], "", 0, {}, cursor, str(error))
         states = ledger.states_since(conn, since)
         closed = [
             row
-            for row in game_record.list_windows(conn, since)
+            for row in installation.environment.list_windows(conn, since)
             if _is_over(row.window, now, settings.window_grace_minutes)
         ]
     settled = _settled_states(settings.train_rl_local)
@@ -189,7 +188,7 @@ def changed_windows(
     """
     with installation.alone() as own:
         with own.connect() as conn:
-            game_record.check_tables(conn)
+            installation.environment.check(conn)
             known = ledger.read_before(conn, cursor, most)
         changed = [(window, now) for window, then in known if (now := fingerprint_now(own, window)) != then]
     return changed, known[-1][0] if len(known) == most else None

@@ -13,8 +13,10 @@ from typing import Any
 from psycopg import Connection
 
 from babylon_assets.config.settings import Settings, prepare_libraries
-from babylon_assets.domain.errors import ChainConflict
+from babylon_assets.domain.errors import ChainConflict, SettingsError
 from babylon_assets.domain.lineage import content_id
+from babylon_assets.domain.policies import Policy
+from babylon_assets.environments.registry import open_environment
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.training.backends import registry
@@ -28,10 +30,18 @@ def base_model_of(settings: Settings, progress: Any = None) -> str:
     backend = registry.choose_backend(settings).name
     if backend != "embedded":
         return SERVERLESS_BASE_MODELS[0] if backend == "serverless" else LOCAL_GPU_BASE_MODEL
-    from babylon_assets.environments.simulated.base_model import ensure_base_model
-
     prepare_libraries(settings)
-    return str(ensure_base_model(settings.home, progress=progress))
+    environment = open_environment(settings)
+    made = environment.make_base_model(settings.home, _open_policy, progress)
+    if made is None:
+        raise SettingsError(f"the environment {environment.name} has no base model of its own; set BASE_MODEL")
+    return str(made)
+
+
+def _open_policy(folder: Path) -> Policy:
+    from babylon_assets.serving.engine.engine import Engine
+
+    return Engine(folder)
 
 
 def root_of(conn: Connection[Any], settings: Settings, base_model: str) -> Checkpoint:

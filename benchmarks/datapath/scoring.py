@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from babylon_assets.domain.frames import STEP_COLUMNS, steps_frame
-from babylon_assets.domain.rewards import score_window
+from babylon_assets.domain.frames import STEP_COLUMNS
+from babylon_assets.environments.babylon.details import DETAIL, steps_frame
 from babylon_assets.environments.babylon.outcomes import OutcomeTables
+from babylon_assets.environments.babylon.scorers import score_window
 from benchmarks.datapath.measure import cpu, measured, wall
 from benchmarks.report import Row, at_most
 
@@ -31,7 +32,7 @@ def _steps() -> pd.DataFrame:
     kinds = rng.choice(np.array(["BUY_SHARES", "HOLD", "INVALID_ACTION"], dtype=object), STEPS)
     buys = kinds == "BUY_SHARES"
     nothing = np.full(STEPS, None, dtype=object)
-    columns = dict.fromkeys(STEP_COLUMNS, nothing) | {
+    columns = dict.fromkeys((*STEP_COLUMNS, *DETAIL), nothing) | {
         "window": np.full(STEPS, "2026-10-01T00:00", dtype=object),
         "trajectory_id": np.array([f"t{n}" for n in range(STEPS // 10)], dtype=object).repeat(10),
         "agent_id": _names("agent", AGENTS, numbers // 10),

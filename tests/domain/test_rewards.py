@@ -10,8 +10,9 @@ import pytest
 
 from babylon_assets.domain import rewards
 from babylon_assets.domain.errors import SettingsError
-from babylon_assets.domain.frames import steps_frame
+from babylon_assets.environments.babylon.details import steps_frame
 from babylon_assets.environments.babylon.outcomes import OutcomeTables
+from babylon_assets.environments.babylon.scorers import HeuristicScorer, score_window
 from tests.environments.babylon.test_outcomes import AT_MS, bought, resolved, steps_of, tables
 
 
@@ -34,30 +35,30 @@ class TestHeuristic:
             {"pnl": 900.0},
         )
         expected = 0.5 * (200 + 1000) / 2000 + 0.3 * 2 / 3 + 0.2 * 4 / 20
-        assert rewards.HeuristicScorer().score(steps).tolist() == pytest.approx([expected] * 4)
+        assert HeuristicScorer().score(steps).tolist() == pytest.approx([expected] * 4)
 
     def test_what_was_earned_before_the_window_does_not_count(self) -> None:
-        idle = rewards.HeuristicScorer().score(valued({"pnl": 9000.0}, {"pnl": 9000.0}))
+        idle = HeuristicScorer().score(valued({"pnl": 9000.0}, {"pnl": 9000.0}))
         assert idle.tolist() == pytest.approx([0.25 + 0.15 + 0.02] * 2)
 
     def test_time_and_not_the_order_of_rows_says_what_is_first(self) -> None:
         steps = valued({"pnl": 0.0}, {"pnl": None}, {"pnl": 1000.0})
         expected = 0.5 + 0.15 + 0.2 * 3 / 20
-        assert rewards.HeuristicScorer().score(steps.iloc[[2, 0, 1]]).tolist() == pytest.approx([expected] * 3)
+        assert HeuristicScorer().score(steps.iloc[[2, 0, 1]]).tolist() == pytest.approx([expected] * 3)
 
     def test_agents_and_windows_are_scored_apart(self) -> None:
         steps = valued({"pnl": 0.0}, {"pnl": 1000.0}, {"agent_id": "a2"}, {"window": "2026-10-01T01:00"})
-        scores = rewards.HeuristicScorer().score(steps)
+        scores = HeuristicScorer().score(steps)
         assert scores[0] == scores[1] == pytest.approx(0.5 + 0.15 + 0.02)
         assert scores[2] == scores[3] == pytest.approx(0.25 + 0.15 + 0.01)
 
     def test_gains_and_activity_are_capped(self) -> None:
         steps = valued(*({"pnl": 10_000.0 * n, "worth": 1.0, "state": "final"} for n in range(50)))
-        assert rewards.HeuristicScorer().score(steps).tolist() == pytest.approx([1.0] * 50)
+        assert HeuristicScorer().score(steps).tolist() == pytest.approx([1.0] * 50)
 
     def test_what_is_pending_neither_won_nor_lost(self) -> None:
         steps = valued({"worth": math.nan, "state": "pending"}, {"worth": math.nan, "state": "invalid"})
-        assert rewards.HeuristicScorer().score(steps).tolist() == pytest.approx([0.25 + 0.15 + 0.02] * 2)
+        assert HeuristicScorer().score(steps).tolist() == pytest.approx([0.25 + 0.15 + 0.02] * 2)
 
 
 class TestReward:
@@ -93,13 +94,13 @@ class TestWindow:
     def test_from_steps_to_rewards(self) -> None:
         steps = steps_of({}, {"success": False, "invalid": True}, {"market_id": "m2"})
         known = tables(trades=[bought(0.9), bought(0.5, market_id="m2")], markets=[resolved(True), {"market_id": "m2"}])
-        scored = rewards.score_window(steps, known, weights={"outcome": 1.0})
+        scored = score_window(steps, known, weights={"outcome": 1.0})
         assert scored["state"].tolist() == ["final", "invalid", "pending"]
         assert scored["reward"][:2].tolist() == pytest.approx([0.1, -0.5])
         assert scored["final"].tolist() == [True, True, False]
         assert set(rewards.KEY_COLUMNS) < set(scored.columns)
 
     def test_a_window_without_steps(self) -> None:
-        scored = rewards.score_window(steps_frame([]), OutcomeTables.empty())
+        scored = score_window(steps_frame([]), OutcomeTables.empty())
         assert scored.empty
         assert {"reward", "final", "outcome", "heuristic"} < set(scored.columns)

@@ -18,7 +18,7 @@ from babylon_assets.environments.simulated import market_evaluation
 from babylon_assets.evaluation import hosted
 from babylon_assets.evaluation.gate_runner import decide
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
-from babylon_assets.evaluation.measurements import measure_market, measure_off_policy
+from babylon_assets.evaluation.measurements import measure_benchmark, measure_off_policy
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
@@ -69,9 +69,11 @@ def test_a_hosted_checkpoint_is_examined_and_judged(
     assert service.calls["chat"] >= boards + 2
     with database.connect() as conn:
         root = checkpoints.chain(conn, CHAIN)[0]
-    kept = measure_market(settings, database, root)
+    kept = measure_benchmark(settings, database, root)
     assert kept is not None
-    expected = market_evaluation.evaluate_policy(Engine(taught_base, root.base_model), settings)
+    expected = market_evaluation.MarketBenchmark(settings).evaluate(
+        Engine(taught_base, root.base_model), settings.evaluation_seeds
+    )
     assert kept.results["rewards"] == pytest.approx(list(expected.rewards))
 
 
@@ -80,12 +82,12 @@ def test_what_the_service_refuses_is_told_and_nothing_is_kept(
 ) -> None:
     service.faults["chat"] = [400] * 200
     with pytest.raises(PermanentError, match=r"babylon-agent@1 \(400\).*EVALUATE_HOSTED=false"):
-        measure_market(settings, database, made)
+        measure_benchmark(settings, database, made)
     service.faults["chat"] = [503] * 2000
     with pytest.raises(TransientError, match="does not answer for babylon-agent@1"):
-        measure_market(settings, database, made)
+        measure_benchmark(settings, database, made)
     service.faults.clear()
-    found = measure_market(settings, database, made)
+    found = measure_benchmark(settings, database, made)
     assert found is not None and found.results["valid_share"] > 0
 
 

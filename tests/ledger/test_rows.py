@@ -21,6 +21,7 @@ from babylon_assets.domain.frames import steps_frame
 from babylon_assets.domain.lineage import content_id
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.trajectories import Exchange, Message, Quarantined, RawSample, TrajectoryRecord, encode_chat
+from babylon_assets.environments.babylon.details import DETAIL
 from babylon_assets.ledger import compression, datasets, inference_calls, trajectories, windows
 from babylon_assets.ledger.database import Database
 from tests.ledger.values import (
@@ -129,13 +130,13 @@ def test_readers_never_see_a_part_of_a_window(database: Database) -> None:
 def test_steps_are_read_without_texts(conn: Conn) -> None:
     rows = [record(1), record(0)]
     trajectories.replace_window(conn, WINDOW, rows, [])
-    kept = trajectories.read_steps(conn, WINDOW)
-    pd.testing.assert_frame_equal(kept, steps_frame(trajectories.read_window(conn, WINDOW)))
+    kept = trajectories.read_steps(conn, WINDOW, DETAIL)
+    pd.testing.assert_frame_equal(kept, steps_frame(trajectories.read_window(conn, WINDOW), DETAIL))
     conn.execute("UPDATE babylon_training.raw_trajectories SET chat = 'rubbish'")
-    assert len(trajectories.read_steps(conn, WINDOW)) == 4
+    assert len(trajectories.read_steps(conn, WINDOW, DETAIL)) == 4
     conn.execute("UPDATE babylon_training.raw_trajectories SET body = substr(body, 1, length(body) - 1)")
     with pytest.raises(CorruptLedger, match=r"t0 of .* cannot be decoded"):
-        trajectories.read_steps(conn, WINDOW)
+        trajectories.read_steps(conn, WINDOW, DETAIL)
 
 
 def test_texts_are_fetched_when_someone_looks_at_them(conn: Conn) -> None:
@@ -161,8 +162,8 @@ def test_what_the_steps_of_a_window_name_is_known(conn: Conn) -> None:
     [first, second] = record(0).facts
     perp = structs.replace(second, ticker="ACME")
     trajectories.replace_rows(conn, WINDOW, [record(0), record(1), record(2, facts=[first, perp])])
-    assert trajectories.named_instruments(conn, WINDOW) == ["ACME", "m1"]
-    assert trajectories.named_instruments(conn, LATER) == []
+    assert trajectories.references(conn, WINDOW) == ["ACME", "m1"]
+    assert trajectories.references(conn, LATER) == []
 
 
 def test_raw_frame_has_a_row_per_trajectory(conn: Conn) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from babylon_assets.domain.datasets import Dataset, Sample, count, dataset_id
-from babylon_assets.domain.trajectories import Message, Quarantined, RawSample, StepFacts, TrajectoryRecord
+from babylon_assets.domain.trajectories import Message, Quarantined, RawSample, TrajectoryRecord
+from babylon_assets.environments.babylon.details import make_step
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.inference_calls import InferenceCall
 
@@ -21,8 +22,8 @@ PROMPT = [Message("system", "Trade. “Ünïcode” \u0001 \U0001f4c8"), Message
 def record(number: int = 0, **changes: Any) -> TrajectoryRecord:
     """A trajectory of two steps, the first with an answer."""
     facts = [
-        StepFacts(0, 1, 1, 0.1 + 0.2, -7.5, "BUY_SHARES", "prediction", "m1", None, "yes", 25.0, True, None, False),
-        StepFacts(1, 2, 2, None, None, "HOLD", None, None, None, None, None, None, "no way", True),
+        make_step(0, 1, 1, 0.1 + 0.2, -7.5, "BUY_SHARES", "prediction", "m1", None, "yes", 25.0, True, None, False),
+        make_step(1, 2, 2, None, None, "HOLD", None, None, None, None, None, None, "no way", True),
     ]
     fields: dict[str, Any] = {
         "window": WINDOW,

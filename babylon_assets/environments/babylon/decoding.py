@@ -19,17 +19,16 @@ from babylon_assets.domain.lineage import bytes_id
 from babylon_assets.domain.trajectories import (
     CallHead,
     Exchange,
-    MarketType,
     Message,
     Quarantined,
     RawSample,
     Shape,
-    Side,
     StepFacts,
     StoredSamples,
     TrajectoryRecord,
     encode_chat,
 )
+from babylon_assets.environments.babylon.details import MarketType, Side, instruments, make_step
 from babylon_assets.environments.babylon.steps import FAULTS, Call, Environment, Parameters, Step, as_number, read_steps
 
 
@@ -113,6 +112,7 @@ def _unreadable(error: BaseException) -> _UnreadableError:
 def _record(row: SourceRow, steps: list[Step], row_hash: str) -> TrajectoryRecord:
     start_ms = int(row.start_time.timestamp() * 1000)
     numbers = _step_numbers(steps)
+    facts = [_facts(number, step, start_ms) for number, step in zip(numbers, steps, strict=True)]
     return TrajectoryRecord(
         row.window,
         row.trajectory_id,
@@ -126,7 +126,8 @@ def _record(row: SourceRow, steps: list[Step], row_hash: str) -> TrajectoryRecor
         as_number(row.final_pnl),
         row_hash,
         _samples(numbers, steps),
-        [_facts(number, step, start_ms) for number, step in zip(numbers, steps, strict=True)],
+        facts,
+        instruments(facts),
     )
 
 
@@ -162,7 +163,7 @@ def _facts(number: int, step: Step, start_ms: int) -> StepFacts:
     timestamp = at if at is not None and 0 < at <= _LATEST_MS else start_ms
     kind = _kind(action.action_type)
     error = _clean(action.error) if action.error else None
-    return StepFacts(
+    return make_step(
         number,
         timestamp,
         seen if seen is not None and 0 < seen <= _LATEST_MS else timestamp,

@@ -7,7 +7,6 @@ whose session runs in UTC; times come back aware. What a row means is decided in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +17,7 @@ from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.domain.windows import WINDOW_FORMAT, is_window, window_bounds
 from babylon_assets.environments.babylon import decoding
 from babylon_assets.environments.babylon.decoding import SourceRow, decode_row
+from babylon_assets.environments.base import SourceWindow
 
 #: Tables and the columns that are read of them.
 READS: dict[str, tuple[str, ...]] = {
@@ -169,15 +169,6 @@ _FINGERPRINT = f"""
     SELECT encode(sha256(convert_to(text, 'UTF8')), 'hex') FROM joined"""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceWindow:
-    """A window that the game has trajectories of: how many, and of how many agents, before any is left out."""
-
-    window: str
-    agents: int
-    trajectories: int
-
-
 def check_tables(conn: psycopg.Connection[Any]) -> None:
     """Check that every table and column in `READS` is there and may be read.
 
@@ -237,12 +228,6 @@ def odd_ids(conn: psycopg.Connection[Any], since: str | None = None) -> list[str
 def count_odd_ids(conn: psycopg.Connection[Any]) -> dict[str, int]:
     """How many rows have a windowId that is no window's, by that id, most first."""
     return dict(conn.execute(_COUNTS, [odd_ids(conn)]).fetchall())
-
-
-def snapshot(conn: psycopg.Connection[Any]) -> None:
-    """Let all that is read on this connection be of one moment; to be called before its first statement."""
-    conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-    conn.read_only = True
 
 
 def fingerprint(

@@ -7,7 +7,6 @@ decided in `source` and `outcomes`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +14,7 @@ import psycopg
 
 from babylon_assets.domain.windows import window_bounds
 from babylon_assets.environments.babylon.game_record import naive
+from babylon_assets.environments.base import Presence
 
 # Looks into the indexes on windowId and on (resolved, endDate); times beyond what Python can hold are clipped.
 _TRAJECTORIES = """
@@ -41,27 +41,6 @@ _OUTCOMES = """
     ) AS ending"""
 
 
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """What there is of one window.
-
-    Attributes:
-        rows, agents: trajectories, and the agents that they are of, before any is left out.
-        outcomes: rows of market_outcomes.
-        markets, resolved: prediction markets that end in the window, and those of them whose result is known.
-        rows_newest, outcomes_newest: when the newest of each was written; None without any.
-    """
-
-    window: str
-    rows: int
-    agents: int
-    rows_newest: datetime | None
-    outcomes: int
-    markets: int
-    resolved: int
-    outcomes_newest: datetime | None
-
-
 def presence(conn: psycopg.Connection[Any], windows: Sequence[str]) -> list[Presence]:
     """What there is of each of these windows, in their order."""
     bounds = [window_bounds(window) for window in windows]
@@ -74,7 +53,8 @@ def presence(conn: psycopg.Connection[Any], windows: Sequence[str]) -> list[Pres
 def _presence(window: str, rows: tuple[Any, ...], outcomes: tuple[Any, ...]) -> Presence:
     many, agents, rows_newest = rows
     noted, markets, resolved, newest = outcomes
-    return Presence(window, many, agents, _aware(rows_newest), noted, markets, resolved, _aware(newest))
+    counts = {"outcomes": noted, "markets": markets, "markets_resolved": resolved}
+    return Presence(window, many, agents, _aware(rows_newest), counts, _aware(newest))
 
 
 def _aware(time: datetime | None) -> datetime | None:

@@ -6,23 +6,20 @@ schema: whose claim a row in `training` is, is known from the Dagster runs that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, LiteralString
 
 from psycopg import Connection
 from psycopg.rows import class_row
 
 from babylon_assets.environments.babylon.refusals import explain_refusal
+from babylon_assets.environments.base import TrainingWish
 
 _REMEDY = "grant SELECT and UPDATE on training_batches to the role, or set TRAIN_REQUESTS=false"
 
 #: The game's columns are `timestamp(3)` that holds UTC.
 _NOW: LiteralString = "(clock_timestamp() AT TIME ZONE 'UTC')::timestamp(3)"
-_COLUMNS: LiteralString = (
-    """"id", "scenarioId" AS window, "startedAt" AT TIME ZONE 'UTC' AS started_at, "createdAt" AT TIME ZONE 'UTC' """
-    "AS created_at"
-)
+_COLUMNS: LiteralString = """"id", "scenarioId" AS window, "startedAt" AT TIME ZONE 'UTC' AS started_at"""
 _CLAIM: LiteralString = f"""
 UPDATE public.training_batches SET "status" = 'training', "startedAt" = {_NOW}, "error" = NULL
 WHERE "id" = (SELECT "id" FROM public.training_batches WHERE "status" = 'pending' ORDER BY "createdAt", "id" LIMIT 1
@@ -42,33 +39,23 @@ UPDATE public.training_batches SET "status" = 'failed', "completedAt" = {_NOW}, 
 WHERE "id" = %s AND "status" = 'training'"""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A row of `training_batches`: the window that is asked for, and since when it is in training, aware."""
-
-    id: str
-    window: str | None
-    started_at: datetime | None
-    created_at: datetime
-
-
-def claim(conn: Connection[Any]) -> Request | None:
+def claim(conn: Connection[Any]) -> TrainingWish | None:
     """Claim the oldest pending request; of two claimers one gets it, the other the next one. None without any.
 
     Raises:
         SourceError: the table is missing, or the role may not write it; so of all functions here.
     """
-    with explain_refusal(_REMEDY), conn.transaction(), conn.cursor(row_factory=class_row(Request)) as cursor:
+    with explain_refusal(_REMEDY), conn.transaction(), conn.cursor(row_factory=class_row(TrainingWish)) as cursor:
         return cursor.execute(_CLAIM).fetchone()
 
 
-def claimed(conn: Connection[Any], most: int) -> list[Request]:
+def claimed(conn: Connection[Any], most: int) -> list[TrainingWish]:
     """The requests in training, oldest first."""
-    with explain_refusal(_REMEDY), conn.cursor(row_factory=class_row(Request)) as cursor:
+    with explain_refusal(_REMEDY), conn.cursor(row_factory=class_row(TrainingWish)) as cursor:
         return cursor.execute(_CLAIMED, [most]).fetchall()
 
 
-def take_up(conn: Connection[Any], request: Request) -> bool:
+def take_up(conn: Connection[Any], request: TrainingWish) -> bool:
     """Claim a request in training that nobody works on any more; False when somebody else has just done so."""
     started = None if request.started_at is None else request.started_at.astimezone(UTC).replace(tzinfo=None)
     with explain_refusal(_REMEDY), conn.transaction():

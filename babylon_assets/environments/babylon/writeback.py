@@ -6,8 +6,7 @@ rows are never touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any, LiteralString
 
@@ -15,6 +14,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from babylon_assets.environments.babylon.refusals import explain_refusal
+from babylon_assets.environments.base import DeployedModel
 
 _REMEDY = (
     "grant INSERT and UPDATE on trained_models and UPDATE on trajectories to the role, "
@@ -52,29 +52,9 @@ WHERE "trajectoryId" = ANY(%(trajectories)s)
     AND (NOT "usedInTraining" OR "trainedInBatch" IS DISTINCT FROM %(batch)s)"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeployedModel:
-    """A checkpoint as the game's `trained_models` has it.
-
-    Attributes:
-        checkpoint_id: of the ledger; the row's id is made of it, so that a checkpoint has one row.
-        inference_name: the name that the game asks for, such as `babylon-agent@3`.
-        benchmark_score, avg_reward: None where they were not measured.
-    """
-
-    checkpoint_id: str
-    chain: str
-    step: int
-    base_model: str
-    batch: str | None
-    inference_name: str
-    benchmark_score: float | None
-    avg_reward: float | None
-    metrics: Mapping[str, Any]
-
-    @property
-    def row_id(self) -> str:
-        return OURS + self.checkpoint_id
+def row_id(model: DeployedModel) -> str:
+    """The id of a checkpoint's row: a checkpoint has one."""
+    return OURS + model.checkpoint_id
 
 
 def deploy_model(conn: Connection[Any], model: DeployedModel) -> bool:
@@ -87,9 +67,9 @@ def deploy_model(conn: Connection[Any], model: DeployedModel) -> bool:
     """
     with explain_refusal(_REMEDY), conn.transaction():
         conn.execute("LOCK TABLE public.trained_models IN SHARE ROW EXCLUSIVE MODE")
-        known = {"ours": OURS, "id": model.row_id}
+        known = {"ours": OURS, "id": row_id(model)}
         archived = conn.execute(_ARCHIVE, known).rowcount
-        if not archived and served(conn) == (model.row_id, model.inference_name):
+        if not archived and served(conn) == (row_id(model), model.inference_name):
             return False
         version = _free_version(conn, model)
         values = {
@@ -127,7 +107,7 @@ def _free_version(conn: Connection[Any], model: DeployedModel) -> str:
     """`v1.0.<step>`, or with the next major number that no row of somebody else's has under this chain's name."""
     rows = conn.execute(
         'SELECT "modelId" FROM public.trained_models WHERE "id" <> %s AND starts_with("modelId", %s)',
-        [model.row_id, f"{model.chain}-v"],
+        [row_id(model), f"{model.chain}-v"],
     ).fetchall()
     taken = {row[0] for row in rows}
     return next(version for version in _versions(model.step) if f"{model.chain}-{version}" not in taken)

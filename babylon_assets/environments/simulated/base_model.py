@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from babylon_assets.domain.errors import BaseModelRefused
 from babylon_assets.domain.lineage import content_id
+from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.simulated.demonstrations import Demonstration, draw_demonstrations
 from babylon_assets.environments.simulated.language import ANSWER_TOKENS, InvalidOrderError, parse_order
 from babylon_assets.environments.simulated.market import legal_orders, news_order
-from babylon_assets.serving.engine.engine import Engine
 
 if TYPE_CHECKING:
     import torch
@@ -78,8 +78,17 @@ class BaseModelMeasurement:
     chance: float
 
 
-def ensure_base_model(home: Path, recipe: Recipe | None = None, progress: Progress | None = None) -> Path:
+def ensure_base_model(
+    home: Path,
+    recipe: Recipe | None = None,
+    *,
+    open_policy: Callable[[Path], Policy],
+    progress: Progress | None = None,
+) -> Path:
     """Return the folder of the base model, making it if it is not there yet.
+
+    Args:
+        open_policy: answers with a model's folder; what was made is measured with it.
 
     The folder appears by a rename when it is complete, so a killed process leaves nothing that looks like a model.
 
@@ -94,7 +103,7 @@ def ensure_base_model(home: Path, recipe: Recipe | None = None, progress: Progre
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        _make(recipe, building, progress or (lambda _what, _share: None))
+        _make(recipe, building, open_policy, progress or (lambda _what, _share: None))
         _appear(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -110,7 +119,7 @@ def _appear(building: Path, folder: Path) -> None:
             raise
 
 
-def _make(recipe: Recipe, folder: Path, progress: Progress) -> None:
+def _make(recipe: Recipe, folder: Path, open_policy: Callable[[Path], Policy], progress: Progress) -> None:
     import torch
 
     lessons = list(draw_demonstrations(recipe.seed, recipe.steps * recipe.batch))
@@ -121,7 +130,7 @@ def _make(recipe: Recipe, folder: Path, progress: Progress) -> None:
         _teach(model, tokenizer, lessons, recipe, progress)
     model.save_pretrained(folder)
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
-    measurement = measure(folder, seed=recipe.seed + 1)
+    measurement = measure(open_policy(folder), seed=recipe.seed + 1)
     _refuse_unless_learnable(measurement, recipe)
     (folder / "measurement.json").write_text(json.dumps(asdict(measurement), indent=2))
 
@@ -249,11 +258,10 @@ def lesson_prompt(tokenizer: PreTrainedTokenizerBase, lesson: Demonstration) -> 
     return ids
 
 
-def measure(folder: Path, seed: int, count: int = 512) -> BaseModelMeasurement:
+def measure(policy: Policy, seed: int, count: int = 512) -> BaseModelMeasurement:
     """Sample `count` answers on unseen boards and see how many are valid and how many act on the news."""
-    engine = Engine(folder)
     lessons = list(draw_demonstrations(seed, count))
-    completions = engine.complete([lesson.messages for lesson in lessons], range(count), max_tokens=ANSWER_TOKENS)
+    completions = policy.complete([lesson.messages for lesson in lessons], range(count), max_tokens=ANSWER_TOKENS)
     valid = on_news = 0
     chance = sum(1 / len(legal_orders(lesson.board)) for lesson in lessons) / count
     for lesson, completion in zip(lessons, completions, strict=True):

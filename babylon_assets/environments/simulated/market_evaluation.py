@@ -1,4 +1,4 @@
-"""The simulated market as an examination: boards that no game and no lesson shows, the same for every policy.
+"""The simulated market as a benchmark: boards that no game and no lesson shows, the same for every policy.
 
 A seed draws one room of boards; each board is shown with an account that is drawn as well, and asked about once. All
 policies are asked with the same random numbers, so that two that hardly differ give hardly different answers, and what
@@ -9,13 +9,12 @@ what a coin made of it: the mean is the same, the spread half.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain.gates import Measurement
+from babylon_assets.domain.evaluations import PolicyEvaluation
 from babylon_assets.domain.lineage import content_id
 from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.simulated.demonstrations import any_account
@@ -32,50 +31,43 @@ _CLOCK = Clock(rooms=4, ticks=12)
 BATCH = 64
 
 
-@dataclass(frozen=True, slots=True)
-class MarketResult:
-    """What one policy did: mean reward, share of valid actions and reward of the oracle per seed, in order."""
+class MarketBenchmark:
+    """The held-out boards, as `environments.base.Benchmark` has it."""
 
-    seeds: tuple[int, ...]
-    rewards: tuple[float, ...]
-    valid: tuple[float, ...]
-    oracle: tuple[float, ...]
+    name = NAME
 
-    def measured(self, name: str) -> Measurement:
-        """As the gate takes it."""
-        return Measurement(name, self.rewards, self.valid)
+    def __init__(self, settings: Settings) -> None:
+        self._invalid_reward = settings.invalid_action_reward
+        self._full_scale = settings.perp_full_scale_percent
 
-    @property
-    def reward(self) -> float:
-        return float(np.mean(self.rewards))
+    def version(self, seeds: int) -> str:
+        """What decides the numbers of an evaluation, as a name: another one is another evaluation."""
+        scale = {"invalid": self._invalid_reward, "full_scale": self._full_scale}
+        return f"1-{content_id({'seeds': _seeds(seeds), **scale, 'boards': _CLOCK.ticks})[:12]}"
 
-    @property
-    def valid_share(self) -> float:
-        return float(np.mean(self.valid))
+    def evaluate(self, policy: Policy, seeds: int) -> PolicyEvaluation:
+        """Ask a policy about every held-out board once, and add up what its orders are worth."""
+        numbers = _seeds(seeds)
+        boards = [board for seed in numbers for board in _boards(seed)]
+        texts = _ask(policy, boards)
+        worths = np.array([self._worth(text, board) for text, board in zip(texts, boards, strict=True)])
+        best = np.array([self._best(board) for board in boards])
+        invalid = np.isnan(worths)
+        rewards = np.where(invalid, self._invalid_reward, worths)
+        shape = (len(numbers), _CLOCK.ticks)
+        by_seed = (values.reshape(shape).mean(axis=1).tolist() for values in (rewards, 1.0 - invalid, best))
+        return PolicyEvaluation(numbers, *map(tuple, by_seed))
 
-    @property
-    def advantage(self) -> float:
-        """Share of the oracle's advantage over acting at random, which earns 0 on every board by symmetry."""
-        return self.reward / float(np.mean(self.oracle))
+    def _worth(self, text: str, board: Board) -> float:
+        """Expected worth of an answer's order in the units of the `outcome` scorer; NaN for an invalid one."""
+        try:
+            return expected_worth(board, parse_order(text, board), self._full_scale)
+        except InvalidOrderError:
+            return float("nan")
 
-
-def version(settings: Settings) -> str:
-    """What decides the numbers of an examination, as a name: another one is another evaluation."""
-    known = {"seeds": _seeds(settings.evaluation_seeds), **_scale(settings)}
-    return f"1-{content_id({**known, 'boards': _CLOCK.ticks})[:12]}"
-
-
-def evaluate_policy(policy: Policy, settings: Settings) -> MarketResult:
-    """Ask a policy about every held-out board once, and add up what its orders are worth."""
-    seeds = _seeds(settings.evaluation_seeds)
-    boards = [board for seed in seeds for board in _boards(seed)]
-    worths = np.array([_worth(text, board, settings) for text, board in zip(_ask(policy, boards), boards, strict=True)])
-    best = np.array([_best(board, settings) for board in boards])
-    invalid = np.isnan(worths)
-    rewards = np.where(invalid, settings.invalid_action_reward, worths)
-    shape = (len(seeds), _CLOCK.ticks)
-    by_seed = (values.reshape(shape).mean(axis=1).tolist() for values in (rewards, 1.0 - invalid, best))
-    return MarketResult(seeds, *map(tuple, by_seed))
+    def _best(self, board: Board) -> float:
+        order = oracle_order(board, np.random.default_rng(0))
+        return expected_worth(board, order, self._full_scale)
 
 
 def _seeds(count: int) -> tuple[int, ...]:
@@ -96,20 +88,3 @@ def _ask(policy: Policy, boards: Sequence[Board]) -> list[str]:
         seeds = range(start, start + len(part))
         texts += [answer.text for answer in policy.complete(part, seeds, max_tokens=ANSWER_TOKENS)]
     return texts
-
-
-def _worth(text: str, board: Board, settings: Settings) -> float:
-    """Expected worth of an answer's order in the units of the `outcome` scorer; NaN for an invalid one."""
-    try:
-        return expected_worth(board, parse_order(text, board), settings.perp_full_scale_percent)
-    except InvalidOrderError:
-        return float("nan")
-
-
-def _best(board: Board, settings: Settings) -> float:
-    order = oracle_order(board, np.random.default_rng(0))
-    return expected_worth(board, order, settings.perp_full_scale_percent)
-
-
-def _scale(settings: Settings) -> dict[str, float]:
-    return {"invalid": settings.invalid_action_reward, "full_scale": settings.perp_full_scale_percent}

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,7 @@ from babylon_assets.environments.babylon.benchmarks import (
     State,
     Tick,
     Trade,
+    decode_snapshot,
     perform,
     profit,
     side_of,
@@ -189,3 +192,32 @@ def _best(shown: ShownBoard, snapshot: Snapshot) -> float:
     """The most that an order on a board could earn, knowing everything; a hold earns nothing."""
     trades = [shown.trade(order) for order in legal_orders(shown.board)]
     return max(profit(trade, snapshot.ground_truth) if trade else 0.0 for trade in trades)
+
+
+class Snapshots:
+    """The game's benchmark snapshots, as `environments.base.SnapshotBenchmark` has it."""
+
+    def decode(self, content: bytes) -> Snapshot:
+        return decode_snapshot(content)
+
+    def version(self, snapshot: Snapshot, seeds: Sequence[int]) -> str:
+        return version(snapshot, seeds)
+
+    def play(self, policy: Policy, snapshot: Snapshot, seeds: Sequence[int]) -> tuple[list[float], dict[str, Any]]:
+        played = play_snapshot(policy, snapshot, seeds)
+        results = {
+            **{
+                figure: _mean_known([getattr(performance, figure) for _, performance in played])
+                for figure in ("optimal", "of_optimal", "accuracy", "win_rate", "drawdown")
+            },
+            "trades": fmean(len(run.trades) for run, _ in played),
+            "valid_share": 1 - sum(run.invalid for run, _ in played) / sum(run.answers for run, _ in played),
+            "runs": len(played),
+            "equity": [list(performance.equity) for _, performance in played],
+        }
+        return [performance.pnl for _, performance in played], results
+
+
+def _mean_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

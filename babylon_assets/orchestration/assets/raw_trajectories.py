@@ -1,14 +1,13 @@
 """The asset raw_trajectories: an immutable copy of what the game wrote for one window.
 
-The game's tables are read in `environments.babylon.game_record`, rows are decoded in `environments.babylon.decoding`.
+The environment reads its own tables and decodes their rows.
 """
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 
-from babylon_assets.environments.babylon import game_record
+from babylon_assets.environments.base import read_at_one_moment
 from babylon_assets.ledger import trajectories as ledger
 from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
@@ -70,26 +69,23 @@ def read(installation: Installation, window: str) -> WindowResult:
 def copy_window(installation: Installation, window: str) -> str:
     """Copy the window unless what it is made of is what was copied before; returns the fingerprint of the source.
 
-    Rows stream from one connection to the other. All of the game is read in one snapshot, so that the fingerprint is
+    Rows stream from one connection to the other. All of the source is read in one snapshot, so that the fingerprint is
     that of the very rows that were copied. What was imported into the window stays, and is all of it where there is no
-    game.
+    source.
     """
-    with installation.connect() as game, installation.connect() as ours:
-        game_record.snapshot(game)
+    environment = installation.environment
+    with installation.connect() as source, installation.connect() as ours:
+        read_at_one_moment(source)
         imported = ledger.imported_hash(ours, window)
-        if imported is not None and not game_record.has_game(game):
+        if imported is not None and not environment.has_record(source):
             return ledger.fingerprint_with_imports(None, imported)
-        game_record.check_tables(game)
+        environment.check(source)
         before = windows_ledger.get_window(ours, window)
-        found = _fingerprint(installation, game, ours, window)
+        found = _fingerprint(installation, source, ours, window)
         if before is not None and before.fingerprint == found and _is_whole(ours, before):
             return found
-        settings = installation.settings
-        test, banned = settings.include_test_users, settings.include_banned_users
-        odd = _odd_ids(installation, game)
-        rows = game_record.read_window(game, window, include_test=test, include_banned=banned, odd=odd)
-        ledger.replace_rows(ours, window, rows)
-        copied, kept = _fingerprint(installation, game, ours, window), ledger.summary(ours, window)
+        ledger.replace_rows(ours, window, environment.read_window(source, window))
+        copied, kept = _fingerprint(installation, source, ours, window), ledger.summary(ours, window)
         windows_ledger.upsert_window(
             ours, window, fingerprint=copied, trajectories=kept.trajectories, agents=kept.agents
         )
@@ -98,19 +94,19 @@ def copy_window(installation: Installation, window: str) -> str:
 
 def fingerprint_now(installation: Installation, window: str) -> str:
     """The fingerprint of a window as the game has it now."""
-    with installation.connect() as game, installation.connect() as ours:
-        game_record.snapshot(game)
-        return _fingerprint(installation, game, ours, window)
+    with installation.connect() as source, installation.connect() as ours:
+        read_at_one_moment(source)
+        return _fingerprint(installation, source, ours, window)
 
 
 def is_current(installation: Installation, window: str) -> bool:
     """Whether a window has a dataset, or needs none, and is made of what the game has of it now; nothing is written."""
-    with installation.connect() as game, installation.connect() as ours:
-        game_record.snapshot(game)
+    with installation.connect() as source, installation.connect() as ours:
+        read_at_one_moment(source)
         before = windows_ledger.get_window(ours, window)
         if before is None or before.dataset_id is None or before.status in ("open", "failed"):
             return False
-        return before.fingerprint == _fingerprint(installation, game, ours, window) and _is_whole(ours, before)
+        return before.fingerprint == _fingerprint(installation, source, ours, window) and _is_whole(ours, before)
 
 
 def _is_whole(ours: Connection, row: windows_ledger.WindowRow) -> bool:
@@ -118,24 +114,10 @@ def _is_whole(ours: Connection, row: windows_ledger.WindowRow) -> bool:
     return ledger.summary(ours, row.window_id).trajectories == row.trajectories
 
 
-def _odd_ids(installation: Installation, game: Connection) -> Sequence[str]:
-    """The windowIds of the game that are no window's, looked up once in a run over many windows."""
-    return installation.once_a_run("odd ids", lambda: game_record.odd_ids(game))
-
-
-def _fingerprint(installation: Installation, game: Connection, ours: Connection, window: str) -> str:
+def _fingerprint(installation: Installation, source: Connection, ours: Connection, window: str) -> str:
     """The source's fingerprint, of what the steps that are kept of the window name and what was imported as well."""
-    imported = ledger.imported_hash(ours, window)
-    if imported is not None and not game_record.has_game(game):
+    environment, imported = installation.environment, ledger.imported_hash(ours, window)
+    if imported is not None and not environment.has_record(source):
         return ledger.fingerprint_with_imports(None, imported)
-    settings = installation.settings
-    read = game_record.fingerprint(
-        game,
-        window,
-        include_test=settings.include_test_users,
-        include_banned=settings.include_banned_users,
-        horizon_minutes=settings.perp_horizon_minutes,
-        instruments=ledger.named_instruments(ours, window),
-        odd=_odd_ids(installation, game),
-    )
+    read = environment.fingerprint(source, window, ledger.references(ours, window))
     return ledger.fingerprint_with_imports(read, imported)

@@ -75,7 +75,7 @@ def freeze(installation: Installation, window: str) -> WindowResult:
     """Freeze the dataset of a window, say what it holds, and look at it as it is kept."""
     dataset_id, made = _frozen(installation, window)
     with installation.connect() as conn:
-        kept = checks.stored_dataset(conn, window, dataset_id)
+        kept = checks.stored_dataset(conn, window, dataset_id, installation.environment.result_keys)
     return replace(made, checks=[*made.checks, *kept])
 
 
@@ -87,7 +87,11 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
         head = checkpoints.head(conn, settings.model_name)
         carried = carry_over.metadata(conn, settings, window)
         givers = {name: carry_over.metadata(conn, settings, name) for name in carry_over.givers(conn, settings, window)}
-        seen = examples.of_dataset(conn, dataset, secrets_of(settings)) if settings.show_samples else {}
+        seen = (
+            examples.of_dataset(conn, dataset, secrets_of(settings), installation.environment.describe_action)
+            if settings.show_samples
+            else {}
+        )
         lost = trajectories.summary(conn, window).quarantined
     metadata = {**seen, **_metadata(dataset, row, lost), **_strength(dataset, head.step if head else 0), **carried}
     found = [checks.trainable_tokens(dataset, row)]

@@ -13,10 +13,10 @@ import pytest
 from psycopg import sql
 
 from babylon_assets.domain.errors import SourceError
-from babylon_assets.domain.frames import steps_frame
 from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.environments.babylon import game_record, outcome_tables
-from babylon_assets.environments.babylon.game_record import SourceWindow
+from babylon_assets.environments.babylon.details import steps_frame
+from babylon_assets.environments.base import SourceWindow
 from tests.domain.rows import START, WINDOW, call, step
 from tests.environments.babylon.rows import Connection, add_trajectories, add_users, read, trajectory
 

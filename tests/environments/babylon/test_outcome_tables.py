@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 from babylon_assets.domain.datasets import build_dataset
-from babylon_assets.domain.frames import steps_frame
-from babylon_assets.domain.rewards import score_window
 from babylon_assets.domain.trajectories import TrajectoryRecord
 from babylon_assets.environments.babylon import outcome_tables
+from babylon_assets.environments.babylon.details import steps_frame
 from babylon_assets.environments.babylon.game_tables import copy_rows
 from babylon_assets.environments.babylon.outcomes import OutcomeTables
+from babylon_assets.environments.babylon.scorers import score_window
 from tests.domain.rows import START, WINDOW, call, step
 from tests.environments.babylon.rows import (
     Connection,

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from babylon_assets.domain.frames import STEP_COLUMNS, steps_frame
+from babylon_assets.domain.frames import STEP_COLUMNS
+from babylon_assets.environments.babylon.details import DETAIL, steps_frame
 from babylon_assets.environments.babylon.outcomes import OutcomeTables, trade_worth
 
 AT = datetime(2026, 10, 1, 0, 10, tzinfo=UTC)
@@ -19,7 +20,7 @@ MINUTE = timedelta(minutes=1)
 
 def steps_of(*changes: dict[str, Any]) -> pd.DataFrame:
     """Steps that each buy YES of market `m1`, with changes."""
-    base: dict[str, Any] = dict.fromkeys(STEP_COLUMNS) | {
+    base: dict[str, Any] = dict.fromkeys((*STEP_COLUMNS, *DETAIL)) | {
         "window": "2026-10-01T00:00",
         "trajectory_id": "t1",
         "agent_id": "a1",
@@ -34,7 +35,7 @@ def steps_of(*changes: dict[str, Any]) -> pd.DataFrame:
     }
     empty = steps_frame([])
     rows = [base | {"step": number} | change for number, change in enumerate(changes)]
-    return pd.DataFrame(rows, columns=list(STEP_COLUMNS)).astype(empty.dtypes.to_dict())
+    return pd.DataFrame(rows, columns=[*STEP_COLUMNS, *DETAIL]).astype(empty.dtypes.to_dict())
 
 
 PERP = {"action_type": "OPEN_PERP_POSITION", "market_type": "perp", "market_id": None, "ticker": "ACME", "side": "long"}

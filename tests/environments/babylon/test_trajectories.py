@@ -10,9 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from babylon_assets.domain.frames import STEP_COLUMNS, steps_frame
+from babylon_assets.domain.frames import STEP_COLUMNS
 from babylon_assets.domain.trajectories import Message, Quarantined, StepFacts, TrajectoryRecord
 from babylon_assets.environments.babylon.decoding import decode_row
+from babylon_assets.environments.babylon.details import DETAIL, make_step, steps_frame
 from tests.domain.rows import START_MS, call, record, refused, source_row, step
 
 
@@ -26,7 +27,7 @@ def _action(kind: str, parameters: Any = None, success: Any = True, **more: Any)
 
 class TestFullRow:
     def test_the_facts_of_a_step(self) -> None:
-        assert _facts() == StepFacts(
+        assert _facts() == make_step(
             step=0,
             timestamp_ms=START_MS,
             moment_ms=START_MS,
@@ -94,7 +95,12 @@ class TestShapes:
 
     def test_what_a_row_does_not_say_is_unknown(self) -> None:
         facts = record([{"action": {"actionType": "HOLD"}}]).facts[0]
-        assert (facts.balance, facts.pnl, facts.success, facts.error) == (None, None, None, None)
+        assert (facts.detail.get("balance"), facts.detail.get("pnl"), facts.success, facts.error) == (
+            None,
+            None,
+            None,
+            None,
+        )
         assert facts.timestamp_ms == facts.moment_ms == START_MS
 
 
@@ -104,11 +110,15 @@ class TestLenientValues:
         [("12.5", 12.5), (" 7 ", 7.0), (None, None), ("n/a", None), (True, None), ([], None), ("1e999", None)],
     )
     def test_numbers(self, written: object, read: float | None) -> None:
-        assert _facts(environmentState={"agentBalance": written, "agentPnL": written}).pnl == read
+        assert _facts(environmentState={"agentBalance": written, "agentPnL": written}).detail.get("pnl") == read
 
     def test_nan_as_python_writes_it_is_unknown(self) -> None:
         facts = _facts(environmentState={"agentBalance": float("nan"), "agentPnL": float("-inf")})
-        assert (facts.balance, facts.pnl, facts.action_type) == (None, None, "BUY_PREDICTION_SHARES")
+        assert (facts.detail.get("balance"), facts.detail.get("pnl"), facts.action_type) == (
+            None,
+            None,
+            "BUY_PREDICTION_SHARES",
+        )
 
     def test_the_word_nan_in_a_text_is_a_word(self) -> None:
         assert record([step(llmCalls=[call(response="NaN")])]).samples[0].response == "NaN"
@@ -147,7 +157,12 @@ class TestActions:
     )
     def test_what_it_was_about(self, kind: str, parameters: object, expected: tuple[str | None, ...]) -> None:
         facts = _action(kind, parameters)
-        assert (facts.market_type, facts.market_id, facts.ticker, facts.side) == expected
+        assert (
+            facts.detail.get("market_type"),
+            facts.detail.get("market_id"),
+            facts.detail.get("ticker"),
+            facts.detail.get("side"),
+        ) == expected
 
     @pytest.mark.parametrize(
         ("kind", "success", "error", "invalid"),
@@ -263,7 +278,10 @@ def _checked(text: bytes) -> None:
         "".join([sample.response, *(m.role + m.content for m in sample.messages)]).encode()
     for facts in decoded.facts:
         assert 0 <= facts.step < 2**31
-        assert not any("\0" in str(value) for value in (facts.action_type, facts.market_id, facts.ticker, facts.error))
+        assert not any(
+            "\0" in str(value)
+            for value in (facts.action_type, facts.detail.get("market_id"), facts.detail.get("ticker"), facts.error)
+        )
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
@@ -302,8 +320,8 @@ def test_what_was_written_is_what_is_read(amounts: list[float], text: str) -> No
         for number, amount in enumerate(amounts)
     ]
     read = record(steps)
-    assert [f.balance for f in read.facts] == amounts
-    assert [f.pnl for f in read.facts] == [-a for a in amounts]
+    assert [f.detail.get("balance") for f in read.facts] == amounts
+    assert [f.detail.get("pnl") for f in read.facts] == [-a for a in amounts]
     assert {s.response for s in read.samples} == {text}
     assert {s.messages[1].content for s in read.samples} == {f"see {text}"}
 
@@ -311,7 +329,7 @@ def test_what_was_written_is_what_is_read(amounts: list[float], text: str) -> No
 class TestStepsFrame:
     def test_a_row_per_step_with_its_owner(self) -> None:
         frame = steps_frame([record([step(0), step(1)]), record([step(0)], trajectory_id="t2", agent_id="a2")])
-        assert list(frame.columns) == list(STEP_COLUMNS)
+        assert list(frame.columns) == [*STEP_COLUMNS, *DETAIL]
         assert frame[["trajectory_id", "agent_id", "step"]].values.tolist() == [
             ["t1", "a1", 0],
             ["t1", "a1", 1],

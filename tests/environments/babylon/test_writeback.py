@@ -10,7 +10,8 @@ import pytest
 
 from babylon_assets.domain.errors import SourceError
 from babylon_assets.environments.babylon.game_tables import copy_rows
-from babylon_assets.environments.babylon.writeback import OURS, DeployedModel, deploy_model, mark_used, served
+from babylon_assets.environments.babylon.writeback import OURS, deploy_model, mark_used, served
+from babylon_assets.environments.base import DeployedModel
 from tests.environments.babylon.rows import add_trajectories, add_users, trajectory
 
 Conn = psycopg.Connection[Any]

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.trajectories import Quarantined, StepFacts
+from babylon_assets.domain.trajectories import Quarantined
+from babylon_assets.environments.babylon.details import make_step
 from babylon_assets.environments.files.exports import art_lines, table_rows
 from babylon_assets.environments.files.imports import Entry, arranged, art_entries, table_entries
 from tests.ledger.values import LATER, WINDOW, dataset, sample
 
-FACTS = StepFacts(0, 5_000, 4_000, 1.5, None, "HOLD", None, None, None, None, None, True, None, False)
+FACTS = make_step(0, 5_000, 4_000, 1.5, None, "HOLD", None, None, None, None, None, True, None, False)
 OWN = dataset(
     sample(0, group="g1", advantage=-0.1),
     sample(1, group="g1", response="buy “yes”\u2028", reward=1 / 3),

@@ -11,11 +11,12 @@ from babylon_assets.environments.simulated.market import Clock, draw_room
 from tests.evaluation.players import Scripted, babble, follow, hold, oppose
 
 SETTINGS = Settings(evaluation_seeds=24)
+BENCHMARK = market_evaluation.MarketBenchmark(SETTINGS)
 
 
 def test_known_policies_get_what_they_deserve() -> None:
     followed, opposed, held, babbled = (
-        market_evaluation.evaluate_policy(Scripted(rule), SETTINGS) for rule in (follow, oppose, hold, babble)
+        BENCHMARK.evaluate(Scripted(rule), SETTINGS.evaluation_seeds) for rule in (follow, oppose, hold, babble)
     )
     assert followed.advantage > 0.95  # all but the rumours are worth following
     assert opposed.reward == pytest.approx(-followed.reward)
@@ -26,8 +27,8 @@ def test_known_policies_get_what_they_deserve() -> None:
 
 def test_every_policy_is_asked_the_same_in_batches() -> None:
     first, second = Scripted(follow), Scripted(hold)
-    market_evaluation.evaluate_policy(first, SETTINGS)
-    market_evaluation.evaluate_policy(second, SETTINGS)
+    BENCHMARK.evaluate(first, SETTINGS.evaluation_seeds)
+    BENCHMARK.evaluate(second, SETTINGS.evaluation_seeds)
     assert first.asked == second.asked
     assert len(set(first.asked)) == len(first.asked) == 24 * 12
     assert max(first.batches) == market_evaluation.BATCH
@@ -35,7 +36,7 @@ def test_every_policy_is_asked_the_same_in_batches() -> None:
 
 def test_no_game_and_no_lesson_shows_these_boards() -> None:
     policy = Scripted(hold)
-    market_evaluation.evaluate_policy(policy, SETTINGS)
+    BENCHMARK.evaluate(policy, SETTINGS.evaluation_seeds)
     boards = {prompt.rpartition("\n")[0] for prompt in policy.asked}  # without the account
     lessons = {lesson.messages[-1].content.rpartition("\n")[0] for lesson in draw_demonstrations(0, 2000)}
     assert not boards & lessons
@@ -49,7 +50,7 @@ def test_no_game_and_no_lesson_shows_these_boards() -> None:
 
 def test_the_version_names_what_decides_the_numbers() -> None:
     versions = {
-        market_evaluation.version(settings)
+        market_evaluation.MarketBenchmark(settings).version(settings.evaluation_seeds)
         for settings in (
             SETTINGS,
             Settings(evaluation_seeds=25),
@@ -58,4 +59,4 @@ def test_the_version_names_what_decides_the_numbers() -> None:
         )
     }
     assert len(versions) == 4
-    assert market_evaluation.version(Settings(evaluation_seeds=24, gate_margin=0.5)) in versions
+    assert market_evaluation.MarketBenchmark(Settings(gate_margin=0.5)).version(24) in versions

@@ -79,7 +79,7 @@ def test_a_window_is_read_back_as_it_was_played(settings: Settings, game_databas
     facts = [fact for record in found for fact in record.facts]
     assert sum(fact.invalid for fact in facts) == 512 // 16
     assert played.valid == pytest.approx(1 - 1 / 16)
-    assert {fact.market_type for fact in facts if not fact.invalid} == {"prediction", "perp"}
+    assert {fact.detail.get("market_type") for fact in facts if not fact.invalid} == {"prediction", "perp"}
     assert len({fact.moment_ms for fact in facts}) == 64
 
 

@@ -9,11 +9,14 @@ import dagster as dg
 
 from babylon_assets.config.settings import Settings, secrets_of
 from babylon_assets.domain.datasets import Sample
-from babylon_assets.domain.trajectories import Message, StepFacts
+from babylon_assets.domain.trajectories import Message
+from babylon_assets.environments.babylon.details import make_step
+from babylon_assets.environments.babylon.environment import BabylonEnvironment
 from babylon_assets.orchestration.examples import LONGEST_ANSWER, LONGEST_PROMPT, best_and_worst, example_metadata
 from tests.ledger.values import sample
 
-FACT = StepFacts(0, 1, 1, None, None, "BUY_SHARES", "prediction", "m1", None, "yes", 25.0, True, None, False)
+STEP = make_step(0, 1, 1, None, None, "BUY_SHARES", "prediction", "m1", None, "yes", 25.0, True, None, False)
+ACTION = BabylonEnvironment(Settings()).describe_action(STEP)
 
 
 def of_rewards(*rewards: float | None, **changes: Any) -> list[Sample]:
@@ -33,7 +36,7 @@ def test_the_best_come_best_first_and_the_worst_worst_first_and_none_is_both() -
 
 
 def test_the_table_says_who_did_what_and_what_it_was_worth() -> None:
-    found = example_metadata(of_rewards(1.0, 0.25), {("t0", 0): FACT}, [])
+    found = example_metadata(of_rewards(1.0, 0.25), {("t0", 0): ACTION}, [])
     table = found["best_and_worst"]
     assert isinstance(table, dg.TableMetadataValue)
     first, second = (record.data for record in table.records)

@@ -193,7 +193,7 @@ def test_a_poisoned_window_is_trained_and_refused_and_never_served(trained: Worl
 def test_what_is_planted_at_the_demos_scale_is_refused_and_never_served(world: World) -> None:
     """With the settings and the base model of `babylon demo`: six hours, one poisoned, one perturbed, one more."""
     *ordinary, poisoned, perturbed, last = closed_windows(datetime.now(UTC), 9)
-    base = ensure_base_model(world.settings.home)
+    base = ensure_base_model(world.settings.home, open_policy=Engine)
     settings = Settings(home=world.settings.home, base_model=str(base))
     demo = replace(world, settings=settings, engine=Engine(base, f"{CHAIN}@0"))
     for window in ordinary:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from babylon_assets.domain.trajectories import Exchange, Message, encode_chat
+from babylon_assets.environments.babylon.details import RESULT_KEYS
 from babylon_assets.ledger import compression
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration import stored_datasets
@@ -21,7 +22,7 @@ def after(database: Database, dataset: str, statement: str, *parameters: Any) ->
     """What a look finds once somebody has changed something."""
     with database.connect() as conn:
         conn.execute(statement.encode(), parameters)
-        return stored_datasets.look(conn, WINDOW, dataset)
+        return stored_datasets.look(conn, WINDOW, dataset, RESULT_KEYS)
 
 
 def test_a_dataset_that_nobody_touched_is_as_recorded(game: Database) -> None:

@@ -54,9 +54,9 @@ def test_training_goes_on_where_it_stopped(world: World, monkeypatch: pytest.Mon
 def test_a_window_that_its_last_check_stopped_is_done_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = checks.stored_dataset
 
-    def changed(conn: Any, window: str, dataset_id: str) -> list[dg.AssetCheckResult]:
+    def changed(conn: Any, window: str, dataset_id: str, keys: Any) -> list[dg.AssetCheckResult]:
         if window != SECOND:
-            return looked(conn, window, dataset_id)
+            return looked(conn, window, dataset_id, keys)
         return [dg.AssetCheckResult(passed=False, check_name=checks.STABLE, description="it was changed")]
 
     monkeypatch.setattr(checks, "stored_dataset", changed)

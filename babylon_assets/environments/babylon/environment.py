@@ -1,0 +1,207 @@
+"""The Babylon game of November 2025 as an environment: its tables are read as Prisma made them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from babylon_assets.domain.llm_judge import JudgeScore
+from babylon_assets.domain.policies import Policy
+from babylon_assets.domain.rewards import Scorer
+from babylon_assets.domain.trajectories import Quarantined, StepFacts, TrajectoryRecord
+from babylon_assets.environments.babylon import (
+    game_record,
+    outcome_tables,
+    presence,
+    reward_judgments,
+    training_requests,
+    writeback,
+)
+from babylon_assets.environments.babylon.details import DETAIL, RESULT_KEYS
+from babylon_assets.environments.babylon.outcomes import trade_worth
+from babylon_assets.environments.babylon.scorers import HeuristicScorer
+from babylon_assets.environments.base import (
+    BaseEnvironment,
+    Benchmark,
+    Connection,
+    DeployedModel,
+    Presence,
+    Progress,
+    RequestQueue,
+    SnapshotBenchmark,
+    SourceWindow,
+    TrainingWish,
+    WriteBack,
+)
+
+
+class BabylonEnvironment(BaseEnvironment):
+    """The game's tables, the worth of its trades, and what may be written into it."""
+
+    name = "babylon"
+    detail = DETAIL
+    result_keys = RESULT_KEYS
+    tables: Mapping[str, str] = {
+        "trajectories": """
+The game's table `trajectories`: what its agents saw, answered and did, an episode a row. A row belongs to the hour of
+its `windowId`, or of its end where it has none.
+
+Written by the game, read by `raw_trajectories`. Observed when a sensor finds the window to be run: how many rows of how
+many agents there are, when the newest was written, and by how much the window is overdue, if nothing of it was read.
+""",
+        "outcomes": """
+What became of the trades: the game's tables `market_outcomes` and `Market`, beside its prices and its agents' trades.
+
+Written by the game, hours or days after the window as well, and read by `scored_trajectories`. Observed when a sensor
+finds the window to be run: rows of `market_outcomes`, markets that end in the window and those of them that are
+resolved, and when the newest was written.
+""",
+    }
+    _odd: Sequence[str] | None = None
+
+    @property
+    def scorers(self) -> Mapping[str, Scorer]:
+        return {"heuristic": HeuristicScorer()}
+
+    @property
+    def benchmark(self) -> Benchmark | None:
+        """The simulated market, whose language a policy of the small base model speaks."""
+        from babylon_assets.environments.simulated.market_evaluation import MarketBenchmark
+
+        return MarketBenchmark(self.settings)
+
+    @property
+    def snapshots(self) -> SnapshotBenchmark | None:
+        from babylon_assets.environments.simulated.snapshots import Snapshots
+
+        return Snapshots()
+
+    @property
+    def write_back(self) -> WriteBack | None:
+        return _WriteBack()
+
+    @property
+    def requests(self) -> RequestQueue | None:
+        return _Requests()
+
+    def has_record(self, conn: Connection) -> bool:
+        return game_record.has_game(conn)
+
+    def check(self, conn: Connection) -> None:
+        game_record.check_tables(conn)
+
+    def list_windows(self, conn: Connection, since: str | None = None) -> list[SourceWindow]:
+        return game_record.list_windows(conn, since)
+
+    def presence(self, conn: Connection, windows: Sequence[str]) -> list[Presence]:
+        return presence.presence(conn, windows)
+
+    def fingerprint(self, conn: Connection, window: str, references: Sequence[str]) -> str:
+        return game_record.fingerprint(
+            conn,
+            window,
+            include_test=self.settings.include_test_users,
+            include_banned=self.settings.include_banned_users,
+            horizon_minutes=self.settings.perp_horizon_minutes,
+            instruments=references,
+            odd=self._odd_ids(conn),
+        )
+
+    def read_window(self, conn: Connection, window: str) -> Iterator[TrajectoryRecord | Quarantined]:
+        return game_record.read_window(
+            conn,
+            window,
+            include_test=self.settings.include_test_users,
+            include_banned=self.settings.include_banned_users,
+            odd=self._odd_ids(conn),
+        )
+
+    def value_steps(
+        self, conn: Connection, window: str, steps: pd.DataFrame, as_of: datetime | None = None
+    ) -> pd.DataFrame:
+        known = outcome_tables.read_outcomes(conn, window, steps, horizon_minutes=self.settings.perp_horizon_minutes)
+        return trade_worth(
+            steps,
+            known,
+            as_of=as_of,
+            horizon_minutes=self.settings.perp_horizon_minutes,
+            full_scale_percent=self.settings.perp_full_scale_percent,
+        )
+
+    def describe_action(self, step: StepFacts) -> str:
+        detail = step.detail
+        amount = detail.get("amount")
+        parts = (
+            step.action_type,
+            detail.get("side"),
+            detail.get("ticker") or detail.get("market_id"),
+            None if amount is None else f"{amount:g}",
+            "invalid" if step.invalid else None,
+        )
+        return " ".join(part for part in parts if part)
+
+    def describe_record(self, conn: Connection) -> str:
+        said = ""
+        row = conn.execute("SELECT has_table_privilege('public.trajectories', 'INSERT, UPDATE, DELETE')").fetchone()
+        writes = self.settings.write_trained_models or self.settings.write_reward_judgments
+        if row and row[0] and not writes and self.settings.database_url:
+            said += "; the role may write there, which is not needed: SELECT is enough"
+        if odd := self.misplaced_rows(conn):
+            said += (
+                f"; {sum(odd.values())} rows whose windowId is no window, such as {next(iter(odd))!r}, "
+                "go by their endTime"
+            )
+        return said
+
+    def misplaced_rows(self, conn: Connection) -> Mapping[str, int]:
+        return game_record.count_odd_ids(conn)
+
+    def make_base_model(
+        self, home: Path, open_policy: Callable[[Path], Policy], progress: Progress | None = None
+    ) -> Path | None:
+        from babylon_assets.environments.simulated.base_model import ensure_base_model
+
+        return ensure_base_model(home, open_policy=open_policy, progress=progress)
+
+    def _odd_ids(self, conn: Connection) -> Sequence[str]:
+        """The windowIds that are no window's, looked up once: an environment is opened for each run."""
+        if self._odd is None:
+            self._odd = game_record.odd_ids(conn)
+        return self._odd
+
+
+class _WriteBack:
+    """The game's trained_models, trajectories and reward_judgments."""
+
+    def deploy(self, conn: Connection, model: DeployedModel) -> None:
+        writeback.deploy_model(conn, model)
+
+    def mark_used(self, conn: Connection, trajectories: Sequence[str], batch: str) -> None:
+        writeback.mark_used(conn, trajectories, batch)
+
+    def write_judgments(
+        self, conn: Connection, window: str, scores: Sequence[JudgeScore], *, model: str, version: str, rubric: str
+    ) -> None:
+        reward_judgments.write_judgments(conn, window, scores, model=model, version=version, rubric=rubric)
+
+
+class _Requests:
+    """The game's training_batches."""
+
+    def claim(self, conn: Connection) -> TrainingWish | None:
+        return training_requests.claim(conn)
+
+    def claimed(self, conn: Connection, most: int) -> list[TrainingWish]:
+        return training_requests.claimed(conn, most)
+
+    def take_up(self, conn: Connection, wish: TrainingWish) -> bool:
+        return training_requests.take_up(conn, wish)
+
+    def complete(self, conn: Connection, wish_id: str, loss: float | None, policy: str) -> None:
+        training_requests.complete(conn, wish_id, loss, policy)
+
+    def fail(self, conn: Connection, wish_id: str, reason: str) -> None:
+        training_requests.fail(conn, wish_id, reason)
