@@ -69,9 +69,7 @@ def small_game(settings: Settings) -> Settings:
     base = ensure_base_model(
         settings.home, Recipe(steps=60, batch=32, least_signal=0, least_valid=0.5), open_policy=Engine
     )
-    return replace(
-        settings,
-        backend="embedded",
+    return settings.replace(training_backend="embedded",
         base_model=str(base),
         simulation_rooms=1,
         simulation_agents_per_room=6,
@@ -116,8 +114,8 @@ def _play(settings: Settings, database: Database, windows: Sequence[str]) -> Non
     from babylon_assets.environments.simulated.players import play_window
     from babylon_assets.serving.engine.engine import Engine
 
-    assert settings.base_model is not None
-    engine = Engine(Path(settings.base_model), f"{settings.model_name}@0")
+    assert settings.training.base_model is not None
+    engine = Engine(Path(settings.training.base_model), f"{settings.model_name}@0")
     with database.connect_autocommit() as conn:
         for window in windows:
             play_window(settings, conn, window, engine)

@@ -31,9 +31,9 @@ def load(**env: str) -> Settings:
 def test_nothing_set_gives_the_declared_defaults() -> None:
     settings = load()
     assert settings == Settings()
-    assert settings.database_url is None
+    assert settings.database.url is None
     assert settings.home == Path.cwd() / ".babylon"
-    assert settings.reward_weights == {"outcome": 1.0, "heuristic": 0.1}
+    assert settings.rewards.weights == {"outcome": 1.0, "heuristic": 0.1}
 
 
 def test_every_field_is_declared_once_with_a_sentence() -> None:
@@ -55,8 +55,8 @@ def test_the_environment_wins_over_the_file_and_empty_is_absent(tmp_path: Path) 
         "LORA_RANK=8\nTRAIN_SEED=5\nBASE_MODEL=\nexport WANDB_PROJECT='my project'\n# THREADS=9\nODD=$HOME\n"
     )
     settings = load_settings({"LORA_RANK": "16", "TRAIN_SEED": "  "}, env_file=file)
-    assert (settings.lora_rank, settings.train_seed, settings.base_model) == (16, 5, None)
-    assert settings.wandb_project == "my project"
+    assert (settings.embedded.lora_rank, settings.training.seed, settings.training.base_model) == (16, 5, None)
+    assert settings.training.wandb_project == "my project"
 
 
 def test_a_password_in_the_file_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -95,22 +95,22 @@ def test_a_wrong_value_is_refused_with_name_value_and_what_is_allowed(variable: 
 
 def test_settings_built_directly_are_checked_as_well() -> None:
     with pytest.raises(SettingsError, match="TRAIN_THREADS"):
-        Settings(threads=0)
+        Settings(train_threads=0)
     with pytest.raises(SettingsError, match="LOG_LEVEL"):
-        dataclasses.replace(Settings(), log_level="LOUD")
+        Settings().replace(log_level="LOUD")
 
 
 def test_settings_are_frozen_hashable_and_picklable() -> None:
     settings = load(REWARD_WEIGHTS="outcome=2")
     with pytest.raises(dataclasses.FrozenInstanceError):
-        settings.lora_rank = 1  # type: ignore[misc]
+        settings.embedded.lora_rank = 1  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(settings)) == settings
     assert hash(settings) == hash(load(REWARD_WEIGHTS="outcome=2"))
 
 
 def test_secrets_show_nowhere() -> None:
     settings = load(**SECRETS)
-    assert settings.database_url == SECRETS["DATABASE_URL"]
+    assert settings.database.url == SECRETS["DATABASE_URL"]
     for text in (repr(settings), str(settings), repr(printable(settings))):
         assert "hunter2" not in text
     assert {item.variable for item in declarations() if item.secret} == set(SECRETS)

@@ -53,8 +53,8 @@ def demo(
 
     Example: [bold]babylon demo --windows 6[/]
     """
-    settings = replace(load_settings(), backend="embedded")  # what plays is trained here, whatever key there is
-    settings = settings if seed is None else replace(settings, simulation_seed=seed)
+    settings = load_settings().replace(training_backend="embedded")  # what plays is trained here, whatever key there is
+    settings = settings if seed is None else settings.replace(simulation_seed=seed)
     refuse_another_game(settings)
     wanted = hours(count, until)
     with opened_line(reaching(settings, wanted[0])) as (database, line):

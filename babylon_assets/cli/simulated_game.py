@@ -24,12 +24,10 @@ GAME = ("simulation_seed", "simulation_rooms", "simulation_agents_per_room", "si
 
 def serving_the_game(settings: Settings) -> Settings:
     """The settings of a gateway that all players of a moment ask at once, and that records every answer."""
-    at_once = settings.simulation_rooms * settings.simulation_agents_per_room
-    return replace(
-        settings,
-        gateway_record=True,
-        gateway_queue=max(settings.gateway_queue, at_once),
-        gateway_key_concurrency=max(settings.gateway_key_concurrency, at_once),
+    at_once = settings.simulation.rooms * settings.simulation.agents_per_room
+    return settings.replace(gateway_record=True,
+        gateway_queue=max(settings.gateway.queue, at_once),
+        gateway_key_concurrency=max(settings.gateway.key_concurrency, at_once),
     )
 
 

@@ -119,7 +119,7 @@ def waiting_windows(database: Database, settings: Settings) -> list[str]:
 
 def finished(row: WindowRow | None, settings: Settings) -> bool:
     """Whether nothing more is to be done for a window; without training, having its dataset is enough."""
-    return row is not None and (row.status in FINISHED or (row.status == "ready" and not settings.train_rl_local))
+    return row is not None and (row.status in FINISHED or (row.status == "ready" and not settings.training.enabled))
 
 
 def report(database: Database, line: Line, settings: Settings, window: str) -> str:
@@ -180,7 +180,7 @@ def _kinds(counts: Mapping[str, int]) -> str:
 
 def reaching(settings: Settings, window: str) -> Settings:
     """The settings with their first window moved back, if need be, so that this one is a partition."""
-    return replace(settings, window_start=min(settings.window_start, window))
+    return settings.replace(window_start=min(settings.window_start, window))
 
 
 def refuse_running(window: str) -> None:

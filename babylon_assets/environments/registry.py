@@ -27,7 +27,7 @@ def open_environment(settings: Settings) -> Environment:
     """
     name = settings.environment
     if name == "auto":
-        name = "babylon" if settings.database_url else "simulated"
+        name = "babylon" if settings.database.url else "simulated"
     return _load(name)(settings)
 
 

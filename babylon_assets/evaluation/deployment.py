@@ -28,7 +28,7 @@ def tell_game(settings: Settings, database: Database) -> str | None:
         SourceError: the game's tables are missing, or may not be written.
     """
     write_back = open_environment(settings).write_back
-    if not settings.write_trained_models or write_back is None:
+    if not settings.gate.write_trained_models or write_back is None:
         return None
     with database.connect() as conn, conn.transaction():
         live = promotions.promoted(conn, settings.model_name)

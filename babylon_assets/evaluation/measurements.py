@@ -39,7 +39,7 @@ def measure_benchmark(
     benchmark = open_environment(settings).benchmark
     if benchmark is None:
         return None
-    seeds = seeds or settings.evaluation_seeds
+    seeds = seeds or settings.gate.evaluation_seeds
     version = benchmark.version(seeds)
     with database.connect() as conn:
         kept = evaluations.get(conn, checkpoint.id, benchmark.name, version)
@@ -82,7 +82,7 @@ def kept_benchmark(
     benchmark = open_environment(settings).benchmark
     if benchmark is None:
         return None
-    return evaluations.get(conn, checkpoint_id, benchmark.name, benchmark.version(seeds or settings.evaluation_seeds))
+    return evaluations.get(conn, checkpoint_id, benchmark.name, benchmark.version(seeds or settings.gate.evaluation_seeds))
 
 
 def measure_off_policy(
@@ -92,14 +92,14 @@ def measure_off_policy(
 
     `value` is the off-policy estimate and is None where that is refused, with the reason among the results.
     """
-    version = off_policy.version(dataset, settings.replay_effective_samples)
+    version = off_policy.version(dataset, settings.gate.replay_effective_samples)
     with database.connect() as conn:
         kept = evaluations.get(conn, checkpoint.id, off_policy.NAME, version)
     samples = off_policy.held_out_samples(dataset)
     if kept is not None or not samples or why_not_here(checkpoint) is not None:
         return kept
     prepare_libraries(settings)
-    least = settings.replay_effective_samples
+    least = settings.gate.replay_effective_samples
     found = off_policy.score_answers(checkpoint.base_model, adapter_of(checkpoint), samples, least)
     gaps = list(found.preferences.values())
     made = Evaluation(

@@ -43,7 +43,7 @@ class NightlyEvaluation:
 
 def evaluate_promoted(settings: Settings, database: Database) -> NightlyEvaluation:
     """Examine the live policy, and once the base model to compare it with, unless that was done before."""
-    seeds = settings.nightly_seeds
+    seeds = settings.automation.nightly_seeds
     with database.connect() as conn:
         live = promotions.promoted(conn, settings.model_name)
         line = checkpoints.chain(conn, settings.model_name)

@@ -63,27 +63,27 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
     environment = installation.environment
     added = {
         **environment.scorers,
-        **load_scorers(settings.scorers, reserved=[*environment.scorers, *environment.detail]),
+        **load_scorers(settings.rewards.scorers, reserved=[*environment.scorers, *environment.detail]),
     }
-    asked = None if settings.ruler_model is None else _ask_judge(installation, window)
+    asked = None if settings.judge.model is None else _ask_judge(installation, window)
     with installation.connect() as conn:
         steps = trajectories.read_steps(conn, window, environment.detail)
         given = trajectories.read_imported_rewards(conn, window)
         own = steps[~steps["trajectory_id"].isin(list(given))]
         worth = _worth(environment, conn, window, own) if len(own) or not given else rewards.unvalued(own)
-        weights, verdicts = dict(settings.reward_weights), list[JudgeScore]()
+        weights, verdicts = dict(settings.rewards.weights), list[JudgeScore]()
         if asked is not None:
             weights.setdefault(llm_judge.NAME, 0.0)
             added[llm_judge.NAME], verdicts = llm_judge.judge_scorer(own, asked.asked, asked.judgments, asked.version)
         own = with_texts(conn, window, own) if any(needs_texts(each) for each in added.values()) else own
         scores = rewards.score_valued(
-            own, worth, weights=weights, invalid_reward=settings.invalid_action_reward, added=added
+            own, worth, weights=weights, invalid_reward=settings.rewards.invalid_action_reward, added=added
         )
         scores = with_imported(scores, steps, given)
         versions = rewards.versions(weights, added)
         notes = {} if asked is None else _notes(settings, asked, verdicts)
         revision = score_ledger.replace_scores(conn, window, scores, versions, notes=notes, imported=given.keys())
-        if asked is not None and settings.write_reward_judgments and environment.write_back is not None:
+        if asked is not None and settings.judge.write_reward_judgments and environment.write_back is not None:
             _write_judgments(environment.write_back, settings, conn, window, asked, verdicts)
     return ScoredWindow(scores, versions, revision, *_judge_summary(asked))
 
@@ -108,8 +108,8 @@ def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
     prepare_libraries(settings)
     from babylon_assets.evaluation import llm_judge as judge
 
-    assert settings.ruler_model is not None
-    model, rubric = settings.ruler_model, judge.rubric_of(settings)
+    assert settings.judge.model is not None
+    model, rubric = settings.judge.model, judge.rubric_of(settings)
     with judge_lock(installation.database, window) as conn:
         imported = trajectories.read_imported_rewards(conn, window)
         records = [each for each in trajectories.read_window(conn, window) if each.trajectory_id not in imported]
@@ -119,12 +119,12 @@ def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
             inference_calls.calls_of(conn, window, joining.named_calls(records)),
             model=model,
             rubric=rubric,
-            moment_seconds=settings.moment_seconds,
-            group_mode=cast(GroupMode, settings.group_by),
-            group_size=settings.ruler_group_size,
+            moment_seconds=settings.datasets.moment_seconds,
+            group_mode=cast(GroupMode, settings.datasets.group_by),
+            group_size=settings.judge.group_size,
         )
         ids = [comparison.id for comparison in asked]
-        open_ones = _open(asked, judge_scores.find(conn, ids), settings.ruler_max_attempts)
+        open_ones = _open(asked, judge_scores.find(conn, ids), settings.judge.max_attempts)
         judge.judge(settings, open_ones, lambda one, said: judge_scores.keep(conn, one, model, said))
         return JudgedWindow(rubric, llm_judge.scorer_version(model, rubric), asked, judge_scores.find(conn, ids))
 
@@ -148,7 +148,7 @@ def _notes(settings: Settings, asked: JudgedWindow, verdicts: list[JudgeScore]) 
         (llm_judge.NAME, verdict.trajectory_id): ScorerNote(
             verdict.reasoning.replace("\0", "\ufffd"),
             {
-                "model": settings.ruler_model,
+                "model": settings.judge.model,
                 "judged_steps": len(verdict.steps),
                 "cost_usd": costs.get(verdict.trajectory_id),
             },
@@ -165,9 +165,9 @@ def _write_judgments(
     asked: JudgedWindow,
     verdicts: list[JudgeScore],
 ) -> None:
-    assert settings.ruler_model is not None
+    assert settings.judge.model is not None
     write_back.write_judgments(
-        conn, window, verdicts, model=settings.ruler_model, version=asked.version, rubric=asked.rubric
+        conn, window, verdicts, model=settings.judge.model, version=asked.version, rubric=asked.rubric
     )
 
 

@@ -36,8 +36,8 @@ def ticks(settings: Settings, database: Database) -> list[Row]:
         fill(conn, windows[0])
         conn.execute("TRUNCATE babylon_training.windows CASCADE")
         conn.execute("ANALYZE")
-    own = replace(settings, window_start=windows[0], window_grace_minutes=0, train_requests=True)
-    thin = replace(own, min_agents_per_window=1000)
+    own = settings.replace(window_start=windows[0], window_grace_minutes=0, train_requests=True)
+    thin = own.replace(min_agents_per_window=1000)
     rows: list[Row] = []
     with open_instance(own, database) as instance:
         rows += _ticked(Installation(own, database), instance, "nothing was done yet", ("closed_windows",))

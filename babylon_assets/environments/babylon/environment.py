@@ -103,9 +103,9 @@ resolved, and when the newest was written.
         return game_record.fingerprint(
             conn,
             window,
-            include_test=self.settings.include_test_users,
-            include_banned=self.settings.include_banned_users,
-            horizon_minutes=self.settings.perp_horizon_minutes,
+            include_test=self.settings.datasets.include_test_users,
+            include_banned=self.settings.datasets.include_banned_users,
+            horizon_minutes=self.settings.rewards.perp_horizon_minutes,
             instruments=references,
             odd=self._odd_ids(conn),
         )
@@ -114,21 +114,21 @@ resolved, and when the newest was written.
         return game_record.read_window(
             conn,
             window,
-            include_test=self.settings.include_test_users,
-            include_banned=self.settings.include_banned_users,
+            include_test=self.settings.datasets.include_test_users,
+            include_banned=self.settings.datasets.include_banned_users,
             odd=self._odd_ids(conn),
         )
 
     def value_steps(
         self, conn: Connection, window: str, steps: pd.DataFrame, as_of: datetime | None = None
     ) -> pd.DataFrame:
-        known = outcome_tables.read_outcomes(conn, window, steps, horizon_minutes=self.settings.perp_horizon_minutes)
+        known = outcome_tables.read_outcomes(conn, window, steps, horizon_minutes=self.settings.rewards.perp_horizon_minutes)
         return trade_worth(
             steps,
             known,
             as_of=as_of,
-            horizon_minutes=self.settings.perp_horizon_minutes,
-            full_scale_percent=self.settings.perp_full_scale_percent,
+            horizon_minutes=self.settings.rewards.perp_horizon_minutes,
+            full_scale_percent=self.settings.rewards.perp_full_scale_percent,
         )
 
     def describe_action(self, step: StepFacts) -> str:
@@ -146,8 +146,8 @@ resolved, and when the newest was written.
     def describe_record(self, conn: Connection) -> str:
         said = ""
         row = conn.execute("SELECT has_table_privilege('public.trajectories', 'INSERT, UPDATE, DELETE')").fetchone()
-        writes = self.settings.write_trained_models or self.settings.write_reward_judgments
-        if row and row[0] and not writes and self.settings.database_url:
+        writes = self.settings.gate.write_trained_models or self.settings.judge.write_reward_judgments
+        if row and row[0] and not writes and self.settings.database.url:
             said += "; the role may write there, which is not needed: SELECT is enough"
         if odd := self.misplaced_rows(conn):
             said += (

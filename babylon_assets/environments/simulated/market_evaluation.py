@@ -37,8 +37,8 @@ class MarketBenchmark:
     name = NAME
 
     def __init__(self, settings: Settings) -> None:
-        self._invalid_reward = settings.invalid_action_reward
-        self._full_scale = settings.perp_full_scale_percent
+        self._invalid_reward = settings.rewards.invalid_action_reward
+        self._full_scale = settings.rewards.perp_full_scale_percent
 
     def version(self, seeds: int) -> str:
         """What decides the numbers of an evaluation, as a name: another one is another evaluation."""

@@ -59,7 +59,7 @@ def read(installation: Installation, window: str) -> WindowResult:
         metadata={**numbers(kept._asdict()), **numbers({"imported": imported})},
         data_version=fingerprint,
         checks=[
-            checks.complete(window, datetime.now(UTC), installation.settings.window_grace_minutes),
+            checks.complete(window, datetime.now(UTC), installation.settings.automation.window_grace_minutes),
             checks.little_in_quarantine(window, kept.trajectories, quarantined),
         ],
     )

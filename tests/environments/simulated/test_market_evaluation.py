@@ -16,19 +16,19 @@ BENCHMARK = market_evaluation.MarketBenchmark(SETTINGS)
 
 def test_known_policies_get_what_they_deserve() -> None:
     followed, opposed, held, babbled = (
-        BENCHMARK.evaluate(Scripted(rule), SETTINGS.evaluation_seeds) for rule in (follow, oppose, hold, babble)
+        BENCHMARK.evaluate(Scripted(rule), SETTINGS.gate.evaluation_seeds) for rule in (follow, oppose, hold, babble)
     )
     assert followed.advantage > 0.95  # all but the rumours are worth following
     assert opposed.reward == pytest.approx(-followed.reward)
     assert (held.reward, held.advantage, held.valid_share) == (0.0, 0.0, 1.0)
-    assert (babbled.reward, babbled.valid_share) == (SETTINGS.invalid_action_reward, 0.0)
+    assert (babbled.reward, babbled.valid_share) == (SETTINGS.rewards.invalid_action_reward, 0.0)
     assert 0.3 < followed.reward < 0.6
 
 
 def test_every_policy_is_asked_the_same_in_batches() -> None:
     first, second = Scripted(follow), Scripted(hold)
-    BENCHMARK.evaluate(first, SETTINGS.evaluation_seeds)
-    BENCHMARK.evaluate(second, SETTINGS.evaluation_seeds)
+    BENCHMARK.evaluate(first, SETTINGS.gate.evaluation_seeds)
+    BENCHMARK.evaluate(second, SETTINGS.gate.evaluation_seeds)
     assert first.asked == second.asked
     assert len(set(first.asked)) == len(first.asked) == 24 * 12
     assert max(first.batches) == market_evaluation.BATCH
@@ -36,7 +36,7 @@ def test_every_policy_is_asked_the_same_in_batches() -> None:
 
 def test_no_game_and_no_lesson_shows_these_boards() -> None:
     policy = Scripted(hold)
-    BENCHMARK.evaluate(policy, SETTINGS.evaluation_seeds)
+    BENCHMARK.evaluate(policy, SETTINGS.gate.evaluation_seeds)
     boards = {prompt.rpartition("\n")[0] for prompt in policy.asked}  # without the account
     lessons = {lesson.messages[-1].content.rpartition("\n")[0] for lesson in draw_demonstrations(0, 2000)}
     assert not boards & lessons
@@ -50,7 +50,7 @@ def test_no_game_and_no_lesson_shows_these_boards() -> None:
 
 def test_the_version_names_what_decides_the_numbers() -> None:
     versions = {
-        market_evaluation.MarketBenchmark(settings).version(settings.evaluation_seeds)
+        market_evaluation.MarketBenchmark(settings).version(settings.gate.evaluation_seeds)
         for settings in (
             SETTINGS,
             Settings(evaluation_seeds=25),

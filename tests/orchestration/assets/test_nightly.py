@@ -37,7 +37,7 @@ def world(
     name = server.create(three_played)
     database = server.database(name)
     small = small_game(tmp_path_factory.mktemp("nightly"), taught_base)
-    settings = replace(small, database_url=database.url, gate=False, nightly_seeds=9, keep_checkpoints=1)
+    settings = small.replace(database_url=database.url, gate=False, nightly_seeds=9, keep_checkpoints=1)
     with open_instance(settings, database) as instance:
         made = World(settings, database, instance, engine)
         made.play(BEFORE)
