@@ -15,7 +15,7 @@ from babylon_assets.ledger.specification import TABLES
 from babylon_assets.ledger.table import SCHEMA
 from babylon_assets.orchestration.metadata_names import METADATA
 from docs import meanings
-from docs.reference import REFERENCE, reference, walk
+from tools.reference import REFERENCE, reference, walk
 
 DOCS = REFERENCE.parent
 TEXT = REFERENCE.read_text()
@@ -37,7 +37,7 @@ OTHERS = {
 
 
 def test_the_reference_is_what_the_program_prints() -> None:
-    assert reference() == TEXT, "run: python -m docs.reference"
+    assert reference() == TEXT, "run: python -m tools.reference"
 
 
 def test_every_command_setting_table_column_and_name_is_in_the_reference() -> None:

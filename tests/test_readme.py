@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from docs.readme import README, filled, settings_table, source_map
 from typer.main import get_command
 
 from babylon_assets.cli.app import app
-from docs.readme import README, filled, settings_table, source_map
 
 TEXT = README.read_text()
 
