@@ -23,7 +23,7 @@ from babylon_assets.training.backend import TrainingRequest
 from babylon_assets.training.backends.embedded.art_backend import EmbeddedBackend, encode_turns, longest_row
 from babylon_assets.training.backends.embedded.in_process import train_embedded
 from babylon_assets.training.backends.embedded.trainer import TrainerSettings
-from babylon_assets.training.backends.registry import checkpoint_folder
+from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.selection import Selection, chat
 from tests.training.test_selection import sample
 
@@ -57,11 +57,13 @@ def answered(base: Path, adapter: Path | None = None, groups: int = 6, size: int
 
 
 def request(base: Path, samples: list[Sample], **manifest: Any) -> TrainingRequest:
-    return TrainingRequest(str(base), "babylon-agent", Selection(samples, [], {}), manifest)
+    return TrainingRequest(
+        base_model=str(base), chain="babylon-agent", samples=Selection(samples, [], {}), manifest=manifest
+    )
 
 
 def imitation(base: Path, samples: list[Sample]) -> TrainingRequest:
-    return TrainingRequest(str(base), "babylon-agent", Selection([], samples, {}), {})
+    return TrainingRequest(base_model=str(base), chain="babylon-agent", samples=Selection([], samples, {}), manifest={})
 
 
 def test_what_was_served_is_what_is_trained(taught_base: Path, settings: Settings) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain.errors import MissingDependency
 from babylon_assets.training.backend import TrainingRequest
-from babylon_assets.training.backends.registry import art_path, trainer_settings
+from babylon_assets.training.backends.embedded.manifest import trainer_settings
+from babylon_assets.training.folders import art_path
 from babylon_assets.training.selection import demonstrations, reward_groups
 
 logger = logging.getLogger(__name__)
