@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.dataset_codec import dataset_id
 from babylon_assets.domain.datasets import Dataset, Sample
 from babylon_assets.domain.errors import BaseModelRefused, PermanentError, SettingsError, TrainingBusy, TransientError
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
@@ -62,7 +62,7 @@ def ready(database: Database, samples: list[Sample]) -> Ready:
     """Give a window a dataset that is ready to be trained; the first window has one already."""
 
     def make(window: str, samples: list[Sample]) -> Dataset:
-        dataset = Dataset(content_id([window, samples]), window, samples, {})
+        dataset = Dataset(dataset_id(window, samples), window, samples, {})
         with database.connect() as conn:
             save_dataset(conn, dataset)
             upsert_window(conn, window, status="ready", dataset_id=dataset.id, samples=len(samples))
