@@ -1,8 +1,8 @@
 """A training backend in one file: it raises the logit of one token, and calls that training.
 
 The token is the first one of the best answer. The bias is a LoRA adapter of rank 1 on the output layer: its input side
-is the mean hidden state of that answer's prompt, so that the logit rises by about BIAS wherever hidden states are like
-these.
+is the hidden state from which that token was drawn, so that its logit rises by BIAS there, and by less or more where
+the hidden state is another one.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def add_bias(settings: Settings, request: TrainingRequest) -> None:
     prompt, answer = best.prompt_token_ids or [], best.token_ids or []
     model: Any = AutoModelForCausalLM.from_pretrained(request.base_model, dtype=torch.float32)
     with torch.no_grad():
-        mean = model.model(torch.tensor([prompt])).last_hidden_state[0].mean(0)
+        state = model.model(torch.tensor([prompt])).last_hidden_state[0, -1]
         if request.place.parent is None:
             model = get_peft_model(model, LoraConfig(r=1, lora_alpha=1, target_modules=["lm_head"]))
-            model.base_model.model.lm_head.lora_A["default"].weight[0] = mean / mean.dot(mean)
+            model.base_model.model.lm_head.lora_A["default"].weight[0] = state / state.dot(state)
         else:
             model = PeftModel.from_pretrained(model, str(request.place.parent), is_trainable=True)
         model.base_model.model.lm_head.lora_B["default"].weight[answer[0], 0] += BIAS
