@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from babylon_assets.domain.errors import SettingsError
 from babylon_assets.domain.lineage import content_id
 from babylon_assets.training.backends import registry
 from babylon_assets.training.backends.local_gpu import backend as local_gpu
+from tests.training.backends import bias_backend
 from tests.training.backends.registration import register_bias_backend
 
 PACKAGE = Path(__file__).parents[3] / "babylon_assets"
@@ -51,6 +53,16 @@ def test_nobody_outside_branches_on_a_backends_name() -> None:
 )
 def test_such_a_branch_is_seen(code: str) -> None:
     assert len(list(branches_on_names(ast.parse(code)))) == 1
+
+
+def test_the_code_on_the_page_is_the_files() -> None:
+    page = (PACKAGE.parent / "docs" / "backends.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)\n```", page, re.DOTALL)
+    source = Path(bias_backend.__file__).read_text()
+    assert blocks and all(block in source for block in blocks)
+    assert page.count("\n") <= 80
+    assert [name for name in SHIPPED if f"| `{name}` |" not in page] == []
+    assert registry.GROUP in page
 
 
 def test_an_installed_package_adds_a_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
