@@ -67,7 +67,9 @@ ROWS = [
 @pytest.mark.parametrize(("table", "record"), ROWS, ids=[table.name for table, _ in ROWS])
 def test_a_record_may_miss_what_its_table_may(table: Table, record: type[Any]) -> None:
     hints = get_type_hints(record)
-    differ = [name for name, column in table.columns.items() if (type(None) in get_args(hints[name])) != column.null]
+    # What is kept as JSON comes back as an object, an empty one for null.
+    asked = {name: column for name, column in table.columns.items() if column.type != "jsonb"}
+    differ = [name for name, column in asked.items() if (type(None) in get_args(hints[name])) != column.null]
     assert differ == []
 
 
