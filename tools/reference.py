@@ -17,7 +17,6 @@ from babylon_assets.config.settings import declarations
 from babylon_assets.ledger.specification import TABLES
 from babylon_assets.ledger.table import SCHEMA
 from babylon_assets.orchestration.metadata_names import METADATA
-from docs import meanings
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference.md"
 HEAD = """# Reference
@@ -94,10 +93,11 @@ def settings_table() -> str:
 def _tables() -> str:
     parts = [f"## Tables\n\nAll in the schema `{SCHEMA}`.\n"]
     for table in TABLES:
-        doc, columns = meanings.TABLES.get(table.name, ("", {}))  # what is missing, a test names
-        rows = [f"| `{name}` | {kind} | {_cell(columns.get(name, ''))} |" for name, kind in table.columns.items()]
+        rows = [f"| `{name}` | {column.type} | {_cell(column.meaning)} |" for name, column in table.columns.items()]
         parts.append(
-            "\n".join([f"### {table.name}\n\n{doc}\n", "| column | type | meaning |", "|---|---|---|", *rows, ""])
+            "\n".join(
+                [f"### {table.name}\n\n{table.meaning}\n", "| column | type | meaning |", "|---|---|---|", *rows, ""]
+            )
         )
     return "\n".join(parts)
 
