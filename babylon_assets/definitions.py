@@ -37,7 +37,7 @@ def build_definitions(
     assets = build_assets(windows)
     installation = installation or Installation(settings)
     standing = build_standing_check()
-    line, again = build_line_job(assets), build_refresh_job(retrain=settings.late_data == "retrain")
+    line, again = build_line_job(assets), build_refresh_job(retrain=settings.automation.late_data == "retrain")
     given: dict[str, Any] = {
         "assets": [*assets, *build_game_tables(windows)],
         "asset_checks": [standing],

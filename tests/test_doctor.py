@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ Findings = Callable[..., dict[str, Diagnosis]]
 def findings(game_database: Database, tmp_path: Path) -> Findings:
     def look(**changes: object) -> dict[str, Diagnosis]:
         settings = Settings(home=tmp_path, database_url=game_database.url)
-        return {one.name: one for one in examine(replace(settings, **changes))}  # type: ignore[arg-type]
+        return {one.name: one for one in examine(settings.replace(**changes))}
 
     return look
 

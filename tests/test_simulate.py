@@ -180,9 +180,9 @@ def test_the_first_hour_is_a_partition(settings: Settings, database: Database, p
 
 
 def test_all_players_of_a_moment_find_a_place(settings: Settings) -> None:
-    many = Settings(**{**vars(settings), "simulation_rooms": 40, "gateway_record": False})
+    many = settings.replace(simulation_rooms=40, gateway_record=False)
     served = serving_the_game(many)
-    assert (served.gateway_queue, served.gateway_key_concurrency, served.gateway_record) == (256, 240, True)
+    assert (served.gateway.queue, served.gateway.key_concurrency, served.gateway.record) == (256, 240, True)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def run_backfill(settings: Settings, database: Database, line: Line, windows: li
     todo = _span(windows, _unread(settings, database, windows))
     done.read = len(todo)
     _run(done, line.read_range, todo)
-    if settings.train_rl_local:
+    if settings.training.enabled:
         todo = _span(windows, _unseen(settled_windows(database, windows), windows, line.materialized(TRAINED)))
         done.trained = len(todo)
         _run(done, line.train_range, todo)

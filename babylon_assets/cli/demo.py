@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,8 +52,8 @@ def demo(
 
     Example: [bold]babylon demo --windows 6[/]
     """
-    settings = replace(load_settings(), backend="embedded")  # what plays is trained here, whatever key there is
-    settings = settings if seed is None else replace(settings, simulation_seed=seed)
+    settings = load_settings().replace(training_backend="embedded")  # what plays is trained here, whatever key there is
+    settings = settings if seed is None else settings.replace(simulation_seed=seed)
     refuse_another_game(settings)
     wanted = hours(count, until)
     with opened_line(reaching(settings, wanted[0])) as (database, line):
@@ -112,8 +111,8 @@ def _players(settings: Settings, database: Database, base: str) -> Iterator[Gate
     from babylon_assets.serving.client import GatewayPolicy
     from babylon_assets.serving.process import GatewayProcess
 
-    own = replace(
-        serving_the_game(settings), base_model=base, gateway_engine="embedded", gateway_keys={}, canary_share=0.0
+    own = serving_the_game(settings).replace(
+        base_model=base, gateway_engine="embedded", gateway_keys={}, canary_share=0.0
     )
     environment = subprocess_environment(own, database.dagster_url)
     with GatewayProcess(own, environment) as gateway, GatewayPolicy(gateway.url, settings.model_name) as players:

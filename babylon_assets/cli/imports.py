@@ -42,7 +42,7 @@ def import_file(
     settings = load_settings()
     if window is not None:
         parse_window(window)
-    found, refused = arranged(_entries(file, window), window, settings.moment_seconds)
+    found, refused = arranged(_entries(file, window), window, settings.datasets.moment_seconds)
     with opened(settings).connect() as conn:
         done = {
             name: _keep(conn, settings, name, found.get(name), [bad for bad in refused if bad.window == name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
@@ -49,11 +48,11 @@ def up(
             for run_id in fail_orphaned_runs(instance):
                 output.print(f"failed the run {run_id}, whose process was gone")
         environment = subprocess_environment(settings, database.dagster_url)
-        home, ports = dagster_home(settings), (settings.dagster_port, settings.gateway_port)
+        home, ports = dagster_home(settings), (settings.dagster_port, settings.gateway.port)
         with Services(home, ports[0], environment, ports[1], hours if simulated else None) as services:
             services.wait_until_ready()
             output.print(f"Dagster UI: [bold]{services.url}[/]   logs: {services.logs}   stop: Ctrl-C")
-            output.print(f"gateway: [bold]http://{settings.gateway_host}:{settings.gateway_port}/v1[/]")
+            output.print(f"gateway: [bold]http://{settings.gateway.host}:{settings.gateway.port}/v1[/]")
             if simulated:
                 output.print(f"simulated game: {services.logs / 'simulation.log'}")
             services.wait(WatchedDatabase(settings, database), _say)
@@ -72,8 +71,8 @@ def with_a_game(settings: Settings, database: Database, hours: int) -> Settings:
     from babylon_assets.cli.simulated_game import serving_the_game
 
     prepare_game(settings, database)
-    backend = "embedded" if settings.backend == "auto" else settings.backend
-    return reaching_back(serving_the_game(replace(settings, backend=backend)), database, hours)
+    backend = "embedded" if settings.training.backend == "auto" else settings.training.backend
+    return reaching_back(serving_the_game(settings.replace(training_backend=backend)), database, hours)
 
 
 def _say(told: str) -> None:

@@ -58,7 +58,7 @@ def simulate(
     database = open_database(settings)
     migrate(database)
     prepare_game(settings, database)
-    key = settings.simulation_key or "none-needed"
+    key = settings.simulation.key or "none-needed"
     with GatewayPolicy(gateway_url(settings), settings.model_name, key) as players:
         Game(settings, database, players, hours).run()
 
@@ -76,14 +76,14 @@ def prepare_game(settings: Settings, database: Database) -> None:
 
 def gateway_url(settings: Settings) -> str:
     """Where this machine reaches the gateway of the settings."""
-    host = settings.gateway_host
+    host = settings.gateway.host
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return f"http://{host}:{settings.gateway_port}/v1"
+        return f"http://{host}:{settings.gateway.port}/v1"
     if address.is_unspecified:
         host = "127.0.0.1" if address.version == 4 else "::1"
-    return f"http://{f'[{host}]' if address.version == 6 else host}:{settings.gateway_port}/v1"
+    return f"http://{f'[{host}]' if address.version == 6 else host}:{settings.gateway.port}/v1"
 
 
 def reaching_back(settings: Settings, database: Database, hours: int) -> Settings:
@@ -149,7 +149,7 @@ class Game:
 
     def _waits(self, conn: Connection, window: str) -> bool:
         """Whether the policy that comes of this hour is still to be waited for."""
-        if not self._settings.automation or is_through(conn, self._settings, window):
+        if not self._settings.automation.enabled or is_through(conn, self._settings, window):
             return False
         if self._waits_for is None or self._waits_for[0] != window:
             self._waits_for = (window, time.monotonic())
@@ -168,7 +168,7 @@ def is_through(conn: Connection, settings: Settings, window: str) -> bool:
     row = get_window(conn, window)
     if row is None or row.status == "open":
         return False
-    if not settings.train_rl_local:
+    if not settings.training.enabled:
         return True
     left = verdicts.without_verdict(conn, settings.model_name)
     ended = row.status in (*FINISHED, "failed") or row.checkpoint_id is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,7 +117,7 @@ def waiting_windows(database: Database, settings: Settings) -> list[str]:
 
 def finished(row: WindowRow | None, settings: Settings) -> bool:
     """Whether nothing more is to be done for a window; without training, having its dataset is enough."""
-    return row is not None and (row.status in FINISHED or (row.status == "ready" and not settings.train_rl_local))
+    return row is not None and (row.status in FINISHED or (row.status == "ready" and not settings.training.enabled))
 
 
 def report(database: Database, line: Line, settings: Settings, window: str) -> str:
@@ -179,7 +178,7 @@ def _kinds(counts: Mapping[str, int]) -> str:
 
 def reaching(settings: Settings, window: str) -> Settings:
     """The settings with their first window moved back, if need be, so that this one is a partition."""
-    return replace(settings, window_start=min(settings.window_start, window))
+    return settings.replace(window_start=min(settings.window_start, window))
 
 
 def refuse_running(window: str) -> None:

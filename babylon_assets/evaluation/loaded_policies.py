@@ -17,9 +17,13 @@ def why_not_loadable(settings: Settings, checkpoint: Checkpoint) -> str | None:
     """Why a checkpoint cannot be played from this machine; None when it can."""
     if not is_hosted(settings, checkpoint):
         return why_not_here(checkpoint)
-    if settings.wandb_api_key is None:
+    if settings.training.wandb_api_key is None:
         return "its weights lie with the hosted service, and WANDB_API_KEY is not set"
-    return None if settings.evaluate_hosted else "its weights lie with the hosted service, and EVALUATE_HOSTED is false"
+    return (
+        None
+        if settings.gate.evaluate_hosted
+        else "its weights lie with the hosted service, and EVALUATE_HOSTED is false"
+    )
 
 
 def why_not_here(checkpoint: Checkpoint) -> str | None:
@@ -66,7 +70,7 @@ def load_policy(settings: Settings, checkpoint: Checkpoint) -> Policy:
 
     from babylon_assets.serving.engine.engine import Engine
 
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.training.threads)
     name = policy_name(checkpoint.chain, checkpoint.step)
     engine = Engine(Path(checkpoint.base_model), name)
     if checkpoint.step:

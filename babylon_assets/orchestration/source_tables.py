@@ -61,7 +61,7 @@ def observations(installation: Installation, windows: Sequence[str], now: dateti
     with installation.connect() as conn:
         found = presence(conn, windows)
         states = ledger.states_since(conn, min(windows))
-    grace = installation.settings.window_grace_minutes
+    grace = installation.settings.automation.window_grace_minutes
     return [
         observation
         for each in found

@@ -87,13 +87,13 @@ def next_windows(
         closed = [
             row
             for row in game_record.list_windows(conn, since)
-            if _is_over(row.window, now, settings.window_grace_minutes)
+            if _is_over(row.window, now, settings.automation.window_grace_minutes)
         ]
-    settled = _settled_states(settings.train_rl_local)
+    settled = _settled_states(settings.training.enabled)
     waiting = [row for row in closed if states.get(row.window) not in settled or row.window == unjudged]
-    few = [row for row in waiting if row.agents < settings.min_agents_per_window and row.window not in states]
+    few = [row for row in waiting if row.agents < settings.datasets.min_agents_per_window and row.window not in states]
     thin = {
-        row.window: f"{row.agents} agents, MIN_AGENTS_PER_WINDOW is {settings.min_agents_per_window}"
+        row.window: f"{row.agents} agents, MIN_AGENTS_PER_WINDOW is {settings.datasets.min_agents_per_window}"
         for row in few[:MOST_THIN]
     }
     poor = {row.window for row in few}
@@ -151,7 +151,7 @@ def _in_turn(failed: Sequence[str], now: datetime) -> Sequence[str]:
 
 
 def _nothing(installation: Installation, now: datetime) -> str:
-    grace = installation.settings.window_grace_minutes
+    grace = installation.settings.automation.window_grace_minutes
     return f"no window waits: those that were over {grace} minutes before {now:%H:%M} UTC are done"
 
 

@@ -68,7 +68,7 @@ def plan_training(
     with database.connect() as conn:
         root = root_of(conn, settings, base_model)
         parent = branch.parent if branch else checkpoints.head(conn, chain) or root
-        if settings.gate and branch is None and open_job is None:
+        if settings.gate.enabled and branch is None and open_job is None:
             _require_judged(conn, parent)
         step = checkpoints.next_step(conn, chain, parent)
     if parent.backend not in ("base", backend):
@@ -82,7 +82,7 @@ def plan_training(
             "set BABYLON_MODEL to a new name to begin a new chain"
         )
     readable, recomputed, lags = _readable(settings, database, dataset, parent, base_model, backend)
-    selection = select(readable, parent.step, settings.max_policy_lag, lags)
+    selection = select(readable, parent.step, settings.training.max_policy_lag, lags)
     selection = selection.recorded_only() if backend == "serverless" else selection
     manifest = {
         "format": 1,
@@ -92,7 +92,7 @@ def plan_training(
         "backend": backend,
         "base_model": root.weights_sha256,
         "method": selection.method,
-        "max_policy_lag": settings.max_policy_lag,
+        "max_policy_lag": settings.training.max_policy_lag,
         "settings": registry.trainer_settings(settings, base_model, backend),
         "versions": registry.versions(backend),
         **({"recomputed": recomputed} if recomputed else {}),
@@ -139,4 +139,4 @@ def _readable(
             return dataset, 0, lags
         known = checkpoints.family(conn, settings.model_name)
     prepare_libraries(settings)
-    return *fill(base_model, dataset, known, lags, settings.max_policy_lag), lags
+    return *fill(base_model, dataset, known, lags, settings.training.max_policy_lag), lags

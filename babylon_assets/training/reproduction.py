@@ -5,7 +5,7 @@ Nothing of the chain is touched: no row is written, and the folder is the caller
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from babylon_assets.config.settings import Settings, prepare_libraries
@@ -65,7 +65,7 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
     again = _settings_of(settings, checkpoint, home)
     place = CheckpointPlace(checkpoint.step, _parent_folder(parent))
     manifest = read_manifest(Path(checkpoint.path)) or {}
-    lag = manifest.get("max_policy_lag", settings.max_policy_lag)
+    lag = manifest.get("max_policy_lag", settings.training.max_policy_lag)
     prepare_libraries(settings)
     readable, recomputed = fill(root.base_model, dataset, known, lags, lag)
     if recomputed != checkpoint.metrics.get("recomputed_samples", 0):
@@ -88,10 +88,9 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
 def _settings_of(settings: Settings, checkpoint: Checkpoint, home: Path) -> Settings:
     """The settings that the checkpoint was trained with, and a home of its own."""
     then = checkpoint.settings
-    return replace(
-        settings,
+    return settings.replace(
         home=home,
-        backend="embedded",
+        training_backend="embedded",
         learning_rate=then["learning_rate"],
         lora_rank=then["lora_rank"],
         gradient_tokens=then["row_tokens"],

@@ -23,8 +23,8 @@ from babylon_assets.training.families import LOCAL_GPU_BASE_MODEL, SERVERLESS_BA
 
 def base_model_of(settings: Settings, progress: Any = None) -> str:
     """The base model to train: BASE_MODEL, or the backend's own; the embedded one's is made when it is missing."""
-    if settings.base_model is not None:
-        return settings.base_model
+    if settings.training.base_model is not None:
+        return settings.training.base_model
     backend = registry.choose_backend(settings).name
     if backend != "embedded":
         return SERVERLESS_BASE_MODELS[0] if backend == "serverless" else LOCAL_GPU_BASE_MODEL
@@ -49,7 +49,7 @@ def root_of(conn: Connection[Any], settings: Settings, base_model: str) -> Check
             step=0,
             base_model=base_model,
             weights_sha256=fingerprint,
-            seed=settings.train_seed,
+            seed=settings.training.seed,
             created_at=datetime.now(UTC),
         ),
     )

@@ -248,7 +248,7 @@ def _record(
         backend=plan.backend,
         base_model=plan.base_model,
         settings={**plan.manifest["settings"], "method": plan.selection.method},
-        seed=settings.train_seed,
+        seed=settings.training.seed,
         versions=plan.manifest["versions"],
         metrics={
             **summary(steps),

@@ -7,7 +7,6 @@ the same and every hour is thin, everything has changed, everything has failed. 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -36,8 +35,8 @@ def ticks(settings: Settings, database: Database) -> list[Row]:
         fill(conn, windows[0])
         conn.execute("TRUNCATE babylon_training.windows CASCADE")
         conn.execute("ANALYZE")
-    own = replace(settings, window_start=windows[0], window_grace_minutes=0, train_requests=True)
-    thin = replace(own, min_agents_per_window=1000)
+    own = settings.replace(window_start=windows[0], window_grace_minutes=0, train_requests=True)
+    thin = own.replace(min_agents_per_window=1000)
     rows: list[Row] = []
     with open_instance(own, database) as instance:
         rows += _ticked(Installation(own, database), instance, "nothing was done yet", ("closed_windows",))

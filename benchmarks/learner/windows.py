@@ -59,7 +59,7 @@ class Watch:
 def windows_rows(home: Path, base: Path) -> list[Row]:
     """Some windows of the demo, played and trained in this process, first by the functions, then as Dagster runs."""
     shutil.copytree(base, home / "base_models" / base.name)
-    settings = Settings(home=home, backend="embedded", window_start=FIRST, gate=False)
+    settings = Settings(home=home, training_backend="embedded", window_start=FIRST, gate=False)
     try:
         database = open_database(settings)
         migrate(database)

@@ -73,7 +73,7 @@ def test_another_family_is_refused_with_the_list_of_those_that_can_be(
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
     with pytest.raises(BaseModelRefused, match=r"'gpt2'.*Qwen2, Qwen3 and Llama families"):
-        choose_backend(Settings(base_model=str(base), backend=backend))
+        choose_backend(Settings(base_model=str(base), training_backend=backend))
     with pytest.raises(BaseModelRefused, match="'gpt2'"):  # a hub name is known when its config is there
         load_trainable(str(base), None, 4, 0, torch.device("cpu"))
 
@@ -96,7 +96,10 @@ def test_what_the_hosted_service_does_not_train_is_refused_with_what_it_does(tin
 
 
 def test_a_hub_name_that_is_not_here_yet_is_not_refused() -> None:
-    assert choose_backend(Settings(base_model="Qwen/Qwen2.5-0.5B-Instruct", backend="embedded")).name == "embedded"
+    assert (
+        choose_backend(Settings(base_model="Qwen/Qwen2.5-0.5B-Instruct", training_backend="embedded")).name
+        == "embedded"
+    )
 
 
 def test_the_small_model_is_trained_in_fp32_and_a_large_one_in_what_is_fast(

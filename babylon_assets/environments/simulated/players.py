@@ -67,7 +67,7 @@ def play_window(
     rooms = _draw(settings, window, clock)
     with conn.transaction():
         players = _enter(settings, conn, window, clock)
-        moves = play(rooms, players, _asking(policy, settings.simulation_seed))
+        moves = play(rooms, players, _asking(policy, settings.simulation.seed))
         _write(conn, rooms, moves, players, window, policy.name)
         _see_recorded(conn, [rows.call_id(move) for move in moves if _is_recorded(move)])
         own = [move for move in moves if move.reply.completion and not _is_recorded(move)]
@@ -83,39 +83,39 @@ def reference_rewards(settings: Settings, rooms: Sequence[Room], window: str) ->
 
     Of orders without a text there is nothing to judge: the scorer `ruler` takes no part.
     """
-    added = load_scorers(settings.scorers)
-    weights = {name: weight for name, weight in settings.reward_weights.items() if name != "ruler"} or {"outcome": 0.0}
+    added = load_scorers(settings.rewards.scorers)
+    weights = {name: weight for name, weight in settings.rewards.weights.items() if name != "ruler"} or {"outcome": 0.0}
     means = {}
     for number, (name, choose) in enumerate(REFERENCES.items()):
         players = _roster(settings)
-        rng = board_rng(settings.simulation_seed, window, room=number, tick=2**17)
+        rng = board_rng(settings.simulation.seed, window, room=number, tick=2**17)
         moves = play(rooms, players, _by_reference(choose, rng))
-        steps = _scored_steps(moves, settings.perp_full_scale_percent)
-        scored = rewards.score_steps(steps, weights, settings.invalid_action_reward, added)
+        steps = _scored_steps(moves, settings.rewards.perp_full_scale_percent)
+        scored = rewards.score_steps(steps, weights, settings.rewards.invalid_action_reward, added)
         means[name] = float(scored["reward"].mean())
     return means
 
 
 def _clock(settings: Settings) -> Clock:
-    clock = Clock(settings.simulation_rooms, settings.simulation_ticks)
-    if 3600 / (clock.rooms * clock.ticks) < settings.moment_seconds:
+    clock = Clock(settings.simulation.rooms, settings.simulation.ticks)
+    if 3600 / (clock.rooms * clock.ticks) < settings.datasets.moment_seconds:
         raise SettingsError(
             f"SIMULATION_ROOMS x SIMULATION_TICKS is {clock.rooms * clock.ticks} boards an hour, so that two would "
-            f"fall into one moment of MOMENT_SECONDS={settings.moment_seconds}; lower one of the three"
+            f"fall into one moment of MOMENT_SECONDS={settings.datasets.moment_seconds}; lower one of the three"
         )
     return clock
 
 
 def _draw(settings: Settings, window: str, clock: Clock) -> list[Room]:
-    return [draw_room(settings.simulation_seed, window, room, clock) for room in range(clock.rooms)]
+    return [draw_room(settings.simulation.seed, window, room, clock) for room in range(clock.rooms)]
 
 
 def _roster(settings: Settings) -> list[Player]:
     """The players of the game, with nothing won or lost yet."""
     return [
         Player(f"{9_000_000_000_000_000 + 1000 * room + seat:018d}", f"trader-{room}-{seat}", room)
-        for room in range(settings.simulation_rooms)
-        for seat in range(settings.simulation_agents_per_room)
+        for room in range(settings.simulation.rooms)
+        for seat in range(settings.simulation.agents_per_room)
     ]
 
 
@@ -243,7 +243,7 @@ def _call(move: Move, settings: Settings, policy: str) -> InferenceCall:
         token_ids=completion.token_ids,
         logprobs=completion.logprobs,
         temperature=1.0,
-        seed=_answer_seed(settings.simulation_seed, move.turn),
+        seed=_answer_seed(settings.simulation.seed, move.turn),
         latency_ms=None,
         finish_reason=completion.finish_reason,
     )

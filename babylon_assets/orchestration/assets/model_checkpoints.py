@@ -83,11 +83,15 @@ def build_model_checkpoints(windows_partitions: dg.HourlyPartitionsDefinition) -
 
 def train(installation: Installation, run_id: str, window: str) -> WindowResult:
     """Train a window, where training is not switched off, and say what came of it."""
-    if not installation.settings.train_rl_local:
+    if not installation.settings.training.enabled:
         return _switched_off()
     decide_head(installation.settings, installation.database, run_id)
     trained = train_window(installation.settings, installation.database, window, run_id)
-    if trained.status == "superseded" and trained.checkpoint and installation.settings.late_data == "retrain":
+    if (
+        trained.status == "superseded"
+        and trained.checkpoint
+        and installation.settings.automation.late_data == "retrain"
+    ):
         beside = train_branch(installation.settings, installation.database, window, dagster_run_id=run_id)
         trained = replace(trained, reason=f"{trained.reason}; {_branch(beside)}")
     with installation.connect() as conn:

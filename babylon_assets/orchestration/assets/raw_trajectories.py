@@ -60,7 +60,7 @@ def read(installation: Installation, window: str) -> WindowResult:
         metadata={**numbers(kept._asdict()), **numbers({"imported": imported})},
         data_version=fingerprint,
         checks=[
-            checks.complete(window, datetime.now(UTC), installation.settings.window_grace_minutes),
+            checks.complete(window, datetime.now(UTC), installation.settings.automation.window_grace_minutes),
             checks.little_in_quarantine(window, kept.trajectories, quarantined),
         ],
     )
@@ -85,7 +85,7 @@ def copy_window(installation: Installation, window: str) -> str:
         if before is not None and before.fingerprint == found and _is_whole(ours, before):
             return found
         settings = installation.settings
-        test, banned = settings.include_test_users, settings.include_banned_users
+        test, banned = settings.datasets.include_test_users, settings.datasets.include_banned_users
         odd = _odd_ids(installation, game)
         rows = game_record.read_window(game, window, include_test=test, include_banned=banned, odd=odd)
         ledger.replace_rows(ours, window, rows)
@@ -132,9 +132,9 @@ def _fingerprint(installation: Installation, game: Connection, ours: Connection,
     read = game_record.fingerprint(
         game,
         window,
-        include_test=settings.include_test_users,
-        include_banned=settings.include_banned_users,
-        horizon_minutes=settings.perp_horizon_minutes,
+        include_test=settings.datasets.include_test_users,
+        include_banned=settings.datasets.include_banned_users,
+        horizon_minutes=settings.rewards.perp_horizon_minutes,
         instruments=ledger.named_instruments(ours, window),
         odd=_odd_ids(installation, game),
     )

@@ -7,14 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
-from typing import cast
 
 import dagster as dg
 
 from babylon_assets.config.settings import Settings, secrets_of
 from babylon_assets.domain import joining
 from babylon_assets.domain.datasets import CARRIED, CARRIED_TRAJECTORIES, draft_dataset
-from babylon_assets.domain.grouping import GroupMode
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.sampling import effective_samples, policy_lags
 from babylon_assets.domain.trajectories import TrajectoryRecord
@@ -87,7 +85,7 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
         head = checkpoints.head(conn, settings.model_name)
         carried = carry_over.metadata(conn, settings, window)
         givers = {name: carry_over.metadata(conn, settings, name) for name in carry_over.givers(conn, settings, window)}
-        seen = examples.of_dataset(conn, dataset, secrets_of(settings)) if settings.show_samples else {}
+        seen = examples.of_dataset(conn, dataset, secrets_of(settings)) if settings.automation.show_samples else {}
         lost = trajectories.summary(conn, window).quarantined
     metadata = {**seen, **_metadata(dataset, row, lost), **_strength(dataset, head.step if head else 0), **carried}
     found = [checks.trainable_tokens(dataset, row)]
@@ -134,12 +132,12 @@ def _builder(
         scores.read_step_scores(conn, window),
         settings.model_name,
         trajectories.chat_hashes(conn, window),
-        moment_seconds=settings.moment_seconds,
-        group_mode=cast(GroupMode, settings.group_by),
-        held_out_share=settings.held_out_share,
-        max_samples=settings.max_samples_per_window,
-        max_tokens=settings.max_tokens_per_window,
-        seed=settings.train_seed,
+        moment_seconds=settings.datasets.moment_seconds,
+        group_mode=settings.datasets.group_by,
+        held_out_share=settings.datasets.held_out_share,
+        max_samples=settings.datasets.max_samples_per_window,
+        max_tokens=settings.datasets.max_tokens_per_window,
+        seed=settings.training.seed,
     )
 
 
@@ -182,10 +180,10 @@ def _own_rewards(dataset: DatasetDraft) -> list[float]:
 def _why_thin(dataset: DatasetDraft, agents: int, settings: Settings) -> str | None:
     """Why the window has too little to train on. Nothing at all, in a full window, is not thin: training says why."""
     trainable = dataset.counts["trainable_samples"]
-    if agents < settings.min_agents_per_window:
-        return f"{agents} agents, MIN_AGENTS_PER_WINDOW is {settings.min_agents_per_window}"
-    if 0 < trainable < settings.min_samples_per_window:
-        return f"{trainable} trainable samples, MIN_SAMPLES_PER_WINDOW is {settings.min_samples_per_window}"
+    if agents < settings.datasets.min_agents_per_window:
+        return f"{agents} agents, MIN_AGENTS_PER_WINDOW is {settings.datasets.min_agents_per_window}"
+    if 0 < trainable < settings.datasets.min_samples_per_window:
+        return f"{trainable} trainable samples, MIN_SAMPLES_PER_WINDOW is {settings.datasets.min_samples_per_window}"
     return None
 
 

@@ -35,17 +35,17 @@ def choose_backend(settings: Settings) -> BackendChoice:
         SettingsError, MissingDependency: the settings ask for a backend without a key, a GPU or its packages.
         BaseModelRefused: the backend cannot train the base model; the message lists those that it can.
     """
-    choice = _require_backend(settings) if settings.backend != "auto" else _choose_available(settings)
-    if settings.base_model is not None:
-        (require_hosted if choice.name == "serverless" else require_local)(settings.base_model)
+    choice = _require_backend(settings) if settings.training.backend != "auto" else _choose_available(settings)
+    if settings.training.base_model is not None:
+        (require_hosted if choice.name == "serverless" else require_local)(settings.training.base_model)
     return choice
 
 
 def _require_backend(settings: Settings) -> BackendChoice:
     reason = "TRAINING_BACKEND asks for it"
-    if settings.backend == "serverless" and settings.wandb_api_key is None:
+    if settings.training.backend == "serverless" and settings.training.wandb_api_key is None:
         raise SettingsError("TRAINING_BACKEND is serverless and there is no key; set WANDB_API_KEY to one of W&B")
-    if settings.backend == "local_gpu":
+    if settings.training.backend == "local_gpu":
         device, missing = cuda_device(), missing_for_art_backend()
         if device is None or missing:
             lacks = ["a CUDA device"] if device is None else []
@@ -54,11 +54,11 @@ def _require_backend(settings: Settings) -> BackendChoice:
                 "'babylon_assets[gpu]' on a machine with a GPU, in an environment of its own, or set it to embedded"
             )
         return BackendChoice("local_gpu", reason)
-    return BackendChoice("serverless" if settings.backend == "serverless" else "embedded", reason)
+    return BackendChoice("serverless" if settings.training.backend == "serverless" else "embedded", reason)
 
 
 def _choose_available(settings: Settings) -> BackendChoice:
-    if settings.wandb_api_key is not None:
+    if settings.training.wandb_api_key is not None:
         return BackendChoice("serverless", "WANDB_API_KEY is set")
     device, missing = cuda_device(), missing_for_art_backend()
     if device is None:
@@ -70,31 +70,33 @@ def _choose_available(settings: Settings) -> BackendChoice:
 
 def is_hosted(settings: Settings) -> bool:
     """Whether the settings have the hosted service train; whether that can be is not looked at."""
-    return settings.backend == "serverless" or (settings.backend == "auto" and settings.wandb_api_key is not None)
+    return settings.training.backend == "serverless" or (
+        settings.training.backend == "auto" and settings.training.wandb_api_key is not None
+    )
 
 
 def trainer_settings(settings: Settings, base_model: str, backend: BackendName = "embedded") -> dict[str, Any]:
     """The settings that decide what a checkpoint becomes, as they are written into its manifest."""
     if backend == "serverless":
-        return {"learning_rate": settings.serverless_learning_rate, "clip_epsilon": settings.clip_epsilon}
+        return {"learning_rate": settings.serverless.learning_rate, "clip_epsilon": settings.embedded.clip_epsilon}
     if backend == "local_gpu":
         return {
-            "learning_rate": settings.local_gpu_learning_rate,
-            "lora_rank": settings.lora_rank,
-            "row_tokens": settings.local_gpu_row_tokens,
-            "clip_epsilon": settings.clip_epsilon,
-            "max_grad_norm": settings.max_grad_norm,
-            "seed": settings.train_seed,
+            "learning_rate": settings.local_gpu.learning_rate,
+            "lora_rank": settings.embedded.lora_rank,
+            "row_tokens": settings.local_gpu.row_tokens,
+            "clip_epsilon": settings.embedded.clip_epsilon,
+            "max_grad_norm": settings.embedded.max_grad_norm,
+            "seed": settings.training.seed,
         }
     return {
-        "learning_rate": settings.learning_rate,
-        "lora_rank": settings.lora_rank,
-        "row_tokens": settings.gradient_tokens,
-        "rows_per_step": settings.rows_per_step,
-        "clip_epsilon": settings.clip_epsilon,
-        "max_grad_norm": settings.max_grad_norm,
-        "max_kl": settings.max_kl,
-        "seed": settings.train_seed,
+        "learning_rate": settings.embedded.learning_rate,
+        "lora_rank": settings.embedded.lora_rank,
+        "row_tokens": settings.embedded.gradient_tokens,
+        "rows_per_step": settings.embedded.rows_per_step,
+        "clip_epsilon": settings.embedded.clip_epsilon,
+        "max_grad_norm": settings.embedded.max_grad_norm,
+        "max_kl": settings.embedded.max_kl,
+        "seed": settings.training.seed,
         "dtype": train_dtype(settings, base_model),
     }
 
@@ -106,7 +108,7 @@ def art_path(settings: Settings) -> Path:
 
 def checkpoint_folder(settings: Settings, chain: str, step: int) -> Path:
     """Where checkpoint `step` of a chain lies, in ART's layout."""
-    return art_path(settings) / settings.wandb_project / "models" / chain / "checkpoints" / f"{step:04d}"
+    return art_path(settings) / settings.training.wandb_project / "models" / chain / "checkpoints" / f"{step:04d}"
 
 
 def versions(backend: BackendName = "embedded") -> dict[str, str]:

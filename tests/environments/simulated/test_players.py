@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -145,7 +144,7 @@ def test_the_same_seed_plays_the_same_game(settings: Settings, game_database: Da
         assert not game_state.is_played(conn, FIRST)
         play_window(settings, conn, FIRST, Follower())
         assert _hashes(conn) == once
-    other = dataclasses.replace(settings, simulation_seed=4)
+    other = settings.replace(simulation_seed=4)
     with game_database.connect() as conn:
         play_window(other, conn, SECOND, Follower())
         assert len(set(once)) == AGENTS

@@ -48,7 +48,7 @@ class World:
 
     def having(self, **changes: Any) -> World:
         """The same world with other settings."""
-        return replace(self, settings=replace(self.settings, **changes))
+        return replace(self, settings=self.settings.replace(**changes))
 
     def play(self, window: str) -> None:
         with self.database.connect() as conn:

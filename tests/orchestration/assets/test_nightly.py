@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ def world(
     name = server.create(three_played)
     database = server.database(name)
     small = small_game(tmp_path_factory.mktemp("nightly"), taught_base)
-    settings = replace(small, database_url=database.url, gate=False, nightly_seeds=9, keep_checkpoints=1)
+    settings = small.replace(database_url=database.url, gate=False, nightly_seeds=9, keep_checkpoints=1)
     with open_instance(settings, database) as instance:
         made = World(settings, database, instance, engine)
         made.play(BEFORE)
@@ -63,7 +62,7 @@ def test_the_live_policy_is_examined_once_on_more_markets(world: World) -> None:
     with world.database.connect() as conn:
         live = promotions.promoted(conn, CHAIN)
         assert live is not None and live.window_id == THIRD
-        version = market_evaluation.version(replace(world.settings, evaluation_seeds=9))
+        version = market_evaluation.version(world.settings.replace(evaluation_seeds=9))
         found = evaluations.get(conn, live.id, market_evaluation.NAME, version)
     assert found is not None and found.value is not None
     assert len(found.seeds or ()) == 9

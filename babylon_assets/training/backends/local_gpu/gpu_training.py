@@ -105,7 +105,7 @@ def _request_file(settings: Settings, request: TrainingRequest, work: Path) -> G
     return GpuRequest(
         base_model=request.base_model,
         chain=request.chain,
-        project=settings.wandb_project,
+        project=settings.training.wandb_project,
         method=request.samples.method,
         samples=request.samples.policy_gradient or request.samples.sft,
         baselines=dict(request.samples.baselines),
@@ -113,7 +113,7 @@ def _request_file(settings: Settings, request: TrainingRequest, work: Path) -> G
         parent=str(request.place.parent.absolute()) if request.place.parent else None,
         work=str(work.absolute()),
         trainer=trainer_settings(settings, request.base_model, "local_gpu"),
-        memory_share=settings.local_gpu_memory_share,
+        memory_share=settings.local_gpu.memory_share,
     )
 
 
@@ -125,10 +125,10 @@ def _run(settings: Settings, work: Path) -> GpuResult:
             command, env=local_gpu_environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            process.wait(60 * settings.local_gpu_minutes)
+            process.wait(60 * settings.local_gpu.minutes)
         except subprocess.TimeoutExpired:
             raise TransientError(
-                f"training on the GPU took longer than the {settings.local_gpu_minutes:g} minutes of LOCAL_GPU_MINUTES "
+                f"training on the GPU took longer than the {settings.local_gpu.minutes:g} minutes of LOCAL_GPU_MINUTES "
                 f"and was ended: {_tail(work)}"
             ) from None
         finally:

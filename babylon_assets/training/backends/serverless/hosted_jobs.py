@@ -40,7 +40,7 @@ class LedgerJournal:
         Raises:
             PermanentError: the job would spend more than SERVERLESS_DAILY_USD.
         """
-        estimate = tokens * self.settings.serverless_usd_per_million_tokens / 1e6
+        estimate = tokens * self.settings.serverless.usd_per_million_tokens / 1e6
         with self.database.connect() as conn, conn.transaction():
             self._keep_cap(estimate, jobs.spent_today(conn, besides=self.job))
             usage = {"manifest": self.manifest, "sent_tokens": tokens}
@@ -67,7 +67,7 @@ class LedgerJournal:
             jobs.advance_job(conn, self.job, "submitted", usage={**self.usage, "hosted_step": step})
 
     def _keep_cap(self, estimate: float, spent: float) -> None:
-        cap = self.settings.serverless_daily_usd
+        cap = self.settings.serverless.daily_usd
         if cap is not None and spent + estimate > cap:
             raise PermanentError(
                 f"this job would cost about {estimate:.2f} USD, {spent:.2f} USD are spent today and "

@@ -121,8 +121,8 @@ def train_serverless(settings: Settings, request: TrainingRequest, journal: Jour
             "type: pip install 'babylon_assets[embedded]'"
         ) from error
     require_recorded(request.samples.policy_gradient)
-    backend = ServerlessBackend(api_key=settings.wandb_api_key, base_url=settings.serverless_url)
-    backend._client.timeout = settings.serverless_timeout_seconds
+    backend = ServerlessBackend(api_key=settings.training.wandb_api_key, base_url=settings.serverless.url)
+    backend._client.timeout = settings.serverless.timeout_seconds
     return asyncio.run(_HostedJob(settings, request, journal, backend).run())
 
 
@@ -152,7 +152,7 @@ class _HostedJob:
         from art import TrainableModel
 
         model: Any = TrainableModel(
-            name=self.request.chain, project=self.settings.wandb_project, base_model=self.request.base_model
+            name=self.request.chain, project=self.settings.training.wandb_project, base_model=self.request.base_model
         )
         try:
             await self._tried(lambda: self.backend.register(model))
@@ -187,7 +187,7 @@ class _HostedJob:
         """The model's step; where there may be a job that nobody can ask for, only once that has had time to end."""
         while True:
             step: int = await self._tried(lambda: self.backend._get_step(model))
-            lost, patience = self.journal.lost_at, 60 * self.settings.serverless_wait_minutes
+            lost, patience = self.journal.lost_at, 60 * self.settings.serverless.wait_minutes
             if step != self.journal.expected_step or lost is None or time.time() - lost > patience:
                 return step
             self.journal.alive()
@@ -199,8 +199,8 @@ class _HostedJob:
         samples = self.request.samples.policy_gradient
         self.journal.intend(sent_tokens(samples))
         config = ExperimentalTrainingConfig(
-            learning_rate=self.settings.serverless_learning_rate,
-            epsilon=self.settings.clip_epsilon,
+            learning_rate=self.settings.serverless.learning_rate,
+            epsilon=self.settings.embedded.clip_epsilon,
             ppo=True,
             scale_rewards=False,
         )
@@ -233,10 +233,10 @@ class _HostedJob:
                 failures += 1
                 continue
             self.journal.alive()
-            if time.monotonic() - progress.heard > 60 * self.settings.serverless_wait_minutes:
+            if time.monotonic() - progress.heard > 60 * self.settings.serverless.wait_minutes:
                 raise TransientError(
                     f"the hosted job {self.journal.external_id} has said nothing for "
-                    f"{self.settings.serverless_wait_minutes:g} minutes; train the window again to attach to it"
+                    f"{self.settings.serverless.wait_minutes:g} minutes; train the window again to attach to it"
                 )
             if not progress.ended:
                 await asyncio.sleep(POLL_SECONDS)
@@ -286,7 +286,7 @@ class _HostedJob:
             return error
         if not isinstance(error, openai.APIStatusError):
             if isinstance(error, openai.APIConnectionError):
-                return TransientError(f"the hosted service at {self.settings.serverless_url} does not answer")
+                return TransientError(f"the hosted service at {self.settings.serverless.url} does not answer")
             return PermanentError(
                 f"the hosted service gave an answer that ART cannot read ({type(error).__name__}); "
                 "check that SERVERLESS_URL points at it"
@@ -310,7 +310,7 @@ class _HostedJob:
 
     def _safe(self, text: str) -> str:
         """Text of the service without the key, and not endless."""
-        return text.replace(self.settings.wandb_api_key or HIDDEN, HIDDEN)[:500]
+        return text.replace(self.settings.training.wandb_api_key or HIDDEN, HIDDEN)[:500]
 
 
 def _is_lost(error: Exception) -> bool:
