@@ -81,9 +81,9 @@ def make_source(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:
     from babylon_assets.training.backends.registry import choose_backend
 
     prepare_libraries(settings)
-    engine = settings.gateway.engine
+    engine: str = settings.gateway.engine
     if engine == "auto":
-        engine = "wandb" if choose_backend(settings).name == "serverless" else "embedded"
+        engine = choose_backend(settings).backend.capabilities.gateway_engine
     return _embedded(settings, loop) if engine == "embedded" else _upstream(settings, engine)
 
 

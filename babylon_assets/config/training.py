@@ -7,15 +7,13 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, MultipleOf
 
 from babylon_assets.config.group import Group, variable
-from babylon_assets.config.values import LOWER_CASE, TrainingUrl
+from babylon_assets.config.values import LOWER_CASE, BackendName, TrainingUrl
 
 
 class TrainingSettings(Group):
     """What training does on every backend."""
 
-    backend: Annotated[Literal["auto", "embedded", "serverless", "local_gpu"], LOWER_CASE] = variable(
-        "TRAINING_BACKEND", "auto", "Where training runs; auto picks by what is there."
-    )
+    backend: BackendName = variable("TRAINING_BACKEND", "auto", "Where training runs; auto picks by what is there.")
     base_model: str | None = variable(
         "BASE_MODEL", None, "Model to start from, a folder or hub name; absent: the project's own small one."
     )

@@ -48,6 +48,16 @@ def _make_absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
+def _parse_backend(text: str) -> str:
+    """`auto`, a backend of ours, or one that an installed package registers as an entry point."""
+    from importlib.metadata import entry_points
+
+    if text.lower() in _BACKENDS:
+        return text.lower()
+    _require(text in entry_points(group="babylon_assets.training_backends").names)
+    return text
+
+
 def parse_hashed_keys(text: str) -> dict[str, str]:
     """Keys by name, written `name:hash,...`; each hash the hex sha256 of a key.
 
@@ -89,6 +99,8 @@ def _read_by(parse: Callable[[str], Any], write: Callable[[Any], str]) -> Before
     return BeforeValidator(lambda value: parse(value if isinstance(value, str) else write(value)))
 
 
+_BACKENDS = ("auto", "embedded", "serverless", "local_gpu")
+
 LOWER_CASE = BeforeValidator(_lower_case)
 UPPER_CASE = BeforeValidator(_upper_case)
 
@@ -105,6 +117,7 @@ PostgresUrl = Annotated[
     StringConstraints(pattern=r"^postgres(ql)?(\+\w+)?://\S+$"),
     TextForm("a URL such as postgresql://user:password@host:5432/database"),
 ]
+BackendName = Annotated[str, AfterValidator(_parse_backend), TextForm("one of " + ", ".join(_BACKENDS))]
 _Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
 ServerUrl = Annotated[_Url, TextForm("a URL such as http://127.0.0.1:8000/v1")]
 TrainingUrl = Annotated[_Url, TextForm("a URL such as https://api.training.wandb.ai/v1")]
