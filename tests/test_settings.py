@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from babylon_assets.config.gate import GateSettings
+from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, subprocess_environment
 from babylon_assets.config.training import EmbeddedSettings
 from babylon_assets.domain.errors import SettingsError
@@ -120,6 +121,7 @@ def test_settings_are_built_of_groups_or_by_their_variables() -> None:
     assert (mixed.embedded.lora_rank, mixed.embedded.learning_rate) == (8, 0.5)
     changed = by_group.replace(learning_rate=0.5, gate=True)
     assert (changed.embedded.lora_rank, changed.embedded.learning_rate, changed.gate.enabled) == (8, 0.5, True)
+    assert Settings().replace(gateway_port=1).gateway == GatewaySettings(port=1)
     with pytest.raises(SettingsError, match="no setting lora_rnk"):
         Settings(lora_rnk=8)
 

@@ -116,7 +116,7 @@ class Settings(BaseSettings):
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, Group) and isinstance(given.get(name), Mapping):
-                given[name] = {**dict(value), **given[name]}
+                given[name] = {**_fields(value), **given[name]}
             else:
                 given.setdefault(name, value)
         return Settings(**given)
@@ -165,7 +165,11 @@ def _by_group(values: Mapping[str, Any]) -> dict[str, Any]:
             single.setdefault(group, {})[field] = value
         else:
             whole[field] = value
-    return whole | {group: {**dict(whole.get(group, {})), **given} for group, given in single.items()}
+    return whole | {group: {**_fields(whole.get(group, {})), **given} for group, given in single.items()}
+
+
+def _fields(group: Group | Mapping[str, Any]) -> Mapping[str, Any]:
+    return vars(group) if isinstance(group, Group) else group
 
 
 def _explain_refusal(location: tuple[int | str, ...], value: Any) -> str:
