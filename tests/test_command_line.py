@@ -147,7 +147,7 @@ def test_quick_commands_load_nothing_heavy_and_write_no_colours_into_a_pipe(
 def test_ctrl_c_has_its_exit_code_even_in_the_middle_of_an_import(tmp_path: Path) -> None:
     """Imports run source text, and CPython ends by the signal after a KeyboardInterrupt that came through that."""
     (tmp_path / "interrupted.py").write_text("""
-from babylon_assets import cli
+from babylon_assets.cli import app as cli
 
 @cli.app.command()
 def stop():

@@ -92,7 +92,7 @@ class Settings(WindowSettings, SimulationSettings, RulerSettings, AutomationSett
     )
     backend: str = _declare(
         "TRAINING_BACKEND",
-        kinds.choice("auto", "embedded", "serverless", "local_gpu"),
+        kinds.registered("babylon_assets.training_backends", "auto", "embedded", "serverless", "local_gpu"),
         "auto",
         "Where training runs; auto picks by what is there.",
     )

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from babylon_assets.domain.dataset_codec import dataset_id
 from babylon_assets.domain.datasets import Dataset, Sample
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.windows import upsert_window
@@ -22,7 +22,7 @@ def ready(database: Database) -> Ready:
 
     def make(window: str, samples: list[Sample]) -> Dataset:
         samples = [msgspec.structs.replace(each, window=window) for each in samples]
-        dataset = Dataset(content_id([window, samples]), window, samples, {})
+        dataset = Dataset(dataset_id(window, samples), window, samples, {})
         with database.connect() as conn:
             save_dataset(conn, dataset)
             upsert_window(conn, window, status="ready", dataset_id=dataset.id, samples=len(samples))

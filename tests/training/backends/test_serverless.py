@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.dataset_codec import dataset_id
 from babylon_assets.domain.datasets import Dataset, Sample
 from babylon_assets.domain.errors import BaseModelRefused, PermanentError, SettingsError, TrainingBusy, TransientError
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
@@ -20,9 +20,9 @@ from babylon_assets.ledger.jobs import Job, list_jobs
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.training.backends.registry import choose_backend
 from babylon_assets.training.backends.serverless import hosted_training
+from babylon_assets.training.backends.serverless.backend import BASE_MODELS
 from babylon_assets.training.backends.serverless.hosted_jobs import LedgerJournal
 from babylon_assets.training.backends.serverless.hosted_training import NoHostedJob, require_recorded, steps_of
-from babylon_assets.training.families import SERVERLESS_BASE_MODELS
 from babylon_assets.training.window_training import train_window
 from tests.hosted_service import KEY, HostedService, hosted_service
 from tests.training.backends.test_embedded import answered
@@ -62,7 +62,7 @@ def ready(database: Database, samples: list[Sample]) -> Ready:
     """Give a window a dataset that is ready to be trained; the first window has one already."""
 
     def make(window: str, samples: list[Sample]) -> Dataset:
-        dataset = Dataset(content_id([window, samples]), window, samples, {})
+        dataset = Dataset(dataset_id(window, samples), window, samples, {})
         with database.connect() as conn:
             save_dataset(conn, dataset)
             upsert_window(conn, window, status="ready", dataset_id=dataset.id, samples=len(samples))
@@ -84,7 +84,7 @@ def test_a_window_is_trained_by_the_service(
     one = train_window(priced, database, FIRST)
     assert one.status == "trained"
     assert one.checkpoint and one.checkpoint.path == "wandb-artifact:///team/project/babylon-agent:step1"
-    assert (one.checkpoint.backend, one.checkpoint.base_model) == ("serverless", SERVERLESS_BASE_MODELS[0])
+    assert (one.checkpoint.backend, one.checkpoint.base_model) == ("serverless", BASE_MODELS[0])
     assert one.trainable_tokens == sum(len(one.token_ids or []) for one in samples)
     (job,) = attempts(database)
     sent = sum(len(one.prompt_token_ids or []) + len(one.token_ids or []) for one in samples)
