@@ -54,10 +54,12 @@ def simulate(
     settings = load_settings()
     show_log(settings.log_level)
     from babylon_assets.ledger.database import migrate, open_database
+    from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.serving.client import GatewayPolicy
 
     database = open_database(settings)
     migrate(database)
+    check_window_length(settings, database)
     prepare_game(settings, database)
     key = settings.simulation_key or "none-needed"
     with GatewayPolicy(gateway_url(settings), settings.model_name, key) as players:

@@ -84,6 +84,7 @@ def opened_line(
     """
     from babylon_assets.definitions import build_definitions
     from babylon_assets.ledger.database import migrate, open_database
+    from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.orchestration.resources import Installation
     from babylon_assets.orchestration.runs import Line
     from babylon_assets.orchestration.runtime.instance import fail_orphaned_runs, open_instance
@@ -91,6 +92,7 @@ def opened_line(
     show_log(settings.log_level)
     database = open_database(settings)
     migrate(database)
+    check_window_length(settings, database)
     with open_instance(settings, database) as instance:
         fail_orphaned_runs(instance)
         installation = Installation(settings, database, heard)

@@ -23,17 +23,17 @@ TRAJECTORIES, OUTCOMES = dg.AssetKey([GROUP, "trajectories"]), dg.AssetKey([GROU
 
 _ABOUT = {
     TRAJECTORIES: """
-The game's table `trajectories`: what its agents saw, answered and did, an episode a row. A row belongs to the hour of
-its `windowId`, or of its end where it has none.
+The game's table `trajectories`: what its agents saw, answered and did, an episode a row. A row belongs to
+the hour of its `windowId`, or of its end where it has none; where windows are no hours, to the one of its end.
 
-Written by the game, read by `raw_trajectories`. Observed when a sensor finds the hour to be run: how many rows of how
-many agents there are, when the newest was written, and by how much the hour is overdue, if nothing of it was read.
+Written by the game, read by `raw_trajectories`. Observed when a sensor finds the window to be run: how many rows of how
+many agents there are, when the newest was written, and by how much the window is overdue, if nothing of it was read.
 """,
     OUTCOMES: """
 What became of the trades: the game's tables `market_outcomes` and `Market`, beside its prices and its agents' trades.
 
-Written by the game, hours or days after the hour as well, and read by `scored_trajectories`. Observed when a sensor
-finds the hour to be run: rows of `market_outcomes`, markets that end in the hour and those of them that are resolved,
+Written by the game, hours or days after the window as well, and read by `scored_trajectories`. Observed when a sensor
+finds the window to be run: rows of `market_outcomes`, markets that end in the window and those of them that are resolved,
 and when the newest was written.
 """,
 }
