@@ -212,7 +212,7 @@ _NATIVE_HOURS = "babylon_assets.environments."
 def _hours_in(tree: ast.AST) -> Iterator[str]:
     """What a module has of the length, the format or the hours of windows."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node) in ("timedelta(hours=1)", "timedelta(minutes=60)"):
+        if isinstance(node, ast.Call) and ast.unparse(node) == "timedelta(hours=1)":
             yield ast.unparse(node)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search("%dT%H|%H:00", node.value):
             yield node.value

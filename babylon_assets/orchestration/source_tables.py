@@ -33,8 +33,8 @@ many agents there are, when the newest was written, and by how much the window i
 What became of the trades: the game's tables `market_outcomes` and `Market`, beside its prices and its agents' trades.
 
 Written by the game, hours or days after the window as well, and read by `scored_trajectories`. Observed when a sensor
-finds the window to be run: rows of `market_outcomes`, markets that end in the window and those of them that are resolved,
-and when the newest was written.
+finds the window to be run: rows of `market_outcomes`, markets that end in the window and those of them that are
+resolved, and when the newest was written.
 """,
 }
 

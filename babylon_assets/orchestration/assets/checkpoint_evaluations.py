@@ -28,8 +28,8 @@ What this window's checkpoint can do, beside the one that it was trained from, t
   are than the worse ones, in nats. `replay_estimate` is what the policy would have earned, by importance weights; it is
   left out where `replay_effective_samples` is too small for one.
 
-Every measurement is made once per checkpoint and kept. A thin window has no checkpoint of its own: green, the others are
-shown. The check `{MEASURED_CHECK}` fails when the window's checkpoint was not measured.
+Every measurement is made once per checkpoint and kept. A thin window has no checkpoint of its own: green, the others
+are shown. The check `{MEASURED_CHECK}` fails when the window's checkpoint was not measured.
 """
 
 
