@@ -17,7 +17,7 @@ from babylon_assets.cli.windows import policy_names
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.windows import parse_window, window_of
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import checkpoints, verdicts
 from babylon_assets.ledger.windows import WindowRow, get_window
 
@@ -56,7 +56,7 @@ def train(
         raise typer.BadParameter("a branch is trained window by window", param_hint="--branch")
     settings = load_settings()
     if window is not None:
-        refuse_running(window)
+        refuse_running(window, settings.windows)
         with opened_line(reaching(settings, window)) as (database, line):
             run = report(database, line, settings, window)
             if branch or name:
@@ -104,10 +104,14 @@ def waiting_windows(database: Database, settings: Settings) -> list[str]:
     """
     from babylon_assets.environments.babylon import game_record
 
-    running = window_of(datetime.now(UTC))
+    running = settings.windows.of(datetime.now(UTC)).id
     with database.connect() as conn:
         game_record.check_tables(conn)
-        found = [row.window for row in game_record.list_windows(conn) if settings.window_start <= row.window < running]
+        found = [
+            row.window
+            for row in game_record.list_windows(conn, windows=settings.windows)
+            if settings.window_start <= row.window < running
+        ]
         left = verdicts.without_verdict(conn, settings.model_name)
         return [
             window
@@ -182,7 +186,7 @@ def reaching(settings: Settings, window: str) -> Settings:
     return replace(settings, window_start=min(settings.window_start, window))
 
 
-def refuse_running(window: str) -> None:
+def refuse_running(window: str, windows: WindowGrid) -> None:
     """Refuse a window that is not over yet: the game still writes into it."""
-    if parse_window(window) >= parse_window(window_of(datetime.now(UTC))):
-        raise PermanentError(f"{window} is not over yet; train it after its hour has ended")
+    if windows.parse(window).end > datetime.now(UTC):
+        raise PermanentError(f"{window} is not over yet; train it after it has ended")

@@ -1,4 +1,4 @@
-"""Settings of parts of the product that have many, as bases of `Settings`. Nothing is read or checked here."""
+"""Settings of parts of the product that have many, as bases of `Settings`. Nothing is read here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from babylon_assets.config import kinds
 from babylon_assets.config.kinds import declare as _declare
 from babylon_assets.config.kinds import declare_text as _declare_text
+from babylon_assets.domain.errors import PermanentError, SettingsError
+from babylon_assets.domain.windows import WindowGrid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,3 +280,34 @@ class SimulationSettings:
     simulation_key: str | None = _declare(
         "SIMULATION_KEY", kinds.text(), None, "Key of the simulated players, where the gateway wants one.", secret=True
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSettings:
+    """How time is cut into windows, and where they begin."""
+
+    window_minutes: int = _declare(
+        "WINDOW_MINUTES", kinds.window_minutes(), 60, "Length of a window; it stays what a ledger was begun with."
+    )
+    window_start: str = _declare(
+        "WINDOWS_FROM", kinds.window(), "2026-10-01T00:00", "First window, hence first partition."
+    )
+    window_id: str | None = _declare("WINDOW_ID", kinds.window(), None, "The window of MODE=single.")
+
+    @property
+    def windows(self) -> WindowGrid:
+        """How time is cut into windows."""
+        return WindowGrid.of_minutes(self.window_minutes)
+
+    def check_windows(self) -> None:
+        """Check that the windows of the settings are of WINDOW_MINUTES.
+
+        Raises:
+            SettingsError: one is not; it says what to write.
+        """
+        for variable, window in (("WINDOWS_FROM", self.window_start), ("WINDOW_ID", self.window_id)):
+            try:
+                if window is not None:
+                    self.windows.parse(window)
+            except PermanentError as error:
+                raise SettingsError(f"{variable}: {error}") from None

@@ -14,8 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.windows import parse_window
+from babylon_assets.domain.windows import LENGTHS, is_window_id
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -112,13 +111,19 @@ def postgres_url() -> Kind:
 
 def window() -> Kind:
     def parse(text: str) -> str:
-        try:
-            parse_window(text)
-        except PermanentError as error:
-            raise ValueError from error
+        _require(is_window_id(text))
         return text
 
-    return Kind("a UTC hour as YYYY-MM-DDTHH:00", parse)
+    return Kind("the start of a window in UTC as YYYY-MM-DDTHH:MM", parse)
+
+
+def window_minutes() -> Kind:
+    def parse(text: str) -> int:
+        value = int(text)
+        _require(value in LENGTHS)
+        return value
+
+    return Kind("one of " + ", ".join(map(str, LENGTHS)), parse)
 
 
 def address() -> Kind:

@@ -22,6 +22,7 @@ from babylon_assets.config.groups import (
     JudgingSettings,
     RulerSettings,
     SimulationSettings,
+    WindowSettings,
 )
 from babylon_assets.config.kinds import Kind
 from babylon_assets.config.kinds import declare as _declare
@@ -44,7 +45,7 @@ class Declaration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(SimulationSettings, RulerSettings, AutomationSettings, JudgingSettings, GatewaySettings):
+class Settings(WindowSettings, SimulationSettings, RulerSettings, AutomationSettings, JudgingSettings, GatewaySettings):
     """All settings. Built by `load_settings`; tests may build it directly, the same checks apply.
 
     Raises:
@@ -245,9 +246,6 @@ class Settings(SimulationSettings, RulerSettings, AutomationSettings, JudgingSet
     )
     train_seed: int = _declare("TRAIN_SEED", kinds.whole(0), 0, "Seed of training.")
     threads: int = _declare("TRAIN_THREADS", kinds.whole(1), 1, "CPU threads of training and of the embedded engine.")
-    window_start: str = _declare(
-        "WINDOWS_FROM", kinds.window(), "2026-10-01T00:00", "First window, hence first partition."
-    )
     dagster_port: int = _declare("DAGSTER_PORT", kinds.whole(1, 65535), 3000, "Port of the Dagster UI on loopback.")
     log_level: str = _declare(
         "LOG_LEVEL",
@@ -261,13 +259,13 @@ class Settings(SimulationSettings, RulerSettings, AutomationSettings, JudgingSet
         None,
         "What `python -m babylon_assets` does without arguments.",
     )
-    window_id: str | None = _declare("WINDOW_ID", kinds.window(), None, "The window of MODE=single.")
 
     def __post_init__(self) -> None:
         for item in _fields():
             value = getattr(self, item.name)
             if value is not None:
                 object.__setattr__(self, item.name, _parsed(item, item.metadata["kind"].render(value)))
+        self.check_windows()
 
 
 def _fields() -> list[dataclasses.Field[Any]]:

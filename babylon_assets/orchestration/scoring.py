@@ -72,7 +72,9 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         own = steps[~steps["trajectory_id"].isin(list(given))]
         outcomes = OutcomeTables.empty()
         if len(own) or not given:
-            outcomes = outcome_tables.read_outcomes(conn, window, own, horizon_minutes=settings.perp_horizon_minutes)
+            outcomes = outcome_tables.read_outcomes(
+                conn, window, own, horizon_minutes=settings.perp_horizon_minutes, windows=settings.windows
+            )
         weights, verdicts = dict(settings.reward_weights), list[JudgeScore]()
         if asked is not None:
             weights.setdefault(llm_judge.NAME, 0.0)

@@ -33,7 +33,7 @@ shown. The check `{MEASURED_CHECK}` fails when the hour's checkpoint was not mea
 """
 
 
-def build_checkpoint_evaluations(windows_partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+def build_checkpoint_evaluations(windows_partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """The asset, with one partition per window."""
 
     spec = dg.AssetSpec(

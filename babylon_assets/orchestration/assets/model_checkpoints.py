@@ -47,7 +47,7 @@ A checkpoint's id is the hash of what it was made from: parent, dataset, base mo
 """
 
 
-def build_model_checkpoints(windows_partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+def build_model_checkpoints(windows_partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """The asset, with one partition per window, each depending on the one before it."""
     before = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
     spec = dg.AssetSpec(

@@ -49,7 +49,7 @@ class PromotionOutcome:
     inference_name: str | None
 
 
-def build_promoted_model(windows_partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+def build_promoted_model(windows_partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """The asset, with one partition per window."""
 
     spec = dg.AssetSpec(

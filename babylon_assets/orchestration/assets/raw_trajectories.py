@@ -52,7 +52,7 @@ def spec() -> dg.AssetSpec:
 
 def read(installation: Installation, window: str) -> WindowResult:
     """Copy a window and say what was read."""
-    fingerprint = copy_window(installation, window)
+    fingerprint, settings = copy_window(installation, window), installation.settings
     with installation.connect() as conn:
         kept, quarantined = ledger.summary(conn, window), ledger.quarantined(conn, window)
         imported = len(ledger.read_imported_rewards(conn, window))
@@ -60,7 +60,7 @@ def read(installation: Installation, window: str) -> WindowResult:
         metadata={**numbers(kept._asdict()), **numbers({"imported": imported})},
         data_version=fingerprint,
         checks=[
-            checks.complete(window, datetime.now(UTC), installation.settings.window_grace_minutes),
+            checks.complete(settings.windows.parse(window), datetime.now(UTC), settings.window_grace_minutes),
             checks.little_in_quarantine(window, kept.trajectories, quarantined),
         ],
     )
@@ -87,7 +87,9 @@ def copy_window(installation: Installation, window: str) -> str:
         settings = installation.settings
         test, banned = settings.include_test_users, settings.include_banned_users
         odd = _odd_ids(installation, game)
-        rows = game_record.read_window(game, window, include_test=test, include_banned=banned, odd=odd)
+        rows = game_record.read_window(
+            game, window, include_test=test, include_banned=banned, odd=odd, windows=settings.windows
+        )
         ledger.replace_rows(ours, window, rows)
         copied, kept = _fingerprint(installation, game, ours, window), ledger.summary(ours, window)
         windows_ledger.upsert_window(
@@ -120,7 +122,7 @@ def _is_whole(ours: Connection, row: windows_ledger.WindowRow) -> bool:
 
 def _odd_ids(installation: Installation, game: Connection) -> Sequence[str]:
     """The windowIds of the game that are no window's, looked up once in a run over many windows."""
-    return installation.once_a_run("odd ids", lambda: game_record.odd_ids(game))
+    return installation.once_a_run("odd ids", lambda: game_record.odd_ids(game, windows=installation.settings.windows))
 
 
 def _fingerprint(installation: Installation, game: Connection, ours: Connection, window: str) -> str:
@@ -137,5 +139,6 @@ def _fingerprint(installation: Installation, game: Connection, ours: Connection,
         horizon_minutes=settings.perp_horizon_minutes,
         instruments=ledger.named_instruments(ours, window),
         odd=_odd_ids(installation, game),
+        windows=settings.windows,
     )
     return ledger.fingerprint_with_imports(read, imported)
