@@ -83,7 +83,7 @@ def test_a_password_in_the_file_is_taken_as_it_is(tmp_path: Path) -> None:
         ("REWARD_WEIGHTS", "outcome=0", "scorer=weight"),
         ("REWARD_WEIGHTS", "outcome=1,outcome=2", "scorer=weight"),
         ("REWARD_WEIGHTS", "outcome=nan", "scorer=weight"),
-        ("WINDOWS_FROM", "2026-10-01", "a UTC hour"),
+        ("WINDOWS_FROM", "2026-10-01", "the start of a window"),
         ("BABYLON_MODEL", "../x", "letters"),
         ("DAGSTER_PORT", "70000", "a whole number from 1 to 65535"),
     ],

@@ -172,7 +172,10 @@ def _game(settings: Settings, database: Database) -> str:
 
     with database.connect() as conn:
         game_record.check_tables(conn)
-        found, odd = game_record.list_windows(conn), game_record.count_odd_ids(conn)
+        found, odd = (
+            game_record.list_windows(conn, windows=settings.windows),
+            game_record.count_odd_ids(conn, windows=settings.windows),
+        )
         row = conn.execute("SELECT has_table_privilege('public.trajectories', 'INSERT, UPDATE, DELETE')").fetchone()
     said = f"{len(found)} windows" + (f", the newest {found[-1].window}" if found else "")
     writes = settings.gate.write_trained_models or settings.judge.write_reward_judgments

@@ -94,7 +94,7 @@ def play_once(settings: Settings, conn: Connection, players: GatewayPolicy, wind
     from babylon_assets.serving.policy_registry import promoted_checkpoint
 
     game_lock(conn)
-    if is_played(conn, window):
+    if is_played(conn, settings.windows.parse(window)):
         return None
     made = promoted_checkpoint(conn, settings.model_name)
     players.name = policy_name(settings.model_name, made.step if made else 0)

@@ -29,8 +29,9 @@ from babylon_assets.config.group import RULES, Group, allowed_values, is_secret,
 from babylon_assets.config.scoring import JudgeSettings, RewardSettings
 from babylon_assets.config.simulation import SimulationSettings
 from babylon_assets.config.training import EmbeddedSettings, LocalGpuSettings, ServerlessSettings, TrainingSettings
-from babylon_assets.config.values import LOWER_CASE, UPPER_CASE, ChainName, Folder, WindowId
-from babylon_assets.domain.errors import SettingsError
+from babylon_assets.config.values import LOWER_CASE, UPPER_CASE, ChainName, Folder, WindowId, WindowMinutes
+from babylon_assets.domain.errors import PermanentError, SettingsError
+from babylon_assets.domain.windows import WindowGrid
 
 HIDDEN = "***"
 
@@ -66,6 +67,9 @@ class Settings(BaseSettings):
     model_name: ChainName = variable(
         "BABYLON_MODEL", "babylon-agent", "Name of the chain of checkpoints and of the policies in it."
     )
+    window_minutes: WindowMinutes = variable(
+        "WINDOW_MINUTES", 60, "Length of a window; it stays what a ledger was begun with."
+    )
     window_start: WindowId = variable("WINDOWS_FROM", "2026-10-01T00:00", "First window, hence first partition.")
     dagster_port: Annotated[int, Ge(1), Le(65535)] = variable(
         "DAGSTER_PORT", 3000, "Port of the Dagster UI on loopback."
@@ -98,6 +102,7 @@ class Settings(BaseSettings):
             refused = "\n".join(_explain_refusal(each["loc"], each.get("input")) for each in error.errors())
         if refused:  # raised out here, so that no secret hangs on as the cause
             raise SettingsError(refused)
+        self._check_windows()
 
     @classmethod
     def settings_customise_sources(
@@ -109,6 +114,20 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
+
+    @property
+    def windows(self) -> WindowGrid:
+        """How time is cut into windows."""
+        return WindowGrid.of_minutes(self.window_minutes)
+
+    def _check_windows(self) -> None:
+        """Check that the windows of the settings are of WINDOW_MINUTES."""
+        for name, window in (("WINDOWS_FROM", self.window_start), ("WINDOW_ID", self.window_id)):
+            try:
+                if window is not None:
+                    self.windows.parse(window)
+            except PermanentError as error:
+                raise SettingsError(f"{name}: {error}") from None
 
     def replace(self, **changes: Any) -> Settings:
         """These settings with some changed, which are named as at construction."""

@@ -11,8 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
-from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.windows import parse_window
+from babylon_assets.domain.windows import LENGTHS, is_window_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,14 @@ def _upper_case(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
 
-def _parse_window(text: str) -> str:
-    try:
-        parse_window(text)
-    except PermanentError as error:
-        raise ValueError(str(error)) from error
+def _check_window(text: str) -> str:
+    _require(is_window_id(text))
     return text
+
+
+def _check_length(minutes: int) -> int:
+    _require(minutes in LENGTHS)
+    return minutes
 
 
 def _make_absolute(path: Path) -> Path:
@@ -105,7 +106,8 @@ LOWER_CASE = BeforeValidator(_lower_case)
 UPPER_CASE = BeforeValidator(_upper_case)
 
 Folder = Annotated[Path, AfterValidator(_make_absolute), TextForm("a folder")]
-WindowId = Annotated[str, AfterValidator(_parse_window), TextForm("a UTC hour as YYYY-MM-DDTHH:00")]
+WindowMinutes = Annotated[int, AfterValidator(_check_length), TextForm("one of " + ", ".join(map(str, LENGTHS)))]
+WindowId = Annotated[str, AfterValidator(_check_window), TextForm("the start of a window in UTC as YYYY-MM-DDTHH:MM")]
 ChainName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),

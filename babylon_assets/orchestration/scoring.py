@@ -71,7 +71,7 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         outcomes = OutcomeTables.empty()
         if len(own) or not given:
             outcomes = outcome_tables.read_outcomes(
-                conn, window, own, horizon_minutes=settings.rewards.perp_horizon_minutes
+                conn, window, own, horizon_minutes=settings.rewards.perp_horizon_minutes, windows=settings.windows
             )
         weights, verdicts = dict(settings.rewards.weights), list[JudgeScore]()
         if asked is not None:

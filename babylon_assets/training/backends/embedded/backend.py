@@ -23,7 +23,7 @@ from babylon_assets.training.folders import train_in_folder
 
 
 class Embedded(TrainingBackend):
-    """Our own trainer behind ART's packing and loss; see `trainer` for the algorithm."""
+    """Our own trainer behind ART's packing and loss; see `algorithm`."""
 
     name = "embedded"
     title = "the embedded backend"

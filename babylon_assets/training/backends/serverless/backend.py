@@ -18,7 +18,6 @@ from babylon_assets.training.backend import (
     TrainingRequest,
 )
 from babylon_assets.training.backends.serverless.hosted_jobs import open_journal
-from babylon_assets.training.backends.serverless.hosted_policy import HostedPolicy
 from babylon_assets.training.backends.serverless.hosted_training import train_serverless
 
 #: Base models that the service trains; the first is what it trains when BASE_MODEL is not set.
@@ -86,4 +85,6 @@ class Serverless(TrainingBackend):
 
     def open_policy(self, settings: Settings, checkpoint: Checkpoint) -> Policy:
         """Asks the service's inference."""
+        from babylon_assets.training.backends.serverless.hosted_policy import HostedPolicy
+
         return HostedPolicy(settings, checkpoint)
