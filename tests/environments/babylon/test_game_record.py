@@ -129,14 +129,14 @@ class TestWindows:
 
     def test_windows_of_another_length_hold_what_ended_in_them_whatever_its_id(self, game_conn: Connection) -> None:
         add_users(game_conn, "a1", "a2")
-        quarter = timedelta(minutes=15)
+        quarter, midnight = timedelta(minutes=15), START.replace(minute=0)
         add_trajectories(
             game_conn,
-            trajectory("t1", endTime=START + quarter - timedelta(seconds=1)),
-            trajectory("t2", agentId="a2", endTime=START + quarter),
-            trajectory("t3", windowId=None, endTime=START + quarter),
-            trajectory("t4", windowId="not a window", endTime=START + 5 * quarter),
-            trajectory("t5", endTime=START + 96 * quarter),
+            trajectory("t1", endTime=midnight + quarter - timedelta(seconds=1)),
+            trajectory("t2", agentId="a2", endTime=midnight + quarter),
+            trajectory("t3", windowId=None, endTime=midnight + quarter),
+            trajectory("t4", windowId="not a window", endTime=midnight + 5 * quarter),
+            trajectory("t5", endTime=midnight + 96 * quarter),
         )
         quarters, days = WindowGrid(quarter), WindowGrid(96 * quarter)
         assert game_record.odd_ids(game_conn, windows=quarters) == []
@@ -154,7 +154,7 @@ class TestWindows:
         assert read(game_conn, "2026-10-01T00:15", windows=quarters).keys() == {"t2", "t3"}
         assert read(game_conn, windows=days).keys() == {"t1", "t2", "t3", "t4"}
         before = game_record.fingerprint(game_conn, "2026-10-01T00:15", windows=quarters)
-        add_trajectories(game_conn, trajectory("t6", endTime=START + quarter))
+        add_trajectories(game_conn, trajectory("t6", endTime=midnight + quarter))
         assert game_record.fingerprint(game_conn, "2026-10-01T00:15", windows=quarters) != before
 
     def test_an_empty_game(self, game_conn: Connection) -> None:
