@@ -61,7 +61,7 @@ def _nightly_metadata(name: str, done: NightlyEvaluation) -> dict[str, dg.Metada
 @dg.op(name=PRUNE)
 def prune_weights(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
     """Removes the weights that nothing needs, as `babylon prune --keep KEEP_CHECKPOINTS` does."""
-    keep = installation.settings.keep_checkpoints
+    keep = installation.settings.automation.keep_checkpoints
     if keep is None:
         raise SettingsError(
             "KEEP_CHECKPOINTS is not set; set it to how many of the newest checkpoints keep their weights"
@@ -83,7 +83,7 @@ def remove_old_logs(context: dg.OpExecutionContext, installation: dg.ResourcePar
     if not isinstance(storage, EventLog):
         context.log.warning(f"the instance keeps its events in {type(storage).__name__}, which is not known here")
         return
-    days = installation.settings.keep_run_logs_days
+    days = installation.settings.automation.keep_run_logs_days
     removed = storage.remove_logs(datetime.now(UTC) - timedelta(days=days))
     context.log.info(f"removed {removed:,} events of runs that are older than {days} days")
     context.add_output_metadata(numbers({"removed_events": removed}))

@@ -111,7 +111,7 @@ def test_large_values_are_stored_without_a_second_compression(conn: Conn) -> Non
 
 
 REFUSED = [
-    ("INSERT INTO windows (window_id) VALUES ('2026-11-05T14:30')", errors.CheckViolation),
+    ("INSERT INTO windows (window_id) VALUES ('2026-11-05T14:60')", errors.CheckViolation),
     ("INSERT INTO windows (window_id, status) VALUES ('2026-11-05T14:00', 'done')", errors.CheckViolation),
     (
         "INSERT INTO training_jobs (window_id, chain, state) VALUES ('w', 'c', 'sleeping')",
