@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from babylon_assets.config.settings import Settings, load_settings, prepare_libraries, subprocess_environment
@@ -66,10 +65,10 @@ def small_game(settings: Settings) -> Settings:
     from babylon_assets.environments.simulated.base_model import Recipe, ensure_base_model
     from babylon_assets.serving.engine.engine import Engine
 
-    base = ensure_base_model(
-        settings.home, Recipe(steps=60, batch=32, least_signal=0, least_valid=0.5), open_policy=Engine
-    )
-    return settings.replace(training_backend="embedded",
+    recipe = Recipe(steps=60, batch=32, least_signal=0, least_valid=0.5)
+    base = ensure_base_model(settings.home, recipe, open_policy=Engine)
+    return settings.replace(
+        training_backend="embedded",
         base_model=str(base),
         simulation_rooms=1,
         simulation_agents_per_room=6,

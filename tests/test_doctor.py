@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,8 @@ from babylon_assets.cli.doctor import Diagnosis, examine
 from babylon_assets.config.settings import Settings
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.training import devices
+from babylon_assets.training.backends.local_gpu.backend import BASE_MODEL
 from babylon_assets.training.devices import CudaDevice
-from babylon_assets.training.families import LOCAL_GPU_BASE_MODEL
 from babylon_assets.training.needs import checkpoint_gib, disk_gib, gpu_gib
 from tests.hosted_service import KEY, HostedService, hosted_service
 
@@ -30,7 +29,7 @@ Findings = Callable[..., dict[str, Diagnosis]]
 def findings(game_database: Database, tmp_path: Path) -> Findings:
     def look(**changes: object) -> dict[str, Diagnosis]:
         settings = Settings(home=tmp_path, database_url=game_database.url)
-        return {one.name: one for one in examine(settings.replace(**changes))}  # type: ignore[arg-type]
+        return {one.name: one for one in examine(settings.replace(**changes))}
 
     return look
 
@@ -100,9 +99,9 @@ def test_a_base_model_that_cannot_be_trained_and_a_full_disk(
 
 def test_a_gpu_that_is_too_small_for_the_base_model(findings: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "cuda_device", lambda: CudaDevice("NVIDIA T4", 15.0))
-    large = findings(base_model="Qwen/Qwen3-14B", backend="embedded")["GPU"]
+    large = findings(base_model="Qwen/Qwen3-14B", training_backend="embedded")["GPU"]
     assert ("about 29 GiB are needed" in large.found, "smaller model" in large.remedy) == (True, True)
-    small = findings(base_model="Qwen/Qwen2.5-0.5B-Instruct", backend="embedded")
+    small = findings(base_model="Qwen/Qwen2.5-0.5B-Instruct", training_backend="embedded")
     assert small["GPU"].remedy == ""
     assert "fetched from the hub" in small["base model"].found
 
@@ -112,8 +111,8 @@ def test_needs_grow_with_the_model_and_its_rank(tiny_base: Path) -> None:
     of_eight, of_sixteen = (checkpoint_gib(str(tiny_base), rank) or 0.0 for rank in (8, 16))
     assert of_sixteen == 2 * of_eight > 0
     assert disk_gib(settings, str(tiny_base)) == pytest.approx(1 + 24 * of_eight)
-    assert disk_gib(settings, LOCAL_GPU_BASE_MODEL) > 1.9  # it has to be fetched
-    assert gpu_gib(LOCAL_GPU_BASE_MODEL) == pytest.approx(3.93, abs=0.1)
+    assert disk_gib(settings, BASE_MODEL) > 1.9  # it has to be fetched
+    assert gpu_gib(BASE_MODEL) == pytest.approx(3.93, abs=0.1)
     assert gpu_gib("somebody/unnamed") is None
 
 

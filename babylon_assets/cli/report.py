@@ -50,7 +50,7 @@ def gather(settings: Settings, database: Database, now: datetime) -> Report:
     """The facts of the report: our tables in one snapshot, then what the game has beyond them, then the disk."""
     place = "the embedded database" if database.embedded else database.place
     with database.connect() as conn:
-        ours = read_report(conn, settings.model_name, place, now)
+        ours = read_report(conn, settings.model_name, place, now, settings.windows)
     with database.connect() as conn:
         read = {window.id: window for window in ours.windows}
         since = settings.window_start
@@ -58,7 +58,7 @@ def gather(settings: Settings, database: Database, now: datetime) -> Report:
         odd_ids = _odd_ids(settings, conn)
     return replace(
         ours,
-        windows=[read.get(row.window_id) or unread(row) for row in rows],
+        windows=[read.get(row.window_id) or unread(row, settings.windows) for row in rows],
         odd_ids=odd_ids,
         free_gib=_free_gib(settings.home),
     )

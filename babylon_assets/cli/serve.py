@@ -59,12 +59,12 @@ def serve(
 
 
 def _print_key(name: str) -> None:
-    from babylon_assets.config.kinds import hashed_keys
+    from babylon_assets.config.values import parse_hashed_keys
     from babylon_assets.serving.http.keys import new_key as make_key
 
     key, digest = make_key()
     try:
-        hashed_keys().parse(f"{name}:{digest}")
+        parse_hashed_keys(f"{name}:{digest}")
     except ValueError:
         raise SettingsError(f"{name!r} cannot name a key; use letters, digits, '.', '_' and '-'") from None
     output.print(f"key, shown this once: [bold]{key}[/]", soft_wrap=True)
@@ -81,9 +81,9 @@ def make_source(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:
     from babylon_assets.training.backends.registry import choose_backend
 
     prepare_libraries(settings)
-    engine = settings.gateway.engine
+    engine: str = settings.gateway.engine
     if engine == "auto":
-        engine = "wandb" if choose_backend(settings).name == "serverless" else "embedded"
+        engine = choose_backend(settings).backend.capabilities.gateway_engine
     return _embedded(settings, loop) if engine == "embedded" else _upstream(settings, engine)
 
 

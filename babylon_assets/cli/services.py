@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
@@ -27,8 +26,8 @@ def up(
     The database stays up afterwards.
 
     With [bold]--simulate[/] the game is played as well ([bold]babylon simulate[/]): from some hours ago up to now, as
-    fast as the sensors train, so that each hour is played by the newest promoted policy, then in step with the clock.
-    A game that is there goes on after its newest hour.
+    fast as the sensors train, so that each window is played by the newest promoted policy, then in step with the clock.
+    A game that is there goes on after its newest window.
 
     Example: [bold]babylon up[/]   (another port: [bold]DAGSTER_PORT=3001 babylon up[/])
 
@@ -37,12 +36,14 @@ def up(
     settings = load_settings()
     from babylon_assets.config.settings import subprocess_environment
     from babylon_assets.ledger.database import WatchedDatabase, migrate, open_database
+    from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance
     from babylon_assets.orchestration.services import Services, only_one
 
     with only_one(settings.home):
         database = open_database(settings)
         migrate(database)
+        check_window_length(settings, database)
         if simulated:
             settings = with_a_game(settings, database, hours)
         with open_instance(settings, database) as instance:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +16,7 @@ from babylon_assets.cli.windows import policy_names
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.windows import parse_window, window_of
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import checkpoints, verdicts
 from babylon_assets.ledger.windows import WindowRow, get_window
 
@@ -56,7 +55,7 @@ def train(
         raise typer.BadParameter("a branch is trained window by window", param_hint="--branch")
     settings = load_settings()
     if window is not None:
-        refuse_running(window)
+        refuse_running(window, settings.windows)
         with opened_line(reaching(settings, window)) as (database, line):
             run = report(database, line, settings, window)
             if branch or name:
@@ -84,6 +83,7 @@ def opened_line(
     """
     from babylon_assets.definitions import build_definitions
     from babylon_assets.ledger.database import migrate, open_database
+    from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.orchestration.resources import Installation
     from babylon_assets.orchestration.runs import Line
     from babylon_assets.orchestration.runtime.instance import fail_orphaned_runs, open_instance
@@ -91,6 +91,7 @@ def opened_line(
     show_log(settings.log_level)
     database = open_database(settings)
     migrate(database)
+    check_window_length(settings, database)
     with open_instance(settings, database) as instance:
         fail_orphaned_runs(instance)
         installation = Installation(settings, database, heard)
@@ -105,7 +106,7 @@ def waiting_windows(database: Database, settings: Settings) -> list[str]:
     from babylon_assets.environments.registry import open_environment
 
     environment = open_environment(settings)
-    running = window_of(datetime.now(UTC))
+    running = settings.windows.of(datetime.now(UTC)).id
     with database.connect() as conn:
         environment.check(conn)
         found = [row.window for row in environment.list_windows(conn) if settings.window_start <= row.window < running]
@@ -183,7 +184,7 @@ def reaching(settings: Settings, window: str) -> Settings:
     return settings.replace(window_start=min(settings.window_start, window))
 
 
-def refuse_running(window: str) -> None:
+def refuse_running(window: str, windows: WindowGrid) -> None:
     """Refuse a window that is not over yet: the game still writes into it."""
-    if parse_window(window) >= parse_window(window_of(datetime.now(UTC))):
-        raise PermanentError(f"{window} is not over yet; train it after its hour has ended")
+    if windows.parse(window).end > datetime.now(UTC):
+        raise PermanentError(f"{window} is not over yet; train it after it has ended")

@@ -14,7 +14,6 @@ from babylon_assets.cli.terminal import count, errors, number, output, print_jso
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.windows import parse_window
 from babylon_assets.ledger import checkpoints, jobs, late_samples, verdicts
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection, Database, open_database
@@ -69,7 +68,7 @@ def status(
     """
     settings = load_settings()
     with opened(settings).connect() as conn:
-        shown = lineage(conn, settings.model_name, window) if window else overview(conn, settings.model_name)
+        shown = lineage(conn, settings, window) if window else overview(conn, settings.model_name)
     if json:
         print_json(shown)
     else:
@@ -196,13 +195,14 @@ def _step(row: WindowRow, names: Mapping[str, str]) -> str:
     return f"{parent} -> {names.get(row.checkpoint_id, short(row.checkpoint_id))}"
 
 
-def lineage(conn: Connection, chain: str, window: str) -> dict[str, Any]:
+def lineage(conn: Connection, settings: Settings, window: str) -> dict[str, Any]:
     """Where the window's checkpoint comes from: dataset, parent, settings, seed, versions, Dagster run.
 
     Raises:
         PermanentError: the window is unknown.
     """
-    parse_window(window)
+    settings.windows.parse(window)
+    chain = settings.model_name
     row = ledger.get_window(conn, window)
     if row is None:
         raise PermanentError(

@@ -25,7 +25,7 @@ def open_environment(settings: Settings) -> Environment:
     Raises:
         SettingsError: there is none of that name, or its package cannot be loaded.
     """
-    name = settings.environment
+    name = settings.database.environment
     if name == "auto":
         name = "babylon" if settings.database.url else "simulated"
     return _load(name)(settings)

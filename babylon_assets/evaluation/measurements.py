@@ -82,7 +82,9 @@ def kept_benchmark(
     benchmark = open_environment(settings).benchmark
     if benchmark is None:
         return None
-    return evaluations.get(conn, checkpoint_id, benchmark.name, benchmark.version(seeds or settings.gate.evaluation_seeds))
+    return evaluations.get(
+        conn, checkpoint_id, benchmark.name, benchmark.version(seeds or settings.gate.evaluation_seeds)
+    )
 
 
 def measure_off_policy(

@@ -25,12 +25,10 @@ from babylon_assets.domain.frames import FactRow, facts_frame
 from babylon_assets.domain.imported_rewards import ImportedRewards
 from babylon_assets.domain.lineage import content_id
 from babylon_assets.domain.trajectories import (
-    CallHead,
     Quarantined,
     StepFacts,
     StoredSamples,
     TrajectoryRecord,
-    restore_step,
     store_samples,
 )
 from babylon_assets.ledger.arrays import text_array
@@ -39,6 +37,7 @@ from babylon_assets.ledger.database import window_lock
 from babylon_assets.ledger.scores import read_scores, replace_scores
 from babylon_assets.ledger.specification import QUARANTINED_TRAJECTORIES, RAW_TRAJECTORIES
 from babylon_assets.ledger.table import json_value
+from babylon_assets.ledger.trajectory_bodies import Body, decode_body, decode_facts, decode_heads, encode_body
 
 __all__ = [
     "chat_hashes",
@@ -79,51 +78,6 @@ class RawSummary(NamedTuple):
     steps: int
     calls: int
     quarantined: int
-
-
-class _Body(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What the column `body` holds, as JSON: all but the texts, which are in `chat`, as JSON under zstd."""
-
-    facts: list[StepFacts]
-    samples: list[CallHead]
-
-
-class _OlderBody(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A body whose steps are of any form."""
-
-    facts: list[list[Any]]
-    samples: list[CallHead]
-
-
-class _Facts(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    facts: list[FactRow]
-
-
-class _Heads(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    facts: msgspec.Raw
-    samples: list[CallHead]
-
-
-_decode_heads = msgspec.json.Decoder(_Heads).decode
-_encode_body = msgspec.json.Encoder().encode
-_decode_new_facts = msgspec.json.Decoder(_Facts).decode
-_decode_new_body = msgspec.json.Decoder(_Body).decode
-_decode_older_body = msgspec.json.Decoder(_OlderBody).decode
-
-
-def _decode_body(content: bytes) -> _Body:
-    try:
-        return _decode_new_body(content)
-    except msgspec.ValidationError:
-        older = _decode_older_body(content)
-        return _Body([restore_step(values) for values in older.facts], older.samples)
-
-
-def _decode_facts(content: bytes) -> list[FactRow]:
-    try:
-        return _decode_new_facts(content).facts
-    except msgspec.ValidationError:
-        return [msgspec.structs.astuple(fact) for fact in _decode_body(content).facts]
 
 
 def replace_window(
@@ -237,7 +191,7 @@ def _row(window: str, record: TrajectoryRecord) -> tuple[Any, ...]:
     if samples.heads:
         text = samples.chat()
         chat, digest = pack(text), sha256(text).hexdigest()
-    body = _encode_body(_Body(record.facts, samples.heads))
+    body = encode_body(Body(record.facts, samples.heads))
     counts = len(record.facts), len(samples.heads)
     return (window, *_plain_of(record), *counts, body, text_array(record.references), chat, digest)
 
@@ -289,9 +243,9 @@ def recorded_texts(conn: Connection[Any], window: str) -> dict[str, RecordedText
     wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND samples > 0", *columns)
     statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(wanted)
     with conn.cursor() as cursor, cursor.copy(statement, [window]) as copy:
-        copy.set_types([RAW_TRAJECTORIES.columns[name] for name in columns])
+        copy.set_types([RAW_TRAJECTORIES.columns[name].type for name in columns])
         for trajectory, digest, body in copy.rows():
-            heads = _decoded(_decode_heads, body, window, trajectory).samples
+            heads = _decoded(decode_heads, body, window, trajectory).samples
             found[trajectory] = RecordedTexts(digest, [(head.step, head.call) for head in heads])
     return found
 
@@ -317,7 +271,7 @@ def read_steps(conn: Connection[Any], window: str, detail: Mapping[str, str]) ->
     facts: list[FactRow] = []
     with conn.cursor(binary=True) as cursor:
         for trajectory, agent, body in cursor.execute(wanted, [window]):
-            found = _decoded(_decode_facts, body, window, trajectory)
+            found = _decoded(decode_facts, body, window, trajectory)
             owners.append((window, trajectory, agent, len(found)))
             facts += found
     return facts_frame(owners, facts, detail)
@@ -332,7 +286,7 @@ def read_facts(conn: Connection[Any], window: str, names: Sequence[str]) -> dict
     wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND trajectory_id = ANY(%s)", "trajectory_id", "body")
     with conn.cursor(binary=True) as cursor:
         rows = cursor.execute(wanted, [window, list(names)]).fetchall()
-    bodies = {name: _decoded(_decode_body, body, window, name) for name, body in rows}
+    bodies = {name: _decoded(decode_body, body, window, name) for name, body in rows}
     return {(name, fact.step): fact for name, body in bodies.items() for fact in body.facts}
 
 
@@ -343,7 +297,7 @@ def _records_of(conn: Connection[Any], window: str, *texts: str) -> Iterator[Tra
         for row in cursor.execute(wanted, [window]):
             fields = dict(zip(_PLAIN, row, strict=False))
             trajectory = fields["trajectory_id"]
-            references, body = row[len(_PLAIN)], _decoded(_decode_body, row[len(_PLAIN) + 1], window, trajectory)
+            references, body = row[len(_PLAIN)], _decoded(decode_body, row[len(_PLAIN) + 1], window, trajectory)
             given = texts and partial(_unpacked, row[-1], window, trajectory)
             chat = given or partial(_fetched, conn, window, trajectory)
             samples = StoredSamples(body.samples, chat)

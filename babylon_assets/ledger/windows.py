@@ -1,4 +1,4 @@
-"""The table `windows`: one row per hour, its state and counts. Which state a window deserves is decided elsewhere."""
+"""The table `windows`: one row per window, its state and counts. Which state a window deserves is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from babylon_assets.ledger.table import json_value
 Status = Literal["open", "thin", "ready", "trained", "skipped", "failed"]
 
 
+@WINDOWS.row
 @dataclass(frozen=True, slots=True)
 class WindowRow:
     """One window.
@@ -86,7 +87,7 @@ def upsert_window(conn: Connection[Any], window: str, **columns: Unpack[WindowCo
 
 
 def _stored(name: str, value: Any) -> Any:
-    if WINDOWS.columns[name] == "jsonb":
+    if WINDOWS.columns[name].type == "jsonb":
         return json_value(value)
     return None if isinstance(value, float) and value != value else value
 

@@ -14,6 +14,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.environments.base import Environment
 from babylon_assets.environments.registry import open_environment
 from babylon_assets.ledger.database import Database, open_database
+from babylon_assets.ledger.window_length import check_window_length
 
 if TYPE_CHECKING:
     import psycopg
@@ -43,7 +44,11 @@ class Installation:
 
     @cached_property
     def database(self) -> Database:
-        return self._given or open_database(self.settings)
+        if self._given is not None:
+            return self._given
+        database = open_database(self.settings)
+        check_window_length(self.settings, database)
+        return database
 
     @property
     def environment(self) -> Environment:

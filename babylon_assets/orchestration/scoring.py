@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import cast
 
 import pandas as pd
 
 from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain import joining, llm_judge, rewards
-from babylon_assets.domain.grouping import GroupMode
 from babylon_assets.domain.imported_rewards import with_imported
 from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer, JudgeScore
 from babylon_assets.domain.scorers import load_scorers
@@ -120,7 +118,7 @@ def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
             model=model,
             rubric=rubric,
             moment_seconds=settings.datasets.moment_seconds,
-            group_mode=cast(GroupMode, settings.datasets.group_by),
+            group_mode=settings.datasets.group_by,
             group_size=settings.judge.group_size,
         )
         ids = [comparison.id for comparison in asked]

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from babylon_assets.domain.windows import window_bounds
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.environments.base import Presence
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.windows import Status
@@ -45,6 +45,7 @@ def observations(installation: Installation, windows: Sequence[str], now: dateti
     """What the environment's tables have of these windows now; nothing is asked of the database for no windows."""
     if not windows:
         return []
+    grid = installation.settings.windows
     with installation.connect() as conn:
         found = installation.environment.presence(conn, windows)
         states = ledger.states_since(conn, min(windows))
@@ -52,15 +53,17 @@ def observations(installation: Installation, windows: Sequence[str], now: dateti
     return [
         observation
         for each in found
-        for observation in (_rows(each, _overdue(each.window, states, now, grace)), _outcomes(each))
+        for observation in (_rows(each, _overdue(each.window, grid, states, now, grace)), _outcomes(each))
     ]
 
 
-def _overdue(window: str, states: Mapping[str, Status], now: datetime, grace_minutes: int) -> float | None:
+def _overdue(
+    window: str, grid: WindowGrid, states: Mapping[str, Status], now: datetime, grace_minutes: int
+) -> float | None:
     """Minutes since the window's grace ended, as long as nothing of it was read."""
     if states.get(window, "open") != "open":
         return None
-    return (now - window_bounds(window)[1] - timedelta(minutes=grace_minutes)) / timedelta(minutes=1)
+    return (now - grid.parse(window).end - timedelta(minutes=grace_minutes)) / timedelta(minutes=1)
 
 
 def _rows(found: Presence, overdue: float | None) -> dg.AssetObservation:

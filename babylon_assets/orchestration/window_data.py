@@ -18,7 +18,7 @@ from babylon_assets.orchestration.runtime.ranges import Outputs, Stage, run_wind
 STAGES = (raw_trajectories, scored_trajectories, training_datasets)
 
 
-def build_window_data(windows: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+def build_window_data(windows: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """The assets raw_trajectories, scored_trajectories and training_datasets, with one partition per window."""
 
     @dg.multi_asset(

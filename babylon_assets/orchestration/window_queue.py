@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from babylon_assets.domain.errors import SourceError
-from babylon_assets.domain.windows import next_window, window_bounds
+from babylon_assets.domain.windows import Window, WindowGrid
 from babylon_assets.environments.base import SourceWindow
 from babylon_assets.ledger import verdicts
 from babylon_assets.ledger import windows as ledger
@@ -46,7 +46,7 @@ class NextWindows:
     """What to do now.
 
     Attributes:
-        windows: for one run, oldest first, one hour after another; empty when there is nothing to run.
+        windows: for one run, oldest first, one right after another; empty when there is nothing to run.
         fingerprint: of the first of them, as the game has it now.
         attempt: which one this would be, from 1 on.
         thin: windows with too few agents, by the reason; their state is noted.
@@ -86,7 +86,7 @@ def next_windows(
         closed = [
             row
             for row in installation.environment.list_windows(conn, since)
-            if _is_over(row.window, now, settings.automation.window_grace_minutes)
+            if _is_over(settings.windows.parse(row.window), now, settings.automation.window_grace_minutes)
         ]
     settled = _settled_states(settings.training.enabled)
     waiting = [row for row in closed if states.get(row.window) not in settled or row.window == unjudged]
@@ -118,7 +118,7 @@ def _first_ready(
     cursor: str | None,
     attempts: Callable[[str, str], Attempts],
 ) -> NextWindows:
-    """The oldest window that may be tried now, with those that follow it hour by hour."""
+    """The oldest window that may be tried now, with those that follow it without a gap."""
     given_up, pausing = [], []
     failed = [row.window for row in waiting if states.get(row.window) == "failed"]
     left_alone = set(failed) - set(_in_turn(failed, now))
@@ -134,7 +134,9 @@ def _first_ready(
             pausing.append(row.window)
             break
         else:
-            together = _hour_by_hour([later.window for later in waiting[place : place + MOST_AT_ONCE]])
+            together = _consecutive(
+                [later.window for later in waiting[place : place + MOST_AT_ONCE]], installation.settings.windows
+            )
             return NextWindows(together, fingerprint, before.count + 1, thin, cursor, "")
     said = [f"{given_up[0]} and {len(given_up) - 1} more stay failed; see `babylon windows`"] if given_up else []
     said += [f"{window} failed and is tried again in a while" for window in pausing]
@@ -154,18 +156,18 @@ def _nothing(installation: Installation, now: datetime) -> str:
     return f"no window waits: those that were over {grace} minutes before {now:%H:%M} UTC are done"
 
 
-def _hour_by_hour(windows: Sequence[str]) -> list[str]:
+def _consecutive(windows: Sequence[str], grid: WindowGrid) -> list[str]:
     """The windows up to the first gap."""
     together = [windows[0]]
     for window in windows[1:]:
-        if window != next_window(together[-1]):
+        if window != grid.next(together[-1]):
             break
         together.append(window)
     return together
 
 
-def _is_over(window: str, now: datetime, grace_minutes: int) -> bool:
-    return window_bounds(window)[1] + timedelta(minutes=grace_minutes) <= now
+def _is_over(window: Window, now: datetime, grace_minutes: int) -> bool:
+    return window.end + timedelta(minutes=grace_minutes) <= now
 
 
 def _settled_states(train: bool) -> frozenset[Status]:

@@ -2,7 +2,7 @@
 
 What keeps two runs from extending the same checkpoint is the chain's advisory lock and the ledger's unique indexes.
 What makes a killed run harmless is that the next run takes up what it left: a whole checkpoint folder (`folders`) or
-the id of a job at the hosted service (`hosted_jobs`).
+the id of a job that runs elsewhere (`Attempt`).
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ from babylon_assets.ledger import checkpoints, jobs, late_samples, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.datasets import load_dataset
-from babylon_assets.training.backend import CheckpointPlace, TrainedCheckpoint, TrainingRequest
-from babylon_assets.training.backends import registry
-from babylon_assets.training.backends.serverless.hosted_jobs import open_journal
-from babylon_assets.training.backends.serverless.hosted_training import NoHostedJob, train_serverless
+from babylon_assets.training.backend import (
+    Attempt,
+    CheckpointPlace,
+    NothingToResume,
+    TrainedCheckpoint,
+    TrainingRequest,
+)
 from babylon_assets.training.branches import Branch, branch_for
-from babylon_assets.training.folders import train_in_folder
-from babylon_assets.training.heartbeat import beating
+from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.planning import Plan, plan_training
 from babylon_assets.training.selection import Selection
 
 Status = Literal["trained", "skipped", "thin", "unchanged", "superseded"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedWindow:
     """What became of a window.
 
@@ -53,8 +55,8 @@ class TrainedWindow:
 
     status: Status
     reason: str
-    checkpoint: Checkpoint | None
-    parent: Checkpoint | None
+    checkpoint: Checkpoint | None = None
+    parent: Checkpoint | None = None
     method: str = "nothing"
     trainable_tokens: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
@@ -122,10 +124,10 @@ def _frozen(database: Database, window: str) -> tuple[windows.WindowRow, Dataset
 
 def _unchanged(made: Checkpoint, parent: Checkpoint | None, reason: str) -> TrainedWindow:
     return TrainedWindow(
-        "unchanged",
-        reason,
-        made,
-        parent,
+        status="unchanged",
+        reason=reason,
+        checkpoint=made,
+        parent=parent,
         method=str(made.settings.get("method", "nothing")),
         trainable_tokens=int(made.metrics.get("trainable_tokens", 0)),
     )
@@ -169,11 +171,11 @@ def _settle(
         return settled if same else replace(settled, status="superseded")
     if row.status == "thin":
         windows.upsert_window(conn, window, parent_id=head.id if head else None)
-        return TrainedWindow("thin", row.reason or "too little to train on", None, head)
+        return TrainedWindow(status="thin", reason=row.reason or "too little to train on", parent=head)
     if head is not None and head.window_id is not None and head.window_id > window:
         reason = f"the chain has moved on to {head.window_id}; {beside(window)}"
         windows.upsert_window(conn, window, status="skipped", reason=reason)
-        return TrainedWindow("superseded", reason, None, head)
+        return TrainedWindow(status="superseded", reason=reason, parent=head)
     return None
 
 
@@ -191,7 +193,7 @@ def _train(
     if job is None:
         with database.connect() as conn:
             job = jobs.start_job(
-                conn, plan.window, plan.chain, plan.parent.id, dataset.id, dagster_run_id, plan.backend
+                conn, plan.window, plan.chain, plan.parent.id, dataset.id, dagster_run_id, plan.backend.name
             )
     if plan.selection.method == "nothing":
         return _record_skip(database, plan, job.id, _why_nothing(plan.selection))
@@ -208,22 +210,23 @@ def _train(
 
 def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> TrainedCheckpoint | None:
     parent = plan.parent
-    folder = registry.checkpoint_folder(settings, parent.chain, parent.step) if parent.step else None
-    place = CheckpointPlace(plan.step, folder)
-    request = TrainingRequest(plan.base_model, plan.chain, plan.selection, plan.manifest, place)
-    if plan.backend == "serverless":
-        return train_serverless(settings, request, open_journal(settings, database, job, plan.chain, plan.manifest))
-    with database.connect() as conn:
-        jobs.advance_job(conn, job.id, "training")
-    with beating(database, job.id):
-        return train_in_folder(settings, request, plan.backend)
+    folder = checkpoint_folder(settings, parent.chain, parent.step) if parent.step else None
+    request = TrainingRequest(
+        base_model=plan.base_model,
+        chain=plan.chain,
+        samples=plan.selection,
+        manifest=plan.manifest,
+        place=CheckpointPlace(plan.step, folder),
+        parent_path=parent.path if parent.step else "",
+    )
+    return plan.backend.train(settings, request, Attempt(database, job))
 
 
 def _give_up(database: Database, job_id: int, error: Exception) -> None:
-    """Fail an attempt, unless its job goes on at the hosted service: the next run attaches to that."""
+    """Fail an attempt, unless its job goes on elsewhere: the next run attaches to that."""
     with database.connect() as conn:
         goes_on = jobs.get_job(conn, job_id).state == "submitted"
-        if not goes_on or isinstance(error, NoHostedJob | ChainConflict):
+        if not goes_on or isinstance(error, NothingToResume | ChainConflict):
             jobs.advance_job(conn, job_id, "failed", reason=f"{type(error).__name__}: {error}")
 
 
@@ -245,7 +248,7 @@ def _record(
         parent_id=plan.parent.id,
         window_id=plan.window,
         dataset_id=plan.dataset.id,
-        backend=plan.backend,
+        backend=plan.backend.name,
         base_model=plan.base_model,
         settings={**plan.manifest["settings"], "method": plan.selection.method},
         seed=settings.training.seed,
@@ -277,15 +280,15 @@ def _record(
                 reason=None,
             )
     return TrainedWindow(
-        "trained",
-        f"{plan.selection.method} on {tokens} tokens",
-        checkpoint,
-        plan.parent,
-        plan.selection.method,
-        tokens,
-        plan.selection.left_out,
-        steps,
-        seconds,
+        status="trained",
+        reason=f"{plan.selection.method} on {tokens} tokens",
+        checkpoint=checkpoint,
+        parent=plan.parent,
+        method=plan.selection.method,
+        trainable_tokens=tokens,
+        left_out=plan.selection.left_out,
+        steps=steps,
+        seconds=seconds,
     )
 
 
@@ -296,7 +299,7 @@ def _record_skip(database: Database, plan: Plan, job: int, reason: str) -> Train
             windows.upsert_window(
                 conn, plan.window, status="skipped", trainable_tokens=0, parent_id=plan.parent.id, reason=reason
             )
-    return TrainedWindow("skipped", reason, None, plan.parent, left_out=plan.selection.left_out)
+    return TrainedWindow(status="skipped", reason=reason, parent=plan.parent, left_out=plan.selection.left_out)
 
 
 def _why_nothing(selection: Selection) -> str:

@@ -61,30 +61,35 @@ class TestHeuristic:
         assert HeuristicScorer().score(steps).tolist() == pytest.approx([0.25 + 0.15 + 0.02] * 2)
 
 
+def score(steps: pd.DataFrame, weights: dict[str, float] | None = None, invalid_reward: float = -0.5) -> pd.DataFrame:
+    added = {"heuristic": HeuristicScorer()}
+    return rewards.score_steps(steps, weights or rewards.DEFAULT_WEIGHTS, invalid_reward, added)
+
+
 class TestReward:
     def test_the_weighted_sum_of_the_components(self) -> None:
-        scored = rewards.score_steps(valued({"worth": 0.6, "state": "final"}), {"outcome": 2.0, "heuristic": 0.5})
+        scored = score(valued({"worth": 0.6, "state": "final"}), {"outcome": 2.0, "heuristic": 0.5})
         assert scored["reward"][0] == pytest.approx(2 * 0.6 + 0.5 * scored["heuristic"][0])
 
     def test_an_invalid_action_gets_the_reward_of_the_setting(self) -> None:
-        scored = rewards.score_steps(valued({"worth": math.nan, "state": "invalid"}), {"outcome": 1.0}, -0.7)
+        scored = score(valued({"worth": math.nan, "state": "invalid"}), {"outcome": 1.0}, -0.7)
         assert [scored[name][0] for name in ("outcome", "reward", "final")] == [-0.7, -0.7, True]
 
     @pytest.mark.parametrize(("state", "final"), [("pending", False), ("unknown", True)])
     def test_what_is_not_known_has_no_reward(self, state: str, final: bool) -> None:
-        scored = rewards.score_steps(valued({"worth": math.nan, "state": state}))
+        scored = score(valued({"worth": math.nan, "state": state}))
         assert math.isnan(scored["reward"][0])
         assert scored["final"][0] == final
 
     def test_a_component_without_weight_cannot_hide_a_reward(self) -> None:
-        scored = rewards.score_steps(
+        scored = score(
             valued({"worth": math.nan, "state": "pending"}), {"outcome": 0.0, "heuristic": 1.0, "format": 1.0}
         )
         assert scored["reward"][0] == pytest.approx(scored["heuristic"][0] + 1.0)
 
     def test_a_weight_for_no_scorer_is_refused_by_name(self) -> None:
         with pytest.raises(SettingsError, match="charm"):
-            rewards.score_steps(valued({}), {"charm": 1.0})
+            score(valued({}), {"charm": 1.0})
 
     def test_versions_of_what_is_used(self) -> None:
         assert rewards.versions({"outcome": 1.0, "format": 0.1}) == {"outcome": "1", "format": "1"}

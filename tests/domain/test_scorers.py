@@ -116,9 +116,7 @@ def test_two_of_one_name_are_refused() -> None:
 
 
 def test_a_weight_without_a_scorer_says_what_there_is() -> None:
-    with pytest.raises(
-        SettingsError, match=r"no scorer: patience\. Choose among outcome, heuristic, format, good, set"
-    ):
+    with pytest.raises(SettingsError, match=r"no scorer: patience\. Choose among outcome, format, good, set"):
         rewards.scorers_of({"patience": 1.0}, added=load_scorers(paths("good")))
 
 

@@ -47,7 +47,7 @@ class BabylonEnvironment(BaseEnvironment):
     tables: Mapping[str, str] = {
         "trajectories": """
 The game's table `trajectories`: what its agents saw, answered and did, an episode a row. A row belongs to the hour of
-its `windowId`, or of its end where it has none.
+its `windowId`, or of its end where it has none; where windows are no hours, to the one of its end.
 
 Written by the game, read by `raw_trajectories`. Observed when a sensor finds the window to be run: how many rows of how
 many agents there are, when the newest was written, and by how much the window is overdue, if nothing of it was read.
@@ -94,10 +94,10 @@ resolved, and when the newest was written.
         game_record.check_tables(conn)
 
     def list_windows(self, conn: Connection, since: str | None = None) -> list[SourceWindow]:
-        return game_record.list_windows(conn, since)
+        return game_record.list_windows(conn, since, windows=self.settings.windows)
 
     def presence(self, conn: Connection, windows: Sequence[str]) -> list[Presence]:
-        return presence.presence(conn, windows)
+        return presence.presence(conn, windows, self.settings.windows)
 
     def fingerprint(self, conn: Connection, window: str, references: Sequence[str]) -> str:
         return game_record.fingerprint(
@@ -108,6 +108,7 @@ resolved, and when the newest was written.
             horizon_minutes=self.settings.rewards.perp_horizon_minutes,
             instruments=references,
             odd=self._odd_ids(conn),
+            windows=self.settings.windows,
         )
 
     def read_window(self, conn: Connection, window: str) -> Iterator[TrajectoryRecord | Quarantined]:
@@ -117,12 +118,19 @@ resolved, and when the newest was written.
             include_test=self.settings.datasets.include_test_users,
             include_banned=self.settings.datasets.include_banned_users,
             odd=self._odd_ids(conn),
+            windows=self.settings.windows,
         )
 
     def value_steps(
         self, conn: Connection, window: str, steps: pd.DataFrame, as_of: datetime | None = None
     ) -> pd.DataFrame:
-        known = outcome_tables.read_outcomes(conn, window, steps, horizon_minutes=self.settings.rewards.perp_horizon_minutes)
+        known = outcome_tables.read_outcomes(
+            conn,
+            window,
+            steps,
+            horizon_minutes=self.settings.rewards.perp_horizon_minutes,
+            windows=self.settings.windows,
+        )
         return trade_worth(
             steps,
             known,
@@ -157,7 +165,7 @@ resolved, and when the newest was written.
         return said
 
     def misplaced_rows(self, conn: Connection) -> Mapping[str, int]:
-        return game_record.count_odd_ids(conn)
+        return game_record.count_odd_ids(conn, windows=self.settings.windows)
 
     def make_base_model(
         self, home: Path, open_policy: Callable[[Path], Policy], progress: Progress | None = None
@@ -169,7 +177,7 @@ resolved, and when the newest was written.
     def _odd_ids(self, conn: Connection) -> Sequence[str]:
         """The windowIds that are no window's, looked up once: an environment is opened for each run."""
         if self._odd is None:
-            self._odd = game_record.odd_ids(conn)
+            self._odd = game_record.odd_ids(conn, windows=self.settings.windows)
         return self._odd
 
 

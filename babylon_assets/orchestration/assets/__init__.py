@@ -15,7 +15,7 @@ from babylon_assets.orchestration.assets.promoted_model import build_promoted_mo
 from babylon_assets.orchestration.window_data import build_window_data
 
 
-def build_assets(windows: dg.HourlyPartitionsDefinition) -> list[dg.AssetsDefinition]:
+def build_assets(windows: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The assets in the order of the line."""
     return [
         build_window_data(windows),

@@ -32,22 +32,22 @@ CURVE_WINDOWS = 72
 PASSED_THROUGH = ("thin", "superseded")
 
 DESCRIPTION = f"""
-The next checkpoint of the chain, trained on this hour's dataset from the newest one that the gate let pass.
+The next checkpoint of the chain, trained on this window's dataset from the newest one that the gate let pass.
 
 - **One chain, one head**: a partition depends on the one before it, and its parent is what the ledger says is live; a
   checkpoint that a killed run left without a verdict is judged first, and a refused one is never a parent.
   The pool `{POOL}` and a lock in PostgreSQL let one training run at a time.
-- A **thin** hour is passed through: green, no checkpoint of its own, the parent stays the newest.
+- A **thin** window is passed through: green, no checkpoint of its own, the parent stays the newest.
 - Training that saw **no token** never makes a checkpoint: the window is `skipped` with the reason, and the check
   `{TRAINED_CHECK}` fails.
-- Materializing an hour again that was trained on the same dataset changes nothing. An hour **before** the newest
+- Materializing a window again that was trained on the same dataset changes nothing. A window **before** the newest
   checkpoint's is not trained afterwards: green, with the reason, because the chain is not rewritten.
 
 A checkpoint's id is the hash of what it was made from: parent, dataset, base model, settings, seed, versions.
 """
 
 
-def build_model_checkpoints(windows_partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+def build_model_checkpoints(windows_partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """The asset, with one partition per window, each depending on the one before it."""
     before = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
     spec = dg.AssetSpec(
@@ -87,7 +87,11 @@ def train(installation: Installation, run_id: str, window: str) -> WindowResult:
         return _switched_off()
     decide_head(installation.settings, installation.database, run_id)
     trained = train_window(installation.settings, installation.database, window, run_id)
-    if trained.status == "superseded" and trained.checkpoint and installation.settings.automation.late_data == "retrain":
+    if (
+        trained.status == "superseded"
+        and trained.checkpoint
+        and installation.settings.automation.late_data == "retrain"
+    ):
         beside = train_branch(installation.settings, installation.database, window, dagster_run_id=run_id)
         trained = replace(trained, reason=f"{trained.reason}; {_branch(beside)}")
     with installation.connect() as conn:

@@ -1,4 +1,4 @@
-"""The asset promoted_model: whether an hour's checkpoint is served from now on, and trained from.
+"""The asset promoted_model: whether a window's checkpoint is served from now on, and trained from.
 
 The rules are in `domain.gates`, carrying them out is in `evaluation.gate_runner`.
 """
@@ -25,17 +25,17 @@ NAME = "promoted_model"
 GATE_CHECK = "gate"
 
 DESCRIPTION = f"""
-The gate: this hour's checkpoint becomes the **live** one, or a dead end.
+The gate: this window's checkpoint becomes the **live** one, or a dead end.
 
 - It is refused when it is worse than the live one with confidence, when it has declined from the best so far, when it
   likes the better held-out answers less, when its share of valid actions fell, when its training was not finite, or
-  when its hour was thin or corrupt. Every finding is kept with the verdict, and the rules with it.
-- A refused checkpoint stays in the ledger with its name. It is never served, and the next hour trains from the live
+  when its window was thin or corrupt. Every finding is kept with the verdict, and the rules with it.
+- A refused checkpoint stays in the ledger with its name. It is never served, and the next window trains from the live
   one.
 - `promotions` is append-only: a rollback is a row like a promotion, and `babylon promotions --at TIME` says what was
   live.
 
-A thin hour changes nothing: green. The check `{GATE_CHECK}` warns of a refusal, with the reasons.
+A thin window changes nothing: green. The check `{GATE_CHECK}` warns of a refusal, with the reasons.
 """
 
 
@@ -49,7 +49,7 @@ class PromotionOutcome:
     inference_name: str | None
 
 
-def build_promoted_model(windows_partitions: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+def build_promoted_model(windows_partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """The asset, with one partition per window."""
 
     spec = dg.AssetSpec(

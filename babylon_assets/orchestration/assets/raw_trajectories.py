@@ -22,18 +22,18 @@ NAME = "raw_trajectories"
 CHECKS = (checks.COMPLETE, checks.QUARANTINE)
 
 DESCRIPTION = f"""
-What the agents did in this hour, copied once from the game's own tables and never changed afterwards.
+What the agents did in this window, copied once from the game's own tables and never changed afterwards.
 
 - One row per **trajectory**: an episode of one agent, with every call exactly as the policy saw and answered it, and
   the facts of each step. Results of an action are kept apart, so that no prompt ever contains hindsight.
 - A row that cannot be read goes into **quarantine** with the reason and the place; it costs the window nothing else.
   Bad behaviour is never quarantined: an action that failed stays in and is scored low.
-- What `babylon import` put into the hour **stays**, with the rewards that came with it, also where the game has the
+- What `babylon import` put into the window **stays**, with the rewards that came with it, also where the game has the
   same trajectory. `imported` counts them.
 - Reading is guarded by a **fingerprint** of the source, outcomes included: unchanged input writes nothing and keeps the
   data version.
 
-The check `{checks.COMPLETE}` stops a window whose hour is not over; `{checks.QUARANTINE}` warns when more than
+The check `{checks.COMPLETE}` stops a window that is not over; `{checks.QUARANTINE}` warns when more than
 {checks.MOST_IN_QUARANTINE:.0%} of the rows are in quarantine.
 """
 
@@ -51,7 +51,7 @@ def spec() -> dg.AssetSpec:
 
 def read(installation: Installation, window: str) -> WindowResult:
     """Copy a window and say what was read."""
-    fingerprint = copy_window(installation, window)
+    fingerprint, settings = copy_window(installation, window), installation.settings
     with installation.connect() as conn:
         kept, quarantined = ledger.summary(conn, window), ledger.quarantined(conn, window)
         imported = len(ledger.read_imported_rewards(conn, window))
@@ -59,7 +59,9 @@ def read(installation: Installation, window: str) -> WindowResult:
         metadata={**numbers(kept._asdict()), **numbers({"imported": imported})},
         data_version=fingerprint,
         checks=[
-            checks.complete(window, datetime.now(UTC), installation.settings.automation.window_grace_minutes),
+            checks.complete(
+                settings.windows.parse(window), datetime.now(UTC), settings.automation.window_grace_minutes
+            ),
             checks.little_in_quarantine(window, kept.trajectories, quarantined),
         ],
     )

@@ -21,7 +21,7 @@ NAME = "scored_trajectories"
 CHECKS = (checks.SPREAD,)
 
 DESCRIPTION = f"""
-How good each step of this hour was.
+How good each step of this window was.
 
 - `outcome`: what the step's own trade turned out to be worth, in [-1, 1]. A prediction share is worth what it paid less
   what it cost; a perpetual is worth its return. An action that could not be carried out scores low.

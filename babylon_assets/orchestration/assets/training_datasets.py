@@ -7,14 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
-from typing import cast
 
 import dagster as dg
 
 from babylon_assets.config.settings import Settings, secrets_of
 from babylon_assets.domain import joining
 from babylon_assets.domain.datasets import CARRIED, CARRIED_TRAJECTORIES, draft_dataset
-from babylon_assets.domain.grouping import GroupMode
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.sampling import effective_samples, policy_lags
 from babylon_assets.domain.trajectories import TrajectoryRecord
@@ -34,11 +32,11 @@ NAME = "training_datasets"
 CHECKS = (checks.TOKENS, checks.HINDSIGHT, checks.STABLE)
 
 DESCRIPTION = f"""
-What the next checkpoint may learn from this hour, frozen and named by the hash of its content.
+What the next checkpoint may learn from this window, frozen and named by the hash of its content.
 
 - A **sample** is one call: the prompt as the policy saw it, its answer, the recorded token ids and log-probabilities.
 - Samples are compared within a **group**, the same moment of the market: the advantage of a sample is its reward
-  against those of its group, so that an hour in which everybody won teaches nothing by itself.
+  against those of its group, so that a window in which everybody won teaches nothing by itself.
 - Each sample **trains as** `policy_gradient` (our own answer, tokens known), `recompute` (our own, as text only),
   `sft` (another model's, from the better half of its group) or `skip`, with the reason.
 - Answers that the game does not keep, those of its **live** agents, are found among the recorded calls by trajectory,
@@ -48,9 +46,9 @@ What the next checkpoint may learn from this hour, frozen and named by the hash 
   than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW whole groups are drawn. `effective_samples` says how many equally
   weighted samples the rest is worth.
 
-- With LATE_DATA=carry, what an earlier hour has to teach since its data changed after it was trained (**late**
-  samples) joins the next hour that is trained, once: with its own group and advantage, within the same bounds.
-  `carried_from` and `carried_into` say how many, on both hours.
+- With LATE_DATA=carry, what an earlier window has to teach since its data changed after it was trained (**late**
+  samples) joins the next window that is trained, once: with its own group and advantage, within the same bounds.
+  `carried_from` and `carried_into` say how many, on both windows.
 - `best_and_worst` are the five answers with the highest rewards and the five with the lowest; `samples_in_full` has
   their prompts and answers.
 
@@ -139,7 +137,7 @@ def _builder(
         settings.model_name,
         trajectories.chat_hashes(conn, window),
         moment_seconds=settings.datasets.moment_seconds,
-        group_mode=cast(GroupMode, settings.datasets.group_by),
+        group_mode=settings.datasets.group_by,
         held_out_share=settings.datasets.held_out_share,
         max_samples=settings.datasets.max_samples_per_window,
         max_tokens=settings.datasets.max_tokens_per_window,

@@ -13,7 +13,7 @@ import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
-from babylon_assets.domain.windows import closed_windows
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import WindowRow, get_window
@@ -30,7 +30,7 @@ from tests.servers import Server
 
 #: Agents of `game`, each with one trajectory of one answer.
 ROWS = 30
-FIRST, SECOND, THIRD = closed_windows(datetime.now(UTC), 3)
+FIRST, SECOND, THIRD = HOURLY.closed(datetime.now(UTC), 3)
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
 from babylon_assets.domain.errors import SettingsError
-from babylon_assets.domain.windows import previous_window
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.simulated import market_evaluation
 from babylon_assets.ledger import checkpoints, evaluations, promotions
 from babylon_assets.ledger.database import chain_lock
@@ -26,7 +25,7 @@ from tests.servers import Server
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 CHAIN = "babylon-agent"
-BEFORE = previous_window(FIRST)
+BEFORE = HOURLY.previous(FIRST)
 
 
 @pytest.fixture(scope="module")

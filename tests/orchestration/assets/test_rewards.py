@@ -12,9 +12,9 @@ from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger.scores import read_scores, revisions
-from docs.readme import README
 from tests.evaluation.players import Scripted, follow, hold
 from tests.orchestration.assets.conftest import FIRST, World
+from tools.readme import README
 
 
 def shown(name: str) -> tuple[str, dict[str, str]]:
@@ -33,7 +33,9 @@ def test_the_readmes_scorer_takes_part_in_the_reward(
     (tmp_path / "my_scorers.py").write_text(module)
     monkeypatch.syspath_prepend(str(tmp_path))
     settings = load_settings(given, None)
-    world = world.having(scorers=settings.rewards.scorers, reward_weights=settings.rewards.weights, train_rl_local=False)
+    world = world.having(
+        scorers=settings.rewards.scorers, reward_weights=settings.rewards.weights, train_rl_local=False
+    )
     some_wait = Scripted(lambda prompt, seed: hold(prompt) if seed % 2 else follow(prompt))
     with world.database.connect() as conn:
         play_window(world.settings, conn, FIRST, some_wait)

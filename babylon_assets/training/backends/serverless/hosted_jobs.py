@@ -15,7 +15,7 @@ from babylon_assets.ledger import jobs
 from babylon_assets.ledger.database import Database
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class LedgerJournal:
     """The journal of one job, kept in its row of `training_jobs`; see `serverless.Journal`."""
 
@@ -81,6 +81,13 @@ def open_journal(
     """The journal of an attempt, with what runs before this one have written into its row."""
     with database.connect() as conn:
         expected = jobs.hosted_step(conn, chain)
-    lost_at = (job.usage or {}).get("answer_lost_at")
-    intended = job.state == "submitted"
-    return LedgerJournal(settings, database, job.id, manifest, job.external_id, intended, expected, lost_at)
+    return LedgerJournal(
+        settings=settings,
+        database=database,
+        job=job.id,
+        manifest=manifest,
+        external_id=job.external_id,
+        intended=job.state == "submitted",
+        expected_step=expected,
+        lost_at=(job.usage or {}).get("answer_lost_at"),
+    )

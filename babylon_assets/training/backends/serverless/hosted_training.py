@@ -18,10 +18,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_chain, wait_fixed
+
 from babylon_assets.config.settings import HIDDEN, Settings, prepare_libraries
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import BabylonError, ChainConflict, MissingDependency, PermanentError, TransientError
-from babylon_assets.training.backend import TrainedCheckpoint, TrainingRequest
+from babylon_assets.training.backend import NothingToResume, TrainedCheckpoint, TrainingRequest
 from babylon_assets.training.selection import trajectory_groups
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ _METRICS = {
 }
 
 
-class NoHostedJob(PermanentError):
+class NoHostedJob(NothingToResume):
     """There is no hosted job to wait for: it was refused, has failed, or is not known to the service."""
 
 
@@ -220,18 +222,9 @@ class _HostedJob:
         self.journal.submitted(job.id)
 
     async def _follow(self) -> _Progress:
-        progress, failures = _Progress(), 0
+        progress = _Progress()
         while not progress.ended:
-            try:
-                await self._listen(progress)
-                failures = 0
-            except Exception as error:
-                named = self._named(error)
-                if not isinstance(named, TransientError) or failures == len(WAITS):
-                    raise named from None
-                await asyncio.sleep(WAITS[failures])
-                failures += 1
-                continue
+            await self._tried(lambda: self._listen(progress))
             self.journal.alive()
             if time.monotonic() - progress.heard > 60 * self.settings.serverless.wait_minutes:
                 raise TransientError(
@@ -267,16 +260,19 @@ class _HostedJob:
 
     async def _tried(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """The result of a call that is safe to repeat, tried again after each of `WAITS`."""
-        failures = 0
-        while True:
-            try:
-                return await call()
-            except Exception as error:
-                named = self._named(error)
-                if failures == len(WAITS) or not isinstance(named, TransientError):
-                    raise named from None
-            await asyncio.sleep(WAITS[failures])
-            failures += 1
+        tries = AsyncRetrying(
+            retry=retry_if_exception_type(TransientError),
+            wait=wait_chain(*map(wait_fixed, WAITS)),
+            stop=stop_after_attempt(len(WAITS) + 1),
+            reraise=True,
+        )
+        return await tries(self._called, call)
+
+    async def _called(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await call()
+        except Exception as error:
+            raise self._named(error) from None
 
     def _named(self, error: Exception) -> BabylonError:
         """An error of the client as one of ours. Its chain is cut: the request in it carries the key."""

@@ -1,0 +1,25 @@
+"""The databases that the product uses."""
+
+from __future__ import annotations
+
+from babylon_assets.config.group import Group, variable
+from babylon_assets.config.values import EnvironmentName, PostgresUrl
+
+
+class DatabaseSettings(Group):
+    """Which databases the product uses, and whose record is read there."""
+
+    environment: EnvironmentName = variable(
+        "ENVIRONMENT",
+        "auto",
+        "Whose record is read; auto: the simulated market in the embedded database, else the game in DATABASE_URL.",
+    )
+    url: PostgresUrl | None = variable(
+        "DATABASE_URL", None, "The game's PostgreSQL; absent: an embedded one in the home folder.", secret=True
+    )
+    dagster_url: PostgresUrl | None = variable(
+        "DAGSTER_DATABASE_URL",
+        None,
+        "Dagster's own database; absent: `<database>_dagster` on the same server.",
+        secret=True,
+    )
