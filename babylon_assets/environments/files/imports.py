@@ -14,18 +14,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from babylon_assets.domain import trajectories
 from babylon_assets.domain.datasets import NEVER_KNOWN
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.imported_rewards import ImportedRewards, ImportedStep
 from babylon_assets.domain.lineage import bytes_id, canonical_json, content_id
-from babylon_assets.domain.trajectories import (
-    Message,
-    Quarantined,
-    RawSample,
-    StepFacts,
-    TrajectoryRecord,
-    restore_named_step,
-)
+from babylon_assets.domain.trajectories import Message, Quarantined, RawSample, StepFacts, TrajectoryRecord
 from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
 
 _LARGEST = 2**31 - 1
@@ -219,7 +213,7 @@ def _entry(told: Mapping[str, Any], window: str | None, windows: WindowGrid, pla
 def _step_facts(told: Any) -> StepFacts:
     if not isinstance(told, Mapping):
         raise _BadError("facts that are no object")
-    return restore_named_step(told)
+    return trajectories.restore_named_step(told)
 
 
 def arranged(
