@@ -61,8 +61,8 @@ def backfill(
 ) -> None:
     """Read, score and train a range of windows.
 
-    Reads and freezes what is new or has changed, then trains in the order of the windows. Start it again after an
-    interruption: what is done is not repeated. A window that fails costs the data of no other; training stops there.
+    It reads and freezes what is new or has changed, then trains in the order of the windows. Start it again after an
+    interruption: what is done is not repeated. A window that fails costs no other its data; training stops there.
 
     Example: [bold]babylon backfill 2026-11-01T00:00 2026-11-30T23:00[/]
     """

@@ -21,7 +21,7 @@ Named = Annotated[str, typer.Argument(help="A policy such as babylon-agent@3, or
 
 
 def chains(json: Json = False) -> None:
-    """Show every checkpoint as a tree, branches under the checkpoint that they begin at.
+    """Show every checkpoint as a tree, each branch under the checkpoint that it begins at.
 
     Example: [bold]babylon chains[/]
     """
@@ -95,9 +95,9 @@ def _backward(conn: Any, made: Checkpoint) -> dict[str, Any]:
 
 
 def replay(checkpoint: Named, json: Json = False) -> None:
-    """Train a checkpoint again from the ledger, in a temporary folder, and say whether its weights are the same.
+    """Reproduce a checkpoint from the ledger, in a temporary folder, and say whether its weights are the same.
 
-    Exits with 1 when they are not. Bit for bit holds on one machine with one thread.
+    The exit code is 1 when they are not. Equality bit for bit holds on one machine with one thread.
 
     Example: [bold]babylon replay babylon-agent@3[/]
     """
@@ -126,9 +126,9 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove the weights of checkpoints that nothing needs; what the ledger says of them stays.
+    """Remove the weights of checkpoints that nothing needs. Their rows in the ledger stay.
 
-    Kept are the newest, whatever was promoted or evaluated best, what a job or a branch begins at, and their parents.
+    It keeps the newest, those promoted or evaluated best, those that a job or a branch begins at, and their parents.
     The chain's lock is held, so that no training is running.
 
     Example: [bold]babylon prune --keep 24 --dry-run[/]

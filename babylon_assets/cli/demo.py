@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 def demo(
     count: Annotated[int, typer.Option("--windows", min=1, help="How many of the last closed windows to play.")] = 24,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the game, instead of SIMULATION_SEED.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the market, instead of SIMULATION_SEED.")] = None,
     until: Annotated[
         str | None, typer.Option(metavar="WINDOW", help="The last window to play, instead of the last closed one.")
     ] = None,
 ) -> None:
-    """Play and train the last closed windows of a simulated game, and show what was learned.
+    """Play and train the last closed windows of the simulated market, and show what was learned.
 
-    Needs nothing but this installation: PostgreSQL, the game and the base model are made on first use. A second call
-    goes on where the first stopped. The same windows, seed and settings give the same checkpoints.
+    It needs nothing but this installation: PostgreSQL, the market and the base model are made on first use. A second
+    call goes on where the first stopped. The same windows, seed and settings give the same checkpoints.
 
     Example: [bold]babylon demo --windows 6[/]
     """

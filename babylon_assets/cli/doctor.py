@@ -53,7 +53,7 @@ class Diagnosis:
 def doctor(json: Json = False) -> None:
     """Check database, roles, clocks, versions, key, base model, disk and GPU, and say what to do about what is wrong.
 
-    Exits with 1 when something is.
+    The exit code is 1 when something is wrong.
 
     Example: [bold]babylon doctor[/]
     """

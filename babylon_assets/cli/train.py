@@ -35,15 +35,15 @@ def train(
         bool, typer.Option("--follow", help="Train every closed window that is not done, then wait for more.")
     ] = False,
     branch: Annotated[
-        bool, typer.Option("--branch", help="Train a window that the chain has passed again, beside the chain.")
+        bool, typer.Option("--branch", help="Train a window again on a branch, after the chain has passed it.")
     ] = False,
     name: Annotated[
-        str | None, typer.Option(help="The branch's name, instead of the window's; one that is there goes on.")
+        str | None, typer.Option(help="Name of the branch, instead of the window's. An existing branch goes on.")
     ] = None,
 ) -> None:
     """Read, score and train one window.
 
-    Says what was trained and how, or why nothing was; unchanged input writes nothing new.
+    It prints what was trained and how, or why nothing was. Unchanged input writes nothing new.
 
     Example: [bold]babylon train 2026-11-05T14:00[/]
 

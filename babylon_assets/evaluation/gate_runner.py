@@ -67,7 +67,7 @@ def decide(
     if head is None or head.id != fresh.id:
         return GateDecision(fresh, True, "the chain has gone on from it")
     if champion.id == fresh.id:
-        return GateDecision(fresh, True, "it is live")
+        return GateDecision(fresh, True, "it is served")
     verdict = _verdict(settings, database, fresh, champion) if settings.gate.enabled else None
     return _carry_out(database, fresh, champion, verdict, dagster_run_id)
 

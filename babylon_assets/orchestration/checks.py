@@ -28,11 +28,11 @@ MOST_IN_QUARANTINE = 0.05
 SHOWN = 10
 
 _ABOUT = {
-    COMPLETE: "The window is over, so that the game writes no more into it, and so is WINDOW_GRACE_MINUTES after it.",
-    QUARANTINE: "Nearly every row of the window could be read.",
-    SPREAD: "Rewards differ: where all are equal, no answer is better than another.",
-    TOKENS: "Something in the window can be trained on, or the window is thin and passed through.",
-    HINDSIGHT: "Every stored prompt and answer is what was recorded, and no prompt names a result.",
+    COMPLETE: "The window and WINDOW_GRACE_MINUTES after it are over: no more rows come.",
+    QUARANTINE: "At most 5% of the window's rows are in quarantine.",
+    SPREAD: "The rewards differ. Where all are equal, no answer is better than another.",
+    TOKENS: "The window has tokens to train on, or it is thin.",
+    HINDSIGHT: "Every stored prompt and answer is as recorded, and no prompt names a result.",
     STABLE: "The dataset, read back from the database, hashes to its id.",
 }
 BLOCKING = frozenset({COMPLETE, HINDSIGHT, STABLE})

@@ -23,7 +23,7 @@ def build_line_job(assets: list[dg.AssetsDefinition]) -> UnresolvedAssetJobDefin
         selection=dg.AssetSelection.assets(*assets),
         description=(
             "The whole line for one window: read its trajectories, score them, freeze the dataset, train the next "
-            "checkpoint from the live one, evaluate it, promote or refuse it. Safe to run again: unchanged input "
+            "checkpoint from the promoted one, evaluate it, promote or reject it. Safe to run again: unchanged input "
             "writes nothing new."
         ),
         tags={LINE_TAG: "window"},

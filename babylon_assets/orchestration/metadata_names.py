@@ -35,7 +35,7 @@ METADATA: dict[str, Meaning] = {
     "wrong": Meaning("", "What a check found to be wrong; at most ten."),
     "window": Meaning("", "The window that a check is about."),
     # scored
-    "rewards": Meaning("", "Picture: how the rewards are spread, with their mean, and the means of their groups."),
+    "rewards": Meaning("", "Picture: the distribution of the rewards with its mean, and the means of the groups."),
     "steps": Meaning("steps", "Steps of the window's trajectories."),
     "known": Meaning("steps", "Steps whose reward is known by now."),
     "pending": Meaning(
@@ -44,7 +44,7 @@ METADATA: dict[str, Meaning] = {
     "invalid": Meaning("steps", "Steps whose action could not be carried out."),
     "valid_share": Meaning("share", "Steps whose action could be carried out, of all."),
     "reward_mean": Meaning("reward", "Mean of the known rewards."),
-    "reward_std": Meaning("reward", "Their spread, as a standard deviation."),
+    "reward_std": Meaning("reward", "Standard deviation of the known rewards."),
     "scorers": Meaning("", "The scorers with their versions."),
     "revision": Meaning("revisions", "The revision of the window's scores that is current now."),
     "changed_trajectories": Meaning("rows", "Trajectories whose scores changed with this materialization; 0: none."),
@@ -61,7 +61,7 @@ METADATA: dict[str, Meaning] = {
     "trainable_samples": Meaning("samples", "Samples that something trains on."),
     "trainable_tokens": Meaning("tokens", "Tokens of the answers that are trained on."),
     "groups": Meaning("groups", "Groups of samples whose rewards are compared."),
-    "trainable_groups": Meaning("groups", "Groups with a spread, from which something can be learned."),
+    "trainable_groups": Meaning("groups", "Groups whose rewards differ: only these train."),
     "policy_gradient": Meaning("samples", "Our own answers with known tokens."),
     "recompute": Meaning("samples", "Our own answers as text only; their log-probabilities are computed."),
     "sft": Meaning("samples", "Other models' answers from the better half of their group."),
@@ -82,7 +82,7 @@ METADATA: dict[str, Meaning] = {
     "carried_into": Meaning("", "How many late samples of this window are in which later window's dataset."),
     "late_samples": Meaning("samples", "Samples of this window that came, or changed, after it was trained."),
     "late_waiting": Meaning("samples", "Those of them that no later window has taken yet."),
-    "samples_went": Meaning("", "Picture: how many samples train, are imitated or skipped, and why."),
+    "samples_went": Meaning("", "Picture: how many samples have which training mode, and why others are skipped."),
     "best_and_worst": Meaning("", "The five samples with the highest rewards and the five with the lowest."),
     "samples_in_full": Meaning(
         "", "Prompts and answers of these, up to 1,800 and 500 characters each; secrets hidden."
@@ -91,11 +91,11 @@ METADATA: dict[str, Meaning] = {
     # trained
     "learning_curve": Meaning("", "Picture: mean reward of the windows up to this one."),
     "oracle": Meaning("reward", "What the best orders would have earned on the same boards; simulated game only."),
-    "teacher": Meaning("reward", "What the policy that the base model imitated would have earned there."),
+    "teacher": Meaning("reward", "What the expert, whom the base model imitates, would have earned there."),
     "random": Meaning("reward", "What a random policy would have earned there."),
     "status": Meaning("", "What became of the window: trained, thin, skipped, unchanged, superseded, switched off."),
     "reason": Meaning("", "Why, in words."),
-    "method": Meaning("", "How it was trained: policy_gradient, imitate, or both."),
+    "method": Meaning("", "The training modes that were used: policy_gradient, sft, or both."),
     "checkpoint": Meaning("", "The checkpoint that came of it."),
     "parent": Meaning("", "The checkpoint that it was trained from."),
     "path": Meaning("", "Where its weights lie."),
@@ -115,7 +115,7 @@ METADATA: dict[str, Meaning] = {
     "ratio_max": Meaning("ratio", "The greatest of these."),
     "clipped_share": Meaning("share", "Tokens whose ratio is outside 1 ± CLIP_EPSILON."),
     "probs_correlation": Meaning("correlation", "Of the recorded and the recomputed probabilities; 1 when they agree."),
-    "logprob_mean": Meaning("nats/token", "Mean log-probability of imitated answers."),
+    "logprob_mean": Meaning("nats/token", "Mean log-probability of the answers trained by sft."),
     "training_steps": Meaning("", "Picture: the metrics of each optimizer step, undone ones hollow."),
     "optimizer_steps": Meaning("steps", "Optimizer steps that were taken."),
     "tokens_per_second": Meaning("tokens/s", "Tokens of answers that an optimizer step trains on, per second of it."),
@@ -124,13 +124,13 @@ METADATA: dict[str, Meaning] = {
     "recomputed_samples": Meaning("samples", "Samples whose log-probabilities were computed before training."),
     "left_out": Meaning("", "How many samples training left out for which reason."),
     # evaluated
-    "market_seeds": Meaning("seeds", "Held-out markets that the live policy was examined on in a night."),
+    "market_seeds": Meaning("seeds", "Held-out markets of the nightly evaluation."),
     "market_reward": Meaning("reward", "Mean worth of the checkpoint's orders on the held-out market."),
     "market_reward_low": Meaning("reward", "Lower end of its 95% interval, by bootstrap over the seeds."),
     "market_reward_high": Meaning("reward", "Upper end."),
     "market_valid_share": Meaning("share", "Answers on the held-out market that are orders."),
     "market_advantage": Meaning("share", "Share of the oracle's advantage over acting at random on those boards."),
-    "gain_on_promoted": Meaning("reward", "Market reward less that of the live policy, seed by seed."),
+    "gain_on_promoted": Meaning("reward", "Market reward less that of the served policy, seed by seed."),
     "gain_on_promoted_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
     "gain_on_promoted_high": Meaning("reward", "Upper end."),
     "gain_on_base": Meaning("reward", "Market reward less that of the base model, seed by seed."),
@@ -142,22 +142,22 @@ METADATA: dict[str, Meaning] = {
     "replay_effective_samples": Meaning("answers", "Effective sample size of that; too few, and no estimate is given."),
     "no_replay_estimate": Meaning("", "Why no estimate is given."),
     # judged
-    "promoted": Meaning("", "1 when the window's checkpoint was promoted, 0 when it was refused."),
+    "promoted": Meaning("", "1 when the window's checkpoint was promoted, 0 when it was rejected."),
     "why": Meaning("", "The gate's reasons, with their numbers."),
     "live": Meaning("", "The policy that is served from then on."),
     "live_step": Meaning("checkpoints", "Its place in the chain."),
-    "live_answers": Meaning("answers", "Answers that it has given in the game so far."),
+    "live_answers": Meaning("answers", "Answers that it has given to agents so far."),
     "live_valid_share": Meaning("share", "Those whose action could be carried out."),
     "live_reward": Meaning("reward", "Mean of their known rewards."),
-    "rolled_back": Meaning("", "Why the live policy was rolled back by itself."),
-    "trained_models": Meaning("", "The inference name that the game's trained_models was told."),
+    "rolled_back": Meaning("", "Why AUTO_ROLLBACK went back to an earlier policy."),
+    "trained_models": Meaning("", "The inference name that was written into the game's trained_models."),
     # nightly
     "pruned_checkpoints": Meaning("checkpoints", "Checkpoints whose weights were removed."),
     "freed_bytes": Meaning("bytes", "Bytes of these."),
     "removed_events": Meaning("events", "Events of old runs that were removed from Dagster's tables."),
 }
 #: The same figures of the policies beside a window's checkpoint, under `<role>_<name>`.
-_BESIDE = {"parent": "the one that it was trained from", "promoted": "the live policy", "base": "the base model"}
+_BESIDE = {"parent": "the one that it was trained from", "promoted": "the served policy", "base": "the base model"}
 _FIGURES = (
     *("market_reward", "market_valid_share", "market_advantage"),
     *("replay_preference", "replay_estimate", "replay_effective_samples"),

@@ -44,7 +44,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             f"nightly_{EXAMINE}",
             "20 3 * * *",
             on,
-            "Examines the live policy on NIGHTLY_SEEDS held-out markets, once per policy.",
+            "Evaluates the served policy on NIGHTLY_SEEDS held-out markets, once per policy.",
         ),
         _schedule(
             "nightly_pruning",

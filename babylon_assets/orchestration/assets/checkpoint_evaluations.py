@@ -18,18 +18,18 @@ NAME = "checkpoint_evaluations"
 MEASURED_CHECK = "measured"
 
 DESCRIPTION = f"""
-What this window's checkpoint can do, beside the one that it was trained from, the live one and the base model.
+How good this window's checkpoint is, beside its parent, the served policy and the base model.
 
-- **Simulated market**: boards that no game and no lesson shows, the same for every policy, each asked with the same
-  random numbers. `market_reward` is the mean worth of an order, `market_advantage` the share of the oracle's advantage
-  over acting at random, `gain_on_promoted` the difference to the live policy, with a bootstrap interval over the same
-  seeds.
-- **Replay** on the held-out agents' answers of this window: `replay_preference` is how much likelier the better answers
-  are than the worse ones, in nats. `replay_estimate` is what the policy would have earned, by importance weights; it is
-  left out where `replay_effective_samples` is too small for one.
+- **Held-out market**: boards that no window and no demonstration shows, the same for every policy, each with the same
+  random numbers. `market_reward` is the mean worth of an order. `market_advantage` is the share of the oracle's
+  advantage over acting at random. `gain_on_promoted` is the difference to the served policy, with a bootstrap
+  interval over the same seeds.
+- **Off-policy** on the held-out agents' answers of this window: `replay_preference` is how much likelier the better
+  answers are than the worse ones, in nats. `replay_estimate` is what the policy would have earned, by importance
+  weights. It is left out where `replay_effective_samples` is too small.
 
-Every measurement is made once per checkpoint and kept. A thin window has no checkpoint of its own: green, the others
-are shown. The check `{MEASURED_CHECK}` fails when the window's checkpoint was not measured.
+A measurement is made once per checkpoint and kept. A thin window has no checkpoint of its own: it is green, and shows
+the others. The check `{MEASURED_CHECK}` fails when the window's checkpoint was not measured.
 """
 
 

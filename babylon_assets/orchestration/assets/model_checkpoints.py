@@ -32,16 +32,16 @@ CURVE_WINDOWS = 72
 PASSED_THROUGH = ("thin", "superseded")
 
 DESCRIPTION = f"""
-The next checkpoint of the chain, trained on this window's dataset from the newest one that the gate let pass.
+The next checkpoint of the chain, trained on this window's dataset from the promoted checkpoint.
 
-- **One chain, one head**: a partition depends on the one before it, and its parent is what the ledger says is live; a
-  checkpoint that a killed run left without a verdict is judged first, and a refused one is never a parent.
-  The pool `{POOL}` and a lock in PostgreSQL let one training run at a time.
-- A **thin** window is passed through: green, no checkpoint of its own, the parent stays the newest.
-- Training that saw **no token** never makes a checkpoint: the window is `skipped` with the reason, and the check
+- **One chain, one head.** A partition depends on the one before it, and its parent is the promoted checkpoint. A
+  checkpoint that a killed run left without a verdict gets its verdict first. A rejected one is never a parent. The pool
+  `{POOL}` and a lock in PostgreSQL let one training run at a time.
+- A **thin** window is green and has no checkpoint of its own. The parent stays the newest.
+- Training that saw **no token** makes no checkpoint. The window is `skipped` with the reason, and the check
   `{TRAINED_CHECK}` fails.
-- Materializing a window again that was trained on the same dataset changes nothing. A window **before** the newest
-  checkpoint's is not trained afterwards: green, with the reason, because the chain is not rewritten.
+- A window that was trained on the same dataset is not trained again. A window **before** the newest checkpoint's is not
+  trained afterwards: it is green, with the reason, because the chain is not rewritten.
 
 A checkpoint's id is the hash of what it was made from: parent, dataset, base model, settings, seed, versions.
 """

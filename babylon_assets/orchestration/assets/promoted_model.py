@@ -25,17 +25,17 @@ NAME = "promoted_model"
 GATE_CHECK = "gate"
 
 DESCRIPTION = f"""
-The gate: this window's checkpoint becomes the **live** one, or a dead end.
+The gate: this window's checkpoint is promoted, or rejected.
 
-- It is refused when it is worse than the live one with confidence, when it has declined from the best so far, when it
-  likes the better held-out answers less, when its share of valid actions fell, when its training was not finite, or
-  when its window was thin or corrupt. Every finding is kept with the verdict, and the rules with it.
-- A refused checkpoint stays in the ledger with its name. It is never served, and the next window trains from the live
+- The gate rejects a checkpoint that is worse than the served one with confidence, that declined from the best so far,
+  that prefers the better held-out answers less, whose share of valid actions fell, whose training was not finite, or
+  whose window was thin or corrupt. Every finding is kept with the verdict, and so are the rules.
+- A rejected checkpoint stays in the ledger with its name. It is not served, and the next window trains from the served
   one.
-- `promotions` is append-only: a rollback is a row like a promotion, and `babylon promotions --at TIME` says what was
-  live.
+- Rows of `promotions` are only added. A rollback is a row like a promotion. `babylon promotions --at TIME` says which
+  policy was served then.
 
-A thin window changes nothing: green. The check `{GATE_CHECK}` warns of a refusal, with the reasons.
+A thin window is green and changes nothing. The check `{GATE_CHECK}` warns of a rejection, with the reasons.
 """
 
 

@@ -23,18 +23,18 @@ NAME = "raw_trajectories"
 CHECKS = (checks.COMPLETE, checks.QUARANTINE)
 
 DESCRIPTION = f"""
-What the agents did in this window, copied once from the game's own tables and never changed afterwards.
+What the agents did in this window, copied from the environment's own tables and not changed afterwards.
 
-- One row per **trajectory**: an episode of one agent, with every call exactly as the policy saw and answered it, and
-  the facts of each step. Results of an action are kept apart, so that no prompt ever contains hindsight.
-- A row that cannot be read goes into **quarantine** with the reason and the place; it costs the window nothing else.
-  Bad behaviour is never quarantined: an action that failed stays in and is scored low.
-- What `babylon import` put into the window **stays**, with the rewards that came with it, also where the game has the
-  same trajectory. `imported` counts them.
-- Reading is guarded by a **fingerprint** of the source, outcomes included: unchanged input writes nothing and keeps the
-  data version.
+- A row is a **trajectory**: one episode of one agent, with the facts of each step and with every call as the policy saw
+  and answered it. Outcomes are kept apart, so that no prompt contains hindsight.
+- A row that cannot be read goes to **quarantine** with the reason and the place. The rest of the window goes on.
+  Bad behaviour is not quarantined: an action that failed stays in and gets a low score.
+- What `babylon import` put into the window **stays**, with its rewards, even where the environment has the same
+  trajectory. `imported` counts it.
+- A **fingerprint** of the source, outcomes included, says whether anything changed. Unchanged input writes nothing and
+  keeps the data version.
 
-The check `{checks.COMPLETE}` stops a window that is not over; `{checks.QUARANTINE}` warns when more than
+The check `{checks.COMPLETE}` stops a window that is not over. The check `{checks.QUARANTINE}` warns when more than
 {checks.MOST_IN_QUARANTINE:.0%} of the rows are in quarantine.
 """
 

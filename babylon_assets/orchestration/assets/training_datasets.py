@@ -32,29 +32,27 @@ NAME = "training_datasets"
 CHECKS = (checks.TOKENS, checks.HINDSIGHT, checks.STABLE)
 
 DESCRIPTION = f"""
-What the next checkpoint may learn from this window, frozen and named by the hash of its content.
+What the next checkpoint is trained on from this window, frozen and named by the hash of its content.
 
 - A **sample** is one call: the prompt as the policy saw it, its answer, the recorded token ids and log-probabilities.
-- Samples are compared within a **group**, the same moment of the market: the advantage of a sample is its reward
-  against those of its group, so that a window in which everybody won teaches nothing by itself.
-- Each sample **trains as** `policy_gradient` (our own answer, tokens known), `recompute` (our own, as text only),
+- A **group** is the samples of one decision point. The **advantage** of a sample is its reward less the mean of its
+  group, so that a window in which everybody won trains nothing by itself.
+- A sample's **training mode** is `policy_gradient` (our own answer, tokens known), `recompute` (our own, text only),
   `sft` (another model's, from the better half of its group) or `skip`, with the reason.
-- Answers that the game does not keep, those of its **live** agents, are found among the recorded calls by trajectory,
-  or by agent and time; each call is used once, what is ambiguous is counted and left aside, and steps without a call
-  are counted as `steps_without_calls`.
-- A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on. Of a window with more
-  than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW whole groups are drawn. `effective_samples` says how many equally
-  weighted samples the rest is worth.
-
-- With LATE_DATA=carry, what an earlier window has to teach since its data changed after it was trained (**late**
-  samples) joins the next window that is trained, once: with its own group and advantage, within the same bounds.
-  `carried_from` and `carried_into` say how many, on both windows.
-- `best_and_worst` are the five answers with the highest rewards and the five with the lowest; `samples_in_full` has
+- The game keeps no answers of its agents that play now. They are found among the recorded calls, by trajectory, or by
+  agent and time. Each call is used once. An ambiguous call is counted and left aside. `steps_without_calls` counts the
+  steps for which none was found.
+- A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on.
+- Whole groups are drawn from a window with more than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW.
+  `effective_samples` says how many equally weighted samples the rest is worth.
+- With LATE_DATA=carry, samples of an earlier window whose data changed after it was trained join this one, once, each
+  with its own group and advantage. `carried_from` and `carried_into` count them, on both windows.
+- `best_and_worst` has the five answers with the highest rewards and the five with the lowest. `samples_in_full` has
   their prompts and answers.
 
-The same input gives the same id and writes nothing new. The check `{checks.TOKENS}` fails when nothing can be
-trained on. `{checks.STABLE}` and `{checks.HINDSIGHT}` look at the dataset as it is kept: a window whose dataset does
-not hash to its id, holds a text that was never recorded, or a prompt that names a result, is not trained on.
+The same input gives the same id and writes nothing new. The check `{checks.TOKENS}` fails when nothing can be trained
+on. The checks `{checks.STABLE}` and `{checks.HINDSIGHT}` read the stored dataset. They stop a window whose dataset does
+not hash to its id, holds a text that was never recorded, or has a prompt that names a result.
 """
 
 
