@@ -15,7 +15,7 @@ from typer.main import get_command
 from babylon_assets.cli.app import app
 from babylon_assets.ledger.specification import TABLES
 from babylon_assets.ledger.table import SCHEMA
-from babylon_assets.orchestration.metadata_names import METADATA
+from babylon_assets.orchestration.metadata import METADATA
 from docs import meanings
 from docs.readme import settings_table
 

@@ -16,7 +16,7 @@ import pytest
 from babylon_assets.config.settings import Settings, subprocess_environment
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger.database import Database
-from babylon_assets.orchestration.runs import Line
+from babylon_assets.orchestration.runtime import Line
 from babylon_assets.orchestration.runtime.event_log import EventLog
 from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance, this_process
 from tests.orchestration.hanging import WINDOW, definitions

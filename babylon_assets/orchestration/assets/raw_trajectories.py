@@ -5,6 +5,7 @@ The game's tables are read in `environments.babylon.game_record`, rows are decod
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -13,10 +14,10 @@ from babylon_assets.ledger import trajectories as ledger
 from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
 from babylon_assets.orchestration import checks
-from babylon_assets.orchestration.metadata import numbers
+from babylon_assets.orchestration.metadata import declare, numbers
 from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.orchestration.runtime.collector import without_collector
-from babylon_assets.orchestration.runtime.ranges import WindowResult
 from babylon_assets.orchestration.source_tables import TRAJECTORIES
 
 NAME = "raw_trajectories"
@@ -39,18 +40,19 @@ The check `{checks.COMPLETE}` stops a window whose hour is not over; `{checks.QU
 """
 
 
-def spec() -> dg.AssetSpec:
-    """The asset's declaration."""
-    return dg.AssetSpec(
+def stage(windows: dg.PartitionsDefinition[Any]) -> Stage:
+    """The asset's declaration, with one partition per window, and what makes one of them."""
+    spec = dg.AssetSpec(
         NAME,
         deps=[TRAJECTORIES],
         description=DESCRIPTION,
         kinds={"postgres", "pandas"},
         tags={"babylon/stage": "read"},
     )
+    return Stage(declare(spec), checks.declare_checks(NAME, CHECKS, windows), make=read)
 
 
-def read(installation: Installation, window: str) -> WindowResult:
+def read(installation: Installation, window: str, _run_id: str | None = None) -> WindowResult:
     """Copy a window and say what was read."""
     fingerprint = copy_window(installation, window)
     with installation.connect() as conn:

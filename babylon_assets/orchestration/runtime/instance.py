@@ -18,8 +18,8 @@ from dagster._core.instance.ref import InstanceRef
 from babylon_assets.config.settings import Settings, write_events_in_batches
 from babylon_assets.ledger.database import Database, ensure_dagster_database
 from babylon_assets.orchestration.runtime import event_log
+from babylon_assets.orchestration.runtime.tags import PROCESS_TAG
 
-PROCESS_TAG = "babylon/process"
 _GRPC_TAG = ".dagster/grpc_info"
 _RUNNING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 

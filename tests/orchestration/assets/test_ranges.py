@@ -15,6 +15,7 @@ from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets import model_checkpoints, raw_trajectories, training_datasets
+from babylon_assets.orchestration.freezing import freeze_window
 from babylon_assets.training.window_training import train_window
 from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World
 from tests.servers import Server
@@ -196,7 +197,7 @@ def test_every_check_has_a_result_per_window(world: World) -> None:
 
 
 def test_a_dataset_that_was_tampered_with_stops_its_window_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = training_datasets.freeze_window
+    original = freeze_window
 
     def frozen(installation: Any, window: str) -> Any:
         dataset, row = original(installation, window)
