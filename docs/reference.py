@@ -16,7 +16,6 @@ from babylon_assets.cli.app import app
 from babylon_assets.ledger.specification import TABLES
 from babylon_assets.ledger.table import SCHEMA
 from babylon_assets.orchestration.metadata import METADATA
-from docs import meanings
 from docs.readme import settings_table
 
 REFERENCE = Path(__file__).with_name("reference.md")
@@ -85,10 +84,11 @@ def _settings() -> str:
 def _tables() -> str:
     parts = [f"## Tables\n\nAll in the schema `{SCHEMA}`.\n"]
     for table in TABLES:
-        doc, columns = meanings.TABLES.get(table.name, ("", {}))  # what is missing, a test names
-        rows = [f"| `{name}` | {kind} | {_cell(columns.get(name, ''))} |" for name, kind in table.columns.items()]
+        rows = [f"| `{name}` | {column.type} | {_cell(column.meaning)} |" for name, column in table.columns.items()]
         parts.append(
-            "\n".join([f"### {table.name}\n\n{doc}\n", "| column | type | meaning |", "|---|---|---|", *rows, ""])
+            "\n".join(
+                [f"### {table.name}\n\n{table.meaning}\n", "| column | type | meaning |", "|---|---|---|", *rows, ""]
+            )
         )
     return "\n".join(parts)
 

@@ -29,7 +29,7 @@ from starlette.routing import Route
 from babylon_assets.domain.policies import Completion
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.engine.engine import Engine
-from babylon_assets.training.backends.embedded.art_backend import EmbeddedBackend
+from babylon_assets.training.backends.embedded.art_backend import ArtBackend
 from babylon_assets.training.backends.embedded.trainer import TrainerSettings
 
 KEY = "key-of-the-tests-0123456789"
@@ -150,7 +150,7 @@ class HostedService:
             return
         config = body["experimental_config"]
         settings = TrainerSettings(learning_rate=config["learning_rate"], lora_rank=4, rows_per_step=2, max_kl=100)
-        backend = EmbeddedBackend(self.home, settings, {})
+        backend = ArtBackend(self.home, settings=settings, manifest={})
         model: Any = TrainableModel(name=self.name, project="project", base_model=str(self.base))
         asyncio.run(self._steps(backend, model, groups, job, config))
         job.say("training_ended")

@@ -18,8 +18,8 @@ from babylon_assets.cli.doctor import Diagnosis, examine
 from babylon_assets.config.settings import Settings
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.training import devices
+from babylon_assets.training.backends.local_gpu.backend import BASE_MODEL
 from babylon_assets.training.devices import CudaDevice
-from babylon_assets.training.families import LOCAL_GPU_BASE_MODEL
 from babylon_assets.training.needs import checkpoint_gib, disk_gib, gpu_gib
 from tests.hosted_service import KEY, HostedService, hosted_service
 
@@ -112,8 +112,8 @@ def test_needs_grow_with_the_model_and_its_rank(tiny_base: Path) -> None:
     of_eight, of_sixteen = (checkpoint_gib(str(tiny_base), rank) or 0.0 for rank in (8, 16))
     assert of_sixteen == 2 * of_eight > 0
     assert disk_gib(settings, str(tiny_base)) == pytest.approx(1 + 24 * of_eight)
-    assert disk_gib(settings, LOCAL_GPU_BASE_MODEL) > 1.9  # it has to be fetched
-    assert gpu_gib(LOCAL_GPU_BASE_MODEL) == pytest.approx(3.93, abs=0.1)
+    assert disk_gib(settings, BASE_MODEL) > 1.9  # it has to be fetched
+    assert gpu_gib(BASE_MODEL) == pytest.approx(3.93, abs=0.1)
     assert gpu_gib("somebody/unnamed") is None
 
 

@@ -223,25 +223,23 @@ def _key(settings: Settings) -> Diagnosis:
 def _base_model(settings: Settings) -> Iterator[Diagnosis]:
     """The base model, with room on the disk and memory of the GPU for it."""
     from babylon_assets.training import needs
-    from babylon_assets.training.backends.registry import choose_backend
+    from babylon_assets.training.backends.registry import SHIPPED, choose_backend
     from babylon_assets.training.devices import cuda_device
-    from babylon_assets.training.families import LOCAL_GPU_BASE_MODEL, SERVERLESS_BASE_MODELS, find_config
+    from babylon_assets.training.families import find_config
 
     try:
-        backend = choose_backend(settings).name
+        backend = choose_backend(settings).backend
     except BabylonError:
-        backend = "embedded"  # why it is not another one is said under `backend`
-    made = sorted((settings.home / "base_models").glob("babylon-small-*/measurement.json"))
-    own = str(made[-1].parent) if made else None
-    default = {"serverless": SERVERLESS_BASE_MODELS[0], "local_gpu": LOCAL_GPU_BASE_MODEL}.get(backend, own)
-    base = settings.base_model or default
-    here = backend == "serverless" or (base is not None and find_config(base) is not None)
+        backend = SHIPPED[-1]  # why it is not another one is said under `backend`
+    base = settings.base_model or backend.find_base_model(settings)
+    trains_here = backend.capabilities.trains_here
+    here = not trains_here or (base is not None and find_config(base) is not None)
     if base is None:
         yield Diagnosis("base model", "not made yet; the first training makes it, in about a minute")
     else:
         yield Diagnosis("base model", base if here else f"{base}, fetched from the hub by the first training")
-    yield _disk(settings, needs.disk_gib(settings, None if backend == "serverless" else base))
-    device = None if backend == "serverless" else cuda_device()
+    yield _disk(settings, needs.disk_gib(settings, base if trains_here else None))
+    device = cuda_device() if trains_here else None
     if device is not None:
         wanted = needs.gpu_gib(base) if base else None
         fits = wanted is None or wanted <= device.memory_gib

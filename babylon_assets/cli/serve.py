@@ -83,7 +83,7 @@ def make_source(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:
     prepare_libraries(settings)
     engine = settings.gateway_engine
     if engine == "auto":
-        engine = "wandb" if choose_backend(settings).name == "serverless" else "embedded"
+        engine = choose_backend(settings).backend.capabilities.gateway_engine
     return _embedded(settings, loop) if engine == "embedded" else _upstream(settings, engine)
 
 

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,16 @@ def choice(*values: str, fold: Callable[[str], str] = str.lower) -> Kind:
     def parse(text: str) -> str:
         _require(fold(text) in values)
         return fold(text)
+
+    return Kind("one of " + ", ".join(values), parse)
+
+
+def registered(group: str, *values: str) -> Kind:
+    """One of some values, or a name that an installed package has registered as an entry point of the group."""
+
+    def parse(text: str) -> str:
+        _require(text.lower() in values or text in entry_points(group=group).names)
+        return text.lower() if text.lower() in values else text
 
     return Kind("one of " + ", ".join(values), parse)
 

@@ -91,7 +91,7 @@ class Settings(SimulationSettings, RulerSettings, AutomationSettings, JudgingSet
     )
     backend: str = _declare(
         "TRAINING_BACKEND",
-        kinds.choice("auto", "embedded", "serverless", "local_gpu"),
+        kinds.registered("babylon_assets.training_backends", "auto", "embedded", "serverless", "local_gpu"),
         "auto",
         "Where training runs; auto picks by what is there.",
     )

@@ -1,4 +1,4 @@
-"""Which policies can be played here: by the embedded engine, from weights on this machine, or by the hosted service."""
+"""Which policies can be played here: by the embedded engine, from weights on this machine, or by their backend."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain.policies import Policy, policy_name
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.training.adapters import WEIGHTS
-from babylon_assets.training.backends.registry import choose_backend
-
-HOSTED = "serverless"
+from babylon_assets.training.backend import TrainingBackend
+from babylon_assets.training.backends.registry import choose_backend, find_backend, keeps_weights_here
 
 
 def why_not_loadable(settings: Settings, checkpoint: Checkpoint) -> str | None:
     """Why a checkpoint cannot be played from this machine; None when it can."""
-    if not is_hosted(settings, checkpoint):
-        return why_not_here(checkpoint)
-    if settings.wandb_api_key is None:
-        return "its weights lie with the hosted service, and WANDB_API_KEY is not set"
-    return None if settings.evaluate_hosted else "its weights lie with the hosted service, and EVALUATE_HOSTED is false"
+    remote = _remote_backend(settings, checkpoint)
+    return why_not_here(checkpoint) if remote is None else remote.why_not_answering(settings, checkpoint)
 
 
 def why_not_here(checkpoint: Checkpoint) -> str | None:
     """Why a checkpoint's weights cannot be used on this machine; None when they can."""
-    if checkpoint.backend == HOSTED:
-        return "its weights lie with the hosted service"
+    if (
+        checkpoint.step
+        and (backend := find_backend(checkpoint.backend))
+        and not backend.capabilities.keeps_weights_here
+    ):
+        return f"its weights lie with {backend.title}"
+    if not _is_here(checkpoint.base_model):
+        return f"the weights of its base model {checkpoint.base_model} are not on this machine"
+    if checkpoint.step and not keeps_weights_here(checkpoint.backend):
+        return f"its weights lie with {find_backend(checkpoint.backend).title}"
     if not _is_here(checkpoint.base_model):
         return f"the weights of its base model {checkpoint.base_model} are not on this machine"
     if checkpoint.step and not (checkpoint.path and (Path(checkpoint.path) / WEIGHTS).is_file()):
@@ -33,11 +37,15 @@ def why_not_here(checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def is_hosted(settings: Settings, checkpoint: Checkpoint) -> bool:
-    """Whether the hosted service has a policy: one that it trained, or a base model that it trains here."""
+def _remote_backend(settings: Settings, checkpoint: Checkpoint) -> TrainingBackend | None:
+    """The backend that answers for a policy: for one that it trained, or for a base model that it trains elsewhere."""
     if checkpoint.step:
-        return checkpoint.backend == HOSTED
-    return not _is_here(checkpoint.base_model) and choose_backend(settings).name == HOSTED
+        backend = find_backend(checkpoint.backend)
+    elif not _is_here(checkpoint.base_model):
+        backend = choose_backend(settings).backend
+    else:
+        return None
+    return None if backend.capabilities.keeps_weights_here else backend
 
 
 def _is_here(base_model: str) -> bool:
@@ -57,10 +65,8 @@ def adapter_of(checkpoint: Checkpoint) -> Path | None:
 
 def load_policy(settings: Settings, checkpoint: Checkpoint) -> Policy:
     """The policy of a checkpoint, ready to answer batches; `why_unplayable` was asked before."""
-    if is_hosted(settings, checkpoint):
-        from babylon_assets.evaluation.hosted import HostedPolicy
-
-        return HostedPolicy(settings, checkpoint)
+    if (remote := _remote_backend(settings, checkpoint)) is not None:
+        return remote.open_policy(settings, checkpoint)
     prepare_libraries(settings)
     import torch
 

@@ -35,6 +35,7 @@ _ON_THE_LINE: LiteralString = f"""{_LINE}
 SET dead_end = NULL WHERE chain = %(chain)s AND dead_end IS NOT NULL AND id IN (SELECT id FROM line)"""
 
 
+@MODEL_CHECKPOINTS.row
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """One checkpoint; step 0, the root, is the base model as it is and has no parent, window or dataset.
@@ -184,7 +185,7 @@ def set_line(conn: Connection[Any], checkpoint: Checkpoint, why: str) -> None:
 
 def _values(checkpoint: Checkpoint) -> dict[str, Any]:
     values = {item.name: getattr(checkpoint, item.name) for item in fields(checkpoint)}
-    return {name: json_value(v) if MODEL_CHECKPOINTS.columns[name] == "jsonb" else v for name, v in values.items()}
+    return {name: json_value(v) if MODEL_CHECKPOINTS.columns[name].type == "jsonb" else v for name, v in values.items()}
 
 
 def _select_one(conn: Connection[Any], rest: str, *parameters: str) -> Checkpoint | None:

@@ -38,18 +38,8 @@ _TEXTS = """
         ON kept.chat IS NULL AND raw.window_id = dataset.window_id
         AND raw.trajectory_id = kept.trajectory_id AND raw.chat_sha256 = kept.chat_sha256
     WHERE kept.dataset_id = %s AND kept.chat_sha256 IS NOT NULL"""
-#: The arrays, by the name of what is in them.
-_OF_SAMPLES = {
-    "steps": "step",
-    "calls": "call",
-    "group_keys": "group",
-    "policies": "policy",
-    "rewards": "reward",
-    "advantages": "advantage",
-    "trains_as": "trains_as",
-    "skip_reasons": "skip_reason",
-    "tokens": "tokens",
-}
+#: The arrays, each with the attribute of a sample that it holds.
+_OF_SAMPLES = {name: column.holds for name, column in TRAINING_DATASET_TRAJECTORIES.columns.items() if column.holds}
 _columns_of = attrgetter("trajectory_id", "agent_id", *_OF_SAMPLES.values())
 
 
@@ -113,7 +103,7 @@ def _save_trajectories(conn: Connection[Any], draft: DatasetDraft, dataset_id: s
 
 def _arrays(name: str, column: Sequence[Any], order: Any, bounds: Sequence[int]) -> Iterator[bytes]:
     """A column of samples as an array for each trajectory."""
-    kind = TRAINING_DATASET_TRAJECTORIES.columns[name].removesuffix("[]")
+    kind = TRAINING_DATASET_TRAJECTORIES.columns[name].type.removesuffix("[]")
     if kind == "text":
         return text_arrays([column[n] for n in order.tolist()], bounds)
     return fixed_arrays(np.array(column, dtype="float64" if kind == "float8" else "int64")[order], bounds, kind)

@@ -17,6 +17,7 @@ from babylon_assets.ledger.specification import CHECKPOINT_EVALUATIONS
 from babylon_assets.ledger.table import json_value
 
 
+@CHECKPOINT_EVALUATIONS.row
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """One measurement.

@@ -6,7 +6,7 @@ Who writes them, the simulated game or a server, is decided elsewhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -17,9 +17,10 @@ from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.ledger.compression import pack, unpack
 from babylon_assets.ledger.specification import INFERENCE_CALLS
-from babylon_assets.ledger.table import Table, json_value
+from babylon_assets.ledger.table import json_value
 
 
+@INFERENCE_CALLS.row
 @dataclass(frozen=True, slots=True)
 class InferenceCall:
     """One answer.
@@ -85,7 +86,7 @@ def add_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> int:
     so is written once.
     """
     conn.execute(_MAKE_INCOMING)
-    Table("incoming", INFERENCE_CALLS.columns, schema="pg_temp").copy(conn, _COLUMNS, map(_row, calls))
+    replace(INFERENCE_CALLS, name="incoming", schema="pg_temp").copy(conn, _COLUMNS, map(_row, calls))
     return conn.execute(_TAKE_OVER).rowcount
 
 
@@ -109,7 +110,7 @@ def _stored(name: str, value: Any) -> Any:
         return value.encode()
     if name == "sampling":
         return json_value(value)
-    return list(value) if value is not None and INFERENCE_CALLS.columns[name].endswith("[]") else value
+    return list(value) if value is not None and INFERENCE_CALLS.columns[name].type.endswith("[]") else value
 
 
 def calls_by_id(conn: Connection[Any], ids: Iterable[str]) -> dict[str, InferenceCall]:

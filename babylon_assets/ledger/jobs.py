@@ -37,6 +37,7 @@ _BEFORE: Mapping[State, tuple[State, ...]] = {
 }
 
 
+@TRAINING_JOBS.row
 @dataclass(frozen=True, slots=True)
 class Job:
     """One attempt to train a window.

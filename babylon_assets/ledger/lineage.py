@@ -200,7 +200,7 @@ def prunable(conn: Connection[Any], chain: str, keep: int) -> list[Checkpoint]:
         )
     )
     needed.update([one.parent_id for one in made if one.id in needed and one.parent_id is not None])
-    return [one for one in made if one.id not in needed and one.path and one.backend != "serverless"]
+    return [one for one in made if one.id not in needed and one.path]
 
 
 def note_pruned(conn: Connection[Any], checkpoint_id: str) -> None:

@@ -32,6 +32,7 @@ VALUES (%(chain)s, %(kind)s,
 RETURNING *"""
 
 
+@PROMOTIONS.row
 @dataclass(frozen=True, slots=True)
 class Promotion:
     """One promotion or rollback.

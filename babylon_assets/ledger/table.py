@@ -1,14 +1,11 @@
-"""What a table of ours is: its columns, the statements that it is read and written with, and how rows enter it.
-
-Which tables there are is declared in `tables`.
-"""
+"""What a table of ours is: its columns, the statements that read and write it, and the record that holds a row."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from psycopg import Connection, Cursor, sql
@@ -16,15 +13,50 @@ from psycopg.types.json import Jsonb
 from psycopg.types.string import BytesBinaryDumper
 
 SCHEMA = "babylon_training"
+#: The default of a column that PostgreSQL numbers by itself.
+IDENTITY = "identity"
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of ours.
+
+    Attributes:
+        type: PostgreSQL's name of the type, such as `int4` or `text[]`.
+        meaning: one sentence; the reference, the UI and the database's comments show it.
+        null: whether the value may be missing; always so in a view.
+        default: the SQL expression, `IDENTITY`, or empty for none.
+        holds: for an array with an element per sample, the sample's attribute that it holds.
+    """
+
+    type: str
+    meaning: str
+    null: bool = False
+    default: str = ""
+    holds: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table or view of ours: its columns in order, each with PostgreSQL's name of its type."""
+    """A table or view of ours: what a row is, and its columns in order."""
 
     name: str
-    columns: Mapping[str, str]
+    meaning: str
+    columns: Mapping[str, Column]
+    view: bool = False
     schema: str = SCHEMA
+
+    def row(self, record: type[_R]) -> type[_R]:
+        """Decorate the dataclass that holds a row.
+
+        Raises:
+            TypeError: its fields are not the table's columns.
+        """
+        differ = {item.name for item in fields(record)} ^ set(self.columns)  # type: ignore[arg-type]
+        if differ:
+            raise TypeError(f"{record.__name__} and the table {self.name} differ in {', '.join(sorted(differ))}")
+        return record
 
     @cached_property
     def identifier(self) -> sql.Identifier:
@@ -78,7 +110,7 @@ class Table:
         as_they_are: Collection[str],
     ) -> None:
         with cursor.copy(statement) as copy:
-            copy.set_types(["bytea" if name in as_they_are else self.columns[name] for name in columns])
+            copy.set_types(["bytea" if name in as_they_are else self.columns[name].type for name in columns])
             for row in rows:
                 copy.write_row(row)
 

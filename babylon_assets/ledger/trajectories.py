@@ -266,7 +266,7 @@ def recorded_texts(conn: Connection[Any], window: str) -> dict[str, RecordedText
     wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND samples > 0", *columns)
     statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(wanted)
     with conn.cursor() as cursor, cursor.copy(statement, [window]) as copy:
-        copy.set_types([RAW_TRAJECTORIES.columns[name] for name in columns])
+        copy.set_types([RAW_TRAJECTORIES.columns[name].type for name in columns])
         for trajectory, digest, body in copy.rows():
             heads = _decoded(_decode_heads, body, window, trajectory).samples
             found[trajectory] = RecordedTexts(digest, [(head.step, head.call) for head in heads])

@@ -20,6 +20,7 @@ from babylon_assets.ledger.specification import GATE_VERDICTS
 from babylon_assets.ledger.table import json_value
 
 
+@GATE_VERDICTS.row
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredVerdict:
     """A verdict as it was kept; `verdict` has every finding, and the rules that were applied."""

@@ -16,6 +16,7 @@ from babylon_assets.ledger.table import json_value
 Status = Literal["open", "thin", "ready", "trained", "skipped", "failed"]
 
 
+@WINDOWS.row
 @dataclass(frozen=True, slots=True)
 class WindowRow:
     """One window.
@@ -86,7 +87,7 @@ def upsert_window(conn: Connection[Any], window: str, **columns: Unpack[WindowCo
 
 
 def _stored(name: str, value: Any) -> Any:
-    if WINDOWS.columns[name] == "jsonb":
+    if WINDOWS.columns[name].type == "jsonb":
         return json_value(value)
     return None if isinstance(value, float) and value != value else value
 

@@ -23,7 +23,7 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.late_samples import LateSample
 from babylon_assets.orchestration.metadata import numbers
-from babylon_assets.training.backends.registry import is_hosted
+from babylon_assets.training.backends.registry import select_backend
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def plan_carry_over(conn: Connection, settings: Settings, window: str, *, teache
     head = checkpoints.head(conn, chain)
     passed = head is not None and head.window_id is not None and head.window_id > window
     offered = ledger.available(conn, chain, window, head.window_id if head else None)
-    if not teaches or passed or settings.late_data != "carry" or is_hosted(settings):
+    carries = settings.late_data == "carry" and select_backend(settings).backend.capabilities.carries_late_samples
+    if not teaches or passed or not carries:
         return CarryOver(None, (), {(each.window, each.sample_id): each for each in offered})
     steps = head.step if head else 0
     found = [rules.aged(sample, steps, settings.max_policy_lag) for sample in _samples(conn, offered)]

@@ -1,4 +1,4 @@
-"""What the assets have in common: group, owners, and the names, units and forms of their metadata.
+"""What the assets have in common: group, owners, the columns of their tables, the names and forms of their metadata.
 
 Numbers are plain ints and floats, because Dagster plots those over the partitions; what is not known is left out. A
 name stays what it is, and one name means one thing in every asset. The documentation is printed from here, and a test
@@ -15,21 +15,47 @@ from urllib.parse import quote
 import dagster as dg
 
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.ledger import specification
 from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.table import Table
 from babylon_assets.report.pictures import as_markdown
 
 GROUP = "babylon"
 OWNERS = ["team:babylon"]
 CODE_VERSION = "1"
 FRAMES = "frames"
+#: The table whose columns an asset's page shows.
+TABLE_OF = {
+    "raw_trajectories": specification.RAW_TRAJECTORIES,
+    "scored_trajectories": specification.TRAJECTORY_SCORES,
+    "training_datasets": specification.TRAINING_DATASET_SAMPLES,
+    "model_checkpoints": specification.MODEL_CHECKPOINTS,
+    "checkpoint_evaluations": specification.CHECKPOINT_EVALUATIONS,
+    "promoted_model": specification.PROMOTIONS,
+}
 #: A window that has no checkpoint of its own, in metadata and in the words of a check.
 PASSED_THROUGH, NO_CHECKPOINT = "passed through", "the window has no checkpoint of its own"
 
 
 def declare(spec: dg.AssetSpec) -> dg.AssetSpec:
-    """An asset's declaration with what all assets have in common, its frames included."""
+    """An asset's declaration with what all assets have in common: its frames, and its table with each column."""
     common = spec.replace_attributes(group_name=GROUP, owners=OWNERS, code_version=CODE_VERSION)
-    return common.with_io_manager_key(FRAMES)
+    return common.merge_attributes(metadata=_columns(TABLE_OF[spec.key.to_user_string()])).with_io_manager_key(FRAMES)
+
+
+def _columns(table: Table) -> dict[str, Any]:
+    """The metadata by which Dagster shows a table's name and its columns with their meanings."""
+    columns = [
+        dg.TableColumn(
+            name,
+            column.type,
+            description=column.meaning,
+            constraints=dg.TableColumnConstraints(nullable=table.view or column.null),
+        )
+        for name, column in table.columns.items()
+    ]
+    named = f"{table.schema}.{table.name}"
+    return {"dagster/table_name": named, "dagster/column_schema": dg.TableSchema(columns)}
 
 
 def numbers(values: Mapping[str, float | int | None]) -> dict[str, dg.MetadataValue[Any]]:

@@ -1,4 +1,4 @@
-"""Which base models each backend can train, found out before anything is spent.
+"""Which base models can be trained on this machine, found out before anything is spent.
 
 A folder is judged by its config.json and its chat template; a hub name that is not on this machine yet, when its
 config is there, which is before its weights are fetched. What a base model then becomes is not looked at here.
@@ -13,23 +13,6 @@ from babylon_assets.domain.errors import BaseModelRefused
 
 #: `model_type` of config.json, by the family's name.
 FAMILIES = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
-#: Base models that the hosted service trains; the first is what it trains when BASE_MODEL is not set.
-SERVERLESS_BASE_MODELS = ("OpenPipe/Qwen3-14B-Instruct", "Qwen/Qwen3-30B-A3B-Instruct-2507")
-#: What a local GPU trains when BASE_MODEL is not set.
-LOCAL_GPU_BASE_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
-
-
-def require_hosted(base_model: str) -> None:
-    """Refuse what the hosted service does not train.
-
-    Raises:
-        BaseModelRefused: with the list of those that it does.
-    """
-    if base_model not in SERVERLESS_BASE_MODELS:
-        raise BaseModelRefused(
-            f"the hosted service does not train {base_model}; set BASE_MODEL to one of "
-            f"{', '.join(SERVERLESS_BASE_MODELS)}, or TRAINING_BACKEND=embedded to train it on this machine"
-        )
 
 
 def require_local(base_model: str) -> None:

@@ -1,12 +1,13 @@
-"""Checkpoint folders on this machine against the ledger: what a killed run left is taken up or removed.
+"""Checkpoint folders on this machine: where they lie, and what a killed run left there is taken up or removed.
 
-A checkpoint folder appears whole, with the manifest of what it was made from (`adapters`). Hosted checkpoints have no
-folder here.
+A checkpoint folder appears whole, with the manifest of what it was made from (`adapters`): that is what makes a
+training that ends in a folder resumable.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,25 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.training.adapters import WEIGHTS, read_manifest, read_steps, weights_sha256
 from babylon_assets.training.backend import CheckpointPlace, TrainedCheckpoint, TrainingRequest
-from babylon_assets.training.backends import registry
-from babylon_assets.training.backends.embedded import in_process
-from babylon_assets.training.backends.local_gpu.gpu_training import train_local_gpu
+
+
+def art_path(settings: Settings) -> Path:
+    """Folder under which ART keeps models and checkpoints."""
+    return settings.home / "art"
+
+
+def checkpoint_folder(settings: Settings, chain: str, step: int) -> Path:
+    """Where checkpoint `step` of a chain lies, in ART's layout."""
+    return art_path(settings) / settings.wandb_project / "models" / chain / "checkpoints" / f"{step:04d}"
 
 
 def train_in_folder(
-    settings: Settings, request: TrainingRequest, backend: registry.BackendName = "embedded"
+    settings: Settings, request: TrainingRequest, train: Callable[[Settings, TrainingRequest], None]
 ) -> TrainedCheckpoint | None:
     """Train the checkpoint at the place that the request names, or take up the one that a killed run left.
+
+    Args:
+        train: writes the checkpoint's folder, whole and with the request's manifest, or no folder.
 
     Returns:
         The checkpoint; None when no step was kept.
@@ -32,9 +43,9 @@ def train_in_folder(
     """
     assert request.place is not None
     _require_parent(request.place)
-    folder = registry.checkpoint_folder(settings, request.chain, request.place.step)
+    folder = checkpoint_folder(settings, request.chain, request.place.step)
     if not _take_up(request, request.place.step, folder):
-        (train_local_gpu if backend == "local_gpu" else in_process.train_embedded)(settings, request)
+        train(settings, request)
     if read_manifest(folder) != request.manifest:
         _remove_unknown(folder)
         return None

@@ -20,6 +20,7 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.lineage import policy_lags
 from babylon_assets.ledger.verdicts import without_verdict
+from babylon_assets.training.backend import TrainingBackend
 from babylon_assets.training.backends import registry
 from babylon_assets.training.branches import Branch
 from babylon_assets.training.recompute import fill
@@ -37,7 +38,7 @@ class Plan:
     step: int
     parent: Checkpoint
     base_model: str
-    backend: registry.BackendName
+    backend: TrainingBackend
     selection: Selection
     manifest: dict[str, Any]
 
@@ -61,7 +62,7 @@ def plan_training(
             was not judged.
         ChainConflict: the chain was begun from another base model, or trained by another backend.
     """
-    backend = registry.choose_backend(settings).name
+    backend = registry.choose_backend(settings).backend
     _require_possible(backend, open_job, branch)
     base_model = base_model_of(settings)
     chain = branch.chain if branch else settings.model_name
@@ -71,30 +72,31 @@ def plan_training(
         if settings.gate and branch is None and open_job is None:
             _require_judged(conn, parent)
         step = checkpoints.next_step(conn, chain, parent)
-    if parent.backend not in ("base", backend):
+    if parent.backend not in ("base", backend.name):
         raise ChainConflict(
-            f"the chain {chain} was trained by the {parent.backend} backend so far, and {backend} has "
+            f"the chain {chain} was trained by the {parent.backend} backend so far, and {backend.name} has "
             f"not got its weights; set TRAINING_BACKEND={parent.backend}, or BABYLON_MODEL to a new name"
         )
-    if backend == "serverless" and step > parent.step + 1 and open_job is None:
+    if not backend.capabilities.branches and step > parent.step + 1 and open_job is None:
         raise PermanentError(
-            f"the hosted service trains from its newest step, and {policy_name(chain, step - 1)} is a dead end: "
+            f"{backend.title} trains from its newest step, and {policy_name(chain, step - 1)} is a dead end: "
             "set BABYLON_MODEL to a new name to begin a new chain"
         )
     readable, recomputed, lags = _readable(settings, database, dataset, parent, base_model, backend)
     selection = select(readable, parent.step, settings.max_policy_lag, lags)
-    selection = selection.recorded_only() if backend == "serverless" else selection
+    if not backend.capabilities.imitates:
+        selection = selection.recorded_only(f"{backend.title} trains on recorded log-probabilities alone")
     manifest = {
         "format": 1,
         "chain": chain,
         "parent": parent.id,
         "dataset": dataset.id,
-        "backend": backend,
+        "backend": backend.name,
         "base_model": root.weights_sha256,
         "method": selection.method,
         "max_policy_lag": settings.max_policy_lag,
-        "settings": registry.trainer_settings(settings, base_model, backend),
-        "versions": registry.versions(backend),
+        "settings": backend.manifest_settings(settings, base_model),
+        "versions": backend.versions(),
         **({"recomputed": recomputed} if recomputed else {}),
     }
     if open_job is not None:
@@ -102,15 +104,16 @@ def plan_training(
     return Plan(dataset.window, dataset, chain, step, parent, base_model, backend, selection, manifest)
 
 
-def _require_possible(backend: registry.BackendName, open_job: jobs.Job | None, branch: Branch | None) -> None:
-    if open_job is not None and backend != "serverless":
+def _require_possible(backend: TrainingBackend, open_job: jobs.Job | None, branch: Branch | None) -> None:
+    if open_job is not None and backend.name != open_job.backend:
+        submitted_by = registry.find_backend(str(open_job.backend))
         raise PermanentError(
-            f"the hosted service has a job of {open_job.window_id} that has not been fetched; set WANDB_API_KEY and "
-            "leave TRAINING_BACKEND out until it is, or set BABYLON_MODEL to a new name to begin a new chain"
+            f"{submitted_by.title} has a job of {open_job.window_id} that has not been fetched; set "
+            f"TRAINING_BACKEND={submitted_by.name} until it is, or BABYLON_MODEL to a new name to begin a new chain"
         )
-    if branch is not None and backend == "serverless":
+    if branch is not None and not backend.capabilities.branches:
         raise PermanentError(
-            "the hosted service trains a model from its newest step on and begins no branch; "
+            f"{backend.title} trains a model from its newest step on and begins no branch; "
             "set TRAINING_BACKEND=embedded and a chain that was trained on this machine"
         )
 
@@ -130,12 +133,13 @@ def _readable(
     dataset: Dataset,
     parent: Checkpoint,
     base_model: str,
-    backend: registry.BackendName,
+    backend: TrainingBackend,
 ) -> tuple[Dataset, int, dict[str, int]]:
     """The dataset with what can be recomputed on this machine, how many answers that are, and the policies' lags."""
     with database.connect() as conn:
         lags = policy_lags(conn, parent, {sample.policy for sample in dataset.samples if sample.policy})
-        if backend != "embedded" or not any(sample.trains_as == "recompute" for sample in dataset.samples):
+        wanted = any(sample.trains_as == "recompute" for sample in dataset.samples)
+        if not wanted or not backend.capabilities.recomputes_logprobs:
             return dataset, 0, lags
         known = checkpoints.family(conn, settings.model_name)
     prepare_libraries(settings)

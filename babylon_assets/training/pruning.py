@@ -10,6 +10,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.ledger import lineage
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
+from babylon_assets.training.backends.registry import keeps_weights_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ def prune(settings: Settings, database: Database, keep: int, *, dry_run: bool = 
         TrainingBusy: a training is running.
     """
     with chain_lock(database, settings.model_name), database.connect() as conn:
-        found = lineage.prunable(conn, settings.model_name, keep)
+        unneeded = lineage.prunable(conn, settings.model_name, keep)
+        found = [checkpoint for checkpoint in unneeded if keeps_weights_here(checkpoint.backend)]
         size = sum(_bytes(Path(one.path)) for one in found)
         for one in [] if dry_run else found:
             _remove(Path(one.path))

@@ -15,10 +15,9 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import load_dataset
 from babylon_assets.ledger.lineage import ancestors, policy_lags
-from babylon_assets.training.adapters import WEIGHTS, read_manifest, weights_sha256
+from babylon_assets.training.adapters import WEIGHTS, read_manifest
 from babylon_assets.training.backend import CheckpointPlace, TrainingRequest
 from babylon_assets.training.backends import registry
-from babylon_assets.training.backends.embedded import in_process
 from babylon_assets.training.recompute import fill
 from babylon_assets.training.roots import base_fingerprint
 from babylon_assets.training.selection import select
@@ -49,7 +48,7 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
     Raises:
         PermanentError: it was not trained on this machine, or what it was made from is not there any more.
     """
-    if checkpoint.backend != "embedded" or checkpoint.parent_id is None or checkpoint.dataset_id is None:
+    if checkpoint.parent_id is None or checkpoint.dataset_id is None or not _reproduces(checkpoint.backend):
         raise PermanentError(
             f"step {checkpoint.step} of {checkpoint.chain} was made by the {checkpoint.backend} backend; "
             "only what was trained on this machine can be replayed, choose another one"
@@ -62,7 +61,8 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
         lags = policy_lags(conn, parent or root, {sample.policy for sample in dataset.samples if sample.policy})
     if parent is None or base_fingerprint(root.base_model) != root.weights_sha256:
         raise PermanentError(f"the base model of {checkpoint.chain} is not at {root.base_model} any more; restore it")
-    again = _settings_of(settings, checkpoint, home)
+    backend = registry.find_backend(checkpoint.backend)
+    again = replace(backend.restore_settings(settings, checkpoint.settings), home=home)
     place = CheckpointPlace(checkpoint.step, _parent_folder(parent))
     manifest = read_manifest(Path(checkpoint.path)) or {}
     lag = manifest.get("max_policy_lag", settings.max_policy_lag)
@@ -74,34 +74,20 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
             f"{recomputed} can be now; restore the weights of the policies that answered"
         )
     selection = select(readable, parent.step, lag, lags)
-    request = TrainingRequest(root.base_model, checkpoint.chain, selection, {}, place)
-    in_process.train_embedded(again, request)
-    folder = registry.checkpoint_folder(again, checkpoint.chain, checkpoint.step)
-    now = registry.versions()
+    request = TrainingRequest(
+        base_model=root.base_model, chain=checkpoint.chain, samples=selection, manifest={}, place=place
+    )
+    trained = backend.train(again, request)
+    now = backend.versions()
     changed = {
         name: f"{then} -> {now.get(name)}" for name, then in checkpoint.versions.items() if now.get(name) != then
     }
-    replayed = weights_sha256(folder) if folder.is_dir() else "no step was kept"
+    replayed = trained.weights_sha256 if trained else "no step was kept"
     return Reproduction(checkpoint.weights_sha256, replayed, changed)
 
 
-def _settings_of(settings: Settings, checkpoint: Checkpoint, home: Path) -> Settings:
-    """The settings that the checkpoint was trained with, and a home of its own."""
-    then = checkpoint.settings
-    return replace(
-        settings,
-        home=home,
-        backend="embedded",
-        learning_rate=then["learning_rate"],
-        lora_rank=then["lora_rank"],
-        gradient_tokens=then["row_tokens"],
-        rows_per_step=then["rows_per_step"],
-        clip_epsilon=then["clip_epsilon"],
-        max_grad_norm=then["max_grad_norm"],
-        max_kl=then["max_kl"],
-        train_seed=then["seed"],
-        train_dtype=then.get("dtype", "float32"),
-    )
+def _reproduces(name: str) -> bool:
+    return name in registry.registered_names() and registry.find_backend(name).capabilities.reproduces
 
 
 def _parent_folder(parent: Checkpoint) -> Path | None:

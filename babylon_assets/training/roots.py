@@ -12,26 +12,19 @@ from typing import Any
 
 from psycopg import Connection
 
-from babylon_assets.config.settings import Settings, prepare_libraries
+from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import ChainConflict
 from babylon_assets.domain.lineage import content_id
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.training.backends import registry
-from babylon_assets.training.families import LOCAL_GPU_BASE_MODEL, SERVERLESS_BASE_MODELS
 
 
 def base_model_of(settings: Settings, progress: Any = None) -> str:
-    """The base model to train: BASE_MODEL, or the backend's own; the embedded one's is made when it is missing."""
+    """The base model to train: BASE_MODEL, or the backend's own, made when it is missing."""
     if settings.base_model is not None:
         return settings.base_model
-    backend = registry.choose_backend(settings).name
-    if backend != "embedded":
-        return SERVERLESS_BASE_MODELS[0] if backend == "serverless" else LOCAL_GPU_BASE_MODEL
-    from babylon_assets.environments.simulated.base_model import ensure_base_model
-
-    prepare_libraries(settings)
-    return str(ensure_base_model(settings.home, progress=progress))
+    return registry.choose_backend(settings).backend.prepare_base_model(settings, progress)
 
 
 def root_of(conn: Connection[Any], settings: Settings, base_model: str) -> Checkpoint:

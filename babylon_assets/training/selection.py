@@ -40,9 +40,9 @@ class Selection:
             return "policy_gradient"
         return "sft" if self.sft else "nothing"
 
-    def recorded_only(self) -> Selection:
-        """The same without answers to imitate, which the hosted service would drop: it trains on recorded ones."""
-        counted = {"the hosted service trains on recorded log-probabilities alone": len(self.sft)}
+    def recorded_only(self, reason: str) -> Selection:
+        """The same without answers to imitate, which are counted under the reason."""
+        counted = {reason: len(self.sft)}
         return Selection(self.policy_gradient, [], {**self.left_out, **(counted if self.sft else {})}, self.baselines)
 
 

@@ -2,7 +2,7 @@
 
 What keeps two runs from extending the same checkpoint is the chain's advisory lock and the ledger's unique indexes.
 What makes a killed run harmless is that the next run takes up what it left: a whole checkpoint folder (`folders`) or
-the id of a job at the hosted service (`hosted_jobs`).
+the id of a job that runs elsewhere (`Attempt`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from babylon_assets.ledger import checkpoints, jobs, late_samples, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.datasets import load_dataset
-from babylon_assets.training.backend import CheckpointPlace, TrainedCheckpoint, TrainingRequest
-from babylon_assets.training.backends import registry
-from babylon_assets.training.backends.serverless.hosted_jobs import open_journal
-from babylon_assets.training.backends.serverless.hosted_training import NoHostedJob, train_serverless
+from babylon_assets.training.backend import (
+    Attempt,
+    CheckpointPlace,
+    NothingToResume,
+    TrainedCheckpoint,
+    TrainingRequest,
+)
 from babylon_assets.training.branches import Branch, branch_for
-from babylon_assets.training.folders import train_in_folder
-from babylon_assets.training.heartbeat import beating
+from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.planning import Plan, plan_training
 from babylon_assets.training.selection import Selection
 
@@ -191,7 +193,7 @@ def _train(
     if job is None:
         with database.connect() as conn:
             job = jobs.start_job(
-                conn, plan.window, plan.chain, plan.parent.id, dataset.id, dagster_run_id, plan.backend
+                conn, plan.window, plan.chain, plan.parent.id, dataset.id, dagster_run_id, plan.backend.name
             )
     if plan.selection.method == "nothing":
         return _record_skip(database, plan, job.id, _why_nothing(plan.selection))
@@ -208,22 +210,23 @@ def _train(
 
 def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> TrainedCheckpoint | None:
     parent = plan.parent
-    folder = registry.checkpoint_folder(settings, parent.chain, parent.step) if parent.step else None
-    place = CheckpointPlace(plan.step, folder)
-    request = TrainingRequest(plan.base_model, plan.chain, plan.selection, plan.manifest, place)
-    if plan.backend == "serverless":
-        return train_serverless(settings, request, open_journal(settings, database, job, plan.chain, plan.manifest))
-    with database.connect() as conn:
-        jobs.advance_job(conn, job.id, "training")
-    with beating(database, job.id):
-        return train_in_folder(settings, request, plan.backend)
+    folder = checkpoint_folder(settings, parent.chain, parent.step) if parent.step else None
+    request = TrainingRequest(
+        base_model=plan.base_model,
+        chain=plan.chain,
+        samples=plan.selection,
+        manifest=plan.manifest,
+        place=CheckpointPlace(plan.step, folder),
+        parent_path=parent.path if parent.step else "",
+    )
+    return plan.backend.train(settings, request, Attempt(database, job))
 
 
 def _give_up(database: Database, job_id: int, error: Exception) -> None:
-    """Fail an attempt, unless its job goes on at the hosted service: the next run attaches to that."""
+    """Fail an attempt, unless its job goes on elsewhere: the next run attaches to that."""
     with database.connect() as conn:
         goes_on = jobs.get_job(conn, job_id).state == "submitted"
-        if not goes_on or isinstance(error, NoHostedJob | ChainConflict):
+        if not goes_on or isinstance(error, NothingToResume | ChainConflict):
             jobs.advance_job(conn, job_id, "failed", reason=f"{type(error).__name__}: {error}")
 
 
@@ -245,7 +248,7 @@ def _record(
         parent_id=plan.parent.id,
         window_id=plan.window,
         dataset_id=plan.dataset.id,
-        backend=plan.backend,
+        backend=plan.backend.name,
         base_model=plan.base_model,
         settings={**plan.manifest["settings"], "method": plan.selection.method},
         seed=settings.train_seed,

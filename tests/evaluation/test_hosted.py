@@ -15,7 +15,6 @@ from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.domain.lineage import content_id
 from babylon_assets.environments.simulated import market_evaluation
-from babylon_assets.evaluation import hosted
 from babylon_assets.evaluation.gate_runner import decide
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
 from babylon_assets.evaluation.measurements import measure_market, measure_off_policy
@@ -25,7 +24,7 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.serving.engine.engine import Engine
-from babylon_assets.training.backends.serverless import hosted_training
+from babylon_assets.training.backends.serverless import hosted_policy, hosted_training
 from babylon_assets.training.window_training import train_window
 from tests.hosted_service import KEY, HostedService, hosted_service
 from tests.training.backends.test_embedded import answered
@@ -42,7 +41,7 @@ def service(taught_base: Path, tmp_path: Path) -> Iterator[HostedService]:
 @pytest.fixture
 def settings(tmp_path: Path, service: HostedService, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(hosted_training, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(hosted, "WAITS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(hosted_policy, "WAITS", (0.01, 0.01, 0.01))
     given: dict[str, Any] = {"wandb_api_key": KEY, "wandb_project": "project", "serverless_url": service.url}
     return Settings(home=tmp_path, evaluation_seeds=8, **given)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import psycopg
 import pytest
@@ -21,42 +21,61 @@ from babylon_assets.ledger import (
     verdicts,
     windows,
 )
-from babylon_assets.ledger.table import Table, json_value
+from babylon_assets.ledger.table import IDENTITY, Table, json_value
 from tests.ledger.values import CHAIN, dataset, root, sample
 
 Conn = psycopg.Connection[Any]
 
 
-def test_declared_columns_are_those_of_the_database(conn: Conn) -> None:
+def test_the_migrated_database_is_what_the_specification_says(conn: Conn) -> None:
     rows = conn.execute(
-        "SELECT table_name, column_name, udt_name FROM information_schema.columns "
+        "SELECT table_name, column_name, udt_name, is_nullable = 'YES', column_default, is_identity = 'YES' "
+        "FROM information_schema.columns "
         "WHERE table_schema = 'babylon_training' AND table_name <> 'alembic_version' "
         "ORDER BY table_name, ordinal_position"
     ).fetchall()
-    there: dict[str, dict[str, str]] = {}
-    for table, column, kind in rows:
-        there.setdefault(table, {})[column] = f"{kind[1:]}[]" if kind.startswith("_") else kind
-    declared = {table.name: dict(table.columns) for table in specification.TABLES}
-    assert declared == there
-    assert {name: list(columns) for name, columns in declared.items()} == {
-        name: list(columns) for name, columns in there.items()
+    views = {table.name for table in specification.TABLES if table.view}
+    there: dict[str, list[tuple[Any, ...]]] = {}
+    for table, column, kind, null, default, identity in rows:
+        written = f"{kind[1:]}[]" if kind.startswith("_") else kind
+        value = IDENTITY if identity else (default or "").partition("::")[0]
+        there.setdefault(table, []).append((column, written, table not in views and null, value))
+    declared = {
+        table.name: [(name, column.type, column.null, column.default) for name, column in table.columns.items()]
+        for table in specification.TABLES
     }
+    assert declared == there
 
 
-@pytest.mark.parametrize(
-    ("table", "record"),
-    [
-        (specification.WINDOWS, windows.WindowRow),
-        (specification.INFERENCE_CALLS, inference_calls.InferenceCall),
-        (specification.TRAINING_JOBS, jobs.Job),
-        (specification.MODEL_CHECKPOINTS, checkpoints.Checkpoint),
-        (specification.PROMOTIONS, promotions.Promotion),
-        (specification.GATE_VERDICTS, verdicts.StoredVerdict),
-        (specification.CHECKPOINT_EVALUATIONS, evaluations.Evaluation),
-    ],
-)
-def test_records_have_the_columns_of_their_table(table: Table, record: Any) -> None:
-    assert {item.name for item in dataclasses.fields(record)} == set(table.columns)
+def test_every_table_and_column_has_a_meaning_of_one_sentence() -> None:
+    told = [table.meaning for table in specification.TABLES]
+    told += [column.meaning for table in specification.TABLES for column in table.columns.values()]
+    assert [text for text in told if not text.endswith(".") or len(text) > 120] == []
+
+
+ROWS = [
+    (specification.WINDOWS, windows.WindowRow),
+    (specification.INFERENCE_CALLS, inference_calls.InferenceCall),
+    (specification.TRAINING_JOBS, jobs.Job),
+    (specification.MODEL_CHECKPOINTS, checkpoints.Checkpoint),
+    (specification.PROMOTIONS, promotions.Promotion),
+    (specification.GATE_VERDICTS, verdicts.StoredVerdict),
+    (specification.CHECKPOINT_EVALUATIONS, evaluations.Evaluation),
+]
+
+
+@pytest.mark.parametrize(("table", "record"), ROWS, ids=[table.name for table, _ in ROWS])
+def test_a_record_may_miss_what_its_table_may(table: Table, record: type[Any]) -> None:
+    hints = get_type_hints(record)
+    differ = [name for name, column in table.columns.items() if (type(None) in get_args(hints[name])) != column.null]
+    assert differ == []
+
+
+def test_a_record_that_is_not_its_table_is_refused() -> None:
+    with pytest.raises(TypeError, match="windows differ in agents"):
+        specification.WINDOWS.row(
+            dataclasses.make_dataclass("Less", [name for name in specification.WINDOWS.columns if name != "agents"])
+        )
 
 
 def test_what_can_be_set_are_columns() -> None:
@@ -99,7 +118,7 @@ REFUSED = [
         errors.CheckViolation,
     ),
     (
-        "INSERT INTO promotions (chain, kind, promoted_by, why) VALUES ('c', 'demotion', 'me', 'because')",
+        "INSERT INTO promotions (chain, kind, to_id, promoted_by, why) VALUES ('c', 'demotion', 'p', 'me', 'because')",
         errors.CheckViolation,
     ),
     (

@@ -19,7 +19,7 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.training.adapters import read_manifest
-from babylon_assets.training.backends.registry import checkpoint_folder
+from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.window_training import train_window
 from tests.training.backends.test_embedded import answered
 

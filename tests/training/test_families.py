@@ -14,8 +14,10 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import BaseModelRefused
 from babylon_assets.training.adapters import load_trainable, read_steps
 from babylon_assets.training.backends.embedded.in_process import train_embedded
-from babylon_assets.training.backends.registry import checkpoint_folder, choose_backend
-from babylon_assets.training.families import SERVERLESS_BASE_MODELS, require_local
+from babylon_assets.training.backends.registry import choose_backend
+from babylon_assets.training.backends.serverless.backend import BASE_MODELS
+from babylon_assets.training.families import require_local
+from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.precision import LARGE, parameters_of, train_dtype
 from tests.training.backends.test_embedded import answered, imitation, request
 
@@ -91,7 +93,7 @@ def test_a_folder_that_is_no_model_is_refused(tiny_base: Path, tmp_path: Path) -
 
 
 def test_what_the_hosted_service_does_not_train_is_refused_with_what_it_does(tiny_base: Path) -> None:
-    with pytest.raises(BaseModelRefused, match=SERVERLESS_BASE_MODELS[1]):
+    with pytest.raises(BaseModelRefused, match=BASE_MODELS[1]):
         choose_backend(Settings(wandb_api_key="k", base_model=str(tiny_base)))
 
 
@@ -119,7 +121,7 @@ def test_the_small_model_is_trained_in_fp32_and_a_large_one_in_what_is_fast(
 
 
 def test_bf16_trains_and_is_in_the_manifest_of_what_decides_the_weights(taught_base: Path, tmp_path: Path) -> None:
-    from babylon_assets.training.backends.registry import trainer_settings
+    from babylon_assets.training.backends.embedded.manifest import trainer_settings
 
     samples = answered(taught_base)
     settings = Settings(home=tmp_path, gradient_tokens=512, rows_per_step=2, train_dtype="bfloat16", max_kl=100)

@@ -15,7 +15,7 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.training.backends.embedded.in_process import train_embedded
-from babylon_assets.training.backends.registry import checkpoint_folder
+from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.recompute import recomputed
 from babylon_assets.training.reproduction import replay
 from babylon_assets.training.window_training import train_window

@@ -12,7 +12,7 @@ import torch
 from art import TrainableModel
 
 from babylon_assets.domain.datasets import Sample
-from babylon_assets.training.backends.embedded.art_backend import EmbeddedBackend
+from babylon_assets.training.backends.embedded.art_backend import ArtBackend
 from babylon_assets.training.backends.embedded.trainer import TrainerSettings
 from babylon_assets.training.recorded_tokens import tokenized
 from babylon_assets.training.selection import reward_groups, trajectory_groups
@@ -23,8 +23,12 @@ def packed(
     base: Path, home: Path, samples: list[Sample], *, recorded: bool, baselines: dict[str, float] | None = None
 ) -> dict[str, torch.Tensor]:
     random.seed(5)
-    backend = EmbeddedBackend(
-        home, TrainerSettings(), {}, samples=samples if recorded else None, baselines=baselines if recorded else None
+    backend = ArtBackend(
+        home,
+        settings=TrainerSettings(),
+        manifest={},
+        samples=samples if recorded else None,
+        baselines=baselines if recorded else None,
     )
     model: Any = TrainableModel(name="m", project="p", base_model=str(base))
     groups = reward_groups(samples) if recorded else trajectory_groups(samples, baselines)

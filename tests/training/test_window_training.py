@@ -16,8 +16,8 @@ from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import get_window, upsert_window
 from babylon_assets.training import window_training
-from babylon_assets.training.backends import registry
-from babylon_assets.training.backends.embedded import in_process
+from babylon_assets.training.backends.embedded import backend as embedded
+from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.planning import plan_training
 from babylon_assets.training.window_training import train_window
 from tests.training.backends.test_embedded import answered
@@ -44,7 +44,7 @@ def chain_of(database: Database) -> list[tuple[int, str | None]]:
 
 
 def folders(settings: Settings) -> list[str]:
-    parent = registry.checkpoint_folder(settings, CHAIN, 1).parent
+    parent = checkpoint_folder(settings, CHAIN, 1).parent
     return sorted(folder.name for folder in parent.iterdir()) if parent.is_dir() else []
 
 
@@ -137,12 +137,12 @@ def test_a_run_killed_between_checkpoint_and_ledger_is_taken_up(
         with pytest.raises(Killed):
             train_window(settings, database, FIRST)
     assert (folders(settings), chain_of(database)) == (["0001"], [(0, None)])
-    written = (registry.checkpoint_folder(settings, CHAIN, 1) / "adapter_model.safetensors").stat().st_mtime_ns
+    written = (checkpoint_folder(settings, CHAIN, 1) / "adapter_model.safetensors").stat().st_mtime_ns
     result = train_window(settings, database, FIRST)
     assert result.status == "trained"
     assert result.trainable_tokens > 0
     assert chain_of(database) == [(0, None), (1, FIRST)]
-    folder = registry.checkpoint_folder(settings, CHAIN, 1)
+    folder = checkpoint_folder(settings, CHAIN, 1)
     assert (folder / "adapter_model.safetensors").stat().st_mtime_ns == written
     with database.connect() as conn:
         states = [row[0] for row in conn.execute("SELECT state FROM babylon_training.training_jobs ORDER BY id")]
@@ -169,7 +169,7 @@ def test_the_id_is_the_same_with_and_without_a_kill(
     ready(FIRST, samples)
     planned = plan_training(settings, database, ready(FIRST, samples))
     with monkeypatch.context() as patch:
-        patch.setattr(in_process, "train_embedded", _kill)
+        patch.setattr(embedded, "train_embedded", _kill)
         with pytest.raises(Killed):
             train_window(settings, database, FIRST)
     result = train_window(settings, database, FIRST)
@@ -194,7 +194,7 @@ def test_a_lost_parent_is_said_and_nothing_is_made_up(
     ready(FIRST, samples)
     train_window(settings, database, FIRST)
     ready(SECOND, samples)
-    shutil.rmtree(registry.checkpoint_folder(settings, CHAIN, 1))
+    shutil.rmtree(checkpoint_folder(settings, CHAIN, 1))
     with pytest.raises(CorruptLedger, match="restore"):
         train_window(settings, database, SECOND)
     assert chain_of(database) == [(0, None), (1, FIRST)]

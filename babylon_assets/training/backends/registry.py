@@ -1,118 +1,91 @@
-"""Which backend trains, why, with which settings, and where its checkpoints lie.
+"""Which backends there are, which of them trains, and why.
 
-What a backend is given and gives is in `interface`. Each is started in a module of its own: the embedded one in
-`in_process`, ART's on a GPU in `local_gpu`, the hosted one in `serverless`.
+An installed package adds one by an entry point of the group `babylon_assets.training_backends` that names its class.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from importlib.metadata import entry_points
 
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain.errors import MissingDependency, SettingsError
-from babylon_assets.training.devices import cuda_device, missing_for_art_backend
-from babylon_assets.training.families import require_hosted, require_local
-from babylon_assets.training.precision import train_dtype
+from babylon_assets.domain.errors import SettingsError
+from babylon_assets.training.backend import TrainingBackend
+from babylon_assets.training.backends.embedded.backend import Embedded
+from babylon_assets.training.backends.local_gpu.backend import LocalGpu
+from babylon_assets.training.backends.serverless.backend import Serverless
 
-BackendName = Literal["embedded", "serverless", "local_gpu"]
+GROUP = "babylon_assets.training_backends"
+#: In the order in which TRAINING_BACKEND=auto asks them; the last one can always train.
+SHIPPED: tuple[TrainingBackend, ...] = (Serverless(), LocalGpu(), Embedded())
 
 
 @dataclass(frozen=True, slots=True)
 class BackendChoice:
     """The backend that trains, and the sentence that says why."""
 
-    name: BackendName
+    backend: TrainingBackend
     reason: str
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        return self.backend.name
+
+
+def registered_names() -> list[str]:
+    """The names of the shipped backends and of those that installed packages add."""
+    return [backend.name for backend in SHIPPED] + sorted(entry_points(group=GROUP).names)
+
+
+def find_backend(name: str) -> TrainingBackend:
+    """The backend of a name; the shipped ones cannot be replaced.
+
+    Raises:
+        SettingsError: no installed package has one of this name.
+    """
+    for backend in SHIPPED:
+        if backend.name == name:
+            return backend
+    for entry in entry_points(group=GROUP, name=name):
+        added: TrainingBackend = entry.load()()
+        if added.name != name:
+            raise SettingsError(f"the entry point {name} gives a training backend that calls itself {added.name}")
+        return added
+    raise SettingsError(
+        f"no training backend is called {name}; set TRAINING_BACKEND to one of {', '.join(registered_names())}, "
+        f"or install the package that brings {name}"
+    )
+
+
+def keeps_weights_here(name: str) -> bool:
+    """Whether checkpoints of a backend are folders on this machine; not where no backend of that name is installed."""
+    return name in registered_names() and find_backend(name).capabilities.keeps_weights_here
+
+
+def select_backend(settings: Settings) -> BackendChoice:
+    """The backend that the settings mean, whether or not it can train: TRAINING_BACKEND's, or the first that can."""
+    if settings.backend != "auto":
+        return BackendChoice(find_backend(settings.backend), "TRAINING_BACKEND asks for it")
+    lacking: list[str] = []
+    for backend in SHIPPED:
+        available = backend.availability(settings)
+        if available.refusal is None:
+            return BackendChoice(backend, "; ".join([*lacking, available.reason]))
+        lacking.append(available.reason)
+    raise AssertionError("the last of the shipped backends can always train")
 
 
 def choose_backend(settings: Settings) -> BackendChoice:
-    """Decide where training runs: where TRAINING_BACKEND says; else on the hosted service when there is a key for it,
-    on a local GPU when there is one with ART's backend for it, or in this process.
+    """The backend that trains, which can train here and can train BASE_MODEL.
 
     Raises:
         SettingsError, MissingDependency: the settings ask for a backend without a key, a GPU or its packages.
         BaseModelRefused: the backend cannot train the base model; the message lists those that it can.
     """
-    choice = _require_backend(settings) if settings.backend != "auto" else _choose_available(settings)
+    choice = select_backend(settings)
+    if (refusal := choice.backend.availability(settings).refusal) is not None:
+        raise refusal
     if settings.base_model is not None:
-        (require_hosted if choice.name == "serverless" else require_local)(settings.base_model)
+        choice.backend.require_base_model(settings.base_model)
     return choice
-
-
-def _require_backend(settings: Settings) -> BackendChoice:
-    reason = "TRAINING_BACKEND asks for it"
-    if settings.backend == "serverless" and settings.wandb_api_key is None:
-        raise SettingsError("TRAINING_BACKEND is serverless and there is no key; set WANDB_API_KEY to one of W&B")
-    if settings.backend == "local_gpu":
-        device, missing = cuda_device(), missing_for_art_backend()
-        if device is None or missing:
-            lacks = ["a CUDA device"] if device is None else []
-            raise MissingDependency(
-                f"TRAINING_BACKEND is local_gpu and there is no {', no '.join([*lacks, *missing])}; type: pip install "
-                "'babylon_assets[gpu]' on a machine with a GPU, in an environment of its own, or set it to embedded"
-            )
-        return BackendChoice("local_gpu", reason)
-    return BackendChoice("serverless" if settings.backend == "serverless" else "embedded", reason)
-
-
-def _choose_available(settings: Settings) -> BackendChoice:
-    if settings.wandb_api_key is not None:
-        return BackendChoice("serverless", "WANDB_API_KEY is set")
-    device, missing = cuda_device(), missing_for_art_backend()
-    if device is None:
-        return BackendChoice("embedded", "there is no key of W&B and no CUDA device: this machine's processor trains")
-    if missing:
-        return BackendChoice("embedded", f"there is a {device.name}, and ART's GPU backend lacks {', '.join(missing)}")
-    return BackendChoice("local_gpu", f"there is a {device.name} of {device.memory_gib:.0f} GiB and ART's GPU backend")
-
-
-def is_hosted(settings: Settings) -> bool:
-    """Whether the settings have the hosted service train; whether that can be is not looked at."""
-    return settings.backend == "serverless" or (settings.backend == "auto" and settings.wandb_api_key is not None)
-
-
-def trainer_settings(settings: Settings, base_model: str, backend: BackendName = "embedded") -> dict[str, Any]:
-    """The settings that decide what a checkpoint becomes, as they are written into its manifest."""
-    if backend == "serverless":
-        return {"learning_rate": settings.serverless_learning_rate, "clip_epsilon": settings.clip_epsilon}
-    if backend == "local_gpu":
-        return {
-            "learning_rate": settings.local_gpu_learning_rate,
-            "lora_rank": settings.lora_rank,
-            "row_tokens": settings.local_gpu_row_tokens,
-            "clip_epsilon": settings.clip_epsilon,
-            "max_grad_norm": settings.max_grad_norm,
-            "seed": settings.train_seed,
-        }
-    return {
-        "learning_rate": settings.learning_rate,
-        "lora_rank": settings.lora_rank,
-        "row_tokens": settings.gradient_tokens,
-        "rows_per_step": settings.rows_per_step,
-        "clip_epsilon": settings.clip_epsilon,
-        "max_grad_norm": settings.max_grad_norm,
-        "max_kl": settings.max_kl,
-        "seed": settings.train_seed,
-        "dtype": train_dtype(settings, base_model),
-    }
-
-
-def art_path(settings: Settings) -> Path:
-    """Folder under which ART keeps models and checkpoints."""
-    return settings.home / "art"
-
-
-def checkpoint_folder(settings: Settings, chain: str, step: int) -> Path:
-    """Where checkpoint `step` of a chain lies, in ART's layout."""
-    return art_path(settings) / settings.wandb_project / "models" / chain / "checkpoints" / f"{step:04d}"
-
-
-def versions(backend: BackendName = "embedded") -> dict[str, str]:
-    """Versions of what decides a checkpoint's numbers, for its manifest; the hosted service's own are not known."""
-    from importlib.metadata import version
-
-    here = ["openpipe-art"] if backend == "serverless" else ["openpipe-art", "torch", "transformers", "peft"]
-    here += ["unsloth", "trl"] if backend == "local_gpu" else []
-    return {name: version(name) for name in here}

@@ -20,10 +20,10 @@ from babylon_assets.environments.simulated.demonstrations import draw_demonstrat
 from babylon_assets.serving.engine.engine import Engine
 from babylon_assets.training.adapters import read_manifest, read_steps, weights_sha256
 from babylon_assets.training.backend import TrainingRequest
-from babylon_assets.training.backends.embedded.art_backend import EmbeddedBackend, encode_turns, longest_row
+from babylon_assets.training.backends.embedded.art_backend import ArtBackend, encode_turns, longest_row
 from babylon_assets.training.backends.embedded.in_process import train_embedded
 from babylon_assets.training.backends.embedded.trainer import TrainerSettings
-from babylon_assets.training.backends.registry import checkpoint_folder
+from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.selection import Selection, chat
 from tests.training.test_selection import sample
 
@@ -57,11 +57,13 @@ def answered(base: Path, adapter: Path | None = None, groups: int = 6, size: int
 
 
 def request(base: Path, samples: list[Sample], **manifest: Any) -> TrainingRequest:
-    return TrainingRequest(str(base), "babylon-agent", Selection(samples, [], {}), manifest)
+    return TrainingRequest(
+        base_model=str(base), chain="babylon-agent", samples=Selection(samples, [], {}), manifest=manifest
+    )
 
 
 def imitation(base: Path, samples: list[Sample]) -> TrainingRequest:
-    return TrainingRequest(str(base), "babylon-agent", Selection([], samples, {}), {})
+    return TrainingRequest(base_model=str(base), chain="babylon-agent", samples=Selection([], samples, {}), manifest={})
 
 
 def test_what_was_served_is_what_is_trained(taught_base: Path, settings: Settings) -> None:
@@ -185,7 +187,7 @@ def logprob(base: Path, adapter: Path | None, prompt: list[int], answer: list[in
 def test_art_itself_resumes_and_prunes(taught_base: Path, settings: Settings) -> None:
     train_embedded(settings, request(taught_base, answered(taught_base)))
     train_embedded(settings, request(taught_base, answered(taught_base)))
-    backend = EmbeddedBackend(settings.home / "art", TrainerSettings(), {})
+    backend = ArtBackend(settings.home / "art", settings=TrainerSettings(), manifest={})
     model: Any = TrainableModel(name="babylon-agent", project="babylon", base_model=str(taught_base))
     asyncio.run(backend.register(model))
     assert asyncio.run(backend._get_step(model)) == 2

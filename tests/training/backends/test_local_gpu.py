@@ -15,12 +15,14 @@ from babylon_assets.domain.errors import MissingDependency, PermanentError, Tran
 from babylon_assets.ledger.database import Database
 from babylon_assets.training.adapters import read_manifest
 from babylon_assets.training.backend import CheckpointPlace, TrainingRequest
-from babylon_assets.training.backends import registry
+from babylon_assets.training.backends.embedded.backend import Embedded
+from babylon_assets.training.backends.local_gpu import backend as local_gpu
 from babylon_assets.training.backends.local_gpu import gpu_process, gpu_training
 from babylon_assets.training.backends.local_gpu.gpu_process import attempt, internal_config, is_out_of_memory
 from babylon_assets.training.backends.local_gpu.gpu_training import GpuRequest, error_of, train_local_gpu
-from babylon_assets.training.backends.registry import checkpoint_folder, choose_backend
+from babylon_assets.training.backends.registry import choose_backend
 from babylon_assets.training.devices import CudaDevice
+from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.roots import base_model_of
 from babylon_assets.training.selection import Selection
 from babylon_assets.training.window_training import train_window
@@ -36,10 +38,9 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what ha
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with a GPU and ART's backend, as far as choosing goes; nothing could be trained on it."""
-    monkeypatch.setattr(registry, "cuda_device", lambda: CudaDevice("NVIDIA T4", 15.0))
-    monkeypatch.setattr(registry, "missing_for_art_backend", lambda: [])
-    here = registry.versions("embedded")
-    monkeypatch.setattr(registry, "versions", lambda _backend: here)
+    monkeypatch.setattr(local_gpu, "cuda_device", lambda: CudaDevice("NVIDIA T4", 15.0))
+    monkeypatch.setattr(local_gpu, "missing_for_art_backend", lambda: [])
+    monkeypatch.setattr(local_gpu.LocalGpu, "versions", Embedded.versions)
 
 
 @pytest.fixture
@@ -55,7 +56,13 @@ def settings(tmp_path: Path, tiny_base: Path) -> Settings:
 
 def request(base: Path, samples: list[Sample], method: str = "policy_gradient") -> TrainingRequest:
     chosen = Selection(samples, [], {}) if method == "policy_gradient" else Selection([], samples, {})
-    return TrainingRequest(str(base), CHAIN, chosen, {"made": "of this"}, CheckpointPlace(1, None))
+    return TrainingRequest(
+        base_model=str(base),
+        chain=CHAIN,
+        samples=chosen,
+        manifest={"made": "of this"},
+        place=CheckpointPlace(1, None),
+    )
 
 
 def asked(settings: Settings, wanted: TrainingRequest, work: Path | None = None) -> GpuRequest:
@@ -76,10 +83,10 @@ def test_a_gpu_with_arts_backend_is_chosen_unless_there_is_a_key(gpu: None) -> N
 
 
 def test_what_is_missing_for_a_gpu_is_said(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "missing_for_art_backend", lambda: ["unsloth", "trl"])
+    monkeypatch.setattr(local_gpu, "missing_for_art_backend", lambda: ["unsloth", "trl"])
     choice = choose_backend(Settings())
     assert (choice.name, "NVIDIA T4" in choice.reason, "unsloth, trl" in choice.reason) == ("embedded", True, True)
-    monkeypatch.setattr(registry, "cuda_device", lambda: None)
+    monkeypatch.setattr(local_gpu, "cuda_device", lambda: None)
     with pytest.raises(MissingDependency, match=r"no a CUDA device, no unsloth, no trl; .*babylon_assets\[gpu\]"):
         choose_backend(Settings(backend="local_gpu"))
 

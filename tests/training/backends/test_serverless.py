@@ -20,9 +20,9 @@ from babylon_assets.ledger.jobs import Job, list_jobs
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.training.backends.registry import choose_backend
 from babylon_assets.training.backends.serverless import hosted_training
+from babylon_assets.training.backends.serverless.backend import BASE_MODELS
 from babylon_assets.training.backends.serverless.hosted_jobs import LedgerJournal
 from babylon_assets.training.backends.serverless.hosted_training import NoHostedJob, require_recorded, steps_of
-from babylon_assets.training.families import SERVERLESS_BASE_MODELS
 from babylon_assets.training.window_training import train_window
 from tests.hosted_service import KEY, HostedService, hosted_service
 from tests.training.backends.test_embedded import answered
@@ -84,7 +84,7 @@ def test_a_window_is_trained_by_the_service(
     one = train_window(priced, database, FIRST)
     assert one.status == "trained"
     assert one.checkpoint and one.checkpoint.path == "wandb-artifact:///team/project/babylon-agent:step1"
-    assert (one.checkpoint.backend, one.checkpoint.base_model) == ("serverless", SERVERLESS_BASE_MODELS[0])
+    assert (one.checkpoint.backend, one.checkpoint.base_model) == ("serverless", BASE_MODELS[0])
     assert one.trainable_tokens == sum(len(one.token_ids or []) for one in samples)
     (job,) = attempts(database)
     sent = sum(len(one.prompt_token_ids or []) + len(one.token_ids or []) for one in samples)

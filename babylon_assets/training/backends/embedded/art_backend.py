@@ -8,7 +8,7 @@ requests, and decides neither what is trained nor which checkpoint is the parent
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,13 +31,14 @@ from transformers import AutoTokenizer
 
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.training.backend import CheckpointPlace
+from babylon_assets.training.backends.embedded.algorithm import (
+    IMITATION_BATCH,
+    imitation_pass,
+    parts,
+    policy_gradient_pass,
+)
 from babylon_assets.training.backends.embedded.trainer import Trainer, TrainerSettings
 from babylon_assets.training.recorded_tokens import tokenized
-
-#: Answers that one imitation step averages over.
-IMITATION_BATCH = 8
-#: How often the first step is tried again at half its size when it goes too far, before the window is given up.
-HALVINGS = 6
 
 
 @dataclass(slots=True)
@@ -67,43 +68,24 @@ class EmbeddedService:
         _config: dev.TrainConfig,
         verbose: bool = False,
     ) -> AsyncIterator[dict[str, float]]:
-        """One pass of policy-gradient steps over ART's packed rows; yields the metrics of each step.
-
-        The pass ends early when a step has moved the policy too far (`max_kl`); that step is undone. The next window's
-        answers come from the policy as it then is, so that nothing is lost but the rest of this pass.
-        """
+        """One pass over ART's packed rows (`algorithm`); yields the metrics of each step."""
         packed = packed_tensors_from_dir(**disk_packed_tensors)
-        tensors = {key: value for key, value in packed.items() if isinstance(value, torch.Tensor)}
+        rows = {key: value for key, value in packed.items() if isinstance(value, torch.Tensor)}
         place = self._place()
         trainer = Trainer(self.base_model, place.parent, self.settings)
-        slices = list(_slices(disk_packed_tensors["num_sequences"], self.settings.rows_per_step))
-        batches = [{key: tensor[rows] for key, tensor in tensors.items()} for rows in slices]
-        for batch in batches:
-            metrics = trainer.policy_gradient_step(batch, _config)
-            if metrics is None:
-                break
-            yield {**metrics, "train/num_gradient_steps": len(slices)}
-        else:
-            trainer.undo_if_too_far(batches[0], _config)
-        for _ in range(HALVINGS):
-            if trainer.has_learned:
-                break
-            trainer.retry_smaller(batches[0], _config)
+        for metrics in policy_gradient_pass(trainer, rows, self.settings.rows_per_step, _config):
+            yield metrics
         if trainer.has_learned:
             trainer.save(self._checkpoints, place.step, self.manifest)
 
     async def train_sft(
         self, batches: list[SFTBatch], config: types.TrainSFTConfig, verbose: bool = False
     ) -> AsyncIterator[dict[str, float]]:
-        """One pass of weighted imitation over prepared batches; yields the metrics of each step."""
+        """One pass of weighted imitation (`algorithm`); yields the metrics of each step."""
         place = self._place()
         trainer = Trainer(self.base_model, place.parent, self.settings)
-        for batch in batches:
-            (tensors,) = batch.trajectory_tensors
-            yield {
-                **trainer.imitation_step(tensors["input_ids"], tensors["labels"], tensors["weights"]),
-                "train/num_gradient_steps": len(batches),
-            }
+        for metrics in imitation_pass(trainer, batches):
+            yield metrics
         trainer.save(self._checkpoints, place.step, self.manifest)
 
     def _place(self) -> CheckpointPlace:
@@ -117,7 +99,7 @@ class EmbeddedService:
         return Path(self.output_dir) / "checkpoints"
 
 
-class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
+class ArtBackend(LocalBackend):  # type: ignore[misc]
     """ART's LocalBackend whose model service trains in this process.
 
     Args:
@@ -132,6 +114,7 @@ class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
     def __init__(
         self,
         path: Path,
+        *,
         settings: TrainerSettings,
         manifest: dict[str, Any],
         place: CheckpointPlace | None = None,
@@ -191,14 +174,10 @@ class EmbeddedBackend(LocalBackend):  # type: ignore[misc]
         size = config.batch_size if isinstance(config.batch_size, int) else IMITATION_BATCH
         learning_rate = config.learning_rate if isinstance(config.learning_rate, float) else config.learning_rate[0]
         listed = list(trajectories)
-        batches = [_imitation_batch(tokenizer, listed[rows], learning_rate) for rows in _slices(len(listed), size)]
+        batches = [_imitation_batch(tokenizer, listed[rows], learning_rate) for rows in parts(len(listed), size)]
         service = await self._get_service(model)
         async for metrics in service.train_sft(batches, config, verbose):
             yield metrics
-
-
-def _slices(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def _imitation_batch(tokenizer: Any, trajectories: list[Trajectory], learning_rate: float) -> SFTBatch:

@@ -12,7 +12,8 @@ from typing import Any
 from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain.errors import MissingDependency
 from babylon_assets.training.backend import TrainingRequest
-from babylon_assets.training.backends.registry import art_path, trainer_settings
+from babylon_assets.training.backends.embedded.manifest import trainer_settings
+from babylon_assets.training.folders import art_path
 from babylon_assets.training.selection import demonstrations, reward_groups
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def train_embedded(settings: Settings, request: TrainingRequest) -> None:
     try:
         import torch
 
-        from babylon_assets.training.backends.embedded.art_backend import EmbeddedBackend
+        from babylon_assets.training.backends.embedded.art_backend import ArtBackend
         from babylon_assets.training.backends.embedded.trainer import TrainerSettings
     except ModuleNotFoundError as error:
         raise MissingDependency(
@@ -39,8 +40,14 @@ def train_embedded(settings: Settings, request: TrainingRequest) -> None:
     random.seed(settings.train_seed)  # ART shuffles groups and packed rows with the global generator
     torch.manual_seed(settings.train_seed)
     trainer = TrainerSettings(**trainer_settings(settings, request.base_model))
-    recorded, known = request.samples.policy_gradient, request.samples.baselines
-    backend = EmbeddedBackend(art_path(settings), trainer, request.manifest, request.place, recorded, known)
+    backend = ArtBackend(
+        art_path(settings),
+        settings=trainer,
+        manifest=request.manifest,
+        place=request.place,
+        samples=request.samples.policy_gradient,
+        baselines=request.samples.baselines,
+    )
     with _quiet():
         asyncio.run(_train(backend, trainer, settings.wandb_project, request))
 
@@ -49,7 +56,8 @@ async def _train(backend: Any, trainer: Any, project: str, request: TrainingRequ
     from art import TrainableModel
     from art.types import TrainSFTConfig
 
-    from babylon_assets.training.backends.embedded.art_backend import IMITATION_BATCH, longest_row
+    from babylon_assets.training.backends.embedded.algorithm import IMITATION_BATCH
+    from babylon_assets.training.backends.embedded.art_backend import longest_row
 
     model: Any = TrainableModel(name=request.chain, project=project, base_model=request.base_model)
     await backend.register(model)

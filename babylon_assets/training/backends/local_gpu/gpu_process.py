@@ -170,7 +170,8 @@ async def _imitate(request: GpuRequest) -> list[dict[str, float]]:
     from art.types import TrainSFTConfig
 
     from babylon_assets.training.backend import CheckpointPlace
-    from babylon_assets.training.backends.embedded.art_backend import IMITATION_BATCH, EmbeddedBackend
+    from babylon_assets.training.backends.embedded.algorithm import IMITATION_BATCH
+    from babylon_assets.training.backends.embedded.art_backend import ArtBackend
     from babylon_assets.training.backends.embedded.trainer import TrainerSettings
     from babylon_assets.training.selection import demonstrations
 
@@ -178,7 +179,7 @@ async def _imitate(request: GpuRequest) -> list[dict[str, float]]:
     names = ("learning_rate", "lora_rank", "max_grad_norm", "seed")
     settings = TrainerSettings(**{name: trainer[name] for name in names})
     place = CheckpointPlace(request.step, Path(request.parent) if request.parent else None)
-    backend = EmbeddedBackend(Path(request.work), settings, {}, place)
+    backend = ArtBackend(Path(request.work), settings=settings, manifest={}, place=place)
     model: Any = TrainableModel(name=request.chain, project=request.project, base_model=request.base_model)
     await backend.register(model)
     config = TrainSFTConfig(learning_rate=settings.learning_rate, batch_size=IMITATION_BATCH)

@@ -27,7 +27,7 @@ from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import BabylonError, MissingDependency, PermanentError, TransientError
 from babylon_assets.training.adapters import publish_checkpoint
 from babylon_assets.training.backend import TrainingRequest
-from babylon_assets.training.backends.registry import art_path, checkpoint_folder, trainer_settings
+from babylon_assets.training.folders import art_path, checkpoint_folder
 
 REQUEST, RESULT, LOG = "request.json", "result.json", "log.txt"
 PROGRAM = "babylon_assets.training.backends.local_gpu.gpu_process"
@@ -43,7 +43,7 @@ class GpuRequest(msgspec.Struct, frozen=True, kw_only=True):
         baselines: as of `samples.Selection`.
         step: the checkpoint's number; parent: the folder of the one before, None for a new adapter.
         work: the folder in which ART may write.
-        trainer: as of `backends.trainer_settings`.
+        trainer: as of `trainer_settings`.
         memory_share: what vLLM may take of the GPU's memory.
     """
 
@@ -79,6 +79,18 @@ class GpuResult(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
+def trainer_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that decide what a checkpoint becomes, as they are written into its manifest."""
+    return {
+        "learning_rate": settings.local_gpu_learning_rate,
+        "lora_rank": settings.lora_rank,
+        "row_tokens": settings.local_gpu_row_tokens,
+        "clip_epsilon": settings.clip_epsilon,
+        "max_grad_norm": settings.max_grad_norm,
+        "seed": settings.train_seed,
+    }
+
+
 def train_local_gpu(settings: Settings, request: TrainingRequest) -> None:
     """Train on this machine's GPU; the checkpoint's folder, at the place that the request names, is the result.
 
@@ -112,7 +124,7 @@ def _request_file(settings: Settings, request: TrainingRequest, work: Path) -> G
         step=request.place.step,
         parent=str(request.place.parent.absolute()) if request.place.parent else None,
         work=str(work.absolute()),
-        trainer=trainer_settings(settings, request.base_model, "local_gpu"),
+        trainer=trainer_settings(settings),
         memory_share=settings.local_gpu_memory_share,
     )
 

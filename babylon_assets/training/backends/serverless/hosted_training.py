@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from babylon_assets.config.settings import HIDDEN, Settings, prepare_libraries
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import BabylonError, ChainConflict, MissingDependency, PermanentError, TransientError
-from babylon_assets.training.backend import TrainedCheckpoint, TrainingRequest
+from babylon_assets.training.backend import NothingToResume, TrainedCheckpoint, TrainingRequest
 from babylon_assets.training.selection import trajectory_groups
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _METRICS = {
 }
 
 
-class NoHostedJob(PermanentError):
+class NoHostedJob(NothingToResume):
     """There is no hosted job to wait for: it was refused, has failed, or is not known to the service."""
 
 

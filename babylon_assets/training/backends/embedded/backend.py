@@ -1,0 +1,82 @@
+"""The embedded backend: trains in this process, on the processor or on any CUDA device that torch sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+from babylon_assets.config.settings import Settings, prepare_libraries
+from babylon_assets.training.backend import (
+    Attempt,
+    Availability,
+    Capabilities,
+    TrainedCheckpoint,
+    TrainingBackend,
+    TrainingRequest,
+)
+from babylon_assets.training.backends.embedded.in_process import train_embedded
+from babylon_assets.training.backends.embedded.manifest import trainer_settings
+from babylon_assets.training.families import require_local
+from babylon_assets.training.folders import train_in_folder
+
+
+class Embedded(TrainingBackend):
+    """Our own trainer behind ART's packing and loss; see `trainer` for the algorithm."""
+
+    name = "embedded"
+    title = "the embedded backend"
+    capabilities = Capabilities(recomputes_logprobs=True, reproduces=True)
+
+    def availability(self, settings: Settings) -> Availability:
+        """It can always train."""
+        return Availability("this machine's processor trains")
+
+    def require_base_model(self, base_model: str) -> None:
+        """Qwen2, Qwen3 and Llama models."""
+        require_local(base_model)
+
+    def find_base_model(self, settings: Settings) -> str | None:
+        """The small model of the project, made by the first training."""
+        made = sorted((settings.home / "base_models").glob("babylon-small-*/measurement.json"))
+        return str(made[-1].parent) if made else None
+
+    def prepare_base_model(self, settings: Settings, progress: Any = None) -> str:
+        """The same; making it takes about a minute."""
+        from babylon_assets.environments.simulated.base_model import ensure_base_model
+
+        prepare_libraries(settings)
+        return str(ensure_base_model(settings.home, progress=progress))
+
+    def manifest_settings(self, settings: Settings, base_model: str) -> dict[str, Any]:
+        """The fields of `TrainerSettings`."""
+        return trainer_settings(settings, base_model)
+
+    def versions(self) -> dict[str, str]:
+        """ART's, torch's, transformers' and peft's."""
+        return {name: version(name) for name in ("openpipe-art", "torch", "transformers", "peft")}
+
+    def train(
+        self, settings: Settings, request: TrainingRequest, attempt: Attempt | None = None
+    ) -> TrainedCheckpoint | None:
+        """Train in this process into a folder that appears whole."""
+        with attempt.running() if attempt else nullcontext():
+            return train_in_folder(settings, request, train_embedded)
+
+    def restore_settings(self, settings: Settings, recorded: Mapping[str, Any]) -> Settings:
+        """Checkpoints of before TRAIN_DTYPE were trained in fp32."""
+        return replace(
+            settings,
+            backend=self.name,
+            learning_rate=recorded["learning_rate"],
+            lora_rank=recorded["lora_rank"],
+            gradient_tokens=recorded["row_tokens"],
+            rows_per_step=recorded["rows_per_step"],
+            clip_epsilon=recorded["clip_epsilon"],
+            max_grad_norm=recorded["max_grad_norm"],
+            max_kl=recorded["max_kl"],
+            train_seed=recorded["seed"],
+            train_dtype=recorded.get("dtype", "float32"),
+        )
