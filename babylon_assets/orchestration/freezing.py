@@ -20,11 +20,11 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection, window_lock
 from babylon_assets.ledger.windows import WindowColumns, WindowRow
 from babylon_assets.orchestration import carry_over
+from babylon_assets.orchestration.collector import collector_held_off
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.collector import without_collector
 
 
-@without_collector
+@collector_held_off()
 def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft, WindowRow]:
     """Build the dataset of a window from what is kept of it, keep it, and note it on the window.
 

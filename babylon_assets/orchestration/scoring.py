@@ -25,8 +25,8 @@ from babylon_assets.ledger import inference_calls, judge_scores, trajectories
 from babylon_assets.ledger import scores as score_ledger
 from babylon_assets.ledger.database import Connection, judge_lock
 from babylon_assets.ledger.scores import Revision, ScorerNote
+from babylon_assets.orchestration.collector import collector_held_off
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.collector import without_collector
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class JudgedWindow:
     judgments: Mapping[str, JudgeAnswer]
 
 
-@without_collector
+@collector_held_off()
 def score_window(installation: Installation, window: str) -> ScoredWindow:
     """Score every step that is kept of a window with what is known of it by now, and keep the scores.
 

@@ -14,10 +14,10 @@ from babylon_assets.ledger import trajectories as ledger
 from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
 from babylon_assets.orchestration import checks
+from babylon_assets.orchestration.collector import collector_held_off
 from babylon_assets.orchestration.metadata import declare, numbers
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
-from babylon_assets.orchestration.runtime.collector import without_collector
 from babylon_assets.orchestration.source_tables import TRAJECTORIES
 
 NAME = "raw_trajectories"
@@ -68,7 +68,7 @@ def read(installation: Installation, window: str, _run_id: str | None = None) ->
     )
 
 
-@without_collector
+@collector_held_off()
 def copy_window(installation: Installation, window: str) -> str:
     """Copy the window unless what it is made of is what was copied before; returns the fingerprint of the source.
 

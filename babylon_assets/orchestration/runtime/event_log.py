@@ -38,6 +38,8 @@ class EventLog(PostgresEventLogStorage):
     """Events written on connections that stay open, each event, or many together, in one transaction."""
 
     def __init__(self, postgres_url: str, should_autocreate_tables: bool = True) -> None:
+        self._mine = threading.local()
+        self._tables: set[str] = set()
         super().__init__(postgres_url, should_autocreate_tables)
         self._engine = create_pg_engine(
             postgres_url,
@@ -47,8 +49,6 @@ class EventLog(PostgresEventLogStorage):
             pool_recycle=RECYCLE_SECONDS,
             pool_pre_ping=True,
         )
-        self._mine = threading.local()
-        self._tables: set[str] = set()
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG
-from dagster._core.storage.tags import BACKFILL_ID_TAG, EXTERNALLY_MANAGED_ASSETS_TAG
+from dagster._core.storage.tags import EXTERNALLY_MANAGED_ASSETS_TAG
 
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.orchestration.metadata import CODE_VERSION
@@ -151,8 +151,6 @@ def _record(
     tags[CODE_VERSION_TAG] = CODE_VERSION
     if made.data_version is not None:
         tags[DATA_VERSION_TAG] = made.data_version
-    if BACKFILL_ID_TAG in context.run.tags:
-        tags[BACKFILL_ID_TAG] = context.run.tags[BACKFILL_ID_TAG]
     with _together(context.instance):
         context.log_event(dg.AssetMaterialization(key, partition=window, metadata=made.metadata, tags=tags))
         for other, seen in made.observed.items():

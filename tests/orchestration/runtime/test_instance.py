@@ -52,7 +52,7 @@ def test_the_instance_is_that_of_the_projects_file(instance: dg.DagsterInstance,
     assert instance.run_retries_enabled
     assert not instance.run_retries_retry_on_asset_or_op_failure
     assert instance.get_concurrency_config().pool_config.default_pool_limit == 1
-    project = Path(__file__).parents[2] / "dagster.yaml"
+    project = Path(__file__).parents[3] / "dagster.yaml"
     assert (dagster_home(settings) / "dagster.yaml").read_bytes() == project.read_bytes()
 
 
