@@ -10,13 +10,13 @@ from typing import Any
 import dagster as dg
 
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.domain.windows import WINDOW_FORMAT
 from babylon_assets.orchestration.assets import build_assets
 from babylon_assets.orchestration.checks import build_standing_check
 from babylon_assets.orchestration.io_manager import FrameReader
 from babylon_assets.orchestration.jobs import build_line_job, build_refresh_job
 from babylon_assets.orchestration.metadata import FRAMES
 from babylon_assets.orchestration.nightly import build_nightly_jobs
+from babylon_assets.orchestration.partitions import build_partitions
 from babylon_assets.orchestration.resources import RESOURCE, Installation
 from babylon_assets.orchestration.schedules import build_look_job, build_schedules
 from babylon_assets.orchestration.sensors import build_sensors
@@ -33,11 +33,11 @@ def build_definitions(
         overrides: replace arguments of `dagster.Definitions` as a whole, such as `executor` or `sensors`; other `jobs`
             have none of our sensors and schedules, which launch our own.
     """
-    windows = hourly_windows(settings)
+    windows = build_partitions(settings)
     assets = build_assets(windows)
     installation = installation or Installation(settings)
     standing = build_standing_check()
-    line, again = build_line_job(assets), build_refresh_job(retrain=settings.late_data == "retrain")
+    line, again = build_line_job(assets), build_refresh_job(retrain=settings.automation.late_data == "retrain")
     given: dict[str, Any] = {
         "assets": [*assets, *build_game_tables(windows)],
         "asset_checks": [standing],
@@ -48,11 +48,6 @@ def build_definitions(
         "executor": dg.in_process_executor,
     }
     return dg.Definitions(**{**given, **overrides})
-
-
-def hourly_windows(settings: Settings) -> dg.HourlyPartitionsDefinition:
-    """One partition per window, from WINDOWS_FROM on; a window is there once its hour is over."""
-    return dg.HourlyPartitionsDefinition(start_date=settings.window_start, fmt=WINDOW_FORMAT, timezone="UTC")
 
 
 @dg.definitions

@@ -16,7 +16,7 @@ import dagster as dg
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
-from babylon_assets.domain.windows import next_window
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger.database import Database, migrate, open_database, stop_embedded
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import open_instance
@@ -33,7 +33,7 @@ def backfill_rows(installation: Installation, database: Database, windows: int =
     """Play the windows, run the backfill, and run it once more on unchanged input."""
     keys = [FIRST]
     while len(keys) < windows:
-        keys.append(next_window(keys[-1]))
+        keys.append(HOURLY.next(keys[-1]))
     with database.connect() as conn:
         for window in keys:
             write_window(conn, window, TRAJECTORIES, STEPS)

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from babylon_assets.config.settings import Settings, load_settings, prepare_libraries, subprocess_environment
@@ -66,9 +65,8 @@ def small_game(settings: Settings) -> Settings:
     from babylon_assets.environments.simulated.base_model import Recipe, ensure_base_model
 
     base = ensure_base_model(settings.home, Recipe(steps=60, batch=32, least_signal=0, least_valid=0.5))
-    return replace(
-        settings,
-        backend="embedded",
+    return settings.replace(
+        training_backend="embedded",
         base_model=str(base),
         simulation_rooms=1,
         simulation_agents_per_room=6,
@@ -113,8 +111,8 @@ def _play(settings: Settings, database: Database, windows: Sequence[str]) -> Non
     from babylon_assets.environments.simulated.players import play_window
     from babylon_assets.serving.engine.engine import Engine
 
-    assert settings.base_model is not None
-    engine = Engine(Path(settings.base_model), f"{settings.model_name}@0")
+    assert settings.training.base_model is not None
+    engine = Engine(Path(settings.training.base_model), f"{settings.model_name}@0")
     with database.connect_autocommit() as conn:
         for window in windows:
             play_window(settings, conn, window, engine)

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,11 @@ def main() -> None:
 
     from babylon_assets.training.roots import base_model_of
 
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.training.threads)
     base = Path(base_model_of(settings))
     questions = _questions(REQUESTS)
     with tempfile.TemporaryDirectory(prefix="babylon-bench-") as scratch:
-        own = Settings(home=Path(scratch), base_model=str(base), threads=settings.threads)
+        own = Settings(home=Path(scratch), base_model=str(base), train_threads=settings.training.threads)
         try:
             with _gateway(own, record=True) as recording, _gateway(own, record=False) as plain:
                 rows = _measured(base, questions, recording, plain)
@@ -178,7 +178,7 @@ def _directly(engine: Any, questions: list[list[Message]]) -> Round:
 def _gateway(settings: Settings, *, record: bool) -> Iterator[GatewayProcess]:
     """`babylon serve` on a free port."""
     database = open_database(settings)
-    chosen = replace(settings, gateway_record=record)
+    chosen = settings.replace(gateway_record=record)
     with GatewayProcess(chosen, subprocess_environment(chosen, database.dagster_url)) as gateway:
         yield gateway
 

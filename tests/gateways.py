@@ -77,7 +77,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
 
 def embedded(library: Library, settings: Settings) -> MakeSource:
     """The embedded engine as whoever answers."""
-    return lambda loop: Scheduler(library, loop, width=settings.gateway_batch, queue=settings.gateway_queue, threads=1)
+    return lambda loop: Scheduler(library, loop, width=settings.gateway.batch, queue=settings.gateway.queue, threads=1)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -228,3 +229,30 @@ def test_no_file_and_no_function_grows_without_end() -> None:
     ]
     long += [module_name(path) for path in PACKAGE.rglob("*.py") if path.read_text().count("\n") > 400]
     assert long == []
+
+
+#: Who knows how windows are cut; the windowIds of the Babylon game are hours, and the simulated market plays by them.
+_CUTS_WINDOWS = ("babylon_assets.domain.windows", "babylon_assets.orchestration.partitions")
+_NATIVE_HOURS = "babylon_assets.environments."
+
+
+def _hours_in(tree: ast.AST) -> Iterator[str]:
+    """What a module has of the length, the format or the hours of windows."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node) == "timedelta(hours=1)":
+            yield ast.unparse(node)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search("%dT%H|%H:00", node.value):
+            yield node.value
+        if isinstance(node, ast.Name) and node.id in ("HOUR", "HOURLY", "ID_FORMAT"):
+            yield node.id
+
+
+def test_only_the_windows_module_and_the_partitions_know_how_time_is_cut() -> None:
+    others = {
+        module_name(path): list(_hours_in(ast.parse(path.read_text())))
+        for path in PACKAGE.rglob("*.py")
+        if module_name(path) not in _CUTS_WINDOWS and not module_name(path).startswith(_NATIVE_HOURS)
+    }
+    known = {"babylon_assets.ledger.window_length": ["HOURLY"]}  # of a ledger that does not say
+    assert {name: found for name, found in others.items() if found} == known
+    assert any(_hours_in(ast.parse("x = timedelta(hours=1)"))) and any(_hours_in(ast.parse("'%Y-%m-%dT%H:00'")))

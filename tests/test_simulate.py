@@ -113,7 +113,7 @@ def test_a_line_that_does_not_go_on_is_not_waited_for_for_ever(
 def test_without_automation_nothing_is_waited_for(
     settings: Settings, database: Database, players: GatewayPolicy
 ) -> None:
-    alone = Game(Settings(**{**vars(settings), "automation": False}), database, players, len(HOURS))
+    alone = Game(settings.replace(automation=False), database, players, len(HOURS))
     assert [alone.step(NOW) for _ in HOURS] == [0.0] * 3
     assert list(played(database)) == HOURS
 
@@ -172,7 +172,7 @@ def test_a_gateway_that_is_gone_leaves_no_half_of_an_hour(settings: Settings, da
 
 
 def test_the_first_hour_is_a_partition(settings: Settings, database: Database, players: GatewayPolicy) -> None:
-    late = Settings(**{**vars(settings), "window_start": "2026-11-05T20:00"})
+    late = settings.replace(window_start="2026-11-05T20:00")
     assert reaching_back(late, database, 3).window_start <= late.window_start
     with database.connect() as conn:
         play_once(settings, conn, players, HOURS[0])
@@ -180,9 +180,9 @@ def test_the_first_hour_is_a_partition(settings: Settings, database: Database, p
 
 
 def test_all_players_of_a_moment_find_a_place(settings: Settings) -> None:
-    many = Settings(**{**vars(settings), "simulation_rooms": 40, "gateway_record": False})
+    many = settings.replace(simulation_rooms=40, gateway_record=False)
     served = serving_the_game(many)
-    assert (served.gateway_queue, served.gateway_key_concurrency, served.gateway_record) == (256, 240, True)
+    assert (served.gateway.queue, served.gateway.key_concurrency, served.gateway.record) == (256, 240, True)
 
 
 @pytest.mark.parametrize(

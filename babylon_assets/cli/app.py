@@ -83,7 +83,7 @@ def explain_arguments(command: click.Command) -> None:
 app = typer.Typer(
     cls=ErrorsAsExitCodes,
     name="babylon",
-    help="Turns every closed hour of the Babylon game into a better agent.",
+    help="Turns every closed window of the Babylon game into a better agent.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",

@@ -14,7 +14,7 @@ from babylon_assets.cli.terminal import errors, output, print_json, progress
 from babylon_assets.cli.train import FINISHED, opened_line, reaching, refuse_running
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import BabylonError, PermanentError
-from babylon_assets.domain.windows import HOUR, next_window, parse_window
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger.windows import WindowRow, list_windows
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def backfill(
 
     Example: [bold]babylon backfill 2026-11-01T00:00 2026-11-30T23:00[/]
     """
-    windows = windows_between(first, last)
     settings = reaching(load_settings(), first)
+    windows = windows_between(first, last, settings.windows)
     started = time.monotonic()
     with _progress() as heard, opened_line(settings, heard) as (database, line):
         done = run_backfill(settings, database, line, windows)
@@ -79,20 +79,19 @@ def backfill(
         raise done.error
 
 
-def windows_between(first: str, last: str) -> list[str]:
+def windows_between(first: str, last: str, grid: WindowGrid) -> list[str]:
     """All windows of a range, both ends included.
 
     Raises:
         PermanentError: an end is no window or not over yet, the range is empty or longer than a year.
     """
-    count = (parse_window(last) - parse_window(first)) // HOUR + 1
-    refuse_running(last)
-    if not 1 <= count <= MOST_WINDOWS:
-        raise PermanentError(f"{first} to {last} are {count} windows; give 1 to {MOST_WINDOWS}, the oldest first")
-    windows = [first]
-    while len(windows) < count:
-        windows.append(next_window(windows[-1]))
-    return windows
+    count = grid.count(first, last)
+    if count < 1:
+        raise PermanentError(f"{first} is after {last}; give the oldest window first: babylon backfill {last} {first}")
+    refuse_running(last, grid)
+    if count > MOST_WINDOWS:
+        raise PermanentError(f"{first} to {last} are {count:,} windows; give at most {MOST_WINDOWS:,} at once")
+    return grid.between(first, last)
 
 
 def run_backfill(settings: Settings, database: Database, line: Line, windows: list[str]) -> Backfill:
@@ -103,7 +102,7 @@ def run_backfill(settings: Settings, database: Database, line: Line, windows: li
     todo = _span(windows, _unread(settings, database, windows))
     done.read = len(todo)
     _run(done, line, DATA, todo)
-    if settings.train_rl_local:
+    if settings.training.enabled:
         todo = _span(windows, _unseen(settled_windows(database, windows), windows, line.materialized(TRAINING[0])))
         done.trained = len(todo)
         _run(done, line, TRAINING, todo)

@@ -1,4 +1,4 @@
-"""`babylon demo`: the simulated game, played and trained hour by hour, from nothing to a learning curve.
+"""`babylon demo`: the simulated game, played and trained window by window, from nothing to a learning curve.
 
 Each window is played with the live policy, which a gateway of the demo's own serves over HTTP, and then run through the
 line as a recorded Dagster run. A window is played in one transaction and trained at most once, so that a killed demo
@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +28,7 @@ from babylon_assets.cli.terminal import errors, number, output, progress, share_
 from babylon_assets.cli.train import finished, opened_line, reaching, refuse_running
 from babylon_assets.cli.windows import policy_names, window_table
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.domain.windows import closed_windows, window_bounds
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import verdicts, windows
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import WindowRow
@@ -40,23 +39,23 @@ if TYPE_CHECKING:
 
 
 def demo(
-    count: Annotated[int, typer.Option("--windows", min=1, help="How many of the last closed hours to play.")] = 24,
+    count: Annotated[int, typer.Option("--windows", min=1, help="How many of the last closed windows to play.")] = 24,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the game, instead of SIMULATION_SEED.")] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="HOUR", help="The last hour to play, instead of the last closed one.")
+        str | None, typer.Option(metavar="WINDOW", help="The last window to play, instead of the last closed one.")
     ] = None,
 ) -> None:
-    """Play and train the last closed hours of a simulated game, and show what was learned.
+    """Play and train the last closed windows of a simulated game, and show what was learned.
 
     Needs nothing but this installation: PostgreSQL, the game and the base model are made on first use. A second call
-    goes on where the first stopped. The same hours, seed and settings give the same checkpoints.
+    goes on where the first stopped. The same windows, seed and settings give the same checkpoints.
 
     Example: [bold]babylon demo --windows 6[/]
     """
-    settings = replace(load_settings(), backend="embedded")  # what plays is trained here, whatever key there is
-    settings = settings if seed is None else replace(settings, simulation_seed=seed)
+    settings = load_settings().replace(training_backend="embedded")  # what plays is trained here, whatever key there is
+    settings = settings if seed is None else settings.replace(simulation_seed=seed)
     refuse_another_game(settings)
-    wanted = hours(count, until)
+    wanted = wanted_windows(settings.windows, count, until)
     with opened_line(reaching(settings, wanted[0])) as (database, line):
         create_tables(database)
         waiting = unfinished(database, line, settings, wanted)
@@ -66,26 +65,26 @@ def demo(
             with _players(settings, database, base) as players:
                 _play_and_train(settings, database, line, players, waiting)
         else:
-            output.print(f"the {count} hours up to {wanted[-1]} are done; the next one can be played when it is over")
+            output.print(f"the {count} windows up to {wanted[-1]} are done; the next one can be played when it is over")
         _show(settings, database, max(count, len(waiting)))
 
 
-def hours(count: int, until: str | None) -> list[str]:
-    """The last closed hours, or those up to a given one, oldest first.
+def wanted_windows(grid: WindowGrid, count: int, until: str | None) -> list[str]:
+    """The last closed windows, or those up to a given one, oldest first.
 
     Raises:
-        PermanentError: the given hour is no window or not over yet.
+        PermanentError: the given text is no window or not over yet.
     """
     if until is None:
-        return closed_windows(datetime.now(UTC), count)
-    refuse_running(until)
-    return closed_windows(window_bounds(until)[1], count)
+        return grid.closed(datetime.now(UTC), count)
+    refuse_running(until, grid)
+    return grid.closed(grid.parse(until).end, count)
 
 
 def unfinished(database: Database, line: Line, settings: Settings, wanted: Iterable[str]) -> list[str]:
     """Played windows that are not finished, then the wanted ones after the newest played; oldest first.
 
-    Time goes forward: an hour before one that was played is not played any more.
+    Time goes forward: a window before one that was played is not played any more.
     """
     with database.connect() as conn:
         rows = {row.window_id: row for row in windows.list_windows(conn)}
@@ -112,8 +111,8 @@ def _players(settings: Settings, database: Database, base: str) -> Iterator[Gate
     from babylon_assets.serving.client import GatewayPolicy
     from babylon_assets.serving.process import GatewayProcess
 
-    own = replace(
-        serving_the_game(settings), base_model=base, gateway_engine="embedded", gateway_keys={}, canary_share=0.0
+    own = serving_the_game(settings).replace(
+        base_model=base, gateway_engine="embedded", gateway_keys={}, canary_share=0.0
     )
     environment = subprocess_environment(own, database.dagster_url)
     with GatewayProcess(own, environment) as gateway, GatewayPolicy(gateway.url, settings.model_name) as players:

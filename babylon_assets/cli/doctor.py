@@ -172,10 +172,13 @@ def _game(settings: Settings, database: Database) -> str:
 
     with database.connect() as conn:
         game_record.check_tables(conn)
-        found, odd = game_record.list_windows(conn), game_record.count_odd_ids(conn)
+        found, odd = (
+            game_record.list_windows(conn, windows=settings.windows),
+            game_record.count_odd_ids(conn, windows=settings.windows),
+        )
         row = conn.execute("SELECT has_table_privilege('public.trajectories', 'INSERT, UPDATE, DELETE')").fetchone()
     said = f"{len(found)} windows" + (f", the newest {found[-1].window}" if found else "")
-    writes = settings.write_trained_models or settings.write_reward_judgments
+    writes = settings.gate.write_trained_models or settings.judge.write_reward_judgments
     if row and row[0] and not writes and not database.embedded:
         said += "; the role may write there, which is not needed: SELECT is enough"
     if odd:
@@ -194,19 +197,19 @@ def _backend(settings: Settings) -> str:
 
 def _key(settings: Settings) -> Diagnosis:
     """Whether the hosted service answers and takes the key; redirects are not followed, they would carry it along."""
-    if settings.wandb_api_key is None:
+    if settings.training.wandb_api_key is None:
         return Diagnosis("key of W&B", "not set: nothing is trained on the hosted service")
-    address = urlsplit(settings.serverless_url)
+    address = urlsplit(settings.serverless.url)
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     link = kind(address.hostname or "", address.port, timeout=ANSWER)
     path = f"{address.path.rstrip('/')}/preview/training-jobs/doctor/events"
     try:
-        link.request("GET", path, headers={"Authorization": f"Bearer {settings.wandb_api_key}"})
+        link.request("GET", path, headers={"Authorization": f"Bearer {settings.training.wandb_api_key}"})
         status = link.getresponse().status
     except (OSError, http.client.HTTPException, ValueError) as error:
         return Diagnosis(
             "key of W&B",
-            f"set; {settings.serverless_url} does not answer ({type(error).__name__})",
+            f"set; {settings.serverless.url} does not answer ({type(error).__name__})",
             "check the network and SERVERLESS_URL, or set TRAINING_BACKEND=embedded to train on this machine",
         )
     finally:
@@ -231,7 +234,7 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
         backend = choose_backend(settings).backend
     except BabylonError:
         backend = SHIPPED[-1]  # why it is not another one is said under `backend`
-    base = settings.base_model or backend.find_base_model(settings)
+    base = settings.training.base_model or backend.find_base_model(settings)
     trains_here = backend.capabilities.trains_here
     here = not trains_here or (base is not None and find_config(base) is not None)
     if base is None:

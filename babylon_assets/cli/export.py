@@ -11,7 +11,6 @@ from babylon_assets.cli.terminal import output
 from babylon_assets.cli.windows import opened
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import MissingDependency, PermanentError
-from babylon_assets.domain.windows import parse_window
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import get_window
 
@@ -33,8 +32,9 @@ def export(
     """
     from babylon_assets.environments.files.exports import art_lines
 
-    parse_window(window)
-    with opened(load_settings()).connect() as conn:
+    settings = load_settings()
+    settings.windows.parse(window)
+    with opened(settings).connect() as conn:
         dataset, facts = _dataset(conn, window), _facts(conn, window)
     to.mkdir(parents=True, exist_ok=True)
     stem = window.replace(":", "")

@@ -12,7 +12,7 @@ from babylon_assets.cli.terminal import count, output, print_json
 from babylon_assets.cli.windows import Json, opened
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import MissingDependency, PermanentError
-from babylon_assets.domain.windows import parse_window
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import upsert_window
 
@@ -41,8 +41,10 @@ def import_file(
 
     settings = load_settings()
     if window is not None:
-        parse_window(window)
-    found, refused = arranged(_entries(file, window), window, settings.moment_seconds)
+        settings.windows.parse(window)
+    found, refused = arranged(
+        _entries(file, window, settings.windows), window, settings.datasets.moment_seconds, settings.windows
+    )
     with opened(settings).connect() as conn:
         done = {
             name: _keep(conn, settings, name, found.get(name), [bad for bad in refused if bad.window == name])
@@ -59,16 +61,16 @@ def import_file(
         output.print("nothing in the file")
 
 
-def _entries(file: Path, window: str | None) -> Iterator[Entry | Quarantined]:
+def _entries(file: Path, window: str | None, windows: WindowGrid) -> Iterator[Entry | Quarantined]:
     from babylon_assets.environments.files.imports import art_entries, table_entries
 
     if not file.is_file():
         raise PermanentError(f"there is no file {file}; give a .jsonl or .parquet file")
     if file.suffix == ".parquet":
-        yield from table_entries(_table_rows(file), window)
+        yield from table_entries(_table_rows(file), window, windows)
     elif file.suffix == ".jsonl":
         with file.open("rb") as lines:
-            yield from art_entries(lines, window)
+            yield from art_entries(lines, window, windows)
     else:
         raise PermanentError(f"{file} is neither .jsonl nor .parquet; give one of these")
 

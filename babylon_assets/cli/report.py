@@ -50,15 +50,15 @@ def gather(settings: Settings, database: Database, now: datetime) -> Report:
     """The facts of the report: our tables in one snapshot, then what the game has beyond them, then the disk."""
     place = "the embedded database" if database.embedded else database.place
     with database.connect() as conn:
-        ours = read_report(conn, settings.model_name, place, now)
+        ours = read_report(conn, settings.model_name, place, now, settings.windows)
     with database.connect() as conn:
         read = {window.id: window for window in ours.windows}
         since = settings.window_start
-        rows = [row for row in list_known_windows(conn) if row.window_id in read or row.window_id >= since]
-        odd_ids = _odd_ids(conn)
+        rows = [row for row in list_known_windows(conn, settings) if row.window_id in read or row.window_id >= since]
+        odd_ids = _odd_ids(conn, settings)
     return replace(
         ours,
-        windows=[read.get(row.window_id) or unread(row) for row in rows],
+        windows=[read.get(row.window_id) or unread(row, settings.windows) for row in rows],
         odd_ids=odd_ids,
         free_gib=_free_gib(settings.home),
     )
@@ -80,7 +80,7 @@ def write(path: Path, text: str) -> None:
         raise PermanentError(f"{path} cannot be written: {error.strerror}; name another file with --output") from None
 
 
-def _odd_ids(conn: Connection) -> Mapping[str, int]:
+def _odd_ids(conn: Connection, settings: Settings) -> Mapping[str, int]:
     """Rows of the game whose id is no window's; none where there is no game."""
     from babylon_assets.environments.babylon import game_record
 
@@ -89,7 +89,7 @@ def _odd_ids(conn: Connection) -> Mapping[str, int]:
     except SourceError:
         conn.rollback()
         return {}
-    return game_record.count_odd_ids(conn)
+    return game_record.count_odd_ids(conn, windows=settings.windows)
 
 
 def _free_gib(home: Path) -> float:

@@ -59,12 +59,12 @@ def serve(
 
 
 def _print_key(name: str) -> None:
-    from babylon_assets.config.kinds import hashed_keys
+    from babylon_assets.config.values import parse_hashed_keys
     from babylon_assets.serving.http.keys import new_key as make_key
 
     key, digest = make_key()
     try:
-        hashed_keys().parse(f"{name}:{digest}")
+        parse_hashed_keys(f"{name}:{digest}")
     except ValueError:
         raise SettingsError(f"{name!r} cannot name a key; use letters, digits, '.', '_' and '-'") from None
     output.print(f"key, shown this once: [bold]{key}[/]", soft_wrap=True)
@@ -81,7 +81,7 @@ def make_source(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:
     from babylon_assets.training.backends.registry import choose_backend
 
     prepare_libraries(settings)
-    engine = settings.gateway_engine
+    engine: str = settings.gateway.engine
     if engine == "auto":
         engine = choose_backend(settings).backend.capabilities.gateway_engine
     return _embedded(settings, loop) if engine == "embedded" else _upstream(settings, engine)
@@ -93,10 +93,10 @@ def _embedded(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:
     from babylon_assets.training.roots import base_model_of
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    library = Library(Path(base_model_of(settings)), settings.gateway_policies)
+    library = Library(Path(base_model_of(settings)), settings.gateway.policies)
     library.weights(None)
     return Scheduler(
-        library, loop, width=settings.gateway_batch, queue=settings.gateway_queue, threads=settings.threads
+        library, loop, width=settings.gateway.batch, queue=settings.gateway.queue, threads=settings.training.threads
     )
 
 
@@ -105,17 +105,17 @@ def _upstream(settings: Settings, kind: Any) -> Source:
     from babylon_assets.training.roots import base_model_of
 
     hosted = kind == "wandb"
-    url = settings.gateway_upstream_url or (settings.serverless_url if hosted else None)
+    url = settings.gateway.upstream_url or (settings.serverless.url if hosted else None)
     if url is None:
         raise SettingsError(
             f"GATEWAY_ENGINE is {kind} and GATEWAY_UPSTREAM_URL is not set; set it to that server's URL"
         )
-    key = settings.gateway_upstream_key or (settings.wandb_api_key if hosted else None) or "none-needed"
+    key = settings.gateway.upstream_key or (settings.training.wandb_api_key if hosted else None) or "none-needed"
     return Upstream(
         url,
         key,
         kind,
         base_model_of(settings) if hosted else "",
-        seconds=settings.gateway_upstream_seconds,
-        most=settings.gateway_batch + settings.gateway_queue,
+        seconds=settings.gateway.upstream_seconds,
+        most=settings.gateway.batch + settings.gateway.queue,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
@@ -27,8 +26,8 @@ def up(
     The database stays up afterwards.
 
     With [bold]--simulate[/] the game is played as well ([bold]babylon simulate[/]): from some hours ago up to now, as
-    fast as the sensors train, so that each hour is played by the newest promoted policy, then in step with the clock.
-    A game that is there goes on after its newest hour.
+    fast as the sensors train, so that each window is played by the newest promoted policy, then in step with the clock.
+    A game that is there goes on after its newest window.
 
     Example: [bold]babylon up[/]   (another port: [bold]DAGSTER_PORT=3001 babylon up[/])
 
@@ -37,23 +36,25 @@ def up(
     settings = load_settings()
     from babylon_assets.config.settings import subprocess_environment
     from babylon_assets.ledger.database import WatchedDatabase, migrate, open_database
+    from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.orchestration.runtime import dagster_home, fail_orphaned_runs, open_instance
     from babylon_assets.orchestration.services import Services, only_one
 
     with only_one(settings.home):
         database = open_database(settings)
         migrate(database)
+        check_window_length(settings, database)
         if simulated:
             settings = with_a_game(settings, database, hours)
         with open_instance(settings, database) as instance:
             for run_id in fail_orphaned_runs(instance):
                 output.print(f"failed the run {run_id}, whose process was gone")
         environment = subprocess_environment(settings, database.dagster_url)
-        home, ports = dagster_home(settings), (settings.dagster_port, settings.gateway_port)
+        home, ports = dagster_home(settings), (settings.dagster_port, settings.gateway.port)
         with Services(home, ports[0], environment, ports[1], hours if simulated else None) as services:
             services.wait_until_ready()
             output.print(f"Dagster UI: [bold]{services.url}[/]   logs: {services.logs}   stop: Ctrl-C")
-            output.print(f"gateway: [bold]http://{settings.gateway_host}:{settings.gateway_port}/v1[/]")
+            output.print(f"gateway: [bold]http://{settings.gateway.host}:{settings.gateway.port}/v1[/]")
             if simulated:
                 output.print(f"simulated game: {services.logs / 'simulation.log'}")
             services.wait(WatchedDatabase(settings, database), _say)
@@ -72,8 +73,8 @@ def with_a_game(settings: Settings, database: Database, hours: int) -> Settings:
     from babylon_assets.cli.simulated_game import serving_the_game
 
     prepare_game(settings, database)
-    backend = "embedded" if settings.backend == "auto" else settings.backend
-    return reaching_back(serving_the_game(replace(settings, backend=backend)), database, hours)
+    backend = "embedded" if settings.training.backend == "auto" else settings.training.backend
+    return reaching_back(serving_the_game(settings.replace(training_backend=backend)), database, hours)
 
 
 def _say(told: str) -> None:

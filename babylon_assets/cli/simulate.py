@@ -19,7 +19,7 @@ from babylon_assets.cli.terminal import output, show_log
 from babylon_assets.cli.train import FINISHED, reaching
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import TransientError
-from babylon_assets.domain.windows import closed_windows, next_window, window_bounds
+from babylon_assets.domain.windows import Window
 from babylon_assets.ledger import verdicts
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.ledger.windows import get_window
@@ -27,9 +27,9 @@ from babylon_assets.ledger.windows import get_window
 if TYPE_CHECKING:
     from babylon_assets.serving.client import GatewayPolicy
 
-#: An hour is played so long before its end: it is there when the hour is over, and no row of it is late.
+#: A window is played so long before its end: it is there when the window is over, and no row of it is late.
 BEFORE_END = timedelta(minutes=2)
-#: How long hours that are over wait for the line; a window that is given up must not stop the game.
+#: How long windows that are over wait for the line; a window that is given up must not stop the game.
 WAIT_SECONDS = 600.0
 LOOK_SECONDS = 1.0
 #: Pauses after the gateway or the database did not answer.
@@ -43,22 +43,25 @@ def simulate(
 ) -> None:
     """Play the simulated game through the gateway that runs, until Ctrl-C.
 
-    A new game begins some hours ago; one that is there goes on after its newest hour. Hours that are over are played
-    one after another, each when the one before it is trained and judged, so that the newest promoted policy plays;
-    after ten minutes without that, it goes on with the policy that is live. With AUTOMATION off it does not wait. Then
-    each hour is played two minutes before its end. [bold]babylon up --simulate[/] runs this beside the loop.
+    A new game begins some hours ago; one that is there goes on after its newest window. Windows that are over are
+    played one after another, each when the one before it is trained and judged, so that the newest promoted policy
+    plays; after ten minutes without that, it goes on with the policy that is live. With AUTOMATION off it does not
+    wait. Then each window is played two minutes before its end. [bold]babylon up --simulate[/] runs this beside the
+    loop.
 
     Example: [bold]babylon simulate --hours 12[/]
     """
     settings = load_settings()
     show_log(settings.log_level)
     from babylon_assets.ledger.database import migrate, open_database
+    from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.serving.client import GatewayPolicy
 
     database = open_database(settings)
     migrate(database)
+    check_window_length(settings, database)
     prepare_game(settings, database)
-    key = settings.simulation_key or "none-needed"
+    key = settings.simulation.key or "none-needed"
     with GatewayPolicy(gateway_url(settings), settings.model_name, key) as players:
         Game(settings, database, players, hours).run()
 
@@ -76,30 +79,37 @@ def prepare_game(settings: Settings, database: Database) -> None:
 
 def gateway_url(settings: Settings) -> str:
     """Where this machine reaches the gateway of the settings."""
-    host = settings.gateway_host
+    host = settings.gateway.host
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return f"http://{host}:{settings.gateway_port}/v1"
+        return f"http://{host}:{settings.gateway.port}/v1"
     if address.is_unspecified:
         host = "127.0.0.1" if address.version == 4 else "::1"
-    return f"http://{f'[{host}]' if address.version == 6 else host}:{settings.gateway_port}/v1"
+    return f"http://{f'[{host}]' if address.version == 6 else host}:{settings.gateway.port}/v1"
 
 
 def reaching_back(settings: Settings, database: Database, hours: int) -> Settings:
-    """The settings with a first window that the game's first hour is not before."""
+    """The settings with a first window that the game's first one is not before."""
     from babylon_assets.environments.simulated.game_state import oldest_played
 
     with database.connect() as conn:
-        oldest = oldest_played(conn)
-    return reaching(settings, oldest or closed_windows(datetime.now(UTC), hours)[0])
+        oldest = oldest_played(conn, settings.windows)
+    return reaching(settings, (oldest or first_window(settings, datetime.now(UTC), hours)).id)
+
+
+def first_window(settings: Settings, now: datetime, hours: int) -> Window:
+    """Where a new game begins: so many hours back, and at least with the last closed window."""
+    running = settings.windows.of(now)
+    back = timedelta(minutes=60 * hours)
+    return min(settings.windows.of(running.start - back), running.previous())
 
 
 class Game:
-    """The game and the clock: which hour is played next, and when.
+    """The game and the clock: which window is played next, and when.
 
     Args:
-        hours: how far back a game begins that has no hour yet.
+        hours: how far back a game begins that has no window yet.
     """
 
     def __init__(self, settings: Settings, database: Database, players: GatewayPolicy, hours: int) -> None:
@@ -123,7 +133,7 @@ class Game:
             time.sleep(pause)
 
     def step(self, now: datetime) -> float:
-        """Play the next hour if it is due, and say how many seconds to wait before the next look.
+        """Play the next window if it is due, and say how many seconds to wait before the next look.
 
         Raises:
             TransientError: the gateway or the database does not answer; nothing was written.
@@ -131,14 +141,14 @@ class Game:
         from babylon_assets.environments.simulated.game_state import newest_played
 
         with self._database.connect() as conn:
-            newest = newest_played(conn)
-            window = closed_windows(now, self._hours)[0] if newest is None else next_window(newest)
-            early = (window_bounds(window)[1] - BEFORE_END - now).total_seconds()
+            newest = newest_played(conn, self._settings.windows)
+            window = first_window(self._settings, now, self._hours) if newest is None else newest.next()
+            early = (window.end - BEFORE_END - now).total_seconds()
             if early > 0:
                 return min(early, 60.0)
-            if newest is not None and window_bounds(window)[1] <= now and self._waits(conn, newest):
+            if newest is not None and window.end <= now and self._waits(conn, newest.id):
                 return LOOK_SECONDS
-            played = play_once(self._settings, conn, self._players, window)
+            played = play_once(self._settings, conn, self._players, window.id)
         if played is not None:
             output.print(
                 f"{window}  {played.answers} answers of {self._players.name}, {played.valid:.0%} valid, "
@@ -148,27 +158,27 @@ class Game:
         return 0.0
 
     def _waits(self, conn: Connection, window: str) -> bool:
-        """Whether the policy that comes of this hour is still to be waited for."""
-        if not self._settings.automation or is_through(conn, self._settings, window):
+        """Whether the policy that comes of this window is still to be waited for."""
+        if not self._settings.automation.enabled or is_through(conn, self._settings, window):
             return False
         if self._waits_for is None or self._waits_for[0] != window:
             self._waits_for = (window, time.monotonic())
         waited = time.monotonic() - self._waits_for[1]
         if waited < WAIT_SECONDS:
             return True
-        _log.warning("%s is not trained after %.0f s, the live policy plays the next hour", window, waited)
+        _log.warning("%s is not trained after %.0f s, the live policy plays the next window", window, waited)
         return False
 
 
 def is_through(conn: Connection, settings: Settings, window: str) -> bool:
-    """Whether the line has said all of an hour; one that failed may be tried again, and is not waited for.
+    """Whether the line has said all of a window; one that failed may be tried again, and is not waited for.
 
     One that was trained and whose outcomes came in since has a newer dataset, and its checkpoint stays.
     """
     row = get_window(conn, window)
     if row is None or row.status == "open":
         return False
-    if not settings.train_rl_local:
+    if not settings.training.enabled:
         return True
     left = verdicts.without_verdict(conn, settings.model_name)
     ended = row.status in (*FINISHED, "failed") or row.checkpoint_id is not None

@@ -5,7 +5,6 @@ window of it is played. Which windows, and what becomes of them, is decided by t
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from babylon_assets.config.settings import Settings
@@ -18,18 +17,14 @@ if TYPE_CHECKING:
     from babylon_assets.environments.simulated.players import PlayedWindow
     from babylon_assets.serving.client import GatewayPolicy
 
-#: What the boards of the simulated game follow from; it must stay the same for as long as a game goes on.
-GAME = ("simulation_seed", "simulation_rooms", "simulation_agents_per_room", "simulation_ticks")
-
 
 def serving_the_game(settings: Settings) -> Settings:
     """The settings of a gateway that all players of a moment ask at once, and that records every answer."""
-    at_once = settings.simulation_rooms * settings.simulation_agents_per_room
-    return replace(
-        settings,
+    at_once = settings.simulation.rooms * settings.simulation.agents_per_room
+    return settings.replace(
         gateway_record=True,
-        gateway_queue=max(settings.gateway_queue, at_once),
-        gateway_key_concurrency=max(settings.gateway_key_concurrency, at_once),
+        gateway_queue=max(settings.gateway.queue, at_once),
+        gateway_key_concurrency=max(settings.gateway.key_concurrency, at_once),
     )
 
 
@@ -41,7 +36,7 @@ def refuse_another_game(settings: Settings) -> None:
     """
     path = settings.home / "game.json"
     begun = json.loads(path.read_text()) if path.is_file() else {}
-    differ = [f"{name} {begun[name]}" for name in GAME if name in begun and begun[name] != getattr(settings, name)]
+    differ = [f"{name} {begun[name]}" for name, value in _game(settings).items() if begun.get(name, value) != value]
     if differ:
         raise PermanentError(
             f"the game in {settings.home} was begun with {', '.join(differ)}; go on with that, or begin another one "
@@ -52,7 +47,17 @@ def refuse_another_game(settings: Settings) -> None:
 def remember_game(settings: Settings) -> None:
     """Note what the boards follow from, for `refuse_another_game`."""
     path = settings.home / "game.json"
-    path.write_text(json.dumps({name: getattr(settings, name) for name in GAME}))
+    path.write_text(json.dumps(_game(settings)))
+
+
+def _game(settings: Settings) -> dict[str, int]:
+    """What the boards of the simulated game follow from; it must stay the same for as long as a game goes on."""
+    return {
+        "simulation_seed": settings.simulation.seed,
+        "simulation_rooms": settings.simulation.rooms,
+        "simulation_agents_per_room": settings.simulation.agents_per_room,
+        "simulation_ticks": settings.simulation.ticks,
+    }
 
 
 def create_tables(database: Database) -> None:
@@ -89,7 +94,7 @@ def play_once(settings: Settings, conn: Connection, players: GatewayPolicy, wind
     from babylon_assets.serving.policy_registry import promoted_checkpoint
 
     game_lock(conn)
-    if is_played(conn, window):
+    if is_played(conn, settings.windows.parse(window)):
         return None
     made = promoted_checkpoint(conn, settings.model_name)
     players.name = policy_name(settings.model_name, made.step if made else 0)

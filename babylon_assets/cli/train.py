@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +16,7 @@ from babylon_assets.cli.windows import policy_names
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.windows import parse_window, window_of
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import checkpoints, verdicts
 from babylon_assets.ledger.windows import WindowRow, get_window
 
@@ -56,7 +55,7 @@ def train(
         raise typer.BadParameter("a branch is trained window by window", param_hint="--branch")
     settings = load_settings()
     if window is not None:
-        refuse_running(window)
+        refuse_running(window, settings.windows)
         with opened_line(reaching(settings, window)) as (database, line):
             run = report(database, line, settings, window)
             if branch or name:
@@ -84,12 +83,14 @@ def opened_line(
     """
     from babylon_assets.definitions import build_definitions
     from babylon_assets.ledger.database import migrate, open_database
+    from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.orchestration.resources import Installation
     from babylon_assets.orchestration.runtime import Line, fail_orphaned_runs, open_instance
 
     show_log(settings.log_level)
     database = open_database(settings)
     migrate(database)
+    check_window_length(settings, database)
     with open_instance(settings, database) as instance:
         fail_orphaned_runs(instance)
         installation = Installation(settings, database, heard)
@@ -103,10 +104,14 @@ def waiting_windows(database: Database, settings: Settings) -> list[str]:
     """
     from babylon_assets.environments.babylon import game_record
 
-    running = window_of(datetime.now(UTC))
+    running = settings.windows.of(datetime.now(UTC)).id
     with database.connect() as conn:
         game_record.check_tables(conn)
-        found = [row.window for row in game_record.list_windows(conn) if settings.window_start <= row.window < running]
+        found = [
+            row.window
+            for row in game_record.list_windows(conn, windows=settings.windows)
+            if settings.window_start <= row.window < running
+        ]
         left = verdicts.without_verdict(conn, settings.model_name)
         return [
             window
@@ -117,7 +122,7 @@ def waiting_windows(database: Database, settings: Settings) -> list[str]:
 
 def finished(row: WindowRow | None, settings: Settings) -> bool:
     """Whether nothing more is to be done for a window; without training, having its dataset is enough."""
-    return row is not None and (row.status in FINISHED or (row.status == "ready" and not settings.train_rl_local))
+    return row is not None and (row.status in FINISHED or (row.status == "ready" and not settings.training.enabled))
 
 
 def report(database: Database, line: Line, settings: Settings, window: str) -> str:
@@ -178,10 +183,10 @@ def _kinds(counts: Mapping[str, int]) -> str:
 
 def reaching(settings: Settings, window: str) -> Settings:
     """The settings with their first window moved back, if need be, so that this one is a partition."""
-    return replace(settings, window_start=min(settings.window_start, window))
+    return settings.replace(window_start=min(settings.window_start, window))
 
 
-def refuse_running(window: str) -> None:
+def refuse_running(window: str, windows: WindowGrid) -> None:
     """Refuse a window that is not over yet: the game still writes into it."""
-    if parse_window(window) >= parse_window(window_of(datetime.now(UTC))):
-        raise PermanentError(f"{window} is not over yet; train it after its hour has ended")
+    if windows.parse(window).end > datetime.now(UTC):
+        raise PermanentError(f"{window} is not over yet; train it after it has ended")

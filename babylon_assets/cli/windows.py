@@ -14,7 +14,6 @@ from babylon_assets.cli.terminal import count, errors, number, output, print_jso
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.windows import parse_window
 from babylon_assets.ledger import checkpoints, jobs, late_samples, verdicts
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection, Database, open_database
@@ -47,8 +46,8 @@ def list_all(json: Json = False) -> None:
     """
     settings = load_settings()
     with opened(settings).connect() as conn:
-        rows = list_known_windows(conn)
-        tell_odd_ids(conn)
+        rows = list_known_windows(conn, settings)
+        tell_odd_ids(conn, settings)
         names = policy_names(conn, settings.model_name)
         carried = late_samples.carried(conn, settings.model_name)
     if json:
@@ -69,7 +68,7 @@ def status(
     """
     settings = load_settings()
     with opened(settings).connect() as conn:
-        shown = lineage(conn, settings.model_name, window) if window else overview(conn, settings.model_name)
+        shown = lineage(conn, settings, window) if window else overview(conn, settings.model_name)
     if json:
         print_json(shown)
     else:
@@ -90,21 +89,21 @@ def opened(settings: Settings) -> Database:
     return database
 
 
-def list_known_windows(conn: Connection) -> list[WindowRow]:
+def list_known_windows(conn: Connection, settings: Settings) -> list[WindowRow]:
     """The windows of our tables and those of the game that were not read yet, oldest first."""
     from babylon_assets.environments.babylon import game_record
 
     rows = {row.window_id: row for row in ledger.list_windows(conn)}
     try:
         game_record.check_tables(conn)
-        for found in game_record.list_windows(conn):
+        for found in game_record.list_windows(conn, windows=settings.windows):
             rows.setdefault(found.window, _unread(found))
     except SourceError:
         conn.rollback()
     return [rows[window] for window in sorted(rows)]
 
 
-def tell_odd_ids(conn: Connection) -> None:
+def tell_odd_ids(conn: Connection, settings: Settings) -> None:
     """Say on standard error how many rows of the game have an id that is no window's, if there are any."""
     from babylon_assets.environments.babylon import game_record
 
@@ -113,7 +112,7 @@ def tell_odd_ids(conn: Connection) -> None:
     except SourceError:
         conn.rollback()
         return
-    odd = game_record.count_odd_ids(conn)
+    odd = game_record.count_odd_ids(conn, windows=settings.windows)
     if odd:
         named = ", ".join(map(repr, list(odd)[:3]))
         errors.print(
@@ -194,13 +193,14 @@ def _step(row: WindowRow, names: Mapping[str, str]) -> str:
     return f"{parent} -> {names.get(row.checkpoint_id, short(row.checkpoint_id))}"
 
 
-def lineage(conn: Connection, chain: str, window: str) -> dict[str, Any]:
+def lineage(conn: Connection, settings: Settings, window: str) -> dict[str, Any]:
     """Where the window's checkpoint comes from: dataset, parent, settings, seed, versions, Dagster run.
 
     Raises:
         PermanentError: the window is unknown.
     """
-    parse_window(window)
+    settings.windows.parse(window)
+    chain = settings.model_name
     row = ledger.get_window(conn, window)
     if row is None:
         raise PermanentError(

@@ -26,7 +26,7 @@ def tell_game(settings: Settings, database: Database) -> str | None:
     Raises:
         SourceError: the game's tables are missing, or may not be written.
     """
-    if not settings.write_trained_models:
+    if not settings.gate.write_trained_models:
         return None
     with database.connect() as conn, conn.transaction():
         live = promotions.promoted(conn, settings.model_name)

@@ -68,7 +68,7 @@ def decide(
         return GateDecision(fresh, True, "the chain has gone on from it")
     if champion.id == fresh.id:
         return GateDecision(fresh, True, "it is live")
-    verdict = _verdict(settings, database, fresh, champion) if settings.gate else None
+    verdict = _verdict(settings, database, fresh, champion) if settings.gate.enabled else None
     return _carry_out(database, fresh, champion, verdict, dagster_run_id)
 
 
@@ -135,12 +135,12 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
 def rules_of(settings: Settings) -> Rules:
     """The gate's rules as the settings have them."""
     return Rules(
-        confidence=settings.gate_confidence,
-        margin=settings.gate_margin,
-        decline=settings.gate_decline,
-        valid_drop=settings.gate_valid_drop,
-        replay_margin=settings.gate_replay_margin,
-        quarantined=settings.gate_quarantined,
+        confidence=settings.gate.confidence,
+        margin=settings.gate.margin,
+        decline=settings.gate.decline,
+        valid_drop=settings.gate.valid_drop,
+        replay_margin=settings.gate.replay_margin,
+        quarantined=settings.gate.quarantined,
     )
 
 

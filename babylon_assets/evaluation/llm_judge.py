@@ -40,7 +40,7 @@ Answer with JSON and nothing else, in this form, each trajectory once:
 
 def rubric_of(settings: Settings) -> str:
     """What the judge goes by."""
-    return (settings.ruler_rubric or DEFAULT_RUBRIC) + ("" if settings.ruler_json_schema else FORM)
+    return (settings.judge.rubric or DEFAULT_RUBRIC) + ("" if settings.judge.json_schema else FORM)
 
 
 def judge(
@@ -77,7 +77,7 @@ async def _judge(
 
 
 async def _judge_comparison(settings: Settings, comparison: Comparison, attempts: int) -> JudgeAnswer:
-    meter = _Meter(settings.ruler_usd_per_million_tokens)
+    meter = _Meter(settings.judge.usd_per_million_tokens)
     error = ""
     made = 0
     for made in range(1, attempts + 1):
@@ -105,28 +105,28 @@ async def _request_scores(settings: Settings, comparison: Comparison) -> tuple[l
         ]
         for each in comparison.candidates
     ]
-    limit = settings.ruler_timeout_seconds
-    assert settings.ruler_model is not None
+    limit = settings.judge.timeout_seconds
+    assert settings.judge.model is not None
     answered = await asyncio.wait_for(
-        ruler(conversations, settings.ruler_model, _parameters(settings), rubric_of(settings)), limit
+        ruler(conversations, settings.judge.model, _parameters(settings), rubric_of(settings)), limit
     )
     return in_order(comparison, ((each.trajectory_id, each.score, each.explanation) for each in answered))
 
 
 def _parameters(settings: Settings) -> dict[str, object]:
     """What litellm is told besides; without a key of ours, a server of ours gets no other provider's either."""
-    given: dict[str, object] = {"timeout": settings.ruler_timeout_seconds, "num_retries": 0, "max_retries": 0}
-    if not settings.ruler_json_schema:
+    given: dict[str, object] = {"timeout": settings.judge.timeout_seconds, "num_retries": 0, "max_retries": 0}
+    if not settings.judge.json_schema:
         given["additional_drop_params"] = ["response_format"]
-    if settings.ruler_url is not None:
-        given |= {"api_base": settings.ruler_url, "api_key": "none"}
-    return given | ({} if settings.ruler_api_key is None else {"api_key": settings.ruler_api_key})
+    if settings.judge.url is not None:
+        given |= {"api_base": settings.judge.url, "api_key": "none"}
+    return given | ({} if settings.judge.api_key is None else {"api_key": settings.judge.api_key})
 
 
 def _refused(settings: Settings, error: Exception) -> PermanentError:
     if isinstance(error, exceptions.NotFoundError):
-        return PermanentError(f"the judge has no model {settings.ruler_model}; correct RULER_MODEL or RULER_URL")
-    return PermanentError(f"the judge {settings.ruler_model} refused the key; correct RULER_API_KEY")
+        return PermanentError(f"the judge has no model {settings.judge.model}; correct RULER_MODEL or RULER_URL")
+    return PermanentError(f"the judge {settings.judge.model} refused the key; correct RULER_API_KEY")
 
 
 def _failure_reason(error: Exception) -> str:

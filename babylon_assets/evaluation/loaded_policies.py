@@ -72,7 +72,7 @@ def load_policy(settings: Settings, checkpoint: Checkpoint) -> Policy:
 
     from babylon_assets.serving.engine.engine import Engine
 
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.training.threads)
     name = policy_name(checkpoint.chain, checkpoint.step)
     engine = Engine(Path(checkpoint.base_model), name)
     if checkpoint.step:

@@ -70,14 +70,14 @@ def measure_off_policy(
 
     `value` is the off-policy estimate and is None where that is refused, with the reason among the results.
     """
-    version = off_policy.version(dataset, settings.replay_effective_samples)
+    version = off_policy.version(dataset, settings.gate.replay_effective_samples)
     with database.connect() as conn:
         kept = evaluations.get(conn, checkpoint.id, off_policy.NAME, version)
     samples = off_policy.held_out_samples(dataset)
     if kept is not None or not samples or why_not_here(checkpoint) is not None:
         return kept
     prepare_libraries(settings)
-    least = settings.replay_effective_samples
+    least = settings.gate.replay_effective_samples
     found = off_policy.score_answers(checkpoint.base_model, adapter_of(checkpoint), samples, least)
     gaps = list(found.preferences.values())
     made = Evaluation(

@@ -6,7 +6,7 @@ measurement, under the checkpoint and the version of the examination, so that a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval
@@ -44,7 +44,7 @@ class NightlyEvaluation:
 
 def evaluate_promoted(settings: Settings, database: Database) -> NightlyEvaluation:
     """Examine the live policy, and once the base model to compare it with, unless that was done before."""
-    wider = replace(settings, evaluation_seeds=settings.nightly_seeds)
+    wider = settings.replace(evaluation_seeds=settings.automation.nightly_seeds)
     with database.connect() as conn:
         live = promotions.promoted(conn, settings.model_name)
         line = checkpoints.chain(conn, settings.model_name)

@@ -57,9 +57,9 @@ def roll_back_if_needed(settings: Settings, database: Database, dagster_run_id: 
 
     A policy that was gone back to stays: going back twice in a row is for a person to decide.
     """
-    if not settings.auto_rollback:
+    if not settings.gate.auto_rollback:
         return None
-    band = Band(valid_drop=settings.auto_rollback_valid_drop, reward_drop=settings.auto_rollback_reward_drop)
+    band = Band(valid_drop=settings.gate.auto_rollback_valid_drop, reward_drop=settings.gate.auto_rollback_reward_drop)
     with database.connect() as conn, conn.transaction():
         checkpoints.lock_line(conn, settings.model_name)
         told = promotions.history(conn, settings.model_name)

@@ -110,19 +110,19 @@ def open_database(settings: Settings) -> Database:
         SettingsError: when DATABASE_URL or DAGSTER_DATABASE_URL cannot be read.
         MissingDependency, DatabaseUnavailable: when the embedded server cannot be started.
     """
-    if settings.database_url is None:
+    if settings.database.url is None:
         server = embedded_postgres.start(embedded_data(settings))
         _create_databases(server, "babylon", "dagster")
         address, dagster = server.at("babylon"), server.at("dagster")
     else:
-        address = parse_address(settings.database_url, "DATABASE_URL")
+        address = parse_address(settings.database.url, "DATABASE_URL")
         dagster = address.at(f"{address.database}_dagster")
-    if settings.dagster_database_url is not None:
-        dagster = parse_address(settings.dagster_database_url, "DAGSTER_DATABASE_URL")
+    if settings.database.dagster_url is not None:
+        dagster = parse_address(settings.database.dagster_url, "DAGSTER_DATABASE_URL")
     return Database(
         url=address.url(),
         dagster_url=dagster.url("postgresql+psycopg2"),
-        embedded=settings.database_url is None,
+        embedded=settings.database.url is None,
         _address=address,
     )
 
@@ -169,9 +169,9 @@ def ensure_dagster_database(settings: Settings) -> None:
     Raises:
         SettingsError: when it is missing and the role may not create databases.
     """
-    if settings.database_url is None or settings.dagster_database_url is not None:
+    if settings.database.url is None or settings.database.dagster_url is not None:
         return
-    address = parse_address(settings.database_url, "DATABASE_URL")
+    address = parse_address(settings.database.url, "DATABASE_URL")
     name = f"{address.database}_dagster"
     try:
         _create_databases(address, name)

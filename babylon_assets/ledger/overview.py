@@ -13,7 +13,7 @@ from psycopg import Connection
 from psycopg.rows import namedtuple_row
 
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.windows import window_bounds
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import checkpoints, jobs, windows
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.report.summary import (
@@ -70,11 +70,12 @@ CROSS JOIN LATERAL jsonb_each_text(made.counts) AS kind
 WHERE kind.key IN ('policy_gradient', 'recompute', 'sft') OR starts_with(kind.key, 'skip: ') GROUP BY kind.key"""
 
 
-def read_report(conn: Connection[Any], chain: str, place: str, now: datetime) -> Report:
+def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, grid: WindowGrid) -> Report:
     """The facts that our tables have of a chain; begins a transaction, in which all of it is read as of one moment.
 
     Args:
         conn: outside a transaction.
+        grid: how time is cut.
         place: where the database is, for the page.
     """
     conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -86,7 +87,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime) ->
         chain=chain,
         place=place,
         made_at=now.astimezone(UTC),
-        windows=[_window(row, names, ends, lost.get(row.window_id, 0)) for row in windows.list_windows(conn)],
+        windows=[_window(row, grid, names, ends, lost.get(row.window_id, 0)) for row in windows.list_windows(conn)],
         head=PolicySummary(name=policy_name(chain, head.step), window=head.window_id, made_at=head.created_at)
         if head
         else None,
@@ -101,9 +102,9 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime) ->
     )
 
 
-def unread(row: WindowRow) -> Window:
+def unread(row: WindowRow, grid: WindowGrid) -> Window:
     """A window of the game that no run has looked at, as the report shows it."""
-    return _window(row, {}, {}, 0)
+    return _window(row, grid, {}, {}, 0)
 
 
 def _rows(conn: Connection[Any], query: LiteralString, build: Callable[[Any], Any], *parameters: Any) -> list[Any]:
@@ -118,11 +119,11 @@ def _checkpoints(conn: Connection[Any]) -> tuple[Names, dict[str, str | None], d
     return names, {row[0]: row[3] for row in found}, {row[0]: row[4] for row in found}
 
 
-def _window(row: WindowRow, names: Names, ends: Mapping[str, str | None], quarantined: int) -> Window:
+def _window(row: WindowRow, grid: WindowGrid, names: Names, ends: Mapping[str, str | None], quarantined: int) -> Window:
     return Window(
         id=row.window_id,
         state=row.status,
-        ends=window_bounds(row.window_id)[1],
+        ends=grid.parse(row.window_id).end,
         trajectories=row.trajectories,
         agents=row.agents,
         samples=row.samples,

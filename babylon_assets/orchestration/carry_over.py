@@ -58,11 +58,13 @@ def plan_carry_over(conn: Connection, settings: Settings, window: str, *, teache
     head = checkpoints.head(conn, chain)
     passed = head is not None and head.window_id is not None and head.window_id > window
     offered = ledger.available(conn, chain, window, head.window_id if head else None)
-    carries = settings.late_data == "carry" and select_backend(settings).backend.capabilities.carries_late_samples
+    carries = (
+        settings.automation.late_data == "carry" and select_backend(settings).backend.capabilities.carries_late_samples
+    )
     if not teaches or passed or not carries:
         return CarryOver(None, (), {(each.window, each.sample_id): each for each in offered})
     steps = head.step if head else 0
-    found = [rules.aged(sample, steps, settings.max_policy_lag) for sample in _samples(conn, offered)]
+    found = [rules.aged(sample, steps, settings.training.max_policy_lag) for sample in _samples(conn, offered)]
     return CarryOver(None, found, {(each.window, each.sample_id): each for each in offered})
 
 
@@ -101,7 +103,7 @@ def keep(conn: Connection, settings: Settings, dataset: DatasetDraft, stands: Ca
 
 
 def _note_late(conn: Connection, settings: Settings, dataset: DatasetDraft, own: Checkpoint) -> None:
-    if settings.late_data != "carry" or own.dataset_id is None or own.dataset_id == dataset.id:
+    if settings.automation.late_data != "carry" or own.dataset_id is None or own.dataset_id == dataset.id:
         return
     if not datasets.is_readable(conn, own.dataset_id):
         return  # it held answers of a forgotten agent: what was trained on is not known any more

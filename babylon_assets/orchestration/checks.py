@@ -16,7 +16,7 @@ from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.trajectories import Quarantined
-from babylon_assets.domain.windows import window_bounds
+from babylon_assets.domain.windows import Window
 from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import WindowRow
@@ -33,7 +33,7 @@ MOST_IN_QUARANTINE = 0.05
 SHOWN, SHOWN_WINDOWS = 10, 20
 
 _ABOUT = {
-    COMPLETE: "The hour is over, so that the game writes no more into it, and so is WINDOW_GRACE_MINUTES after it.",
+    COMPLETE: "The window is over, so that the game writes no more into it, and so is WINDOW_GRACE_MINUTES after it.",
     QUARANTINE: "Nearly every row of the window could be read.",
     SPREAD: "Rewards differ: where all are equal, no answer is better than another.",
     TOKENS: "Something in the window can be trained on, or the window is thin and passed through.",
@@ -57,14 +57,14 @@ def declare_checks(asset: str, names: Iterable[str], windows: dg.PartitionsDefin
         ]
 
 
-def complete(window: str, now: datetime, grace_minutes: float) -> dg.AssetCheckResult:
+def complete(window: Window, now: datetime, grace_minutes: float) -> dg.AssetCheckResult:
     """Whether the game may still write into the window. Within the grace the check warns and stops nothing."""
-    end = window_bounds(window)[1]
+    end = window.end
     settled = end + timedelta(minutes=grace_minutes)
     over = now >= end
     said = f"over since {end:%H:%M} UTC"
     if not over:
-        said = f"the hour is not over; materialize it after {end:%Y-%m-%d %H:%M} UTC"
+        said = f"the window is not over; materialize it after {end:%Y-%m-%d %H:%M} UTC"
     elif now < settled:
         said += f"; rows may still come until {settled:%H:%M} UTC"
     return dg.AssetCheckResult(

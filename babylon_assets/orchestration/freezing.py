@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import cast
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain import joining
 from babylon_assets.domain.datasets import draft_dataset
-from babylon_assets.domain.grouping import GroupMode
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.trajectories import TrajectoryRecord
 from babylon_assets.ledger import datasets, inference_calls, late_samples, scores, trajectories, windows
@@ -64,12 +62,12 @@ def _builder(
         scores.read_step_scores(conn, window),
         settings.model_name,
         trajectories.chat_hashes(conn, window),
-        moment_seconds=settings.moment_seconds,
-        group_mode=cast(GroupMode, settings.group_by),
-        held_out_share=settings.held_out_share,
-        max_samples=settings.max_samples_per_window,
-        max_tokens=settings.max_tokens_per_window,
-        seed=settings.train_seed,
+        moment_seconds=settings.datasets.moment_seconds,
+        group_mode=settings.datasets.group_by,
+        held_out_share=settings.datasets.held_out_share,
+        max_samples=settings.datasets.max_samples_per_window,
+        max_tokens=settings.datasets.max_tokens_per_window,
+        seed=settings.training.seed,
     )
 
 
@@ -106,10 +104,10 @@ def _as_trained(conn: Connection, settings: Settings, dataset: DatasetDraft, own
 def _why_thin(dataset: DatasetDraft, agents: int, settings: Settings) -> str | None:
     """Why the window has too little to train on. Nothing at all, in a full window, is not thin: training says why."""
     trainable = dataset.counts["trainable_samples"]
-    if agents < settings.min_agents_per_window:
-        return f"{agents} agents, MIN_AGENTS_PER_WINDOW is {settings.min_agents_per_window}"
-    if 0 < trainable < settings.min_samples_per_window:
-        return f"{trainable} trainable samples, MIN_SAMPLES_PER_WINDOW is {settings.min_samples_per_window}"
+    if agents < settings.datasets.min_agents_per_window:
+        return f"{agents} agents, MIN_AGENTS_PER_WINDOW is {settings.datasets.min_agents_per_window}"
+    if 0 < trainable < settings.datasets.min_samples_per_window:
+        return f"{trainable} trainable samples, MIN_SAMPLES_PER_WINDOW is {settings.datasets.min_samples_per_window}"
     return None
 
 

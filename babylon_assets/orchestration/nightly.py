@@ -61,7 +61,7 @@ def _nightly_metadata(name: str, done: NightlyEvaluation) -> dict[str, dg.Metada
 @dg.op(name=PRUNE)
 def prune_weights(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
     """Removes the weights that nothing needs, as `babylon prune --keep KEEP_CHECKPOINTS` does."""
-    keep = installation.settings.keep_checkpoints
+    keep = installation.settings.automation.keep_checkpoints
     if keep is None:
         raise SettingsError(
             "KEEP_CHECKPOINTS is not set; set it to how many of the newest checkpoints keep their weights"
@@ -79,7 +79,7 @@ def prune_weights(context: dg.OpExecutionContext, installation: dg.ResourceParam
 @dg.op(name=UPKEEP)
 def remove_old_logs(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
     """Removes what runs said that ended KEEP_RUN_LOGS_DAYS ago, but for what they made, checked and why they failed."""
-    days = installation.settings.keep_run_logs_days
+    days = installation.settings.automation.keep_run_logs_days
     removed = remove_old_events(context.instance, datetime.now(UTC) - timedelta(days=days))
     context.log.info(f"removed {removed:,} events of runs that are older than {days} days")
     context.add_output_metadata(numbers({"removed_events": removed}))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.ledger.database import Database, open_database
+from babylon_assets.ledger.window_length import check_window_length
 
 if TYPE_CHECKING:
     import psycopg
@@ -41,7 +42,11 @@ class Installation:
 
     @cached_property
     def database(self) -> Database:
-        return self._given or open_database(self.settings)
+        if self._given is not None:
+            return self._given
+        database = open_database(self.settings)
+        check_window_length(self.settings, database)
+        return database
 
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection]:

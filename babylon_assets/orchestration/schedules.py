@@ -35,8 +35,8 @@ def build_look_job(check: dg.AssetChecksDefinition) -> AssetJob:
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """The schedules, running or stopped as the settings say."""
-    on = settings.automation
-    prunes = on and settings.keep_checkpoints is not None
+    on = settings.automation.enabled
+    prunes = on and settings.automation.keep_checkpoints is not None
     return [
         _schedule("hourly_look", LOOK, AT, on, "Looks every hour for windows that stay failed."),
         _schedule(

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import cast
 
 import pandas as pd
 
 from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain import joining, llm_judge, rewards
-from babylon_assets.domain.grouping import GroupMode
 from babylon_assets.domain.imported_rewards import with_imported
 from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer, JudgeScore
 from babylon_assets.domain.rewards import Scorer
@@ -64,16 +62,18 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         PermanentError: the judge refuses the key or has no such model.
     """
     settings = installation.settings
-    added = load_scorers(settings.scorers)
-    asked = None if settings.ruler_model is None else _ask_judge(installation, window)
+    added = load_scorers(settings.rewards.scorers)
+    asked = None if settings.judge.model is None else _ask_judge(installation, window)
     with installation.connect() as conn:
         steps = trajectories.read_steps(conn, window)
         given = trajectories.read_imported_rewards(conn, window)
         own = steps[~steps["trajectory_id"].isin(list(given))]
         outcomes = OutcomeTables.empty()
         if len(own) or not given:
-            outcomes = outcome_tables.read_outcomes(conn, window, own, horizon_minutes=settings.perp_horizon_minutes)
-        weights, verdicts = dict(settings.reward_weights), list[JudgeScore]()
+            outcomes = outcome_tables.read_outcomes(
+                conn, window, own, horizon_minutes=settings.rewards.perp_horizon_minutes, windows=settings.windows
+            )
+        weights, verdicts = dict(settings.rewards.weights), list[JudgeScore]()
         if asked is not None:
             weights.setdefault(llm_judge.NAME, 0.0)
             added[llm_judge.NAME], verdicts = llm_judge.judge_scorer(own, asked.asked, asked.judgments, asked.version)
@@ -82,7 +82,7 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         versions = rewards.versions(weights, added)
         notes = {} if asked is None else _notes(settings, asked, verdicts)
         revision = score_ledger.replace_scores(conn, window, scores, versions, notes=notes, imported=given.keys())
-        if asked is not None and settings.write_reward_judgments:
+        if asked is not None and settings.judge.write_reward_judgments:
             _write_back(settings, conn, window, asked, verdicts)
     return ScoredWindow(scores, versions, revision, *_judge_summary(asked))
 
@@ -98,11 +98,11 @@ def _scores(
         steps,
         outcomes,
         weights=weights,
-        invalid_reward=settings.invalid_action_reward,
+        invalid_reward=settings.rewards.invalid_action_reward,
         added=added,
         as_of=datetime.now(UTC),
-        horizon_minutes=settings.perp_horizon_minutes,
-        full_scale_percent=settings.perp_full_scale_percent,
+        horizon_minutes=settings.rewards.perp_horizon_minutes,
+        full_scale_percent=settings.rewards.perp_full_scale_percent,
     )
 
 
@@ -115,8 +115,8 @@ def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
     prepare_libraries(settings)
     from babylon_assets.evaluation import llm_judge as judge
 
-    assert settings.ruler_model is not None
-    model, rubric = settings.ruler_model, judge.rubric_of(settings)
+    assert settings.judge.model is not None
+    model, rubric = settings.judge.model, judge.rubric_of(settings)
     with judge_lock(installation.database, window) as conn:
         imported = trajectories.read_imported_rewards(conn, window)
         records = [each for each in trajectories.read_window(conn, window) if each.trajectory_id not in imported]
@@ -126,12 +126,12 @@ def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
             inference_calls.calls_of(conn, window, joining.named_calls(records)),
             model=model,
             rubric=rubric,
-            moment_seconds=settings.moment_seconds,
-            group_mode=cast(GroupMode, settings.group_by),
-            group_size=settings.ruler_group_size,
+            moment_seconds=settings.datasets.moment_seconds,
+            group_mode=settings.datasets.group_by,
+            group_size=settings.judge.group_size,
         )
         ids = [comparison.id for comparison in asked]
-        open_ones = _open(asked, judge_scores.find(conn, ids), settings.ruler_max_attempts)
+        open_ones = _open(asked, judge_scores.find(conn, ids), settings.judge.max_attempts)
         judge.judge(settings, open_ones, lambda one, said: judge_scores.keep(conn, one, model, said))
         return JudgedWindow(rubric, llm_judge.scorer_version(model, rubric), asked, judge_scores.find(conn, ids))
 
@@ -155,7 +155,7 @@ def _notes(settings: Settings, asked: JudgedWindow, verdicts: list[JudgeScore]) 
         (llm_judge.NAME, verdict.trajectory_id): ScorerNote(
             verdict.reasoning.replace("\0", "\ufffd"),
             {
-                "model": settings.ruler_model,
+                "model": settings.judge.model,
                 "judged_steps": len(verdict.steps),
                 "cost_usd": costs.get(verdict.trajectory_id),
             },
@@ -167,9 +167,9 @@ def _notes(settings: Settings, asked: JudgedWindow, verdicts: list[JudgeScore]) 
 def _write_back(
     settings: Settings, conn: Connection, window: str, asked: JudgedWindow, verdicts: list[JudgeScore]
 ) -> None:
-    assert settings.ruler_model is not None
+    assert settings.judge.model is not None
     reward_judgments.write_judgments(
-        conn, window, verdicts, model=settings.ruler_model, version=asked.version, rubric=asked.rubric
+        conn, window, verdicts, model=settings.judge.model, version=asked.version, rubric=asked.rubric
     )
 
 

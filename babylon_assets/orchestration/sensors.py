@@ -35,7 +35,7 @@ SHOWN = 16
 
 def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
     """The sensors, running or stopped as the settings say."""
-    running = installation.settings.automation
+    running = installation.settings.automation.enabled
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
     @dg.sensor(
@@ -89,7 +89,7 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
 
 def build_request_sensor(installation: Installation, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Runs what the game asks for in `training_batches`, where TRAIN_REQUESTS is on."""
-    on = installation.settings.train_requests
+    on = installation.settings.automation.train_requests
 
     @dg.sensor(
         name="requested_windows",
@@ -128,7 +128,7 @@ def build_failure_sensor(installation: Installation, status: dg.DefaultSensorSta
         description="Posts a failed run, with its windows and the reason, to FAILURE_WEBHOOK.",
     )
     def failed_runs(context: dg.RunFailureSensorContext) -> None:
-        url = installation.settings.failure_webhook
+        url = installation.settings.automation.failure_webhook
         if url is None:
             context.log.info("FAILURE_WEBHOOK is not set: nobody is told")
             return

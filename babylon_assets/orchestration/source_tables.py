@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from babylon_assets.domain.windows import window_bounds
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.environments.babylon.presence import Presence, presence
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.windows import Status
@@ -23,23 +23,23 @@ TRAJECTORIES, OUTCOMES = dg.AssetKey([GROUP, "trajectories"]), dg.AssetKey([GROU
 
 _ABOUT = {
     TRAJECTORIES: """
-The game's table `trajectories`: what its agents saw, answered and did, an episode a row. A row belongs to the hour of
-its `windowId`, or of its end where it has none.
+The game's table `trajectories`: what its agents saw, answered and did, an episode a row. A row belongs to
+the hour of its `windowId`, or of its end where it has none; where windows are no hours, to the one of its end.
 
-Written by the game, read by `raw_trajectories`. Observed when a sensor finds the hour to be run: how many rows of how
-many agents there are, when the newest was written, and by how much the hour is overdue, if nothing of it was read.
+Written by the game, read by `raw_trajectories`. Observed when a sensor finds the window to be run: how many rows of how
+many agents there are, when the newest was written, and by how much the window is overdue, if nothing of it was read.
 """,
     OUTCOMES: """
 What became of the trades: the game's tables `market_outcomes` and `Market`, beside its prices and its agents' trades.
 
-Written by the game, hours or days after the hour as well, and read by `scored_trajectories`. Observed when a sensor
-finds the hour to be run: rows of `market_outcomes`, markets that end in the hour and those of them that are resolved,
-and when the newest was written.
+Written by the game, hours or days after the window as well, and read by `scored_trajectories`. Observed when a sensor
+finds the window to be run: rows of `market_outcomes`, markets that end in the window and those of them that are
+resolved, and when the newest was written.
 """,
 }
 
 
-def build_game_tables(windows: dg.HourlyPartitionsDefinition) -> list[dg.AssetSpec]:
+def build_game_tables(windows: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetSpec]:
     """The assets, external to Dagster, with one partition per window."""
     return [
         dg.AssetSpec(
@@ -58,22 +58,25 @@ def observations(installation: Installation, windows: Sequence[str], now: dateti
     """What the game's tables have of these windows now; nothing is asked of the database for no windows."""
     if not windows:
         return []
+    grid = installation.settings.windows
     with installation.connect() as conn:
-        found = presence(conn, windows)
+        found = presence(conn, windows, grid)
         states = ledger.states_since(conn, min(windows))
-    grace = installation.settings.window_grace_minutes
+    grace = installation.settings.automation.window_grace_minutes
     return [
         observation
         for each in found
-        for observation in (_rows(each, _overdue(each.window, states, now, grace)), _outcomes(each))
+        for observation in (_rows(each, _overdue(each.window, grid, states, now, grace)), _outcomes(each))
     ]
 
 
-def _overdue(window: str, states: Mapping[str, Status], now: datetime, grace_minutes: int) -> float | None:
+def _overdue(
+    window: str, grid: WindowGrid, states: Mapping[str, Status], now: datetime, grace_minutes: int
+) -> float | None:
     """Minutes since the window's grace ended, as long as nothing of it was read."""
     if states.get(window, "open") != "open":
         return None
-    return (now - window_bounds(window)[1] - timedelta(minutes=grace_minutes)) / timedelta(minutes=1)
+    return (now - grid.parse(window).end - timedelta(minutes=grace_minutes)) / timedelta(minutes=1)
 
 
 def _rows(found: Presence, overdue: float | None) -> dg.AssetObservation:

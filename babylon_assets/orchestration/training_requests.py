@@ -14,7 +14,7 @@ import dagster as dg
 
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.windows import window_bounds
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.environments.babylon import training_requests
 from babylon_assets.environments.babylon.training_requests import Request
 from babylon_assets.ledger import checkpoints, windows
@@ -79,20 +79,20 @@ def runs_of(instance: dg.DagsterInstance, request: Request) -> Sequence[dg.Dagst
 
 def _launch(installation: Installation, instance: dg.DagsterInstance, request: Request, now: datetime) -> Launch | None:
     """A run for a claimed request; None for one that cannot be run, and the game is told why."""
-    refused = _refusal(request.window or "", installation.settings.window_start, now)
+    refused = _refusal(request.window or "", installation.settings.windows, installation.settings.window_start, now)
     if refused is not None:
         _fail(installation, request, refused)
         return None
     return Launch(request, str(request.window), len(runs_of(instance, request)) + 1)
 
 
-def _refusal(window: str, first: str, now: datetime) -> str | None:
+def _refusal(window: str, grid: WindowGrid, first: str, now: datetime) -> str | None:
     try:
-        end = window_bounds(window)[1]
+        end = grid.parse(window).end
     except PermanentError as error:
         return str(error)
     if end > now:
-        return f"{window} is not over yet; ask for it after its hour has ended"
+        return f"{window} is not over yet; ask for it after it has ended"
     return f"{window} is before WINDOWS_FROM, {first}" if window < first else None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from babylon_assets.domain.errors import SourceError
-from babylon_assets.domain.windows import next_window, window_bounds
+from babylon_assets.domain.windows import Window, WindowGrid
 from babylon_assets.environments.babylon import game_record
 from babylon_assets.environments.babylon.game_record import SourceWindow
 from babylon_assets.ledger import verdicts
@@ -47,7 +47,7 @@ class NextWindows:
     """What to do now.
 
     Attributes:
-        windows: for one run, oldest first, one hour after another; empty when there is nothing to run.
+        windows: for one run, oldest first, one right after another; empty when there is nothing to run.
         fingerprint: of the first of them, as the game has it now.
         attempt: which one this would be, from 1 on.
         thin: windows with too few agents, by the reason; their state is noted.
@@ -86,14 +86,14 @@ def next_windows(
         states = ledger.states_since(conn, since)
         closed = [
             row
-            for row in game_record.list_windows(conn, since)
-            if _is_over(row.window, now, settings.window_grace_minutes)
+            for row in game_record.list_windows(conn, since, windows=settings.windows)
+            if _is_over(settings.windows.parse(row.window), now, settings.automation.window_grace_minutes)
         ]
-    settled = _settled_states(settings.train_rl_local)
+    settled = _settled_states(settings.training.enabled)
     waiting = [row for row in closed if states.get(row.window) not in settled or row.window == unjudged]
-    few = [row for row in waiting if row.agents < settings.min_agents_per_window and row.window not in states]
+    few = [row for row in waiting if row.agents < settings.datasets.min_agents_per_window and row.window not in states]
     thin = {
-        row.window: f"{row.agents} agents, MIN_AGENTS_PER_WINDOW is {settings.min_agents_per_window}"
+        row.window: f"{row.agents} agents, MIN_AGENTS_PER_WINDOW is {settings.datasets.min_agents_per_window}"
         for row in few[:MOST_THIN]
     }
     poor = {row.window for row in few}
@@ -119,7 +119,7 @@ def _first_ready(
     cursor: str | None,
     attempts: Callable[[str, str], Attempts],
 ) -> NextWindows:
-    """The oldest window that may be tried now, with those that follow it hour by hour."""
+    """The oldest window that may be tried now, with those that follow it without a gap."""
     given_up, pausing = [], []
     failed = [row.window for row in waiting if states.get(row.window) == "failed"]
     left_alone = set(failed) - set(_in_turn(failed, now))
@@ -135,7 +135,9 @@ def _first_ready(
             pausing.append(row.window)
             break
         else:
-            together = _hour_by_hour([later.window for later in waiting[place : place + MOST_AT_ONCE]])
+            together = _consecutive(
+                [later.window for later in waiting[place : place + MOST_AT_ONCE]], installation.settings.windows
+            )
             return NextWindows(together, fingerprint, before.count + 1, thin, cursor, "")
     said = [f"{given_up[0]} and {len(given_up) - 1} more stay failed; see `babylon windows`"] if given_up else []
     said += [f"{window} failed and is tried again in a while" for window in pausing]
@@ -151,22 +153,22 @@ def _in_turn(failed: Sequence[str], now: datetime) -> Sequence[str]:
 
 
 def _nothing(installation: Installation, now: datetime) -> str:
-    grace = installation.settings.window_grace_minutes
+    grace = installation.settings.automation.window_grace_minutes
     return f"no window waits: those that were over {grace} minutes before {now:%H:%M} UTC are done"
 
 
-def _hour_by_hour(windows: Sequence[str]) -> list[str]:
+def _consecutive(windows: Sequence[str], grid: WindowGrid) -> list[str]:
     """The windows up to the first gap."""
     together = [windows[0]]
     for window in windows[1:]:
-        if window != next_window(together[-1]):
+        if window != grid.next(together[-1]):
             break
         together.append(window)
     return together
 
 
-def _is_over(window: str, now: datetime, grace_minutes: int) -> bool:
-    return window_bounds(window)[1] + timedelta(minutes=grace_minutes) <= now
+def _is_over(window: Window, now: datetime, grace_minutes: int) -> bool:
+    return window.end + timedelta(minutes=grace_minutes) <= now
 
 
 def _settled_states(train: bool) -> frozenset[Status]:

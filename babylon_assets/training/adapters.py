@@ -29,7 +29,7 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def load_trainable(
-    base: str, checkpoint: Path | None, rank: int, seed: int, device: torch.device, dtype: str = "float32"
+    base: str, checkpoint: Path | None, *, rank: int, seed: int, device: torch.device, dtype: str = "float32"
 ) -> Any:
     """The base model with a trainable adapter: the checkpoint's, or for None a new one that changes nothing yet.
 
@@ -56,6 +56,7 @@ def load_trainable(
 def write_checkpoint(
     model: Any,
     optimizer: torch.optim.Optimizer,
+    *,
     manifest: dict[str, Any],
     steps: list[dict[str, float]],
     checkpoints: Path,

@@ -17,6 +17,7 @@ from psycopg import Connection
 
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import branch_chain
+from babylon_assets.domain.windows import short_id
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
 
@@ -69,7 +70,7 @@ def branch_for(conn: Connection[Any], chain: str, window: str, dataset_id: str, 
 
 def _names(window: str) -> Iterator[str]:
     """`2026-11-05T14`, `2026-11-05T14.2`, `2026-11-05T14.3`, and so on."""
-    stem = window.removesuffix(":00")
+    stem = short_id(window)
     yield stem
     yield from (f"{stem}.{number}" for number in count(2))
 

@@ -24,7 +24,7 @@ def art_path(settings: Settings) -> Path:
 
 def checkpoint_folder(settings: Settings, chain: str, step: int) -> Path:
     """Where checkpoint `step` of a chain lies, in ART's layout."""
-    return art_path(settings) / settings.wandb_project / "models" / chain / "checkpoints" / f"{step:04d}"
+    return art_path(settings) / settings.training.wandb_project / "models" / chain / "checkpoints" / f"{step:04d}"
 
 
 def train_in_folder(

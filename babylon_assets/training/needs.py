@@ -51,7 +51,7 @@ def disk_gib(settings: Settings, base_model: str | None) -> float:
     if base_model is None:
         return BESIDES
     fetched = 0.0 if find_config(base_model) is not None else 2 * (known_parameters(base_model) or 0) / 2**30
-    return BESIDES + fetched + KEPT * (checkpoint_gib(base_model, settings.lora_rank) or 0.05)
+    return BESIDES + fetched + KEPT * (checkpoint_gib(base_model, settings.embedded.lora_rank) or 0.05)
 
 
 def gpu_gib(base_model: str) -> float | None:

@@ -28,7 +28,7 @@ from babylon_assets.training.roots import base_model_of, root_of
 from babylon_assets.training.selection import Selection, select
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Everything that decides a checkpoint, fixed before the first step."""
 
@@ -69,21 +69,12 @@ def plan_training(
     with database.connect() as conn:
         root = root_of(conn, settings, base_model)
         parent = branch.parent if branch else checkpoints.head(conn, chain) or root
-        if settings.gate and branch is None and open_job is None:
+        if settings.gate.enabled and branch is None and open_job is None:
             _require_judged(conn, parent)
         step = checkpoints.next_step(conn, chain, parent)
-    if parent.backend not in ("base", backend.name):
-        raise ChainConflict(
-            f"the chain {chain} was trained by the {parent.backend} backend so far, and {backend.name} has "
-            f"not got its weights; set TRAINING_BACKEND={parent.backend}, or BABYLON_MODEL to a new name"
-        )
-    if not backend.capabilities.branches and step > parent.step + 1 and open_job is None:
-        raise PermanentError(
-            f"{backend.title} trains from its newest step, and {policy_name(chain, step - 1)} is a dead end: "
-            "set BABYLON_MODEL to a new name to begin a new chain"
-        )
+    _require_parent(backend, parent, chain, step, open_job)
     readable, recomputed, lags = _readable(settings, database, dataset, parent, base_model, backend)
-    selection = select(readable, parent.step, settings.max_policy_lag, lags)
+    selection = select(readable, parent.step, settings.training.max_policy_lag, lags)
     if not backend.capabilities.imitates:
         selection = selection.recorded_only(f"{backend.title} trains on recorded log-probabilities alone")
     manifest = {
@@ -94,18 +85,28 @@ def plan_training(
         "backend": backend.name,
         "base_model": root.weights_sha256,
         "method": selection.method,
-        "max_policy_lag": settings.max_policy_lag,
+        "max_policy_lag": settings.training.max_policy_lag,
         "settings": backend.manifest_settings(settings, base_model),
         "versions": backend.versions(),
         **({"recomputed": recomputed} if recomputed else {}),
     }
     if open_job is not None:
         manifest = (open_job.usage or {})["manifest"]
-    return Plan(dataset.window, dataset, chain, step, parent, base_model, backend, selection, manifest)
+    return Plan(
+        window=dataset.window,
+        dataset=dataset,
+        chain=chain,
+        step=step,
+        parent=parent,
+        base_model=base_model,
+        backend=backend,
+        selection=selection,
+        manifest=manifest,
+    )
 
 
 def _require_possible(backend: TrainingBackend, open_job: jobs.Job | None, branch: Branch | None) -> None:
-    if open_job is not None and backend.name != open_job.backend:
+    if open_job is not None and open_job.backend not in (None, backend.name):
         submitted_by = registry.find_backend(str(open_job.backend))
         raise PermanentError(
             f"{submitted_by.title} has a job of {open_job.window_id} that has not been fetched; set "
@@ -115,6 +116,22 @@ def _require_possible(backend: TrainingBackend, open_job: jobs.Job | None, branc
         raise PermanentError(
             f"{backend.title} trains a model from its newest step on and begins no branch; "
             "set TRAINING_BACKEND=embedded and a chain that was trained on this machine"
+        )
+
+
+def _require_parent(
+    backend: TrainingBackend, parent: Checkpoint, chain: str, step: int, open_job: jobs.Job | None
+) -> None:
+    """The backend has the parent's weights, and they are where it trains from."""
+    if parent.backend not in ("base", backend.name):
+        raise ChainConflict(
+            f"the chain {chain} was trained by the {parent.backend} backend so far, and {backend.name} has "
+            f"not got its weights; set TRAINING_BACKEND={parent.backend}, or BABYLON_MODEL to a new name"
+        )
+    if not backend.capabilities.branches and step > parent.step + 1 and open_job is None:
+        raise PermanentError(
+            f"{backend.title} trains from its newest step, and {policy_name(chain, step - 1)} is a dead end: "
+            "set BABYLON_MODEL to a new name to begin a new chain"
         )
 
 
@@ -143,4 +160,4 @@ def _readable(
             return dataset, 0, lags
         known = checkpoints.family(conn, settings.model_name)
     prepare_libraries(settings)
-    return *fill(base_model, dataset, known, lags, settings.max_policy_lag), lags
+    return *fill(base_model, dataset, known, lags, settings.training.max_policy_lag), lags

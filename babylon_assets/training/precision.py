@@ -21,8 +21,8 @@ LARGE = 100_000_000
 
 def train_dtype(settings: Settings, base_model: str) -> str:
     """`float32` or `bfloat16`: what TRAIN_DTYPE says, or for `auto` what suits the model and this machine."""
-    if settings.train_dtype != "auto":
-        return settings.train_dtype
+    if settings.embedded.dtype != "auto":
+        return settings.embedded.dtype
     if not bf16_is_fast() and cuda_device() is None:
         return "float32"
     return "bfloat16" if parameters_of(base_model) >= LARGE else "float32"

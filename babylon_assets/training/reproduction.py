@@ -5,7 +5,7 @@ Nothing of the chain is touched: no row is written, and the folder is the caller
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from babylon_assets.config.settings import Settings, prepare_libraries
@@ -62,10 +62,10 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
     if parent is None or base_fingerprint(root.base_model) != root.weights_sha256:
         raise PermanentError(f"the base model of {checkpoint.chain} is not at {root.base_model} any more; restore it")
     backend = registry.find_backend(checkpoint.backend)
-    again = replace(backend.restore_settings(settings, checkpoint.settings), home=home)
+    again = backend.restore_settings(settings, checkpoint.settings).replace(home=home)
     place = CheckpointPlace(checkpoint.step, _parent_folder(parent))
     manifest = read_manifest(Path(checkpoint.path)) or {}
-    lag = manifest.get("max_policy_lag", settings.max_policy_lag)
+    lag = manifest.get("max_policy_lag", settings.training.max_policy_lag)
     prepare_libraries(settings)
     readable, recomputed = fill(root.base_model, dataset, known, lags, lag)
     if recomputed != checkpoint.metrics.get("recomputed_samples", 0):

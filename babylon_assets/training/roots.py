@@ -22,8 +22,8 @@ from babylon_assets.training.backends import registry
 
 def base_model_of(settings: Settings, progress: Any = None) -> str:
     """The base model to train: BASE_MODEL, or the backend's own, made when it is missing."""
-    if settings.base_model is not None:
-        return settings.base_model
+    if settings.training.base_model is not None:
+        return settings.training.base_model
     return registry.choose_backend(settings).backend.prepare_base_model(settings, progress)
 
 
@@ -42,7 +42,7 @@ def root_of(conn: Connection[Any], settings: Settings, base_model: str) -> Check
             step=0,
             base_model=base_model,
             weights_sha256=fingerprint,
-            seed=settings.train_seed,
+            seed=settings.training.seed,
             created_at=datetime.now(UTC),
         ),
     )

@@ -39,7 +39,7 @@ from babylon_assets.training.selection import Selection
 Status = Literal["trained", "skipped", "thin", "unchanged", "superseded"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedWindow:
     """What became of a window.
 
@@ -55,8 +55,8 @@ class TrainedWindow:
 
     status: Status
     reason: str
-    checkpoint: Checkpoint | None
-    parent: Checkpoint | None
+    checkpoint: Checkpoint | None = None
+    parent: Checkpoint | None = None
     method: str = "nothing"
     trainable_tokens: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
@@ -124,10 +124,10 @@ def _frozen(database: Database, window: str) -> tuple[windows.WindowRow, Dataset
 
 def _unchanged(made: Checkpoint, parent: Checkpoint | None, reason: str) -> TrainedWindow:
     return TrainedWindow(
-        "unchanged",
-        reason,
-        made,
-        parent,
+        status="unchanged",
+        reason=reason,
+        checkpoint=made,
+        parent=parent,
         method=str(made.settings.get("method", "nothing")),
         trainable_tokens=int(made.metrics.get("trainable_tokens", 0)),
     )
@@ -171,11 +171,11 @@ def _settle(
         return settled if same else replace(settled, status="superseded")
     if row.status == "thin":
         windows.upsert_window(conn, window, parent_id=head.id if head else None)
-        return TrainedWindow("thin", row.reason or "too little to train on", None, head)
+        return TrainedWindow(status="thin", reason=row.reason or "too little to train on", parent=head)
     if head is not None and head.window_id is not None and head.window_id > window:
         reason = f"the chain has moved on to {head.window_id}; {beside(window)}"
         windows.upsert_window(conn, window, status="skipped", reason=reason)
-        return TrainedWindow("superseded", reason, None, head)
+        return TrainedWindow(status="superseded", reason=reason, parent=head)
     return None
 
 
@@ -251,7 +251,7 @@ def _record(
         backend=plan.backend.name,
         base_model=plan.base_model,
         settings={**plan.manifest["settings"], "method": plan.selection.method},
-        seed=settings.train_seed,
+        seed=settings.training.seed,
         versions=plan.manifest["versions"],
         metrics={
             **summary(steps),
@@ -280,15 +280,15 @@ def _record(
                 reason=None,
             )
     return TrainedWindow(
-        "trained",
-        f"{plan.selection.method} on {tokens} tokens",
-        checkpoint,
-        plan.parent,
-        plan.selection.method,
-        tokens,
-        plan.selection.left_out,
-        steps,
-        seconds,
+        status="trained",
+        reason=f"{plan.selection.method} on {tokens} tokens",
+        checkpoint=checkpoint,
+        parent=plan.parent,
+        method=plan.selection.method,
+        trainable_tokens=tokens,
+        left_out=plan.selection.left_out,
+        steps=steps,
+        seconds=seconds,
     )
 
 
@@ -299,7 +299,7 @@ def _record_skip(database: Database, plan: Plan, job: int, reason: str) -> Train
             windows.upsert_window(
                 conn, plan.window, status="skipped", trainable_tokens=0, parent_id=plan.parent.id, reason=reason
             )
-    return TrainedWindow("skipped", reason, None, plan.parent, left_out=plan.selection.left_out)
+    return TrainedWindow(status="skipped", reason=reason, parent=plan.parent, left_out=plan.selection.left_out)
 
 
 def _why_nothing(selection: Selection) -> str:

@@ -15,7 +15,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
-from babylon_assets.domain.windows import window_bounds
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.babylon import game_record
 from babylon_assets.environments.babylon.decoding import SourceRow, decode_row
 from babylon_assets.environments.babylon.game_tables import copy_rows
@@ -36,7 +36,7 @@ def mutated(database: Database) -> list[Row]:
     """Write, read and judge the rows."""
     rows = _drawn()
     storable = {n: text.decode() for n, (_, (text, _)) in enumerate(rows) if _is_storable(text)}
-    start, end = window_bounds(WINDOW)
+    start, end = HOURLY.bounds(WINDOW)
     with database.connect() as conn:
         copy_rows(
             conn,

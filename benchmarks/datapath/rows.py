@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from babylon_assets.domain.windows import next_window, window_bounds
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.babylon.game_tables import copy_rows
 
 TRAJECTORIES, STEPS, AGENTS, MARKETS = 2000, 12, 200, 20
@@ -25,13 +25,13 @@ def following(window: str, count: int) -> list[str]:
     """A window and those after it, `count` in all."""
     windows = [window]
     while len(windows) < count:
-        windows.append(next_window(windows[-1]))
+        windows.append(HOURLY.next(windows[-1]))
     return windows
 
 
 def write_window(conn: Connection[Any], window: str, trajectories: int = TRAJECTORIES, steps: int = STEPS) -> None:
     """Write a window's trajectories, the trades in them, and markets that are resolved by its end."""
-    rng, start = random.Random(window), window_bounds(window)[0]
+    rng, start = random.Random(window), HOURLY.bounds(window)[0]
     agents = [f"agent-{n}" for n in range(AGENTS)]
     there = {row[0] for row in conn.execute('SELECT id FROM "User"').fetchall()}
     users = [{"id": a, "username": a, "isAgent": True, "updatedAt": start} for a in agents if a not in there]
@@ -49,7 +49,7 @@ def write_window(conn: Connection[Any], window: str, trajectories: int = TRAJECT
 def _trajectory(
     rng: random.Random, window: str, number: int, steps: int, markets: list[str], trades: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    start, agent, name = window_bounds(window)[0], f"agent-{number % AGENTS}", f"{window}-t{number}"
+    start, agent, name = HOURLY.bounds(window)[0], f"agent-{number % AGENTS}", f"{window}-t{number}"
     written = []
     for n in range(steps):
         at = start + timedelta(seconds=30 * (10 * n) + number // AGENTS * 300 % 3000 // 60)
@@ -69,7 +69,7 @@ def _trade(rng: random.Random, name: str, agent: str, market: str, side: str, at
 
 def trajectory_row(window: str, name: str, agent: str, steps_json: str, steps: int) -> dict[str, Any]:
     """A row of the game's `trajectories` with every column that has no default."""
-    start, end = window_bounds(window)[0], window_bounds(window)[0] + timedelta(minutes=59)
+    start, end = HOURLY.bounds(window)[0], HOURLY.bounds(window)[0] + timedelta(minutes=59)
     return {
         **{"id": name, "trajectoryId": name, "agentId": agent, "startTime": start, "endTime": end},
         **{"durationMs": 1, "windowId": window, "scenarioId": window, "stepsJson": steps_json},

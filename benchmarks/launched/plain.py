@@ -5,9 +5,9 @@ own previous hour. They compute nothing, so that what they take is Dagster's. Pa
 import dagster as dg
 
 from babylon_assets.config.settings import load_settings
-from babylon_assets.definitions import hourly_windows
+from babylon_assets.orchestration.partitions import build_partitions
 
-WINDOWS = hourly_windows(load_settings())
+WINDOWS = build_partitions(load_settings())
 PREVIOUS = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
 
 

@@ -7,14 +7,13 @@ the same and every hour is thin, everything has changed, everything has failed. 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
-from babylon_assets.domain.windows import window_of
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.assets.raw_trajectories import fingerprint_now
 from babylon_assets.orchestration.resources import Installation
@@ -31,13 +30,13 @@ _DONE = """INSERT INTO babylon_training.windows (window_id, status, fingerprint)
 
 def ticks(settings: Settings, database: Database) -> list[Row]:
     """Fill the game's table, bring the ledger into each state, and tick."""
-    windows = following(window_of(datetime.now(UTC) - timedelta(hours=WINDOWS + 2)), WINDOWS)
+    windows = following(HOURLY.of(datetime.now(UTC) - timedelta(hours=WINDOWS + 2)).id, WINDOWS)
     with database.connect_autocommit() as conn:
         fill(conn, windows[0])
         conn.execute("TRUNCATE babylon_training.windows CASCADE")
         conn.execute("ANALYZE")
-    own = replace(settings, window_start=windows[0], window_grace_minutes=0, train_requests=True)
-    thin = replace(own, min_agents_per_window=1000)
+    own = settings.replace(window_start=windows[0], window_grace_minutes=0, train_requests=True)
+    thin = own.replace(min_agents_per_window=1000)
     rows: list[Row] = []
     with open_instance(own, database) as instance:
         rows += _ticked(Installation(own, database), instance, "nothing was done yet", ("closed_windows",))

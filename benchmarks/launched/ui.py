@@ -8,7 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def opened_ui(settings: Settings, database: Database, folder: Path) -> Iterator[
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    quiet = replace(settings, automation=False, dagster_port=port)
+    quiet = settings.replace(automation=False, dagster_port=port)
     environment = subprocess_environment(quiet, database.dagster_url)
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     with Services(dagster_home(quiet), port, environment, workspace=workspace) as services:

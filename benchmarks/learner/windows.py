@@ -59,7 +59,7 @@ class Watch:
 def windows_rows(home: Path, base: Path) -> list[Row]:
     """Some windows of the demo, played and trained in this process, first by the functions, then as Dagster runs."""
     shutil.copytree(base, home / "base_models" / base.name)
-    settings = Settings(home=home, backend="embedded", window_start=FIRST, gate=False)
+    settings = Settings(home=home, training_backend="embedded", window_start=FIRST, gate=False)
     try:
         database = open_database(settings)
         migrate(database)
@@ -70,7 +70,7 @@ def windows_rows(home: Path, base: Path) -> list[Row]:
 
 def _played(settings: Settings, database: Database, base: Path) -> list[Row]:
     from babylon_assets.cli.simulated_game import create_tables
-    from babylon_assets.domain.windows import next_window
+    from babylon_assets.domain.windows import HOURLY
     from babylon_assets.orchestration.resources import Installation
     from babylon_assets.serving.engine.engine import Engine
 
@@ -78,7 +78,7 @@ def _played(settings: Settings, database: Database, base: Path) -> list[Row]:
     installation, engine = Installation(settings, database), Engine(base, "babylon-agent@0")
     windows = [FIRST]
     while len(windows) < 2 * WINDOWS:
-        windows.append(next_window(windows[-1]))
+        windows.append(HOURLY.next(windows[-1]))
     plain, plain_wall, rates = _by_functions(installation, engine, windows[:WINDOWS])
     runs, runs_wall = _by_dagster(installation, engine, windows[WINDOWS:])
     counted = WINDOWS - WARM

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +89,8 @@ def test_what_the_service_refuses_is_told_and_nothing_is_kept(
 
 def test_without_a_key_or_where_it_is_switched_off_it_is_not_played(settings: Settings, made: Checkpoint) -> None:
     assert why_not_loadable(settings, made) is None
-    assert "WANDB_API_KEY is not set" in (why_not_loadable(replace(settings, wandb_api_key=None), made) or "")
-    assert "EVALUATE_HOSTED is false" in (why_not_loadable(replace(settings, evaluate_hosted=False), made) or "")
+    assert "WANDB_API_KEY is not set" in (why_not_loadable(settings.replace(wandb_api_key=None), made) or "")
+    assert "EVALUATE_HOSTED is false" in (why_not_loadable(settings.replace(evaluate_hosted=False), made) or "")
 
 
 def test_its_weights_are_not_here_to_be_asked_about_given_answers(

@@ -33,7 +33,7 @@ def another(taught_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     import torch
 
     folder = tmp_path_factory.mktemp("another")
-    load_trainable(str(taught_base), None, 4, 0, torch.device("cpu")).save_pretrained(folder)
+    load_trainable(str(taught_base), None, rank=4, seed=0, device=torch.device("cpu")).save_pretrained(folder)
     perturb(folder, 0.3)
     return folder
 

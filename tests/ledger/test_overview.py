@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger import jobs
 from babylon_assets.ledger.checkpoints import insert_checkpoint
 from babylon_assets.ledger.database import Database
@@ -24,7 +25,7 @@ Conn = psycopg.Connection[Any]
 
 def read(database: Database, chain: str = CHAIN) -> Any:
     with database.connect() as conn:
-        return read_report(conn, chain, "here", NOW)
+        return read_report(conn, chain, "here", NOW, HOURLY)
 
 
 @pytest.fixture
@@ -154,6 +155,6 @@ def test_an_empty_ledger_and_another_chain_have_a_report(database: Database) -> 
 
 def test_it_is_read_as_of_one_moment_and_writes_nothing(database: Database) -> None:
     with database.connect() as conn:
-        read_report(conn, CHAIN, "here", NOW)
+        read_report(conn, CHAIN, "here", NOW, HOURLY)
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             upsert_window(conn, WINDOW, status="open")

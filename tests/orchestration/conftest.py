@@ -12,14 +12,14 @@ import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
-from babylon_assets.domain.windows import closed_windows, window_bounds
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.babylon.game_tables import copy_rows
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import get_window
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import open_instance
 
-FIRST, SECOND, THIRD, FOURTH = closed_windows(datetime.now(UTC), 5)[:4]
+FIRST, SECOND, THIRD, FOURTH = HOURLY.closed(datetime.now(UTC), 5)[:4]
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -64,7 +64,7 @@ class Loop:
 
     def play(self, window: str, agents: int = 4, text: str = "[]") -> None:
         """Rows that can be scored and not trained on, which is enough for a loop that does not train."""
-        start, end = window_bounds(window)
+        start, end = HOURLY.bounds(window)
         with self.database.connect() as conn:
             there = {row[0] for row in conn.execute('SELECT id FROM "User"').fetchall()}
             names = [f"agent-{n}" for n in range(agents)]

@@ -137,7 +137,7 @@ def test_of_two_claimers_one_wins(loop: Loop) -> None:
 
 def test_without_the_switch_the_table_is_left_alone(loop: Loop) -> None:
     ask(loop, "one", FIRST)
-    off = Loop(Settings(home=loop.settings.home, database_url=loop.settings.database_url), loop.database, loop.instance)
+    off = Loop(Settings(home=loop.settings.home, database_url=loop.settings.database.url), loop.database, loop.instance)
     assert "TRAIN_REQUESTS is false" in str(tick(off))
     assert told(loop, "one")[0] == "pending"
 

@@ -12,7 +12,7 @@ import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
-from babylon_assets.domain.windows import window_bounds
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.babylon.game_tables import copy_rows
 from babylon_assets.ledger.checkpoints import insert_checkpoint
 from babylon_assets.ledger.datasets import save_dataset
@@ -53,7 +53,7 @@ def test_what_the_games_tables_have_is_noted_for_the_windows_that_are_asked_for(
     for window in (FIRST, SECOND, FOURTH):
         loop.play(window)
     loop.execute('UPDATE "trajectories" SET "windowId" = NULL WHERE id = %s', f"{SECOND}-agent-0")
-    end = window_bounds(FIRST)[1]
+    end = HOURLY.bounds(FIRST)[1]
     market = {"question": "?", "liquidity": 1, "updatedAt": end + timedelta(hours=2)}
     markets = [{"id": f"m{n}", "endDate": end - timedelta(minutes=n), "resolved": n > 1, **market} for n in (0, 1, 2)]
     with loop.database.connect() as conn:
@@ -86,7 +86,7 @@ def plain(event: Any) -> dict[str, Any]:
 
 def test_a_window_within_its_grace_waits(loop: Loop) -> None:
     loop.play(FIRST)
-    end = window_bounds(FIRST)[1]
+    end = HOURLY.bounds(FIRST)[1]
     for minutes, waiting in ((-1, []), (4, []), (5, [FIRST])):
         found = window_queue.next_windows(loop.installation, end + timedelta(minutes=minutes), None, never)
         assert found.windows == waiting
@@ -134,7 +134,7 @@ def test_of_many_failed_windows_all_have_their_turn_and_none_holds_up_the_others
         looked.append(window)
         return window_queue.Attempts(int(window != FOURTH), None)
 
-    start = window_bounds(FOURTH)[1] + timedelta(minutes=5)
+    start = HOURLY.bounds(FOURTH)[1] + timedelta(minutes=5)
     for half_minutes in range(3):
         found = window_queue.next_windows(
             loop.installation, start + timedelta(seconds=30 * half_minutes), None, failed_once

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from babylon_assets.domain.windows import window_of
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.report.summary import (
     Cost,
     EvaluationSummary,
@@ -29,7 +29,7 @@ def window(back: int, **changes: Any) -> Window:
     """The window that began `back` hours before the running one; by default it was trained."""
     start = NOW.replace(minute=0) - timedelta(hours=back)
     given: dict[str, Any] = {
-        "id": window_of(start),
+        "id": HOURLY.of(start).id,
         "state": "trained",
         "ends": start + timedelta(hours=1),
         "trajectories": 32,

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from babylon_assets.cli.app import app
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.domain.windows import closed_windows
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger.database import Database, open_database, stop_embedded
 
 Environment = dict[str, str]
@@ -102,7 +102,7 @@ class Played:
 @pytest.fixture(scope="session")
 def demo_hours() -> list[str]:
     """The hours that demos play: the same ones for the whole session, however long that takes."""
-    return closed_windows(datetime.now(UTC), HOURS + HOURS_AGO)[:HOURS]
+    return HOURLY.closed(datetime.now(UTC), HOURS + HOURS_AGO)[:HOURS]
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ import psycopg
 import pytest
 
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.domain.windows import closed_windows
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.babylon.game_tables import create_game_tables
 from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger.database import Database, embedded_data, migrate, open_database, stop_embedded
@@ -59,7 +59,7 @@ class Story:
 
     @classmethod
     def of(cls, count: int) -> Story:
-        windows = closed_windows(datetime.now(UTC), count)
+        windows = HOURLY.closed(datetime.now(UTC), count)
         places = (5, 20, 33) if count > 33 else (1,)
         return cls(windows, [windows[place] for place in places], windows[count // 2 + 1], windows[2])
 

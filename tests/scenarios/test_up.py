@@ -20,7 +20,7 @@ from urllib.parse import quote
 import pytest
 
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.domain.windows import next_window
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database, open_database, stop_embedded
@@ -81,9 +81,9 @@ def up(environment_of: Callable[..., Environment], played_demo: Played, taught_b
 
 def play_on(settings: Settings, database: Database, base: Path, last: str) -> list[str]:
     """Play the two hours after the last one and, after an empty one, a third, with the live policy; gives them."""
-    first = next_window(last)
-    second = next_window(first)
-    hours = [first, second, next_window(next_window(second))]
+    first = HOURLY.next(last)
+    second = HOURLY.next(first)
+    hours = [first, second, HOURLY.next(HOURLY.next(second))]
     with database.connect() as conn:
         made = promoted_checkpoint(conn, settings.model_name)
         assert made is not None

@@ -33,7 +33,7 @@ def own_server(tmp_path: Path, tiny_base: Path) -> Iterator[Settings]:
     own = Settings(home=tmp_path / "home", base_model=str(tiny_base))
     database = open_database(own)
     migrate(database)
-    yield replace(own, database_url=database.url)
+    yield own.replace(database_url=database.url)
     embedded_postgres.stop(embedded_data(own))
 
 

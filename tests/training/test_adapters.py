@@ -42,7 +42,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tiny_base: 
     model, optimizer = trained(tiny_base)
     for _ in range(2):
         take_step(model, optimizer)
-    folder = write_checkpoint(model, optimizer, {"a": 1}, [{"loss": 2.0}], tmp_path, 1)
+    folder = write_checkpoint(model, optimizer, manifest={"a": 1}, steps=[{"loss": 2.0}], checkpoints=tmp_path, step=1)
     expected = [take_step(model, optimizer) for _ in range(3)]
     again, its_optimizer = trained(tiny_base, folder)
     assert [take_step(again, its_optimizer) for _ in range(3)] == expected
@@ -64,9 +64,9 @@ def test_a_checkpoint_that_is_not_whole_has_no_checkpoints_name(
         with monkeypatch.context() as patch:
             patch.setattr(adapters, crossing, killed)
             with pytest.raises(KeyboardInterrupt):
-                write_checkpoint(model, optimizer, {}, [], tmp_path, 1)
+                write_checkpoint(model, optimizer, manifest={}, steps=[], checkpoints=tmp_path, step=1)
         assert not [folder for folder in tmp_path.iterdir() if folder.name.isdecimal()]
-    assert write_checkpoint(model, optimizer, {}, [], tmp_path, 1).is_dir()
+    assert write_checkpoint(model, optimizer, manifest={}, steps=[], checkpoints=tmp_path, step=1).is_dir()
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["0001"]
 
 
@@ -79,7 +79,7 @@ def test_a_new_adapter_follows_from_its_seed_and_changes_nothing(tiny_base: Path
 
     base = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
     tokens = torch.arange(3, 23)[None]
-    one, two, other = (load_trainable(str(tiny_base), None, 4, seed, CPU) for seed in (0, 0, 1))
+    one, two, other = (load_trainable(str(tiny_base), None, rank=4, seed=seed, device=CPU) for seed in (0, 0, 1))
     torch.testing.assert_close(one(tokens).logits, base(tokens).logits)
     weights = [[p for n, p in model.named_parameters() if "lora_A" in n] for model in (one, two, other)]
     assert all(torch.equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
@@ -89,6 +89,8 @@ def test_a_new_adapter_follows_from_its_seed_and_changes_nothing(tiny_base: Path
 def test_a_manifest_is_plain_json(tiny_base: Path, tmp_path: Path) -> None:
     model, optimizer = trained(tiny_base)
     take_step(model, optimizer)
-    folder = write_checkpoint(model, optimizer, {"parent": "x", "settings": {"lr": 0.1}}, [], tmp_path, 7)
+    folder = write_checkpoint(
+        model, optimizer, manifest={"parent": "x", "settings": {"lr": 0.1}}, steps=[], checkpoints=tmp_path, step=7
+    )
     assert json.loads((folder / adapters.MANIFEST).read_text())["settings"] == {"lr": 0.1}
     assert len(adapters.weights_sha256(folder)) == 64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +143,7 @@ def test_the_chain_and_its_branches_are_trained_one_at_a_time(
 
 
 def test_the_hosted_service_begins_no_branch(settings: Settings, database: Database, trained: list[Checkpoint]) -> None:
-    hosted = replace(settings, backend="serverless", wandb_api_key="a key", base_model=None)
+    hosted = settings.replace(training_backend="serverless", wandb_api_key="a key", base_model=None)
     with pytest.raises(PermanentError, match="begins no branch"):
         train_branch(hosted, database, SECOND)
     assert of(database, BRANCH) == []
@@ -214,7 +213,7 @@ def test_a_branchs_answers_are_not_taken_for_those_of_the_chain(
     assert one.steps[0]["ratio_min"] < 1 - 1e-3  # the parent is another policy than the one that answered
     as_chains = [msgspec.structs.replace(sample, policy=f"{CHAIN}@3", policy_step=3) for sample in texts]
     ready("2026-11-05T18:00", as_chains)
-    strict = replace(settings, max_policy_lag=1)
+    strict = settings.replace(max_policy_lag=1)
     assert train_window(strict, database, "2026-11-05T18:00").checkpoint  # one behind its own chain's head
     ready("2026-11-05T19:00", texts)
     assert train_window(strict, database, "2026-11-05T19:00").status == "skipped"  # far along the tree

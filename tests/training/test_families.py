@@ -61,7 +61,7 @@ def test_a_folder_of_each_family_is_served_and_trained_by_the_same_code(
     assert first["tokens"] == sum(len(one.token_ids or []) for one in samples)
     train_embedded(settings, imitation(base, samples))
     assert checkpoint_folder(settings, "babylon-agent", 2).is_dir()
-    model = load_trainable(str(base), None, 4, 0, torch.device("cpu"))
+    model = load_trainable(str(base), None, rank=4, seed=0, device=torch.device("cpu"))
     exact = sum(parameter.numel() for parameter in model.get_base_model().parameters() if not parameter.requires_grad)
     assert parameters_of(str(base)) == pytest.approx(exact, rel=0.02)
 
@@ -75,9 +75,9 @@ def test_another_family_is_refused_with_the_list_of_those_that_can_be(
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
     with pytest.raises(BaseModelRefused, match=r"'gpt2'.*Qwen2, Qwen3 and Llama families"):
-        choose_backend(Settings(base_model=str(base), backend=backend))
+        choose_backend(Settings(base_model=str(base), training_backend=backend))
     with pytest.raises(BaseModelRefused, match="'gpt2'"):  # a hub name is known when its config is there
-        load_trainable(str(base), None, 4, 0, torch.device("cpu"))
+        load_trainable(str(base), None, rank=4, seed=0, device=torch.device("cpu"))
 
 
 def test_a_folder_that_is_no_model_is_refused(tiny_base: Path, tmp_path: Path) -> None:
@@ -98,7 +98,10 @@ def test_what_the_hosted_service_does_not_train_is_refused_with_what_it_does(tin
 
 
 def test_a_hub_name_that_is_not_here_yet_is_not_refused() -> None:
-    assert choose_backend(Settings(base_model="Qwen/Qwen2.5-0.5B-Instruct", backend="embedded")).name == "embedded"
+    assert (
+        choose_backend(Settings(base_model="Qwen/Qwen2.5-0.5B-Instruct", training_backend="embedded")).name
+        == "embedded"
+    )
 
 
 def test_the_small_model_is_trained_in_fp32_and_a_large_one_in_what_is_fast(

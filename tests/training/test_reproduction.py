@@ -42,7 +42,7 @@ def test_weights_come_out_the_same_whatever_the_settings_are_now(
     trained: tuple[Settings, list[Checkpoint]], database: Database, tmp_path: Path
 ) -> None:
     settings, (_, first, second) = trained
-    changed = replace(settings, learning_rate=0.5, lora_rank=8, train_seed=3)
+    changed = settings.replace(learning_rate=0.5, lora_rank=8, train_seed=3)
     for number, made in enumerate((first, second)):
         result = replay(changed, database, made, tmp_path / f"again-{number}")
         assert (result.same, result.versions) == (True, {})

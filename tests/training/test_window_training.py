@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +182,7 @@ def test_another_base_model_needs_another_chain(
     train_window(settings, database, FIRST)
     ready(SECOND, samples)
     with pytest.raises(ChainConflict, match="BABYLON_MODEL"):
-        train_window(dataclasses.replace(settings, base_model=str(taught_base)), database, SECOND)
+        train_window(settings.replace(base_model=str(taught_base)), database, SECOND)
 
 
 def test_a_lost_parent_is_said_and_nothing_is_made_up(

@@ -15,7 +15,7 @@ import psycopg
 
 from babylon_assets.domain.errors import SourceError
 from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
-from babylon_assets.domain.windows import WINDOW_FORMAT, is_window, window_bounds
+from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
 from babylon_assets.environments.babylon import decoding
 from babylon_assets.environments.babylon.decoding import SourceRow, decode_row
 
@@ -76,11 +76,14 @@ _WINDOW_PATTERN = r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3])
 _HOUR_OF_END = """to_char("endTime", 'YYYY-MM-DD"T"HH24":00"')"""
 _OF_WINDOW = """
     FROM public.trajectories t JOIN public."User" u ON u.id = t."agentId"
-    WHERE (t."windowId" = %(window)s
-           OR (t."windowId" IS NULL AND t."endTime" >= %(start)s AND t."endTime" < %(end)s)
-           OR (t."windowId" = ANY(%(odd)s) AND t."endTime" >= %(start)s AND t."endTime" < %(end)s))
+    WHERE {placed}
       AND t."isTrainingData" AND NOT t."isEvaluation"
       AND (NOT u."isTest" OR %(include_test)s) AND (NOT u."isBanned" OR %(include_banned)s)"""
+_PLACED = "{placed}"
+_PLACED_BY_TIME = """(t."endTime" >= %(start)s AND t."endTime" < %(end)s)"""
+_PLACED_BY_ID = f"""(t."windowId" = %(window)s
+           OR (t."windowId" IS NULL AND {_PLACED_BY_TIME})
+           OR (t."windowId" = ANY(%(odd)s) AND {_PLACED_BY_TIME}))"""
 #: Epoch milliseconds of a time, clipped as `_TIME` is.
 MILLISECONDS = (
     """(extract(epoch FROM least(greatest({0}, timestamp '0001-01-02'), timestamp '9999-12-30')) * 1000)::int8"""
@@ -126,6 +129,12 @@ _IDS = """
     SELECT id FROM ids WHERE id IS NOT NULL"""
 _COUNTS = """
     SELECT "windowId", count(*) FROM public.trajectories WHERE "windowId" = ANY(%s) GROUP BY 1 ORDER BY 2 DESC, 1"""
+_LIST_BY_TIME = """
+    SELECT to_char(date_bin(%(length)s, "endTime", timestamp '2000-01-01'), 'YYYY-MM-DD"T"HH24:MI') AS id,
+           count(DISTINCT "agentId"), count(*)
+    FROM public.trajectories
+    WHERE "endTime" >= greatest(%(start)s, timestamp '0001-01-02') AND "endTime" < timestamp '9999-12-30'
+    GROUP BY 1 ORDER BY 1"""
 _FINGERPRINT = f"""
     WITH kept AS (
         SELECT t."trajectoryId" AS id, t."agentId" AS agent, t."updatedAt" AS at, octet_length(t."stepsJson") AS size
@@ -208,35 +217,43 @@ def _faults(table: str, columns: Sequence[str], readable: dict[str, bool] | None
     return absent + [f'"{table}"."{column}" may not be read' for column in columns if readable.get(column) is False]
 
 
-def list_windows(conn: psycopg.Connection[Any], since: str | None = None) -> list[SourceWindow]:
+def list_windows(
+    conn: psycopg.Connection[Any], since: str | None = None, *, windows: WindowGrid = HOURLY
+) -> list[SourceWindow]:
     """The windows that have rows, oldest first; a row whose id is null or no window's counts for the hour of its end.
 
     The counts come from the index on (windowId, agentId) alone and include rows that `read_window` leaves out. With
     `since` only that window and later ones are looked at, which costs as much as they have rows. An id that is no
     window's is then seen if it sorts after `since` or before all windows: one that looks nearly like an old window is
-    not, and waits for a look without `since`.
+    not, and waits for a look without `since`. Windows of another length than an hour hold the rows that ended in them.
     """
-    start = naive(window_bounds(since)[0]) if since else datetime.min
+    start = naive(windows.parse(since).start) if since else datetime.min
+    if windows != HOURLY:
+        return [SourceWindow(*row) for row in conn.execute(_LIST_BY_TIME, {"start": start, "length": windows.length})]
     parameters = {"since": since or "", "start": start, "pattern": _WINDOW_PATTERN, "odd": odd_ids(conn, since)}
     return [SourceWindow(*row) for row in conn.execute(_LIST_WINDOWS, parameters)]
 
 
-def odd_ids(conn: psycopg.Connection[Any], since: str | None = None) -> list[str]:
-    """The window ids among the rows that are no window's: their rows are placed by the hour of their endTime.
+def odd_ids(conn: psycopg.Connection[Any], since: str | None = None, *, windows: WindowGrid = HOURLY) -> list[str]:
+    """The window ids among the rows that are no hour's: their rows are placed by the hour of their endTime.
+
+    Windows of another length place every row by its endTime, whatever its id, so that none is odd.
 
     Every different id is one look into an index: 8,760 of them take 80 ms. With `since`, only those that sort after it
     or before all windows are looked at.
     """
+    if windows != HOURLY:
+        return []
     parameters = {"since": since or "", "pattern": _WINDOW_PATTERN, "only_odd": False}
     found = [row[0] for row in conn.execute(_IDS, parameters)]
     if since:
         found += [row[0] for row in conn.execute(_IDS, {**parameters, "since": "", "only_odd": True})]
-    return sorted({each for each in found if not is_window(each)})
+    return sorted({each for each in found if not HOURLY.is_window(each)})
 
 
-def count_odd_ids(conn: psycopg.Connection[Any]) -> dict[str, int]:
+def count_odd_ids(conn: psycopg.Connection[Any], *, windows: WindowGrid = HOURLY) -> dict[str, int]:
     """How many rows have a windowId that is no window's, by that id, most first."""
-    return dict(conn.execute(_COUNTS, [odd_ids(conn)]).fetchall())
+    return dict(conn.execute(_COUNTS, [odd_ids(conn, windows=windows)]).fetchall())
 
 
 def snapshot(conn: psycopg.Connection[Any]) -> None:
@@ -254,6 +271,7 @@ def fingerprint(
     horizon_minutes: int = 60,
     instruments: Iterable[str] = (),
     odd: Sequence[str] | None = None,
+    windows: WindowGrid = HOURLY,
 ) -> str:
     """A hash, computed by the server, of all that a window's records and outcomes are made from.
 
@@ -261,14 +279,15 @@ def fingerprint(
     resolutions and quotes, the stock prices, market_outcomes, and the version of decoding. Markets and tickers that no
     trade names, but a step does, are covered if `instruments` has them; `odd` is as for `read_window`.
     """
-    parameters = _window_parameters(conn, window, include_test, include_banned, odd) | {
-        "before": naive(window_bounds(window)[0] - BEFORE),
-        "until": naive(window_bounds(window)[1] + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)),
+    span = windows.parse(window)
+    parameters = _window_parameters(conn, span, include_test, include_banned, odd) | {
+        "before": naive(span.start - BEFORE),
+        "until": naive(span.end + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)),
         "instruments": sorted(instruments),
         "version": decoding.VERSION,
-        "outcome_windows": outcome_windows(window),
+        "outcome_windows": outcome_windows(span),
     }
-    row = conn.execute(_FINGERPRINT, parameters).fetchone()
+    row = conn.execute(_placed(_FINGERPRINT, windows), parameters).fetchone()
     assert row is not None
     return str(row[0])
 
@@ -280,39 +299,50 @@ def read_window(
     include_test: bool = False,
     include_banned: bool = False,
     odd: Sequence[str] | None = None,
+    windows: WindowGrid = HOURLY,
 ) -> Iterator[TrajectoryRecord | Quarantined]:
     """Stream the rows of a window, in no particular order, each once; memory is bounded by the longest row.
 
-    A row belongs to its windowId, or to the hour in which it ended where that is null or one of the `odd_ids`, which
-    are looked for if `odd` does not give them. Evaluation rows and rows that
-    are not training data are left out, as are those of test and banned users unless asked for. The connection
-    can do nothing else until the iterator is exhausted or closed.
+    A row belongs to the hour of its windowId, or to that in which it ended where that is null or one of the `odd_ids`,
+    which are looked for if `odd` does not give them; where windows are no hours, to the one in which it ended.
+    Evaluation rows and rows that are not training data are left out, as are those of test and banned users unless
+    asked for. The connection can do nothing else until the iterator is exhausted or closed.
     """
-    parameters = _window_parameters(conn, window, include_test, include_banned, odd)
-    with conn.cursor() as cursor, cursor.copy(_READ_WINDOW, parameters) as copy:
+    parameters = _window_parameters(conn, windows.parse(window), include_test, include_banned, odd)
+    with conn.cursor() as cursor, cursor.copy(_placed(_READ_WINDOW, windows), parameters) as copy:
         copy.set_types(_READ_TYPES)
         for row in copy.rows():
             yield decode_row(SourceRow(window, row[2], row[0], row[1], *row[3:]))
 
 
 def _window_parameters(
-    conn: psycopg.Connection[Any], window: str, include_test: bool, include_banned: bool, odd: Sequence[str] | None
+    conn: psycopg.Connection[Any], window: Window, include_test: bool, include_banned: bool, odd: Sequence[str] | None
 ) -> dict[str, Any]:
-    start, end = window_bounds(window)
     return {
-        "window": window,
-        "start": naive(start),
-        "end": naive(end),
+        "window": window.id,
+        "start": naive(window.start),
+        "end": naive(window.end),
         "include_test": include_test,
         "include_banned": include_banned,
-        "odd": odd_ids(conn) if odd is None else list(odd),
+        "odd": odd_ids(conn, windows=WindowGrid(window.length)) if odd is None else list(odd),
     }
 
 
-def outcome_windows(window: str) -> list[str]:
-    """The windows in which a market's outcome is looked for."""
-    start, _ = window_bounds(window)
-    return [(start + timedelta(hours=n)).strftime(WINDOW_FORMAT) for n in range(OUTCOME_WINDOWS)]
+def _placed(statement: str, windows: WindowGrid) -> bytes:
+    """The statement over the rows of a window: those of its windowId where it is an hour, else by their endTime."""
+    return statement.replace(_PLACED, _PLACED_BY_ID if windows == HOURLY else _PLACED_BY_TIME).encode()
+
+
+def outcome_windows(window: Window) -> list[str]:
+    """The windowIds under which a market's outcome is looked for: the hours of the window and of the day after."""
+    hours = hours_of(window)
+    return hours + hours_of(Window(HOURLY.parse(hours[-1]).end, HOURLY.length * (OUTCOME_WINDOWS - 1)))
+
+
+def hours_of(window: Window) -> list[str]:
+    """The windowIds of the game, which are hours, that a window touches."""
+    last = HOURLY.of(window.end - timedelta(microseconds=1))
+    return HOURLY.between(HOURLY.of(window.start).id, last.id)
 
 
 def naive(time: datetime) -> datetime:

@@ -14,17 +14,22 @@ import numpy as np
 import pandas as pd
 import psycopg
 
-from babylon_assets.domain.windows import window_bounds
+from babylon_assets.domain.windows import HOURLY, WindowGrid
 from babylon_assets.environments.babylon.game_record import BEFORE, HORIZONS_AFTER, MILLISECONDS, naive, outcome_windows
 from babylon_assets.environments.babylon.outcomes import OutcomeTables
 
 
 def read_outcomes(
-    conn: psycopg.Connection[Any], window: str, steps: pd.DataFrame, *, horizon_minutes: int = 60
+    conn: psycopg.Connection[Any],
+    window: str,
+    steps: pd.DataFrame,
+    *,
+    horizon_minutes: int = 60,
+    windows: WindowGrid = HOURLY,
 ) -> OutcomeTables:
     """All that is known by now of the trades among a window's steps (a frame with `STEP_COLUMNS`)."""
-    start, end = window_bounds(window)
-    start -= BEFORE
+    span = windows.parse(window)
+    start, end = span.start - BEFORE, span.end
     until = end + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)
     trades = read_trades(conn, _distinct(steps["agent_id"]), start, until)
     markets = _distinct(pd.concat([steps["market_id"], trades["market_id"]]))
@@ -34,7 +39,8 @@ def read_outcomes(
         markets=read_markets(conn, markets),
         prediction_prices=read_prediction_prices(conn, markets, start, end),
         stock_prices=read_stock_prices(conn, tickers, start, until),
-        market_outcomes=read_market_outcomes(conn, outcome_windows(window)),
+        market_outcomes=read_market_outcomes(conn, outcome_windows(span)),
+        windows=windows,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from babylon_assets.domain.windows import HOURLY, WindowGrid
 from babylon_assets.environments.babylon.matching import Array, InTime, encoded, mapped, paired, take_rows
 
 State = Literal["final", "pending", "no_trade", "invalid", "unknown"]
@@ -35,7 +36,11 @@ _Instants = "datetime64[ms, UTC]"
 
 @dataclass(frozen=True)
 class OutcomeTables:
-    """What is known of a window's trades: a frame per source, with the columns and types declared here."""
+    """What is known of a window's trades: a frame per source, with the columns and types declared here.
+
+    Attributes:
+        windows: how time is cut into the windows of the steps; those of `market_outcomes` are the game's, hours.
+    """
 
     TRADES: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("agent_id", "market_type", "market_id", "ticker", "action", "side"), "object"),
@@ -70,12 +75,16 @@ class OutcomeTables:
     prediction_prices: pd.DataFrame
     stock_prices: pd.DataFrame
     market_outcomes: pd.DataFrame
+    windows: WindowGrid = HOURLY
 
     @classmethod
     def empty(cls) -> OutcomeTables:
         """Nothing is known."""
         specs = (cls.TRADES, cls.MARKETS, cls.PREDICTION_PRICES, cls.STOCK_PRICES, cls.MARKET_OUTCOMES)
-        return cls(*(pd.DataFrame({c: pd.Series([], dtype=t) for c, t in spec.items()}) for spec in specs))
+        trades, markets, quotes, stock, noted = (
+            pd.DataFrame({c: pd.Series([], dtype=t) for c, t in spec.items()}) for spec in specs
+        )
+        return cls(trades, markets, quotes, stock, noted)
 
 
 def trade_worth(
@@ -101,7 +110,7 @@ def trade_worth(
         none).
     """
     known = _Known.of(tables, as_of)
-    work = _Work.of(steps, known)
+    work = _Work.of(steps if tables.windows == HOURLY else _placed_in_hours(steps), known)
     worth, entry, exit_price = (np.full(len(steps), np.nan) for _ in range(3))
     state = np.full(len(steps), "unknown", dtype=object)
     opened = work.is_trade & ~work.closes
@@ -137,6 +146,12 @@ class _Quotes(NamedTuple):
     at: Array
     price: Array
     other: Array
+
+
+def _placed_in_hours(steps: pd.DataFrame) -> pd.DataFrame:
+    """The steps with the hour that each was made in as its window: what the game noted is of hours."""
+    hours = pd.to_datetime(steps["timestamp_ms"], unit="ms", utc=True).map(lambda at: HOURLY.of(at).id)
+    return steps.assign(window=hours)
 
 
 class _Known(NamedTuple):

@@ -13,26 +13,30 @@ from typing import Any
 
 import psycopg
 
-from babylon_assets.domain.windows import window_bounds
-from babylon_assets.environments.babylon.game_record import naive
+from babylon_assets.domain.windows import HOURLY, WindowGrid
+from babylon_assets.environments.babylon.game_record import hours_of, naive
 
 # Looks into the indexes on windowId and on (resolved, endDate); times beyond what Python can hold are clipped.
 _TRAJECTORIES = """
     SELECT asked.id, count(t.agent), count(DISTINCT t.agent), least(max(t.at), timestamp '9999-12-30')
     FROM unnest(%s::text[], %s::timestamp[], %s::timestamp[]) AS asked (id, start, until)
     LEFT JOIN LATERAL (
-        SELECT "agentId" AS agent, "updatedAt" AS at FROM public.trajectories WHERE "windowId" = asked.id
-        UNION ALL
-        SELECT "agentId", "updatedAt" FROM public.trajectories
-        WHERE "windowId" IS NULL AND "endTime" >= asked.start AND "endTime" < asked.until) AS t ON true
+        {placed}) AS t ON true
     GROUP BY asked.id"""
+_BY_TIME = """SELECT "agentId" AS agent, "updatedAt" AS at FROM public.trajectories
+        WHERE "endTime" >= asked.start AND "endTime" < asked.until"""
+_BY_ID = f"""SELECT "agentId" AS agent, "updatedAt" AS at FROM public.trajectories WHERE "windowId" = asked.id
+        UNION ALL
+        {_BY_TIME} AND "windowId" IS NULL"""
 # Numbers of each kind by themselves: a join of both would count each outcome once per market.
 _OUTCOMES = """
     SELECT asked.id, noted.count, ending.count, ending.resolved,
            least(greatest(noted.newest, ending.newest), timestamp '9999-12-30')
-    FROM unnest(%s::text[], %s::timestamp[], %s::timestamp[]) AS asked (id, start, until)
+    FROM unnest(%s::text[], %s::timestamp[], %s::timestamp[], %s::text[], %s::text[])
+         AS asked (id, start, until, first, last)
     CROSS JOIN LATERAL (
-        SELECT count(*), max(o."createdAt") AS newest FROM public.market_outcomes o WHERE o."windowId" = asked.id
+        SELECT count(*), max(o."createdAt") AS newest FROM public.market_outcomes o
+        WHERE o."windowId" >= asked.first AND o."windowId" <= asked.last
     ) AS noted
     CROSS JOIN LATERAL (
         SELECT count(*), count(*) FILTER (WHERE m.resolved) AS resolved, max(m."updatedAt") AS newest
@@ -62,12 +66,18 @@ class Presence:
     outcomes_newest: datetime | None
 
 
-def presence(conn: psycopg.Connection[Any], windows: Sequence[str]) -> list[Presence]:
+def presence(conn: psycopg.Connection[Any], windows: Sequence[str], grid: WindowGrid = HOURLY) -> list[Presence]:
     """What there is of each of these windows, in their order."""
-    bounds = [window_bounds(window) for window in windows]
+    bounds = [grid.bounds(window) for window in windows]
     asked = [list(windows), [naive(start) for start, _ in bounds], [naive(end) for _, end in bounds]]
-    rows = {row[0]: row[1:] for row in conn.execute(_TRAJECTORIES.encode(), asked)}
-    outcomes = {row[0]: row[1:] for row in conn.execute(_OUTCOMES.encode(), asked)}
+    hours = [hours_of(grid.parse(window)) for window in windows]
+    ends = [[each[0] for each in hours], [each[-1] for each in hours]]
+    by_id = grid == HOURLY
+    rows = {
+        row[0]: row[1:]
+        for row in conn.execute(_TRAJECTORIES.format(placed=_BY_ID if by_id else _BY_TIME).encode(), asked)
+    }
+    outcomes = {row[0]: row[1:] for row in conn.execute(_OUTCOMES.encode(), [*asked, *ends])}
     return [_presence(window, rows[window], outcomes[window]) for window in windows]
 
 

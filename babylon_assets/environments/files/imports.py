@@ -21,7 +21,7 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.imported_rewards import ImportedRewards, ImportedStep
 from babylon_assets.domain.lineage import bytes_id, canonical_json, content_id
 from babylon_assets.domain.trajectories import Message, Quarantined, RawSample, StepFacts, TrajectoryRecord
-from babylon_assets.domain.windows import parse_window
+from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
 
 _LARGEST = 2**31 - 1
 
@@ -76,7 +76,9 @@ class _BadError(Exception):
     """What cannot be read, and why."""
 
 
-def art_entries(lines: Iterable[bytes], window: str | None) -> Iterator[Entry | Quarantined]:
+def art_entries(
+    lines: Iterable[bytes], window: str | None, windows: WindowGrid = HOURLY
+) -> Iterator[Entry | Quarantined]:
     """The answers in ART's JSONL: a line is a group of trajectories.
 
     An answer is each Choice of a conversation, or its last message where there is none. Their trajectory, agent, step
@@ -98,21 +100,25 @@ def art_entries(lines: Iterable[bytes], window: str | None) -> Iterator[Entry | 
             yield _bad(window, place, _reason(error), line)
             continue
         for index, member in enumerate(members):
-            yield from _of_trajectory(member, window, f"{place} trajectory {index}", number - 1)
+            yield from _of_trajectory(member, window, windows, f"{place} trajectory {index}", number - 1)
 
 
-def table_entries(rows: Iterable[Mapping[str, Any]], window: str | None) -> Iterator[Entry | Quarantined]:
+def table_entries(
+    rows: Iterable[Mapping[str, Any]], window: str | None, windows: WindowGrid = HOURLY
+) -> Iterator[Entry | Quarantined]:
     """The answers in rows of a table, as `exports.table_rows` makes them; `messages` and `response` are needed."""
     for number, row in enumerate(rows):
         place = f"row {number}"
         try:
             told = {name: _from_json(row.get(name)) for name in ("messages", "components", "facts")}
-            yield _entry({**row, **told}, window, place, int(row.get("group_number") or number))
+            yield _entry({**row, **told}, window, windows, place, int(row.get("group_number") or number))
         except _FAULTS as error:
             yield _bad(window or _text(row.get("window")), place, _reason(error), repr(sorted(row.items())).encode())
 
 
-def _of_trajectory(member: Any, window: str | None, place: str, group: int) -> Iterator[Entry | Quarantined]:
+def _of_trajectory(
+    member: Any, window: str | None, windows: WindowGrid, place: str, group: int
+) -> Iterator[Entry | Quarantined]:
     try:
         if not isinstance(member, dict) or not isinstance(member.get("messages_and_choices"), list):
             raise _BadError("a trajectory without messages_and_choices")
@@ -121,7 +127,9 @@ def _of_trajectory(member: Any, window: str | None, place: str, group: int) -> I
         about.setdefault("trajectory_id", "import-" + content_id(member)[:24])
         metrics = {k: v for k, v in _mapping(member.get("metrics")).items() if k != "advantage"}
         about |= {"reward": member.get("reward"), "components": about["components"] or metrics}
-        entries = [_entry({**about, **turn}, window, place, group) for turn in _turns(member["messages_and_choices"])]
+        entries = [
+            _entry({**about, **turn}, window, windows, place, group) for turn in _turns(member["messages_and_choices"])
+        ]
     except _FAULTS as error:
         yield _bad(window, place, _reason(error), _bytes(member))
         return
@@ -162,7 +170,7 @@ def _tokens(choice: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _entry(told: Mapping[str, Any], window: str | None, place: str, group: int) -> Entry:
+def _entry(told: Mapping[str, Any], window: str | None, windows: WindowGrid, place: str, group: int) -> Entry:
     """A checked entry from what a file told of it."""
     messages = msgspec.convert(told.get("messages"), list[Message])
     response = told.get("response")
@@ -171,7 +179,7 @@ def _entry(told: Mapping[str, Any], window: str | None, place: str, group: int) 
     placed = window or _text(told.get("window"))
     if placed is None:
         raise _BadError("it does not say its window; give one with --window")
-    parse_window(placed)
+    windows.parse(placed)
     facts = told.get("facts")
     trajectory = _text(told.get("trajectory_id")) or "import-" + content_id([messages, response])[:24]
     ids, logprobs = _integers(told.get("token_ids")), told.get("logprobs")
@@ -210,7 +218,7 @@ def _step_facts(told: Any) -> StepFacts:
 
 
 def arranged(
-    entries: Iterable[Entry | Quarantined], window: str | None, moment_seconds: float
+    entries: Iterable[Entry | Quarantined], window: str | None, moment_seconds: float, windows: WindowGrid = HOURLY
 ) -> tuple[dict[str, Imported], list[Quarantined]]:
     """The entries as trajectories, by window, and what was refused.
 
@@ -236,7 +244,9 @@ def arranged(
         raise PermanentError(f"{refused[0].place}: {refused[0].reason}; nothing else in the file says a window")
     found: dict[str, Imported] = defaultdict(lambda: Imported([], []))
     for (name, trajectory), members in sorted(by_place.items()):
-        record, given, calls = _record(name, trajectory, [members[key] for key in sorted(members)], moment_seconds)
+        record, given, calls = _record(
+            windows.parse(name), trajectory, [members[key] for key in sorted(members)], moment_seconds
+        )
         found[name].records.append((record, given))
         found[name].calls.extend(calls)
     return dict(found), [msgspec.structs.replace(bad, window=bad.window or first or "") for bad in refused]
@@ -254,7 +264,7 @@ def _against(each: Entry, members: Mapping[tuple[int, int], Entry]) -> str | Non
 
 
 def _record(
-    window: str, trajectory: str, entries: list[Entry], moment_seconds: float
+    window: Window, trajectory: str, entries: list[Entry], moment_seconds: float
 ) -> tuple[TrajectoryRecord, ImportedRewards, list[ImportedCall]]:
     samples = [_sample(each) for each in entries]
     steps = {each.step: each for each in reversed(entries)}
@@ -265,7 +275,7 @@ def _record(
         [raw.call_id for raw in samples if raw.call_id is not None],
     )
     record = TrajectoryRecord(
-        window=window,
+        window=window.id,
         trajectory_id=trajectory,
         agent_id=entries[0].agent_id,
         scenario_id=None,
@@ -275,7 +285,7 @@ def _record(
         final_status="imported",
         final_balance=None,
         final_pnl=None,
-        content_hash=content_id([window, [_content(each) for each in entries], given]),
+        content_hash=content_id([window.id, [_content(each) for each in entries], given]),
         samples=samples,
         facts=facts,
     )
@@ -300,13 +310,13 @@ def _sample(each: Entry) -> RawSample:
     return RawSample(each.step, each.call, call_id, each.policy or each.model, None, at, each.messages, each.response)
 
 
-def _facts(window: str, each: Entry, moment_seconds: float) -> StepFacts:
+def _facts(window: Window, each: Entry, moment_seconds: float) -> StepFacts:
     """The step's facts; where the file has none, a moment that keeps the file's groups apart."""
     if each.facts is not None:
         return msgspec.structs.replace(each.facts, step=each.step)
-    start = int(parse_window(window).timestamp() * 1000)
+    start = int(window.start.timestamp() * 1000)
     moment = start + int(each.group_number * 1000 * moment_seconds)
-    time = min(moment, start + 3_599_999)
+    time = min(moment, int(window.end.timestamp() * 1000) - 1)
     nothing: dict[str, Any] = dict.fromkeys(("balance", "pnl", "market_type", "market_id", "ticker", "side", "amount"))
     return StepFacts(
         step=each.step,

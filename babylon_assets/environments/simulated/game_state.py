@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from psycopg import Connection
 
+from babylon_assets.domain.windows import Window, WindowGrid
+
 
 class OpenBet(NamedTuple):
     """An agent's bet on a prediction market that has not resolved: side yes or no, and when the market was made."""
@@ -29,22 +31,23 @@ class DueMarket(NamedTuple):
     end: datetime
 
 
-def is_played(conn: Connection[Any], window: str) -> bool:
+def is_played(conn: Connection[Any], window: Window) -> bool:
     """Whether there are trajectories of this window."""
-    row = conn.execute('SELECT EXISTS (SELECT 1 FROM "trajectories" WHERE "windowId" = %s)', [window]).fetchone()
+    query = 'SELECT EXISTS (SELECT 1 FROM "trajectories" WHERE "startTime" >= %s AND "startTime" < %s)'
+    row = conn.execute(query, [_naive(window.start), _naive(window.end)]).fetchone()
     return bool(row and row[0])
 
 
-def newest_played(conn: Connection[Any]) -> str | None:
-    """The newest window that there are trajectories of; the id of a window sorts as its time does."""
-    row = conn.execute('SELECT max("windowId") FROM "trajectories"').fetchone()
-    return None if row is None else row[0]
+def newest_played(conn: Connection[Any], windows: WindowGrid) -> Window | None:
+    """The newest window that there are trajectories of."""
+    row = conn.execute('SELECT max("startTime") FROM "trajectories"').fetchone()
+    return None if row is None or row[0] is None else windows.of(row[0].replace(tzinfo=UTC))
 
 
-def oldest_played(conn: Connection[Any]) -> str | None:
+def oldest_played(conn: Connection[Any], windows: WindowGrid) -> Window | None:
     """The oldest window that there are trajectories of."""
-    row = conn.execute('SELECT min("windowId") FROM "trajectories"').fetchone()
-    return None if row is None else row[0]
+    row = conn.execute('SELECT min("startTime") FROM "trajectories"').fetchone()
+    return None if row is None or row[0] is None else windows.of(row[0].replace(tzinfo=UTC))
 
 
 def balances(conn: Connection[Any], agents: Sequence[str]) -> dict[str, tuple[float, float]]:

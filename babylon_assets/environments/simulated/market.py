@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from babylon_assets.domain.windows import parse_window, window_bounds, window_of
+from babylon_assets.domain.windows import HOURLY, WindowGrid, parse_id
 
 Verb = Literal["hold", "buy_yes", "buy_no", "open_long", "open_short"]
 Kind = Literal["prediction", "perp"]
@@ -28,7 +28,7 @@ SOURCES: dict[str, tuple[float, float]] = {
 }
 #: A perpetual moves by this much (mean and spread, in percent of the price) between two ticks of a room.
 MOVE_MEAN, MOVE_SPREAD = 8.0, 2.0
-#: One prediction market in this many resolves in a later hour.
+#: One prediction market in this many resolves in a later window.
 LATE_ONE_IN = 16
 #: Reference price around which a perpetual wanders, in dollars.
 PERP_BASE = 100.0
@@ -115,10 +115,11 @@ class Clock:
 
     rooms: int
     ticks: int
+    windows: WindowGrid = HOURLY
 
     def at(self, window: str, room: int, tick: int) -> datetime:
         """The time of a tick."""
-        return parse_window(window) + (tick * self.rooms + room + 0.5) * self._slot
+        return self.windows.parse(window).start + (tick * self.rooms + room + 0.5) * self._slot
 
     @property
     def settled_after(self) -> timedelta:
@@ -127,7 +128,7 @@ class Clock:
 
     @property
     def _slot(self) -> timedelta:
-        return timedelta(hours=1) / (self.rooms * self.ticks)
+        return self.windows.length / (self.rooms * self.ticks)
 
 
 def draw_room(seed: int, window: str, room: int, clock: Clock) -> list[tuple[Board, Truth]]:
@@ -165,8 +166,13 @@ def _draw_board(
 
 def board_rng(seed: int, window: str, room: int, tick: int) -> np.random.Generator:
     """The generator of one board: independent streams for different seeds, windows, rooms and ticks."""
-    hour = int(parse_window(window).timestamp() // 3600)
-    return np.random.default_rng([seed, hour, room, tick])
+    return np.random.default_rng([seed, *window_numbers(window), room, tick])
+
+
+def window_numbers(window: str) -> tuple[int, ...]:
+    """What a window adds to a seed: the hour of its start, and the second within that where it is not the first."""
+    hour, second = divmod(int(parse_id(window).timestamp()), 3600)
+    return (hour, second) if second else (hour,)
 
 
 def room_tickers(room: int) -> tuple[str, str]:
@@ -187,12 +193,12 @@ def _draw_truth(
     at: datetime,
     clock: Clock,
 ) -> Truth:
-    settled = min(at + clock.settled_after, window_bounds(window_of(at))[1] - timedelta(seconds=1))
+    settled = min(at + clock.settled_after, clock.windows.of(at).end - timedelta(seconds=1))
     late = rng.integers(LATE_ONE_IN, size=len(predictions)) == 0
     return Truth(
         resolutions={line.market_id: bool(rng.random() < line.yes_price) for line in predictions},
         resolves_at={
-            line.market_id: settled + timedelta(hours=1) if is_late else settled
+            line.market_id: settled + clock.windows.length if is_late else settled
             for line, is_late in zip(predictions, late, strict=True)
         },
         exit_prices={perp.ticker: _exit_price(rng, perp.price) for perp in perps},

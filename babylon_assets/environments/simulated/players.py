@@ -23,12 +23,20 @@ from babylon_assets.domain import rewards
 from babylon_assets.domain.errors import DatabaseUnavailable, SettingsError
 from babylon_assets.domain.policies import Caller, Completion, Policy, RecordingPolicy, policy_step
 from babylon_assets.domain.scorers import load_scorers
-from babylon_assets.domain.windows import window_bounds, window_of
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.environments.babylon.game_tables import copy_rows
 from babylon_assets.environments.simulated import game_state, rows
 from babylon_assets.environments.simulated.accounts import Player, make_bet, worth
 from babylon_assets.environments.simulated.language import ANSWER_TOKENS, InvalidOrderError, parse_order
-from babylon_assets.environments.simulated.market import Board, Clock, Order, Truth, board_rng, draw_room
+from babylon_assets.environments.simulated.market import (
+    Board,
+    Clock,
+    Order,
+    Truth,
+    board_rng,
+    draw_room,
+    window_numbers,
+)
 from babylon_assets.environments.simulated.play import Chooser, Move, Reply, Room, Turn, play
 from babylon_assets.environments.simulated.reference import REFERENCES, ReferencePolicy
 from babylon_assets.ledger.inference_calls import InferenceCall, insert_calls, missing_calls
@@ -60,15 +68,15 @@ def play_window(
 
     Raises:
         DatabaseUnavailable: answers that are recorded elsewhere did not arrive.
-        SettingsError: so many boards an hour that two would count as the same moment.
+        SettingsError: so many boards a window that two would count as the same moment.
     """
     started = time.perf_counter()
     clock = _clock(settings)
     rooms = _draw(settings, window, clock)
     with conn.transaction():
         players = _enter(settings, conn, window, clock)
-        moves = play(rooms, players, _asking(policy, settings.simulation_seed))
-        _write(conn, rooms, moves, players, window, policy.name)
+        moves = play(rooms, players, _asking(policy, settings.simulation.seed))
+        _write(conn, rooms, moves, players, settings.windows, window, policy.name)
         _see_recorded(conn, [rows.call_id(move) for move in moves if _is_recorded(move)])
         own = [move for move in moves if move.reply.completion and not _is_recorded(move)]
         insert_calls(conn, [_call(move, settings, policy.name) for move in own])
@@ -83,45 +91,45 @@ def reference_rewards(settings: Settings, rooms: Sequence[Room], window: str) ->
 
     Of orders without a text there is nothing to judge: the scorer `ruler` takes no part.
     """
-    added = load_scorers(settings.scorers)
-    weights = {name: weight for name, weight in settings.reward_weights.items() if name != "ruler"} or {"outcome": 0.0}
+    added = load_scorers(settings.rewards.scorers)
+    weights = {name: weight for name, weight in settings.rewards.weights.items() if name != "ruler"} or {"outcome": 0.0}
     means = {}
     for number, (name, choose) in enumerate(REFERENCES.items()):
         players = _roster(settings)
-        rng = board_rng(settings.simulation_seed, window, room=number, tick=2**17)
+        rng = board_rng(settings.simulation.seed, window, room=number, tick=2**17)
         moves = play(rooms, players, _by_reference(choose, rng))
-        steps = _scored_steps(moves, settings.perp_full_scale_percent)
-        scored = rewards.score_steps(steps, weights, settings.invalid_action_reward, added)
+        steps = _scored_steps(moves, settings.rewards.perp_full_scale_percent)
+        scored = rewards.score_steps(steps, weights, settings.rewards.invalid_action_reward, added)
         means[name] = float(scored["reward"].mean())
     return means
 
 
 def _clock(settings: Settings) -> Clock:
-    clock = Clock(settings.simulation_rooms, settings.simulation_ticks)
-    if 3600 / (clock.rooms * clock.ticks) < settings.moment_seconds:
+    clock = Clock(settings.simulation.rooms, settings.simulation.ticks, settings.windows)
+    if clock.windows.seconds / (clock.rooms * clock.ticks) < settings.datasets.moment_seconds:
         raise SettingsError(
-            f"SIMULATION_ROOMS x SIMULATION_TICKS is {clock.rooms * clock.ticks} boards an hour, so that two would "
-            f"fall into one moment of MOMENT_SECONDS={settings.moment_seconds}; lower one of the three"
+            f"SIMULATION_ROOMS x SIMULATION_TICKS is {clock.rooms * clock.ticks} boards a window, so that two would "
+            f"fall into one moment of MOMENT_SECONDS={settings.datasets.moment_seconds}; lower one of the three"
         )
     return clock
 
 
 def _draw(settings: Settings, window: str, clock: Clock) -> list[Room]:
-    return [draw_room(settings.simulation_seed, window, room, clock) for room in range(clock.rooms)]
+    return [draw_room(settings.simulation.seed, window, room, clock) for room in range(clock.rooms)]
 
 
 def _roster(settings: Settings) -> list[Player]:
     """The players of the game, with nothing won or lost yet."""
     return [
         Player(f"{9_000_000_000_000_000 + 1000 * room + seat:018d}", f"trader-{room}-{seat}", room)
-        for room in range(settings.simulation_rooms)
-        for seat in range(settings.simulation_agents_per_room)
+        for room in range(settings.simulation.rooms)
+        for seat in range(settings.simulation.agents_per_room)
     ]
 
 
 def _enter(settings: Settings, conn: Connection[Any], window: str, clock: Clock) -> list[Player]:
     """The players with the money and the open bets that the game's tables give them; new ones are registered."""
-    start, end = window_bounds(window)
+    start, end = clock.windows.bounds(window)
     players = _roster(settings)
     known = game_state.balances(conn, [player.agent_id for player in players])
     copy_rows(conn, "User", rows.user_rows([player for player in players if player.agent_id not in known], start))
@@ -164,7 +172,7 @@ class _Redrawn:
 
     def of(self, market_id: str, created: datetime) -> tuple[Board, Truth]:
         """The board that a market was on, and its truth."""
-        window = window_of(created)
+        window = self._clock.windows.of(created).id
         if window not in self._by_window:
             for room in _draw(self._settings, window, self._clock):
                 for board, truth in room:
@@ -196,8 +204,9 @@ def _reply(turn: Turn, completion: Completion) -> Reply:
 
 def _answer_seed(seed: int, turn: Turn) -> int:
     """A seed of its own for every answer of a game: what is sampled does not depend on who else is asked."""
-    hour = int(turn.board.at.timestamp() // 3600)
-    sequence = np.random.SeedSequence([seed, hour, turn.board.room, turn.board.tick, int(turn.player.agent_id)])
+    board = turn.board
+    numbers = window_numbers(board.window)
+    sequence = np.random.SeedSequence([seed, *numbers, board.room, board.tick, int(turn.player.agent_id)])
     return int(sequence.generate_state(1)[0])
 
 
@@ -210,17 +219,18 @@ def _write(
     rooms: Sequence[Room],
     moves: Sequence[Move],
     players: Sequence[Player],
+    windows: WindowGrid,
     window: str,
     policy: str,
 ) -> None:
-    end = window_bounds(window)[1]
+    end = windows.parse(window).end
     for player in players:
         player.settle(end)
     game_state.set_balances(conn, [(player.agent_id, player.cash, player.pnl) for player in players], end)
-    copy_rows(conn, "Market", rows.market_rows(rooms, window))
+    copy_rows(conn, "Market", rows.market_rows(rooms, end))
     copy_rows(conn, "PredictionPriceHistory", rows.prediction_price_rows(rooms))
     copy_rows(conn, "StockPrice", rows.stock_price_rows(rooms))
-    copy_rows(conn, "market_outcomes", rows.outcome_rows(rooms, window))
+    copy_rows(conn, "market_outcomes", rows.outcome_rows(rooms, window, end))
     copy_rows(conn, "AgentTrade", rows.trade_rows(moves))
     copy_rows(conn, "trajectories", rows.trajectory_rows(moves, window, policy))
 
@@ -243,7 +253,7 @@ def _call(move: Move, settings: Settings, policy: str) -> InferenceCall:
         token_ids=completion.token_ids,
         logprobs=completion.logprobs,
         temperature=1.0,
-        seed=_answer_seed(settings.simulation_seed, move.turn),
+        seed=_answer_seed(settings.simulation.seed, move.turn),
         latency_ms=None,
         finish_reason=completion.finish_reason,
     )

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from babylon_assets.domain.policies import Completion
-from babylon_assets.domain.windows import window_bounds, window_of
+from babylon_assets.domain.windows import HOURLY, parse_id
 from babylon_assets.environments.simulated.accounts import Bet, Player
 from babylon_assets.environments.simulated.language import ANSWER_TOKENS, SYSTEM_PROMPT
 from babylon_assets.environments.simulated.market import PERP_BASE, TICKERS, Board, Truth
@@ -54,9 +54,8 @@ def organization_rows(now: datetime) -> list[Row]:
     ]
 
 
-def market_rows(rooms: Sequence[Room], window: str) -> list[Row]:
+def market_rows(rooms: Sequence[Room], end: datetime) -> list[Row]:
     """`"Market"`: the window's prediction markets; those that resolve after its end are still open."""
-    end = window_bounds(window)[1]
     rows = []
     for board, truth in _boards(rooms):
         for line in board.predictions:
@@ -108,16 +107,15 @@ def stock_price_rows(rooms: Sequence[Room]) -> list[Row]:
     return rows
 
 
-def outcome_rows(rooms: Sequence[Room], window: str) -> list[Row]:
+def outcome_rows(rooms: Sequence[Room], window: str, end: datetime) -> list[Row]:
     """`market_outcomes`: one per perpetual of the window, and one per prediction market that resolves in it."""
-    end = window_bounds(window)[1]
     rows: list[Row] = []
     for room in rooms:
         (first, _), (_, last) = room[0], room[-1]
         rows += [
             {
                 "id": f"{window}-{perp.ticker}",
-                "windowId": window,
+                "windowId": hour_of(window),
                 "stockTicker": perp.ticker,
                 "startPrice": perp.price,
                 "endPrice": last.exit_prices[perp.ticker],
@@ -135,11 +133,16 @@ def outcome_rows(rooms: Sequence[Room], window: str) -> list[Row]:
     return rows
 
 
+def hour_of(window: str) -> str:
+    """The hour that a window begins in: the game's own windows, and so its windowIds, are hours."""
+    return HOURLY.of(parse_id(window)).id
+
+
 def resolution_row(market_id: str, resolution: bool, window: str, now: datetime) -> Row:
     """`market_outcomes`: a prediction market that resolved in this window."""
     return {
         "id": f"{window}-{market_id}",
-        "windowId": window,
+        "windowId": hour_of(window),
         "predictionMarketId": market_id,
         "outcome": "YES" if resolution else "NO",
         "finalProbability": float(resolution),
@@ -235,9 +238,9 @@ def _trajectory(moves: list[Move], window: str, policy: str) -> Row:
         "startTime": start,
         "endTime": finished,
         "durationMs": int((finished - start).total_seconds() * 1000),
-        "windowId": window,
+        "windowId": hour_of(window),
         "windowHours": 1,
-        "scenarioId": window_of(start),
+        "scenarioId": HOURLY.of(start).id,
         "stepsJson": json.dumps(steps, separators=(",", ":")),
         "rewardComponentsJson": "{}",
         "metricsJson": json.dumps({"episodeLength": len(moves), "errorCount": invalid}),

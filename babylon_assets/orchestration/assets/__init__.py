@@ -8,8 +8,6 @@ own three stages are done, its failure costs no other window anything, and a mon
 windows. Each asset can still be selected alone.
 """
 
-from typing import Any
-
 import dagster as dg
 
 from babylon_assets.orchestration.assets import (
@@ -26,7 +24,7 @@ from babylon_assets.orchestration.runtime import windowed_assets
 POOL = "training"
 
 
-def build_assets(windows: dg.PartitionsDefinition[Any]) -> list[dg.AssetsDefinition]:
+def build_assets(windows: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The assets in the order of the line."""
     data = (raw_trajectories.stage(windows), scored_trajectories.stage(windows), training_datasets.stage(windows))
     return [

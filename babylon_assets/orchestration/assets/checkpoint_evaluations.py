@@ -3,8 +3,6 @@
 How it is measured lives in `evaluation`; what the numbers lead to, in `promoted_model`.
 """
 
-from typing import Any
-
 import dagster as dg
 
 from babylon_assets.evaluation.window_evaluation import CHECKPOINT, EvaluatedWindow, evaluate_window
@@ -18,22 +16,22 @@ NAME = "checkpoint_evaluations"
 CHECKS = (checks.MEASURED,)
 
 DESCRIPTION = f"""
-What this hour's checkpoint can do, beside the one that it was trained from, the live one and the base model.
+What this window's checkpoint can do, beside the one that it was trained from, the live one and the base model.
 
 - **Simulated market**: boards that no game and no lesson shows, the same for every policy, each asked with the same
   random numbers. `market_reward` is the mean worth of an order, `market_advantage` the share of the oracle's advantage
   over acting at random, `gain_on_promoted` the difference to the live policy, with a bootstrap interval over the same
   seeds.
-- **Replay** on the held-out agents' answers of this hour: `replay_preference` is how much likelier the better answers
+- **Replay** on the held-out agents' answers of this window: `replay_preference` is how much likelier the better answers
   are than the worse ones, in nats. `replay_estimate` is what the policy would have earned, by importance weights; it is
   left out where `replay_effective_samples` is too small for one.
 
-Every measurement is made once per checkpoint and kept. A thin hour has no checkpoint of its own: green, the others are
-shown. The check `{checks.MEASURED}` fails when the hour's checkpoint was not measured.
+Every measurement is made once per checkpoint and kept. A thin window has no checkpoint of its own: green, the others
+are shown. The check `{checks.MEASURED}` fails when the window's checkpoint was not measured.
 """
 
 
-def stage(windows: dg.PartitionsDefinition[Any]) -> Stage:
+def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
     """The asset's declaration, with one partition per window, and what makes one of them."""
     spec = dg.AssetSpec(
         NAME,

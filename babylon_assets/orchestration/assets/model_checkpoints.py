@@ -6,7 +6,6 @@ Training itself, and the rules of the chain, live in `training.window_training`.
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import dagster as dg
 
@@ -31,22 +30,22 @@ CURVE_WINDOWS = 72
 PASSED_THROUGH = ("thin", "superseded")
 
 DESCRIPTION = f"""
-The next checkpoint of the chain, trained on this hour's dataset from the newest one that the gate let pass.
+The next checkpoint of the chain, trained on this window's dataset from the newest one that the gate let pass.
 
 - **One chain, one head**: a partition depends on the one before it, and its parent is what the ledger says is live; a
   checkpoint that a killed run left without a verdict is judged first, and a refused one is never a parent.
   The pool `training` and a lock in PostgreSQL let one training run at a time.
-- A **thin** hour is passed through: green, no checkpoint of its own, the parent stays the newest.
+- A **thin** window is passed through: green, no checkpoint of its own, the parent stays the newest.
 - Training that saw **no token** never makes a checkpoint: the window is `skipped` with the reason, and the check
   `{checks.TRAINED}` fails.
-- Materializing an hour again that was trained on the same dataset changes nothing. An hour **before** the newest
+- Materializing a window again that was trained on the same dataset changes nothing. A window **before** the newest
   checkpoint's is not trained afterwards: green, with the reason, because the chain is not rewritten.
 
 A checkpoint's id is the hash of what it was made from: parent, dataset, base model, settings, seed, versions.
 """
 
 
-def stage(partitions: dg.PartitionsDefinition[Any]) -> Stage:
+def stage(partitions: dg.TimeWindowPartitionsDefinition) -> Stage:
     """The asset's declaration, each window depending on the one before it, and what makes one of them."""
     before = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
     spec = dg.AssetSpec(
@@ -61,11 +60,15 @@ def stage(partitions: dg.PartitionsDefinition[Any]) -> Stage:
 
 def train(installation: Installation, window: str, run_id: str) -> WindowResult:
     """Train a window, where training is not switched off, and say what came of it."""
-    if not installation.settings.train_rl_local:
+    if not installation.settings.training.enabled:
         return _switched_off()
     decide_head(installation.settings, installation.database, run_id)
     trained = train_window(installation.settings, installation.database, window, run_id)
-    if trained.status == "superseded" and trained.checkpoint and installation.settings.late_data == "retrain":
+    if (
+        trained.status == "superseded"
+        and trained.checkpoint
+        and installation.settings.automation.late_data == "retrain"
+    ):
         beside = train_branch(installation.settings, installation.database, window, dagster_run_id=run_id)
         trained = replace(trained, reason=f"{trained.reason}; {_branch(beside)}")
     with installation.connect() as conn:

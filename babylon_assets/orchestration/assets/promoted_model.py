@@ -1,9 +1,7 @@
-"""The asset promoted_model: whether an hour's checkpoint is served from now on, and trained from.
+"""The asset promoted_model: whether a window's checkpoint is served from now on, and trained from.
 
 The rules are in `domain.gates`, carrying them out is in `evaluation.gate_runner`.
 """
-
-from typing import Any
 
 import dagster as dg
 
@@ -20,21 +18,21 @@ NAME = "promoted_model"
 CHECKS = (checks.GATE,)
 
 DESCRIPTION = f"""
-The gate: this hour's checkpoint becomes the **live** one, or a dead end.
+The gate: this window's checkpoint becomes the **live** one, or a dead end.
 
 - It is refused when it is worse than the live one with confidence, when it has declined from the best so far, when it
   likes the better held-out answers less, when its share of valid actions fell, when its training was not finite, or
-  when its hour was thin or corrupt. Every finding is kept with the verdict, and the rules with it.
-- A refused checkpoint stays in the ledger with its name. It is never served, and the next hour trains from the live
+  when its window was thin or corrupt. Every finding is kept with the verdict, and the rules with it.
+- A refused checkpoint stays in the ledger with its name. It is never served, and the next window trains from the live
   one.
 - `promotions` is append-only: a rollback is a row like a promotion, and `babylon promotions --at TIME` says what was
   live.
 
-A thin hour changes nothing: green. The check `{checks.GATE}` warns of a refusal, with the reasons.
+A thin window changes nothing: green. The check `{checks.GATE}` warns of a refusal, with the reasons.
 """
 
 
-def stage(windows: dg.PartitionsDefinition[Any]) -> Stage:
+def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
     """The asset's declaration, with one partition per window, and what makes one of them."""
     spec = dg.AssetSpec(
         NAME,

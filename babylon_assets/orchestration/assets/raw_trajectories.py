@@ -5,7 +5,6 @@ The game's tables are read in `environments.babylon.game_record`, rows are decod
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
 
@@ -24,23 +23,23 @@ NAME = "raw_trajectories"
 CHECKS = (checks.COMPLETE, checks.QUARANTINE)
 
 DESCRIPTION = f"""
-What the agents did in this hour, copied once from the game's own tables and never changed afterwards.
+What the agents did in this window, copied once from the game's own tables and never changed afterwards.
 
 - One row per **trajectory**: an episode of one agent, with every call exactly as the policy saw and answered it, and
   the facts of each step. Results of an action are kept apart, so that no prompt ever contains hindsight.
 - A row that cannot be read goes into **quarantine** with the reason and the place; it costs the window nothing else.
   Bad behaviour is never quarantined: an action that failed stays in and is scored low.
-- What `babylon import` put into the hour **stays**, with the rewards that came with it, also where the game has the
+- What `babylon import` put into the window **stays**, with the rewards that came with it, also where the game has the
   same trajectory. `imported` counts them.
 - Reading is guarded by a **fingerprint** of the source, outcomes included: unchanged input writes nothing and keeps the
   data version.
 
-The check `{checks.COMPLETE}` stops a window whose hour is not over; `{checks.QUARANTINE}` warns when more than
+The check `{checks.COMPLETE}` stops a window that is not over; `{checks.QUARANTINE}` warns when more than
 {checks.MOST_IN_QUARANTINE:.0%} of the rows are in quarantine.
 """
 
 
-def stage(windows: dg.PartitionsDefinition[Any]) -> Stage:
+def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
     """The asset's declaration, with one partition per window, and what makes one of them."""
     spec = dg.AssetSpec(
         NAME,
@@ -54,7 +53,7 @@ def stage(windows: dg.PartitionsDefinition[Any]) -> Stage:
 
 def read(installation: Installation, window: str, _run_id: str | None = None) -> WindowResult:
     """Copy a window and say what was read."""
-    fingerprint = copy_window(installation, window)
+    fingerprint, settings = copy_window(installation, window), installation.settings
     with installation.connect() as conn:
         kept, quarantined = ledger.summary(conn, window), ledger.quarantined(conn, window)
         imported = len(ledger.read_imported_rewards(conn, window))
@@ -62,7 +61,9 @@ def read(installation: Installation, window: str, _run_id: str | None = None) ->
         metadata={**numbers(kept._asdict()), **numbers({"imported": imported})},
         data_version=fingerprint,
         checks=[
-            checks.complete(window, datetime.now(UTC), installation.settings.window_grace_minutes),
+            checks.complete(
+                settings.windows.parse(window), datetime.now(UTC), settings.automation.window_grace_minutes
+            ),
             checks.little_in_quarantine(window, kept.trajectories, quarantined),
         ],
     )
@@ -87,9 +88,11 @@ def copy_window(installation: Installation, window: str) -> str:
         if before is not None and before.fingerprint == found and _is_whole(ours, before):
             return found
         settings = installation.settings
-        test, banned = settings.include_test_users, settings.include_banned_users
+        test, banned = settings.datasets.include_test_users, settings.datasets.include_banned_users
         odd = _odd_ids(installation, game)
-        rows = game_record.read_window(game, window, include_test=test, include_banned=banned, odd=odd)
+        rows = game_record.read_window(
+            game, window, include_test=test, include_banned=banned, odd=odd, windows=settings.windows
+        )
         ledger.replace_rows(ours, window, rows)
         copied, kept = _fingerprint(installation, game, ours, window), ledger.summary(ours, window)
         windows_ledger.upsert_window(
@@ -122,7 +125,7 @@ def _is_whole(ours: Connection, row: windows_ledger.WindowRow) -> bool:
 
 def _odd_ids(installation: Installation, game: Connection) -> Sequence[str]:
     """The windowIds of the game that are no window's, looked up once in a run over many windows."""
-    return installation.once_a_run("odd ids", lambda: game_record.odd_ids(game))
+    return installation.once_a_run("odd ids", lambda: game_record.odd_ids(game, windows=installation.settings.windows))
 
 
 def _fingerprint(installation: Installation, game: Connection, ours: Connection, window: str) -> str:
@@ -134,10 +137,11 @@ def _fingerprint(installation: Installation, game: Connection, ours: Connection,
     read = game_record.fingerprint(
         game,
         window,
-        include_test=settings.include_test_users,
-        include_banned=settings.include_banned_users,
-        horizon_minutes=settings.perp_horizon_minutes,
+        include_test=settings.datasets.include_test_users,
+        include_banned=settings.datasets.include_banned_users,
+        horizon_minutes=settings.rewards.perp_horizon_minutes,
         instruments=ledger.named_instruments(ours, window),
         odd=_odd_ids(installation, game),
+        windows=settings.windows,
     )
     return ledger.fingerprint_with_imports(read, imported)

@@ -4,8 +4,6 @@ How it is scored is in `scoring`; the rules live in `environments.babylon.outcom
 `domain.llm_judge`.
 """
 
-from typing import Any
-
 import dagster as dg
 import pandas as pd
 
@@ -23,7 +21,7 @@ NAME = "scored_trajectories"
 CHECKS = (checks.SPREAD,)
 
 DESCRIPTION = f"""
-How good each step of this hour was.
+How good each step of this window was.
 
 - `outcome`: what the step's own trade turned out to be worth, in [-1, 1]. A prediction share is worth what it paid less
   what it cost; a perpetual is worth its return. An action that could not be carried out scores low.
@@ -41,7 +39,7 @@ The check `{checks.SPREAD}` warns when all rewards are equal.
 """
 
 
-def stage(windows: dg.PartitionsDefinition[Any]) -> Stage:
+def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
     """The asset's declaration, with one partition per window, and what makes one of them."""
     spec = dg.AssetSpec(
         NAME,

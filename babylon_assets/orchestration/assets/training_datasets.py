@@ -5,7 +5,6 @@ Which samples are compared, and what each trains as, is decided in `domain.datas
 
 from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 import dagster as dg
 
@@ -28,11 +27,11 @@ NAME = "training_datasets"
 CHECKS = (checks.TOKENS, checks.HINDSIGHT, checks.STABLE)
 
 DESCRIPTION = f"""
-What the next checkpoint may learn from this hour, frozen and named by the hash of its content.
+What the next checkpoint may learn from this window, frozen and named by the hash of its content.
 
 - A **sample** is one call: the prompt as the policy saw it, its answer, the recorded token ids and log-probabilities.
 - Samples are compared within a **group**, the same moment of the market: the advantage of a sample is its reward
-  against those of its group, so that an hour in which everybody won teaches nothing by itself.
+  against those of its group, so that a window in which everybody won teaches nothing by itself.
 - Each sample **trains as** `policy_gradient` (our own answer, tokens known), `recompute` (our own, as text only),
   `sft` (another model's, from the better half of its group) or `skip`, with the reason.
 - Answers that the game does not keep, those of its **live** agents, are found among the recorded calls by trajectory,
@@ -42,9 +41,9 @@ What the next checkpoint may learn from this hour, frozen and named by the hash 
   than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW whole groups are drawn. `effective_samples` says how many equally
   weighted samples the rest is worth.
 
-- With LATE_DATA=carry, what an earlier hour has to teach since its data changed after it was trained (**late**
-  samples) joins the next hour that is trained, once: with its own group and advantage, within the same bounds.
-  `carried_from` and `carried_into` say how many, on both hours.
+- With LATE_DATA=carry, what an earlier window has to teach since its data changed after it was trained (**late**
+  samples) joins the next window that is trained, once: with its own group and advantage, within the same bounds.
+  `carried_from` and `carried_into` say how many, on both windows.
 - `best_and_worst` are the five answers with the highest rewards and the five with the lowest; `samples_in_full` has
   their prompts and answers.
 
@@ -54,7 +53,7 @@ not hash to its id, holds a text that was never recorded, or a prompt that names
 """
 
 
-def stage(windows: dg.PartitionsDefinition[Any]) -> Stage:
+def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
     """The asset's declaration, with one partition per window, and what makes one of them."""
     spec = dg.AssetSpec(
         NAME,
@@ -82,7 +81,7 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
         head = checkpoints.head(conn, settings.model_name)
         carried = carry_over.metadata(conn, settings, window)
         givers = {name: carry_over.metadata(conn, settings, name) for name in carry_over.givers(conn, settings, window)}
-        seen = examples.of_dataset(conn, dataset, secrets_of(settings)) if settings.show_samples else {}
+        seen = examples.of_dataset(conn, dataset, secrets_of(settings)) if settings.automation.show_samples else {}
         lost = trajectories.summary(conn, window).quarantined
     metadata = {**seen, **_metadata(dataset, row, lost), **_strength(dataset, head.step if head else 0), **carried}
     found = [checks.trainable_tokens(dataset, row)]

@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 def attempt(work: Callable[[], _T], warn: Callable[[str], None]) -> _T:
     """Do a window's work; after a transient error at most three more times.
 
-    The waits are 2, 4 and 8 seconds: long enough for a server that restarts, short beside the hour of a window.
+    The waits are 2, 4 and 8 seconds: long enough for a server that restarts, short beside a window.
     """
 
     def say(state: RetryCallState) -> None:

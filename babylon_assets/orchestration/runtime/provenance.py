@@ -17,11 +17,16 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 
-from babylon_assets.domain.windows import previous_window
+from babylon_assets.domain.windows import WindowGrid
 
 
 def input_tags(
-    instance: dg.DagsterInstance, key: dg.AssetKey, parents: set[dg.AssetKey], window: str, known: Mapping[str, str]
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    parents: set[dg.AssetKey],
+    window: str,
+    known: Mapping[str, str],
+    windows: WindowGrid,
 ) -> dict[str, str]:
     """The tags of a window's materialization that name what it was made from.
 
@@ -31,7 +36,7 @@ def input_tags(
     """
     tags: dict[str, str] = {}
     for parent in parents:
-        partition = previous_window(window) if parent == key else window
+        partition = windows.previous(window) if parent == key else window
         record = instance.get_latest_data_version_record(parent, is_source=False, partition_key=partition)
         newest = extract_data_version_from_entry(record.event_log_entry) if record is not None else None
         version = (newest or DEFAULT_DATA_VERSION).value

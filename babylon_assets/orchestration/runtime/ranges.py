@@ -21,6 +21,7 @@ from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSIO
 from dagster._core.storage.tags import EXTERNALLY_MANAGED_ASSETS_TAG
 
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.orchestration.metadata import CODE_VERSION
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime.failures import attempt, failed_step, failure_reason, mark_failed
@@ -136,18 +137,23 @@ def _run_window(
     finally:
         versions = {name: made.data_version for name, made in done.items() if made.data_version is not None}
         for name, made in done.items():
-            _record(context, name, window, made, {**versions, **made.made_from})
+            _record(context, name, window, made, {**versions, **made.made_from}, installation.settings.windows)
 
 
 def _record(
-    context: dg.AssetExecutionContext, name: str, window: str, made: WindowResult, used: Mapping[str, str]
+    context: dg.AssetExecutionContext,
+    name: str,
+    window: str,
+    made: WindowResult,
+    used: Mapping[str, str],
+    windows: WindowGrid,
 ) -> None:
     """Write the materialization of a window and the results of its checks, in one transaction.
 
     One for each asset: the next one names this one's event among what it was made from.
     """
     key = dg.AssetKey(name)
-    tags = input_tags(context.instance, key, set(context.assets_def.asset_deps[key]), window, used)
+    tags = input_tags(context.instance, key, set(context.assets_def.asset_deps[key]), window, used, windows)
     tags[CODE_VERSION_TAG] = CODE_VERSION
     if made.data_version is not None:
         tags[DATA_VERSION_TAG] = made.data_version

@@ -48,8 +48,8 @@ def listen(settings: Settings) -> socket.socket:
         SettingsError: the address can be reached from elsewhere and there are no keys.
         PermanentError: the port is taken.
     """
-    host, port = settings.gateway_host, settings.gateway_port
-    if not settings.gateway_keys and not _is_loopback(host):
+    host, port = settings.gateway.host, settings.gateway.port
+    if not settings.gateway.keys and not _is_loopback(host):
         raise SettingsError(
             f"GATEWAY_HOST is {host}, which others can reach, and there are no keys; "
             "make one with babylon serve --new-key NAME and set GATEWAY_KEYS, or listen on 127.0.0.1"
@@ -151,15 +151,15 @@ def _stop(server: Any) -> None:
 
 def assemble(settings: Settings, database: Ledger, source: Source, spool: Path) -> Parts:
     """The gateway's parts around whoever answers."""
-    model, canary = settings.model_name, (settings.canary_policy, settings.canary_share)
+    model, canary = settings.model_name, (settings.gateway.canary_policy, settings.gateway.canary_share)
     directory = Directory(database, model, source, PointerFile(spool.with_name(POINTER), model), *canary)
-    recorder = Recorder(database, spool) if settings.gateway_record else None
+    recorder = Recorder(database, spool) if settings.gateway.record else None
     return Parts(
         source=source,
         directory=directory,
         recorder=recorder,
-        access=Access(settings.gateway_keys, settings.gateway_key_concurrency, settings.gateway_key_tokens_per_minute),
-        limits=Limits(settings.gateway_body_bytes, settings.gateway_answer_tokens),
+        access=Access(settings.gateway.keys, settings.gateway.key_concurrency, settings.gateway.key_tokens_per_minute),
+        limits=Limits(settings.gateway.body_bytes, settings.gateway.answer_tokens),
         metrics=Metrics(source, directory, recorder),
         model=settings.model_name,
     )

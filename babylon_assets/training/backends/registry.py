@@ -65,8 +65,8 @@ def keeps_weights_here(name: str) -> bool:
 
 def select_backend(settings: Settings) -> BackendChoice:
     """The backend that the settings mean, whether or not it can train: TRAINING_BACKEND's, or the first that can."""
-    if settings.backend != "auto":
-        return BackendChoice(find_backend(settings.backend), "TRAINING_BACKEND asks for it")
+    if settings.training.backend != "auto":
+        return BackendChoice(find_backend(settings.training.backend), "TRAINING_BACKEND asks for it")
     lacking: list[str] = []
     for backend in SHIPPED:
         available = backend.availability(settings)
@@ -86,6 +86,6 @@ def choose_backend(settings: Settings) -> BackendChoice:
     choice = select_backend(settings)
     if (refusal := choice.backend.availability(settings).refusal) is not None:
         raise refusal
-    if settings.base_model is not None:
-        choice.backend.require_base_model(settings.base_model)
+    if settings.training.base_model is not None:
+        choice.backend.require_base_model(settings.training.base_model)
     return choice

@@ -15,6 +15,7 @@ from psycopg import sql
 from babylon_assets.domain.errors import SourceError
 from babylon_assets.domain.frames import steps_frame
 from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
+from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.environments.babylon import game_record, outcome_tables
 from babylon_assets.environments.babylon.game_record import SourceWindow
 from tests.domain.rows import START, WINDOW, call, step
@@ -125,6 +126,36 @@ class TestWindows:
         row = read(game_conn)["t1"]
         assert isinstance(row, TrajectoryRecord)
         assert row.start_time == START
+
+    def test_windows_of_another_length_hold_what_ended_in_them_whatever_its_id(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1", "a2")
+        quarter, midnight = timedelta(minutes=15), START.replace(minute=0)
+        add_trajectories(
+            game_conn,
+            trajectory("t1", endTime=midnight + quarter - timedelta(seconds=1)),
+            trajectory("t2", agentId="a2", endTime=midnight + quarter),
+            trajectory("t3", windowId=None, endTime=midnight + quarter),
+            trajectory("t4", windowId="not a window", endTime=midnight + 5 * quarter),
+            trajectory("t5", endTime=midnight + 96 * quarter),
+        )
+        quarters, days = WindowGrid(quarter), WindowGrid(96 * quarter)
+        assert game_record.odd_ids(game_conn, windows=quarters) == []
+        assert game_record.list_windows(game_conn, windows=days) == [
+            SourceWindow("2026-10-01T00:00", 2, 4),
+            SourceWindow("2026-10-02T00:00", 1, 1),
+        ]
+        listed = game_record.list_windows(game_conn, "2026-10-01T00:15", windows=quarters)
+        assert [(row.window, row.agents, row.trajectories) for row in listed] == [
+            ("2026-10-01T00:15", 2, 2),
+            ("2026-10-01T01:15", 1, 1),
+            ("2026-10-02T00:00", 1, 1),
+        ]
+        assert read(game_conn, windows=quarters).keys() == {"t1"}
+        assert read(game_conn, "2026-10-01T00:15", windows=quarters).keys() == {"t2", "t3"}
+        assert read(game_conn, windows=days).keys() == {"t1", "t2", "t3", "t4"}
+        before = game_record.fingerprint(game_conn, "2026-10-01T00:15", windows=quarters)
+        add_trajectories(game_conn, trajectory("t6", endTime=midnight + quarter))
+        assert game_record.fingerprint(game_conn, "2026-10-01T00:15", windows=quarters) != before
 
     def test_an_empty_game(self, game_conn: Connection) -> None:
         assert game_record.list_windows(game_conn) == []

@@ -32,7 +32,7 @@ from tests.environments.babylon.rows import (
 class TestOutcomes:
     def test_frames_have_the_declared_columns_even_when_nothing_is_known(self, game_conn: Connection) -> None:
         found = outcome_tables.read_outcomes(game_conn, WINDOW, steps_frame([]))
-        for name in (field.name for field in fields(OutcomeTables)):
+        for name in (field.name for field in fields(OutcomeTables) if field.name != "windows"):
             frame, expected = getattr(found, name), getattr(OutcomeTables.empty(), name)
             assert frame.empty
             assert frame.dtypes.to_dict() == expected.dtypes.to_dict(), name

@@ -49,12 +49,11 @@ def tables(**rows: list[dict[str, Any]]) -> OutcomeTables:
         "stock_prices": (OutcomeTables.STOCK_PRICES, {"ticker": "ACME"}),
         "market_outcomes": (OutcomeTables.MARKET_OUTCOMES, {"window": "2026-10-01T00:00", "created_at": AT + MINUTE}),
     }
-    return OutcomeTables(
-        **{
-            name: pd.DataFrame([base | row for row in rows.get(name, [])], columns=list(spec)).astype(spec)
-            for name, (spec, base) in specs.items()
-        }
-    )
+    frames: dict[str, Any] = {
+        name: pd.DataFrame([base | row for row in rows.get(name, [])], columns=list(spec)).astype(spec)
+        for name, (spec, base) in specs.items()
+    }
+    return OutcomeTables(**frames)
 
 
 def worth(steps: pd.DataFrame, known: OutcomeTables, **options: Any) -> list[tuple[float | None, str]]:

@@ -20,7 +20,7 @@ def test_known_policies_get_what_they_deserve() -> None:
     assert followed.advantage > 0.95  # all but the rumours are worth following
     assert opposed.reward == pytest.approx(-followed.reward)
     assert (held.reward, held.advantage, held.valid_share) == (0.0, 0.0, 1.0)
-    assert (babbled.reward, babbled.valid_share) == (SETTINGS.invalid_action_reward, 0.0)
+    assert (babbled.reward, babbled.valid_share) == (SETTINGS.rewards.invalid_action_reward, 0.0)
     assert 0.3 < followed.reward < 0.6
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import SettingsError
 from babylon_assets.domain.policies import Completion
 from babylon_assets.domain.trajectories import Message, TrajectoryRecord
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.babylon import game_record
 from babylon_assets.environments.simulated import game_state
 from babylon_assets.environments.simulated.players import play_window
@@ -100,11 +100,11 @@ def test_a_window_that_was_interrupted_was_not_played(settings: Settings, game_d
     with game_database.connect() as conn, pytest.raises(RuntimeError, match="killed"):
         play_window(settings, conn, FIRST, Follower(fail_after=200))
     with game_database.connect() as conn:
-        assert not game_state.is_played(conn, FIRST)
+        assert not game_state.is_played(conn, HOURLY.parse(FIRST))
         assert conn.execute('SELECT count(*) FROM "AgentTrade"').fetchone() == (0,)
         assert conn.execute("SELECT count(*) FROM babylon_training.inference_calls").fetchone() == (0,)
         play_window(settings, conn, FIRST, Follower())
-        assert game_state.is_played(conn, FIRST)
+        assert game_state.is_played(conn, HOURLY.parse(FIRST))
 
 
 def test_money_goes_on_from_window_to_window_and_late_markets_resolve(
@@ -142,10 +142,10 @@ def test_the_same_seed_plays_the_same_game(settings: Settings, game_database: Da
         with conn.transaction(force_rollback=True):
             play_window(settings, conn, FIRST, Follower())
             once = _hashes(conn)
-        assert not game_state.is_played(conn, FIRST)
+        assert not game_state.is_played(conn, HOURLY.parse(FIRST))
         play_window(settings, conn, FIRST, Follower())
         assert _hashes(conn) == once
-    other = dataclasses.replace(settings, simulation_seed=4)
+    other = settings.replace(simulation_seed=4)
     with game_database.connect() as conn:
         play_window(other, conn, SECOND, Follower())
         assert len(set(once)) == AGENTS

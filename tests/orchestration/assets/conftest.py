@@ -13,7 +13,7 @@ import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
-from babylon_assets.domain.windows import closed_windows
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import WindowRow, get_window
@@ -30,7 +30,7 @@ from tests.servers import Server
 
 #: Agents of `game`, each with one trajectory of one answer.
 ROWS = 30
-FIRST, SECOND, THIRD = closed_windows(datetime.now(UTC), 3)
+FIRST, SECOND, THIRD = HOURLY.closed(datetime.now(UTC), 3)
 
 
 @dataclass
@@ -48,7 +48,7 @@ class World:
 
     def having(self, **changes: Any) -> World:
         """The same world with other settings."""
-        return replace(self, settings=replace(self.settings, **changes))
+        return replace(self, settings=self.settings.replace(**changes))
 
     def play(self, window: str) -> None:
         with self.database.connect() as conn:

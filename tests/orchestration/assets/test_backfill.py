@@ -17,7 +17,7 @@ from babylon_assets.cli.app import app
 from babylon_assets.cli.backfill import Backfill, run_backfill, windows_between
 from babylon_assets.config.settings import subprocess_environment
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.windows import previous_window, window_of
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.assets import raw_trajectories
@@ -26,7 +26,7 @@ from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World
 from tests.scenarios.conftest import babylon, start
 from tests.servers import Server
 
-EMPTY = previous_window(FIRST)
+EMPTY = HOURLY.previous(FIRST)
 WINDOWS = [EMPTY, FIRST, SECOND, THIRD]
 
 
@@ -158,13 +158,17 @@ def kept(world: World) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("first", "last"), [("2026-11-05T15:00", "2026-11-05T14:00"), ("2024-11-05T15:00", "2026-11-05T14:00")]
+    ("first", "last", "said"),
+    [
+        ("2026-11-05T15:00", "2026-11-05T14:00", "give the oldest window first: .* 2026-11-05T14:00 2026-11-05T15:00"),
+        ("2024-11-05T15:00", "2026-11-05T14:00", "17,520 windows; give at most 8,784 at once"),
+    ],
 )
-def test_a_range_that_is_none_is_refused(first: str, last: str) -> None:
-    with pytest.raises(PermanentError, match=r"windows; give 1 to"):
-        windows_between(first, last)
+def test_a_range_that_is_none_is_refused(first: str, last: str, said: str) -> None:
+    with pytest.raises(PermanentError, match=said):
+        windows_between(first, last, HOURLY)
 
 
 def test_a_range_ends_before_the_running_hour() -> None:
     with pytest.raises(PermanentError, match="is not over yet"):
-        windows_between("2026-11-05T15:00", window_of(datetime.now(UTC)))
+        windows_between("2026-11-05T15:00", HOURLY.of(datetime.now(UTC)).id, HOURLY)

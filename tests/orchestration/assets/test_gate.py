@@ -10,7 +10,7 @@ import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.windows import closed_windows
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.babylon.writeback import served
 from babylon_assets.environments.simulated.base_model import ensure_base_model
 from babylon_assets.ledger import checkpoints, evaluations, promotions, verdicts
@@ -192,7 +192,7 @@ def test_a_poisoned_window_is_trained_and_refused_and_never_served(trained: Worl
 @pytest.mark.soak
 def test_what_is_planted_at_the_demos_scale_is_refused_and_never_served(world: World) -> None:
     """With the settings and the base model of `babylon demo`: six hours, one poisoned, one perturbed, one more."""
-    *ordinary, poisoned, perturbed, last = closed_windows(datetime.now(UTC), 9)
+    *ordinary, poisoned, perturbed, last = HOURLY.closed(datetime.now(UTC), 9)
     base = ensure_base_model(world.settings.home)
     settings = Settings(home=world.settings.home, base_model=str(base))
     demo = replace(world, settings=settings, engine=Engine(base, f"{CHAIN}@0"))

@@ -40,7 +40,7 @@ def babylon(world: World) -> Babylon:
 @pytest.fixture
 def exported(world: World, babylon: Babylon, tmp_path: Path) -> Path:
     """The folder with the files of a played window."""
-    world.settings = replace(world.settings, train_rl_local=False)
+    world.settings = world.settings.replace(train_rl_local=False)
     world.play(FIRST)
     world.execute('UPDATE "Market" SET resolved = false WHERE id = (SELECT min("marketId") FROM "AgentTrade")')
     world.execute('DELETE FROM "market_outcomes"')

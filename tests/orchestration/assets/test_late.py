@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def game_database(server: Server, three_played: str) -> Iterator[Database]:
 @pytest.fixture
 def world(tmp_path: Path, taught_base: Path, engine: Engine, game_database: Database) -> Iterator[World]:
     """The first window is trained without one agent's trajectory, which then comes late; runs are in PostgreSQL."""
-    settings = replace(small_game(tmp_path, taught_base), database_url=game_database.url, gate=False)
+    settings = small_game(tmp_path, taught_base).replace(database_url=game_database.url, gate=False)
     with open_instance(settings, game_database) as instance:
         made = World(settings, game_database, instance, engine)
         made.execute(f'UPDATE "trajectories" SET "isTrainingData" = false WHERE {LAST}', FIRST)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
 from babylon_assets.domain.errors import SettingsError
-from babylon_assets.domain.windows import previous_window
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.simulated import market_evaluation
 from babylon_assets.ledger import checkpoints, evaluations, promotions
 from babylon_assets.ledger.database import chain_lock
@@ -26,7 +25,7 @@ from tests.servers import Server
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 CHAIN = "babylon-agent"
-BEFORE = previous_window(FIRST)
+BEFORE = HOURLY.previous(FIRST)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def world(
     name = server.create(three_played)
     database = server.database(name)
     small = small_game(tmp_path_factory.mktemp("nightly"), taught_base)
-    settings = replace(small, database_url=database.url, gate=False, nightly_seeds=9, keep_checkpoints=1)
+    settings = small.replace(database_url=database.url, gate=False, nightly_seeds=9, keep_checkpoints=1)
     with open_instance(settings, database) as instance:
         made = World(settings, database, instance, engine)
         made.play(BEFORE)
@@ -63,7 +62,7 @@ def test_the_live_policy_is_examined_once_on_more_markets(world: World) -> None:
     with world.database.connect() as conn:
         live = promotions.promoted(conn, CHAIN)
         assert live is not None and live.window_id == THIRD
-        version = market_evaluation.version(replace(world.settings, evaluation_seeds=9))
+        version = market_evaluation.version(world.settings.replace(evaluation_seeds=9))
         found = evaluations.get(conn, live.id, market_evaluation.NAME, version)
     assert found is not None and found.value is not None
     assert len(found.seeds or ()) == 9

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from babylon_assets.domain.errors import DatabaseUnavailable
-from babylon_assets.domain.windows import window_bounds
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration import checks
@@ -247,7 +247,7 @@ class Early:
 
     @staticmethod
     def now(zone: Any) -> Any:
-        return window_bounds(THIRD)[0].astimezone(zone) + timedelta(minutes=30)
+        return HOURLY.bounds(THIRD)[0].astimezone(zone) + timedelta(minutes=30)
 
 
 def test_a_check_that_is_asked_for_alone_gets_its_result(world: World) -> None:

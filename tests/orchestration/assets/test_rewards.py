@@ -33,7 +33,9 @@ def test_the_readmes_scorer_takes_part_in_the_reward(
     (tmp_path / "my_scorers.py").write_text(module)
     monkeypatch.syspath_prepend(str(tmp_path))
     settings = load_settings(given, None)
-    world = world.having(scorers=settings.scorers, reward_weights=settings.reward_weights, train_rl_local=False)
+    world = world.having(
+        scorers=settings.rewards.scorers, reward_weights=settings.rewards.weights, train_rl_local=False
+    )
     some_wait = Scripted(lambda prompt, seed: hold(prompt) if seed % 2 else follow(prompt))
     with world.database.connect() as conn:
         play_window(world.settings, conn, FIRST, some_wait)

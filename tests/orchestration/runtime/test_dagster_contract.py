@@ -22,6 +22,7 @@ from dagster._core.storage.tags import (
 )
 from dagster_postgres.event_log import PostgresEventLogStorage
 
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.orchestration.runtime import UNFINISHED, range_tags, window_range
 from babylon_assets.orchestration.runtime.event_log import EventLog
 from babylon_assets.orchestration.runtime.provenance import input_tags
@@ -160,7 +161,7 @@ def test_a_window_with_our_tags_is_in_step(instance: dg.DagsterInstance) -> None
     first, second = dg.AssetKey("first"), dg.AssetKey("second")
 
     def made(name: str, version: str, known: dict[str, str]) -> None:
-        tags = input_tags(instance, dg.AssetKey(name), {first} if name == "second" else set(), FIRST, known)
+        tags = input_tags(instance, dg.AssetKey(name), {first} if name == "second" else set(), FIRST, known, HOURLY)
         tags |= {"dagster/data_version": version, "dagster/code_version": "1"}
         instance.report_runless_asset_event(dg.AssetMaterialization(name, partition=FIRST, tags=tags))
 

@@ -24,7 +24,7 @@ def test_a_key_is_printed_once_with_a_hash_that_opens_for_it() -> None:
     assert hashed(found[0][1]) == found[1][1]
     settings = Settings(gateway_keys={"game": found[1][1]})
     assert found[0][1] not in repr(settings) + repr(printable(settings))
-    assert Access(settings.gateway_keys, 1, None).who(f"Bearer {found[0][1]}") == "game"
+    assert Access(settings.gateway.keys, 1, None).who(f"Bearer {found[0][1]}") == "game"
 
 
 def test_each_key_is_known_by_its_own_name_and_no_other_opens() -> None:

@@ -5,7 +5,6 @@ The hosted service and the GPU's process are stand-ins that speak the real proto
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -87,10 +86,10 @@ def case(
             service = running.enter_context(hosted_service(tiny_base, tmp_path / "service"))
             monkeypatch.setattr(hosted_training, "POLL_SECONDS", 0.05)
             hosted: dict[str, Any] = {"wandb_api_key": KEY, "wandb_project": "project", "serverless_url": service.url}
-            settings = dataclasses.replace(settings, base_model=None, **hosted)
-            yield Case(dataclasses.replace(settings, backend=name), samples, lambda: service.calls["submit"])
+            settings = settings.replace(base_model=None, **hosted)
+            yield Case(settings.replace(training_backend=name), samples, lambda: service.calls["submit"])
         else:
-            yield Case(dataclasses.replace(settings, backend=name), samples, lambda: weights.stat().st_mtime_ns)
+            yield Case(settings.replace(training_backend=name), samples, lambda: weights.stat().st_mtime_ns)
 
 
 def _pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,18 +103,18 @@ def _pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_found_by_its_name_and_says_why_it_trains(case: Case) -> None:
     choice = registry.choose_backend(case.settings)
-    assert (choice.name, choice.reason) == (case.settings.backend, "TRAINING_BACKEND asks for it")
+    assert (choice.name, choice.reason) == (case.settings.training.backend, "TRAINING_BACKEND asks for it")
     assert choice.name in registry.registered_names()
     assert choice.backend.title and choice.backend.availability(case.settings).reason
 
 
 def test_it_refuses_a_base_model_that_it_cannot_train(case: Case, tmp_path: Path) -> None:
     with pytest.raises(BaseModelRefused, match="set BASE_MODEL to"):
-        registry.choose_backend(dataclasses.replace(case.settings, base_model=str(tmp_path)))
+        registry.choose_backend(case.settings.replace(base_model=str(tmp_path)))
 
 
 def test_its_manifest_is_json_and_does_not_change_by_itself(case: Case) -> None:
-    base = case.settings.base_model or str(case.backend.find_base_model(case.settings))
+    base = case.settings.training.base_model or str(case.backend.find_base_model(case.settings))
     manifests = [{**case.backend.manifest_settings(case.settings, base), **case.backend.versions()} for _ in range(2)]
     assert json.loads(json.dumps(manifests[0])) == manifests[0] == manifests[1]
     assert manifests[0]
@@ -212,7 +211,9 @@ def test_a_chain_stays_with_its_backend(
     other = "bias" if case.backend.name == "embedded" else "embedded"
     if other == "bias":
         register_bias_backend(tmp_path / "other", monkeypatch)
-    changed = dataclasses.replace(case.settings, backend=other, base_model=case.settings.base_model or str(tiny_base))
+    changed = case.settings.replace(
+        training_backend=other, base_model=case.settings.training.base_model or str(tiny_base)
+    )
     with pytest.raises(ChainConflict, match=r"TRAINING_BACKEND=|set it back"):
         train_window(changed, database, SECOND)
 
@@ -243,7 +244,7 @@ def test_the_bias_backend_raises_the_logit_of_its_token_by_the_bias(
     from babylon_assets.training.recompute import load_policy as load_model
 
     register_bias_backend(tmp_path / "packages", monkeypatch)
-    settings = Settings(home=tmp_path, base_model=str(tiny_base), backend="bias", gate=False)
+    settings = Settings(home=tmp_path, base_model=str(tiny_base), training_backend="bias", gate=False)
     samples = answered(tiny_base, groups=3, size=3)
     ready(FIRST, samples)
     result = train_window(settings, database, FIRST)

@@ -78,8 +78,8 @@ def test_a_gpu_with_arts_backend_is_chosen_unless_there_is_a_key(gpu: None) -> N
     assert (choice.name, "NVIDIA T4 of 15 GiB" in choice.reason) == ("local_gpu", True)
     assert base_model_of(Settings()) == "Qwen/Qwen2.5-0.5B-Instruct"
     assert choose_backend(Settings(wandb_api_key="k")).name == "serverless"
-    assert choose_backend(Settings(wandb_api_key="k", backend="local_gpu")).name == "local_gpu"
-    assert choose_backend(Settings(backend="embedded")).name == "embedded"
+    assert choose_backend(Settings(wandb_api_key="k", training_backend="local_gpu")).name == "local_gpu"
+    assert choose_backend(Settings(training_backend="embedded")).name == "embedded"
 
 
 def test_what_is_missing_for_a_gpu_is_said(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_what_is_missing_for_a_gpu_is_said(gpu: None, monkeypatch: pytest.Monkey
     assert (choice.name, "NVIDIA T4" in choice.reason, "unsloth, trl" in choice.reason) == ("embedded", True, True)
     monkeypatch.setattr(local_gpu, "cuda_device", lambda: None)
     with pytest.raises(MissingDependency, match=r"no a CUDA device, no unsloth, no trl; .*babylon_assets\[gpu\]"):
-        choose_backend(Settings(backend="local_gpu"))
+        choose_backend(Settings(training_backend="local_gpu"))
 
 
 @without_gpu
@@ -162,7 +162,7 @@ def test_a_process_that_dies_or_hangs_is_worth_another_try(
     settings: Settings, tiny_base: Path, stand_in: pytest.MonkeyPatch, how: str, minutes: float, told: str
 ) -> None:
     stand_in.setenv("GPU_STAND_IN", how)
-    bounded = replace(settings, local_gpu_minutes=minutes)
+    bounded = settings.replace(local_gpu_minutes=minutes)
     with pytest.raises(TransientError, match=told) as raised:
         train_local_gpu(bounded, request(tiny_base, demonstrations(), "sft"))
     assert f"the stand-in {how}" in str(raised.value) or how == "hangs"

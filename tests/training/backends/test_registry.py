@@ -68,14 +68,14 @@ def test_the_code_on_the_page_is_the_files() -> None:
 def test_an_installed_package_adds_a_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "bias" not in registry.registered_names()
     register_bias_backend(tmp_path, monkeypatch)
-    assert registry.choose_backend(Settings(backend="bias")).backend.title == "the bias backend"
+    assert registry.choose_backend(Settings(training_backend="bias")).backend.title == "the bias backend"
     assert registry.registered_names()[-1] == "bias"
     assert registry.select_backend(Settings()).name in SHIPPED
 
 
 def test_a_name_that_nobody_registered_is_refused() -> None:
     with pytest.raises(SettingsError, match="TRAINING_BACKEND is 'embeded'"):
-        Settings(backend="embeded")
+        Settings(training_backend="embeded")
     with pytest.raises(SettingsError, match=r"no training backend is called tinker; .*embedded"):
         registry.find_backend("tinker")
 

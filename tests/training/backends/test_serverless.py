@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def attempts(database: Database, window: str = FIRST) -> list[Job]:
 def test_a_window_is_trained_by_the_service(
     settings: Settings, database: Database, ready: Ready, samples: list[Sample], service: HostedService
 ) -> None:
-    priced = replace(settings, serverless_usd_per_million_tokens=1000.0)
+    priced = settings.replace(serverless_usd_per_million_tokens=1000.0)
     one = train_window(priced, database, FIRST)
     assert one.status == "trained"
     assert one.checkpoint and one.checkpoint.path == "wandb-artifact:///team/project/babylon-agent:step1"
@@ -201,7 +200,7 @@ def test_a_submission_that_was_lost_with_its_job_is_made_again_in_time(
     service.faults["submit"] = [524]
     with pytest.raises(TransientError, match="524"):
         train_window(settings, database, FIRST)
-    result = train_window(replace(settings, serverless_wait_minutes=0.01), database, FIRST)
+    result = train_window(settings.replace(serverless_wait_minutes=0.01), database, FIRST)
     assert (result.status, service.calls["submit"], len(service.jobs)) == ("trained", 2, 1)
 
 
@@ -249,7 +248,7 @@ def test_a_silent_job_is_attached_to_later(
 ) -> None:
     service.faults["slow"] = [1.0]
     with pytest.raises(TransientError, match="train the window again to attach"):
-        train_window(replace(settings, serverless_wait_minutes=0.005), database, FIRST)
+        train_window(settings.replace(serverless_wait_minutes=0.005), database, FIRST)
     assert train_window(settings, database, FIRST).status == "trained"
     assert service.calls["submit"] == 1
 
@@ -269,7 +268,7 @@ def test_a_failed_job_is_said_and_the_next_run_submits_another(
 def test_a_wrong_key_is_permanent_and_is_not_shown(
     settings: Settings, database: Database, ready: Ready, service: HostedService
 ) -> None:
-    wrong = replace(settings, wandb_api_key="wrong-key-987654321")
+    wrong = settings.replace(wandb_api_key="wrong-key-987654321")
     with pytest.raises(PermanentError, match="WANDB_API_KEY") as told:
         train_window(wrong, database, FIRST)
     assert "987654321" not in f"{told.value!r} {told.value} {told.value.__cause__} {wrong!r}"
@@ -290,29 +289,29 @@ def test_the_cap_of_a_day_stops_new_jobs(
     settings: Settings, database: Database, ready: Ready, samples: list[Sample], service: HostedService
 ) -> None:
     tokens = sum(len(one.prompt_token_ids or []) + len(one.token_ids or []) for one in samples)
-    capped = replace(settings, serverless_usd_per_million_tokens=1e6 / tokens, serverless_daily_usd=1.5)
+    capped = settings.replace(serverless_usd_per_million_tokens=1e6 / tokens, serverless_daily_usd=1.5)
     assert train_window(capped, database, FIRST).status == "trained"
     ready(SECOND, samples)
     with pytest.raises(PermanentError, match=r"1\.00 USD are spent today and SERVERLESS_DAILY_USD is 1\.50"):
         train_window(capped, database, SECOND)
     assert service.calls["submit"] == 1
-    assert train_window(replace(capped, serverless_daily_usd=2.5), database, SECOND).status == "trained"
+    assert train_window(capped.replace(serverless_daily_usd=2.5), database, SECOND).status == "trained"
 
 
 def test_the_key_decides_and_the_setting_forces() -> None:
     keyed = Settings(wandb_api_key=KEY)
     assert choose_backend(keyed).name == "serverless"
-    assert choose_backend(replace(keyed, backend="embedded")).name == "embedded"
+    assert choose_backend(keyed.replace(training_backend="embedded")).name == "embedded"
     assert choose_backend(Settings()).name == "embedded"
     with pytest.raises(SettingsError, match="WANDB_API_KEY"):
-        choose_backend(Settings(backend="serverless"))
+        choose_backend(Settings(training_backend="serverless"))
 
 
 def test_a_base_model_that_the_service_does_not_train_is_refused_before_anything_is_sent(
     settings: Settings, database: Database, ready: Ready, service: HostedService
 ) -> None:
     with pytest.raises(BaseModelRefused, match="OpenPipe/Qwen3-14B-Instruct"):
-        train_window(replace(settings, base_model="Qwen/Qwen2.5-0.5B-Instruct"), database, FIRST)
+        train_window(settings.replace(base_model="Qwen/Qwen2.5-0.5B-Instruct"), database, FIRST)
     assert not service.calls
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -24,7 +23,7 @@ from babylon_assets.training.folders import train_in_folder
 
 
 class Embedded(TrainingBackend):
-    """Our own trainer behind ART's packing and loss; see `trainer` for the algorithm."""
+    """Our own trainer behind ART's packing and loss; see `algorithm`."""
 
     name = "embedded"
     title = "the embedded backend"
@@ -67,9 +66,8 @@ class Embedded(TrainingBackend):
 
     def restore_settings(self, settings: Settings, recorded: Mapping[str, Any]) -> Settings:
         """Checkpoints of before TRAIN_DTYPE were trained in fp32."""
-        return replace(
-            settings,
-            backend=self.name,
+        return settings.replace(
+            training_backend=self.name,
             learning_rate=recorded["learning_rate"],
             lora_rank=recorded["lora_rank"],
             gradient_tokens=recorded["row_tokens"],

@@ -36,9 +36,9 @@ def train_embedded(settings: Settings, request: TrainingRequest) -> None:
             f"{error.name} is not installed, without which nothing can be trained here; "
             "type: pip install 'babylon_assets[embedded]'"
         ) from error
-    torch.set_num_threads(settings.threads)
-    random.seed(settings.train_seed)  # ART shuffles groups and packed rows with the global generator
-    torch.manual_seed(settings.train_seed)
+    torch.set_num_threads(settings.training.threads)
+    random.seed(settings.training.seed)  # ART shuffles groups and packed rows with the global generator
+    torch.manual_seed(settings.training.seed)
     trainer = TrainerSettings(**trainer_settings(settings, request.base_model))
     backend = ArtBackend(
         art_path(settings),
@@ -49,7 +49,7 @@ def train_embedded(settings: Settings, request: TrainingRequest) -> None:
         baselines=request.samples.baselines,
     )
     with _quiet():
-        asyncio.run(_train(backend, trainer, settings.wandb_project, request))
+        asyncio.run(_train(backend, trainer, settings.training.wandb_project, request))
 
 
 async def _train(backend: Any, trainer: Any, project: str, request: TrainingRequest) -> None:

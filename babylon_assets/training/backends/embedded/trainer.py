@@ -1,7 +1,7 @@
 """The optimizer steps of the embedded backend: a model with its adapter, one step at a time.
 
-Two kinds of step: ART's policy-gradient loss over packed rows, and weighted imitation of answers. What is packed, in
-which order, and what becomes of the checkpoint is decided by the caller.
+Two kinds of step: ART's policy-gradient loss over packed rows, and weighted imitation of answers. The order of
+the steps and the formulas are in `algorithm`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,12 @@ class Trainer:
         self._settings = settings
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = load_trainable(
-            base_model, parent, settings.lora_rank, settings.seed, self._device, settings.dtype
+            base_model,
+            parent,
+            rank=settings.lora_rank,
+            seed=settings.seed,
+            device=self._device,
+            dtype=settings.dtype,
         )
         self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(
@@ -181,7 +186,9 @@ class Trainer:
 
     def save(self, checkpoints: Path, step: int, manifest: dict[str, Any]) -> Path:
         """Write what was trained as checkpoint `step`, with its manifest and the metrics of its steps."""
-        return write_checkpoint(self._model, self._optimizer, manifest, self._steps, checkpoints, step)
+        return write_checkpoint(
+            self._model, self._optimizer, manifest=manifest, steps=self._steps, checkpoints=checkpoints, step=step
+        )
 
     def _stepped(self, loss: torch.Tensor, metrics: dict[str, float], started: float) -> dict[str, float]:
         self._optimizer.zero_grad(set_to_none=True)

@@ -82,12 +82,12 @@ class GpuResult(msgspec.Struct, frozen=True, kw_only=True):
 def trainer_settings(settings: Settings) -> dict[str, Any]:
     """The settings that decide what a checkpoint becomes, as they are written into its manifest."""
     return {
-        "learning_rate": settings.local_gpu_learning_rate,
-        "lora_rank": settings.lora_rank,
-        "row_tokens": settings.local_gpu_row_tokens,
-        "clip_epsilon": settings.clip_epsilon,
-        "max_grad_norm": settings.max_grad_norm,
-        "seed": settings.train_seed,
+        "learning_rate": settings.local_gpu.learning_rate,
+        "lora_rank": settings.embedded.lora_rank,
+        "row_tokens": settings.local_gpu.row_tokens,
+        "clip_epsilon": settings.embedded.clip_epsilon,
+        "max_grad_norm": settings.embedded.max_grad_norm,
+        "seed": settings.training.seed,
     }
 
 
@@ -117,7 +117,7 @@ def _request_file(settings: Settings, request: TrainingRequest, work: Path) -> G
     return GpuRequest(
         base_model=request.base_model,
         chain=request.chain,
-        project=settings.wandb_project,
+        project=settings.training.wandb_project,
         method=request.samples.method,
         samples=request.samples.policy_gradient or request.samples.sft,
         baselines=dict(request.samples.baselines),
@@ -125,7 +125,7 @@ def _request_file(settings: Settings, request: TrainingRequest, work: Path) -> G
         parent=str(request.place.parent.absolute()) if request.place.parent else None,
         work=str(work.absolute()),
         trainer=trainer_settings(settings),
-        memory_share=settings.local_gpu_memory_share,
+        memory_share=settings.local_gpu.memory_share,
     )
 
 
@@ -137,10 +137,10 @@ def _run(settings: Settings, work: Path) -> GpuResult:
             command, env=local_gpu_environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            process.wait(60 * settings.local_gpu_minutes)
+            process.wait(60 * settings.local_gpu.minutes)
         except subprocess.TimeoutExpired:
             raise TransientError(
-                f"training on the GPU took longer than the {settings.local_gpu_minutes:g} minutes of LOCAL_GPU_MINUTES "
+                f"training on the GPU took longer than the {settings.local_gpu.minutes:g} minutes of LOCAL_GPU_MINUTES "
                 f"and was ended: {_tail(work)}"
             ) from None
         finally:

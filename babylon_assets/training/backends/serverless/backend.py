@@ -18,7 +18,6 @@ from babylon_assets.training.backend import (
     TrainingRequest,
 )
 from babylon_assets.training.backends.serverless.hosted_jobs import open_journal
-from babylon_assets.training.backends.serverless.hosted_policy import HostedPolicy
 from babylon_assets.training.backends.serverless.hosted_training import train_serverless
 
 #: Base models that the service trains; the first is what it trains when BASE_MODEL is not set.
@@ -41,7 +40,7 @@ class Serverless(TrainingBackend):
 
     def availability(self, settings: Settings) -> Availability:
         """With a key."""
-        if settings.wandb_api_key is not None:
+        if settings.training.wandb_api_key is not None:
             return Availability("WANDB_API_KEY is set")
         return Availability(
             "there is no key of W&B",
@@ -62,7 +61,7 @@ class Serverless(TrainingBackend):
 
     def manifest_settings(self, settings: Settings, base_model: str) -> dict[str, Any]:
         """What the service lets be chosen."""
-        return {"learning_rate": settings.serverless_learning_rate, "clip_epsilon": settings.clip_epsilon}
+        return {"learning_rate": settings.serverless.learning_rate, "clip_epsilon": settings.embedded.clip_epsilon}
 
     def versions(self) -> dict[str, str]:
         """ART's; the service's own are not known."""
@@ -78,12 +77,14 @@ class Serverless(TrainingBackend):
 
     def why_not_answering(self, settings: Settings, checkpoint: Checkpoint) -> str | None:
         """Without a key, or with EVALUATE_HOSTED=false."""
-        if settings.wandb_api_key is None:
+        if settings.training.wandb_api_key is None:
             return "its weights lie with the hosted service, and WANDB_API_KEY is not set"
-        if not settings.evaluate_hosted:
+        if not settings.gate.evaluate_hosted:
             return "its weights lie with the hosted service, and EVALUATE_HOSTED is false"
         return None
 
     def open_policy(self, settings: Settings, checkpoint: Checkpoint) -> Policy:
         """Asks the service's inference."""
+        from babylon_assets.training.backends.serverless.hosted_policy import HostedPolicy
+
         return HostedPolicy(settings, checkpoint)

@@ -15,7 +15,7 @@ from babylon_assets.ledger import jobs
 from babylon_assets.ledger.database import Database
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class LedgerJournal:
     """The journal of one job, kept in its row of `training_jobs`; see `serverless.Journal`."""
 
@@ -40,7 +40,7 @@ class LedgerJournal:
         Raises:
             PermanentError: the job would spend more than SERVERLESS_DAILY_USD.
         """
-        estimate = tokens * self.settings.serverless_usd_per_million_tokens / 1e6
+        estimate = tokens * self.settings.serverless.usd_per_million_tokens / 1e6
         with self.database.connect() as conn, conn.transaction():
             self._keep_cap(estimate, jobs.spent_today(conn, besides=self.job))
             usage = {"manifest": self.manifest, "sent_tokens": tokens}
@@ -67,7 +67,7 @@ class LedgerJournal:
             jobs.advance_job(conn, self.job, "submitted", usage={**self.usage, "hosted_step": step})
 
     def _keep_cap(self, estimate: float, spent: float) -> None:
-        cap = self.settings.serverless_daily_usd
+        cap = self.settings.serverless.daily_usd
         if cap is not None and spent + estimate > cap:
             raise PermanentError(
                 f"this job would cost about {estimate:.2f} USD, {spent:.2f} USD are spent today and "
@@ -81,6 +81,13 @@ def open_journal(
     """The journal of an attempt, with what runs before this one have written into its row."""
     with database.connect() as conn:
         expected = jobs.hosted_step(conn, chain)
-    lost_at = (job.usage or {}).get("answer_lost_at")
-    intended = job.state == "submitted"
-    return LedgerJournal(settings, database, job.id, manifest, job.external_id, intended, expected, lost_at)
+    return LedgerJournal(
+        settings=settings,
+        database=database,
+        job=job.id,
+        manifest=manifest,
+        external_id=job.external_id,
+        intended=job.state == "submitted",
+        expected_step=expected,
+        lost_at=(job.usage or {}).get("answer_lost_at"),
+    )

@@ -54,11 +54,11 @@ class HostedPolicy:
     async def _all(self, asked: Sequence[Question]) -> list[Answer]:
         settings = self._settings
         upstream = Upstream(
-            settings.serverless_url,
-            settings.wandb_api_key or "",
+            settings.serverless.url,
+            settings.training.wandb_api_key or "",
             "wandb",
             self._checkpoint.base_model,
-            seconds=settings.serverless_timeout_seconds,
+            seconds=settings.serverless.timeout_seconds,
             most=AT_ONCE,
         )
         places = asyncio.Semaphore(AT_ONCE)

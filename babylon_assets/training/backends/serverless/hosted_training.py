@@ -18,6 +18,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_chain, wait_fixed
+
 from babylon_assets.config.settings import HIDDEN, Settings, prepare_libraries
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import BabylonError, ChainConflict, MissingDependency, PermanentError, TransientError
@@ -121,8 +123,8 @@ def train_serverless(settings: Settings, request: TrainingRequest, journal: Jour
             "type: pip install 'babylon_assets[embedded]'"
         ) from error
     require_recorded(request.samples.policy_gradient)
-    backend = ServerlessBackend(api_key=settings.wandb_api_key, base_url=settings.serverless_url)
-    backend._client.timeout = settings.serverless_timeout_seconds
+    backend = ServerlessBackend(api_key=settings.training.wandb_api_key, base_url=settings.serverless.url)
+    backend._client.timeout = settings.serverless.timeout_seconds
     return asyncio.run(_HostedJob(settings, request, journal, backend).run())
 
 
@@ -152,7 +154,7 @@ class _HostedJob:
         from art import TrainableModel
 
         model: Any = TrainableModel(
-            name=self.request.chain, project=self.settings.wandb_project, base_model=self.request.base_model
+            name=self.request.chain, project=self.settings.training.wandb_project, base_model=self.request.base_model
         )
         try:
             await self._tried(lambda: self.backend.register(model))
@@ -187,7 +189,7 @@ class _HostedJob:
         """The model's step; where there may be a job that nobody can ask for, only once that has had time to end."""
         while True:
             step: int = await self._tried(lambda: self.backend._get_step(model))
-            lost, patience = self.journal.lost_at, 60 * self.settings.serverless_wait_minutes
+            lost, patience = self.journal.lost_at, 60 * self.settings.serverless.wait_minutes
             if step != self.journal.expected_step or lost is None or time.time() - lost > patience:
                 return step
             self.journal.alive()
@@ -199,8 +201,8 @@ class _HostedJob:
         samples = self.request.samples.policy_gradient
         self.journal.intend(sent_tokens(samples))
         config = ExperimentalTrainingConfig(
-            learning_rate=self.settings.serverless_learning_rate,
-            epsilon=self.settings.clip_epsilon,
+            learning_rate=self.settings.serverless.learning_rate,
+            epsilon=self.settings.embedded.clip_epsilon,
             ppo=True,
             scale_rewards=False,
         )
@@ -220,23 +222,14 @@ class _HostedJob:
         self.journal.submitted(job.id)
 
     async def _follow(self) -> _Progress:
-        progress, failures = _Progress(), 0
+        progress = _Progress()
         while not progress.ended:
-            try:
-                await self._listen(progress)
-                failures = 0
-            except Exception as error:
-                named = self._named(error)
-                if not isinstance(named, TransientError) or failures == len(WAITS):
-                    raise named from None
-                await asyncio.sleep(WAITS[failures])
-                failures += 1
-                continue
+            await self._tried(lambda: self._listen(progress))
             self.journal.alive()
-            if time.monotonic() - progress.heard > 60 * self.settings.serverless_wait_minutes:
+            if time.monotonic() - progress.heard > 60 * self.settings.serverless.wait_minutes:
                 raise TransientError(
                     f"the hosted job {self.journal.external_id} has said nothing for "
-                    f"{self.settings.serverless_wait_minutes:g} minutes; train the window again to attach to it"
+                    f"{self.settings.serverless.wait_minutes:g} minutes; train the window again to attach to it"
                 )
             if not progress.ended:
                 await asyncio.sleep(POLL_SECONDS)
@@ -267,16 +260,19 @@ class _HostedJob:
 
     async def _tried(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """The result of a call that is safe to repeat, tried again after each of `WAITS`."""
-        failures = 0
-        while True:
-            try:
-                return await call()
-            except Exception as error:
-                named = self._named(error)
-                if failures == len(WAITS) or not isinstance(named, TransientError):
-                    raise named from None
-            await asyncio.sleep(WAITS[failures])
-            failures += 1
+        tries = AsyncRetrying(
+            retry=retry_if_exception_type(TransientError),
+            wait=wait_chain(*map(wait_fixed, WAITS)),
+            stop=stop_after_attempt(len(WAITS) + 1),
+            reraise=True,
+        )
+        return await tries(self._called, call)
+
+    async def _called(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await call()
+        except Exception as error:
+            raise self._named(error) from None
 
     def _named(self, error: Exception) -> BabylonError:
         """An error of the client as one of ours. Its chain is cut: the request in it carries the key."""
@@ -286,7 +282,7 @@ class _HostedJob:
             return error
         if not isinstance(error, openai.APIStatusError):
             if isinstance(error, openai.APIConnectionError):
-                return TransientError(f"the hosted service at {self.settings.serverless_url} does not answer")
+                return TransientError(f"the hosted service at {self.settings.serverless.url} does not answer")
             return PermanentError(
                 f"the hosted service gave an answer that ART cannot read ({type(error).__name__}); "
                 "check that SERVERLESS_URL points at it"
@@ -310,7 +306,7 @@ class _HostedJob:
 
     def _safe(self, text: str) -> str:
         """Text of the service without the key, and not endless."""
-        return text.replace(self.settings.wandb_api_key or HIDDEN, HIDDEN)[:500]
+        return text.replace(self.settings.training.wandb_api_key or HIDDEN, HIDDEN)[:500]
 
 
 def _is_lost(error: Exception) -> bool:

@@ -1,0 +1,147 @@
+"""The types of settings that need more than a range: how their text is read, and what the refusal says is allowed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
+
+from babylon_assets.domain.windows import LENGTHS, is_window_id
+
+
+@dataclass(frozen=True, slots=True)
+class TextForm:
+    """Mark of a type: what is allowed, in words, and how a value is written as the text that it is read from."""
+
+    allowed: str
+    write: Callable[[Any], str] = str
+
+
+def _require(condition: bool) -> None:
+    if not condition:
+        raise ValueError("not allowed")
+
+
+def _lower_case(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _upper_case(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _check_window(text: str) -> str:
+    _require(is_window_id(text))
+    return text
+
+
+def _check_length(minutes: int) -> int:
+    _require(minutes in LENGTHS)
+    return minutes
+
+
+def _make_absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _parse_backend(text: str) -> str:
+    """`auto`, a backend of ours, or one that an installed package registers as an entry point."""
+    from importlib.metadata import entry_points
+
+    if text.lower() in _BACKENDS:
+        return text.lower()
+    _require(text in entry_points(group="babylon_assets.training_backends").names)
+    return text
+
+
+def parse_hashed_keys(text: str) -> dict[str, str]:
+    """Keys by name, written `name:hash,...`; each hash the hex sha256 of a key.
+
+    Raises:
+        ValueError: another form, or a name twice.
+    """
+    pairs = [part.strip().split(":") for part in text.split(",") if part.strip()]
+    _require(all(len(pair) == 2 and re.fullmatch(r"[A-Za-z0-9._-]+", pair[0]) for pair in pairs))
+    _require(all(re.fullmatch(r"[0-9a-f]{64}", pair[1]) for pair in pairs))
+    _require(len({name for name, _ in pairs}) == len(pairs))
+    return {name: digest for name, digest in pairs}  # noqa: C416 - pairs are lists
+
+
+def _write_hashed_keys(keys: Mapping[str, str]) -> str:
+    return ",".join(f"{name}:{digest}" for name, digest in keys.items())
+
+
+def _parse_import_paths(text: str) -> tuple[str, ...]:
+    paths = tuple(part.strip() for part in text.split(",") if part.strip())
+    _require(all(re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", path) for path in paths))
+    return paths
+
+
+def _parse_weights(text: str) -> dict[str, float]:
+    pairs = [part.split("=") for part in text.split(",") if part.strip()]
+    _require(all(len(pair) == 2 and pair[0].strip() for pair in pairs))
+    weights = {name.strip(): float(weight) for name, weight in pairs}
+    _require(len(weights) == len(pairs) and any(weights.values()))
+    _require(all(map(math.isfinite, weights.values())))
+    return weights
+
+
+def _write_weights(weights: Mapping[str, float]) -> str:
+    return ",".join(f"{name}={weight!r}" for name, weight in weights.items())
+
+
+def _read_by(parse: Callable[[str], Any], write: Callable[[Any], str]) -> BeforeValidator:
+    """Read a text, and a value that code passes by way of its text: the same rules hold for both."""
+    return BeforeValidator(lambda value: parse(value if isinstance(value, str) else write(value)))
+
+
+_BACKENDS = ("auto", "embedded", "serverless", "local_gpu")
+
+LOWER_CASE = BeforeValidator(_lower_case)
+UPPER_CASE = BeforeValidator(_upper_case)
+
+Folder = Annotated[Path, AfterValidator(_make_absolute), TextForm("a folder")]
+WindowMinutes = Annotated[int, AfterValidator(_check_length), TextForm("one of " + ", ".join(map(str, LENGTHS)))]
+WindowId = Annotated[str, AfterValidator(_check_window), TextForm("the start of a window in UTC as YYYY-MM-DDTHH:MM")]
+ChainName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
+    TextForm("letters, digits, '.', '_' and '-'"),
+]
+PolicyName = Annotated[str, StringConstraints(pattern=r"^\S+$"), TextForm("a policy such as babylon-agent@7")]
+PostgresUrl = Annotated[
+    str,
+    StringConstraints(pattern=r"^postgres(ql)?(\+\w+)?://\S+$"),
+    TextForm("a URL such as postgresql://user:password@host:5432/database"),
+]
+BackendName = Annotated[str, AfterValidator(_parse_backend), TextForm("one of " + ", ".join(_BACKENDS))]
+_Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
+ServerUrl = Annotated[_Url, TextForm("a URL such as http://127.0.0.1:8000/v1")]
+TrainingUrl = Annotated[_Url, TextForm("a URL such as https://api.training.wandb.ai/v1")]
+Webhook = Annotated[_Url, TextForm("a URL such as https://hooks.example.com/babylon")]
+Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]+$"), TextForm("an IP address or a host's name")]
+JudgeModel = Annotated[
+    str,
+    StringConstraints(pattern=r"^[\w.-]+/\S+$"),
+    TextForm("provider/model as litellm names it, such as openai/gpt-4.1"),
+]
+HashedKeys = Annotated[
+    Mapping[str, str],
+    _read_by(parse_hashed_keys, _write_hashed_keys),
+    TextForm("name:hash pairs separated by commas, as `babylon serve --new-key NAME` prints them", _write_hashed_keys),
+]
+ImportPaths = Annotated[
+    tuple[str, ...],
+    _read_by(_parse_import_paths, ",".join),
+    TextForm("package.module:name, separated by commas", ",".join),
+]
+Weights = Annotated[
+    Mapping[str, float],
+    _read_by(_parse_weights, _write_weights),
+    TextForm("scorer=weight pairs separated by commas, not all zero", _write_weights),
+]
