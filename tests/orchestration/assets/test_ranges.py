@@ -236,7 +236,7 @@ def test_an_hour_that_is_not_over_is_stopped(world: World, monkeypatch: pytest.M
     monkeypatch.setattr(raw_trajectories, "datetime", Early)
     told = failure(run(world, *DATA))
     assert told.startswith("1 of 3 windows failed")
-    assert f"{THIRD}: CheckFailed: the check source_complete of raw_trajectories failed: the hour is not over" in told
+    assert f"{THIRD}: CheckFailed: the check source_complete of raw_trajectories failed: the window is not over" in told
     assert recorded(world, "training_datasets") == {FIRST: 1, SECOND: 1}
     monkeypatch.undo()
     assert run(world, *DATA).success
