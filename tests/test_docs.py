@@ -1,4 +1,4 @@
-"""The pages for operators: everything that exists is in the reference, and what the pages name exists."""
+"""The pages: everything that exists is in the reference, and what a page names exists."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from babylon_assets.config.settings import declarations
 from babylon_assets.ledger.specification import TABLES
 from babylon_assets.ledger.table import SCHEMA
 from babylon_assets.orchestration.metadata_names import METADATA
-from docs.reference import REFERENCE, reference, walk
+from tools.reference import REFERENCE, reference, walk
 
 DOCS = REFERENCE.parent
 TEXT = REFERENCE.read_text()
 INCIDENTS = sorted((DOCS / "incidents").glob("*.md"))
-PAGES = [DOCS / "operating.md", *INCIDENTS, DOCS.parent / "README.md"]
+PAGES = [DOCS.parent / "README.md", *sorted(set(DOCS.rglob("*.md")) - {REFERENCE})]
 GROUP = get_command(app)
 assert isinstance(GROUP, click.Group)
 COMMANDS = dict(walk(GROUP, "babylon"))
@@ -36,7 +36,7 @@ OTHERS = {
 
 
 def test_the_reference_is_what_the_program_prints() -> None:
-    assert reference() == TEXT, "run: python -m docs.reference"
+    assert reference() == TEXT, "run: python -m tools.reference"
 
 
 def test_every_command_setting_table_column_and_name_is_in_the_reference() -> None:
@@ -79,10 +79,34 @@ def test_the_tables_and_columns_that_a_page_names_exist(page: Path) -> None:
     assert set(re.findall(rf"{SCHEMA}\.([a-z_]+)", page.read_text())) - known == set()
 
 
-@pytest.mark.parametrize("page", [DOCS / "operating.md", *INCIDENTS], ids=lambda page: page.stem)
-def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
-    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+@pytest.mark.parametrize("page", [*PAGES, REFERENCE], ids=lambda page: page.stem)
+def test_links_and_pictures_lead_somewhere(page: Path) -> None:
+    broken = []
+    for place, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text()):
+        target = page.parent / place if place else page
+        if "://" not in place and not (target.exists() and (not anchor or anchor in anchors(target))):
+            broken.append(f"{place}#{anchor}")
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_paths_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"`([a-z_]+(?:/[\w.-]+)*/(?:[\w-]+\.\w+)?)`", page.read_text())
+    named = [path for path in named if path != "deploy/settings.env"]  # an operator's own file
+    roots = (DOCS.parent, DOCS.parent / "babylon_assets", DOCS)
+    assert [path for path in named if not any((root / path).exists() for root in roots)] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (DOCS / "README.md").read_text()
+    pages = {page.name for page in DOCS.glob("*.md")} - {"README.md"}
+    assert sorted(name for name in pages if f"({name})" not in index) == []
 
 
 @pytest.mark.parametrize("page", INCIDENTS, ids=lambda page: page.stem)

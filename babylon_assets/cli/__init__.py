@@ -1,1 +1,1 @@
-"""What each command of `babylon` does, one module per group of commands; `cli.app` puts them together."""
+"""The commands of `babylon`, a module per group of commands. `cli.app` registers them."""

@@ -1,1 +1,1 @@
-"""Settings: declared, checked and read in this package alone."""
+"""Settings: declared, checked and read from the environment here and nowhere else."""

@@ -1,4 +1,1 @@
-"""Evaluations: how good a checkpoint is, measured on a held-out market, on the record, and on the game's benchmarks.
-
-They measure and keep what they measured. What a measurement leads to is decided in `domain.gates`.
-"""
+"""Measurements of policies, and the run of the gate that compares them. The gate's rule is in `domain.gates`."""

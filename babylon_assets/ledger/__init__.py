@@ -1,4 +1,4 @@
-"""The store: PostgreSQL, embedded or given, and our own tables in the schema `babylon_training`.
+"""Our own tables in the schema `babylon_training`, and PostgreSQL, embedded or given.
 
-Plain functions over an open connection, one module per table or pair of tables. The game's tables are not known here.
+Plain functions over an open connection, one module per table or pair of tables.
 """

@@ -1,4 +1,1 @@
-"""Automation: what runs the line. The job, the Dagster instance, and the processes that serve the UI.
-
-What an asset does is in `assets`; nothing here knows trajectories, rewards or checkpoints.
-"""
+"""The Dagster graph: assets, checks, jobs, sensors, schedules, and the processes that serve the UI."""

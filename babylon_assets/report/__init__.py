@@ -1,1 +1,1 @@
-"""The report: the state of the loop as one page. Pure: plain data in, HTML out; nothing here reads tables or files."""
+"""The report: the state of the loop as one HTML page, and its drawings. Pure: plain data in, HTML out."""

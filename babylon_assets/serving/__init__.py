@@ -1,4 +1,4 @@
-"""Serving: answering conversations with a checkpoint, exactly and in batches.
+"""Serving: the gateway that answers with the promoted policy and records every answer.
 
-What is answered here is what is trained later, so every answer comes with its token ids and log-probabilities.
+What is answered here is trained on later, so every answer has its token ids and log-probabilities.
 """

@@ -1,4 +1,4 @@
 """Training: from a frozen dataset and a parent checkpoint to the next checkpoint.
 
-The only room that knows OpenPipe ART. Reading the game, scoring and grouping happen before it; Dagster is outside.
+The only room that knows OpenPipe ART. Dagster is outside.
 """

@@ -30,10 +30,10 @@ from babylon_assets.environments.babylon.game_tables import create_game_tables
 from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger.database import Database, embedded_data, migrate, open_database, stop_embedded
 from babylon_assets.serving.engine.engine import Engine
-from docs.screenshots import launch, newest_backfill, open_dialog
 from tests.browser import Browser, chromium
 from tests.scenarios.conftest import Environment, babylon, free_port, start
 from tests.scenarios.processes import worker_of
+from tools.screenshots import launch, newest_backfill, open_dialog
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,1 +1,1 @@
-"""How runs go over their windows on Dagster: ranges, resuming, retries, the event log."""
+"""How runs go over windows: ranges, resuming, retries, the event log. The only room that knows Dagster's internals."""

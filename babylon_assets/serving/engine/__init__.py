@@ -1,1 +1,1 @@
-"""The embedded engine: it answers conversations in batches, on the CPU or a CUDA device."""
+"""The embedded engine answers conversations in continuous batches, on the CPU or on a CUDA device."""

@@ -1,1 +1,1 @@
-"""The gateway over HTTP: protocol, keys, metrics, and the process that serves it."""
+"""The gateway over HTTP: protocol, keys, metrics, and the process that serves them."""

@@ -1,1 +1,1 @@
-"""Where training runs: one package a backend, and the choice among them."""
+"""Training backends: one package each behind one protocol, and the choice among them."""

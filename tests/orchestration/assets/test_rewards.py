@@ -12,9 +12,9 @@ from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger.scores import read_scores, revisions
-from docs.readme import README
 from tests.evaluation.players import Scripted, follow, hold
 from tests.orchestration.assets.conftest import FIRST, World
+from tools.readme import README
 
 
 def shown(name: str) -> tuple[str, dict[str, str]]:

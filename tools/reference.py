@@ -1,6 +1,6 @@
 """Writes docs/reference.md: every command, setting, table with its columns, and name of metadata, from their sources.
 
-`python -m docs.reference` writes it; a test compares.
+`python -m tools.reference` writes it; a test compares.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from rich.text import Text
 from typer.main import get_command
 
 from babylon_assets.cli.app import app
+from babylon_assets.config.settings import declarations
 from babylon_assets.ledger.specification import TABLES
 from babylon_assets.ledger.table import SCHEMA
 from babylon_assets.orchestration.metadata_names import METADATA
-from docs.readme import settings_table
 
-REFERENCE = Path(__file__).with_name("reference.md")
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference.md"
 HEAD = """# Reference
 
-Printed from the program by `python -m docs.reference`: [commands](#commands), [settings](#settings),
+Printed from the program by `python -m tools.reference`: [commands](#commands), [settings](#settings),
 [tables](#tables), [metadata](#metadata). How to run all this is in [operating.md](operating.md).
 """
 
@@ -69,16 +69,25 @@ def _prose(text: str) -> str:
 
 def _parameters(command: click.Command, context: click.Context) -> str:
     records = [
-        record for one in command.params if (record := one.get_help_record(context)) and "--help" not in record[0]
+        record for option in command.params if (record := option.get_help_record(context)) and "--help" not in record[0]
     ]
     if not records:
         return ""
-    rows = [f"| `{_cell(name)}` | {_cell(told)} |" for name, told in records]
+    rows = [f"| `{_cell(name)}` | {_cell(text)} |" for name, text in records]
     return "\n".join(["| | |", "|---|---|", *rows, ""])
 
 
 def _settings() -> str:
     return f"## Settings\n\nRead from the environment and from `.env`.\n\n{settings_table()}\n"
+
+
+def settings_table() -> str:
+    """Every setting as a row of a markdown table."""
+    rows = ["| variable | default | meaning | allowed |", "|---|---|---|---|"]
+    for setting in declarations():
+        default = f"`{setting.default}`" if setting.default else ""
+        rows.append(f"| `{setting.variable}` | {default} | {setting.doc} | {setting.allowed} |")
+    return "\n".join(rows)
 
 
 def _tables() -> str:

@@ -1,9 +1,9 @@
 """Takes the README's pictures of the Dagster UI, of the report and of the learning curve, from a home in which the
 demo has run.
 
-Needs Chromium. Type `make up` in one terminal and `python -m docs.screenshots` in another, with the same settings;
-a window as argument takes another than the newest. `python -m docs.screenshots report` takes the report alone, which
-needs no `make up`. `python -m docs.screenshots backfill` launches a backfill of all windows and takes the pages that
+Needs Chromium. Type `make up` in one terminal and `python -m tools.screenshots` in another, with the same settings;
+a window as argument takes another than the newest. `python -m tools.screenshots report` takes the report alone, which
+needs no `make up`. `python -m tools.screenshots backfill` launches a backfill of all windows and takes the pages that
 show it; `AUTOMATION=false WINDOWS_FROM=<2 days ago> babylon up --simulate --hours 48` makes a home to do that in.
 """
 
@@ -24,7 +24,7 @@ from babylon_assets.ledger.windows import list_windows
 from babylon_assets.report.page import page as render
 from tests.browser import Browser
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parent.parent / "docs" / "images"
 
 
 def main() -> None:
