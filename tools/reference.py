@@ -80,8 +80,8 @@ def _parameters(command: click.Command, context: click.Context) -> str:
 
 def _settings() -> str:
     parts = [
-        "## Settings\n\nRead from the environment, and from the `.env` of the current folder or the nearest one above it. "
-        "In code each is a field of a group of `Settings`, such as `settings.embedded`.\n"
+        "## Settings\n\nRead from the environment, and from the `.env` of the current folder or the nearest one "
+        "above it. In code each is a field of a group of `Settings`, such as `settings.embedded`.\n"
     ]
     for group, settings in groupby(declarations(), key=lambda setting: setting.group):
         parts.append(f"**{group or 'general'}**\n\n{settings_table(settings)}\n")
