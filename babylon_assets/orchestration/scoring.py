@@ -26,6 +26,9 @@ from babylon_assets.ledger.scores import Revision, ScorerNote
 from babylon_assets.orchestration.collector import collector_held_off
 from babylon_assets.orchestration.resources import Installation
 
+#: How often the judge is asked about one group, over all runs.
+MOST_ATTEMPTS = 9
+
 
 @dataclass(frozen=True)
 class ScoredWindow:
@@ -131,7 +134,7 @@ def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
             group_size=settings.judge.group_size,
         )
         ids = [comparison.id for comparison in asked]
-        open_ones = _open(asked, judge_scores.find(conn, ids), settings.judge.max_attempts)
+        open_ones = _open(asked, judge_scores.find(conn, ids), MOST_ATTEMPTS)
         judge.judge(settings, open_ones, lambda one, said: judge_scores.keep(conn, one, model, said))
         return JudgedWindow(rubric, llm_judge.scorer_version(model, rubric), asked, judge_scores.find(conn, ids))
 

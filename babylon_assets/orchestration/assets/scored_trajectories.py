@@ -27,7 +27,7 @@ How good each step of this window was.
   what it cost; a perpetual is worth its return. An action that could not be carried out scores low.
 - `heuristic`: the game's own formula per agent (P&L of the window, share of trades won, activity), in [0, 1].
 - `format`: could the action be carried out. `ruler`: what a judge thinks of the answers of a group against each other
-  (RULER_MODEL); a group that could not be judged has no score, and is asked about again within RULER_MAX_ATTEMPTS.
+  (RULER_MODEL); a group that could not be judged has no score, and is asked about again, 9 times in all.
   Scorers of your own: SCORERS.
 - `reward` is their weighted sum; the weights are a setting (REWARD_WEIGHTS). It is not known while one that has a
   weight is not.
