@@ -14,7 +14,7 @@ from babylon_assets.cli.app import app
 from babylon_assets.config.settings import declarations
 from babylon_assets.ledger.specification import TABLES
 from babylon_assets.ledger.table import SCHEMA
-from babylon_assets.orchestration.metadata_names import METADATA
+from babylon_assets.orchestration.metadata import METADATA
 from tools.reference import REFERENCE, reference, walk
 
 DOCS = REFERENCE.parent

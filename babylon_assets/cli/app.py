@@ -37,7 +37,7 @@ from babylon_assets.cli import (
     windows,
 )
 from babylon_assets.cli.terminal import errors
-from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.config.settings import Settings, load_settings, unknown_variables
 from babylon_assets.domain.errors import BabylonError, MissingDependency, SettingsError, TransientError
 
 EXIT_FAILED, EXIT_TRY_LATER, EXIT_INTERRUPTED = 1, 75, 130
@@ -53,6 +53,10 @@ class ErrorsAsExitCodes(TyperGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            for found, remedy in unknown_variables():
+                errors.print(
+                    f"warning: {found}; {remedy}", style="yellow", markup=False, highlight=False, soft_wrap=True
+                )
             return super().invoke(ctx)
         except BabylonError as error:
             tell(error)

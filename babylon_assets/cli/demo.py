@@ -34,7 +34,7 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import WindowRow
 
 if TYPE_CHECKING:
-    from babylon_assets.orchestration.runs import Line
+    from babylon_assets.orchestration.runtime import Line
     from babylon_assets.serving.client import GatewayPolicy
 
 
@@ -89,7 +89,7 @@ def unfinished(database: Database, line: Line, settings: Settings, wanted: Itera
     with database.connect() as conn:
         rows = {row.window_id: row for row in windows.list_windows(conn)}
     played = sorted(window for window, row in rows.items() if row.reference is not None)
-    recorded = line.materialized()
+    recorded = line.materialized("promoted_model")
     left = [window for window in played if window not in recorded or not finished(rows[window], settings)]
     return left + [window for window in wanted if not played or window > played[-1]]
 

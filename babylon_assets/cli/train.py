@@ -22,7 +22,7 @@ from babylon_assets.ledger.windows import WindowRow, get_window
 
 if TYPE_CHECKING:
     from babylon_assets.ledger.database import Database
-    from babylon_assets.orchestration.runs import Line
+    from babylon_assets.orchestration.runtime import Line
 
 #: States in which a window asks for nothing more.
 FINISHED = ("trained", "thin", "skipped")
@@ -85,8 +85,7 @@ def opened_line(
     from babylon_assets.ledger.database import migrate, open_database
     from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.orchestration.resources import Installation
-    from babylon_assets.orchestration.runs import Line
-    from babylon_assets.orchestration.runtime.instance import fail_orphaned_runs, open_instance
+    from babylon_assets.orchestration.runtime import Line, fail_orphaned_runs, open_instance
 
     show_log(settings.log_level)
     database = open_database(settings)

@@ -14,7 +14,7 @@ from babylon_assets.evaluation.nightly import NightlyEvaluation, evaluate_promot
 from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as EVALUATIONS
 from babylon_assets.orchestration.metadata import numbers, texts
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.event_log import EventLog
+from babylon_assets.orchestration.runtime import remove_old_events
 from babylon_assets.training.pruning import prune
 
 EXAMINE, PRUNE, UPKEEP = "examine_promoted", "prune_weights", "remove_old_logs"
@@ -79,12 +79,8 @@ def prune_weights(context: dg.OpExecutionContext, installation: dg.ResourceParam
 @dg.op(name=UPKEEP)
 def remove_old_logs(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
     """Removes logs of runs that ended KEEP_RUN_LOGS_DAYS ago. What they made and checked and why they failed stays."""
-    storage = context.instance.event_log_storage
-    if not isinstance(storage, EventLog):
-        context.log.warning(f"the instance keeps its events in {type(storage).__name__}, which is not known here")
-        return
     days = installation.settings.automation.keep_run_logs_days
-    removed = storage.remove_logs(datetime.now(UTC) - timedelta(days=days))
+    removed = remove_old_events(context.instance, datetime.now(UTC) - timedelta(days=days))
     context.log.info(f"removed {removed:,} events of runs that are older than {days} days")
     context.add_output_metadata(numbers({"removed_events": removed}))
 

@@ -13,10 +13,10 @@ from babylon_assets.ledger import trajectories as ledger
 from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
 from babylon_assets.orchestration import checks
-from babylon_assets.orchestration.metadata import numbers
+from babylon_assets.orchestration.collector import collector_held_off
+from babylon_assets.orchestration.metadata import declare, numbers
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.collector import without_collector
-from babylon_assets.orchestration.runtime.ranges import WindowResult
+from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.orchestration.source_tables import TRAJECTORIES
 
 NAME = "raw_trajectories"
@@ -39,18 +39,19 @@ The check `{checks.COMPLETE}` stops a window that is not over. The check `{check
 """
 
 
-def spec() -> dg.AssetSpec:
-    """The asset's declaration."""
-    return dg.AssetSpec(
+def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
+    """The asset's declaration, with one partition per window, and what makes one of them."""
+    spec = dg.AssetSpec(
         NAME,
         deps=[TRAJECTORIES],
         description=DESCRIPTION,
         kinds={"postgres", "pandas"},
         tags={"babylon/stage": "read"},
     )
+    return Stage(declare(spec), checks.declare_checks(NAME, CHECKS, windows), make=read)
 
 
-def read(installation: Installation, window: str) -> WindowResult:
+def read(installation: Installation, window: str, _run_id: str | None = None) -> WindowResult:
     """Copy a window and say what was read."""
     fingerprint, settings = copy_window(installation, window), installation.settings
     with installation.connect() as conn:
@@ -68,7 +69,7 @@ def read(installation: Installation, window: str) -> WindowResult:
     )
 
 
-@without_collector
+@collector_held_off()
 def copy_window(installation: Installation, window: str) -> str:
     """Copy the window unless what it is made of is what was copied before; returns the fingerprint of the source.
 

@@ -10,9 +10,9 @@ import pandas as pd
 from babylon_assets.domain.lineage import bytes_id
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.raw_trajectories import NAME as RAW
-from babylon_assets.orchestration.metadata import numbers, picture, texts
+from babylon_assets.orchestration.metadata import declare, numbers, picture, texts
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.ranges import WindowResult
+from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.orchestration.scoring import ScoredWindow, score_window
 from babylon_assets.orchestration.source_tables import OUTCOMES
 from babylon_assets.report.pictures import reward_histogram
@@ -39,18 +39,19 @@ The check `{checks.SPREAD}` warns when all rewards are equal.
 """
 
 
-def spec() -> dg.AssetSpec:
-    """The asset's declaration."""
-    return dg.AssetSpec(
+def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
+    """The asset's declaration, with one partition per window, and what makes one of them."""
+    spec = dg.AssetSpec(
         NAME,
         deps=[RAW, OUTCOMES],
         description=DESCRIPTION,
         kinds={"postgres", "pandas"},
         tags={"babylon/stage": "score"},
     )
+    return Stage(declare(spec), checks.declare_checks(NAME, CHECKS, windows), make=score)
 
 
-def score(installation: Installation, window: str) -> WindowResult:
+def score(installation: Installation, window: str, _run_id: str | None = None) -> WindowResult:
     """Score a window and say how good it was."""
     scored = score_window(installation, window)
     scores, versions = scored.scores, dict(scored.versions)

@@ -29,6 +29,8 @@ from babylon_assets.serving.policy_registry import Directory
 from babylon_assets.serving.recorder import Recorder
 from babylon_assets.serving.served_pointer import PointerFile
 
+#: The longest request: the texts of far more tokens than a model reads.
+MOST_BODY_BYTES = 1_000_000
 #: How long answers that are under way may take when the process is asked to end.
 GRACE_SECONDS = 10
 #: Python's own 5 ms are a long wait for the engine, which lets go of the lock some hundred times per step.
@@ -159,7 +161,7 @@ def assemble(settings: Settings, database: Ledger, source: Source, spool: Path) 
         directory=directory,
         recorder=recorder,
         access=Access(settings.gateway.keys, settings.gateway.key_concurrency, settings.gateway.key_tokens_per_minute),
-        limits=Limits(settings.gateway.body_bytes, settings.gateway.answer_tokens),
+        limits=Limits(MOST_BODY_BYTES, settings.gateway.answer_tokens),
         metrics=Metrics(source, directory, recorder),
         model=settings.model_name,
     )

@@ -17,9 +17,9 @@ from babylon_assets.domain.late_data import carried
 from babylon_assets.ledger import checkpoints, late_samples, lineage
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import load_dataset
-from babylon_assets.orchestration.assets.training_datasets import freeze_window
+from babylon_assets.orchestration.freezing import freeze_window
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.instance import open_instance
+from babylon_assets.orchestration.runtime import open_instance
 from babylon_assets.serving.engine.engine import Engine
 from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World, small_game
 from tests.servers import Server
