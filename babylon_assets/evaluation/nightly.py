@@ -49,7 +49,14 @@ def evaluate_promoted(settings: Settings, database: Database) -> NightlyEvaluati
         live = promotions.promoted(conn, settings.model_name)
         line = checkpoints.chain(conn, settings.model_name)
         kept = (
-            evaluations.get(conn, live.id, market_evaluation.NAME, market_evaluation.version(wider)) if live else None
+            evaluations.get(
+                conn,
+                live.id,
+                market_evaluation.NAME,
+                market_evaluation.version(wider.gate.evaluation_seeds, wider.rewards),
+            )
+            if live
+            else None
         )
     if live is None:
         return NightlyEvaluation(None, reason="nothing was promoted yet")
