@@ -40,9 +40,8 @@ def measure_market(
         other = evaluations.get(conn, baseline.id, market_evaluation.NAME, version) if baseline else None
     if kept is not None or why_not_loadable(settings, checkpoint) is not None:
         return kept
-    found = market_evaluation.evaluate_policy(
-        load_policy(settings, checkpoint), settings.gate.evaluation_seeds, settings.rewards
-    )
+    policy = load_policy(settings, checkpoint)
+    found = market_evaluation.evaluate_policy(policy, settings.gate.evaluation_seeds, settings.rewards)
     known = bootstrap(found.rewards)
     results: dict[str, Any] = {
         "rewards": list(found.rewards),
