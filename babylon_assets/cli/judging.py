@@ -54,7 +54,7 @@ def evaluate(
     from babylon_assets.evaluation.measurements import measure_market, measure_snapshot
 
     if (reason := why_not_loadable(settings, checkpoint)) is not None:
-        raise PermanentError(f"{_name(checkpoint)} cannot be played here: {reason}; choose another policy")
+        raise PermanentError(f"{_name(checkpoint)} cannot be evaluated here: {reason}; choose another policy")
     if snapshot is None:
         found = measure_market(settings, database, checkpoint)
     else:
