@@ -135,4 +135,4 @@ def test_evaluate_plays_a_snapshot_and_the_market_once(
 def test_evaluate_refuses_what_cannot_be_played_here(babylon: Babylon, ledger: Database) -> None:
     refused = babylon("evaluate", "--policy", f"{CHAIN}@2")
     assert refused.exit_code == 1
-    assert "cannot be played here" in refused.stderr
+    assert "cannot be evaluated here" in refused.stderr

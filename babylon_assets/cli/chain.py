@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from babylon_assets.cli.list_windows import Json, opened
 from babylon_assets.cli.terminal import count, output, print_json, short
-from babylon_assets.cli.windows import Json, opened
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.ledger import lineage as ledger
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.training.pruning import prune as remove_weights
 
 Named = Annotated[str, typer.Argument(help="A policy such as babylon-agent@3, or the start of a checkpoint's id.")]
 
@@ -133,6 +132,8 @@ def prune(
 
     Example: [bold]babylon prune --keep 24 --dry-run[/]
     """
+    from babylon_assets.training.pruning import prune as remove_weights
+
     settings = load_settings()
     done = remove_weights(settings, opened(settings), keep, dry_run=dry_run)
     found, size = done.checkpoints, done.size

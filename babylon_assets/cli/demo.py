@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress, TaskID
 
-from babylon_assets.cli.judging import checkpoint_state
+from babylon_assets.cli.list_windows import policy_names, window_table
+from babylon_assets.cli.promote import checkpoint_state
 from babylon_assets.cli.simulated_game import (
     create_tables,
     play_once,
@@ -26,7 +27,6 @@ from babylon_assets.cli.simulated_game import (
 )
 from babylon_assets.cli.terminal import errors, number, output, progress, share_callback
 from babylon_assets.cli.train import finished, opened_line, reaching, refuse_running
-from babylon_assets.cli.windows import policy_names, window_table
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import verdicts, windows

@@ -18,8 +18,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from babylon_assets.cli.list_windows import Json
 from babylon_assets.cli.terminal import output, print_json
-from babylon_assets.cli.windows import Json
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, unknown_variables
 from babylon_assets.domain.errors import BabylonError, PermanentError
 from babylon_assets.ledger.database import Connection, Database, open_database

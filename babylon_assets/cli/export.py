@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from babylon_assets.cli.list_windows import opened
 from babylon_assets.cli.terminal import output
-from babylon_assets.cli.windows import opened
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import MissingDependency, PermanentError
 from babylon_assets.ledger.database import Connection

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from babylon_assets.cli.judging import checkpoint_state
+from babylon_assets.cli.list_windows import policy_names
+from babylon_assets.cli.promote import checkpoint_state
 from babylon_assets.cli.terminal import count, number, output, show_log
-from babylon_assets.cli.windows import policy_names
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name

@@ -28,7 +28,7 @@ How good each step of this window was.
 - `heuristic` is the game's own formula per agent (profit of the window, share of trades won, activity), in [0, 1].
 - `format` says whether the action could be carried out.
 - `ruler` is how an LLM judge ranks the answers of a group (RULER_MODEL). A group that could not be judged has no score
-  and is asked about again, RULER_MAX_ATTEMPTS times in all.
+  and is asked about again, nine times in all.
 - SCORERS adds scorers of your own.
 - `reward` is the weighted sum (REWARD_WEIGHTS). It is unknown while a score with a weight is unknown.
 

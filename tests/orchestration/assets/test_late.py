@@ -176,7 +176,7 @@ def test_windows_that_are_frozen_at_once_do_not_take_the_same(world: World, monk
     for window in (SECOND, THIRD):
         materialize(world, window, "raw_trajectories", "scored_trajectories")
     with monkeypatch.context() as patch:
-        patch.setattr("babylon_assets.orchestration.assets.training_datasets._window_columns", broken)
+        patch.setattr("babylon_assets.orchestration.freezing._window_columns", broken)
         with pytest.raises(ZeroDivisionError):
             freeze_window(Installation(world.settings, world.database), SECOND)
     assert known(world) == waiting

@@ -84,7 +84,7 @@ class HostedPolicy:
         if error.status < 500 and error.status != 429:
             raise PermanentError(
                 f"the hosted service refuses to answer for {self.name} ({error.status}): {error}; with "
-                "EVALUATE_HOSTED=false its checkpoints are judged without the market"
+                "EVALUATE_HOSTED=false the gate decides without the market"
             ) from error
 
 

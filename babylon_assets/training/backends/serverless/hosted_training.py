@@ -166,7 +166,7 @@ class _HostedJob:
             if progress.failure is not None:
                 raise NoHostedJob(
                     f"the hosted job {self.journal.external_id} failed: {self._safe(progress.failure)}; "
-                    "mend what it names, then train the window again"
+                    "correct what it names, then train the window again"
                 )
             return await self._trained_checkpoint(model, step, progress)
         finally:
@@ -303,7 +303,7 @@ class _HostedJob:
             return TransientError(f"the hosted service answered {code}")
         return PermanentError(
             f"the hosted service refused the request ({code}): {self._safe(str(error.message))}; "
-            "mend what it names, then train the window again"
+            "correct what it names, then train the window again"
         )
 
     def _safe(self, text: str) -> str:

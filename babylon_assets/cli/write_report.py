@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
+from babylon_assets.cli.list_windows import list_known_windows, opened
 from babylon_assets.cli.terminal import errors, output
-from babylon_assets.cli.windows import list_known_windows, opened
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.ledger.database import Connection, Database

@@ -12,8 +12,8 @@ import typer
 from rich.table import Table
 
 from babylon_assets.cli.chain import Named
+from babylon_assets.cli.list_windows import Json, opened
 from babylon_assets.cli.terminal import output, print_json
-from babylon_assets.cli.windows import Json, opened
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
@@ -54,7 +54,7 @@ def evaluate(
     from babylon_assets.evaluation.measurements import measure_market, measure_snapshot
 
     if (reason := why_not_loadable(settings, checkpoint)) is not None:
-        raise PermanentError(f"{_name(checkpoint)} cannot be played here: {reason}; choose another policy")
+        raise PermanentError(f"{_name(checkpoint)} cannot be evaluated here: {reason}; choose another policy")
     if snapshot is None:
         found = measure_market(settings, database, checkpoint)
     else:

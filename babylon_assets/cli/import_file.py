@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from babylon_assets.cli.list_windows import Json, opened
 from babylon_assets.cli.terminal import count, output, print_json
-from babylon_assets.cli.windows import Json, opened
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import MissingDependency, PermanentError
 from babylon_assets.domain.windows import WindowGrid
