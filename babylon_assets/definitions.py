@@ -11,7 +11,8 @@ import dagster as dg
 
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.orchestration.assets import build_assets
-from babylon_assets.orchestration.frames import FrameReader
+from babylon_assets.orchestration.checks import build_standing_check
+from babylon_assets.orchestration.io_manager import FrameReader
 from babylon_assets.orchestration.jobs import build_line_job, build_refresh_job
 from babylon_assets.orchestration.metadata import FRAMES
 from babylon_assets.orchestration.nightly import build_nightly_jobs
@@ -20,7 +21,6 @@ from babylon_assets.orchestration.resources import RESOURCE, Installation
 from babylon_assets.orchestration.schedules import build_look_job, build_schedules
 from babylon_assets.orchestration.sensors import build_sensors
 from babylon_assets.orchestration.source_tables import build_source_tables
-from babylon_assets.orchestration.standing_check import build_standing_check
 
 
 def build_definitions(

@@ -19,7 +19,7 @@ from babylon_assets.definitions import build_definitions
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger.database import Database, migrate, open_database, stop_embedded
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.instance import open_instance
+from babylon_assets.orchestration.runtime import open_instance
 from benchmarks.datapath.rows import write_window
 from benchmarks.report import Row, at_most
 

@@ -154,6 +154,33 @@ def test_what_a_room_imports_when_it_is_loaded(forbidden: set[str], rooms: set[s
     assert found == []
 
 
+def test_dagsters_internals_are_known_in_the_runtime_alone() -> None:
+    """What is private to Dagster may change with any release: `test_dagster_contract.py` says what rests on it."""
+    runtime = "babylon_assets.orchestration.runtime"
+    inside = [each for each in imports() if each.target.startswith(("dagster._", "dagster_shared"))]
+    assert inside
+    assert [str(each) for each in inside if not each.module.startswith(runtime)] == []
+
+
+def test_the_runtime_is_used_through_its_surface() -> None:
+    runtime = "babylon_assets.orchestration.runtime"
+    around = [
+        str(each)
+        for each in imports()
+        if each.target.startswith(f"{runtime}.")
+        and not each.module.startswith(runtime)
+        and len(each.target.removeprefix(f"{runtime}.").split(".")) > 1
+    ]
+    assert around == []
+
+
+def test_the_folder_of_the_assets_holds_the_six_and_nothing_else() -> None:
+    found = {path.stem for path in (PACKAGE / "orchestration" / "assets").glob("*.py")} - {"__init__"}
+    line = {"raw_trajectories", "scored_trajectories", "training_datasets"}
+    line |= {"model_checkpoints", "checkpoint_evaluations", "promoted_model"}
+    assert found == line
+
+
 def test_art_is_known_in_training_alone() -> None:
     assert {room(each.module) for each in imports() if each.target.split(".")[0] == "art"} <= {"training", "evaluation"}
 

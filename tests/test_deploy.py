@@ -23,7 +23,7 @@ from typer.main import get_command
 from babylon_assets.cli.app import app
 from babylon_assets.config.settings import Settings, declarations
 from babylon_assets.definitions import build_definitions
-from babylon_assets.orchestration.jobs import LINE
+from babylon_assets.orchestration.runtime import LINE
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

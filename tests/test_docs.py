@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from babylon_assets.cli.app import app
 from babylon_assets.config.settings import declarations
 from babylon_assets.ledger.specification import TABLES
 from babylon_assets.ledger.table import SCHEMA
-from babylon_assets.orchestration.metadata_names import METADATA
+from babylon_assets.orchestration.metadata import METADATA
 from tools.reference import REFERENCE, reference, walk
 
 DOCS = REFERENCE.parent
@@ -24,6 +25,7 @@ GROUP = get_command(app)
 assert isinstance(GROUP, click.Group)
 COMMANDS = dict(walk(GROUP, "babylon"))
 SETTINGS = {setting.variable for setting in declarations()}
+WALKS = ("A row of `trajectories` to a gradient", "A promotion to an answer")
 #: Variables that pages name and that other programs read.
 OTHERS = {
     "BABYLON_DAGSTER_URL",
@@ -101,6 +103,25 @@ def test_the_paths_that_a_page_names_exist(page: Path) -> None:
     named = [path for path in named if path != "deploy/settings.env"]  # an operator's own file
     roots = (DOCS.parent, DOCS.parent / "babylon_assets", DOCS)
     assert [path for path in named if not any((root / path).exists() for root in roots)] == []
+
+
+def test_every_stop_of_the_walks_exists() -> None:
+    text = (DOCS / "architecture.md").read_text()
+    walks = [text.split(f"## {name}\n")[1].split("\n## ")[0] for name in WALKS]
+    for walk_of in walks:
+        stops = re.findall(r"^\d+\. `([\w.]+)`", walk_of, flags=re.MULTILINE)
+        assert 6 <= len(stops) <= 12
+        assert [stop for stop in stops if not is_there(f"babylon_assets.{stop}")] == []
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name leads to something in a module that can be imported."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError:
+        owner, _, of = module.rpartition(".")
+        return hasattr(getattr(importlib.import_module(owner), of, None), attribute)
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -64,22 +64,22 @@ def test_a_rollback_goes_back_to_what_was_live_and_the_game_picks_it(babylon: Ba
     assert head is not None and head.step == 1
     assert line[2].dead_end == f"rolled back to {CHAIN}@1: it lost money"
     back = babylon("rollback", "--to", f"{CHAIN}@0", "--why", "start again")
-    assert f"{CHAIN}@0 is live, before it was {CHAIN}@1" in back.stdout
+    assert f"{CHAIN}@0 is served; before it was {CHAIN}@1" in back.stdout
     nothing = babylon("rollback", "--why", "further")
     assert nothing.exit_code == 1
-    assert "nothing of babylon-agent is live but its base model" in nothing.stderr
+    assert "no checkpoint of babylon-agent was promoted" in nothing.stderr
 
 
 def test_a_person_may_promote_what_was_refused(babylon: Babylon, ledger: Database) -> None:
     done = babylon("promote", f"{CHAIN}@3", "--why", "I know better")
-    assert f"{CHAIN}@3 is live, before it was {CHAIN}@2" in done.stdout
+    assert f"{CHAIN}@3 is served; before it was {CHAIN}@2" in done.stdout
     with ledger.connect() as conn:
         head, row = checkpoints.head(conn, CHAIN), promotions.history(conn, CHAIN)[-1]
     assert head is not None and (head.step, head.dead_end) == (3, None)
     assert (row.why, row.verdict, row.kind) == ("I know better", None, "promotion")
     again = babylon("promote", f"{CHAIN}@3", "--why", "twice")
     assert again.exit_code == 1
-    assert f"{CHAIN}@3 is live already" in again.stderr
+    assert f"{CHAIN}@3 is served already" in again.stderr
     assert babylon("promote", "nobody@7", "--why", "x").exit_code == 1
     assert babylon("promote", f"{CHAIN}@2").exit_code == 2
     assert babylon("promote", f"{CHAIN}@2", "--why", " ").exit_code == 2
@@ -135,4 +135,4 @@ def test_evaluate_plays_a_snapshot_and_the_market_once(
 def test_evaluate_refuses_what_cannot_be_played_here(babylon: Babylon, ledger: Database) -> None:
     refused = babylon("evaluate", "--policy", f"{CHAIN}@2")
     assert refused.exit_code == 1
-    assert "cannot be played here" in refused.stderr
+    assert "cannot be evaluated here" in refused.stderr

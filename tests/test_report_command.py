@@ -10,7 +10,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from babylon_assets.cli.app import app
-from babylon_assets.cli.report import write
+from babylon_assets.cli.write_report import write
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import upsert_window

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from babylon_assets.cli.app import app
 from babylon_assets.config.gate import GateSettings
 from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, subprocess_environment
@@ -60,6 +62,51 @@ def test_the_environment_wins_over_the_file_and_empty_is_absent(tmp_path: Path) 
     settings = load_settings({"LORA_RANK": "16", "TRAIN_SEED": "  "}, env_file=file)
     assert (settings.embedded.lora_rank, settings.training.seed, settings.training.base_model) == (16, 5, None)
     assert settings.training.wandb_project == "my project"
+
+
+def test_the_file_is_found_from_a_folder_below_and_the_home_lies_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("LORA_RANK=8\n")
+    below = tmp_path / "notebooks" / "today"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    monkeypatch.delenv("BABYLON_HOME", raising=False)
+    settings = load_settings()
+    assert (settings.embedded.lora_rank, settings.home) == (8, tmp_path / ".babylon")
+    monkeypatch.setenv("BABYLON_HOME", "own")
+    assert load_settings().home == below / "own"
+    (below / ".babylon").mkdir()
+    assert load_settings().embedded.lora_rank == 32
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_file_that_is_no_utf8_is_refused_in_a_sentence(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes("LORA_RANK=8\n".encode(encoding))
+    with pytest.raises(SettingsError, match="not UTF-8 text; save it as UTF-8"):
+        load_settings({}, env_file=file)
+    file.write_bytes("LORA_RANK=8\n".encode("utf-8-sig"))
+    assert load_settings({}, env_file=file).embedded.lora_rank == 8
+
+
+def test_a_misspelled_variable_of_the_file_is_named_with_the_nearest_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text(
+        "LORA_RANKS=8\nlora_rank=8\nGATEWAY_LISTEN_PORT=1\nRULER_MAX_ATTEMPTS=3\nWINDOW_GRACE_MINUTE=3\n"
+        "OPENAI_API_KEY=x\nDIRECT_DATABASE_URL=x\nNEXT_PUBLIC_URL=x\nLORA_RANK=8\nBABYLON_API_URL=x\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(app, ["version-that-is-none"])
+    assert [line.partition(": ")[2] for line in told.stderr.splitlines() if line.startswith("warning")] == [
+        f"{tmp_path}/.env: LORA_RANKS is not a setting and has no effect; did you mean LORA_RANK?",
+        f"{tmp_path}/.env: lora_rank is not a setting and has no effect; did you mean LORA_RANK?",
+        f"{tmp_path}/.env: GATEWAY_LISTEN_PORT is not a setting and has no effect; did you mean GATEWAY_PORT?",
+        f"{tmp_path}/.env: RULER_MAX_ATTEMPTS is not read any more: a group is judged in at most 9 attempts; "
+        "remove RULER_MAX_ATTEMPTS",
+        f"{tmp_path}/.env: WINDOW_GRACE_MINUTE is not a setting and has no effect; did you mean WINDOW_GRACE_MINUTES?",
+    ]
 
 
 def test_a_password_in_the_file_is_taken_as_it_is(tmp_path: Path) -> None:

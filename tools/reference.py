@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -13,10 +14,10 @@ from rich.text import Text
 from typer.main import get_command
 
 from babylon_assets.cli.app import app
-from babylon_assets.config.settings import declarations
+from babylon_assets.config.settings import Declaration, declarations
 from babylon_assets.ledger.specification import TABLES
 from babylon_assets.ledger.table import SCHEMA
-from babylon_assets.orchestration.metadata_names import METADATA
+from babylon_assets.orchestration.metadata import METADATA
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference.md"
 HEAD = """# Reference
@@ -78,13 +79,19 @@ def _parameters(command: click.Command, context: click.Context) -> str:
 
 
 def _settings() -> str:
-    return f"## Settings\n\nRead from the environment and from `.env`.\n\n{settings_table()}\n"
+    parts = [
+        "## Settings\n\nRead from the environment, and from the `.env` of the current folder or the nearest one "
+        "above it. In code each is a field of a group of `Settings`, such as `settings.embedded`.\n"
+    ]
+    for group, settings in groupby(declarations(), key=lambda setting: setting.group):
+        parts.append(f"**{group or 'general'}**\n\n{settings_table(settings)}\n")
+    return "\n".join(parts)
 
 
-def settings_table() -> str:
-    """Every setting as a row of a markdown table."""
+def settings_table(settings: Iterable[Declaration]) -> str:
+    """Each setting as a row of a markdown table."""
     rows = ["| variable | default | meaning | allowed |", "|---|---|---|---|"]
-    for setting in declarations():
+    for setting in settings:
         default = f"`{setting.default}`" if setting.default else ""
         rows.append(f"| `{setting.variable}` | {default} | {setting.doc} | {setting.allowed} |")
     return "\n".join(rows)

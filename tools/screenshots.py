@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from babylon_assets.cli.report import gather, write
+from babylon_assets.cli.write_report import gather, write
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.ledger.database import open_database
 from babylon_assets.ledger.windows import list_windows

@@ -27,17 +27,17 @@ from babylon_assets.cli import (
     demo,
     doctor,
     export,
-    imports,
-    judging,
-    report,
+    import_file,
+    list_windows,
+    promote,
     serve,
-    services,
     simulate,
     train,
-    windows,
+    up,
+    write_report,
 )
 from babylon_assets.cli.terminal import errors
-from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.config.settings import Settings, load_settings, unknown_variables
 from babylon_assets.domain.errors import BabylonError, MissingDependency, SettingsError, TransientError
 
 EXIT_FAILED, EXIT_TRY_LATER, EXIT_INTERRUPTED = 1, 75, 130
@@ -53,6 +53,10 @@ class ErrorsAsExitCodes(TyperGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            for found, remedy in unknown_variables():
+                errors.print(
+                    f"warning: {found}; {remedy}", style="yellow", markup=False, highlight=False, soft_wrap=True
+                )
             return super().invoke(ctx)
         except BabylonError as error:
             tell(error)
@@ -83,7 +87,7 @@ def explain_arguments(command: click.Command) -> None:
 app = typer.Typer(
     cls=ErrorsAsExitCodes,
     name="babylon",
-    help="Turns every closed window of the Babylon game into a better agent.",
+    help="Turns every closed window of what agents did into a better agent.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -91,27 +95,27 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo.demo)
-app.command()(services.up)
+app.command()(up.up)
 app.command()(simulate.simulate)
 app.command()(serve.serve)
-app.command()(windows.migrate)
-app.command("windows")(windows.list_all)
+app.command()(list_windows.migrate)
+app.command("windows")(list_windows.list_all)
 app.command()(train.train)
 app.command()(backfill.backfill)
-app.command()(windows.status)
+app.command()(list_windows.status)
 app.command()(chain.chains)
 app.command()(chain.lineage)
 app.command()(chain.replay)
 app.command()(chain.prune)
 app.command()(chain.forget)
-app.command()(judging.evaluate)
-app.command()(judging.promote)
-app.command()(judging.rollback)
-app.command("promotions")(judging.list_promotions)
+app.command()(promote.evaluate)
+app.command()(promote.promote)
+app.command()(promote.rollback)
+app.command("promotions")(promote.list_promotions)
 app.command()(export.export)
-app.command("import")(imports.import_file)
+app.command("import")(import_file.import_file)
 app.command()(doctor.doctor)
-app.command()(report.report)
+app.command()(write_report.report)
 
 
 def tell(error: BabylonError) -> None:

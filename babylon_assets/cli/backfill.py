@@ -20,12 +20,10 @@ from babylon_assets.ledger.windows import WindowRow, list_windows
 if TYPE_CHECKING:
     from babylon_assets.config.settings import Settings
     from babylon_assets.ledger.database import Database
-    from babylon_assets.orchestration.runs import Line
+    from babylon_assets.orchestration.runtime import Line
 
 #: A range of windows is written into the run's record; a year is enough for one.
 MOST_WINDOWS = 8784
-#: The asset whose partitions are the trained windows.
-TRAINED = "model_checkpoints"
 #: Without a terminal, progress is a line at most this often.
 SAY_EVERY_SECONDS = 15.0
 
@@ -61,8 +59,8 @@ def backfill(
 ) -> None:
     """Read, score and train a range of windows.
 
-    Reads and freezes what is new or has changed, then trains in the order of the windows. Start it again after an
-    interruption: what is done is not repeated. A window that fails costs the data of no other; training stops there.
+    It reads and freezes what is new or has changed, then trains in the order of the windows. Start it again after an
+    interruption: what is done is not repeated. A window that fails costs no other its data; training stops there.
 
     Example: [bold]babylon backfill 2026-11-01T00:00 2026-11-30T23:00[/]
     """
@@ -98,17 +96,19 @@ def windows_between(first: str, last: str, grid: WindowGrid) -> list[str]:
 
 def run_backfill(settings: Settings, database: Database, line: Line, windows: list[str]) -> Backfill:
     """Bring a range of windows to its end, as far as it goes; what stopped it is in the result, not raised."""
+    from babylon_assets.orchestration.jobs import DATA, TRAINING
+
     done = Backfill(windows[0], windows[-1], len(windows))
     todo = _span(windows, _unread(settings, database, windows))
     done.read = len(todo)
-    _run(done, line.read_range, todo)
+    _run(done, line, DATA, todo)
     if settings.training.enabled:
-        todo = _span(windows, _unseen(settled_windows(database, windows), windows, line.materialized(TRAINED)))
+        todo = _span(windows, _unseen(settled_windows(database, windows), windows, line.materialized(TRAINING[0])))
         done.trained = len(todo)
-        _run(done, line.train_range, todo)
+        _run(done, line, TRAINING, todo)
         ended = settled_windows(database, windows)  # a run that stopped early told of none
-        waiting = [window for window in _unseen(ended, windows, line.materialized()) if window in ended]
-        _run(done, line.judge_range, _span(windows, waiting))
+        waiting = [window for window in _unseen(ended, windows, line.materialized(TRAINING[-1])) if window in ended]
+        _run(done, line, TRAINING[1:], _span(windows, waiting))
     rows = _rows(database, windows)
     for row in rows.values():
         done.states[row.status] = done.states.get(row.status, 0) + 1
@@ -117,12 +117,12 @@ def run_backfill(settings: Settings, database: Database, line: Line, windows: li
     return done
 
 
-def _run(done: Backfill, run: Callable[[str, str], str], todo: Sequence[str]) -> None:
+def _run(done: Backfill, line: Line, assets: Sequence[str], todo: Sequence[str]) -> None:
     """Run what is to be done; the first error is the one that is told, for the later ones follow from it."""
     if not todo:
         return
     try:
-        done.runs.append(run(todo[0], todo[-1]))
+        done.runs.append(line.run_range(assets, todo[0], todo[-1]))
     except BabylonError as error:
         done.error = done.error or error
 

@@ -8,20 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
+from babylon_assets.cli.list_windows import Json, opened
 from babylon_assets.cli.terminal import count, output, print_json, short
-from babylon_assets.cli.windows import Json, opened
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.ledger import lineage as ledger
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.training.pruning import prune as remove_weights
 
 Named = Annotated[str, typer.Argument(help="A policy such as babylon-agent@3, or the start of a checkpoint's id.")]
 
 
 def chains(json: Json = False) -> None:
-    """Show every checkpoint as a tree, branches under the checkpoint that they begin at.
+    """Show every checkpoint as a tree, each branch under the checkpoint that it begins at.
 
     Example: [bold]babylon chains[/]
     """
@@ -95,9 +94,9 @@ def _backward(conn: Any, made: Checkpoint) -> dict[str, Any]:
 
 
 def replay(checkpoint: Named, json: Json = False) -> None:
-    """Train a checkpoint again from the ledger, in a temporary folder, and say whether its weights are the same.
+    """Reproduce a checkpoint from the ledger, in a temporary folder, and say whether its weights are the same.
 
-    Exits with 1 when they are not. Bit for bit holds on one machine with one thread.
+    The exit code is 1 when they are not. Equality bit for bit holds on one machine with one thread.
 
     Example: [bold]babylon replay babylon-agent@3[/]
     """
@@ -126,13 +125,15 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove the weights of checkpoints that nothing needs; what the ledger says of them stays.
+    """Remove the weights of checkpoints that nothing needs. Their rows in the ledger stay.
 
-    Kept are the newest, whatever was promoted or evaluated best, what a job or a branch begins at, and their parents.
+    It keeps the newest, those promoted or evaluated best, those that a job or a branch begins at, and their parents.
     The chain's lock is held, so that no training is running.
 
     Example: [bold]babylon prune --keep 24 --dry-run[/]
     """
+    from babylon_assets.training.pruning import prune as remove_weights
+
     settings = load_settings()
     done = remove_weights(settings, opened(settings), keep, dry_run=dry_run)
     found, size = done.checkpoints, done.size

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress, TaskID
 
-from babylon_assets.cli.judging import checkpoint_state
+from babylon_assets.cli.list_windows import policy_names, window_table
+from babylon_assets.cli.promote import checkpoint_state
 from babylon_assets.cli.simulated_game import (
     create_tables,
     play_once,
@@ -26,7 +27,6 @@ from babylon_assets.cli.simulated_game import (
 )
 from babylon_assets.cli.terminal import errors, number, output, progress, share_callback
 from babylon_assets.cli.train import finished, opened_line, reaching, refuse_running
-from babylon_assets.cli.windows import policy_names, window_table
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import verdicts, windows
@@ -34,21 +34,21 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import WindowRow
 
 if TYPE_CHECKING:
-    from babylon_assets.orchestration.runs import Line
+    from babylon_assets.orchestration.runtime import Line
     from babylon_assets.serving.client import GatewayPolicy
 
 
 def demo(
     count: Annotated[int, typer.Option("--windows", min=1, help="How many of the last closed windows to play.")] = 24,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the game, instead of SIMULATION_SEED.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the market, instead of SIMULATION_SEED.")] = None,
     until: Annotated[
         str | None, typer.Option(metavar="WINDOW", help="The last window to play, instead of the last closed one.")
     ] = None,
 ) -> None:
-    """Play and train the last closed windows of a simulated game, and show what was learned.
+    """Play and train the last closed windows of the simulated market, and show what was learned.
 
-    Needs nothing but this installation: PostgreSQL, the game and the base model are made on first use. A second call
-    goes on where the first stopped. The same windows, seed and settings give the same checkpoints.
+    It needs nothing but this installation: PostgreSQL, the market and the base model are made on first use. A second
+    call goes on where the first stopped. The same windows, seed and settings give the same checkpoints.
 
     Example: [bold]babylon demo --windows 6[/]
     """
@@ -89,7 +89,7 @@ def unfinished(database: Database, line: Line, settings: Settings, wanted: Itera
     with database.connect() as conn:
         rows = {row.window_id: row for row in windows.list_windows(conn)}
     played = sorted(window for window, row in rows.items() if row.reference is not None)
-    recorded = line.materialized()
+    recorded = line.materialized("promoted_model")
     left = [window for window in played if window not in recorded or not finished(rows[window], settings)]
     return left + [window for window in wanted if not played or window > played[-1]]
 

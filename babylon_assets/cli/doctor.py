@@ -18,9 +18,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from babylon_assets.cli.list_windows import Json
 from babylon_assets.cli.terminal import output, print_json
-from babylon_assets.cli.windows import Json
-from babylon_assets.config.settings import Settings, declarations, load_settings, printable
+from babylon_assets.config.settings import Settings, declarations, load_settings, printable, unknown_variables
 from babylon_assets.domain.errors import BabylonError, PermanentError
 from babylon_assets.ledger.database import Connection, Database, open_database
 
@@ -53,7 +53,7 @@ class Diagnosis:
 def doctor(json: Json = False) -> None:
     """Check database, roles, clocks, versions, key, base model, disk and GPU, and say what to do about what is wrong.
 
-    Exits with 1 when something is.
+    The exit code is 1 when something is wrong.
 
     Example: [bold]babylon doctor[/]
     """
@@ -70,6 +70,7 @@ def doctor(json: Json = False) -> None:
 
 def examine(settings: Settings) -> Iterator[Diagnosis]:
     """Every check, in the order in which a person would mend them."""
+    yield from (Diagnosis("settings", found, remedy) for found, remedy in unknown_variables())
     yield from _versions()
     yield from _database(settings)
     yield _diagnose("backend", lambda: _backend(settings))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from babylon_assets.cli.list_windows import opened
 from babylon_assets.cli.terminal import output
-from babylon_assets.cli.windows import opened
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import MissingDependency, PermanentError
 from babylon_assets.ledger.database import Connection
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 def export(
     window: Annotated[str, typer.Argument(help="A window such as 2026-11-05T14:00.")],
-    to: Annotated[Path, typer.Option("--to", help="Folder for the files; made when it is missing.")] = Path(),
+    to: Annotated[Path, typer.Option("--to", help="Folder for the files; it is made when it is missing.")] = Path(),
     parquet: Annotated[bool, typer.Option(help="Write the table of all samples as well.")] = True,
 ) -> None:
     """Write a window's dataset as ART's JSONL of trajectory groups and as a Parquet table.
 
-    The JSONL has what is trained on; the table has every sample, with why it is skipped.
+    The JSONL has the samples that are trained on. The table has every sample, with the reason where it is skipped.
 
     Example: [bold]babylon export 2026-11-05T14:00 --to exported[/]
     """

@@ -166,7 +166,7 @@ class Game:
         waited = time.monotonic() - self._waits_for[1]
         if waited < WAIT_SECONDS:
             return True
-        _log.warning("%s is not trained after %.0f s, the live policy plays the next window", window, waited)
+        _log.warning("%s is not trained after %.0f s: the served policy plays the next window", window, waited)
         return False
 
 

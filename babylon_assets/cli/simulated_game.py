@@ -85,7 +85,7 @@ def _has_users(conn: Connection) -> bool:
 
 
 def play_once(settings: Settings, conn: Connection, players: GatewayPolicy, window: str) -> PlayedWindow | None:
-    """Play a window with the live policy; None if it was played before. One transaction, committed here.
+    """Play a window with the served policy; None if it was played before. One transaction, committed here.
 
     A lock keeps two processes from playing at the same time; it ends with the transaction, or with the process.
     """

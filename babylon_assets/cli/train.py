@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from babylon_assets.cli.judging import checkpoint_state
+from babylon_assets.cli.list_windows import policy_names
+from babylon_assets.cli.promote import checkpoint_state
 from babylon_assets.cli.terminal import count, number, output, show_log
-from babylon_assets.cli.windows import policy_names
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
@@ -22,7 +22,7 @@ from babylon_assets.ledger.windows import WindowRow, get_window
 
 if TYPE_CHECKING:
     from babylon_assets.ledger.database import Database
-    from babylon_assets.orchestration.runs import Line
+    from babylon_assets.orchestration.runtime import Line
 
 #: States in which a window asks for nothing more.
 FINISHED = ("trained", "thin", "skipped")
@@ -35,15 +35,15 @@ def train(
         bool, typer.Option("--follow", help="Train every closed window that is not done, then wait for more.")
     ] = False,
     branch: Annotated[
-        bool, typer.Option("--branch", help="Train a window that the chain has passed again, beside the chain.")
+        bool, typer.Option("--branch", help="Train a window again on a branch, after the chain has passed it.")
     ] = False,
     name: Annotated[
-        str | None, typer.Option(help="The branch's name, instead of the window's; one that is there goes on.")
+        str | None, typer.Option(help="Name of the branch, instead of the window's. An existing branch goes on.")
     ] = None,
 ) -> None:
     """Read, score and train one window.
 
-    Says what was trained and how, or why nothing was; unchanged input writes nothing new.
+    It prints what was trained and how, or why nothing was. Unchanged input writes nothing new.
 
     Example: [bold]babylon train 2026-11-05T14:00[/]
 
@@ -85,8 +85,7 @@ def opened_line(
     from babylon_assets.ledger.database import migrate, open_database
     from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.orchestration.resources import Installation
-    from babylon_assets.orchestration.runs import Line
-    from babylon_assets.orchestration.runtime.instance import fail_orphaned_runs, open_instance
+    from babylon_assets.orchestration.runtime import Line, fail_orphaned_runs, open_instance
 
     show_log(settings.log_level)
     database = open_database(settings)

@@ -13,48 +13,47 @@ from babylon_assets.config.values import LOWER_CASE, Webhook
 class AutomationSettings(Group):
     """What runs by itself, and what it leaves behind."""
 
-    enabled: bool = variable(
-        "AUTOMATION", True, "Let `babylon up` run the line for every closed window; false waits to be told."
-    )
+    enabled: bool = variable("AUTOMATION", True, "Whether `babylon up` runs the line for every closed window.")
     window_grace_minutes: Annotated[int, Ge(0), Le(1440)] = variable(
         "WINDOW_GRACE_MINUTES",
         5,
-        "How long after its end a window's rows may still come; automation waits for it, a check says so.",
+        "How many minutes after its end a window still waits for rows.",
     )
     late_data: Annotated[Literal["carry", "retrain", "ignore"], LOWER_CASE] = variable(
         "LATE_DATA",
         "carry",
-        "A trained window whose data changed is scored and frozen again; carry: its new or changed samples join the "
-        "next window; retrain: it is trained again on a branch.",
+        "What happens when data of a trained window changes. `carry`: its new or changed samples join the "
+        "next window; `retrain`: the window is trained again on a branch; `ignore`: it is scored again only.",
     )
     train_requests: bool = variable(
         "TRAIN_REQUESTS",
         False,
-        "Train the windows that the game asks for in training_batches; needs SELECT and UPDATE on that table.",
+        "Whether windows are trained that the game asks for in training_batches. This needs SELECT and "
+        "UPDATE on that table.",
     )
     nightly_seeds: Annotated[int, Ge(8), Le(100_000)] = variable(
         "NIGHTLY_SEEDS",
         192,
-        "Held-out markets of 12 boards that the live policy is examined on in the night after it was promoted.",
+        "How many held-out markets, of 12 boards each, evaluate the served policy in the night after its promotion.",
     )
     keep_checkpoints: Annotated[int, Ge(1)] | None = variable(
         "KEEP_CHECKPOINTS",
         None,
-        "Every night, remove the weights that `babylon prune --keep` of so many would; absent: nothing is removed.",
+        "How many checkpoints keep their weights: `babylon prune --keep` runs with it every night. Without it all do.",
     )
     keep_run_logs_days: Annotated[int, Ge(1), Le(36_500)] = variable(
         "KEEP_RUN_LOGS_DAYS",
         30,
-        "Days for which Dagster's tables keep what a run said; what it made, checked and why it failed stays.",
+        "How many days run logs stay in Dagster's database. What a run made and checked stays.",
     )
     show_samples: bool = variable(
         "SHOW_SAMPLES",
         True,
-        "Show a dataset's best and worst samples on its page, texts included; Dagster's tables keep what was shown.",
+        "Whether a dataset's page in Dagster shows its best and worst samples. Their texts stay in Dagster's database.",
     )
     failure_webhook: Webhook | None = variable(
         "FAILURE_WEBHOOK",
         None,
-        "Where a failed run is told, as a POST of JSON with `text`, `run`, `windows` and `reason`.",
+        "The address that a failed run is posted to, as JSON with `text`, `run`, `windows` and `reason`.",
         secret=True,
     )

@@ -15,11 +15,14 @@ class DatabaseSettings(Group):
         "Whose record is read; auto: the simulated market in the embedded database, else the game in DATABASE_URL.",
     )
     url: PostgresUrl | None = variable(
-        "DATABASE_URL", None, "The game's PostgreSQL; absent: an embedded one in the home folder.", secret=True
+        "DATABASE_URL",
+        None,
+        "The PostgreSQL database of the game. Without it an embedded PostgreSQL runs in the home folder.",
+        secret=True,
     )
     dagster_url: PostgresUrl | None = variable(
         "DAGSTER_DATABASE_URL",
         None,
-        "Dagster's own database; absent: `<database>_dagster` on the same server.",
+        "The database of Dagster. Without it Dagster uses `<database>_dagster` on the same server.",
         secret=True,
     )

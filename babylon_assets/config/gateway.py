@@ -13,46 +13,51 @@ from babylon_assets.config.values import LOWER_CASE, Address, HashedKeys, Policy
 class GatewaySettings(Group):
     """How `babylon serve` answers, and whom."""
 
-    host: Address = variable("GATEWAY_HOST", "127.0.0.1", "Where the gateway listens.")
-    port: Annotated[int, Ge(1), Le(65535)] = variable("GATEWAY_PORT", 8000, "Port of the gateway.")
+    host: Address = variable("GATEWAY_HOST", "127.0.0.1", "The address that the gateway listens on.")
+    port: Annotated[int, Ge(1), Le(65535)] = variable("GATEWAY_PORT", 8000, "The port of the gateway.")
     keys: HashedKeys = variable(
-        "GATEWAY_KEYS", "", "Who may ask the gateway, by the hash of a key; absent: everybody on this machine."
+        "GATEWAY_KEYS",
+        "",
+        "The hashes of the keys that the gateway accepts. Without it everybody on this machine may ask.",
     )
     engine: Annotated[Literal["auto", "embedded", "wandb", "vllm", "openai"], LOWER_CASE] = variable(
         "GATEWAY_ENGINE",
         "auto",
-        "What answers behind the gateway: the embedded engine, or a server; auto picks as training does.",
+        "What generates answers: the embedded engine, or a server. `auto` follows the training backend.",
     )
     upstream_url: ServerUrl | None = variable(
-        "GATEWAY_UPSTREAM_URL", None, "That server's address; absent, for wandb: SERVERLESS_URL."
+        "GATEWAY_UPSTREAM_URL", None, "The address of that server. For wandb the default is SERVERLESS_URL."
     )
     upstream_key: str | None = variable(
-        "GATEWAY_UPSTREAM_KEY", None, "That server's key; absent, for wandb: WANDB_API_KEY.", secret=True
+        "GATEWAY_UPSTREAM_KEY", None, "The key of that server. For wandb the default is WANDB_API_KEY.", secret=True
     )
     upstream_seconds: Annotated[float, Gt(0), Le(3600)] = variable(
-        "GATEWAY_UPSTREAM_SECONDS", 120.0, "How long that server may take to answer."
+        "GATEWAY_UPSTREAM_SECONDS", 120.0, "How many seconds that server may take to answer."
     )
-    record: bool = variable("GATEWAY_RECORD", True, "Record every answer in inference_calls.")
+    record: bool = variable("GATEWAY_RECORD", True, "Whether the gateway records every answer in inference_calls.")
     batch: Annotated[int, Ge(1), Le(1024)] = variable(
-        "GATEWAY_BATCH", 32, "Answers that the embedded engine has under way at the same time."
+        "GATEWAY_BATCH", 32, "How many answers the embedded engine generates at the same time."
     )
     queue: Annotated[int, Ge(1)] = variable(
-        "GATEWAY_QUEUE", 256, "Answers that may wait for a place; more are refused with 429."
+        "GATEWAY_QUEUE", 256, "How many requests may wait for a place. The gateway refuses more with 429."
     )
-    policies: Annotated[int, Ge(2)] = variable("GATEWAY_POLICIES", 4, "Policies whose merged weights stay in memory.")
-    body_bytes: Annotated[int, Ge(1024)] = variable("GATEWAY_BODY_BYTES", 1_000_000, "Longest request.")
+    policies: Annotated[int, Ge(2)] = variable(
+        "GATEWAY_POLICIES", 4, "How many policies keep their merged weights in memory."
+    )
     answer_tokens: Annotated[int, Ge(1)] = variable(
-        "GATEWAY_ANSWER_TOKENS", 1024, "Longest answer that may be asked for, and the default."
+        "GATEWAY_ANSWER_TOKENS", 1024, "The longest answer that a request may ask for, in tokens, and the default."
     )
     key_concurrency: Annotated[int, Ge(1)] = variable(
-        "GATEWAY_KEY_CONCURRENCY", 128, "Answers that one key may be waiting for."
+        "GATEWAY_KEY_CONCURRENCY", 128, "How many answers one key may wait for at the same time."
     )
     key_tokens_per_minute: Annotated[int, Ge(1)] | None = variable(
         "GATEWAY_KEY_TOKENS_PER_MINUTE",
         None,
-        "Tokens of prompts and answers that one key may use in a minute; absent: no limit.",
+        "How many tokens of prompts and answers one key may use in a minute. Without it there is no limit.",
     )
     canary_share: Annotated[float, Ge(0), Le(1)] = variable(
-        "CANARY_SHARE", 0.0, "Share of the agents, by hash of their id, that the challenger answers."
+        "CANARY_SHARE", 0.0, "The share of agents, by hash of their id, that the challenger answers."
     )
-    canary_policy: PolicyName | None = variable("CANARY_POLICY", None, "The challenger: a name that the gateway knows.")
+    canary_policy: PolicyName | None = variable(
+        "CANARY_POLICY", None, "The challenger: a policy that the gateway knows."
+    )

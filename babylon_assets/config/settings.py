@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, cast
 
 from annotated_types import Ge, Le
-from dotenv import dotenv_values
 from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -23,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from babylon_assets.config.automation import AutomationSettings
 from babylon_assets.config.databases import DatabaseSettings
 from babylon_assets.config.datasets import DatasetSettings
+from babylon_assets.config.env_file import HOME, explain_unknown, find_env_file, read_env_file
 from babylon_assets.config.gate import GateSettings
 from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.group import RULES, Group, allowed_values, is_secret, variable, variable_name, write_value
@@ -34,6 +34,7 @@ from babylon_assets.domain.errors import PermanentError, SettingsError
 from babylon_assets.domain.windows import WindowGrid
 
 HIDDEN = "***"
+_HOME = "BABYLON_HOME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +64,28 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(**cast(SettingsConfigDict, RULES))
 
-    home: Folder = variable("BABYLON_HOME", ".babylon", "Where checkpoints, the embedded database and logs live.")
+    home: Folder = variable(_HOME, HOME, "The folder that keeps checkpoints, logs and the embedded database.")
     model_name: ChainName = variable(
-        "BABYLON_MODEL", "babylon-agent", "Name of the chain of checkpoints and of the policies in it."
+        "BABYLON_MODEL",
+        "babylon-agent",
+        "The name of the chain of checkpoints; a policy is called after it, such as babylon-agent@7.",
     )
     window_minutes: WindowMinutes = variable(
-        "WINDOW_MINUTES", 60, "Length of a window; it stays what a ledger was begun with."
+        "WINDOW_MINUTES", 60, "The length of a window. A ledger keeps the length that it was begun with."
     )
-    window_start: WindowId = variable("WINDOWS_FROM", "2026-10-01T00:00", "First window, hence first partition.")
+    window_start: WindowId = variable(
+        "WINDOWS_FROM", "2026-10-01T00:00", "The first window, and so the first partition in Dagster."
+    )
     dagster_port: Annotated[int, Ge(1), Le(65535)] = variable(
-        "DAGSTER_PORT", 3000, "Port of the Dagster UI on loopback."
+        "DAGSTER_PORT", 3000, "The port of the Dagster UI on loopback."
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UPPER_CASE] = variable(
-        "LOG_LEVEL", "INFO", "How much is logged."
+        "LOG_LEVEL", "INFO", "The least severe message that is logged."
     )
     mode: Annotated[Literal["list", "single", "continuous"], LOWER_CASE] | None = variable(
-        "MODE", None, "What `python -m babylon_assets` does without arguments."
+        "MODE", None, "The command that `python -m babylon_assets` runs when it gets no arguments."
     )
-    window_id: WindowId | None = variable("WINDOW_ID", None, "The window of MODE=single.")
+    window_id: WindowId | None = variable("WINDOW_ID", None, "The window that MODE=single trains.")
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     embedded: EmbeddedSettings = Field(default_factory=EmbeddedSettings)
@@ -202,32 +207,48 @@ def _explain_refusal(location: tuple[int | str, ...], value: Any) -> str:
 
 
 class VariableSource(PydanticBaseSettingsSource):
-    """The process's environment, and what it lacks from a file: each setting has a variable of its own."""
+    """The texts of the settings, each read from a variable of its own; an empty text counts as absent."""
 
-    def __init__(self, env: Mapping[str, str], env_file: Path | None) -> None:
+    def __init__(self, texts: Mapping[str, str]) -> None:
         super().__init__(Settings)
-        self._texts: dict[str, str | None] = {}
-        if env_file is not None and env_file.is_file():
-            self._texts.update(dotenv_values(env_file, interpolate=False))
-        self._texts.update({name: text for name, text in env.items() if text.strip()})
+        self._texts = texts
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return (self._texts.get(variable_name(field)) or "").strip(), field_name, False
+        return self._texts.get(variable_name(field), "").strip(), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         texts = {name: self.get_field_value(field, name)[0] for name, (_, _, field) in _places().items()}
         return {name: text for name, text in texts.items() if text}
 
 
-def load_settings(env: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")) -> Settings:
-    """Read the settings from `env` (default: the process's environment); what it lacks, from `env_file`.
+def load_settings(env: Mapping[str, str] | None = None, env_file: Path | None = None) -> Settings:
+    """Read the settings from `env`; what it lacks, from `env_file`.
 
-    An empty value counts as absent. A missing file is no error; None reads no file.
+    An empty value counts as absent. A relative home that the environment does not give lies beside the file.
+
+    Args:
+        env: default: the process's environment, with the `.env` of this folder or of the nearest one above it.
+        env_file: a file to read in place of that one; a missing one is no error.
 
     Raises:
         SettingsError: naming every wrong variable, its value (never a secret) and what is allowed.
     """
-    return Settings(**VariableSource(os.environ if env is None else env, env_file)())
+    if env is None:
+        env, env_file = os.environ, env_file or find_env_file(Path.cwd())
+    given = {name: text for name, text in env.items() if text.strip()}
+    if env_file is None or not env_file.is_file():
+        return Settings(**VariableSource(given)())
+    in_file = read_env_file(env_file)
+    home = in_file.get(_HOME, "").strip() or HOME
+    in_file[_HOME] = str(env_file.absolute().parent / Path(home).expanduser())
+    return Settings(**VariableSource(in_file | given)())
+
+
+def unknown_variables() -> list[tuple[str, str]]:
+    """What in `.env` looks like a setting and is none: a sentence, and what to do about it."""
+    path = find_env_file(Path.cwd())
+    unknown = explain_unknown(read_env_file(path), _places()) if path else []
+    return [(f"{path}: {found}", remedy) for found, remedy in unknown]
 
 
 def declarations() -> list[Declaration]:

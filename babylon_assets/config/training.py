@@ -13,48 +13,62 @@ from babylon_assets.config.values import LOWER_CASE, BackendName, TrainingUrl
 class TrainingSettings(Group):
     """What training does on every backend."""
 
-    backend: BackendName = variable("TRAINING_BACKEND", "auto", "Where training runs; auto picks by what is there.")
+    backend: BackendName = variable(
+        "TRAINING_BACKEND",
+        "auto",
+        "The backend that trains. `auto` takes the hosted service when there is a key, then a suitable "
+        "GPU, then the CPU.",
+    )
     base_model: str | None = variable(
-        "BASE_MODEL", None, "Model to start from, a folder or hub name; absent: the project's own small one."
+        "BASE_MODEL",
+        None,
+        "The base model: a folder or a name on the Hugging Face hub. Without it the backend takes its own.",
     )
-    enabled: bool = variable("TRAIN_RL_LOCAL", True, "false stops every window before training.")
+    enabled: bool = variable(
+        "TRAIN_RL_LOCAL", True, "Whether windows are trained on. `false` ends the line before training."
+    )
     max_policy_lag: Annotated[int, Ge(0)] = variable(
-        "MAX_POLICY_LAG", 8, "How many checkpoints behind the head the policy of a trained answer may be."
+        "MAX_POLICY_LAG", 8, "How many checkpoints a sample's behaviour policy may lie behind the newest one."
     )
-    seed: Annotated[int, Ge(0)] = variable("TRAIN_SEED", 0, "Seed of training.")
-    threads: Annotated[int, Ge(1)] = variable("TRAIN_THREADS", 1, "CPU threads of training and of the embedded engine.")
+    seed: Annotated[int, Ge(0)] = variable("TRAIN_SEED", 0, "The seed of training.")
+    threads: Annotated[int, Ge(1)] = variable(
+        "TRAIN_THREADS", 1, "How many CPU threads training uses, and the embedded engine."
+    )
     wandb_api_key: str | None = variable(
-        "WANDB_API_KEY", None, "Key of W&B; with it training can run on the hosted service.", secret=True
+        "WANDB_API_KEY", None, "The key of Weights & Biases. With it the hosted service can train.", secret=True
     )
-    wandb_project: str = variable("WANDB_PROJECT", "babylon", "Project that W&B files the runs under.")
+    wandb_project: str = variable("WANDB_PROJECT", "babylon", "The project in Weights & Biases that holds the runs.")
 
 
 class EmbeddedSettings(Group):
     """How the embedded trainer works, on the CPU or on one GPU."""
 
-    learning_rate: Annotated[float, Gt(0), Le(1)] = variable("LEARNING_RATE", 1.5e-3, "Step size of the optimizer.")
-    lora_rank: Annotated[int, Ge(1), Le(256)] = variable("LORA_RANK", 32, "Rank of the trained adapter.")
+    learning_rate: Annotated[float, Gt(0), Le(1)] = variable(
+        "LEARNING_RATE", 1.5e-3, "The learning rate of the embedded trainer."
+    )
+    lora_rank: Annotated[int, Ge(1), Le(256)] = variable("LORA_RANK", 32, "The rank of the LoRA adapter.")
     gradient_tokens: Annotated[int, Ge(256)] = variable(
-        "GRADIENT_TOKENS", 1024, "Tokens of one packed row; a longer answer gets a longer one."
+        "GRADIENT_TOKENS", 1024, "How many tokens a packed row holds. A longer sample gets a longer row of its own."
     )
     rows_per_step: Annotated[int, Ge(1)] = variable(
-        "ROWS_PER_STEP", 3, "Packed rows that one optimizer step averages over."
+        "ROWS_PER_STEP", 3, "How many packed rows one optimizer step averages over."
     )
     clip_epsilon: Annotated[float, Gt(0), Le(1)] = variable(
-        "CLIP_EPSILON", 0.2, "How far a probability ratio may move before its gradient is cut."
+        "CLIP_EPSILON", 0.2, "How far the probability ratio may move from 1 before its gradient is clipped."
     )
     max_kl: Annotated[float, Gt(0), Le(100)] = variable(
         "MAX_KL",
         0.005,
-        "A step that moves the policy further than this from the one that answered, in nats a token, is undone.",
+        "The largest KL divergence from the behaviour policy, in nats a token. A step beyond it is undone.",
     )
     max_grad_norm: Annotated[float, Gt(0), Le(1000)] = variable(
-        "MAX_GRAD_NORM", 0.2, "Gradient norm is clipped to this."
+        "MAX_GRAD_NORM", 0.2, "The norm that gradients are clipped to."
     )
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], LOWER_CASE] = variable(
         "TRAIN_DTYPE",
         "auto",
-        "Numbers that the embedded trainer computes with; auto: bfloat16 for a large model where that is fast.",
+        "The number format of the embedded trainer. `auto` takes bfloat16 for a large model on hardware "
+        "that is fast at it.",
     )
 
 
@@ -62,30 +76,28 @@ class ServerlessSettings(Group):
     """How the hosted service is asked to train, and what that may cost."""
 
     url: TrainingUrl = variable(
-        "SERVERLESS_URL", "https://api.training.wandb.ai/v1", "Where the hosted service answers."
+        "SERVERLESS_URL", "https://api.training.wandb.ai/v1", "The address of the hosted training service."
     )
     learning_rate: Annotated[float, Gt(0), Le(1)] = variable(
         "SERVERLESS_LEARNING_RATE",
         5e-06,
-        "Step size of the hosted service's optimizer; its base models are far larger than the embedded one.",
-    )
-    timeout_seconds: Annotated[int, Ge(1)] = variable(
-        "SERVERLESS_TIMEOUT_SECONDS", 120, "How long one request to the hosted service may take."
+        "The learning rate on the hosted service, whose base models are far larger than the embedded one.",
     )
     wait_minutes: Annotated[float, Gt(0), Le(10000)] = variable(
         "SERVERLESS_WAIT_MINUTES",
         60.0,
-        "How long a hosted job may be silent before the run gives up waiting; the next run attaches to it again.",
+        "How many minutes a hosted job may report nothing before a run stops waiting. The next run "
+        "attaches to it again.",
     )
     usd_per_million_tokens: Annotated[float, Ge(0), Le(1e6)] = variable(
         "SERVERLESS_USD_PER_MILLION_TOKENS",
         0.0,
-        "What a million tokens sent to the hosted service cost, for estimates, the ledger and the cap.",
+        "The price of a million tokens on the hosted service, for estimates, costs and SERVERLESS_DAILY_USD.",
     )
     daily_usd: Annotated[float, Ge(0), Le(1e9)] | None = variable(
         "SERVERLESS_DAILY_USD",
         None,
-        "Hosted jobs that would spend more than this in one UTC day are not submitted; absent: no cap.",
+        "The most that hosted jobs may cost in one UTC day. Without it there is no limit.",
     )
 
 
@@ -95,14 +107,16 @@ class LocalGpuSettings(Group):
     learning_rate: Annotated[float, Gt(0), Le(1)] = variable(
         "LOCAL_GPU_LEARNING_RATE",
         5e-06,
-        "Step size on a local GPU, whose base models are far larger than the embedded one.",
+        "The learning rate on a local GPU, where base models are far larger than the embedded one.",
     )
     row_tokens: Annotated[int, Gt(0), MultipleOf(1024)] = variable(
-        "LOCAL_GPU_ROW_TOKENS", 4096, "Tokens of one row on a local GPU; a longer sample is left out by ART."
+        "LOCAL_GPU_ROW_TOKENS",
+        4096,
+        "How many tokens a packed row holds on a local GPU. ART leaves longer samples out.",
     )
     memory_share: Annotated[float, Gt(0), Le(1)] = variable(
-        "LOCAL_GPU_MEMORY_SHARE", 0.6, "What vLLM may take of a local GPU's memory."
+        "LOCAL_GPU_MEMORY_SHARE", 0.6, "The share of the GPU's memory that vLLM may take."
     )
     minutes: Annotated[float, Gt(0), Le(10000)] = variable(
-        "LOCAL_GPU_MINUTES", 120.0, "How long one training on a local GPU may take."
+        "LOCAL_GPU_MINUTES", 120.0, "How many minutes one training on a local GPU may take."
     )

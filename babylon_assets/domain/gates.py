@@ -115,7 +115,7 @@ class GateVerdict:
 def may_promote(
     challenger: Challenger, champion: Measurement | None, best: Measurement | None = None, rules: Rules | None = None
 ) -> GateVerdict:
-    """Judge a checkpoint against the one that is live.
+    """Compare a checkpoint with the one that is served.
 
     Args:
         champion: the live policy, measured on the same seeds; None where nothing can be played here.
@@ -152,11 +152,11 @@ def _market(
     if challenger.market is None or champion is None:
         yield Finding("market", True, f"it was not played on the market: {challenger.unmeasured or 'no champion'}")
         return
-    yield _not_worse("market", challenger.market, champion, "live", rules.margin, rules)
+    yield _not_worse("market", challenger.market, champion, "served", rules.margin, rules)
     if best is not None and best.name != champion.name:
         yield _not_worse("best", challenger.market, best, "best so far", rules.decline, rules)
-    for other, kind in ((champion, "live"), (best, "best so far")):
-        if other is not None and (kind == "live" or other.name != champion.name):
+    for other, kind in ((champion, "served"), (best, "best so far")):
+        if other is not None and (kind == "served" or other.name != champion.name):
             yield _valid(challenger.market, other, kind, rules)
 
 
@@ -181,7 +181,7 @@ def _replay(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
         yield Finding("replay", True, few)
         return
     worse = found.high < -rules.replay_margin
-    said = f"its preference for better held-out answers is {_signed(found)} nats against the live one's"
+    said = f"its preference for better held-out answers is {_signed(found)} nats against the served one's"
     yield Finding("replay", not worse, f"{said}: worse with confidence" if worse else said)
 
 

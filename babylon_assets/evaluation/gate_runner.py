@@ -12,6 +12,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from babylon_assets.config.gate import GateSettings
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.domain.gates import Challenger, GateVerdict, Measurement, Rules, may_promote
@@ -66,7 +67,7 @@ def decide(
     if head is None or head.id != fresh.id:
         return GateDecision(fresh, True, "the chain has gone on from it")
     if champion.id == fresh.id:
-        return GateDecision(fresh, True, "it is live")
+        return GateDecision(fresh, True, "it is served")
     verdict = _verdict(settings, database, fresh, champion) if settings.gate.enabled else None
     return _carry_out(database, fresh, champion, verdict, dagster_run_id)
 
@@ -128,18 +129,18 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
         replay=compared,
         replay_groups=groups,
     )
-    return may_promote(challenger, _measurement(theirs, champion), best, rules_of(settings))
+    return may_promote(challenger, _measurement(theirs, champion), best, rules_of(settings.gate))
 
 
-def rules_of(settings: Settings) -> Rules:
+def rules_of(settings: GateSettings) -> Rules:
     """The gate's rules as the settings have them."""
     return Rules(
-        confidence=settings.gate.confidence,
-        margin=settings.gate.margin,
-        decline=settings.gate.decline,
-        valid_drop=settings.gate.valid_drop,
-        replay_margin=settings.gate.replay_margin,
-        quarantined=settings.gate.quarantined,
+        confidence=settings.confidence,
+        margin=settings.margin,
+        decline=settings.decline,
+        valid_drop=settings.valid_drop,
+        replay_margin=settings.replay_margin,
+        quarantined=settings.quarantined,
     )
 
 

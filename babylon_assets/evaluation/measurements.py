@@ -22,6 +22,9 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.ledger.evaluations import Evaluation
 
+#: Below this effective sample size a few answers decide an off-policy estimate, and none is shown.
+LEAST_EFFECTIVE_SAMPLES = 16.0
+
 
 def measure_benchmark(
     settings: Settings,
@@ -94,15 +97,14 @@ def measure_off_policy(
 
     `value` is the off-policy estimate and is None where that is refused, with the reason among the results.
     """
-    version = off_policy.version(dataset, settings.gate.replay_effective_samples)
+    version = off_policy.version(dataset, LEAST_EFFECTIVE_SAMPLES)
     with database.connect() as conn:
         kept = evaluations.get(conn, checkpoint.id, off_policy.NAME, version)
     samples = off_policy.held_out_samples(dataset)
     if kept is not None or not samples or why_not_here(checkpoint) is not None:
         return kept
     prepare_libraries(settings)
-    least = settings.gate.replay_effective_samples
-    found = off_policy.score_answers(checkpoint.base_model, adapter_of(checkpoint), samples, least)
+    found = off_policy.score_answers(checkpoint.base_model, adapter_of(checkpoint), samples, LEAST_EFFECTIVE_SAMPLES)
     gaps = list(found.preferences.values())
     made = Evaluation(
         checkpoint_id=checkpoint.id,

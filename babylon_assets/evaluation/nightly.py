@@ -1,4 +1,4 @@
-"""The nightly examination: the live policy on more held-out markets than a gate can wait for.
+"""The nightly evaluation: the served policy on more held-out markets than a gate can wait for.
 
 The boards of the gate are among them, and the interval is half as wide at four times as many. It is kept like every
 measurement, under the checkpoint and the version of the examination, so that a policy is examined in one night only.
@@ -49,7 +49,7 @@ def evaluate_promoted(settings: Settings, database: Database) -> NightlyEvaluati
         line = checkpoints.chain(conn, settings.model_name)
         kept = kept_benchmark(settings, conn, live.id, seeds) if live else None
     if live is None:
-        return NightlyEvaluation(None, reason="nothing is live yet")
+        return NightlyEvaluation(None, reason="nothing was promoted yet")
     if kept is not None:
         return NightlyEvaluation(live, kept)
     if (reason := why_not_loadable(settings, live)) is not None:

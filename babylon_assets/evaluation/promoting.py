@@ -42,7 +42,7 @@ def _before(conn: Connection[Any], chain: str) -> Checkpoint:
     """The nearest ancestor of the live checkpoint that was live itself; the root, when none was."""
     live = promotions.promoted(conn, chain)
     if live is None or live.step == 0:
-        raise PermanentError(f"nothing of {chain} is live but its base model; promote a checkpoint first")
+        raise PermanentError(f"no checkpoint of {chain} was promoted; promote a checkpoint first")
     were = {row.to_id for row in promotions.history(conn, chain)}
     line = ancestors(conn, live)
     return next((one for one in line if one.id in were), line[-1])
@@ -56,6 +56,6 @@ def _refuse_impossible(conn: Connection[Any], settings: Settings, checkpoint: Ch
             f"set BABYLON_MODEL={checkpoint.chain} to serve that one, or choose one that `babylon chains` lists in it"
         )
     if live is not None and live.id == checkpoint.id:
-        raise PermanentError(f"{name} is live already; choose another one")
+        raise PermanentError(f"{name} is served already; choose another one")
     if checkpoint.step and not checkpoint.path:
         raise PermanentError(f"the weights of {name} were pruned, so that it cannot be served; choose another one")

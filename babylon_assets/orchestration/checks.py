@@ -1,12 +1,12 @@
-"""The checks of the data assets: each has a result per window, with its reason; some stop the window.
+"""The checks of the assets: each has a result per window, with its reason; some stop the window. One is of the chain.
 
 A blocking check stops the later stages of its own window, in a run of one window and of many alike, and takes the
-window's dataset off the window, so that nothing can train on it. Rules of the domain live in `core`.
+window's dataset off the window, so that nothing can train on it. Rules of the domain live in `domain`; what an asset
+alone knows of its window is judged in the asset's module.
 """
 
-from __future__ import annotations
-
 import warnings
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,38 +17,44 @@ from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.trajectories import Quarantined
 from babylon_assets.domain.windows import Window
+from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import stored_datasets
+from babylon_assets.orchestration.resources import Installation
 
 COMPLETE, QUARANTINE = "source_complete", "little_in_quarantine"
 SPREAD = "reward_spread"
 TOKENS, HINDSIGHT, STABLE = "has_trainable_tokens", "no_hindsight", "ids_stable"
+TRAINED, MEASURED, GATE = "trained_on_tokens", "measured", "gate"
+STANDING = "no_window_stays_failed"
 MOST_IN_QUARANTINE = 0.05
-SHOWN = 10
+#: Reasons that a result lists, and windows that the standing check does.
+SHOWN, SHOWN_WINDOWS = 10, 20
 
 _ABOUT = {
-    COMPLETE: "The window is over, so that the game writes no more into it, and so is WINDOW_GRACE_MINUTES after it.",
-    QUARANTINE: "Nearly every row of the window could be read.",
-    SPREAD: "Rewards differ: where all are equal, no answer is better than another.",
-    TOKENS: "Something in the window can be trained on, or the window is thin and passed through.",
-    HINDSIGHT: "Every stored prompt and answer is what was recorded, and no prompt names a result.",
+    COMPLETE: "The window and WINDOW_GRACE_MINUTES after it are over: no more rows come.",
+    QUARANTINE: "At most 5% of the window's rows are in quarantine.",
+    SPREAD: "The rewards differ. Where all are equal, no answer is better than another.",
+    TOKENS: "The window has tokens to train on, or it is thin.",
+    HINDSIGHT: "Every stored prompt and answer is as recorded, and no prompt names a result.",
     STABLE: "The dataset, read back from the database, hashes to its id.",
+    TRAINED: "The optimizer saw tokens, or the window was passed through.",
+    MEASURED: "The window's checkpoint was measured, or it has none.",
+    GATE: "The window's checkpoint was promoted, or it has none.",
 }
 BLOCKING = frozenset({COMPLETE, HINDSIGHT, STABLE})
 
 
-def specs(asset: str, names: tuple[str, ...], windows: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:
-    """The declarations of a data asset's checks."""
-    return [per_window(asset, name, _ABOUT[name], windows, blocking=name in BLOCKING) for name in names]
-
-
-def per_window(
-    asset: str, name: str, description: str, windows: dg.PartitionsDefinition[Any], *, blocking: bool = False
-) -> dg.AssetCheckSpec:
-    """The declaration of a check with a result per window. Dagster 1.13, which is pinned, calls that a preview."""
+def declare_checks(asset: str, names: Iterable[str], windows: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:
+    """The declarations of an asset's checks, each with a result per window. Dagster 1.13 calls that a preview."""
     with warnings.catch_warnings(action="ignore", category=dg.PreviewWarning):
-        return dg.AssetCheckSpec(name, asset=asset, description=description, blocking=blocking, partitions_def=windows)
+        return [
+            dg.AssetCheckSpec(
+                name, asset=asset, description=_ABOUT[name], blocking=name in BLOCKING, partitions_def=windows
+            )
+            for name in names
+        ]
 
 
 def complete(window: Window, now: datetime, grace_minutes: float) -> dg.AssetCheckResult:
@@ -128,3 +134,30 @@ def _check_result(name: str, wrong: list[str], said: str) -> dg.AssetCheckResult
         description=f"{wrong[0]}{more}" if wrong else said,
         metadata={"wrong": wrong[:SHOWN]} if wrong else {},
     )
+
+
+def build_standing_check() -> dg.AssetChecksDefinition:
+    """The check of the chain as a whole, with one result for all windows: does a window stay failed, for a person?"""
+
+    @dg.asset_check(
+        asset="model_checkpoints",
+        name=STANDING,
+        description="No window of the chain stays failed, waiting for a person.",
+    )
+    def no_window_stays_failed(installation: dg.ResourceParam[Installation]) -> dg.AssetCheckResult:
+        with installation.connect() as conn:
+            failed = windows_ledger.failed(conn)
+        listed = "\n".join(f"| {row.window_id} | {_cell(row.reason)} |" for row in failed[-SHOWN_WINDOWS:])
+        return dg.AssetCheckResult(
+            passed=not failed,
+            description=f"{len(failed)} windows stay failed" if failed else "no window stays failed",
+            metadata={"failed_windows": dg.MetadataValue.md(f"| window | reason |\n|---|---|\n{listed}")}
+            if failed
+            else {},
+        )
+
+    return no_window_stays_failed
+
+
+def _cell(reason: str | None) -> str:
+    return (reason or "no reason was noted").replace("|", "\\|").replace("\n", " ")

@@ -1,13 +1,15 @@
-"""What the assets have in common: group, owners, the columns of their tables, the forms of their metadata.
+"""What the assets have in common: group, owners, the columns of their tables, the names and forms of their metadata.
 
-Numbers are plain ints and floats, because Dagster plots those over the partitions; what is not known is left out.
+Numbers are plain ints and floats, because Dagster plots those over the partitions; what is not known is left out. A
+name stays what it is, and one name means one thing in every asset. The documentation is printed from here, and a test
+holds every run of the tests' games to it. What one asset shows of its window lives in the asset's module.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import dagster as dg
@@ -35,7 +37,7 @@ TABLE_OF = {
 PASSED_THROUGH, NO_CHECKPOINT = "passed through", "the window has no checkpoint of its own"
 
 
-def declared(spec: dg.AssetSpec) -> dg.AssetSpec:
+def declare(spec: dg.AssetSpec) -> dg.AssetSpec:
     """An asset's declaration with what all assets have in common: its frames, and its table with each column."""
     common = spec.replace_attributes(group_name=GROUP, owners=OWNERS, code_version=CODE_VERSION)
     return common.merge_attributes(metadata=_columns(TABLE_OF[spec.key.to_user_string()])).with_io_manager_key(FRAMES)
@@ -94,3 +96,163 @@ def page(asset: str, window: str) -> dg.MetadataValue[Any]:
 def picture(image: bytes, alt: str) -> dg.MetadataValue[Any]:
     """A picture that the UI shows inline."""
     return dg.MetadataValue.md(as_markdown(image, alt))
+
+
+class Meaning(NamedTuple):
+    """What a name of metadata stands for; the unit is empty for texts, pictures and tables."""
+
+    unit: str
+    doc: str
+
+
+METADATA: dict[str, Meaning] = {
+    # the game's tables
+    "overdue_minutes": Meaning("min", "Since the window's grace ended, as long as nothing of it was read."),
+    "outcomes": Meaning("rows", "Rows of market_outcomes of the window."),
+    "markets": Meaning("markets", "Prediction markets that end in the window."),
+    "markets_resolved": Meaning("markets", "Those of them whose result is known."),
+    "newest": Meaning("", "When the newest of these rows was written."),
+    # read
+    "trajectories": Meaning("rows", "Trajectories that were read of the window."),
+    "agents": Meaning("agents", "Agents that these are of."),
+    "calls": Meaning("calls", "Answers that the game itself keeps in them."),
+    "imported": Meaning("rows", "Trajectories that came from a file."),
+    "quarantined": Meaning("rows", "Rows that could not be read."),
+    "quarantined_share": Meaning("share", "Rows in quarantine of all rows of the window."),
+    "reasons": Meaning("", "Why rows are in quarantine, and where in them; at most ten."),
+    "failed_windows": Meaning("", "The newest windows that stay failed, each with its reason; at most twenty."),
+    "wrong": Meaning("", "What a check found to be wrong; at most ten."),
+    "window": Meaning("", "The window that a check is about."),
+    # scored
+    "rewards": Meaning("", "Picture: the distribution of the rewards with its mean, and the means of the groups."),
+    "steps": Meaning("steps", "Steps of the window's trajectories."),
+    "known": Meaning("steps", "Steps whose reward is known by now."),
+    "pending": Meaning(
+        "steps", "Steps whose trade has no outcome yet; filled in when the window is materialized again."
+    ),
+    "invalid": Meaning("steps", "Steps whose action could not be carried out."),
+    "valid_share": Meaning("share", "Steps whose action could be carried out, of all."),
+    "reward_mean": Meaning("reward", "Mean of the known rewards."),
+    "reward_std": Meaning("reward", "Standard deviation of the known rewards."),
+    "scorers": Meaning("", "The scorers with their versions."),
+    "revision": Meaning("revisions", "The revision of the window's scores that is current now."),
+    "changed_trajectories": Meaning("rows", "Trajectories whose scores changed with this materialization; 0: none."),
+    "changed_scorers": Meaning("", "The scorers whose scores changed with it."),
+    "judge_groups": Meaning("groups", "Groups of answers that a judge is to compare."),
+    "judged": Meaning("groups", "Those that it has compared by now."),
+    "not_judged": Meaning("groups", "Those that it could not; their scores are missing and asked for again."),
+    "judge_requests": Meaning("requests", "Requests to the judge about these groups, over all runs."),
+    "judge_tokens": Meaning("tokens", "Tokens of these requests and their answers."),
+    "judge_cost_usd": Meaning("USD", "What these requests cost, where the price is known."),
+    "judge_failures": Meaning("", "Why groups could not be judged."),
+    # dataset
+    "samples": Meaning("samples", "Calls in the dataset, those that are not trained on included."),
+    "trainable_samples": Meaning("samples", "Samples that something trains on."),
+    "trainable_tokens": Meaning("tokens", "Tokens of the answers that are trained on."),
+    "groups": Meaning("groups", "Groups of samples whose rewards are compared."),
+    "trainable_groups": Meaning("groups", "Groups whose rewards differ: only these train."),
+    "policy_gradient": Meaning("samples", "Our own answers with known tokens."),
+    "recompute": Meaning("samples", "Our own answers as text only; their log-probabilities are computed."),
+    "sft": Meaning("samples", "Other models' answers from the better half of their group."),
+    "skip": Meaning("samples", "Samples that nothing trains on."),
+    "skipped_because": Meaning("", "How many samples are skipped for which reason."),
+    "calls_joined": Meaning("calls", "Recorded calls that were found by trajectory, or by agent and time."),
+    "calls_that_differ": Meaning("calls", "Samples whose call is recorded with another text; left aside."),
+    "calls_claimed_twice": Meaning("calls", "Recorded calls that two samples name; neither gets it."),
+    "calls_ambiguous": Meaning("calls", "Recorded calls that could belong to more than one place; left aside."),
+    "trajectories_without_calls": Meaning("rows", "Trajectories for which no call was found."),
+    "steps_without_calls": Meaning("steps", "Steps for which no call was found; scored, and not trained on."),
+    "effective_samples": Meaning("samples", "How many equally weighted samples the trained ones are worth."),
+    "policy_lag_mean": Meaning("checkpoints", "How many checkpoints behind the newest the answering policies are."),
+    "policy_lag_max": Meaning("checkpoints", "The same of the oldest of them."),
+    "carried_samples": Meaning("samples", "Late samples of earlier windows in the dataset."),
+    "carried_trajectories": Meaning("rows", "Trajectories that these are of."),
+    "carried_from": Meaning("", "How many late samples of which earlier window are in the dataset."),
+    "carried_into": Meaning("", "How many late samples of this window are in which later window's dataset."),
+    "late_samples": Meaning("samples", "Samples of this window that came, or changed, after it was trained."),
+    "late_waiting": Meaning("samples", "Those of them that no later window has taken yet."),
+    "samples_went": Meaning("", "Picture: how many samples have which training mode, and why others are skipped."),
+    "best_and_worst": Meaning("", "The five samples with the highest rewards and the five with the lowest."),
+    "samples_in_full": Meaning(
+        "", "Prompts and answers of these, up to 1,800 and 500 characters each; secrets hidden."
+    ),
+    "dataset_id": Meaning("", "The dataset: the hash of its content."),
+    # trained
+    "learning_curve": Meaning("", "Picture: mean reward of the windows up to this one."),
+    "oracle": Meaning("reward", "What the best orders would have earned on the same boards; simulated game only."),
+    "teacher": Meaning("reward", "What the expert, whom the base model imitates, would have earned there."),
+    "random": Meaning("reward", "What a random policy would have earned there."),
+    "status": Meaning("", "What became of the window: trained, thin, skipped, unchanged, superseded, switched off."),
+    "reason": Meaning("", "Why, in words."),
+    "method": Meaning("", "The training modes that were used: policy_gradient, sft, or both."),
+    "checkpoint": Meaning("", "The checkpoint that came of it."),
+    "parent": Meaning("", "The checkpoint that it was trained from."),
+    "path": Meaning("", "Where its weights lie."),
+    "parent_page": Meaning("", "Link to the window that the parent was trained on."),
+    "dataset_page": Meaning("", "Link to the window's dataset."),
+    "run": Meaning("", "Link to the run that made it."),
+    "wandb_page": Meaning("", "Link to the W&B project of a hosted checkpoint."),
+    "step": Meaning("checkpoints", "Its place in the chain, from 0, the base model."),
+    "tokens": Meaning("tokens", "Tokens that an optimizer step saw, on average."),
+    "loss": Meaning("loss", "Loss of training, mean of the optimizer steps; its sign has no meaning by itself."),
+    "grad_norm": Meaning("norm", "Norm of the gradient before it is clipped, mean of the steps."),
+    "entropy": Meaning("nats/token", "Entropy of the policy on the trained tokens."),
+    "kl_to_parent": Meaning("nats/token", "How far it went from its parent, by one row of tokens (k3 estimate)."),
+    "kl_to_behaviour": Meaning("nats/token", "How far the policy went from the one that answered (k3 estimate)."),
+    "ratio_mean": Meaning("ratio", "Probability of the trained tokens, against that under the answering policy."),
+    "ratio_min": Meaning("ratio", "The least of these."),
+    "ratio_max": Meaning("ratio", "The greatest of these."),
+    "clipped_share": Meaning("share", "Tokens whose ratio is outside 1 ± CLIP_EPSILON."),
+    "probs_correlation": Meaning("correlation", "Of the recorded and the recomputed probabilities; 1 when they agree."),
+    "logprob_mean": Meaning("nats/token", "Mean log-probability of the answers trained by sft."),
+    "training_steps": Meaning("", "Picture: the metrics of each optimizer step, undone ones hollow."),
+    "optimizer_steps": Meaning("steps", "Optimizer steps that were taken."),
+    "tokens_per_second": Meaning("tokens/s", "Tokens of answers that an optimizer step trains on, per second of it."),
+    "undone_steps": Meaning("steps", "Steps that went too far (MAX_KL) and were taken back."),
+    "seconds": Meaning("s", "Seconds of training."),
+    "recomputed_samples": Meaning("samples", "Samples whose log-probabilities were computed before training."),
+    "left_out": Meaning("", "How many samples training left out for which reason."),
+    # evaluated
+    "market_seeds": Meaning("seeds", "Held-out markets of the nightly evaluation."),
+    "market_reward": Meaning("reward", "Mean worth of the checkpoint's orders on the held-out market."),
+    "market_reward_low": Meaning("reward", "Lower end of its 95% interval, by bootstrap over the seeds."),
+    "market_reward_high": Meaning("reward", "Upper end."),
+    "market_valid_share": Meaning("share", "Answers on the held-out market that are orders."),
+    "market_advantage": Meaning("share", "Share of the oracle's advantage over acting at random on those boards."),
+    "gain_on_promoted": Meaning("reward", "Market reward less that of the served policy, seed by seed."),
+    "gain_on_promoted_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
+    "gain_on_promoted_high": Meaning("reward", "Upper end."),
+    "gain_on_base": Meaning("reward", "Market reward less that of the base model, seed by seed."),
+    "gain_on_base_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
+    "gain_on_base_high": Meaning("reward", "Upper end."),
+    "replay_answers": Meaning("answers", "Answers to held-out agents of the window whose reward is known."),
+    "replay_preference": Meaning("nats", "How much likelier the checkpoint finds the better of them than the worse."),
+    "replay_estimate": Meaning("reward", "What it would have earned there, by importance weights."),
+    "replay_effective_samples": Meaning("answers", "Effective sample size of that; too few, and no estimate is given."),
+    "no_replay_estimate": Meaning("", "Why no estimate is given."),
+    # judged
+    "promoted": Meaning("", "1 when the window's checkpoint was promoted, 0 when it was rejected."),
+    "why": Meaning("", "The gate's reasons, with their numbers."),
+    "live": Meaning("", "The policy that is served from then on."),
+    "live_step": Meaning("checkpoints", "Its place in the chain."),
+    "live_answers": Meaning("answers", "Answers that it has given to agents so far."),
+    "live_valid_share": Meaning("share", "Those whose action could be carried out."),
+    "live_reward": Meaning("reward", "Mean of their known rewards."),
+    "rolled_back": Meaning("", "Why AUTO_ROLLBACK went back to an earlier policy."),
+    "trained_models": Meaning("", "The inference name that was written into the game's trained_models."),
+    # nightly
+    "pruned_checkpoints": Meaning("checkpoints", "Checkpoints whose weights were removed."),
+    "freed_bytes": Meaning("bytes", "Bytes of these."),
+    "removed_events": Meaning("events", "Events of old runs that were removed from Dagster's tables."),
+}
+#: The same figures of the policies beside a window's checkpoint, under `<role>_<name>`.
+_BESIDE = {"parent": "the one that it was trained from", "promoted": "the served policy", "base": "the base model"}
+_FIGURES = (
+    *("market_reward", "market_valid_share", "market_advantage"),
+    *("replay_preference", "replay_estimate", "replay_effective_samples"),
+)
+METADATA |= {
+    f"{role}_{name}": Meaning(METADATA[name].unit, f"{METADATA[name].doc.removesuffix('.')}; of {words}.")
+    for role, words in _BESIDE.items()
+    for name in _FIGURES
+}

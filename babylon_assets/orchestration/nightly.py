@@ -1,4 +1,4 @@
-"""What is done once a night: the live policy is examined, weights are pruned, old runs' logs are removed.
+"""What runs once a night: evaluating the served policy, pruning weights, removing logs of old runs.
 
 Each is a job of one step, which a person may launch as well; when they run by themselves is decided in `schedules`.
 """
@@ -14,7 +14,7 @@ from babylon_assets.evaluation.nightly import NightlyEvaluation, evaluate_promot
 from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as EVALUATIONS
 from babylon_assets.orchestration.metadata import numbers, texts
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.event_log import EventLog
+from babylon_assets.orchestration.runtime import remove_old_events
 from babylon_assets.training.pruning import prune
 
 EXAMINE, PRUNE, UPKEEP = "examine_promoted", "prune_weights", "remove_old_logs"
@@ -22,15 +22,15 @@ EXAMINE, PRUNE, UPKEEP = "examine_promoted", "prune_weights", "remove_old_logs"
 
 @dg.op(name=EXAMINE)
 def examine(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
-    """Plays the live policy on NIGHTLY_SEEDS held-out markets and notes the result on its window's evaluations."""
+    """Evaluates the served policy on NIGHTLY_SEEDS held-out markets and adds the result to its window's evaluations."""
     done = evaluate_promoted(installation.settings, installation.database)
     if done.checkpoint is None or done.found is None:
-        context.log.info(f"nothing is examined: {done.reason}")
+        context.log.info(f"nothing is evaluated: {done.reason}")
         return
     name = policy_name(done.checkpoint.chain, done.checkpoint.step)
     context.add_output_metadata(_nightly_metadata(name, done))
     if not done.fresh:
-        context.log.info(f"{name} was examined on {done.found.created_at:%Y-%m-%d}: nothing is played again")
+        context.log.info(f"{name} was evaluated on {done.found.created_at:%Y-%m-%d}: nothing is played again")
     elif done.checkpoint.window_id is not None:
         window, metadata = done.checkpoint.window_id, _nightly_metadata(name, done)
         observation = dg.AssetObservation(EVALUATIONS, partition=window, metadata=metadata)
@@ -78,13 +78,9 @@ def prune_weights(context: dg.OpExecutionContext, installation: dg.ResourceParam
 
 @dg.op(name=UPKEEP)
 def remove_old_logs(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
-    """Removes what runs said that ended KEEP_RUN_LOGS_DAYS ago, but for what they made, checked and why they failed."""
-    storage = context.instance.event_log_storage
-    if not isinstance(storage, EventLog):
-        context.log.warning(f"the instance keeps its events in {type(storage).__name__}, which is not known here")
-        return
+    """Removes logs of runs that ended KEEP_RUN_LOGS_DAYS ago. What they made and checked and why they failed stays."""
     days = installation.settings.automation.keep_run_logs_days
-    removed = storage.remove_logs(datetime.now(UTC) - timedelta(days=days))
+    removed = remove_old_events(context.instance, datetime.now(UTC) - timedelta(days=days))
     context.log.info(f"removed {removed:,} events of runs that are older than {days} days")
     context.add_output_metadata(numbers({"removed_events": removed}))
 

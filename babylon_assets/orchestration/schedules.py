@@ -14,17 +14,17 @@ Dagster itself, as the `retention` of dagster.yaml says; it has none for runs.
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.orchestration.nightly import EXAMINE, PRUNE, UPKEEP
+from babylon_assets.orchestration.runtime import AssetJob
 
 LOOK = "look_for_failures"
 #: Ten minutes after the hour: its window is past its grace by then.
 AT = "10 * * * *"
 
 
-def build_look_job(check: dg.AssetChecksDefinition) -> UnresolvedAssetJobDefinition:
+def build_look_job(check: dg.AssetChecksDefinition) -> AssetJob:
     """Only the standing check."""
     return dg.define_asset_job(
         LOOK,
@@ -44,7 +44,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             f"nightly_{EXAMINE}",
             "20 3 * * *",
             on,
-            "Examines the live policy on NIGHTLY_SEEDS held-out markets, once per policy.",
+            "Evaluates the served policy on NIGHTLY_SEEDS held-out markets, once per policy.",
         ),
         _schedule(
             "nightly_pruning",

@@ -19,8 +19,11 @@ from babylon_assets.ledger import inference_calls, judge_scores, trajectories
 from babylon_assets.ledger import scores as score_ledger
 from babylon_assets.ledger.database import Connection, judge_lock
 from babylon_assets.ledger.scores import Revision, ScorerNote
+from babylon_assets.orchestration.collector import collector_held_off
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.collector import without_collector
+
+#: How often the judge is asked about one group, over all runs.
+MOST_ATTEMPTS = 9
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class JudgedWindow:
     judgments: Mapping[str, JudgeAnswer]
 
 
-@without_collector
+@collector_held_off()
 def score_window(installation: Installation, window: str) -> ScoredWindow:
     """Score every step that is kept of a window with what is known of it by now, and keep the scores.
 
@@ -107,7 +110,7 @@ def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
     from babylon_assets.evaluation import llm_judge as judge
 
     assert settings.judge.model is not None
-    model, rubric = settings.judge.model, judge.rubric_of(settings)
+    model, rubric = settings.judge.model, judge.rubric_of(settings.judge)
     with judge_lock(installation.database, window) as conn:
         imported = trajectories.read_imported_rewards(conn, window)
         records = [each for each in trajectories.read_window(conn, window) if each.trajectory_id not in imported]
@@ -122,8 +125,8 @@ def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
             group_size=settings.judge.group_size,
         )
         ids = [comparison.id for comparison in asked]
-        open_ones = _open(asked, judge_scores.find(conn, ids), settings.judge.max_attempts)
-        judge.judge(settings, open_ones, lambda one, said: judge_scores.keep(conn, one, model, said))
+        open_ones = _open(asked, judge_scores.find(conn, ids), MOST_ATTEMPTS)
+        judge.judge(settings.judge, open_ones, lambda one, said: judge_scores.keep(conn, one, model, said))
         return JudgedWindow(rubric, llm_judge.scorer_version(model, rubric), asked, judge_scores.find(conn, ids))
 
 

@@ -9,16 +9,19 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG as RANGE_END
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG as RANGE_START
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from babylon_assets.domain.errors import BabylonError
 from babylon_assets.orchestration import training_requests, webhook, window_queue
-from babylon_assets.orchestration.jobs import LINE, LINE_TAG, REFRESH
+from babylon_assets.orchestration.jobs import REFRESH
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.instance import fail_orphaned_runs
+from babylon_assets.orchestration.runtime import (
+    LINE,
+    LINE_TAG,
+    UNFINISHED,
+    fail_orphaned_runs,
+    range_tags,
+    window_range,
+)
 from babylon_assets.orchestration.source_tables import observations
 from babylon_assets.orchestration.window_queue import Attempts, NextWindows
 
@@ -161,7 +164,7 @@ def line_run(found: NextWindows) -> dg.RunRequest:
     first, last = found.windows[0], found.windows[-1]
     tags = {TRIED_TAG: tried(first, found.fingerprint)}
     if len(found.windows) > 1:
-        tags |= {RANGE_START: first, RANGE_END: last}
+        tags |= range_tags(first, last)
     return dg.RunRequest(
         run_key=f"{tags[TRIED_TAG]}:{found.attempt}",
         partition_key=first if len(found.windows) == 1 else None,
@@ -188,18 +191,11 @@ def attempts(instance: dg.DagsterInstance, window: str, fingerprint: str) -> Att
 
 def running_line(instance: dg.DagsterInstance) -> str | None:
     """A run of the line that is queued or running, in words; its windows come before all others."""
-    filters = dg.RunsFilter(tags={LINE_TAG: "window"}, statuses=NOT_FINISHED_STATUSES)
+    filters = dg.RunsFilter(tags={LINE_TAG: "window"}, statuses=UNFINISHED)
     runs: Sequence[dg.DagsterRun] = instance.get_runs(filters=filters, limit=1)
-    return next((f"{windows_of(run)} in run {run.run_id[:8]}" for run in runs), None)
+    return next((f"{windows_of(run.tags)} in run {run.run_id[:8]}" for run in runs), None)
 
 
-def windows_of(run: dg.DagsterRun) -> str:
-    """The window of a run, or the first and the last of them."""
-    return windows_of_tags(run.tags)
-
-
-def windows_of_tags(tags: Mapping[str, str]) -> str:
-    """As `windows_of`, from a run's tags."""
-    if RANGE_START in tags:
-        return f"{tags[RANGE_START]} to {tags[RANGE_END]}"
-    return tags.get(PARTITION_NAME_TAG, "no window")
+def windows_of(tags: Mapping[str, str]) -> str:
+    """The window of a run, or the first and the last of them, in words, from the run's tags."""
+    return " to ".join(dict.fromkeys(window_range(tags) or ["no window"]))

@@ -8,26 +8,23 @@ import urllib.request
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG as RANGE_END
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG as RANGE_START
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from babylon_assets.domain.errors import TransientError
+from babylon_assets.orchestration.runtime import window_range
 
 SECONDS = 10
 
 
 def failure_of(run: dg.DagsterRun, reason: str | None) -> dict[str, Any]:
     """What is told of a failed run; `text` is the whole of it in words, which chat services show."""
-    first = run.tags.get(RANGE_START, run.tags.get(PARTITION_NAME_TAG))
-    windows = None if first is None else [first, run.tags.get(RANGE_END, first)]
-    where = "" if windows is None else f" for {windows[0]}" + (f" to {windows[1]}" if windows[1] != first else "")
+    windows = window_range(run.tags)
+    where = "" if windows is None else f" for {' to '.join(dict.fromkeys(windows))}"
     said = (reason or "no reason was given").strip()
     return {
         "text": f"babylon_assets: the run {run.run_id[:8]} of {run.job_name}{where} failed: {said}",
         "run": run.run_id,
         "job": run.job_name,
-        "windows": windows,
+        "windows": windows and list(windows),
         "reason": said,
     }
 

@@ -241,7 +241,7 @@ def _marks(groups: Sequence[float], low: float, high: float) -> Iterator[str]:
 
 
 def samples_went(counts: Mapping[str, int], quarantined: int, title: str = "Where the samples went") -> bytes:
-    """A bar for what trains, one for what is imitated, one for each reason to skip, one for rows in quarantine.
+    """A bar for each training mode, one for each reason to skip, one for rows in quarantine.
 
     An SVG, as `reward_histogram` is one.
 

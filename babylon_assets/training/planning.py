@@ -130,7 +130,7 @@ def _require_parent(
         )
     if not backend.capabilities.branches and step > parent.step + 1 and open_job is None:
         raise PermanentError(
-            f"{backend.title} trains from its newest step, and {policy_name(chain, step - 1)} is a dead end: "
+            f"{backend.title} trains from its newest step, and {policy_name(chain, step - 1)} was rejected: "
             "set BABYLON_MODEL to a new name to begin a new chain"
         )
 
@@ -139,7 +139,7 @@ def _require_judged(conn: Connection[Any], parent: Checkpoint) -> None:
     """With the gate on, nothing is trained from a checkpoint on which there is no verdict: it may yet be refused."""
     if without_verdict(conn, parent.chain) is not None:
         raise PermanentError(
-            f"{policy_name(parent.chain, parent.step)} was not judged yet; run its window again (`babylon train "
+            f"{policy_name(parent.chain, parent.step)} has no verdict yet; run its window again (`babylon train "
             f"{parent.window_id}`), or set GATE=false to train without verdicts"
         )
 

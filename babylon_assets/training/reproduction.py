@@ -51,7 +51,7 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
     if checkpoint.parent_id is None or checkpoint.dataset_id is None or not _reproduces(checkpoint.backend):
         raise PermanentError(
             f"step {checkpoint.step} of {checkpoint.chain} was made by the {checkpoint.backend} backend; "
-            "only what was trained on this machine can be replayed, choose another one"
+            "only checkpoints that were trained on this machine can be reproduced; choose another one"
         )
     with database.connect() as conn:
         parent = checkpoints.get(conn, checkpoint.parent_id)

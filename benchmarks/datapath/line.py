@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from babylon_assets.orchestration import scoring
+from babylon_assets.orchestration import freezing, scoring
 from babylon_assets.orchestration.assets import raw_trajectories, scored_trajectories, training_datasets
 from babylon_assets.orchestration.resources import Installation
 
@@ -16,7 +16,7 @@ Parts = Mapping[str, Callable[[Installation, str], Any]]
 PARTS: Parts = {
     "copy": raw_trajectories.copy_window,
     "score": scoring.score_window,
-    "freeze": training_datasets.freeze_window,
+    "freeze": freezing.freeze_window,
 }
 ASSETS: Parts = {
     "copy": raw_trajectories.read,

@@ -17,7 +17,7 @@ from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.assets.raw_trajectories import fingerprint_now
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.instance import open_instance
+from babylon_assets.orchestration.runtime import open_instance
 from babylon_assets.orchestration.sensors import COMPARED
 from benchmarks.datapath.listing import TRAJECTORIES, WINDOWS, fill
 from benchmarks.datapath.rows import following

@@ -14,7 +14,7 @@ from typing import Any
 
 from babylon_assets.config.settings import Settings, subprocess_environment
 from babylon_assets.ledger.database import Database
-from babylon_assets.orchestration.runtime.instance import dagster_home
+from babylon_assets.orchestration.runtime import dagster_home
 from babylon_assets.orchestration.services import Services
 
 OURS, PLAIN = "babylon_assets", "plain"

@@ -117,7 +117,7 @@ def _by_functions(installation: Any, engine: Any, windows: list[str]) -> tuple[W
             _play(installation.settings, conn, engine, window)
             raw_trajectories.copy_window(installation, window)
             scored_trajectories.score_window(installation, window)  # type: ignore[attr-defined]  # watched there
-            training_datasets.freeze_window(installation, window)
+            training_datasets.freeze_window(installation, window)  # type: ignore[attr-defined]
             result = train_window(installation.settings, installation.database, window)
             wall += (time.perf_counter() - started) * (number >= WARM)
         if number >= WARM and result.steps:
@@ -128,8 +128,7 @@ def _by_functions(installation: Any, engine: Any, windows: list[str]) -> tuple[W
 def _by_dagster(installation: Any, engine: Any, windows: list[str]) -> tuple[Watch, float]:
     """The same as recorded Dagster runs of the whole line, evaluation and pictures included."""
     from babylon_assets.definitions import build_definitions
-    from babylon_assets.orchestration.runs import Line
-    from babylon_assets.orchestration.runtime.instance import open_instance
+    from babylon_assets.orchestration.runtime import Line, open_instance
 
     watch, wall = Watch(), 0.0
     with open_instance(installation.settings, installation.database) as instance:

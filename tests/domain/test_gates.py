@@ -62,7 +62,7 @@ def test_a_worse_step_is_refused_with_its_numbers() -> None:
     verdict = may_promote(challenger(measured("agent@2", -0.03)), CHAMPION)
     assert broken(verdict) == ["market"]
     assert verdict.why.startswith("its market reward is -0.0")
-    assert "against agent@1 (live): worse with confidence" in verdict.why
+    assert "against agent@1 (served): worse with confidence" in verdict.why
     allowed = may_promote(challenger(measured("agent@2", -0.03)), CHAMPION, rules=Rules(margin=0.05))
     assert allowed.passed
 

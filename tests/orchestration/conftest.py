@@ -17,7 +17,7 @@ from babylon_assets.environments.babylon.game_tables import copy_rows
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import get_window
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.instance import open_instance
+from babylon_assets.orchestration.runtime import open_instance
 
 FIRST, SECOND, THIRD, FOURTH = HOURLY.closed(datetime.now(UTC), 5)[:4]
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -10,8 +10,7 @@ import dagster as dg
 from babylon_assets.config.settings import load_settings
 from babylon_assets.ledger.database import open_database
 from babylon_assets.orchestration.jobs import build_line_job
-from babylon_assets.orchestration.runs import Line
-from babylon_assets.orchestration.runtime.instance import open_instance
+from babylon_assets.orchestration.runtime import Line, open_instance
 
 WINDOW = "2026-11-05T14:00"
 

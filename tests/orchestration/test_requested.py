@@ -14,7 +14,7 @@ from babylon_assets.environments.babylon import training_requests
 from babylon_assets.ledger.checkpoints import insert_checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
-from babylon_assets.orchestration.runtime.instance import open_instance
+from babylon_assets.orchestration.runtime import open_instance
 from babylon_assets.orchestration.training_requests import REQUEST_TAG, STALE
 from tests.ledger.values import checkpoint, dataset, root, sample
 from tests.orchestration.conftest import FIRST, SECOND, Loop

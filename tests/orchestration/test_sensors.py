@@ -19,7 +19,7 @@ from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.promotions import promote
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.orchestration import sensors, window_queue
-from babylon_assets.orchestration.metadata_names import METADATA
+from babylon_assets.orchestration.metadata import METADATA
 from tests.ledger.values import checkpoint, dataset, root, sample
 from tests.orchestration.conftest import FIRST, FOURTH, QUIET, SECOND, THIRD, Loop, broken
 
@@ -42,7 +42,7 @@ def test_after_an_outage_the_windows_that_follow_each_other_are_one_run(loop: Lo
     for window in (FIRST, SECOND, FOURTH):
         loop.play(window)
     request = loop.asked()
-    assert (request.partition_key, sensors.windows_of_tags(request.tags)) == (None, f"{FIRST} to {SECOND}")
+    assert (request.partition_key, sensors.windows_of(request.tags)) == (None, f"{FIRST} to {SECOND}")
     assert loop.run(request).success
     assert (loop.status(FIRST), loop.status(SECOND)) == ("ready", "ready")
     assert loop.asked().partition_key == FOURTH

@@ -28,7 +28,7 @@ from babylon_assets.environments.babylon.game_tables import create_game_tables
 from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger.database import Database, ensure_dagster_database, migrate, open_database
 from babylon_assets.ledger.windows import list_windows
-from babylon_assets.orchestration.runtime.instance import dagster_home
+from babylon_assets.orchestration.runtime import dagster_home
 from babylon_assets.orchestration.services import Services
 from babylon_assets.serving.engine.engine import Engine
 from benchmarks.launched.ui import Ui

@@ -1,25 +1,35 @@
-"""The assets of the line: raw and scored trajectories and datasets (`window_data`), checkpoints, evaluations, the gate.
+"""The six assets of the line, a module each and nothing else: what it reads, which function it calls, what it shows.
 
-Every asset has one partition per window. What makes one window of an asset reads, calls one function of the core,
-writes and returns metadata; rules of the domain do not live here. `ranges` runs windows, one or many; `build_assets`
-makes all assets for one set of hourly partitions.
+Every asset has a partition for each window. A module declares its asset (`stage`) and makes one window of it; how
+windows run is in `runtime`, the checks in `checks`, shared metadata in `metadata`.
+
+Read, score and freeze are one step, not three, because a window is the unit: it is ready for training as soon as its
+own three stages are done, its failure costs no other window anything, and a month of hours is one pass over the
+windows. Each asset can still be selected alone.
 """
-
-from __future__ import annotations
 
 import dagster as dg
 
-from babylon_assets.orchestration.assets.checkpoint_evaluations import build_checkpoint_evaluations
-from babylon_assets.orchestration.assets.model_checkpoints import build_model_checkpoints
-from babylon_assets.orchestration.assets.promoted_model import build_promoted_model
-from babylon_assets.orchestration.window_data import build_window_data
+from babylon_assets.orchestration.assets import (
+    checkpoint_evaluations,
+    model_checkpoints,
+    promoted_model,
+    raw_trajectories,
+    scored_trajectories,
+    training_datasets,
+)
+from babylon_assets.orchestration.runtime import windowed_assets
+
+#: Limits how many windows of all runs are trained at once: one.
+POOL = "training"
 
 
 def build_assets(windows: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The assets in the order of the line."""
+    data = (raw_trajectories.stage(windows), scored_trajectories.stage(windows), training_datasets.stage(windows))
     return [
-        build_window_data(windows),
-        build_model_checkpoints(windows),
-        build_checkpoint_evaluations(windows),
-        build_promoted_model(windows),
+        windowed_assets("window_data", data, windows),
+        windowed_assets("model_checkpoints", [model_checkpoints.stage(windows)], windows, in_order=True, pool=POOL),
+        windowed_assets("checkpoint_evaluations", [checkpoint_evaluations.stage(windows)], windows),
+        windowed_assets("promoted_model", [promoted_model.stage(windows)], windows),
     ]

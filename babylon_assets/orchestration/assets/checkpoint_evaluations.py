@@ -3,39 +3,36 @@
 How it is measured lives in `evaluation`; what the numbers lead to, in `promoted_model`.
 """
 
-from functools import partial
-
 import dagster as dg
 
 from babylon_assets.evaluation.window_evaluation import CHECKPOINT, EvaluatedWindow, evaluate_window
+from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.model_checkpoints import NAME as CHECKPOINTS
-from babylon_assets.orchestration.checks import per_window
-from babylon_assets.orchestration.metadata import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declared
+from babylon_assets.orchestration.metadata import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declare
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.ranges import Outputs, WindowResult, run_windows
+from babylon_assets.orchestration.runtime import Stage, WindowResult
 
 NAME = "checkpoint_evaluations"
-MEASURED_CHECK = "measured"
+CHECKS = (checks.MEASURED,)
 
 DESCRIPTION = f"""
-What this window's checkpoint can do, beside the one that it was trained from, the live one and the base model.
+How good this window's checkpoint is, beside its parent, the served policy and the base model.
 
-- **Simulated market**: boards that no game and no lesson shows, the same for every policy, each asked with the same
-  random numbers. `market_reward` is the mean worth of an order, `market_advantage` the share of the oracle's advantage
-  over acting at random, `gain_on_promoted` the difference to the live policy, with a bootstrap interval over the same
-  seeds.
-- **Replay** on the held-out agents' answers of this window: `replay_preference` is how much likelier the better answers
-  are than the worse ones, in nats. `replay_estimate` is what the policy would have earned, by importance weights; it is
-  left out where `replay_effective_samples` is too small for one.
+- **Held-out market**: boards that no window and no demonstration shows, the same for every policy, each with the same
+  random numbers. `market_reward` is the mean worth of an order. `market_advantage` is the share of the oracle's
+  advantage over acting at random. `gain_on_promoted` is the difference to the served policy, with a bootstrap
+  interval over the same seeds.
+- **Off-policy** on the held-out agents' answers of this window: `replay_preference` is how much likelier the better
+  answers are than the worse ones, in nats. `replay_estimate` is what the policy would have earned, by importance
+  weights. It is left out where `replay_effective_samples` is too small.
 
-Every measurement is made once per checkpoint and kept. A thin window has no checkpoint of its own: green, the others
-are shown. The check `{MEASURED_CHECK}` fails when the window's checkpoint was not measured.
+A measurement is made once per checkpoint and kept. A thin window has no checkpoint of its own: it is green, and shows
+the others. The check `{checks.MEASURED}` fails when the window's checkpoint was not measured.
 """
 
 
-def build_checkpoint_evaluations(windows_partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
-    """The asset, with one partition per window."""
-
+def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
+    """The asset's declaration, with one partition per window, and what makes one of them."""
     spec = dg.AssetSpec(
         NAME,
         deps=[CHECKPOINTS],
@@ -43,25 +40,10 @@ def build_checkpoint_evaluations(windows_partitions: dg.TimeWindowPartitionsDefi
         kinds={"pytorch", "postgres"},
         tags={"babylon/stage": "evaluate"},
     )
-    about = "The window's checkpoint was measured, or it has none."
-
-    @dg.multi_asset(
-        name=NAME,
-        specs=[declared(spec)],
-        check_specs=[per_window(NAME, MEASURED_CHECK, about, windows_partitions)],
-        partitions_def=windows_partitions,
-        can_subset=True,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-    )
-    def checkpoint_evaluations(
-        context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
-    ) -> Outputs:
-        yield from run_windows(context, installation, {NAME: partial(evaluate, installation)})
-
-    return checkpoint_evaluations
+    return Stage(declare(spec), checks.declare_checks(NAME, CHECKS, windows), make=evaluate)
 
 
-def evaluate(installation: Installation, window: str) -> WindowResult:
+def evaluate(installation: Installation, window: str, _run_id: str | None = None) -> WindowResult:
     """Measure a window's checkpoint and those beside it, and say what they can do."""
     found = evaluate_window(installation.settings, installation.database, window)
     made = found.checkpoint
@@ -88,4 +70,4 @@ def _measured_check(found: EvaluatedWindow) -> dg.AssetCheckResult:
     else:
         passed = CHECKPOINT in found.market
         said = f"market reward {found.market[CHECKPOINT].value:+.3f}" if passed else "it was not played on the market"
-    return dg.AssetCheckResult(check_name=MEASURED_CHECK, passed=passed, description=said)
+    return dg.AssetCheckResult(check_name=checks.MEASURED, passed=passed, description=said)

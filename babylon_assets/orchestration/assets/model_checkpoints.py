@@ -6,7 +6,6 @@ Training itself, and the rules of the chain, live in `training.window_training`.
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 
 import dagster as dg
 
@@ -16,39 +15,38 @@ from babylon_assets.ledger import verdicts, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import WindowRow
+from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.training_datasets import NAME as DATASETS
-from babylon_assets.orchestration.checks import per_window
-from babylon_assets.orchestration.metadata import declared, numbers, page, picture, texts
+from babylon_assets.orchestration.metadata import declare, numbers, page, picture, texts
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.ranges import Outputs, WindowResult, run_windows
+from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.report.pictures import CurvePoint, learning_curve, training_steps
 from babylon_assets.training.window_training import TrainedWindow, train_branch, train_window
 
 NAME = "model_checkpoints"
-TRAINED_CHECK = "trained_on_tokens"
-POOL = "training"
+CHECKS = (checks.TRAINED,)
 CURVE_WINDOWS = 72
 #: Nothing was to be trained, by design and with a reason.
 PASSED_THROUGH = ("thin", "superseded")
 
 DESCRIPTION = f"""
-The next checkpoint of the chain, trained on this window's dataset from the newest one that the gate let pass.
+The next checkpoint of the chain, trained on this window's dataset from the promoted checkpoint.
 
-- **One chain, one head**: a partition depends on the one before it, and its parent is what the ledger says is live; a
-  checkpoint that a killed run left without a verdict is judged first, and a refused one is never a parent.
-  The pool `{POOL}` and a lock in PostgreSQL let one training run at a time.
-- A **thin** window is passed through: green, no checkpoint of its own, the parent stays the newest.
-- Training that saw **no token** never makes a checkpoint: the window is `skipped` with the reason, and the check
-  `{TRAINED_CHECK}` fails.
-- Materializing a window again that was trained on the same dataset changes nothing. A window **before** the newest
-  checkpoint's is not trained afterwards: green, with the reason, because the chain is not rewritten.
+- **One chain, one head.** A partition depends on the one before it, and its parent is the promoted checkpoint. A
+  checkpoint that a killed run left without a verdict gets its verdict first. A rejected one is never a parent. The pool
+  `training` and a lock in PostgreSQL let one training run at a time.
+- A **thin** window is green and has no checkpoint of its own. The parent stays the newest.
+- Training that saw **no token** makes no checkpoint. The window is `skipped` with the reason, and the check
+  `{checks.TRAINED}` fails.
+- A window that was trained on the same dataset is not trained again. A window **before** the newest checkpoint's is not
+  trained afterwards: it is green, with the reason, because the chain is not rewritten.
 
 A checkpoint's id is the hash of what it was made from: parent, dataset, base model, settings, seed, versions.
 """
 
 
-def build_model_checkpoints(windows_partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
-    """The asset, with one partition per window, each depending on the one before it."""
+def stage(partitions: dg.TimeWindowPartitionsDefinition) -> Stage:
+    """The asset's declaration, each window depending on the one before it, and what makes one of them."""
     before = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
     spec = dg.AssetSpec(
         NAME,
@@ -57,31 +55,10 @@ def build_model_checkpoints(windows_partitions: dg.TimeWindowPartitionsDefinitio
         kinds={"pytorch", "postgres"},
         tags={"babylon/stage": "train"},
     )
-
-    @dg.multi_asset(
-        name=NAME,
-        specs=[declared(spec)],
-        check_specs=[
-            per_window(
-                NAME,
-                TRAINED_CHECK,
-                "The optimizer saw tokens, or the window was passed through.",
-                windows_partitions,
-            )
-        ],
-        partitions_def=windows_partitions,
-        can_subset=True,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=POOL,
-    )
-    def model_checkpoints(context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]) -> Outputs:
-        stage = partial(train, installation, context.run_id)
-        yield from run_windows(context, installation, {NAME: stage}, in_order=True)
-
-    return model_checkpoints
+    return Stage(declare(spec), checks.declare_checks(NAME, CHECKS, partitions), make=train)
 
 
-def train(installation: Installation, run_id: str, window: str) -> WindowResult:
+def train(installation: Installation, window: str, run_id: str) -> WindowResult:
     """Train a window, where training is not switched off, and say what came of it."""
     if not installation.settings.training.enabled:
         return _switched_off()
@@ -114,7 +91,7 @@ def _switched_off() -> WindowResult:
     said = "training is switched off: TRAIN_RL_LOCAL is false"
     return WindowResult(
         metadata=texts({"status": "switched off", "reason": said}),
-        checks=[dg.AssetCheckResult(check_name=TRAINED_CHECK, passed=True, description=said)],
+        checks=[dg.AssetCheckResult(check_name=checks.TRAINED, passed=True, description=said)],
     )
 
 
@@ -174,7 +151,7 @@ def curve_points(rows: list[WindowRow], standings: Mapping[str, str] | None = No
 
 def _trained_check(window: str, trained: TrainedWindow) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        check_name=TRAINED_CHECK,
+        check_name=checks.TRAINED,
         passed=trained.status in PASSED_THROUGH or (trained.checkpoint is not None and trained.trainable_tokens > 0),
         description=trained.reason,
         metadata={"window": window, "trainable_tokens": trained.trainable_tokens, "left_out": trained.left_out},

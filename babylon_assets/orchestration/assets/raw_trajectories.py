@@ -12,44 +12,45 @@ from babylon_assets.ledger import trajectories as ledger
 from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
 from babylon_assets.orchestration import checks
-from babylon_assets.orchestration.metadata import numbers
+from babylon_assets.orchestration.collector import collector_held_off
+from babylon_assets.orchestration.metadata import declare, numbers
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.collector import without_collector
-from babylon_assets.orchestration.runtime.ranges import WindowResult
+from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.orchestration.source_tables import TRAJECTORIES
 
 NAME = "raw_trajectories"
 CHECKS = (checks.COMPLETE, checks.QUARANTINE)
 
 DESCRIPTION = f"""
-What the agents did in this window, copied once from the game's own tables and never changed afterwards.
+What the agents did in this window, copied from the environment's own tables and not changed afterwards.
 
-- One row per **trajectory**: an episode of one agent, with every call exactly as the policy saw and answered it, and
-  the facts of each step. Results of an action are kept apart, so that no prompt ever contains hindsight.
-- A row that cannot be read goes into **quarantine** with the reason and the place; it costs the window nothing else.
-  Bad behaviour is never quarantined: an action that failed stays in and is scored low.
-- What `babylon import` put into the window **stays**, with the rewards that came with it, also where the game has the
-  same trajectory. `imported` counts them.
-- Reading is guarded by a **fingerprint** of the source, outcomes included: unchanged input writes nothing and keeps the
-  data version.
+- A row is a **trajectory**: one episode of one agent, with the facts of each step and with every call as the policy saw
+  and answered it. Outcomes are kept apart, so that no prompt contains hindsight.
+- A row that cannot be read goes to **quarantine** with the reason and the place. The rest of the window goes on.
+  Bad behaviour is not quarantined: an action that failed stays in and gets a low score.
+- What `babylon import` put into the window **stays**, with its rewards, even where the environment has the same
+  trajectory. `imported` counts it.
+- A **fingerprint** of the source, outcomes included, says whether anything changed. Unchanged input writes nothing and
+  keeps the data version.
 
-The check `{checks.COMPLETE}` stops a window that is not over; `{checks.QUARANTINE}` warns when more than
+The check `{checks.COMPLETE}` stops a window that is not over. The check `{checks.QUARANTINE}` warns when more than
 {checks.MOST_IN_QUARANTINE:.0%} of the rows are in quarantine.
 """
 
 
-def spec() -> dg.AssetSpec:
-    """The asset's declaration."""
-    return dg.AssetSpec(
+def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
+    """The asset's declaration, with one partition per window, and what makes one of them."""
+    spec = dg.AssetSpec(
         NAME,
         deps=[TRAJECTORIES],
         description=DESCRIPTION,
         kinds={"postgres", "pandas"},
         tags={"babylon/stage": "read"},
     )
+    return Stage(declare(spec), checks.declare_checks(NAME, CHECKS, windows), make=read)
 
 
-def read(installation: Installation, window: str) -> WindowResult:
+def read(installation: Installation, window: str, _run_id: str | None = None) -> WindowResult:
     """Copy a window and say what was read."""
     fingerprint, settings = copy_window(installation, window), installation.settings
     with installation.connect() as conn:
@@ -67,7 +68,7 @@ def read(installation: Installation, window: str) -> WindowResult:
     )
 
 
-@without_collector
+@collector_held_off()
 def copy_window(installation: Installation, window: str) -> str:
     """Copy the window unless what it is made of is what was copied before; returns the fingerprint of the source.
 

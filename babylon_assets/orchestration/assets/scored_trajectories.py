@@ -10,9 +10,9 @@ import pandas as pd
 from babylon_assets.domain.lineage import bytes_id
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.raw_trajectories import NAME as RAW
-from babylon_assets.orchestration.metadata import numbers, picture, texts
+from babylon_assets.orchestration.metadata import declare, numbers, picture, texts
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.ranges import WindowResult
+from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.orchestration.scoring import ScoredWindow, score_window
 from babylon_assets.orchestration.source_tables import OUTCOMES
 from babylon_assets.report.pictures import reward_histogram
@@ -23,34 +23,35 @@ CHECKS = (checks.SPREAD,)
 DESCRIPTION = f"""
 How good each step of this window was.
 
-- `outcome`: what the step's own trade turned out to be worth, in [-1, 1]. A prediction share is worth what it paid less
-  what it cost; a perpetual is worth its return. An action that could not be carried out scores low.
-- `heuristic`: the game's own formula per agent (P&L of the window, share of trades won, activity), in [0, 1].
-- `format`: could the action be carried out. `ruler`: what a judge thinks of the answers of a group against each other
-  (RULER_MODEL); a group that could not be judged has no score, and is asked about again within RULER_MAX_ATTEMPTS.
-  Scorers of your own: SCORERS.
-- `reward` is their weighted sum; the weights are a setting (REWARD_WEIGHTS). It is not known while one that has a
-  weight is not.
+- `outcome` is what the step's own trade turned out to be worth, in [-1, 1]. A prediction share is worth what it paid
+  less what it cost. A perpetual is worth its return. An action that could not be carried out scores low.
+- `heuristic` is the game's own formula per agent (profit of the window, share of trades won, activity), in [0, 1].
+- `format` says whether the action could be carried out.
+- `ruler` is how an LLM judge ranks the answers of a group (RULER_MODEL). A group that could not be judged has no score
+  and is asked about again, nine times in all.
+- SCORERS adds scorers of your own.
+- `reward` is the weighted sum (REWARD_WEIGHTS). It is unknown while a score with a weight is unknown.
 
-An outcome that is **not known yet** is left open rather than counted as 0, and is filled in when the partition is
-materialized again: the scores get a new **revision**, the old one is kept.
+An outcome that is **not known yet** is left open, not counted as 0. Materialize the partition again to fill it in: the
+scores get a new **revision**, and the old one is kept.
 
 The check `{checks.SPREAD}` warns when all rewards are equal.
 """
 
 
-def spec() -> dg.AssetSpec:
-    """The asset's declaration."""
-    return dg.AssetSpec(
+def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
+    """The asset's declaration, with one partition per window, and what makes one of them."""
+    spec = dg.AssetSpec(
         NAME,
         deps=[RAW, OUTCOMES],
         description=DESCRIPTION,
         kinds={"postgres", "pandas"},
         tags={"babylon/stage": "score"},
     )
+    return Stage(declare(spec), checks.declare_checks(NAME, CHECKS, windows), make=score)
 
 
-def score(installation: Installation, window: str) -> WindowResult:
+def score(installation: Installation, window: str, _run_id: str | None = None) -> WindowResult:
     """Score a window and say how good it was."""
     scored = score_window(installation, window)
     scores, versions = scored.scores, dict(scored.versions)

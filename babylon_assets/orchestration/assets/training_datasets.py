@@ -3,73 +3,67 @@
 Which samples are compared, and what each trains as, is decided in `domain.datasets`.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from statistics import fmean
 
 import dagster as dg
 
-from babylon_assets.config.settings import Settings, secrets_of
+from babylon_assets.config.settings import secrets_of
 from babylon_assets.domain import joining
-from babylon_assets.domain.datasets import CARRIED, CARRIED_TRAJECTORIES, draft_dataset
+from babylon_assets.domain.datasets import CARRIED, CARRIED_TRAJECTORIES
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.sampling import effective_samples, policy_lags
-from babylon_assets.domain.trajectories import TrajectoryRecord
-from babylon_assets.ledger import checkpoints, datasets, inference_calls, late_samples, scores, trajectories, windows
-from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.ledger.database import Connection, window_lock
-from babylon_assets.ledger.windows import WindowColumns, WindowRow
+from babylon_assets.ledger import checkpoints, trajectories
+from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import carry_over, checks, examples
 from babylon_assets.orchestration.assets.scored_trajectories import NAME as SCORED
-from babylon_assets.orchestration.metadata import numbers, picture, texts
+from babylon_assets.orchestration.freezing import freeze_window, own_rewards
+from babylon_assets.orchestration.metadata import declare, numbers, picture, texts
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.collector import without_collector
-from babylon_assets.orchestration.runtime.ranges import WindowResult
+from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.report.pictures import reward_histogram, samples_went
 
 NAME = "training_datasets"
 CHECKS = (checks.TOKENS, checks.HINDSIGHT, checks.STABLE)
 
 DESCRIPTION = f"""
-What the next checkpoint may learn from this window, frozen and named by the hash of its content.
+What the next checkpoint is trained on from this window, frozen and named by the hash of its content.
 
 - A **sample** is one call: the prompt as the policy saw it, its answer, the recorded token ids and log-probabilities.
-- Samples are compared within a **group**, the same moment of the market: the advantage of a sample is its reward
-  against those of its group, so that a window in which everybody won teaches nothing by itself.
-- Each sample **trains as** `policy_gradient` (our own answer, tokens known), `recompute` (our own, as text only),
+- A **group** is the samples of one decision point. The **advantage** of a sample is its reward less the mean of its
+  group, so that a window in which everybody won trains nothing by itself.
+- A sample's **training mode** is `policy_gradient` (our own answer, tokens known), `recompute` (our own, text only),
   `sft` (another model's, from the better half of its group) or `skip`, with the reason.
-- Answers that the game does not keep, those of its **live** agents, are found among the recorded calls by trajectory,
-  or by agent and time; each call is used once, what is ambiguous is counted and left aside, and steps without a call
-  are counted as `steps_without_calls`.
-- A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on. Of a window with more
-  than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW whole groups are drawn. `effective_samples` says how many equally
-  weighted samples the rest is worth.
-
-- With LATE_DATA=carry, what an earlier window has to teach since its data changed after it was trained (**late**
-  samples) joins the next window that is trained, once: with its own group and advantage, within the same bounds.
-  `carried_from` and `carried_into` say how many, on both windows.
-- `best_and_worst` are the five answers with the highest rewards and the five with the lowest; `samples_in_full` has
+- The game keeps no answers of its agents that play now. They are found among the recorded calls, by trajectory, or by
+  agent and time. Each call is used once. An ambiguous call is counted and left aside. `steps_without_calls` counts the
+  steps for which none was found.
+- A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on.
+- Whole groups are drawn from a window with more than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW.
+  `effective_samples` says how many equally weighted samples the rest is worth.
+- With LATE_DATA=carry, samples of an earlier window whose data changed after it was trained join this one, once, each
+  with its own group and advantage. `carried_from` and `carried_into` count them, on both windows.
+- `best_and_worst` has the five answers with the highest rewards and the five with the lowest. `samples_in_full` has
   their prompts and answers.
 
-The same input gives the same id and writes nothing new. The check `{checks.TOKENS}` fails when nothing can be
-trained on. `{checks.STABLE}` and `{checks.HINDSIGHT}` look at the dataset as it is kept: a window whose dataset does
-not hash to its id, holds a text that was never recorded, or a prompt that names a result, is not trained on.
+The same input gives the same id and writes nothing new. The check `{checks.TOKENS}` fails when nothing can be trained
+on. The checks `{checks.STABLE}` and `{checks.HINDSIGHT}` read the stored dataset. They stop a window whose dataset does
+not hash to its id, holds a text that was never recorded, or has a prompt that names a result.
 """
 
 
-def spec() -> dg.AssetSpec:
-    """The asset's declaration."""
-    return dg.AssetSpec(
+def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
+    """The asset's declaration, with one partition per window, and what makes one of them."""
+    spec = dg.AssetSpec(
         NAME,
         deps=[SCORED],
         description=DESCRIPTION,
         kinds={"postgres", "pandas"},
         tags={"babylon/stage": "dataset"},
     )
+    return Stage(declare(spec), checks.declare_checks(NAME, CHECKS, windows), make=freeze)
 
 
-def freeze(installation: Installation, window: str) -> WindowResult:
+def freeze(installation: Installation, window: str, _run_id: str | None = None) -> WindowResult:
     """Freeze the dataset of a window, say what it holds, and look at it as it is kept."""
     dataset_id, made = _frozen(installation, window)
     with installation.connect() as conn:
@@ -96,104 +90,9 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
     return dataset.id, WindowResult(metadata, found, dataset.id, observed=givers)
 
 
-@without_collector
-def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft, WindowRow]:
-    """Build the dataset of a window from what is kept of it, keep it, and note it on the window.
-
-    The window's lock keeps another run from replacing what it is built from; texts are not read, they are hashed, but
-    for those of late samples. The dataset, what it carries of other windows, and what is late of a window that was
-    trained before are one transaction.
-    """
-    settings = installation.settings
-    with installation.connect() as conn:
-        window_lock(conn, window)
-        records = trajectories.read_heads(conn, window)
-        build = _builder(conn, settings, window, records)
-        dataset, agents = build(), len({record.agent_id for record in records})
-        thin = _why_thin(dataset, agents, settings)
-        teaches = thin is None and dataset.counts["trainable_samples"] > 0
-        stands = carry_over.plan_carry_over(conn, settings, window, teaches=teaches)
-        if stands.samples:
-            dataset = build(carried=stands.samples)
-        datasets.save_dataset(conn, dataset)
-        carry_over.keep(conn, settings, dataset, stands)
-        changes = _window_columns(windows.get_window(conn, window), dataset, thin)
-        row = windows.upsert_window(conn, window, **changes)
-        if stands.own is not None:  # what waits is counted in the window's newest dataset, which is noted by now
-            row = windows.upsert_window(conn, window, **_as_trained(conn, settings, dataset, stands.own))
-        return dataset, row
-
-
-def _builder(
-    conn: Connection, settings: Settings, window: str, records: list[TrajectoryRecord]
-) -> Callable[..., DatasetDraft]:
-    """What builds the window's dataset of what is kept of it now; `carried` joins samples of other windows."""
-    return partial(
-        draft_dataset,
-        window,
-        records,
-        inference_calls.calls_of(conn, window, joining.named_calls(records)),
-        scores.read_step_scores(conn, window),
-        settings.model_name,
-        trajectories.chat_hashes(conn, window),
-        moment_seconds=settings.datasets.moment_seconds,
-        group_mode=settings.datasets.group_by,
-        held_out_share=settings.datasets.held_out_share,
-        max_samples=settings.datasets.max_samples_per_window,
-        max_tokens=settings.datasets.max_tokens_per_window,
-        seed=settings.training.seed,
-    )
-
-
-def _window_columns(before: WindowRow | None, dataset: DatasetDraft, thin: str | None) -> WindowColumns:
-    """What the dataset says of its window. A window that was trained on this very dataset keeps its state."""
-    rewards = _own_rewards(dataset)
-    mean = sum(rewards) / len(rewards) if rewards else None
-    columns: WindowColumns = {
-        "samples": len(dataset.samples),
-        "reward_mean": mean,
-        "reward_std": (sum((r - mean) ** 2 for r in rewards) / len(rewards)) ** 0.5 if mean is not None else None,
-        "dataset_id": dataset.id,
-    }
-    if before is not None and before.dataset_id == dataset.id and before.status in ("trained", "skipped"):
-        return columns
-    return {
-        **columns,
-        "trainable_tokens": dataset.counts["trainable_tokens"],
-        "status": "thin" if thin else "ready",
-        "reason": thin,
-    }
-
-
-def _as_trained(conn: Connection, settings: Settings, dataset: DatasetDraft, own: Checkpoint) -> WindowColumns:
-    """What a window that has its checkpoint goes on to say of itself, whatever became of its data since."""
-    same = own.dataset_id == dataset.id
-    return {
-        "status": "trained",
-        "trainable_tokens": int(own.metrics.get("trainable_tokens", 0)),
-        "reason": None if same else late_samples.reason_of(conn, settings.model_name, dataset.window),
-    }
-
-
-def _own_rewards(dataset: DatasetDraft) -> list[float]:
-    """The known rewards of the window's own samples: what is carried was played, and counted, in another."""
-    own = (sample for sample in dataset.samples if sample.window == dataset.window)
-    return [sample.reward for sample in own if sample.reward is not None]
-
-
-def _why_thin(dataset: DatasetDraft, agents: int, settings: Settings) -> str | None:
-    """Why the window has too little to train on. Nothing at all, in a full window, is not thin: training says why."""
-    trainable = dataset.counts["trainable_samples"]
-    if agents < settings.datasets.min_agents_per_window:
-        return f"{agents} agents, MIN_AGENTS_PER_WINDOW is {settings.datasets.min_agents_per_window}"
-    if 0 < trainable < settings.datasets.min_samples_per_window:
-        return f"{trainable} trainable samples, MIN_SAMPLES_PER_WINDOW is {settings.datasets.min_samples_per_window}"
-    return None
-
-
 def _metadata(dataset: DatasetDraft, row: WindowRow, quarantined: int) -> dict[str, dg.MetadataValue]:
     counts = dataset.counts
-    rewards = _own_rewards(dataset)
+    rewards = own_rewards(dataset)
     skipped = {name.removeprefix("skip: "): number for name, number in counts.items() if name.startswith("skip: ")}
     shown = ("samples", "trainable_samples", "trainable_tokens", "groups", "trainable_groups")
     kinds = ("policy_gradient", "recompute", "sft", "skip")

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import dagster as dg
 import sqlalchemy as db
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, DagsterEventType
 from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.runs.schema import RunsTable
 from dagster._serdes import ConfigurableClassData
@@ -24,6 +24,8 @@ from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 from sqlalchemy.engine import Connection
+
+from babylon_assets.orchestration.runtime.tags import UNFINISHED
 
 #: A connection that lay idle longer is opened anew; firewalls drop the ones that lie for hours.
 RECYCLE_SECONDS = 1800
@@ -36,6 +38,8 @@ class EventLog(PostgresEventLogStorage):
     """Events written on connections that stay open, each event, or many together, in one transaction."""
 
     def __init__(self, postgres_url: str, should_autocreate_tables: bool = True) -> None:
+        self._mine = threading.local()
+        self._tables: set[str] = set()
         super().__init__(postgres_url, should_autocreate_tables)
         self._engine = create_pg_engine(
             postgres_url,
@@ -45,8 +49,6 @@ class EventLog(PostgresEventLogStorage):
             pool_recycle=RECYCLE_SECONDS,
             pool_pre_ping=True,
         )
-        self._mine = threading.local()
-        self._tables: set[str] = set()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -104,9 +106,7 @@ class EventLog(PostgresEventLogStorage):
         do failures. Each `at_once` events are one transaction, so that writers hardly wait.
         """
         events, removed = SqlEventLogStorageTable, 0
-        running = db.select(RunsTable.c.run_id).where(
-            RunsTable.c.status.in_([status.value for status in NOT_FINISHED_STATUSES])
-        )
+        running = db.select(RunsTable.c.run_id).where(RunsTable.c.status.in_([status.value for status in UNFINISHED]))
         oldest = (
             db.select(events.c.id)
             .where(events.c.timestamp < before.astimezone(UTC).replace(tzinfo=None))
@@ -188,3 +188,13 @@ class Storage(DagsterPostgresStorage):
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Storage:
         autocreate = config_value.get("should_autocreate_tables", True)
         return cls(pg_url_from_config(config_value), autocreate, inst_data)
+
+
+def remove_old_events(instance: dg.DagsterInstance, before: datetime) -> int:
+    """Remove what runs that have ended said before a time, but for what they made, checked and why they failed.
+
+    Returns:
+        How many events were removed; of an instance whose event log is not ours, none.
+    """
+    storage = instance.event_log_storage
+    return storage.remove_logs(before) if isinstance(storage, EventLog) else 0

@@ -5,37 +5,43 @@ Which error is of which kind is decided in `domain.errors`; an error that is of 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import dagster as dg
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from babylon_assets.domain.errors import BabylonError, MissingDependency, TransientError
 from babylon_assets.ledger.windows import get_window, upsert_window
 from babylon_assets.orchestration.resources import Installation
 
-ATTEMPTS = 3
+ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 2.0
-#: So many failed windows are told with their reasons in one message; all of them are in the failure's metadata.
-TOLD = 10
+#: How many failed windows one message names with their reasons; the failure's metadata has all of them.
+NAMED = 10
 
 _T = TypeVar("_T")
 
 
-def attempted(work: Callable[[], _T], warn: Callable[[str], None]) -> _T:
+def attempt(work: Callable[[], _T], warn: Callable[[str], None]) -> _T:
     """Do a window's work; after a transient error at most three more times.
 
     The waits are 2, 4 and 8 seconds: long enough for a server that restarts, short beside a window.
     """
-    for attempt in range(ATTEMPTS):
-        try:
-            return work()
-        except TransientError as error:
-            wait = FIRST_WAIT_SECONDS * 2**attempt
-            warn(f"{type(error).__name__}: {error}; trying again in {wait:g} s, {ATTEMPTS - attempt} times at most")
-            time.sleep(wait)
-    return work()
+
+    def say(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        wait, left = state.upcoming_sleep, ATTEMPTS - state.attempt_number
+        warn(f"{type(error).__name__}: {error}; trying again in {wait:g} s, {left} times at most")
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(TransientError),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_exponential(FIRST_WAIT_SECONDS),
+        before_sleep=say,
+        reraise=True,
+    )
+    return retrying(work)
 
 
 def failure_reason(error: Exception) -> str | None:
@@ -52,8 +58,8 @@ def failed_step(failures: Mapping[str, Exception], windows: int) -> Exception:
     reasons = {
         window: failure_reason(error) or f"{type(error).__name__}: {error}" for window, error in failures.items()
     }
-    listed = "; ".join(f"{window}: {reason}" for window, reason in list(reasons.items())[:TOLD])
-    more = f"; and {len(reasons) - TOLD} more" if len(reasons) > TOLD else ""
+    listed = "; ".join(f"{window}: {reason}" for window, reason in list(reasons.items())[:NAMED])
+    more = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     text = f"{len(failures)} of {windows} windows failed, the others are done. {listed}{more}"
     if windows == 1:
         [text] = reasons.values()

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from babylon_assets.config.settings import Settings, write_events_in_batches
 from babylon_assets.ledger.database import Database, ensure_dagster_database
 from babylon_assets.orchestration.runtime import event_log
+from babylon_assets.orchestration.runtime.tags import PROCESS_TAG
 
-PROCESS_TAG = "babylon/process"
-_GRPC_TAG = ".dagster/grpc_info"
 _RUNNING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -70,7 +70,7 @@ def _orphaned(run: dg.DagsterRun) -> bool:
     if process is not None:
         host, pid, started = process.rsplit(":", 2)
         return host == socket.gethostname() and _start_ticks(int(pid)) != started
-    server = json.loads(run.tags.get(_GRPC_TAG, "{}"))
+    server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
     return bool(server.get("socket")) and not _answers(server["socket"])
 
 

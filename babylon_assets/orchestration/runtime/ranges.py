@@ -1,11 +1,4 @@
-"""How every asset runs over its windows, one or a thousand in one run: each is recorded as soon as it is done.
-
-    @dg.multi_asset(
-        specs=[...], check_specs=checks(...), partitions_def=windows,
-        can_subset=True, backfill_policy=dg.BackfillPolicy.single_run(),
-    )
-    def my_asset(context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]) -> Outputs:
-        yield from run_windows(context, installation, {NAME: lambda window: Made(metadata=..., checks=[...])})
+"""Running the stages of assets over a run's windows, one or a thousand: each is recorded as soon as it is done.
 
 A stage makes one asset of one window. The stages of a window run in the order in which they are given; when one of them
 fails, or a blocking check does, the later ones of **that window** are left out, and the other windows go on. At the end
@@ -16,22 +9,22 @@ stage does lives in the asset's own module.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG
-from dagster._core.storage.tags import BACKFILL_ID_TAG, EXTERNALLY_MANAGED_ASSETS_TAG
+from dagster._core.storage.tags import EXTERNALLY_MANAGED_ASSETS_TAG
 
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.orchestration.metadata import CODE_VERSION
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.failures import attempted, failed_step, failure_reason, mark_failed
+from babylon_assets.orchestration.runtime.failures import attempt, failed_step, failure_reason, mark_failed
 from babylon_assets.orchestration.runtime.provenance import input_tags
 from babylon_assets.orchestration.runtime.resume import done_before
 
@@ -60,19 +53,22 @@ class WindowResult:
     observed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-Stage = Callable[[str], WindowResult]
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One asset of a step: how it is declared, and what makes one window of it.
 
+    Attributes:
+        checks: declarations of its checks; each has a result in every `WindowResult`.
+        make: makes a window, from the installation, the window's id and the id of the run.
+    """
 
-class _NotSaidTwice(logging.Filter):
-    """Drops Dagster's warning that a blocking check gave no result: it looks for one that was yielded, ours are written
-    per window, and what they stop is stopped here and in the ledger."""
+    spec: dg.AssetSpec
+    checks: Sequence[dg.AssetCheckSpec]
+    make: Callable[[Installation, str, str], WindowResult]
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("Blocking asset check")
-
-
-_NOT_SAID_TWICE = _NotSaidTwice()
-_PLAN_LOGGER = "dagster._core.execution.plan.active"
+    @property
+    def name(self) -> str:
+        return self.spec.key.path[-1]
 
 
 class CheckFailed(PermanentError):
@@ -80,29 +76,24 @@ class CheckFailed(PermanentError):
 
 
 def run_windows(
-    context: dg.AssetExecutionContext,
-    installation: Installation,
-    stages: Mapping[str, Stage],
-    *,
-    in_order: bool = False,
+    context: dg.AssetExecutionContext, installation: Installation, stages: Sequence[Stage], *, in_order: bool = False
 ) -> Outputs:
     """Run the selected stages over the run's windows, then hand over the outputs, so that downstream steps follow.
 
     Args:
-        stages: by name of the asset; those that the run did not select, nor a check of theirs, are left out.
+        stages: those that the run did not select, nor a check of theirs, are left out.
         in_order: a window is made from the one before it: stop at the first that fails.
 
     Raises:
         dagster.Failure: windows failed; it names them.
         TransientError: as that, where every failure may pass by itself.
     """
-    logging.getLogger(_PLAN_LOGGER).addFilter(_NOT_SAID_TWICE)
     selected = context.selected_asset_keys
     checked = selected | {check.asset_key for check in context.selected_asset_check_keys}
-    chosen = {name: stage for name, stage in stages.items() if dg.AssetKey(name) in checked}
+    chosen = [stage for stage in stages if stage.spec.key in checked]
     windows, failures, clock = list(context.partition_keys), {}, _Clock(context, len(context.partition_keys))
     with installation.reusing_connections():
-        done = done_before(context, selected & {dg.AssetKey(name) for name in chosen})
+        done = done_before(context, selected & {stage.spec.key for stage in chosen})
         for place, window in enumerate(windows):
             try:
                 if window not in done:
@@ -117,20 +108,32 @@ def run_windows(
                 installation.heard(place + 1, len(windows), len(failures))
     if failures:
         raise failed_step(failures, len(windows))
+    yield from _outputs(context, chosen)
+
+
+def _outputs(context: dg.AssetExecutionContext, stages: Sequence[Stage]) -> Outputs:
+    """An output for each asset and each check that the run selected: a step without them looks unfinished to Dagster.
+
+    The values, the materializations and the results of the checks are written already.
+    """
     with _own_events(context):
-        for name in (name for name in chosen if dg.AssetKey(name) in selected):
-            yield dg.Output(None, output_name=context.output_for_asset_key(dg.AssetKey(name)))
+        for key in (stage.spec.key for stage in stages if stage.spec.key in context.selected_asset_keys):
+            yield dg.Output(None, output_name=context.output_for_asset_key(key))
+        for name, spec in context.assets_def.check_specs_by_output_name.items():
+            if spec.key in context.selected_asset_check_keys:
+                yield dg.Output(None, output_name=name)
 
 
 def _run_window(
-    context: dg.AssetExecutionContext, installation: Installation, window: str, stages: Mapping[str, Stage]
+    context: dg.AssetExecutionContext, installation: Installation, window: str, stages: Sequence[Stage]
 ) -> None:
     """Run a window's stages, and record those that were done, whatever became of the others."""
     done: dict[str, WindowResult] = {}
     try:
-        for name, stage in stages.items():
-            done[name] = attempted(lambda stage=stage: stage(window), context.log.warning)  # type: ignore[misc]
-            _stop_at_blocking(context, name, done[name])
+        for stage in stages:
+            work = partial(stage.make, installation, window, context.run_id)
+            done[stage.name] = attempt(work, context.log.warning)
+            _stop_at_blocking(context, stage.name, done[stage.name])
     finally:
         versions = {name: made.data_version for name, made in done.items() if made.data_version is not None}
         for name, made in done.items():
@@ -154,8 +157,6 @@ def _record(
     tags[CODE_VERSION_TAG] = CODE_VERSION
     if made.data_version is not None:
         tags[DATA_VERSION_TAG] = made.data_version
-    if BACKFILL_ID_TAG in context.run.tags:
-        tags[BACKFILL_ID_TAG] = context.run.tags[BACKFILL_ID_TAG]
     with _together(context.instance):
         context.log_event(dg.AssetMaterialization(key, partition=window, metadata=made.metadata, tags=tags))
         for other, seen in made.observed.items():

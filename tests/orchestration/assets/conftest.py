@@ -18,10 +18,10 @@ from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import WindowRow, get_window
 from babylon_assets.orchestration.assets.raw_trajectories import copy_window
-from babylon_assets.orchestration.assets.training_datasets import freeze_window
-from babylon_assets.orchestration.metadata_names import METADATA
+from babylon_assets.orchestration.freezing import freeze_window
+from babylon_assets.orchestration.metadata import METADATA
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runs import Line, LineRun
+from babylon_assets.orchestration.runtime import Line, LineRun
 from babylon_assets.orchestration.scoring import score_window
 from babylon_assets.serving.engine.engine import Engine
 from tests.domain.rows import WINDOW, call, step
@@ -56,7 +56,7 @@ class World:
 
     def run(self, window: str) -> LineRun:
         done = Line(self.definitions, self.instance).materialize(window)
-        assert metadata_names(self.instance, done.run_id) - set(METADATA) == set(), "declare them in assets/names.py"
+        assert metadata_names(self.instance, done.run_id) - set(METADATA) == set(), "declare them in metadata.py"
         return done
 
     def row(self, window: str) -> WindowRow:

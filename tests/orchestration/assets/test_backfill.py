@@ -21,8 +21,7 @@ from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.assets import raw_trajectories
-from babylon_assets.orchestration.runs import Line
-from babylon_assets.orchestration.runtime.instance import open_instance
+from babylon_assets.orchestration.runtime import Line, open_instance
 from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World
 from tests.scenarios.conftest import babylon, start
 from tests.servers import Server
@@ -61,7 +60,7 @@ def test_a_range_with_an_empty_window_is_trained_in_order_and_once(world: World)
     done = run(world)
     assert (done.error, done.states, done.failed) == (None, {"thin": 1, "trained": 3}, {})
     assert chain(world) == [None, FIRST, SECOND, THIRD]
-    assert Line(world.definitions, world.instance).materialized() == set(WINDOWS)
+    assert Line(world.definitions, world.instance).materialized("promoted_model") == set(WINDOWS)
     again = run(world)
     assert (again.read, again.trained, again.runs) == (0, 0, [])
     assert again.states == done.states

@@ -113,7 +113,7 @@ def test_what_a_killed_run_left_unjudged_is_judged_before_the_next_training(trai
     train_window(trained.settings, trained.database, SECOND)  # and killed before the gate
     trained.play(THIRD)
     trained.having(train_rl_local=False).run(THIRD)
-    with pytest.raises(PermanentError, match=f"{CHAIN}@2 was not judged yet"):
+    with pytest.raises(PermanentError, match=f"{CHAIN}@2 has no verdict yet"):
         train_window(trained.settings, trained.database, THIRD)
     trained.run(THIRD)
     assert live_steps(trained) == [1, 2, 3]

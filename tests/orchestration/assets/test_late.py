@@ -17,9 +17,9 @@ from babylon_assets.domain.late_data import carried
 from babylon_assets.ledger import checkpoints, late_samples, lineage
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import load_dataset
-from babylon_assets.orchestration.assets.training_datasets import freeze_window
+from babylon_assets.orchestration.freezing import freeze_window
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.instance import open_instance
+from babylon_assets.orchestration.runtime import open_instance
 from babylon_assets.serving.engine.engine import Engine
 from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World, small_game
 from tests.servers import Server
@@ -176,7 +176,7 @@ def test_windows_that_are_frozen_at_once_do_not_take_the_same(world: World, monk
     for window in (SECOND, THIRD):
         materialize(world, window, "raw_trajectories", "scored_trajectories")
     with monkeypatch.context() as patch:
-        patch.setattr("babylon_assets.orchestration.assets.training_datasets._window_columns", broken)
+        patch.setattr("babylon_assets.orchestration.freezing._window_columns", broken)
         with pytest.raises(ZeroDivisionError):
             freeze_window(Installation(world.settings, world.database), SECOND)
     assert known(world) == waiting

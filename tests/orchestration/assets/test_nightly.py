@@ -17,8 +17,8 @@ from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.simulated import market_evaluation
 from babylon_assets.ledger import checkpoints, evaluations, promotions
 from babylon_assets.ledger.database import chain_lock
+from babylon_assets.orchestration.runtime import open_instance
 from babylon_assets.orchestration.runtime.event_log import EventLog
-from babylon_assets.orchestration.runtime.instance import open_instance
 from babylon_assets.serving.engine.engine import Engine
 from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World, small_game
 from tests.servers import Server

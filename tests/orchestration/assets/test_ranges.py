@@ -15,6 +15,7 @@ from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets import model_checkpoints, raw_trajectories, training_datasets
+from babylon_assets.orchestration.freezing import freeze_window
 from babylon_assets.training.window_training import train_window
 from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World
 from tests.servers import Server
@@ -196,7 +197,7 @@ def test_every_check_has_a_result_per_window(world: World) -> None:
 
 
 def test_a_dataset_that_was_tampered_with_stops_its_window_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = training_datasets.freeze_window
+    original = freeze_window
 
     def frozen(installation: Any, window: str) -> Any:
         dataset, row = original(installation, window)
@@ -235,7 +236,7 @@ def test_an_hour_that_is_not_over_is_stopped(world: World, monkeypatch: pytest.M
     monkeypatch.setattr(raw_trajectories, "datetime", Early)
     told = failure(run(world, *DATA))
     assert told.startswith("1 of 3 windows failed")
-    assert f"{THIRD}: CheckFailed: the check source_complete of raw_trajectories failed: the hour is not over" in told
+    assert f"{THIRD}: CheckFailed: the check source_complete of raw_trajectories failed: the window is not over" in told
     assert recorded(world, "training_datasets") == {FIRST: 1, SECOND: 1}
     monkeypatch.undo()
     assert run(world, *DATA).success

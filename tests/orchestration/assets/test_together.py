@@ -13,9 +13,9 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.ledger import datasets, trajectories
 from babylon_assets.ledger.database import Database, window_lock
 from babylon_assets.orchestration.assets.raw_trajectories import copy_window
-from babylon_assets.orchestration.assets.training_datasets import freeze_window
+from babylon_assets.orchestration.collector import collector_held_off
+from babylon_assets.orchestration.freezing import freeze_window
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.collector import collector_held_off
 from babylon_assets.orchestration.scoring import score_window
 from tests.domain.rows import WINDOW
 from tests.orchestration.assets.conftest import ROWS, data_path

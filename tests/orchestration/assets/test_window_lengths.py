@@ -9,8 +9,9 @@ import pytest
 from babylon_assets.environments.babylon import game_record
 from babylon_assets.environments.babylon.presence import presence
 from babylon_assets.ledger import checkpoints
+from babylon_assets.orchestration.jobs import DATA, TRAINING
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runs import Line
+from babylon_assets.orchestration.runtime import Line
 from babylon_assets.orchestration.window_queue import Attempts, next_windows
 from tests.orchestration.assets.conftest import World
 
@@ -33,8 +34,8 @@ def test_the_line_runs_with_windows_of_another_length(world: World, minutes: int
     assert waiting.windows == [window for window in windows if _is_past_grace(world, window, now)]
 
     line = Line(world.definitions, world.instance)
-    line.read_range(first, second)
-    line.train_range(first, second)
+    line.run_range(DATA, first, second)
+    line.run_range(TRAINING, first, second)
 
     assert line.materialized("model_checkpoints") == set(windows)
     assert [world.row(window).status for window in windows] == ["trained", "trained"]

@@ -19,6 +19,7 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.inference_calls import InferenceCall, calls_by_id
 from babylon_assets.serving.engine.engine import Engine
 from babylon_assets.serving.http.keys import new_key
+from babylon_assets.serving.http.server import MOST_BODY_BYTES
 from tests.gateways import WINDOWS, Chain, RunningGateway, recomputed, wait_for
 
 Gateways = Callable[..., RunningGateway]
@@ -157,10 +158,10 @@ def test_what_is_wrong_is_refused_by_name(
 
 
 def test_what_is_no_request_is_refused_in_openais_form(gateway_with: Gateways) -> None:
-    gateway = gateway_with(gateway_body_bytes=2000)
+    gateway = gateway_with()
     where = f"{gateway.url}/chat/completions"
     assert httpx.post(where, content=b"{").json()["error"]["code"] == "invalid_json"
-    assert httpx.post(where, content=b" " * 3000).status_code == 413
+    assert httpx.post(where, content=b" " * (MOST_BODY_BYTES + 1)).status_code == 413
     assert httpx.get(where).status_code == 405
     assert httpx.get(f"{gateway.root}/elsewhere").json()["error"]["code"] == "not_found"
 

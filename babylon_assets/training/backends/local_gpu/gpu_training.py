@@ -178,4 +178,4 @@ def error_of(result: GpuResult) -> BabylonError:
             f"ART's GPU backend is not installed ({told}); type: pip install 'babylon_assets[gpu]' in an environment "
             "of its own, or set TRAINING_BACKEND=embedded"
         )
-    return PermanentError(f"ART could not train on the GPU: {told}; mend what it names, then train the window again")
+    return PermanentError(f"ART could not train on the GPU: {told}; correct what it names, then train the window again")

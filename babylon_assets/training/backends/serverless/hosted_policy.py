@@ -17,6 +17,7 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.serving.answers import Answer, Question, Target
 from babylon_assets.serving.http.protocol import ApiError
 from babylon_assets.serving.upstream import Upstream
+from babylon_assets.training.backends.serverless.hosted_training import REQUEST_SECONDS
 
 AT_ONCE = 16
 #: Seconds before the second, third and fourth time; the service's own Retry-After comes before these.
@@ -58,7 +59,7 @@ class HostedPolicy:
             settings.training.wandb_api_key or "",
             "wandb",
             self._checkpoint.base_model,
-            seconds=settings.serverless.timeout_seconds,
+            seconds=REQUEST_SECONDS,
             most=AT_ONCE,
         )
         places = asyncio.Semaphore(AT_ONCE)
@@ -83,7 +84,7 @@ class HostedPolicy:
         if error.status < 500 and error.status != 429:
             raise PermanentError(
                 f"the hosted service refuses to answer for {self.name} ({error.status}): {error}; with "
-                "EVALUATE_HOSTED=false its checkpoints are judged without the market"
+                "EVALUATE_HOSTED=false the gate decides without the market"
             ) from error
 
 

@@ -29,6 +29,8 @@ from babylon_assets.training.selection import trajectory_groups
 if TYPE_CHECKING:
     from art.serverless.backend import ServerlessBackend
 
+#: How long one request to the hosted service may take.
+REQUEST_SECONDS = 120
 #: Seconds between two looks at a job, and before each new try after a failure: 30 s in all, then the run gives up.
 POLL_SECONDS = 1.0
 WAITS = (2.0, 4.0, 8.0, 16.0)
@@ -124,7 +126,7 @@ def train_serverless(settings: Settings, request: TrainingRequest, journal: Jour
         ) from error
     require_recorded(request.samples.policy_gradient)
     backend = ServerlessBackend(api_key=settings.training.wandb_api_key, base_url=settings.serverless.url)
-    backend._client.timeout = settings.serverless.timeout_seconds
+    backend._client.timeout = REQUEST_SECONDS
     return asyncio.run(_HostedJob(settings, request, journal, backend).run())
 
 
@@ -164,7 +166,7 @@ class _HostedJob:
             if progress.failure is not None:
                 raise NoHostedJob(
                     f"the hosted job {self.journal.external_id} failed: {self._safe(progress.failure)}; "
-                    "mend what it names, then train the window again"
+                    "correct what it names, then train the window again"
                 )
             return await self._trained_checkpoint(model, step, progress)
         finally:
@@ -301,7 +303,7 @@ class _HostedJob:
             return TransientError(f"the hosted service answered {code}")
         return PermanentError(
             f"the hosted service refused the request ({code}): {self._safe(str(error.message))}; "
-            "mend what it names, then train the window again"
+            "correct what it names, then train the window again"
         )
 
     def _safe(self, text: str) -> str:

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
+from babylon_assets.cli.list_windows import list_known_windows, opened
 from babylon_assets.cli.terminal import errors, output
-from babylon_assets.cli.windows import list_known_windows, opened
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.ledger.database import Connection, Database
@@ -25,14 +25,14 @@ from babylon_assets.report.summary import Report
 def report(
     to: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file; absent: report.html in the home folder.", dir_okay=False),
+        typer.Option("--output", "-o", help="The file. [default: report.html in the home folder]", dir_okay=False),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser as well.")] = False,
 ) -> None:
     """Write the state of the loop as one HTML page: what needs a person, the learning curve, windows, promotions,
     quarantine, cost.
 
-    The file holds all that it shows and asks no server for anything: it can be mailed, or looked at on a phone.
+    The file holds all that it shows and loads nothing from a server. It can be mailed, or read on a phone.
 
     Example: [bold]babylon report --open[/]
 

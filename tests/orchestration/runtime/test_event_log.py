@@ -13,8 +13,8 @@ import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.ledger.database import Database
+from babylon_assets.orchestration.runtime import open_instance
 from babylon_assets.orchestration.runtime.event_log import EventLog
-from babylon_assets.orchestration.runtime.instance import open_instance
 
 HOURS = dg.HourlyPartitionsDefinition("2026-11-05T00:00", fmt="%Y-%m-%dT%H:00", end_offset=0)
 KEYS = [f"2026-11-05T{hour:02d}:00" for hour in range(6)]

@@ -37,7 +37,7 @@ def up(
     from babylon_assets.config.settings import subprocess_environment
     from babylon_assets.ledger.database import WatchedDatabase, migrate, open_database
     from babylon_assets.ledger.window_length import check_window_length
-    from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance
+    from babylon_assets.orchestration.runtime import dagster_home, fail_orphaned_runs, open_instance
     from babylon_assets.orchestration.services import Services, only_one
 
     with only_one(settings.home):

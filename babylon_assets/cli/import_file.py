@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from babylon_assets.cli.list_windows import Json, opened
 from babylon_assets.cli.terminal import count, output, print_json
-from babylon_assets.cli.windows import Json, opened
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import MissingDependency, PermanentError
 from babylon_assets.domain.windows import WindowGrid
@@ -27,12 +27,14 @@ def import_file(
     file: Annotated[
         Path, typer.Argument(help="A .jsonl of ART's trajectory groups, or a .parquet of `babylon export`.")
     ],
-    window: Annotated[str | None, typer.Option(help="The window for all of it; else the one that each names.")] = None,
+    window: Annotated[
+        str | None, typer.Option(help="Window of all trajectories. [default: the one that each names]")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Read trajectories with their rewards from a file into our tables; the game's database is not needed.
 
-    What cannot be read is put in quarantine with its place; the rest goes in. The same file again changes nothing.
+    What cannot be read goes to quarantine with its place; the rest goes in. The same file again changes nothing.
     `babylon train` then trains on the window. The file is held in memory.
 
     Example: [bold]babylon import exported/2026-11-05T1400.jsonl[/]

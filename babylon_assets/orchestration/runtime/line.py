@@ -1,6 +1,6 @@
-"""Running the line in this process, for one window or a range of them, as runs that the instance records.
+"""Running assets in this process, for one window or a range of them, as runs that the instance records.
 
-The definitions and the instance are made once and used for every window. Which window is next is not decided here.
+The definitions and the instance are made once and used for every window.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG as RANGE_END
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG as RANGE_START
 from dagster_shared.error import SerializableErrorInfo
 
 from babylon_assets.domain.errors import BabylonError, PermanentError, TransientError
-from babylon_assets.orchestration.jobs import DATA, LINE, LINE_TAG, TRAINING
-from babylon_assets.orchestration.runtime.instance import PROCESS_TAG, this_process
+from babylon_assets.orchestration.runtime.instance import this_process
+from babylon_assets.orchestration.runtime.tags import LINE_TAG, PROCESS_TAG, range_tags
 
+#: The job of the whole line.
+LINE = "train_window"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -61,22 +61,8 @@ class Line:
             raise _failure_of(result)
         return LineRun(result.run_id, time.monotonic() - started)
 
-    def read_range(self, first: str, last: str) -> str:
-        """Materialize the data assets of a range of windows in one run; gives its id. Errors as of `materialize`."""
-        return self._run_range(DATA, first, last)
-
-    def train_range(self, first: str, last: str) -> str:
-        """Train and judge a range of windows in their order, in one run; gives its id. Errors as of `materialize`."""
-        return self._run_range(TRAINING, first, last)
-
-    def judge_range(self, first: str, last: str) -> str:
-        """Evaluate and judge a range of windows that are trained, in one run; gives its id. Errors as of `materialize`.
-
-        What was measured and judged while the windows were trained is kept, and only told.
-        """
-        return self._run_range(TRAINING[1:], first, last)
-
-    def _run_range(self, assets: Sequence[str], first: str, last: str) -> str:
+    def run_range(self, assets: Sequence[str], first: str, last: str) -> str:
+        """Materialize some assets of a range of windows in one run; gives its id. Errors as of `materialize`."""
         keys = [dg.AssetKey(name) for name in assets]
         job = self._definitions.resolve_implicit_job_def_def_for_assets(keys)
         assert job is not None  # they are among the definitions
@@ -85,14 +71,14 @@ class Line:
             asset_selection=keys,
             raise_on_error=False,
             run_config=_QUIET,
-            tags={PROCESS_TAG: this_process(), LINE_TAG: "window", RANGE_START: first, RANGE_END: last},
+            tags={PROCESS_TAG: this_process(), LINE_TAG: "window", **range_tags(first, last)},
         )
         if not result.success:
             raise _failure_of(result)
         return result.run_id
 
-    def materialized(self, asset: str = TRAINING[-1]) -> set[str]:
-        """Windows of which an asset was made; by default those whose line was run to its end, the gate."""
+    def materialized(self, asset: str) -> set[str]:
+        """Windows of which an asset was made."""
         return self._instance.get_materialized_partitions(dg.AssetKey(asset))
 
 

@@ -12,8 +12,8 @@ import typer
 from rich.table import Table
 
 from babylon_assets.cli.chain import Named
+from babylon_assets.cli.list_windows import Json, opened
 from babylon_assets.cli.terminal import output, print_json
-from babylon_assets.cli.windows import Json, opened
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
@@ -25,12 +25,12 @@ from babylon_assets.ledger.promotions import Promotion
 if TYPE_CHECKING:
     from babylon_assets.ledger.evaluations import Evaluation
 
-Why = Annotated[str, typer.Option(help="Why; it is kept with the decision.")]
+Why = Annotated[str, typer.Option(help="The reason; it is kept with the decision.")]
 
 
 def evaluate(
     policy: Annotated[
-        str | None, typer.Option(help="A policy such as babylon-agent@3, or base; the live one without it.")
+        str | None, typer.Option(help="A policy such as babylon-agent@3, or base. [default: the served one]")
     ] = None,
     snapshot: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A benchmark snapshot of the game, as JSON.")
@@ -40,7 +40,7 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint on the held-out market, or play one of the game's benchmark snapshots with it.
 
-    What was measured before is not measured again.
+    A measurement that is in the ledger is not made again.
 
     Example: [bold]babylon evaluate --policy babylon-agent@3[/]
 
@@ -53,7 +53,7 @@ def evaluate(
     from babylon_assets.evaluation.measurements import measure_benchmark, measure_snapshot
 
     if (reason := why_not_loadable(settings, checkpoint)) is not None:
-        raise PermanentError(f"{_name(checkpoint)} cannot be played here: {reason}; choose another policy")
+        raise PermanentError(f"{_name(checkpoint)} cannot be evaluated here: {reason}; choose another policy")
     if snapshot is None:
         found = measure_benchmark(settings, database, checkpoint)
     else:
@@ -102,7 +102,7 @@ def _snapshot_facts(found: Evaluation) -> dict[str, Any]:
 
 
 def promote(checkpoint: Named, why: Why, json: Json = False) -> None:
-    """Make a checkpoint the live one, whatever the gate said of it; the chain goes on from it.
+    """Serve a checkpoint, whatever the gate said of it. The chain goes on from it.
 
     Example: [bold]babylon promote babylon-agent@3 --why "it trades more carefully"[/]
     """
@@ -117,12 +117,10 @@ def promote(checkpoint: Named, why: Why, json: Json = False) -> None:
 
 def rollback(
     why: Why,
-    to: Annotated[
-        str | None, typer.Option(help="The policy to go back to; without it, the one that was live before.")
-    ] = None,
+    to: Annotated[str | None, typer.Option(help="The policy to go back to. [default: the one served before]")] = None,
     json: Json = False,
 ) -> None:
-    """Go back to an earlier checkpoint: what was trained after it becomes a dead end, and training goes on from there.
+    """Serve an earlier checkpoint again. What was trained after it is rejected, and training goes on from there.
 
     Example: [bold]babylon rollback --to babylon-agent@3 --why "it lost money since"[/]
     """
@@ -138,11 +136,11 @@ def rollback(
 
 def list_promotions(
     at: Annotated[
-        str | None, typer.Option(help="What was live at this time, UTC: 14:00 for today, or 2026-11-05T14:00.")
+        str | None, typer.Option(help="Show what was served at this time, UTC: 14:00 for today, or 2026-11-05T14:00.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """List promotions, rollbacks and refusals, oldest first, or say what was live at a time.
+    """List promotions, rollbacks and rejections, oldest first, or say what was served at a time.
 
     Example: [bold]babylon promotions[/]
 
@@ -236,7 +234,7 @@ def _tell(settings: Settings, database: Database, made: Promotion, json: bool) -
         print_json({**asdict(made), "policy": names[made.to_id], "from": names.get(made.from_id or "")})
         return
     before = names.get(made.from_id or "", "the base model")
-    output.print(f"{names[made.to_id]} is live, before it was {before}")
+    output.print(f"{names[made.to_id]} is served; before it was {before}")
     if named is not None:
         output.print(f"the game's trained_models names {named}")
 

@@ -16,7 +16,7 @@ import pytest
 from babylon_assets.config.settings import Settings, subprocess_environment
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger.database import Database
-from babylon_assets.orchestration.runs import Line
+from babylon_assets.orchestration.runtime import Line
 from babylon_assets.orchestration.runtime.event_log import EventLog
 from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance, this_process
 from tests.orchestration.hanging import WINDOW, definitions
@@ -52,7 +52,7 @@ def test_the_instance_is_that_of_the_projects_file(instance: dg.DagsterInstance,
     assert instance.run_retries_enabled
     assert not instance.run_retries_retry_on_asset_or_op_failure
     assert instance.get_concurrency_config().pool_config.default_pool_limit == 1
-    project = Path(__file__).parents[2] / "dagster.yaml"
+    project = Path(__file__).parents[3] / "dagster.yaml"
     assert (dagster_home(settings) / "dagster.yaml").read_bytes() == project.read_bytes()
 
 

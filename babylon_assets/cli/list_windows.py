@@ -30,7 +30,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 def migrate() -> None:
     """Bring our tables (schema babylon_training) to the newest revision.
 
-    Safe to repeat; nothing is ever added to the game's own schema.
+    It is safe to repeat, and adds nothing to the game's own schema.
 
     Example: [bold]babylon migrate[/]
     """
@@ -149,7 +149,7 @@ def carried_json(window: str, carried: Sequence[CarriedSamples]) -> dict[str, An
 
 
 def policy_names(conn: Connection, chain: str) -> dict[str, str]:
-    """The name of each checkpoint of a chain, such as `babylon-agent@3`, by its id; a dead end's says so."""
+    """The name of each checkpoint of a chain, such as `babylon-agent@3`, by its id; a rejected one's says so."""
     standings = verdicts.standings(conn, chain)
     return {
         made.id: policy_name(chain, made.step)

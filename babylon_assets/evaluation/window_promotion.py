@@ -1,0 +1,36 @@
+"""Promoting a window: what the gate decides of its checkpoint, a rollback if one is due, and what the game is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.evaluation.deployment import tell_game
+from babylon_assets.evaluation.gate_runner import GateDecision, decide
+from babylon_assets.evaluation.served_results import roll_back_if_needed
+from babylon_assets.ledger import checkpoints, promotions
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.promotions import Promotion
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionOutcome:
+    """What became of a window: the verdict, the rollback if there was one, and what is live now."""
+
+    judged: GateDecision | None
+    rolled_back: Promotion | None
+    live: Checkpoint | None
+    inference_name: str | None
+
+
+def promote_window(settings: Settings, database: Database, window: str, run_id: str | None) -> PromotionOutcome:
+    """Apply the gate to a window's checkpoint, go back if the live one left its band, and tell the game."""
+    rolled_back = roll_back_if_needed(settings, database, run_id)
+    with database.connect() as conn:
+        made = checkpoints.by_window(conn, settings.model_name, window)
+    judged = decide(settings, database, made, run_id) if made is not None else None
+    named = tell_game(settings, database)
+    with database.connect() as conn:
+        live = promotions.promoted(conn, settings.model_name)
+    return PromotionOutcome(judged, rolled_back, live, named)

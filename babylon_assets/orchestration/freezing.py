@@ -1,0 +1,117 @@
+"""Freezing a window: its dataset is built of what the ledger keeps of it, kept, and noted on the window.
+
+Which samples are compared, and what each trains as, is a rule of `domain.datasets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain import joining
+from babylon_assets.domain.datasets import draft_dataset
+from babylon_assets.domain.samples import DatasetDraft
+from babylon_assets.domain.trajectories import TrajectoryRecord
+from babylon_assets.ledger import datasets, inference_calls, late_samples, scores, trajectories, windows
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Connection, window_lock
+from babylon_assets.ledger.windows import WindowColumns, WindowRow
+from babylon_assets.orchestration import carry_over
+from babylon_assets.orchestration.collector import collector_held_off
+from babylon_assets.orchestration.resources import Installation
+
+
+@collector_held_off()
+def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft, WindowRow]:
+    """Build the dataset of a window from what is kept of it, keep it, and note it on the window.
+
+    The window's lock keeps another run from replacing what it is built from; texts are not read, they are hashed, but
+    for those of late samples. The dataset, what it carries of other windows, and what is late of a window that was
+    trained before are one transaction.
+    """
+    settings = installation.settings
+    with installation.connect() as conn:
+        window_lock(conn, window)
+        records = trajectories.read_heads(conn, window)
+        build = _builder(conn, settings, window, records)
+        dataset, agents = build(), len({record.agent_id for record in records})
+        thin = _why_thin(dataset, agents, settings)
+        teaches = thin is None and dataset.counts["trainable_samples"] > 0
+        stands = carry_over.plan_carry_over(conn, settings, window, teaches=teaches)
+        if stands.samples:
+            dataset = build(carried=stands.samples)
+        datasets.save_dataset(conn, dataset)
+        carry_over.keep(conn, settings, dataset, stands)
+        changes = _window_columns(windows.get_window(conn, window), dataset, thin)
+        row = windows.upsert_window(conn, window, **changes)
+        if stands.own is not None:  # what waits is counted in the window's newest dataset, which is noted by now
+            row = windows.upsert_window(conn, window, **_as_trained(conn, settings, dataset, stands.own))
+        return dataset, row
+
+
+def _builder(
+    conn: Connection, settings: Settings, window: str, records: list[TrajectoryRecord]
+) -> Callable[..., DatasetDraft]:
+    """What builds the window's dataset of what is kept of it now; `carried` joins samples of other windows."""
+    return partial(
+        draft_dataset,
+        window,
+        records,
+        inference_calls.calls_of(conn, window, joining.named_calls(records)),
+        scores.read_step_scores(conn, window),
+        settings.model_name,
+        trajectories.chat_hashes(conn, window),
+        moment_seconds=settings.datasets.moment_seconds,
+        group_mode=settings.datasets.group_by,
+        held_out_share=settings.datasets.held_out_share,
+        max_samples=settings.datasets.max_samples_per_window,
+        max_tokens=settings.datasets.max_tokens_per_window,
+        seed=settings.training.seed,
+    )
+
+
+def _window_columns(before: WindowRow | None, dataset: DatasetDraft, thin: str | None) -> WindowColumns:
+    """What the dataset says of its window. A window that was trained on this very dataset keeps its state."""
+    rewards = own_rewards(dataset)
+    mean = sum(rewards) / len(rewards) if rewards else None
+    columns: WindowColumns = {
+        "samples": len(dataset.samples),
+        "reward_mean": mean,
+        "reward_std": (sum((r - mean) ** 2 for r in rewards) / len(rewards)) ** 0.5 if mean is not None else None,
+        "dataset_id": dataset.id,
+    }
+    if before is not None and before.dataset_id == dataset.id and before.status in ("trained", "skipped"):
+        return columns
+    return {
+        **columns,
+        "trainable_tokens": dataset.counts["trainable_tokens"],
+        "status": "thin" if thin else "ready",
+        "reason": thin,
+    }
+
+
+def _as_trained(conn: Connection, settings: Settings, dataset: DatasetDraft, own: Checkpoint) -> WindowColumns:
+    """What a window that has its checkpoint goes on to say of itself, whatever became of its data since."""
+    same = own.dataset_id == dataset.id
+    return {
+        "status": "trained",
+        "trainable_tokens": int(own.metrics.get("trainable_tokens", 0)),
+        "reason": None if same else late_samples.reason_of(conn, settings.model_name, dataset.window),
+    }
+
+
+def _why_thin(dataset: DatasetDraft, agents: int, settings: Settings) -> str | None:
+    """Why the window has too little to train on. Nothing at all, in a full window, is not thin: training says why."""
+    trainable = dataset.counts["trainable_samples"]
+    if agents < settings.datasets.min_agents_per_window:
+        return f"{agents} agents, MIN_AGENTS_PER_WINDOW is {settings.datasets.min_agents_per_window}"
+    if 0 < trainable < settings.datasets.min_samples_per_window:
+        return f"{trainable} trainable samples, MIN_SAMPLES_PER_WINDOW is {settings.datasets.min_samples_per_window}"
+    return None
+
+
+def own_rewards(dataset: DatasetDraft) -> list[float]:
+    """The known rewards of the window's own samples: what is carried was played, and counted, in another."""
+    own = (sample for sample in dataset.samples if sample.window == dataset.window)
+    return [sample.reward for sample in own if sample.reward is not None]
