@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from babylon_assets.serving.awaited_database import Ledger
 from babylon_assets.serving.engine.engine import Library
 from babylon_assets.serving.engine.scheduler import Scheduler
 from babylon_assets.serving.http.gateway import Gateway, Parts
-from babylon_assets.serving.http.server import run, uvicorn_server
+from babylon_assets.serving.http.server import assemble, run, uvicorn_server
 from tests.ledger.values import CHAIN, checkpoint, dataset, root, sample
 
 MakeSource = Callable[[asyncio.AbstractEventLoop], Source]
@@ -63,8 +64,9 @@ class RunningGateway:
         assert not self._thread.is_alive()
 
     def _serve(self) -> None:
-        given = self.gateway, self._server, self._settings, self._database, self._make_source, self._socket
-        asyncio.run(run(*given, self._settings.home / "spool"))
+        settings, spool = self._settings, self._settings.home / "spool"
+        make_parts = partial(assemble, settings.gateway, settings.model_name, self._database, spool)
+        asyncio.run(run(self.gateway, self._server, make_parts, self._make_source, self._socket))
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:

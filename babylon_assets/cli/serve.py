@@ -44,7 +44,7 @@ def serve(
     from babylon_assets.serving.http.server import serve as serve_until_stopped
 
     show_log(settings.log_level)
-    listening = listen(settings) if fd is None else socket.socket(fileno=fd)
+    listening = listen(settings.gateway) if fd is None else socket.socket(fileno=fd)
     database = AwaitedDatabase(settings)
     try:
         database.open()
@@ -53,7 +53,12 @@ def serve(
     host, port = listening.getsockname()[:2]
     output.print(f"gateway: [bold]http://{host}:{port}/v1[/]   stop: Ctrl-C")
     serve_until_stopped(
-        settings, database, lambda loop: make_source(settings, loop), listening, settings.home / "spool"
+        settings.gateway,
+        settings.model_name,
+        database,
+        lambda loop: make_source(settings, loop),
+        listening,
+        settings.home / "spool",
     )
     output.print("stopped")
 

@@ -28,11 +28,12 @@ def tell_game(settings: Settings, database: Database) -> str | None:
     """
     if not settings.gate.write_trained_models:
         return None
+    version = market_evaluation.version(settings.gate.evaluation_seeds, settings.rewards)
     with database.connect() as conn, conn.transaction():
         live = promotions.promoted(conn, settings.model_name)
         if live is None:
             return None
-        measured = evaluations.get(conn, live.id, market_evaluation.NAME, market_evaluation.version(settings))
+        measured = evaluations.get(conn, live.id, market_evaluation.NAME, version)
         deploy_model(conn, _model(live, measured))
         if live.dataset_id is not None:
             mark_used(conn, list(trained_trajectories(conn, live)), live.id)

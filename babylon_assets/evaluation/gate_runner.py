@@ -12,6 +12,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from babylon_assets.config.gate import GateSettings
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.domain.gates import Challenger, GateVerdict, Measurement, Rules, may_promote
@@ -129,18 +130,18 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
         replay=compared,
         replay_groups=groups,
     )
-    return may_promote(challenger, _measurement(theirs, champion), best, rules_of(settings))
+    return may_promote(challenger, _measurement(theirs, champion), best, rules_of(settings.gate))
 
 
-def rules_of(settings: Settings) -> Rules:
+def rules_of(settings: GateSettings) -> Rules:
     """The gate's rules as the settings have them."""
     return Rules(
-        confidence=settings.gate.confidence,
-        margin=settings.gate.margin,
-        decline=settings.gate.decline,
-        valid_drop=settings.gate.valid_drop,
-        replay_margin=settings.gate.replay_margin,
-        quarantined=settings.gate.quarantined,
+        confidence=settings.confidence,
+        margin=settings.margin,
+        decline=settings.decline,
+        valid_drop=settings.valid_drop,
+        replay_margin=settings.replay_margin,
+        quarantined=settings.quarantined,
     )
 
 
@@ -160,7 +161,7 @@ def _off_policy_difference(
 
 def _best(conn: Connection[Any], settings: Settings, chain: str) -> Measurement | None:
     """The best that was ever promoted, among those that were examined by the same version."""
-    version = market_evaluation.version(settings)
+    version = market_evaluation.version(settings.gate.evaluation_seeds, settings.rewards)
     ids = {row.to_id for row in promotions.history(conn, chain)}
     found = [evaluations.get(conn, one, market_evaluation.NAME, version) for one in sorted(ids)]
     known = [one for one in found if one is not None and one.value is not None]

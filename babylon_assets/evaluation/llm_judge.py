@@ -19,7 +19,7 @@ from litellm import exceptions
 from openai import OpenAIError
 from pydantic import ValidationError
 
-from babylon_assets.config.settings import Settings
+from babylon_assets.config.scoring import JudgeSettings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer, in_order
 
@@ -38,13 +38,13 @@ Answer with JSON and nothing else, in this form, each trajectory once:
 """
 
 
-def rubric_of(settings: Settings) -> str:
+def rubric_of(settings: JudgeSettings) -> str:
     """What the judge goes by."""
-    return (settings.judge.rubric or DEFAULT_RUBRIC) + ("" if settings.judge.json_schema else FORM)
+    return (settings.rubric or DEFAULT_RUBRIC) + ("" if settings.json_schema else FORM)
 
 
 def judge(
-    settings: Settings, asked: Iterable[tuple[Comparison, int]], keep: Callable[[Comparison, JudgeAnswer], None]
+    settings: JudgeSettings, asked: Iterable[tuple[Comparison, int]], keep: Callable[[Comparison, JudgeAnswer], None]
 ) -> None:
     """Ask about each comparison, at most so many times as is given with it; hand over each judgment as it comes.
 
@@ -58,7 +58,7 @@ def judge(
 
 
 async def _judge(
-    settings: Settings, asked: list[tuple[Comparison, int]], keep: Callable[[Comparison, JudgeAnswer], None]
+    settings: JudgeSettings, asked: list[tuple[Comparison, int]], keep: Callable[[Comparison, JudgeAnswer], None]
 ) -> None:
     litellm.suppress_debug_info = True
     places = asyncio.Semaphore(AT_ONCE)
@@ -76,8 +76,8 @@ async def _judge(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _judge_comparison(settings: Settings, comparison: Comparison, attempts: int) -> JudgeAnswer:
-    meter = _Meter(settings.judge.usd_per_million_tokens)
+async def _judge_comparison(settings: JudgeSettings, comparison: Comparison, attempts: int) -> JudgeAnswer:
+    meter = _Meter(settings.usd_per_million_tokens)
     error = ""
     made = 0
     for made in range(1, attempts + 1):
@@ -97,7 +97,7 @@ async def _judge_comparison(settings: Settings, comparison: Comparison, attempts
     return JudgeAnswer(None, None, error, made, *meter.spent())
 
 
-async def _request_scores(settings: Settings, comparison: Comparison) -> tuple[list[float], list[str]]:
+async def _request_scores(settings: JudgeSettings, comparison: Comparison) -> tuple[list[float], list[str]]:
     conversations: list[Any] = [
         [
             *({"role": message.role, "content": message.content} for message in each.messages),
@@ -105,28 +105,28 @@ async def _request_scores(settings: Settings, comparison: Comparison) -> tuple[l
         ]
         for each in comparison.candidates
     ]
-    limit = settings.judge.timeout_seconds
-    assert settings.judge.model is not None
+    limit = settings.timeout_seconds
+    assert settings.model is not None
     answered = await asyncio.wait_for(
-        ruler(conversations, settings.judge.model, _parameters(settings), rubric_of(settings)), limit
+        ruler(conversations, settings.model, _parameters(settings), rubric_of(settings)), limit
     )
     return in_order(comparison, ((each.trajectory_id, each.score, each.explanation) for each in answered))
 
 
-def _parameters(settings: Settings) -> dict[str, object]:
+def _parameters(settings: JudgeSettings) -> dict[str, object]:
     """What litellm is told besides; without a key of ours, a server of ours gets no other provider's either."""
-    given: dict[str, object] = {"timeout": settings.judge.timeout_seconds, "num_retries": 0, "max_retries": 0}
-    if not settings.judge.json_schema:
+    given: dict[str, object] = {"timeout": settings.timeout_seconds, "num_retries": 0, "max_retries": 0}
+    if not settings.json_schema:
         given["additional_drop_params"] = ["response_format"]
-    if settings.judge.url is not None:
-        given |= {"api_base": settings.judge.url, "api_key": "none"}
-    return given | ({} if settings.judge.api_key is None else {"api_key": settings.judge.api_key})
+    if settings.url is not None:
+        given |= {"api_base": settings.url, "api_key": "none"}
+    return given | ({} if settings.api_key is None else {"api_key": settings.api_key})
 
 
-def _refused(settings: Settings, error: Exception) -> PermanentError:
+def _refused(settings: JudgeSettings, error: Exception) -> PermanentError:
     if isinstance(error, exceptions.NotFoundError):
-        return PermanentError(f"the judge has no model {settings.judge.model}; correct RULER_MODEL or RULER_URL")
-    return PermanentError(f"the judge {settings.judge.model} refused the key; correct RULER_API_KEY")
+        return PermanentError(f"the judge has no model {settings.model}; correct RULER_MODEL or RULER_URL")
+    return PermanentError(f"the judge {settings.model} refused the key; correct RULER_API_KEY")
 
 
 def _failure_reason(error: Exception) -> str:

@@ -34,13 +34,14 @@ def measure_market(
     Args:
         baseline: the checkpoint that the kept row compares it with, if that one was examined before.
     """
-    version = market_evaluation.version(settings)
+    version = market_evaluation.version(settings.gate.evaluation_seeds, settings.rewards)
     with database.connect() as conn:
         kept = evaluations.get(conn, checkpoint.id, market_evaluation.NAME, version)
         other = evaluations.get(conn, baseline.id, market_evaluation.NAME, version) if baseline else None
     if kept is not None or why_not_loadable(settings, checkpoint) is not None:
         return kept
-    found = market_evaluation.evaluate_policy(load_policy(settings, checkpoint), settings)
+    policy = load_policy(settings, checkpoint)
+    found = market_evaluation.evaluate_policy(policy, settings.gate.evaluation_seeds, settings.rewards)
     known = bootstrap(found.rewards)
     results: dict[str, Any] = {
         "rewards": list(found.rewards),

@@ -45,12 +45,11 @@ class NightlyEvaluation:
 def evaluate_promoted(settings: Settings, database: Database) -> NightlyEvaluation:
     """Examine the live policy, and once the base model to compare it with, unless that was done before."""
     wider = settings.replace(evaluation_seeds=settings.automation.nightly_seeds)
+    version = market_evaluation.version(wider.gate.evaluation_seeds, wider.rewards)
     with database.connect() as conn:
         live = promotions.promoted(conn, settings.model_name)
         line = checkpoints.chain(conn, settings.model_name)
-        kept = (
-            evaluations.get(conn, live.id, market_evaluation.NAME, market_evaluation.version(wider)) if live else None
-        )
+        kept = evaluations.get(conn, live.id, market_evaluation.NAME, version) if live else None
     if live is None:
         return NightlyEvaluation(None, reason="nothing was promoted yet")
     if kept is not None:

@@ -119,7 +119,7 @@ def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
     from babylon_assets.evaluation import llm_judge as judge
 
     assert settings.judge.model is not None
-    model, rubric = settings.judge.model, judge.rubric_of(settings)
+    model, rubric = settings.judge.model, judge.rubric_of(settings.judge)
     with judge_lock(installation.database, window) as conn:
         imported = trajectories.read_imported_rewards(conn, window)
         records = [each for each in trajectories.read_window(conn, window) if each.trajectory_id not in imported]
@@ -135,7 +135,7 @@ def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
         )
         ids = [comparison.id for comparison in asked]
         open_ones = _open(asked, judge_scores.find(conn, ids), MOST_ATTEMPTS)
-        judge.judge(settings, open_ones, lambda one, said: judge_scores.keep(conn, one, model, said))
+        judge.judge(settings.judge, open_ones, lambda one, said: judge_scores.keep(conn, one, model, said))
         return JudgedWindow(rubric, llm_judge.scorer_version(model, rubric), asked, judge_scores.find(conn, ids))
 
 

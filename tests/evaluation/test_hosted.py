@@ -69,7 +69,8 @@ def test_a_hosted_checkpoint_is_examined_and_judged(
         root = checkpoints.chain(conn, CHAIN)[0]
     kept = measure_market(settings, database, root)
     assert kept is not None
-    expected = market_evaluation.evaluate_policy(Engine(taught_base, root.base_model), settings)
+    policy = Engine(taught_base, root.base_model)
+    expected = market_evaluation.evaluate_policy(policy, settings.gate.evaluation_seeds, settings.rewards)
     assert kept.results["rewards"] == pytest.approx(list(expected.rewards))
 
 

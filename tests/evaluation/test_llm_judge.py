@@ -39,7 +39,7 @@ def ask(service: JudgeService, *asked: Comparison, attempts: int = 9, **changes:
 
     settings = Settings(**{"ruler_model": "openai/a-judge", "ruler_url": service.url, "ruler_api_key": KEY, **changes})
     kept: dict[str, JudgeAnswer] = {}
-    llm_judge.judge(settings, [(each, attempts) for each in asked], lambda one, said: kept.update({one.id: said}))
+    llm_judge.judge(settings.judge, [(each, attempts) for each in asked], lambda one, said: kept.update({one.id: said}))
     return kept
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def test_the_policy_that_was_served_goes_on_and_records_wait(own_server: Setting
 
 
 def test_what_is_missing_is_said_and_what_is_there_answers(tmp_path: Path, tiny_library: Library) -> None:
-    settings = replace(NOWHERE, home=tmp_path / "home")
+    settings = NOWHERE.replace(home=tmp_path / "home")
     with RunningGateway(settings, AwaitedDatabase(settings), embedded_engine(tiny_library, settings)) as gateway:
         health = httpx.get(f"{gateway.root}/health")
         assert (health.status_code, health.json()["status"]) == (503, "starting")
@@ -106,7 +105,7 @@ def test_what_is_missing_is_said_and_what_is_there_answers(tmp_path: Path, tiny_
     ],
 )
 def test_nothing_is_served_that_is_not_there(tmp_path: Path, tiny_library: Library, noted: str, missing: str) -> None:
-    settings = replace(NOWHERE, home=tmp_path)
+    settings = NOWHERE.replace(home=tmp_path)
     chain = "other" if noted == "another chain" else settings.model_name
     PointerFile(tmp_path / POINTER, chain).note(Target("babylon-agent@1", 1, str(tmp_path / "0001")))
     if noted == "torn":

@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 
-from babylon_assets.config.settings import Settings
+from babylon_assets.config.scoring import RewardSettings
 from babylon_assets.domain.gates import Measurement
 from babylon_assets.domain.lineage import content_id
 from babylon_assets.domain.policies import Policy
@@ -59,20 +59,20 @@ class MarketResult:
         return self.reward / float(np.mean(self.oracle))
 
 
-def version(settings: Settings) -> str:
+def version(count: int, rewards: RewardSettings) -> str:
     """What decides the numbers of an examination, as a name: another one is another evaluation."""
-    known = {"seeds": _seeds(settings.gate.evaluation_seeds), **_scale(settings)}
+    known = {"seeds": _seeds(count), **_scale(rewards)}
     return f"1-{content_id({**known, 'boards': _CLOCK.ticks})[:12]}"
 
 
-def evaluate_policy(policy: Policy, settings: Settings) -> MarketResult:
+def evaluate_policy(policy: Policy, count: int, settings: RewardSettings) -> MarketResult:
     """Ask a policy about every held-out board once, and add up what its orders are worth."""
-    seeds = _seeds(settings.gate.evaluation_seeds)
+    seeds = _seeds(count)
     boards = [board for seed in seeds for board in _boards(seed)]
     worths = np.array([_worth(text, board, settings) for text, board in zip(_ask(policy, boards), boards, strict=True)])
     best = np.array([_best(board, settings) for board in boards])
     invalid = np.isnan(worths)
-    rewards = np.where(invalid, settings.rewards.invalid_action_reward, worths)
+    rewards = np.where(invalid, settings.invalid_action_reward, worths)
     shape = (len(seeds), _CLOCK.ticks)
     by_seed = (values.reshape(shape).mean(axis=1).tolist() for values in (rewards, 1.0 - invalid, best))
     return MarketResult(seeds, *map(tuple, by_seed))
@@ -98,18 +98,18 @@ def _ask(policy: Policy, boards: Sequence[Board]) -> list[str]:
     return texts
 
 
-def _worth(text: str, board: Board, settings: Settings) -> float:
+def _worth(text: str, board: Board, settings: RewardSettings) -> float:
     """Expected worth of an answer's order in the units of the `outcome` scorer; NaN for an invalid one."""
     try:
-        return expected_worth(board, parse_order(text, board), settings.rewards.perp_full_scale_percent)
+        return expected_worth(board, parse_order(text, board), settings.perp_full_scale_percent)
     except InvalidOrderError:
         return float("nan")
 
 
-def _best(board: Board, settings: Settings) -> float:
+def _best(board: Board, settings: RewardSettings) -> float:
     order = oracle_order(board, np.random.default_rng(0))
-    return expected_worth(board, order, settings.rewards.perp_full_scale_percent)
+    return expected_worth(board, order, settings.perp_full_scale_percent)
 
 
-def _scale(settings: Settings) -> dict[str, float]:
-    return {"invalid": settings.rewards.invalid_action_reward, "full_scale": settings.rewards.perp_full_scale_percent}
+def _scale(rewards: RewardSettings) -> dict[str, float]:
+    return {"invalid": rewards.invalid_action_reward, "full_scale": rewards.perp_full_scale_percent}

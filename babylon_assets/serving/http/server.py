@@ -15,10 +15,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from babylon_assets.config.settings import Settings
+from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.domain.errors import PermanentError, SettingsError
 from babylon_assets.serving.answers import Source
 from babylon_assets.serving.awaited_database import Ledger
@@ -43,15 +44,15 @@ _log = logging.getLogger(__name__)
 MakeSource = Callable[[asyncio.AbstractEventLoop], Source]
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: GatewaySettings) -> socket.socket:
     """A socket at the settings' address.
 
     Raises:
         SettingsError: the address can be reached from elsewhere and there are no keys.
         PermanentError: the port is taken.
     """
-    host, port = settings.gateway.host, settings.gateway.port
-    if not settings.gateway.keys and not _is_loopback(host):
+    host, port = settings.host, settings.port
+    if not settings.keys and not _is_loopback(host):
         raise SettingsError(
             f"GATEWAY_HOST is {host}, which others can reach, and there are no keys; "
             "make one with babylon serve --new-key NAME and set GATEWAY_KEYS, or listen on 127.0.0.1"
@@ -77,10 +78,18 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def serve(settings: Settings, database: Ledger, make_source: MakeSource, listening: socket.socket, spool: Path) -> None:
+def serve(
+    settings: GatewaySettings,
+    model: str,
+    database: Ledger,
+    make_source: MakeSource,
+    listening: socket.socket,
+    spool: Path,
+) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
+        model: the name that the policies are asked by, which is that of the chain.
         make_source: makes whoever answers, given the event loop; may take long, and is called on another thread.
         spool: folder of records that wait for the database; beside it the policy that is served is noted.
 
@@ -91,7 +100,7 @@ def serve(settings: Settings, database: Ledger, make_source: MakeSource, listeni
     gateway = Gateway()
     server = uvicorn_server(gateway)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(run(gateway, server, settings, database, make_source, listening, spool))
+        runner.run(run(gateway, server, partial(assemble, settings, model, database, spool), make_source, listening))
 
 
 def uvicorn_server(gateway: Gateway) -> Any:
@@ -120,11 +129,9 @@ def uvicorn_server(gateway: Gateway) -> Any:
 async def run(
     gateway: Gateway,
     server: Any,
-    settings: Settings,
-    database: Ledger,
+    make_parts: Callable[[Source], Parts],
     make_source: MakeSource,
     listening: socket.socket,
-    spool: Path,
 ) -> None:
     """Listen, make the parts, serve until the server is told to exit or, in a main thread, by a signal."""
     loop = asyncio.get_running_loop()
@@ -135,7 +142,7 @@ async def run(
     parts: Parts | None = None
     try:
         source = await loop.run_in_executor(None, make_source, loop)
-        parts = gateway.parts = assemble(settings, database, source, spool)
+        parts = gateway.parts = make_parts(source)
         parts.directory.start()
         await serving
     finally:
@@ -151,19 +158,19 @@ def _stop(server: Any) -> None:
     server.should_exit = True
 
 
-def assemble(settings: Settings, database: Ledger, source: Source, spool: Path) -> Parts:
+def assemble(settings: GatewaySettings, model: str, database: Ledger, spool: Path, source: Source) -> Parts:
     """The gateway's parts around whoever answers."""
-    model, canary = settings.model_name, (settings.gateway.canary_policy, settings.gateway.canary_share)
+    canary = (settings.canary_policy, settings.canary_share)
     directory = Directory(database, model, source, PointerFile(spool.with_name(POINTER), model), *canary)
-    recorder = Recorder(database, spool) if settings.gateway.record else None
+    recorder = Recorder(database, spool) if settings.record else None
     return Parts(
         source=source,
         directory=directory,
         recorder=recorder,
-        access=Access(settings.gateway.keys, settings.gateway.key_concurrency, settings.gateway.key_tokens_per_minute),
-        limits=Limits(MOST_BODY_BYTES, settings.gateway.answer_tokens),
+        access=Access(settings.keys, settings.key_concurrency, settings.key_tokens_per_minute),
+        limits=Limits(MOST_BODY_BYTES, settings.answer_tokens),
         metrics=Metrics(source, directory, recorder),
-        model=settings.model_name,
+        model=model,
     )
 
 

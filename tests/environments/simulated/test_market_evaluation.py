@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from babylon_assets.config.settings import Settings
+from babylon_assets.config.scoring import RewardSettings
 from babylon_assets.environments.simulated import market_evaluation
 from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
 from babylon_assets.environments.simulated.market import Clock, draw_room
 from tests.evaluation.players import Scripted, babble, follow, hold, oppose
 
-SETTINGS = Settings(evaluation_seeds=24)
+SEEDS, REWARDS = 24, RewardSettings()
 
 
 def test_known_policies_get_what_they_deserve() -> None:
     followed, opposed, held, babbled = (
-        market_evaluation.evaluate_policy(Scripted(rule), SETTINGS) for rule in (follow, oppose, hold, babble)
+        market_evaluation.evaluate_policy(Scripted(rule), SEEDS, REWARDS) for rule in (follow, oppose, hold, babble)
     )
     assert followed.advantage > 0.95  # all but the rumours are worth following
     assert opposed.reward == pytest.approx(-followed.reward)
     assert (held.reward, held.advantage, held.valid_share) == (0.0, 0.0, 1.0)
-    assert (babbled.reward, babbled.valid_share) == (SETTINGS.rewards.invalid_action_reward, 0.0)
+    assert (babbled.reward, babbled.valid_share) == (REWARDS.invalid_action_reward, 0.0)
     assert 0.3 < followed.reward < 0.6
 
 
 def test_every_policy_is_asked_the_same_in_batches() -> None:
     first, second = Scripted(follow), Scripted(hold)
-    market_evaluation.evaluate_policy(first, SETTINGS)
-    market_evaluation.evaluate_policy(second, SETTINGS)
+    market_evaluation.evaluate_policy(first, SEEDS, REWARDS)
+    market_evaluation.evaluate_policy(second, SEEDS, REWARDS)
     assert first.asked == second.asked
     assert len(set(first.asked)) == len(first.asked) == 24 * 12
     assert max(first.batches) == market_evaluation.BATCH
@@ -35,7 +35,7 @@ def test_every_policy_is_asked_the_same_in_batches() -> None:
 
 def test_no_game_and_no_lesson_shows_these_boards() -> None:
     policy = Scripted(hold)
-    market_evaluation.evaluate_policy(policy, SETTINGS)
+    market_evaluation.evaluate_policy(policy, SEEDS, REWARDS)
     boards = {prompt.rpartition("\n")[0] for prompt in policy.asked}  # without the account
     lessons = {lesson.messages[-1].content.rpartition("\n")[0] for lesson in draw_demonstrations(0, 2000)}
     assert not boards & lessons
@@ -49,13 +49,13 @@ def test_no_game_and_no_lesson_shows_these_boards() -> None:
 
 def test_the_version_names_what_decides_the_numbers() -> None:
     versions = {
-        market_evaluation.version(settings)
-        for settings in (
-            SETTINGS,
-            Settings(evaluation_seeds=25),
-            Settings(evaluation_seeds=24, invalid_action_reward=-0.4),
-            Settings(evaluation_seeds=24, perp_full_scale_percent=5),
+        market_evaluation.version(seeds, rewards)
+        for seeds, rewards in (
+            (SEEDS, REWARDS),
+            (25, REWARDS),
+            (SEEDS, RewardSettings(invalid_action_reward=-0.4)),
+            (SEEDS, RewardSettings(perp_full_scale_percent=5)),
         )
     }
     assert len(versions) == 4
-    assert market_evaluation.version(Settings(evaluation_seeds=24, gate_margin=0.5)) in versions
+    assert market_evaluation.version(SEEDS, RewardSettings(perp_horizon_minutes=30)) in versions

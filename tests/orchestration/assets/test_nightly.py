@@ -62,7 +62,7 @@ def test_the_live_policy_is_examined_once_on_more_markets(world: World) -> None:
     with world.database.connect() as conn:
         live = promotions.promoted(conn, CHAIN)
         assert live is not None and live.window_id == THIRD
-        version = market_evaluation.version(world.settings.replace(evaluation_seeds=9))
+        version = market_evaluation.version(9, world.settings.rewards)
         found = evaluations.get(conn, live.id, market_evaluation.NAME, version)
     assert found is not None and found.value is not None
     assert len(found.seeds or ()) == 9

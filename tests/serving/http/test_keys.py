@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from babylon_assets.cli.app import app
+from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.settings import Settings, printable
 from babylon_assets.domain.errors import PermanentError, SettingsError
 from babylon_assets.serving.http.keys import Access, hashed, new_key
@@ -51,14 +52,14 @@ def test_places_are_given_back_however_a_request_ends() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
 def test_nobody_else_is_let_in_without_keys(host: str) -> None:
     with pytest.raises(SettingsError, match="--new-key"):
-        listen(Settings(gateway_host=host))
+        listen(GatewaySettings(host=host))
 
 
 def test_a_taken_port_is_named_with_what_to_set() -> None:
-    with listen(Settings(gateway_host="127.0.0.1", gateway_port=1024 + 40000)) as taken:
+    with listen(GatewaySettings(host="127.0.0.1", port=1024 + 40000)) as taken:
         taken.listen()
         with pytest.raises(PermanentError, match="GATEWAY_PORT=41025"):
-            listen(Settings(gateway_port=41024))
+            listen(GatewaySettings(port=41024))
 
 
 def test_a_share_of_the_agents_is_close_to_what_was_set_and_only_grows() -> None:
