@@ -49,7 +49,7 @@ def ledger(database: Database) -> None:
         promote(conn, CHAIN, "promotion", None, first, "gate", "first")
         promote(conn, CHAIN, "promotion", first, second, "gate", "better")
         promote(conn, CHAIN, "rollback", second, root_id, "ada", "worse")
-        promote(conn, "other", "promotion", None, None, "gate", "not ours")
+        promote(conn, "other", "promotion", None, root_id, "gate", "not ours")
         conn.execute(
             "INSERT INTO babylon_training.checkpoint_evaluations "
             "(checkpoint_id, evaluation, version, baseline_id, value, low, high, results) "

@@ -159,9 +159,8 @@ def test_what_is_kept_of_a_window_is_counted(conn: Conn) -> None:
 
 
 def test_what_the_steps_of_a_window_name_is_known(conn: Conn) -> None:
-    [first, second] = record(0).facts
-    perp = structs.replace(second, ticker="ACME")
-    trajectories.replace_rows(conn, WINDOW, [record(0), record(1), record(2, facts=[first, perp])])
+    rows = [record(0, references=["m1"]), record(1), record(2, references=["ACME", "m1"])]
+    trajectories.replace_rows(conn, WINDOW, rows)
     assert trajectories.references(conn, WINDOW) == ["ACME", "m1"]
     assert trajectories.references(conn, LATER) == []
 

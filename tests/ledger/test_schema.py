@@ -93,7 +93,7 @@ def test_what_can_be_set_are_columns() -> None:
 def test_values_of_the_core_fit_into_their_tables() -> None:
     kept = set(specification.RAW_TRAJECTORIES.columns) - {"window_id", "steps", "samples", "body", "instruments"}
     kept -= {"chat", "chat_sha256", "given"}
-    assert kept == set(TrajectoryRecord.__struct_fields__) - {"window", "samples", "facts"}
+    assert kept == set(TrajectoryRecord.__struct_fields__) - {"window", "samples", "facts", "references"}
     in_quarantine = set(specification.QUARANTINED_TRAJECTORIES.columns) - {"window_id", "quarantined_at", "imported"}
     assert in_quarantine == set(Quarantined.__struct_fields__) - {"window"}
     indexed = set(specification.TRAINING_DATASET_SAMPLES.columns) - {"dataset_id", "group_key"}

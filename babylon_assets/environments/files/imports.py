@@ -316,7 +316,6 @@ def _facts(window: Window, each: Entry, moment_seconds: float) -> StepFacts:
     start = int(window.start.timestamp() * 1000)
     moment = start + int(each.group_number * 1000 * moment_seconds)
     time = min(moment, int(window.end.timestamp() * 1000) - 1)
-    nothing: dict[str, Any] = dict.fromkeys(("balance", "pnl", "market_type", "market_id", "ticker", "side", "amount"))
     return StepFacts(
         step=each.step,
         timestamp_ms=time,
@@ -325,7 +324,6 @@ def _facts(window: Window, each: Entry, moment_seconds: float) -> StepFacts:
         success=None,
         error=None,
         invalid=False,
-        **nothing,
     )
 
 
