@@ -116,7 +116,7 @@ def refuse_to_rewrite_promotions(address: Address) -> None:
     """The triggers came back with the tables."""
     with psycopg.connect(address.conninfo()) as conn, pytest.raises(psycopg.errors.RestrictViolation):
         conn.execute(
-            "INSERT INTO babylon_training.promotions (chain, kind, promoted_by, why) "
-            "VALUES ('c', 'promotion', 'ada', 'better')"
+            "INSERT INTO babylon_training.promotions (chain, kind, to_id, promoted_by, why) "
+            "SELECT chain, 'promotion', id, 'ada', 'better' FROM babylon_training.model_checkpoints LIMIT 1"
         )
         conn.execute("DELETE FROM babylon_training.promotions")
