@@ -10,6 +10,7 @@ import pytest
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger import lineage
 from babylon_assets.ledger.scores import read_scores
+from babylon_assets.orchestration import scoring
 from tests.judge_service import KEY, JudgeService, judge_service
 from tests.orchestration.assets.conftest import FIRST, World
 
@@ -60,9 +61,9 @@ def test_a_judge_takes_part_in_the_reward_and_is_paid_once(judged: World, servic
 
 
 def test_what_could_not_be_judged_is_missing_and_is_asked_for_again_within_limits(
-    judged: World, service: JudgeService
+    judged: World, service: JudgeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged = judged.having(ruler_max_attempts=4)
+    monkeypatch.setattr(scoring, "MOST_ATTEMPTS", 4)
     service.fail("500", 99)
     judged.run(FIRST)
     told = judged.metadata("scored_trajectories", FIRST)
