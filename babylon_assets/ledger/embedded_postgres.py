@@ -72,16 +72,27 @@ def stop(data: Path) -> bool:
 
 
 def _running(data: Path) -> Address | None:
-    """The address in `postmaster.pid`, when the process it names is a PostgreSQL server that lives."""
+    """The address in `postmaster.pid`, when the process it names is a PostgreSQL server of this folder that lives.
+
+    A copy of a folder has the pid file of the original, whose server must be neither used nor stopped for it.
+    """
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
         process, socket_folder = int(lines[0]), lines[4].strip()
         name, _, state = Path(f"/proc/{process}/stat").read_text().partition("(")[2].rpartition(") ")
     except (OSError, ValueError, IndexError):
         return None
-    if not name.startswith("postgres") or state.startswith("Z"):
+    if not name.startswith("postgres") or state.startswith("Z") or not _is_folder_of(data, lines[1]):
         return None
     return Address({"host": socket_folder, "port": PORT, "user": SUPERUSER, "dbname": "postgres"})
+
+
+def _is_folder_of(data: Path, named: str) -> bool:
+    """Whether a pid file's second line, the folder that its server serves, is this one."""
+    try:
+        return data.samefile(named)
+    except OSError:
+        return False
 
 
 def _answers(address: Address) -> bool:

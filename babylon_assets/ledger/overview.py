@@ -25,7 +25,7 @@ from babylon_assets.report.summary import (
     PromotionSummary,
     QuarantineSummary,
     Report,
-    Window,
+    WindowSummary,
 )
 
 #: Rows of the longer tables of a page.
@@ -102,7 +102,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
     )
 
 
-def unread(row: WindowRow, grid: WindowGrid) -> Window:
+def unread(row: WindowRow, grid: WindowGrid) -> WindowSummary:
     """A window of the game that no run has looked at, as the report shows it."""
     return _window(row, grid, {}, {}, 0)
 
@@ -119,8 +119,10 @@ def _checkpoints(conn: Connection[Any]) -> tuple[Names, dict[str, str | None], d
     return names, {row[0]: row[3] for row in found}, {row[0]: row[4] for row in found}
 
 
-def _window(row: WindowRow, grid: WindowGrid, names: Names, ends: Mapping[str, str | None], quarantined: int) -> Window:
-    return Window(
+def _window(
+    row: WindowRow, grid: WindowGrid, names: Names, ends: Mapping[str, str | None], quarantined: int
+) -> WindowSummary:
+    return WindowSummary(
         id=row.window_id,
         state=row.status,
         ends=grid.parse(row.window_id).end,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from babylon_assets.report.markup import Html, element, join, trusted
-from babylon_assets.report.summary import PromotionSummary, Window
+from babylon_assets.report.summary import PromotionSummary, WindowSummary
 
 REFERENCES = ("oracle", "teacher", "random")
 SMOOTHING = 5
@@ -39,7 +39,12 @@ class _Frame:
 
 
 def learning_curve(
-    windows: Sequence[Window], promotions: Sequence[PromotionSummary], *, name: str, width: int = 920, height: int = 320
+    windows: Sequence[WindowSummary],
+    promotions: Sequence[PromotionSummary],
+    *,
+    name: str,
+    width: int = 920,
+    height: int = 320,
 ) -> Html:
     """Mean reward of each window, its five-window mean, the references' means, and where a policy was promoted.
 
@@ -67,7 +72,7 @@ def learning_curve(
     return _svg(name, width, height, "Mean reward per window", describe(known, promotions), parts)
 
 
-def describe(windows: Sequence[Window], promotions: Sequence[PromotionSummary]) -> str:
+def describe(windows: Sequence[WindowSummary], promotions: Sequence[PromotionSummary]) -> str:
     """The learning curve in words."""
     known = [window for window in windows if window.reward is not None]
     if not known:
@@ -112,7 +117,7 @@ def _svg(name: str, width: int, height: int, title: str, told: str, parts: Seque
     return element("svg", *names, *parts, **labelled, **more)
 
 
-def _references(windows: Sequence[Window]) -> dict[str, float]:
+def _references(windows: Sequence[WindowSummary]) -> dict[str, float]:
     """The mean of each reference over the windows that have it."""
     means = {}
     for name in REFERENCES:
@@ -142,7 +147,7 @@ def _grid(frame: _Frame) -> Html:
     return join(lines)
 
 
-def _window_names(frame: _Frame, windows: Sequence[Window]) -> Html:
+def _window_names(frame: _Frame, windows: Sequence[WindowSummary]) -> Html:
     """Hours below the drawing, as many as have room; the day where it changes."""
     if not windows:
         return _text("no window has a reward yet", frame.width / 2, frame.height / 2, "axis", "middle")
@@ -164,14 +169,14 @@ def _reference(frame: _Frame, name: str, value: float) -> Html:
     return element("line", x1=LEFT, x2=frame.width - RIGHT, y1=y, y2=y, class_=f"reference {name}")
 
 
-def _dot(frame: _Frame, place: int, window: Window) -> Html:
+def _dot(frame: _Frame, place: int, window: WindowSummary) -> Html:
     assert window.reward is not None  # of the known ones
     made = f", {window.parent} → {window.policy}" if window.policy else ""
     tip = element("title", f"{window.id}: {window.reward:.3f}{made}")
     return element("circle", tip, cx=f"{frame.x(place):.1f}", cy=f"{frame.y(window.reward):.1f}", r=3.2, class_="dot")
 
 
-def _marks(frame: _Frame, windows: Sequence[Window], promotions: Sequence[PromotionSummary]) -> list[Html]:
+def _marks(frame: _Frame, windows: Sequence[WindowSummary], promotions: Sequence[PromotionSummary]) -> list[Html]:
     """A triangle on the axis where the policy of a window was promoted; pointing down, with a line, for a rollback."""
     places = {window.id: place for place, window in enumerate(windows)}
     drawn, floor = [], frame.height - BOTTOM

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from babylon_assets.report.summary import LEAST_DISK_GIB, MOST_IN_QUARANTINE, Report, Window
+from babylon_assets.report.summary import LEAST_DISK_GIB, MOST_IN_QUARANTINE, Report, WindowSummary
 
 NAMED = 4
 
@@ -139,7 +139,7 @@ def _counted(number: int, noun: str, verb: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'} {verb}"
 
 
-def _listed(windows: Sequence[Window]) -> str:
+def _listed(windows: Sequence[WindowSummary]) -> str:
     told = [f"{window.id}: {window.reason}" if window.reason else window.id for window in windows[-NAMED:]]
     return "; ".join(told) + _more(len(windows))
 

@@ -14,8 +14,8 @@ from babylon_assets.report import chart
 from babylon_assets.report.markup import Html, element, join, trusted
 from babylon_assets.report.needs import Need, needs
 from babylon_assets.report.style import STYLE
-from babylon_assets.report.summary import Report, Window
-from babylon_assets.report.tables import Column, ago, dash, money, number, table, when, whole
+from babylon_assets.report.summary import Report, WindowSummary
+from babylon_assets.report.tables import ReportColumn, ago, dash, money, number, table, when, whole
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 #: Rows of the table of windows: a day of hours, and up to a week on a click. The curve has a month.
@@ -159,14 +159,14 @@ def _windows(report: Report) -> Html:
     states = Counter(window.state for window in report.windows)
     parts = [(state, states[state], colour) for state, colour in COLOURS.items() if states[state]]
     columns = [
-        Column("window", lambda window: window.id, "whole", head=True),
-        Column("state", lambda window: _mark(window.state)),
-        Column("trajectories", lambda window: whole(window.trajectories), "number wide"),
-        Column("samples", lambda window: whole(window.samples), "number wide"),
-        Column("tokens", lambda window: whole(window.tokens), "number wide"),
-        Column("reward", lambda window: number(window.reward), "number"),
-        Column("oracle", lambda window: number((window.references or {}).get("oracle")), "number wide"),
-        Column("what came of it", _result, "told"),
+        ReportColumn("window", lambda window: window.id, "whole", head=True),
+        ReportColumn("state", lambda window: _mark(window.state)),
+        ReportColumn("trajectories", lambda window: whole(window.trajectories), "number wide"),
+        ReportColumn("samples", lambda window: whole(window.samples), "number wide"),
+        ReportColumn("tokens", lambda window: whole(window.tokens), "number wide"),
+        ReportColumn("reward", lambda window: number(window.reward), "number"),
+        ReportColumn("oracle", lambda window: number((window.references or {}).get("oracle")), "number wide"),
+        ReportColumn("what came of it", _result, "told"),
     ]
     return _section(
         "Windows",
@@ -177,7 +177,7 @@ def _windows(report: Report) -> Html:
     )
 
 
-def _folded(columns: Sequence[Column], rows: Sequence[Window]) -> list[Html]:
+def _folded(columns: Sequence[ReportColumn], rows: Sequence[WindowSummary]) -> list[Html]:
     """The newest windows as a table, those before them on a click, and how many are not shown at all."""
     if not rows:
         return [element("p", "No windows yet.", class_="muted")]
@@ -195,7 +195,7 @@ def _mark(state: str, said: str | None = None) -> Html:
     return element("span", said or state, class_=f"state {COLOURS.get(state, 'calm')}")
 
 
-def _result(window: Window) -> object:
+def _result(window: WindowSummary) -> object:
     if window.policy is None:
         return window.reason or ""
     made = _way(window.parent, window.policy)
@@ -219,9 +219,9 @@ def _samples(report: Report) -> Html:
     parts = [*trained, *((f"skipped: {why}", number, "calm") for why, number in skipped)]
     total = max(1, sum(number for _, number, _ in parts))
     columns = [
-        Column("trains as", _swatch, head=True),
-        Column("samples", lambda part: whole(part[1]), "number"),
-        Column("share", lambda part: f"{part[1] / total:.1%}", "number"),
+        ReportColumn("trains as", _swatch, head=True),
+        ReportColumn("samples", lambda part: whole(part[1]), "number"),
+        ReportColumn("share", lambda part: f"{part[1] / total:.1%}", "number"),
     ]
     return _section(
         "Where the samples went",
@@ -237,11 +237,11 @@ def _swatch(part: tuple[str, int, str]) -> Html:
 
 def _promotions(report: Report) -> Html:
     columns = [
-        Column("when", lambda made: when(made.at), "whole", head=True),
-        Column("what", lambda made: element("span", made.kind, class_=f"state {_colour(made.kind)}")),
-        Column("from → to", lambda made: _way(made.before, made.after or "base model")),
-        Column("by", lambda made: made.by, "wide"),
-        Column("why", lambda made: made.why, "told"),
+        ReportColumn("when", lambda made: when(made.at), "whole", head=True),
+        ReportColumn("what", lambda made: element("span", made.kind, class_=f"state {_colour(made.kind)}")),
+        ReportColumn("from → to", lambda made: _way(made.before, made.after or "base model")),
+        ReportColumn("by", lambda made: made.by, "wide"),
+        ReportColumn("why", lambda made: made.why, "told"),
     ]
     return _section("Promotions", table(columns, report.promotions[:MOST_ROWS], "newest first"), name="promotions")
 
@@ -252,12 +252,12 @@ def _colour(kind: str) -> str:
 
 def _evaluations(report: Report) -> Html:
     columns = [
-        Column("policy", lambda made: made.policy, head=True),
-        Column("evaluation", lambda made: made.evaluation),
-        Column("value", lambda made: number(made.value), "number"),
-        Column("interval", lambda made: f"{number(made.low)} to {number(made.high)}", "number"),
-        Column("against", lambda made: dash(made.baseline), "wide"),
-        Column("when", lambda made: when(made.at), "wide"),
+        ReportColumn("policy", lambda made: made.policy, head=True),
+        ReportColumn("evaluation", lambda made: made.evaluation),
+        ReportColumn("value", lambda made: number(made.value), "number"),
+        ReportColumn("interval", lambda made: f"{number(made.low)} to {number(made.high)}", "number"),
+        ReportColumn("against", lambda made: dash(made.baseline), "wide"),
+        ReportColumn("when", lambda made: when(made.at), "wide"),
     ]
     return _section("Evaluations", table(columns, report.evaluations, "newest first"), name="evaluations")
 
@@ -267,11 +267,11 @@ def _quarantine(report: Report) -> Html:
         said = "No row is in quarantine: every row of the windows above could be read."
         return _section("Quarantine", element("p", said, class_="muted"), name="quarantine")
     columns = [
-        Column("reason", lambda row: row.reason, "told", head=True),
-        Column("rows", lambda row: whole(row.rows), "number"),
-        Column("windows", lambda row: whole(row.windows), "number"),
-        Column("newest", lambda row: when(row.newest), "wide"),
-        Column("such as", lambda row: f"{row.trajectory} at {row.place}", "told"),
+        ReportColumn("reason", lambda row: row.reason, "told", head=True),
+        ReportColumn("rows", lambda row: whole(row.rows), "number"),
+        ReportColumn("windows", lambda row: whole(row.windows), "number"),
+        ReportColumn("newest", lambda row: when(row.newest), "wide"),
+        ReportColumn("such as", lambda row: f"{row.trajectory} at {row.place}", "told"),
     ]
     rows = sum(row.rows for row in report.quarantine)
     caption = f"{rows:,} rows that could not be read; bad behaviour is never put here"
@@ -280,12 +280,12 @@ def _quarantine(report: Report) -> Html:
 
 def _costs(report: Report) -> Html:
     columns = [
-        Column("backend", lambda cost: cost.backend, head=True),
-        Column("jobs", lambda cost: whole(cost.jobs), "number"),
-        Column("training time", lambda cost: _long(cost.seconds), "number"),
-        Column("tokens", lambda cost: whole(cost.tokens), "number wide"),
-        Column("today", lambda cost: money(cost.usd_today), "number"),
-        Column("in all", lambda cost: money(cost.usd), "number"),
+        ReportColumn("backend", lambda cost: cost.backend, head=True),
+        ReportColumn("jobs", lambda cost: whole(cost.jobs), "number"),
+        ReportColumn("training time", lambda cost: _long(cost.seconds), "number"),
+        ReportColumn("tokens", lambda cost: whole(cost.tokens), "number wide"),
+        ReportColumn("today", lambda cost: money(cost.usd_today), "number"),
+        ReportColumn("in all", lambda cost: money(cost.usd), "number"),
     ]
     caption = "US dollars, estimated from SERVERLESS_USD_PER_MILLION_TOKENS; training on this machine costs none"
     return _section("Cost", table(columns, report.costs, caption), name="cost")

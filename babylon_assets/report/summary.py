@@ -21,7 +21,7 @@ LEAST_DISK_GIB = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class WindowSummary:
     """An hour of the game.
 
     Attributes:
@@ -148,7 +148,7 @@ class Report:
     chain: str
     place: str
     made_at: datetime
-    windows: Sequence[Window] = ()
+    windows: Sequence[WindowSummary] = ()
     head: PolicySummary | None = None
     promoted: PolicySummary | None = None
     running: Sequence[JobSummary] = ()
@@ -162,7 +162,7 @@ class Report:
     free_gib: float | None = None
 
     @property
-    def late(self) -> list[Window]:
+    def late(self) -> list[WindowSummary]:
         """Windows that are over for LATE_AFTER and that nothing has become of yet."""
         return [
             window

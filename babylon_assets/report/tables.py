@@ -13,7 +13,7 @@ MISSING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ReportColumn:
     """A column: its heading, what of a row stands in it, and the classes of its cells.
 
     Attributes:
@@ -27,7 +27,7 @@ class Column:
     head: bool = False
 
 
-def table(columns: Sequence[Column], rows: Iterable[object], caption: str) -> Html:
+def table(columns: Sequence[ReportColumn], rows: Iterable[object], caption: str) -> Html:
     """A table with a caption, headings and a row for each thing.
 
     Where it is too wide, it scrolls and the page does not; with long texts in it, a phone shows each row as a card.
@@ -45,7 +45,7 @@ def table(columns: Sequence[Column], rows: Iterable[object], caption: str) -> Ht
     return element("div", made, class_="scroll", tabindex=0, role="region", aria_label=f"table: {caption}")
 
 
-def _cell(column: Column, row: object) -> Html:
+def _cell(column: ReportColumn, row: object) -> Html:
     """A cell; where headings are out of sight, the number says what it is."""
     if column.head:
         return element("th", column.of(row), scope="row", class_=column.kind)

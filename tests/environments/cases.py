@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from babylon_assets.environments.babylon.environment import BabylonEnvironment
-from babylon_assets.environments.base import Environment
-from babylon_assets.environments.simulated.environment import SimulatedEnvironment
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.environments.babylon.environment import BabylonEnvironment
 from babylon_assets.environments.babylon.game_tables import copy_rows, create_game_tables
+from babylon_assets.environments.base import Environment
+from babylon_assets.environments.simulated.environment import SimulatedEnvironment
 from babylon_assets.environments.simulated.players import play_window
 from tests.domain.rows import START, WINDOW, step
 from tests.environments.babylon.rows import add_trajectories, add_users, market, trajectory

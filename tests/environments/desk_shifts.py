@@ -11,12 +11,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-from babylon_assets.environments.base import Connection
 from psycopg.types.json import Jsonb
 
 from babylon_assets.domain.policies import Caller, RecordingPolicy
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.domain.windows import HOURLY
+from babylon_assets.environments.base import Connection
 from babylon_assets.environments.small_models import ModelRecipe, make_small_model
 from tests.environments.support_desk import ACTIONS, parse_action
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from babylon_assets.environments.base import Environment, SourceWindow, read_at_one_moment
 from psycopg import Connection
 
 from babylon_assets.config.settings import Settings
@@ -18,6 +17,7 @@ from babylon_assets.domain.errors import SourceError
 from babylon_assets.domain.frames import steps_frame
 from babylon_assets.domain.hindsight import result_in
 from babylon_assets.domain.trajectories import Message, Quarantined, TrajectoryRecord
+from babylon_assets.environments.base import Environment, SourceWindow, read_at_one_moment
 from babylon_assets.ledger.database import Database
 from tests.environments.cases import CASES, Case
 

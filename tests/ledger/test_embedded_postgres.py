@@ -151,6 +151,17 @@ def test_a_process_id_that_was_given_to_another_program_is_not_taken_for_the_ser
         other.wait()
 
 
+def test_the_server_of_a_copied_folder_is_neither_used_nor_stopped(home: Path) -> None:
+    original, copied = home / "original" / "postgres", home / "copied" / "postgres"
+    open_database(Settings(home=original.parent))
+    open_database(Settings(home=copied.parent))
+    assert embedded_postgres.stop(copied)
+    shutil.copy2(original / "postmaster.pid", copied)
+    assert not embedded_postgres.is_running(copied)
+    assert not embedded_postgres.stop(copied)
+    assert len(servers_of(original)) == 1
+
+
 def test_without_the_wheel_the_message_says_what_to_type(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(

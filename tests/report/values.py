@@ -15,7 +15,7 @@ from babylon_assets.report.summary import (
     PromotionSummary,
     QuarantineSummary,
     Report,
-    Window,
+    WindowSummary,
 )
 
 NOW = datetime(2026, 11, 25, 20, 34, tzinfo=UTC)
@@ -25,7 +25,7 @@ HOSTILE = (
 CHAIN = "babylon-agent"
 
 
-def window(back: int, **changes: Any) -> Window:
+def window(back: int, **changes: Any) -> WindowSummary:
     """The window that began `back` hours before the running one; by default it was trained."""
     start = NOW.replace(minute=0) - timedelta(hours=back)
     given: dict[str, Any] = {
@@ -42,10 +42,10 @@ def window(back: int, **changes: Any) -> Window:
         "policy": f"{CHAIN}@{40 - back}",
         "parent": f"{CHAIN}@{39 - back}",
     }
-    return Window(**{**given, **changes})
+    return WindowSummary(**{**given, **changes})
 
 
-def nothing(back: int, state: str, reason: str | None, **changes: Any) -> Window:
+def nothing(back: int, state: str, reason: str | None, **changes: Any) -> WindowSummary:
     """A window that no checkpoint came of."""
     return window(back, **{"state": state, "reason": reason, "policy": None, "reward": None, **changes})
 
@@ -89,7 +89,7 @@ def well(**changes: Any) -> Report:
     return Report(**{**given, **changes})
 
 
-def eventful() -> list[Window]:
+def eventful() -> list[WindowSummary]:
     """Hours of every state, in order."""
     hours = {row.id: row for row in well().windows}
     others = [

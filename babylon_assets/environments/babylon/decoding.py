@@ -29,7 +29,7 @@ from babylon_assets.domain.trajectories import (
     encode_chat,
 )
 from babylon_assets.environments.babylon.details import MarketType, Side, instruments, make_step
-from babylon_assets.environments.babylon.steps import FAULTS, Call, Environment, Parameters, Step, as_number, read_steps
+from babylon_assets.environments.babylon.steps import FAULTS, Call, Parameters, Step, StepState, as_number, read_steps
 
 
 class SourceRow(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +69,7 @@ _LATEST_MS = 253_402_300_799_999
 _LARGEST_STEP = 2**31 - 1
 _Order = tuple[MarketType | None, str | None, str | None, Side | None, float | None]
 _NO_ORDER: _Order = (None, None, None, None, None)
-_NOWHERE, _NOTHING = Environment(), Parameters()
+_NOWHERE, _NOTHING = StepState(), Parameters()
 
 
 def decode_row(row: SourceRow) -> TrajectoryRecord | Quarantined:

@@ -66,16 +66,16 @@ class InTime:
 
     def last(self, keys: Array, at: Array) -> Array:
         """The last row with the same keys up to each time."""
-        return self._found(self._after(keys, at) - 1, keys)
+        return self._matching_rows(self._after(keys, at) - 1, keys)
 
     def first(self, keys: Array, at: Array, strictly: bool = False) -> Array:
         """The first row with the same keys from each time on; `strictly` leaves out the very time."""
-        return self._found(self._after(keys, at if strictly else at - 1), keys)
+        return self._matching_rows(self._after(keys, at if strictly else at - 1), keys)
 
     def nearest(self, keys: Array, at: Array, within: int) -> Array:
         """The row with the same keys nearest in time, at most so far away; of two as near the earlier."""
         after = self._after(keys, at)
-        earlier, later = self._found(after - 1, keys), self._found(after, keys)
+        earlier, later = self._matching_rows(after - 1, keys), self._matching_rows(after, keys)
         past = np.where(earlier >= 0, at - take_rows(self._at, earlier, 0), within + 1)
         ahead = np.where(later >= 0, take_rows(self._at, later, 0) - at, within + 1)
         found: Array = np.where(past <= ahead, earlier, later)
@@ -92,6 +92,6 @@ class InTime:
         """The place of the first row that is later, among those of the same keys."""
         return np.searchsorted(self._sorted, keys * self._span + self._place(at), side="right")
 
-    def _found(self, places: Array, keys: Array) -> Array:
+    def _matching_rows(self, places: Array, keys: Array) -> Array:
         places = np.where((places < 0) | (places >= len(self._order)) | (keys < 0), -1, places)
         return np.where(take_rows(self._keys, places, -2) == keys, take_rows(self._order, places, -1), -1)

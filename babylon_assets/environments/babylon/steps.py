@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 
-class Environment(msgspec.Struct, gc=False, rename="camel"):
+class StepState(msgspec.Struct, gc=False, rename="camel"):
     """What the game reports before an action; times in epoch milliseconds, money in virtual dollars."""
 
     agent_balance: float | None = None
@@ -68,11 +68,11 @@ class Step(msgspec.Struct, gc=False, rename="camel"):
     step_number: int | None = None
     step_id: Any = None
     timestamp: int | None = None
-    environment_state: Environment | None = None
+    environment_state: StepState | None = None
     llm_calls: list[Call] | None = None
 
 
-class _LooseEnvironment(msgspec.Struct, gc=False, rename="camel"):
+class _LooseStepState(msgspec.Struct, gc=False, rename="camel"):
     agent_balance: Any = None
     agent_pnl: Any = msgspec.field(default=None, name="agentPnL")
     timestamp: Any = None
@@ -95,7 +95,7 @@ class _LooseStep(msgspec.Struct, gc=False, rename="camel"):
     step_number: Any = None
     step_id: Any = None
     timestamp: Any = None
-    environment_state: _LooseEnvironment | None = None
+    environment_state: _LooseStepState | None = None
     llm_calls: list[_LooseCall] | None = None
 
 
@@ -144,7 +144,7 @@ def _tidied(step: _LooseStep) -> Step:
         _whole(step.timestamp),
         None
         if seen is None
-        else Environment(as_number(seen.agent_balance), as_number(seen.agent_pnl), _whole(seen.timestamp)),
+        else StepState(as_number(seen.agent_balance), as_number(seen.agent_pnl), _whole(seen.timestamp)),
         None if step.llm_calls is None else [_tidied_call(call) for call in step.llm_calls],
     )
 

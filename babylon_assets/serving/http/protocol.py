@@ -158,11 +158,11 @@ def read_caller(request: ChatRequest, headers: Mapping[str, str]) -> Caller:
     """
     given = request.metadata or {}
 
-    def said(name: str) -> str | None:
+    def read_name(name: str) -> str | None:
         return headers.get(f"x-babylon-{name}") or given.get(name) or given.get(f"{name}_id") or None
 
-    agent, trajectory = _name("agent", said("agent") or request.user), _name("trajectory", said("trajectory"))
-    return Caller(agent, trajectory, _step(said("step")), _time(said("at")))
+    agent, trajectory = _name("agent", read_name("agent") or request.user), _name("trajectory", read_name("trajectory"))
+    return Caller(agent, trajectory, _step(read_name("step")), _time(read_name("at")))
 
 
 def _name(what: str, text: str | None) -> str | None:
