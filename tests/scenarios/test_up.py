@@ -181,7 +181,7 @@ def test_every_check_shows_its_windows(served: Up, browser: Browser, tmp_path: P
 @no_chromium
 def test_the_description_teaches(served: Up, browser: Browser) -> None:
     browser.open(f"{served.url}/assets/training_datasets", "Description")
-    browser.wait_for("compared within a group")
+    browser.wait_for("is the samples of one decision point")
     assert "team:babylon" in browser.text() or "babylon" in browser.text().partition("Owners")[2]
 
 
