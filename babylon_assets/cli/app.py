@@ -53,9 +53,9 @@ class ErrorsAsExitCodes(TyperGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            for found, remedy in unknown_variables():
+            for variable, remedy in unknown_variables():
                 errors.print(
-                    f"warning: {found}; {remedy}", style="yellow", markup=False, highlight=False, soft_wrap=True
+                    f"warning: {variable}; {remedy}", style="yellow", markup=False, highlight=False, soft_wrap=True
                 )
             return super().invoke(ctx)
         except BabylonError as error:
@@ -76,7 +76,9 @@ def explain_arguments(command: click.Command) -> None:
 
     typer 0.25 sets it before it calls click's constructor, and click 8.5 has a `help` of its own there, which is None.
     """
-    silent = [one for one in command.params if isinstance(one, TyperArgument) and one.help is None]
+    silent = [
+        parameter for parameter in command.params if isinstance(parameter, TyperArgument) and parameter.help is None
+    ]
     if silent and command.callback is not None:
         hints = get_type_hints(inspect.unwrap(command.callback), include_extras=True)
         for argument in silent:

@@ -71,8 +71,8 @@ def backfill(
         done = run_backfill(settings, database, line, windows)
     done.seconds = time.monotonic() - started
     if as_json:
-        told = {name: value for name, value in vars(done).items() if name != "error"}
-        print_json({**told, "error": None if done.error is None else str(done.error)})
+        facts = {name: value for name, value in vars(done).items() if name != "error"}
+        print_json({**facts, "error": None if done.error is None else str(done.error)})
     else:
         _tell(done)
     if done.error is not None:

@@ -25,30 +25,32 @@ def chains(json: Json = False) -> None:
     Example: [bold]babylon chains[/]
     """
     with opened(load_settings()).connect() as conn:
-        made = ledger.all_checkpoints(conn)
+        checkpoints = ledger.all_checkpoints(conn)
     if json:
-        print_json([_facts(one) for one in made])
-    elif not made:
+        print_json([_facts(checkpoint) for checkpoint in checkpoints])
+    elif not checkpoints:
         output.print("no checkpoints yet; `babylon train WINDOW` makes the first")
     else:
-        for line in tree(made):
+        for line in tree(checkpoints):
             output.print(line, highlight=False)
 
 
-def tree(made: list[Checkpoint]) -> list[str]:
+def tree(checkpoints: list[Checkpoint]) -> list[str]:
     """One line per checkpoint, children under their parent; a line of single children is not indented."""
     children: dict[str | None, list[Checkpoint]] = {}
-    for one in made:
-        children.setdefault(one.parent_id, []).append(one)
+    for checkpoint in checkpoints:
+        children.setdefault(checkpoint.parent_id, []).append(checkpoint)
     lines: list[str] = []
-    waiting = [(one, 0) for one in reversed(children.get(None, []))]
+    waiting = [(checkpoint, 0) for checkpoint in reversed(children.get(None, []))]
     while waiting:
-        one, depth = waiting.pop()
-        place = one.path or ("base model" if one.step == 0 else "weights pruned")
-        lines.append(f"{'  ' * depth}{_name(one)}  {one.window_id or '-'}  {short(one.id)}  {one.backend}  {place}")
-        below = children.get(one.id, [])
+        checkpoint, depth = waiting.pop()
+        place = checkpoint.path or ("base model" if checkpoint.step == 0 else "weights pruned")
+        facts = (_name(checkpoint), checkpoint.window_id or "-", short(checkpoint.id), checkpoint.backend, place)
+        lines.append("  " * depth + "  ".join(facts))
+        below = children.get(checkpoint.id, [])
         waiting += [
-            (child, depth + (child.chain != one.chain)) for child in sorted(below, key=lambda c: c.chain != one.chain)
+            (child, depth + (child.chain != checkpoint.chain))
+            for child in sorted(below, key=lambda c: c.chain != checkpoint.chain)
         ]
     return lines
 
@@ -79,17 +81,17 @@ def lineage(
         output.print(f"{name:<12}  {value}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _backward(conn: Any, made: Checkpoint) -> dict[str, Any]:
+def _backward(conn: Any, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
-        **_facts(made),
-        "line": [_name(one) for one in ledger.ancestors(conn, made)],
-        "trajectories": ledger.trained_trajectories(conn, made),
-        "carried_from": ledger.windows_of(conn, made),
-        "scores": ledger.scorers(conn, made),
-        "settings": dict(made.settings),
-        "seed": made.seed,
-        "versions": dict(made.versions),
-        "run": made.dagster_run_id,
+        **_facts(checkpoint),
+        "line": [_name(ancestor) for ancestor in ledger.ancestors(conn, checkpoint)],
+        "trajectories": ledger.trained_trajectories(conn, checkpoint),
+        "carried_from": ledger.windows_of(conn, checkpoint),
+        "scores": ledger.scorers(conn, checkpoint),
+        "settings": dict(checkpoint.settings),
+        "seed": checkpoint.seed,
+        "versions": dict(checkpoint.versions),
+        "run": checkpoint.dagster_run_id,
     }
 
 
@@ -103,16 +105,16 @@ def replay(checkpoint: Named, json: Json = False) -> None:
     settings = load_settings()
     database = opened(settings)
     with database.connect() as conn:
-        made = ledger.find(conn, checkpoint)
+        trained = ledger.find(conn, checkpoint)
     from babylon_assets.training.reproduction import replay as train_again
 
     with tempfile.TemporaryDirectory(prefix="babylon-replay-") as home:
-        result = train_again(settings, database, made, Path(home))
+        result = train_again(settings, database, trained, Path(home))
     if json:
-        told = {"same": result.same, "recorded": result.recorded, "replayed": result.replayed}
-        print_json({**told, "versions": result.versions})
+        facts = {"same": result.same, "recorded": result.recorded, "replayed": result.replayed}
+        print_json({**facts, "versions": result.versions})
     else:
-        output.print(f"{_name(made)}: {'the same, bit for bit' if result.same else 'not the same'}")
+        output.print(f"{_name(trained)}: {'the same, bit for bit' if result.same else 'not the same'}")
         output.print(f"  recorded  {result.recorded}\n  replayed  {result.replayed}", highlight=False)
         for name, change in result.versions.items():
             output.print(f"  {name}  {change}", highlight=False)
@@ -136,14 +138,16 @@ def prune(
 
     settings = load_settings()
     done = remove_weights(settings, opened(settings), keep, dry_run=dry_run)
-    found, size = done.checkpoints, done.size
+    checkpoints, size = done.checkpoints, done.size
     if json:
-        print_json({"removed": not dry_run, "checkpoints": [_name(one) for one in found], "bytes": size})
+        print_json(
+            {"removed": not dry_run, "checkpoints": [_name(checkpoint) for checkpoint in checkpoints], "bytes": size}
+        )
         return
-    for one in found:
-        output.print(f"{_name(one)}  {one.path}", highlight=False)
+    for checkpoint in checkpoints:
+        output.print(f"{_name(checkpoint)}  {checkpoint.path}", highlight=False)
     verb = "would be removed" if dry_run else "removed"
-    output.print(f"{count(len(found))} checkpoints, {size / 2**20:.1f} MiB {verb}")
+    output.print(f"{count(len(checkpoints))} checkpoints, {size / 2**20:.1f} MiB {verb}")
 
 
 def forget(
@@ -158,34 +162,34 @@ def forget(
     Example: [bold]babylon forget --agent user-42 --yes[/]
     """
     with opened(load_settings()).connect() as conn:
-        seen = ledger.policies_that_saw(conn, agent=agent)
+        policies = ledger.policies_that_saw(conn, agent=agent)
         removed = ledger.forget_agent(conn, agent)
         if not yes:
             conn.rollback()
     if not any(removed.values()):
         raise PermanentError(f"nothing of the agent {agent!r} is in our tables; check the id")
     if json:
-        print_json({"removed": yes, "rows": removed, "seen_by": seen})
+        print_json({"removed": yes, "rows": removed, "seen_by": policies})
         return
     listed = ", ".join(f"{count(number)} {name}" for name, number in removed.items())
     output.print(f"{'removed' if yes else 'would be removed (type --yes)'}: {listed}")
-    for name, how in seen.items():
+    for name, how in policies.items():
         output.print(f"{name}  {how}", highlight=False)
 
 
-def _facts(made: Checkpoint) -> dict[str, Any]:
+def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
-        "policy": _name(made),
-        "id": made.id,
-        "parent": made.parent_id,
-        "window": made.window_id,
-        "dataset": made.dataset_id,
-        "backend": made.backend,
-        "base_model": made.base_model,
-        "path": made.path,
-        "weights": made.weights_sha256,
+        "policy": _name(checkpoint),
+        "id": checkpoint.id,
+        "parent": checkpoint.parent_id,
+        "window": checkpoint.window_id,
+        "dataset": checkpoint.dataset_id,
+        "backend": checkpoint.backend,
+        "base_model": checkpoint.base_model,
+        "path": checkpoint.path,
+        "weights": checkpoint.weights_sha256,
     }
 
 
-def _name(made: Checkpoint) -> str:
-    return policy_name(made.chain, made.step)
+def _name(checkpoint: Checkpoint) -> str:
+    return policy_name(checkpoint.chain, checkpoint.step)

@@ -141,8 +141,8 @@ def _advance(bar: Progress, task: TaskID, row: WindowRow | None, judged: str | N
     samples, reward = (row.samples, number(row.reward_mean)) if row else (0, "-")
     bar.update(task, advance=1, samples=samples, reward=reward, took=f"{seconds:.1f} s")
     if not errors.is_terminal and row is not None:
-        said = f"{row.window_id}  {row.status}  {samples} samples  reward {reward}  {judged or '-'}  {seconds:.1f} s"
-        errors.print(said, soft_wrap=True)
+        line = f"{row.window_id}  {row.status}  {samples} samples  reward {reward}  {judged or '-'}  {seconds:.1f} s"
+        errors.print(line, soft_wrap=True)
 
 
 def _show(settings: Settings, database: Database, count: int) -> None:

@@ -70,7 +70,7 @@ def doctor(json: Json = False) -> None:
 
 def examine(settings: Settings) -> Iterator[Diagnosis]:
     """Every check, in the order in which a person would mend them."""
-    yield from (Diagnosis("settings", found, remedy) for found, remedy in unknown_variables())
+    yield from (Diagnosis("settings", variable, remedy) for variable, remedy in unknown_variables())
     yield from _versions()
     yield from _database(settings)
     yield _diagnose("backend", lambda: _backend(settings))
@@ -90,14 +90,14 @@ def _versions() -> Iterator[Diagnosis]:
     from babylon_assets.training.devices import missing_for_art_backend
 
     with_gpu = {} if missing_for_art_backend() else {"torch": GPU_TORCH}
-    for package, wanted in {**PINS, **with_gpu}.items():
+    for package, required in {**PINS, **with_gpu}.items():
         try:
-            found = version(package)
+            installed = version(package)
         except PackageNotFoundError:
             yield Diagnosis(package, "not installed", "type: make install")
             continue
-        well = found.split("+")[0].startswith(wanted)
-        yield Diagnosis(package, found, "" if well else f"{wanted} is needed; type: make install")
+        well = installed.split("+")[0].startswith(required)
+        yield Diagnosis(package, installed, "" if well else f"{required} is needed; type: make install")
 
 
 def _database(settings: Settings) -> Iterator[Diagnosis]:
@@ -144,12 +144,12 @@ def _role(conn: Connection, database: Database) -> Diagnosis:
     role, may_create, owns = row
     if owns or (owns is None and may_create):
         return Diagnosis("role", f"{role} {'owns' if owns else 'may create'} the schema babylon_training")
-    wanted = "CREATE SCHEMA" if owns is None else "ALTER SCHEMA"
+    privilege = "CREATE SCHEMA" if owns is None else "ALTER SCHEMA"
     how = "AUTHORIZATION" if owns is None else "OWNER TO"
     return Diagnosis(
         "role",
         f"{role} does not own the schema babylon_training at {database.place}",
-        f'have the owner of the database run: {wanted} babylon_training {how} "{role}"',
+        f'have the owner of the database run: {privilege} babylon_training {how} "{role}"',
     )
 
 
@@ -162,10 +162,10 @@ def _revision(conn: Connection) -> str:
         if there and there[0]
         else None
     )
-    found, newest = row[0] if row else "none", newest_revision()
-    if found != newest:
-        raise PermanentError(f"revision {found}, newest is {newest}; type: babylon migrate")
-    return f"revision {found}, the newest"
+    revision, newest = row[0] if row else "none", newest_revision()
+    if revision != newest:
+        raise PermanentError(f"revision {revision}, newest is {newest}; type: babylon migrate")
+    return f"revision {revision}, the newest"
 
 
 def _game(settings: Settings, database: Database) -> str:
@@ -236,10 +236,10 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
     yield _disk(settings, needs.disk_gib(settings, base if trains_here else None))
     device = cuda_device() if trains_here else None
     if device is not None:
-        wanted = needs.gpu_gib(base) if base else None
-        fits = wanted is None or wanted <= device.memory_gib
+        gpu_gib = needs.gpu_gib(base) if base else None
+        fits = gpu_gib is None or gpu_gib <= device.memory_gib
         remedy = "" if fits else "set BASE_MODEL to a smaller model, or train on a GPU with more memory"
-        about = f", about {wanted:.0f} GiB are needed" if wanted is not None else ""
+        about = f", about {gpu_gib:.0f} GiB are needed" if gpu_gib is not None else ""
         yield Diagnosis("GPU", f"{device.name}, {device.memory_gib:.0f} GiB{about}", remedy)
 
 

@@ -44,22 +44,22 @@ def import_file(
     settings = load_settings()
     if window is not None:
         settings.windows.parse(window)
-    found, refused = arranged(
+    imported, refused = arranged(
         _entries(file, window, settings.windows), window, settings.datasets.moment_seconds, settings.windows
     )
     with opened(settings).connect() as conn:
         done = {
-            name: _keep(conn, settings, name, found.get(name), [bad for bad in refused if bad.window == name])
-            for name in sorted({*found, *(bad.window for bad in refused)})
+            name: _keep(conn, settings, name, imported.get(name), [bad for bad in refused if bad.window == name])
+            for name in sorted({*imported, *(bad.window for bad in refused)})
         }
-    told = [_summarize(name, rows) for name, rows in done.items()]
+    summaries = [_summarize(name, rows) for name, rows in done.items()]
     if json:
-        print_json(told)
+        print_json(summaries)
         return
-    for each in told:
-        numbers = ", ".join(f"{count(number)} {name}" for name, number in each.items() if name != "window")
-        output.print(f"[bold]{each['window']}[/]  {numbers}", highlight=False)
-    if not told:
+    for summary in summaries:
+        numbers = ", ".join(f"{count(number)} {name}" for name, number in summary.items() if name != "window")
+        output.print(f"[bold]{summary['window']}[/]  {numbers}", highlight=False)
+    if not summaries:
         output.print("nothing in the file")
 
 
@@ -90,15 +90,15 @@ def _table_rows(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _keep(
-    conn: Connection, settings: Settings, window: str, found: Imported | None, refused: list[Quarantined]
+    conn: Connection, settings: Settings, window: str, imported: Imported | None, refused: list[Quarantined]
 ) -> ImportedRows:
     """Keep what a file has of one window, all of it or nothing."""
     from babylon_assets.ledger import inference_calls, trajectories
 
     with conn.transaction():
-        done = trajectories.import_rows(conn, window, found.records if found else [], refused)
-        fresh = [each for each in (found.calls if found else []) if each.record.trajectory_id in done.written]
-        inference_calls.replace_calls(conn, done.old_calls, [_call(each, settings) for each in fresh])
+        done = trajectories.import_rows(conn, window, imported.records if imported else [], refused)
+        fresh = [call for call in (imported.calls if imported else []) if call.record.trajectory_id in done.written]
+        inference_calls.replace_calls(conn, done.old_calls, [_call(call, settings) for call in fresh])
         if done.written or done.refused:
             kept = trajectories.summary(conn, window)
             mark = trajectories.fingerprint_with_imports(None, trajectories.imported_hash(conn, window))
@@ -106,20 +106,20 @@ def _keep(
     return done
 
 
-def _call(each: ImportedCall, settings: Settings) -> InferenceCall:
+def _call(call: ImportedCall, settings: Settings) -> InferenceCall:
     """The answer as a recorded call, with the tokens that came with it."""
     from babylon_assets.domain.policies import policy_step
     from babylon_assets.ledger.inference_calls import InferenceCall
 
-    entry = each.entry
+    entry = call.entry
     return InferenceCall(
-        call_id=each.call_id,
-        created_at=each.record.start_time,
-        model=each.sample.model,
+        call_id=call.call_id,
+        created_at=call.record.start_time,
+        model=call.sample.model,
         policy=entry.policy,
         policy_step=policy_step(entry.policy or "", settings.model_name),
-        agent_id=each.record.agent_id,
-        trajectory_id=each.record.trajectory_id,
+        agent_id=call.record.agent_id,
+        trajectory_id=call.record.trajectory_id,
         step=entry.step,
         messages=entry.messages,
         response=entry.response,

@@ -97,8 +97,8 @@ def list_known_windows(settings: Settings, conn: Connection) -> list[WindowRow]:
     rows = {row.window_id: row for row in ledger.list_windows(conn)}
     try:
         environment.check(conn)
-        for found in environment.list_windows(conn):
-            rows.setdefault(found.window, _unread(found))
+        for source in environment.list_windows(conn):
+            rows.setdefault(source.window, _unread(source))
     except SourceError:
         conn.rollback()
     return [rows[window] for window in sorted(rows)]
@@ -142,9 +142,9 @@ def window_json(row: WindowRow) -> dict[str, Any]:
 def carried_json(window: str, carried: Sequence[CarriedSamples]) -> dict[str, Any]:
     """How many late samples the window took of which, how many which took of it, and how many wait."""
     return {
-        "carried_from": {each.window: each.samples for each in carried if each.into == window},
-        "carried_into": {each.into: each.samples for each in carried if each.window == window and each.into},
-        "late_waiting": sum(each.samples for each in carried if each.window == window and each.into is None),
+        "carried_from": {carry.window: carry.samples for carry in carried if carry.into == window},
+        "carried_into": {carry.into: carry.samples for carry in carried if carry.window == window and carry.into},
+        "late_waiting": sum(carry.samples for carry in carried if carry.window == window and carry.into is None),
     }
 
 
@@ -152,9 +152,9 @@ def policy_names(conn: Connection, chain: str) -> dict[str, str]:
     """The name of each checkpoint of a chain, such as `babylon-agent@3`, by its id; a rejected one's says so."""
     standings = verdicts.standings(conn, chain)
     return {
-        made.id: policy_name(chain, made.step)
-        + (f" ({standings[made.window_id]})" if made.dead_end and made.window_id in standings else "")
-        for made in checkpoints.chain(conn, chain)
+        checkpoint.id: policy_name(chain, checkpoint.step)
+        + (f" ({standings[checkpoint.window_id]})" if checkpoint.dead_end and checkpoint.window_id in standings else "")
+        for checkpoint in checkpoints.chain(conn, chain)
     }
 
 
@@ -180,11 +180,11 @@ def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Seque
     return table
 
 
-def _carried(told: Mapping[str, Any]) -> list[str]:
+def _carried(facts: Mapping[str, Any]) -> list[str]:
     """The same in words, one of each."""
-    lines = [f"{number} late from {window}" for window, number in told["carried_from"].items()]
-    lines += [f"{number} late into {window}" for window, number in told["carried_into"].items()]
-    return lines + ([f"{told['late_waiting']} late wait"] if told["late_waiting"] else [])
+    lines = [f"{number} late from {window}" for window, number in facts["carried_from"].items()]
+    lines += [f"{number} late into {window}" for window, number in facts["carried_into"].items()]
+    return lines + ([f"{facts['late_waiting']} late wait"] if facts["late_waiting"] else [])
 
 
 def _step(row: WindowRow, names: Mapping[str, str]) -> str:
@@ -243,14 +243,14 @@ def _alive(job: jobs.Job, ago: float) -> str:
     return f"{job.state} with {job.backend or 'no backend yet'}, last sign of life {ago:.0f} s ago"
 
 
-def _unread(found: SourceWindow) -> WindowRow:
+def _unread(source: SourceWindow) -> WindowRow:
     """A window of the game that no run has looked at."""
     return WindowRow(
-        window_id=found.window,
+        window_id=source.window,
         status="open",
         fingerprint=None,
-        trajectories=found.trajectories,
-        agents=found.agents,
+        trajectories=source.trajectories,
+        agents=source.agents,
         samples=0,
         trainable_tokens=0,
         reward_mean=None,

@@ -55,12 +55,12 @@ def evaluate(
     if (reason := why_not_loadable(settings, checkpoint)) is not None:
         raise PermanentError(f"{_name(checkpoint)} cannot be evaluated here: {reason}; choose another policy")
     if snapshot is None:
-        found = measure_benchmark(settings, database, checkpoint)
+        evaluation = measure_benchmark(settings, database, checkpoint)
     else:
-        found = measure_snapshot(settings, database, checkpoint, snapshot.read_bytes(), range(runs))
-    assert found is not None  # it can be played
-    told = _market_facts(found) if snapshot is None else _snapshot_facts(found)
-    shown = {"policy": _name(checkpoint), "evaluation": found.evaluation, "version": found.version, **told}
+        evaluation = measure_snapshot(settings, database, checkpoint, snapshot.read_bytes(), range(runs))
+    assert evaluation is not None  # it can be played
+    facts = _market_facts(evaluation) if snapshot is None else _snapshot_facts(evaluation)
+    shown = {"policy": _name(checkpoint), "evaluation": evaluation.evaluation, "version": evaluation.version, **facts}
     if json:
         print_json(shown)
         return
@@ -69,12 +69,12 @@ def evaluate(
         output.print(f"{name:<14}  {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _policy(settings: Settings, database: Database, wanted: str | None) -> Checkpoint:
+def _policy(settings: Settings, database: Database, name: str | None) -> Checkpoint:
     """The checkpoint that is meant; a chain begins with its base model when it has not begun."""
     with database.connect() as conn:
-        if wanted is not None and wanted != "base":
-            return lineage.find(conn, wanted)
-        live = promotions.promoted(conn, settings.model_name) if wanted is None else None
+        if name is not None and name != "base":
+            return lineage.find(conn, name)
+        live = promotions.promoted(conn, settings.model_name) if name is None else None
         line = checkpoints.chain(conn, settings.model_name)
     if live is not None or line:
         return live or line[0]
@@ -85,20 +85,25 @@ def _policy(settings: Settings, database: Database, wanted: str | None) -> Check
         return root_of(conn, settings, base)
 
 
-def _market_facts(found: Evaluation) -> dict[str, Any]:
+def _market_facts(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        "reward": found.value,
-        "low": found.low,
-        "high": found.high,
-        "valid_share": found.results["valid_share"],
-        "advantage": found.results["advantage"],
-        "seeds": len(found.seeds or ()),
+        "reward": evaluation.value,
+        "low": evaluation.low,
+        "high": evaluation.high,
+        "valid_share": evaluation.results["valid_share"],
+        "advantage": evaluation.results["advantage"],
+        "seeds": len(evaluation.seeds or ()),
     }
 
 
-def _snapshot_facts(found: Evaluation) -> dict[str, Any]:
+def _snapshot_facts(evaluation: Evaluation) -> dict[str, Any]:
     names = ("of_optimal", "optimal", "accuracy", "win_rate", "drawdown", "trades", "valid_share", "runs")
-    return {"pnl": found.value, "low": found.low, "high": found.high, **{name: found.results[name] for name in names}}
+    return {
+        "pnl": evaluation.value,
+        "low": evaluation.low,
+        "high": evaluation.high,
+        **{name: evaluation.results[name] for name in names},
+    }
 
 
 def promote(checkpoint: Named, why: Why, json: Json = False) -> None:
@@ -111,8 +116,8 @@ def promote(checkpoint: Named, why: Why, json: Json = False) -> None:
     from babylon_assets.evaluation.promoting import promote_by_hand
 
     with database.connect() as conn:
-        made = promote_by_hand(conn, settings, lineage.find(conn, checkpoint), getpass.getuser(), _shorten(why))
-    _tell(settings, database, made, json)
+        promotion = promote_by_hand(conn, settings, lineage.find(conn, checkpoint), getpass.getuser(), _shorten(why))
+    _tell(settings, database, promotion, json)
 
 
 def rollback(
@@ -130,8 +135,8 @@ def rollback(
 
     with database.connect() as conn:
         target = lineage.find(conn, to) if to is not None else None
-        made, _ = roll_back(conn, settings, target, getpass.getuser(), _shorten(why))
-    _tell(settings, database, made, json)
+        promotion, _ = roll_back(conn, settings, target, getpass.getuser(), _shorten(why))
+    _tell(settings, database, promotion, json)
 
 
 def list_promotions(
@@ -152,13 +157,13 @@ def list_promotions(
         if moment is not None:
             _show_live(conn, settings.model_name, moment, json)
             return
-        told = decisions(conn, settings.model_name)
+        facts = decisions(conn, settings.model_name)
     if json:
-        print_json(told)
-    elif not told:
+        print_json(facts)
+    elif not facts:
         output.print("nothing was promoted yet; `babylon train WINDOW` judges what it trains")
     else:
-        output.print(_table(told))
+        output.print(_table(facts))
 
 
 def _show_live(conn: Connection, chain: str, moment: datetime, json: bool) -> None:
@@ -172,9 +177,9 @@ def _show_live(conn: Connection, chain: str, moment: datetime, json: bool) -> No
 
 def decisions(conn: Connection, chain: str) -> list[dict[str, Any]]:
     """Every promotion, rollback and refusal of a chain, oldest first."""
-    names = {made.id: _name(made) for made in checkpoints.chain(conn, chain)}
-    told = [{**_promotion_facts(row, names), "window": None} for row in promotions.history(conn, chain)]
-    told += [
+    names = {checkpoint.id: _name(checkpoint) for checkpoint in checkpoints.chain(conn, chain)}
+    entries = [{**_promotion_facts(row, names), "window": None} for row in promotions.history(conn, chain)]
+    entries += [
         {
             "at": row.judged_at,
             "kind": "refusal",
@@ -187,18 +192,18 @@ def decisions(conn: Connection, chain: str) -> list[dict[str, Any]]:
         for row in verdicts.of_chain(conn, chain)
         if not row.passed
     ]
-    places = {_name(made): made.window_id for made in checkpoints.chain(conn, chain)}
-    return [{**one, "window": places[one["policy"]]} for one in sorted(told, key=lambda one: one["at"])]
+    places = {_name(checkpoint): checkpoint.window_id for checkpoint in checkpoints.chain(conn, chain)}
+    return [{**entry, "window": places[entry["policy"]]} for entry in sorted(entries, key=lambda entry: entry["at"])]
 
 
 def checkpoint_state(conn: Connection, chain: str, window: str) -> str | None:
     """What became of a window's checkpoint, with the reason of a refusal; None for a window without a verdict."""
-    made = checkpoints.by_window(conn, chain, window)
-    told = verdicts.standings(conn, chain).get(window)
-    if made is None or told is None:
+    checkpoint = checkpoints.by_window(conn, chain, window)
+    state = verdicts.standings(conn, chain).get(window)
+    if checkpoint is None or state is None:
         return None
-    why = f": {made.dead_end.partition(': ')[2]}" if made.dead_end else ""
-    return f"{told} {_name(made)}{why}"
+    why = f": {checkpoint.dead_end.partition(': ')[2]}" if checkpoint.dead_end else ""
+    return f"{state} {_name(checkpoint)}{why}"
 
 
 def _promotion_facts(row: Promotion, names: dict[str, str]) -> dict[str, Any]:
@@ -212,29 +217,29 @@ def _promotion_facts(row: Promotion, names: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _table(told: list[dict[str, Any]]) -> Table:
+def _table(entries: list[dict[str, Any]]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("at (UTC)", "what", "policy", "by"):
         table.add_column(name, no_wrap=True)
     table.add_column("why")
-    for one in told:
-        at = one["at"].astimezone(UTC)
-        table.add_row(f"{at:%Y-%m-%d %H:%M:%S}", one["kind"], one["policy"], one["by"], one["why"])
+    for entry in entries:
+        at = entry["at"].astimezone(UTC)
+        table.add_row(f"{at:%Y-%m-%d %H:%M:%S}", entry["kind"], entry["policy"], entry["by"], entry["why"])
     return table
 
 
-def _tell(settings: Settings, database: Database, made: Promotion, json: bool) -> None:
+def _tell(settings: Settings, database: Database, promotion: Promotion, json: bool) -> None:
     """Say what was decided, and tell the game where WRITE_TRAINED_MODELS allows it."""
     from babylon_assets.evaluation.deployment import tell_game
 
     named = tell_game(settings, database)
     with database.connect() as conn:
-        names = {one.id: _name(one) for one in checkpoints.chain(conn, made.chain)}
+        names = {checkpoint.id: _name(checkpoint) for checkpoint in checkpoints.chain(conn, promotion.chain)}
     if json:
-        print_json({**asdict(made), "policy": names[made.to_id], "from": names.get(made.from_id or "")})
+        print_json({**asdict(promotion), "policy": names[promotion.to_id], "from": names.get(promotion.from_id or "")})
         return
-    before = names.get(made.from_id or "", "the base model")
-    output.print(f"{names[made.to_id]} is served; before it was {before}")
+    before = names.get(promotion.from_id or "", "the base model")
+    output.print(f"{names[promotion.to_id]} is served; before it was {before}")
     if named is not None:
         output.print(f"the game's trained_models names {named}")
 
@@ -249,10 +254,10 @@ def _moment(text: str) -> datetime:
     """A time in UTC, of today where it is an hour and a minute alone."""
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     try:
-        found = datetime.fromisoformat(f"{today}T{text}" if len(text) <= 8 and ":" in text else text)
+        moment = datetime.fromisoformat(f"{today}T{text}" if len(text) <= 8 and ":" in text else text)
     except ValueError:
         raise typer.BadParameter("write it as 14:00 or 2026-11-05T14:00", param_hint="--at") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _name(checkpoint: Checkpoint) -> str:

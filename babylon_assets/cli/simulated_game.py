@@ -96,8 +96,8 @@ def play_once(settings: Settings, conn: Connection, players: GatewayPolicy, wind
     game_lock(conn)
     if is_played(conn, settings.windows.parse(window)):
         return None
-    made = promoted_checkpoint(conn, settings.model_name)
-    players.name = policy_name(settings.model_name, made.step if made else 0)
+    served = promoted_checkpoint(conn, settings.model_name)
+    players.name = policy_name(settings.model_name, served.step if served else 0)
     played = play_window(settings, conn, window, players)
     conn.commit()
     return played

@@ -108,11 +108,13 @@ def waiting_windows(database: Database, settings: Settings) -> list[str]:
     running = settings.windows.of(datetime.now(UTC)).id
     with database.connect() as conn:
         environment.check(conn)
-        found = [row.window for row in environment.list_windows(conn) if settings.window_start <= row.window < running]
+        pending = [
+            row.window for row in environment.list_windows(conn) if settings.window_start <= row.window < running
+        ]
         left = verdicts.without_verdict(conn, settings.model_name)
         return [
             window
-            for window in found
+            for window in pending
             if not finished(get_window(conn, window), settings) or (left is not None and left.window_id == window)
         ]
 
@@ -133,7 +135,7 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> s
     run = line.materialize(window)
     with database.connect() as conn:
         row = get_window(conn, window)
-        made = checkpoints.by_window(conn, settings.model_name, window)
+        checkpoint = checkpoints.by_window(conn, settings.model_name, window)
         counts = load_dataset(conn, row.dataset_id).counts if row is not None and row.dataset_id else {}
         names = policy_names(conn, settings.model_name)
         judged = checkpoint_state(conn, settings.model_name, window)
@@ -145,9 +147,9 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> s
         f"{count(row.samples)} samples, mean reward {number(row.reward_mean)}"
     )
     output.print(f"  samples   {_kinds(counts)}")
-    if made is not None:
-        how = f"{made.settings.get('method', '')} on {count(row.trainable_tokens)} tokens"
-        output.print(f"  trained   {how}, {names.get(made.parent_id or '', '-')} -> {names[made.id]}")
+    if checkpoint is not None:
+        how = f"{checkpoint.settings.get('method', '')} on {count(row.trainable_tokens)} tokens"
+        output.print(f"  trained   {how}, {names.get(checkpoint.parent_id or '', '-')} -> {names[checkpoint.id]}")
     if judged is not None:
         output.print(f"  gate      {judged}", highlight=False, soft_wrap=True)
     output.print(f"  dataset   {row.dataset_id}", highlight=False)
@@ -165,9 +167,12 @@ def report_branch(database: Database, settings: Settings, window: str, name: str
 
     trained = train_branch(settings, database, window, name, run)
     with database.connect() as conn:
-        names = {made.id: policy_name(made.chain, made.step) for made in checkpoints.family(conn, settings.model_name)}
-    made, parent = trained.checkpoint, trained.parent
-    line = f"{names[parent.id] if parent else '-'} -> {names[made.id] if made else '-'}"
+        names = {
+            checkpoint.id: policy_name(checkpoint.chain, checkpoint.step)
+            for checkpoint in checkpoints.family(conn, settings.model_name)
+        }
+    checkpoint, parent = trained.checkpoint, trained.parent
+    line = f"{names[parent.id] if parent else '-'} -> {names[checkpoint.id] if checkpoint else '-'}"
     output.print(f"  branch    {line}, {trained.status}: {trained.reason}", highlight=False, soft_wrap=True)
 
 

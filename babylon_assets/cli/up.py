@@ -77,5 +77,5 @@ def with_a_game(settings: Settings, database: Database, hours: int) -> Settings:
     return reaching_back(serving_the_game(settings.replace(training_backend=backend)), database, hours)
 
 
-def _say(told: str) -> None:
-    output.print(f"{datetime.now():%H:%M:%S} {told}", highlight=False, soft_wrap=True)
+def _say(text: str) -> None:
+    output.print(f"{datetime.now():%H:%M:%S} {text}", highlight=False, soft_wrap=True)

@@ -81,7 +81,7 @@ def _bare_type(field: FieldInfo) -> tuple[Any, list[Any]]:
             bare, *more = get_args(bare)
             marks += more
         else:
-            (bare,) = (each for each in get_args(bare) if each is not type(None))
+            (bare,) = (member for member in get_args(bare) if member is not type(None))
     return bare, list(_single_marks(marks))
 
 

@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         try:
             super().__init__(**_by_group(values))
         except ValidationError as error:
-            refused = "\n".join(_explain_refusal(each["loc"], each.get("input")) for each in error.errors())
+            refused = "\n".join(_explain_refusal(fault["loc"], fault.get("input")) for fault in error.errors())
         if refused:  # raised out here, so that no secret hangs on as the cause
             raise SettingsError(refused)
         self._check_windows()
@@ -248,7 +248,7 @@ def unknown_variables() -> list[tuple[str, str]]:
     """What in `.env` looks like a setting and is none: a sentence, and what to do about it."""
     path = find_env_file(Path.cwd())
     unknown = explain_unknown(read_env_file(path), _places()) if path else []
-    return [(f"{path}: {found}", remedy) for found, remedy in unknown]
+    return [(f"{path}: {name}", remedy) for name, remedy in unknown]
 
 
 def declarations() -> list[Declaration]:
@@ -275,7 +275,7 @@ def secrets_of(settings: Settings) -> list[str]:
     """Every text that must never be shown: the secret settings, and the password of an address among them."""
     texts = [text for text, secret in _rendered(settings).values() if secret and text]
     passwords = (re.match(r"\w+://[^/@]*:([^/@]+)@", text) for text in texts)
-    return [*texts, *(found[1] for found in passwords if found)]
+    return [*texts, *(match[1] for match in passwords if match)]
 
 
 def subprocess_environment(settings: Settings, dagster_url: str) -> dict[str, str]:

@@ -120,11 +120,11 @@ def draft_of(dataset: Dataset) -> DatasetDraft:
 
 def chats_of(samples: Sequence[Sample]) -> dict[str, bytes]:
     """The chat of each trajectory that the samples are of, by trajectory id."""
-    said = {
+    texts = {
         trajectory: [Exchange(samples[n].messages, samples[n].response) for n in places]
         for trajectory, places in _places(samples).items()
     }
-    return {trajectory: encode_chat(exchanges) for trajectory, exchanges in said.items()}
+    return {trajectory: encode_chat(exchanges) for trajectory, exchanges in texts.items()}
 
 
 def with_texts(heads: Sequence[SampleHead], chat_of: Callable[[str], bytes]) -> list[Sample]:
@@ -133,13 +133,13 @@ def with_texts(heads: Sequence[SampleHead], chat_of: Callable[[str], bytes]) -> 
     Raises:
         CorruptLedger: a trajectory's chat has not as many texts as there are samples of it.
     """
-    said: dict[int, Exchange] = {}
+    texts: dict[int, Exchange] = {}
     for trajectory, places in _places(heads).items():
         exchanges = decode_chat(chat_of(trajectory))
         if len(exchanges) != len(places):
             raise CorruptLedger(f"{len(exchanges)} texts of {trajectory} for {len(places)} samples. {_AGAIN}")
-        said |= zip(places, exchanges, strict=True)
-    return [_sample(head, said[number]) for number, head in enumerate(heads)]
+        texts |= zip(places, exchanges, strict=True)
+    return [_sample(head, texts[number]) for number, head in enumerate(heads)]
 
 
 def _places(samples: Sequence[Sample | SampleHead]) -> dict[str, list[int]]:
@@ -166,10 +166,10 @@ def head_of(sample: Sample) -> SampleHead:
     return SampleHead(*(getattr(sample, name) for name in _HEAD_FIELDS))
 
 
-def _sample(head: SampleHead, said: Exchange) -> Sample:
+def _sample(head: SampleHead, exchange: Exchange) -> Sample:
     fields: dict[str, Any] = {name: getattr(head, name) for name in _HEAD_FIELDS}
     fields["trains_as"] = _mode(head.trains_as)
-    return Sample(**fields, messages=said.messages, response=said.response)
+    return Sample(**fields, messages=exchange.messages, response=exchange.response)
 
 
 def dataset_id(window: str, samples: Sequence[Sample]) -> str:
@@ -205,10 +205,12 @@ def decode(content: bytes) -> Dataset:
     try:
         if not content.startswith(b'{"chats":'):
             return _decode_first(content)
-        found = msgspec.json.decode(content, type=_Encoded)
+        encoded = msgspec.json.decode(content, type=_Encoded)
     except msgspec.MsgspecError as error:
         raise CorruptLedger(f"a dataset cannot be decoded: {error}. {_AGAIN}") from error
-    return restore(found.id, bytes(found.content), found.counts, {name: bytes(c) for name, c in found.chats.items()})
+    return restore(
+        encoded.id, bytes(encoded.content), encoded.counts, {name: bytes(c) for name, c in encoded.chats.items()}
+    )
 
 
 def restore(dataset_id: str, content: bytes, counts: dict[str, int], chats: Mapping[str, bytes]) -> Dataset:
@@ -249,7 +251,7 @@ def outline(dataset_id: str, content: bytes) -> Outline:
     places: dict[str, Places] = defaultdict(list)
     for sample in kept.samples:
         places[sample.trajectory_id].append((sample.step, sample.call))
-    return Outline(dict(kept.chats), {trajectory: sorted(found) for trajectory, found in places.items()})
+    return Outline(dict(kept.chats), {trajectory: sorted(steps) for trajectory, steps in places.items()})
 
 
 def _verified(decode_it: Callable[[bytes], _C], dataset_id: str, content: bytes) -> _C:

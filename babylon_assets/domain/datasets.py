@@ -116,16 +116,16 @@ def draft_dataset(
         samples = _ordered([*samples, *map(head_of, others)])
     samples = bounded(samples, max_samples, max_tokens, seed)
     if others:
-        samples = [each for each in samples if each.window == window or each.skip_reason != NO_ROOM]
+        samples = [sample for sample in samples if sample.window == window or sample.skip_reason != NO_ROOM]
     own = {**_own_chats(joined), **_chats_among(others, samples)}
-    hashes = {name: chats[name] for name in {each.record.trajectory_id for each in joined.samples} - own.keys()}
+    hashes = {name: chats[name] for name in {sample.record.trajectory_id for sample in joined.samples} - own.keys()}
     hashes |= {trajectory: sha256(chat).hexdigest() for trajectory, chat in own.items()}
     return draft(window, samples, {**joined.counts, **count(samples), **_counted(samples, window)}, hashes, own)
 
 
 def _others(carried: Iterable[Sample], joined: JoinedWindow) -> list[Sample]:
     """The carried samples, without those of trajectories that are among the window's own by now."""
-    own = {each.record.trajectory_id for each in joined.samples}
+    own = {member.record.trajectory_id for member in joined.samples}
     return [sample for sample in carried if sample.trajectory_id not in own]
 
 
@@ -292,8 +292,8 @@ def _compare(heads: Sequence[SampleHead]) -> None:
     """Gives advantages within groups; skips what cannot be compared and the worse half of imitations."""
     live = [head for head in heads if head.trains_as != "skip"]
     groups = [(head.group, head.trains_as == "sft") for head in live]
-    found = compared(groups, [head.reward or 0.0 for head in live])
-    rows = zip(*(column.tolist() for column in found), strict=True)
+    comparison = compared(groups, [head.reward or 0.0 for head in live])
+    rows = zip(*(column.tolist() for column in comparison), strict=True)
     for head, (advantage, spread, size, rank) in zip(live, rows, strict=True):
         if size < 2:
             _skip(head, ALONE)
@@ -307,11 +307,11 @@ def _compare(heads: Sequence[SampleHead]) -> None:
 
 def _own_chats(joined: JoinedWindow) -> dict[str, bytes]:
     """The texts of trajectories of which only the calls know any."""
-    said = [each for each in joined.samples if isinstance(each.raw, RawSample) and not each.record.samples]
-    said.sort(key=lambda each: (each.record.trajectory_id, each.raw.step, each.raw.call))
+    own = [sample for sample in joined.samples if isinstance(sample.raw, RawSample) and not sample.record.samples]
+    own.sort(key=lambda sample: (sample.record.trajectory_id, sample.raw.step, sample.raw.call))
     return {
-        trajectory: encode_chat([_exchange(each.raw) for each in members])
-        for trajectory, members in groupby(said, key=lambda each: each.record.trajectory_id)
+        trajectory: encode_chat([_exchange(sample.raw) for sample in members])
+        for trajectory, members in groupby(own, key=lambda sample: sample.record.trajectory_id)
     }
 
 

@@ -95,8 +95,8 @@ def preferences(answers: Iterable[ScoredAnswer]) -> dict[str, float]:
     groups: dict[str, list[ScoredAnswer]] = defaultdict(list)
     for answer in answers:
         groups[answer.group].append(answer)
-    told = {group: _gaps(members) for group, members in groups.items()}
-    return {group: float(np.mean(gaps)) for group, gaps in sorted(told.items()) if gaps}
+    by_group = {group: _gaps(members) for group, members in groups.items()}
+    return {group: float(np.mean(gaps)) for group, gaps in sorted(by_group.items()) if gaps}
 
 
 def _gaps(members: Sequence[ScoredAnswer]) -> list[float]:
@@ -141,8 +141,8 @@ def off_policy(
     effective = float(weights.sum() ** 2 / (weights**2).sum())
     mean = float(np.mean(rewards))
     if effective < least_effective:
-        said = (
+        estimate = (
             f"its effective sample size is {effective:.1f} of {len(rewards)}, at least {least_effective:g} are needed"
         )
-        return OffPolicy(None, effective, mean, said)
+        return OffPolicy(None, effective, mean, estimate)
     return OffPolicy(float((weights * np.asarray(rewards)).sum() / weights.sum()), effective, mean, None)

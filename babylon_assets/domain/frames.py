@@ -60,8 +60,8 @@ def facts_frame(
     keys = dict(zip(STEP_COLUMNS, zip(*owners, strict=True), strict=False))
     columns = {name: np.repeat(_objects(keys[name]), counts) for name in ("window", "trajectory_id", "agent_id")}
     *plain, details = zip(*facts, strict=True)
-    said = dict(zip(FACT_COLUMNS, plain, strict=True)) | {name: [own.get(name) for own in details] for name in detail}
-    for name, values in said.items():
+    row = dict(zip(FACT_COLUMNS, plain, strict=True)) | {name: [own.get(name) for own in details] for name in detail}
+    for name, values in row.items():
         columns[name] = _objects(values) if kinds[name] == "object" else np.array(values, dtype=kinds[name])
     return pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in columns.items()})
 

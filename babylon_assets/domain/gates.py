@@ -104,8 +104,8 @@ class GateVerdict:
     @property
     def why(self) -> str:
         """The reasons against it; when there is none, the reasons for it."""
-        told = [finding.words for finding in self.findings if finding.holds == self.passed]
-        return "; ".join(told)
+        reasons = [finding.words for finding in self.findings if finding.holds == self.passed]
+        return "; ".join(reasons)
 
     def record(self) -> dict[str, Any]:
         """The verdict as it is kept."""
@@ -129,21 +129,21 @@ def may_promote(
 
 def _training(challenger: Challenger) -> Iterator[Finding]:
     bad = [name for name, value in challenger.numbers.items() if value is None or not math.isfinite(value)]
-    said = f"{' and '.join(bad)} of its training was not finite" if bad else "its loss is finite"
-    yield Finding("finite", not bad, said)
+    words = f"{' and '.join(bad)} of its training was not finite" if bad else "its loss is finite"
+    yield Finding("finite", not bad, words)
 
 
 def _window(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
     thin = challenger.window_status == "thin" or challenger.trained_tokens == 0
-    said = "its window is thin" if thin else f"its window had {challenger.trained_tokens} tokens to train on"
-    yield Finding("window", not thin, said)
+    words = "its window is thin" if thin else f"its window had {challenger.trained_tokens} tokens to train on"
+    yield Finding("window", not thin, words)
     share, most = challenger.quarantined, rules.quarantined
-    said = f"{share:.0%} of its window's rows were corrupt, at most {most:.0%} may be"
-    yield Finding("hygiene", share <= most, said)
+    words = f"{share:.0%} of its window's rows were corrupt, at most {most:.0%} may be"
+    yield Finding("hygiene", share <= most, words)
     if challenger.agreement is not None:
-        said = f"its window's rewards correlate {challenger.agreement:+.2f} with what the trades were worth"
+        words = f"its window's rewards correlate {challenger.agreement:+.2f} with what the trades were worth"
         poisoned = challenger.agreement < rules.agreement
-        yield Finding("rewards", not poisoned, f"{said}: they were turned around" if poisoned else said)
+        yield Finding("rewards", not poisoned, f"{words}: they were turned around" if poisoned else words)
 
 
 def _market(
@@ -163,26 +163,26 @@ def _market(
 def _not_worse(rule: str, ours: Measurement, theirs: Measurement, kind: str, margin: float, rules: Rules) -> Finding:
     difference = paired(ours.rewards, theirs.rewards, confidence=rules.confidence)
     worse = difference.high < -margin
-    said = f"its market reward is {_signed(difference)} against {theirs.name} ({kind})"
-    return Finding(rule, not worse, f"{said}: worse with confidence, {margin:g} may be lost" if worse else said)
+    words = f"its market reward is {_signed(difference)} against {theirs.name} ({kind})"
+    return Finding(rule, not worse, f"{words}: worse with confidence, {margin:g} may be lost" if worse else words)
 
 
 def _valid(ours: Measurement, theirs: Measurement, kind: str, rules: Rules) -> Finding:
     difference = paired(ours.valid, theirs.valid, confidence=rules.confidence)
     fallen = difference.high < -rules.valid_drop
-    said = f"its share of valid actions is {_signed(difference)} against {theirs.name} ({kind})"
-    return Finding("valid", not fallen, f"{said}: fallen, {rules.valid_drop:g} may be lost" if fallen else said)
+    words = f"its share of valid actions is {_signed(difference)} against {theirs.name} ({kind})"
+    return Finding("valid", not fallen, f"{words}: fallen, {rules.valid_drop:g} may be lost" if fallen else words)
 
 
 def _replay(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
-    found = challenger.replay
-    if found is None or challenger.replay_groups < rules.replay_groups:
+    difference = challenger.replay
+    if difference is None or challenger.replay_groups < rules.replay_groups:
         few = f"{challenger.replay_groups} groups of held-out answers, {rules.replay_groups} are needed to compare"
         yield Finding("replay", True, few)
         return
-    worse = found.high < -rules.replay_margin
-    said = f"its preference for better held-out answers is {_signed(found)} nats against the served one's"
-    yield Finding("replay", not worse, f"{said}: worse with confidence" if worse else said)
+    worse = difference.high < -rules.replay_margin
+    words = f"its preference for better held-out answers is {_signed(difference)} nats against the served one's"
+    yield Finding("replay", not worse, f"{words}: worse with confidence" if worse else words)
 
 
 def _signed(interval: Interval) -> str:

@@ -48,9 +48,9 @@ class HasPlace(HasTexts, Protocol):
     def call(self) -> int: ...
 
 
-def text_of(said: HasTexts) -> Text:
+def text_of(exchange: HasTexts) -> Text:
     """The conversation and the answer, fit to be compared."""
-    return tuple(said.messages), said.response
+    return tuple(exchange.messages), exchange.response
 
 
 def faults(
@@ -63,14 +63,14 @@ def faults(
         recorded: the texts of the calls that were recorded when they were answered.
         result_keys: names of fields that hold what was not known when the policy answered.
     """
-    found = []
+    fields = []
     for sample in samples:
         text = text_of(sample)
         if raw.get((sample.trajectory_id, sample.step, sample.call)) != text and text not in recorded:
-            found.append(f"{sample.sample_id}: no record has this prompt and answer")
+            fields.append(f"{sample.sample_id}: no record has this prompt and answer")
         elif named := result_in(sample.messages, result_keys):
-            found.append(f"{sample.sample_id}: the prompt names {named}")
-    return found
+            fields.append(f"{sample.sample_id}: the prompt names {named}")
+    return fields
 
 
 def result_in(messages: Iterable[Message], result_keys: tuple[str, ...]) -> str | None:

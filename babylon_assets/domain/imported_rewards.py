@@ -36,17 +36,19 @@ def with_imported(scores: pd.DataFrame, steps: pd.DataFrame, given: Mapping[str,
     """
     if not given:
         return scores
-    by_step = {(name, one.step): one for name, rewards in given.items() for one in rewards.steps}
+    by_step = {(name, step.step): step for name, rewards in given.items() for step in rewards.steps}
     keys = list(zip(steps["trajectory_id"].tolist(), steps["step"].tolist(), strict=True))
-    told = [by_step.get(key) for key in keys]
-    theirs = steps[[each is not None for each in told]]
-    found = [each for each in told if each is not None]
-    names = sorted({name for each in found for name in each.components})
+    matches = [by_step.get(key) for key in keys]
+    theirs = steps[[match is not None for match in matches]]
+    matched = [match for match in matches if match is not None]
+    names = sorted({name for match in matched for name in match.components})
     columns: dict[str, Any] = {name: theirs[name] for name in ("window", "trajectory_id", "agent_id", "step")}
-    columns |= {"state": [each.state for each in found], "worth": np.nan}
-    columns |= {name: pd.Series([_nan(each.components.get(name)) for each in found], theirs.index) for name in names}
-    columns |= {"reward": pd.Series([_nan(each.reward) for each in found], theirs.index, dtype="float64")}
-    columns |= {"final": [each.state != "pending" for each in found]}
+    columns |= {"state": [match.state for match in matched], "worth": np.nan}
+    columns |= {
+        name: pd.Series([_nan(match.components.get(name)) for match in matched], theirs.index) for name in names
+    }
+    columns |= {"reward": pd.Series([_nan(match.reward) for match in matched], theirs.index, dtype="float64")}
+    columns |= {"final": [match.state != "pending" for match in matched]}
     imported = pd.DataFrame(columns, index=theirs.index)
     if scores.empty:
         return imported

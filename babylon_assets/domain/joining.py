@@ -108,13 +108,13 @@ class _Join:
         self._texts = _Texts()
 
     def result(self) -> JoinedWindow:
-        found: dict[_Key, RecordedCall | None] = {}
+        calls: dict[_Key, RecordedCall | None] = {}
         if self._calls:
             places = [(record, place) for record in self._records for place in range(len(record.samples))]
-            found = self._by_call_id(places)
-            found |= self._by_text([place for place in places if _key(*place) not in found])
+            calls = self._by_call_id(places)
+            calls |= self._by_text([place for place in places if _key(*place) not in calls])
         samples = [
-            JoinedSample(record, raw, found.get((record.trajectory_id, place)) if found else None)
+            JoinedSample(record, raw, calls.get((record.trajectory_id, place)) if calls else None)
             for record in self._records
             for place, raw in enumerate(_raws(record))
         ]
@@ -138,16 +138,16 @@ class _Join:
             call_id = _raws(record)[place].call_id
             if call_id is not None and call_id in self._calls:
                 claims[call_id].append((record, place))
-        found: dict[_Key, RecordedCall | None] = {}
+        calls: dict[_Key, RecordedCall | None] = {}
         for call_id, claimants in claims.items():
             call = self._free.pop(call_id)
             alike = [claimant for claimant in claimants if self._texts.of(*claimant) == _text(call)]
             self._counts["calls_that_differ"] += len(claimants) - len(alike)
             self._counts["calls_claimed_twice"] += len(alike) > 1
-            found |= {_key(*place): None for place in claimants}
+            calls |= {_key(*place): None for place in claimants}
             if len(alike) == 1:
-                found[_key(*alike[0])] = call
-        return found
+                calls[_key(*alike[0])] = call
+        return calls
 
     def _by_text(self, places: Sequence[_Place]) -> dict[_Key, RecordedCall]:
         """Calls that nobody named, where one sample alone of their trajectory, or agent and time, has their text."""
@@ -161,9 +161,9 @@ class _Join:
             if _may_own(record, call)
         ]
         joined = _without_rivals(pairs)
-        found = {key: self._calls[call_id] for call_id, key in joined}
+        calls = {key: self._calls[call_id] for call_id, key in joined}
         self._use({call_id for call_id, _ in pairs}, len(joined))
-        return found
+        return calls
 
     def _of_live_records(self) -> Iterator[JoinedSample]:
         """Samples of the live records, made of the calls that can be of no other record."""
@@ -177,7 +177,9 @@ class _Join:
         for trajectory_id, call_ids in sorted(theirs.items()):
             record = self._by_id[trajectory_id]
             placed = _placed(
-                record, sorted(call_ids, key=lambda each: (self._calls[each].created_at, each)), self._calls
+                record,
+                sorted(call_ids, key=lambda identifier: (self._calls[identifier].created_at, identifier)),
+                self._calls,
             )
             for step, call_id in sorted(placed.items()):
                 yield JoinedSample(record, _sample(step, call_id, self._calls[call_id]), self._calls[call_id])
@@ -247,5 +249,5 @@ class _Texts:
         return _text(self._samples[place])
 
 
-def _text(said: RawSample | RecordedCall) -> _Text:
-    return tuple((message.role, message.content) for message in said.messages), said.response
+def _text(exchange: RawSample | RecordedCall) -> _Text:
+    return tuple((message.role, message.content) for message in exchange.messages), exchange.response

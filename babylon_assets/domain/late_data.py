@@ -36,9 +36,9 @@ def taught(sample: Sample) -> TrainedContent:
     return TrainedContent(content_id([sample.messages, sample.response]), sample.reward or 0.0)
 
 
-def is_among(one: TrainedContent, others: Iterable[TrainedContent]) -> bool:
+def is_among(content: TrainedContent, others: Iterable[TrainedContent]) -> bool:
     """Whether the same text was taught with about the same reward."""
-    return any(one.text == other.text and abs(one.reward - other.reward) <= SMALLEST_CHANGE for other in others)
+    return any(content.text == other.text and abs(content.reward - other.reward) <= SMALLEST_CHANGE for other in others)
 
 
 def trained_samples(dataset: Dataset) -> dict[str, list[TrainedContent]]:

@@ -123,12 +123,12 @@ def _parts(members: list[Candidate], size: int) -> list[list[Candidate]]:
     if len(members) < 2:
         return []
     count = ceil(len(members) / size)
-    drawn = sorted(members, key=lambda each: content_id(each.sample_id)) if count > 1 else members
+    drawn = sorted(members, key=lambda sample: content_id(sample.sample_id)) if count > 1 else members
     return [sorted(drawn[start::count]) for start in range(count)]
 
 
 def _comparison(window: str, group: str, members: list[Candidate], model: str, rubric: str) -> Comparison:
-    content = [(each.sample_id, each.messages, each.response) for each in members]
+    content = [(sample.sample_id, sample.messages, sample.response) for sample in members]
     return Comparison(content_id([VERSION, model, rubric, content]), window, group, tuple(members))
 
 
@@ -138,14 +138,14 @@ def in_order(comparison: Comparison, answered: Iterable[tuple[str, float, str]])
     Raises:
         ValueError: it does not have each candidate once, with a score from 0 to 1.
     """
-    by_number = {number.strip(): (score, said) for number, score, said in answered}
-    wanted = [str(number) for number in range(1, len(comparison.candidates) + 1)]
-    if sorted(by_number) != sorted(wanted):
-        raise ValueError(f"the answer does not score each of {len(wanted)} candidates once")
-    scores = [by_number[number][0] for number in wanted]
+    by_number = {number.strip(): (score, explanation) for number, score, explanation in answered}
+    expected = [str(number) for number in range(1, len(comparison.candidates) + 1)]
+    if sorted(by_number) != sorted(expected):
+        raise ValueError(f"the answer does not score each of {len(expected)} candidates once")
+    scores = [by_number[number][0] for number in expected]
     if not all(isfinite(score) and 0 <= score <= 1 for score in scores):
         raise ValueError("a score of the answer is not between 0 and 1")
-    return scores, [by_number[number][1] for number in wanted]
+    return scores, [by_number[number][1] for number in expected]
 
 
 def judge_scorer(
@@ -153,21 +153,23 @@ def judge_scorer(
 ) -> tuple[JudgeScorer, list[JudgeScore]]:
     """The scorer that gives each step (a frame with trajectory_id and step) its score, and a verdict per trajectory."""
     scores: dict[tuple[str, int], list[float]] = defaultdict(list)
-    said: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    scores_of: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for comparison in asked:
         judgment = judgments.get(comparison.id)
         if judgment is None or judgment.scores is None or judgment.explanations is None:
             continue
-        for each, score, why in zip(comparison.candidates, judgment.scores, judgment.explanations, strict=True):
-            scores[each.trajectory_id, each.step].append(score)
-            said[each.trajectory_id].append((each.step, why))
+        for sample, score, why in zip(comparison.candidates, judgment.scores, judgment.explanations, strict=True):
+            scores[sample.trajectory_id, sample.step].append(score)
+            scores_of[sample.trajectory_id].append((sample.step, why))
     means = {key: sum(values) / len(values) for key, values in scores.items()}
     keys = zip(steps["trajectory_id"].tolist(), steps["step"].tolist(), strict=True)
     values: pd.Series[Any] = pd.Series([means.get(key, np.nan) for key in keys], index=steps.index, dtype="float64")
-    return JudgeScorer(NAME, version, values), _verdicts(means, said)
+    return JudgeScorer(NAME, version, values), _verdicts(means, scores_of)
 
 
-def _verdicts(means: Mapping[tuple[str, int], float], said: Mapping[str, list[tuple[int, str]]]) -> list[JudgeScore]:
+def _verdicts(
+    means: Mapping[tuple[str, int], float], explanations: Mapping[str, list[tuple[int, str]]]
+) -> list[JudgeScore]:
     of: dict[str, dict[int, float]] = defaultdict(dict)
     for (trajectory, step), score in sorted(means.items()):
         of[trajectory][step] = score
@@ -175,7 +177,7 @@ def _verdicts(means: Mapping[tuple[str, int], float], said: Mapping[str, list[tu
         JudgeScore(
             trajectory,
             sum(steps.values()) / len(steps),
-            "\n".join(f"step {step}: {why}" for step, why in sorted(said[trajectory])),
+            "\n".join(f"step {step}: {why}" for step, why in sorted(explanations[trajectory])),
             steps,
         )
         for trajectory, steps in of.items()
@@ -185,10 +187,10 @@ def _verdicts(means: Mapping[tuple[str, int], float], said: Mapping[str, list[tu
 def spent(judgments: Iterable[JudgeAnswer]) -> dict[str, float | int | None]:
     """Requests, tokens and cost of judgments; the cost is None as soon as one of them has none that is known."""
     judgments = list(judgments)
-    costs = [each.cost_usd for each in judgments]
+    costs = [judgment.cost_usd for judgment in judgments]
     known = [cost for cost in costs if cost is not None]
     return {
-        "judge_requests": sum(each.attempts for each in judgments),
-        "judge_tokens": sum(each.prompt_tokens + each.completion_tokens for each in judgments),
+        "judge_requests": sum(judgment.attempts for judgment in judgments),
+        "judge_tokens": sum(judgment.prompt_tokens + judgment.completion_tokens for judgment in judgments),
         "judge_cost_usd": sum(known) if judgments and len(known) == len(costs) else None,
     }

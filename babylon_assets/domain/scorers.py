@@ -77,10 +77,10 @@ def load_scorers(paths: Iterable[str], reserved: Iterable[str] = ()) -> dict[str
     loaded: dict[str, Scorer] = {}
     taken = RESERVED.union(reserved)
     for path in paths:
-        found = _loaded(path, taken)
-        if found.name in loaded:
-            raise SettingsError(f"SCORERS has two scorers with the name {found.name!r}; give {path} another name")
-        loaded[found.name] = found
+        added = _loaded(path, taken)
+        if added.name in loaded:
+            raise SettingsError(f"SCORERS has two scorers with the name {added.name!r}; give {path} another name")
+        loaded[added.name] = added
     return loaded
 
 
@@ -135,16 +135,16 @@ class _Held:
 def _loaded(path: str, taken: frozenset[str]) -> Scorer:
     module, _, attribute = path.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        member: Any = importlib.import_module(module)
         for part in attribute.split("."):
-            found = getattr(found, part)
+            member = getattr(member, part)
     except Exception as error:
         raise SettingsError(
             f"SCORERS names {path!r}, which cannot be imported ({type(error).__name__}: {error}); install its package, "
             "put its folder on PYTHONPATH, or correct the path"
         ) from error
-    name, version = getattr(found, "name", None), getattr(found, "version", None)
-    if not isinstance(name, str) or not isinstance(version, str) or not version or not hasattr(found, "score"):
+    name, version = getattr(member, "name", None), getattr(member, "version", None)
+    if not isinstance(name, str) or not isinstance(version, str) or not version or not hasattr(member, "score"):
         raise SettingsError(
             f"{path} of SCORERS is no scorer: it needs a name and a version, both text, and a function `score`; "
             "decorate a function with babylon_assets.domain.scorers.scorer"
@@ -154,4 +154,4 @@ def _loaded(path: str, taken: frozenset[str]) -> Scorer:
             f"{path} of SCORERS has the name {name!r}, which is taken or has other characters than a-z, 0-9 and _; "
             "give it another name"
         )
-    return _Held(path, found)
+    return _Held(path, member)

@@ -92,7 +92,7 @@ class StoredSamples(Sequence[RawSample]):
 
     def __iter__(self) -> Iterator[RawSample]:
         exchanges = decode_chat(self.chat()) if self.heads else ()
-        return (_raw_sample(head, said) for head, said in zip(self.heads, exchanges, strict=True))
+        return (_raw_sample(head, exchange) for head, exchange in zip(self.heads, exchanges, strict=True))
 
     @overload
     def __getitem__(self, index: int) -> RawSample: ...
@@ -126,7 +126,7 @@ def store_samples(samples: Sequence[RawSample]) -> StoredSamples:
     return StoredSamples(heads, encode_chat([Exchange(s.messages, s.response) for s in samples]))
 
 
-def _raw_sample(head: CallHead, said: Exchange) -> RawSample:
+def _raw_sample(head: CallHead, exchange: Exchange) -> RawSample:
     return RawSample(
         head.step,
         head.call,
@@ -134,8 +134,8 @@ def _raw_sample(head: CallHead, said: Exchange) -> RawSample:
         head.model,
         head.temperature,
         head.timestamp_ms,
-        said.messages,
-        said.response,
+        exchange.messages,
+        exchange.response,
     )
 
 

@@ -150,8 +150,8 @@ def _off_policy_difference(
     """By how much the challenger prefers the better held-out answers more than the champion, over how many groups."""
     with database.connect() as conn:
         dataset = load_dataset(conn, checkpoint.dataset_id or "")
-    both = [measure_off_policy(settings, database, one, dataset) for one in (checkpoint, champion)]
-    ours, theirs = ({} if one is None else one.results["preferences"] for one in both)
+    both = [measure_off_policy(settings, database, policy, dataset) for policy in (checkpoint, champion)]
+    ours, theirs = ({} if policy is None else policy.results["preferences"] for policy in both)
     shared = sorted(set(ours) & set(theirs))
     if not shared:
         return None, 0
@@ -161,17 +161,21 @@ def _off_policy_difference(
 def _best(conn: Connection[Any], settings: Settings, chain: str) -> Measurement | None:
     """The best that was ever promoted, among those that were examined by the same version."""
     ids = {row.to_id for row in promotions.history(conn, chain)}
-    found = [kept_benchmark(settings, conn, one) for one in sorted(ids)]
-    known = [one for one in found if one is not None and one.value is not None]
+    evaluations = [kept_benchmark(settings, conn, evaluation) for evaluation in sorted(ids)]
+    known = [evaluation for evaluation in evaluations if evaluation is not None and evaluation.value is not None]
     if not known:
         return None
-    best = max(known, key=lambda one: one.value or 0.0)
+    best = max(known, key=lambda evaluation: evaluation.value or 0.0)
     checkpoint = checkpoints.get(conn, best.checkpoint_id)
     return _measurement(best, checkpoint) if checkpoint else None
 
 
-def _measurement(found: Evaluation | None, checkpoint: Checkpoint) -> Measurement | None:
-    return None if found is None else Measurement(_name(checkpoint), found.results["rewards"], found.results["valid"])
+def _measurement(evaluation: Evaluation | None, checkpoint: Checkpoint) -> Measurement | None:
+    return (
+        None
+        if evaluation is None
+        else Measurement(_name(checkpoint), evaluation.results["rewards"], evaluation.results["valid"])
+    )
 
 
 def _root(conn: Connection[Any], chain: str) -> Checkpoint:

@@ -67,7 +67,7 @@ async def _judge(
         async with places:
             keep(comparison, await _judge_comparison(settings, comparison, min(attempts, ATTEMPTS_A_RUN)))
 
-    tasks = [asyncio.ensure_future(judge_one(*each)) for each in asked]
+    tasks = [asyncio.ensure_future(judge_one(*question)) for question in asked]
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -79,12 +79,12 @@ async def _judge(
 async def _judge_comparison(settings: JudgeSettings, comparison: Comparison, attempts: int) -> JudgeAnswer:
     meter = _Meter(settings.usd_per_million_tokens)
     error = ""
-    made = 0
-    for made in range(1, attempts + 1):
+    attempt = 0
+    for attempt in range(1, attempts + 1):
         try:
             with meter.activate_context():
-                scores, said = await _request_scores(settings, comparison)
-            return JudgeAnswer(scores, said, None, made, *meter.spent())
+                scores, explanations = await _request_scores(settings, comparison)
+            return JudgeAnswer(scores, explanations, None, attempt, *meter.spent())
         except _REFUSED as refusal:
             raise _refused(settings, refusal) from None
         except exceptions.BadRequestError as refusal:
@@ -92,25 +92,27 @@ async def _judge_comparison(settings: JudgeSettings, comparison: Comparison, att
             break
         except (OpenAIError, ValidationError, ValueError, TimeoutError) as failure:
             error = _failure_reason(failure)
-        if made < attempts:
-            await asyncio.sleep(FIRST_WAIT_SECONDS * 2 ** (made - 1))
-    return JudgeAnswer(None, None, error, made, *meter.spent())
+        if attempt < attempts:
+            await asyncio.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
+    return JudgeAnswer(None, None, error, attempt, *meter.spent())
 
 
 async def _request_scores(settings: JudgeSettings, comparison: Comparison) -> tuple[list[float], list[str]]:
     conversations: list[Any] = [
         [
-            *({"role": message.role, "content": message.content} for message in each.messages),
-            {"role": "assistant", "content": each.response},
+            *({"role": message.role, "content": message.content} for message in candidate.messages),
+            {"role": "assistant", "content": candidate.response},
         ]
-        for each in comparison.candidates
+        for candidate in comparison.candidates
     ]
     limit = settings.timeout_seconds
     assert settings.model is not None
     answered = await asyncio.wait_for(
         ruler(conversations, settings.model, _parameters(settings), rubric_of(settings)), limit
     )
-    return in_order(comparison, ((each.trajectory_id, each.score, each.explanation) for each in answered))
+    return in_order(
+        comparison, ((candidate.trajectory_id, candidate.score, candidate.explanation) for candidate in answered)
+    )
 
 
 def _parameters(settings: JudgeSettings) -> dict[str, object]:

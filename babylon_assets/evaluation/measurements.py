@@ -104,25 +104,25 @@ def measure_off_policy(
     if kept is not None or not samples or why_not_here(checkpoint) is not None:
         return kept
     prepare_libraries(settings)
-    found = off_policy.score_answers(checkpoint.base_model, adapter_of(checkpoint), samples, LEAST_EFFECTIVE_SAMPLES)
-    gaps = list(found.preferences.values())
-    made = Evaluation(
+    result = off_policy.score_answers(checkpoint.base_model, adapter_of(checkpoint), samples, LEAST_EFFECTIVE_SAMPLES)
+    gaps = list(result.preferences.values())
+    evaluation = Evaluation(
         checkpoint_id=checkpoint.id,
         evaluation=off_policy.NAME,
         version=version,
         window_id=dataset.window,
-        value=found.estimate.value,
+        value=result.estimate.value,
         results={
-            "answers": found.answers,
-            "preferences": found.preferences,
+            "answers": result.answers,
+            "preferences": result.preferences,
             "preference": list(bootstrap(gaps)) if gaps else None,
-            "effective_samples": found.estimate.effective,
-            "behaviour_reward": found.estimate.behaviour,
-            "refused": found.estimate.refused,
+            "effective_samples": result.estimate.effective,
+            "behaviour_reward": result.estimate.behaviour,
+            "refused": result.estimate.refused,
         },
     )
     with database.connect() as conn:
-        return evaluations.keep(conn, made)
+        return evaluations.keep(conn, evaluation)
 
 
 def measure_snapshot(

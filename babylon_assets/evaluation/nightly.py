@@ -30,14 +30,14 @@ class NightlyEvaluation:
     """
 
     checkpoint: Checkpoint | None
-    found: Evaluation | None = None
+    evaluation: Evaluation | None = None
     fresh: bool = False
     reason: str | None = None
 
     @property
     def gain_on_base(self) -> Interval | None:
         """Market reward less that of the base model, seed by seed."""
-        difference = self.found.results.get("difference") if self.found else None
+        difference = self.evaluation.results.get("difference") if self.evaluation else None
         return Interval(*difference) if difference else None
 
 

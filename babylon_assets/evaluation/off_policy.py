@@ -59,19 +59,21 @@ def score_answers(
     """
     if not samples:
         return OffPolicyResult(0, {}, off_policy([], [], [], least_effective))
-    unknown = [one for one in samples if not (one.prompt_token_ids and one.token_ids)]
+    unknown = [sample for sample in samples if not (sample.prompt_token_ids and sample.token_ids)]
     texts = iter(turns_of(base_model, unknown) if unknown else [])
     turns = [
-        (one.prompt_token_ids, one.token_ids) if one.prompt_token_ids and one.token_ids else next(texts)
-        for one in samples
+        (sample.prompt_token_ids, sample.token_ids) if sample.prompt_token_ids and sample.token_ids else next(texts)
+        for sample in samples
     ]
     totals = [math.fsum(values) for values in answer_logprobs(load_policy(base_model, adapter), turns)]
-    told = [ScoredAnswer(one.group, one.reward or 0.0, total) for one, total in zip(samples, totals, strict=True)]
-    recorded = [(total, one) for total, one in zip(totals, samples, strict=True) if one.logprobs]
+    answers = [
+        ScoredAnswer(sample.group, sample.reward or 0.0, total) for sample, total in zip(samples, totals, strict=True)
+    ]
+    recorded = [(total, sample) for total, sample in zip(totals, samples, strict=True) if sample.logprobs]
     estimate = off_policy(
         [total for total, _ in recorded],
-        [math.fsum(one.logprobs or ()) for _, one in recorded],
-        [one.reward or 0.0 for _, one in recorded],
+        [math.fsum(sample.logprobs or ()) for _, sample in recorded],
+        [sample.reward or 0.0 for _, sample in recorded],
         least_effective,
     )
-    return OffPolicyResult(len(samples), preferences(told), estimate)
+    return OffPolicyResult(len(samples), preferences(answers), estimate)

@@ -45,7 +45,7 @@ def _before(conn: Connection[Any], chain: str) -> Checkpoint:
         raise PermanentError(f"no checkpoint of {chain} was promoted; promote a checkpoint first")
     were = {row.to_id for row in promotions.history(conn, chain)}
     line = ancestors(conn, live)
-    return next((one for one in line if one.id in were), line[-1])
+    return next((checkpoint for checkpoint in line if checkpoint.id in were), line[-1])
 
 
 def _refuse_impossible(conn: Connection[Any], settings: Settings, checkpoint: Checkpoint) -> None:

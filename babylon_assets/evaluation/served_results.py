@@ -62,16 +62,16 @@ def roll_back_if_needed(settings: Settings, database: Database, dagster_run_id: 
     band = Band(valid_drop=settings.gate.auto_rollback_valid_drop, reward_drop=settings.gate.auto_rollback_reward_drop)
     with database.connect() as conn, conn.transaction():
         checkpoints.lock_line(conn, settings.model_name)
-        told = promotions.history(conn, settings.model_name)
+        history = promotions.history(conn, settings.model_name)
         served = promotions.promoted(conn, settings.model_name)
-        if served is None or told[-1].kind != "promotion":
+        if served is None or history[-1].kind != "promotion":
             return None
-        earlier = checkpoints.get(conn, told[-1].from_id) if told[-1].from_id else None
+        earlier = checkpoints.get(conn, history[-1].from_id) if history[-1].from_id else None
         before = earlier or checkpoints.chain(conn, settings.model_name)[0]
         if before.id == served.id:
             return None
         why = out_of_band(measure_served(conn, served), measure_served(conn, before), band)
         if why is None:
             return None
-        said = f"{policy_name(served.chain, served.step)} left its band: {why}"
-        return promotions.promote(conn, before, by=AUTO, why=said, kind="rollback", dagster_run_id=dagster_run_id)
+        reason = f"{policy_name(served.chain, served.step)} left its band: {why}"
+        return promotions.promote(conn, before, by=AUTO, why=reason, kind="rollback", dagster_run_id=dagster_run_id)

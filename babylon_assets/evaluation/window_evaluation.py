@@ -46,55 +46,59 @@ class EvaluatedWindow:
         return {**self._market_numbers(), **self._replay_numbers()}
 
     def _market_numbers(self) -> dict[str, float | None]:
-        told: dict[str, float | None] = {}
-        for role, found in self.market.items():
+        numbers: dict[str, float | None] = {}
+        for role, evaluation in self.market.items():
             name = "market" if role == CHECKPOINT else f"{role}_market"
-            told[f"{name}_reward"] = found.value
-            told[f"{name}_valid_share"] = found.results["valid_share"]
-            told[f"{name}_advantage"] = found.results["advantage"]
+            numbers[f"{name}_reward"] = evaluation.value
+            numbers[f"{name}_valid_share"] = evaluation.results["valid_share"]
+            numbers[f"{name}_advantage"] = evaluation.results["advantage"]
         if (ours := self.market.get(CHECKPOINT)) is not None:
-            told |= {"market_reward_low": ours.low, "market_reward_high": ours.high}
+            numbers |= {"market_reward_low": ours.low, "market_reward_high": ours.high}
         for role in (PROMOTED, BASE):
             if (gain := self.gain(role)) is not None:
-                told |= {f"gain_on_{role}": gain.value, f"gain_on_{role}_low": gain.low}
-                told[f"gain_on_{role}_high"] = gain.high
-        return told
+                numbers |= {f"gain_on_{role}": gain.value, f"gain_on_{role}_low": gain.low}
+                numbers[f"gain_on_{role}_high"] = gain.high
+        return numbers
 
     def _replay_numbers(self) -> dict[str, float | None]:
-        told: dict[str, float | None] = {}
-        for role, found in self.replay.items():
+        numbers: dict[str, float | None] = {}
+        for role, evaluation in self.replay.items():
             name = "replay" if role == CHECKPOINT else f"{role}_replay"
-            gaps = found.results["preferences"].values()
-            told[f"{name}_preference"] = fmean(gaps) if gaps else None
-            told[f"{name}_estimate"] = found.value
-            told[f"{name}_effective_samples"] = found.results["effective_samples"]
+            gaps = evaluation.results["preferences"].values()
+            numbers[f"{name}_preference"] = fmean(gaps) if gaps else None
+            numbers[f"{name}_estimate"] = evaluation.value
+            numbers[f"{name}_effective_samples"] = evaluation.results["effective_samples"]
         if (ours := self.replay.get(CHECKPOINT)) is not None:
-            told["replay_answers"] = ours.results["answers"]
-        return told
+            numbers["replay_answers"] = ours.results["answers"]
+        return numbers
 
 
 def evaluate_window(settings: Settings, database: Database, window: str) -> EvaluatedWindow:
     """Measure what a window's checkpoint and those beside it can do; what was measured before is taken from there."""
     with database.connect() as conn:
-        made = checkpoints.by_window(conn, settings.model_name, window)
+        checkpoint = checkpoints.by_window(conn, settings.model_name, window)
         line = checkpoints.chain(conn, settings.model_name)
         live = promotions.promoted(conn, settings.model_name)
-        dataset = load_dataset(conn, made.dataset_id) if made is not None and made.dataset_id else None
+        dataset = (
+            load_dataset(conn, checkpoint.dataset_id) if checkpoint is not None and checkpoint.dataset_id else None
+        )
     if not line:
         return EvaluatedWindow(None, {}, {})
-    parent = next((one for one in line if made is not None and one.id == made.parent_id), None)
+    parent = next(
+        (checkpoint for checkpoint in line if checkpoint is not None and checkpoint.id == checkpoint.parent_id), None
+    )
     # the base first and the window's own last: each is compared with what stands before it
-    roles = {BASE: line[0], PROMOTED: live or line[0], PARENT: parent, CHECKPOINT: made}
+    roles = {BASE: line[0], PROMOTED: live or line[0], PARENT: parent, CHECKPOINT: checkpoint}
     market, replay = {}, {}
-    for role, one in roles.items():
-        if one is None:
+    for role, checkpoint in roles.items():
+        if checkpoint is None:
             continue
         baseline = roles[PROMOTED] if role == CHECKPOINT else None
-        market[role] = measure_benchmark(settings, database, one, baseline)
-        replay[role] = measure_off_policy(settings, database, one, dataset) if dataset is not None else None
-    unplayable = why_not_loadable(settings, made) if made is not None else None
-    return EvaluatedWindow(made, _without_missing(market), _without_missing(replay), unplayable)
+        market[role] = measure_benchmark(settings, database, checkpoint, baseline)
+        replay[role] = measure_off_policy(settings, database, checkpoint, dataset) if dataset is not None else None
+    unplayable = why_not_loadable(settings, checkpoint) if checkpoint is not None else None
+    return EvaluatedWindow(checkpoint, _without_missing(market), _without_missing(replay), unplayable)
 
 
-def _without_missing(found: dict[str, Any]) -> dict[str, Evaluation]:
-    return {role: one for role, one in found.items() if one is not None}
+def _without_missing(evaluations: dict[str, Any]) -> dict[str, Evaluation]:
+    return {role: evaluation for role, evaluation in evaluations.items() if evaluation is not None}

@@ -28,8 +28,8 @@ def promote_window(settings: Settings, database: Database, window: str, run_id: 
     """Apply the gate to a window's checkpoint, go back if the live one left its band, and tell the game."""
     rolled_back = roll_back_if_needed(settings, database, run_id)
     with database.connect() as conn:
-        made = checkpoints.by_window(conn, settings.model_name, window)
-    judged = decide(settings, database, made, run_id) if made is not None else None
+        checkpoint = checkpoints.by_window(conn, settings.model_name, window)
+    judged = decide(settings, database, checkpoint, run_id) if checkpoint is not None else None
     named = tell_game(settings, database)
     with database.connect() as conn:
         live = promotions.promoted(conn, settings.model_name)

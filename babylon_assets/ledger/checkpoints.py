@@ -99,9 +99,9 @@ def chain(conn: Connection[Any], name: str) -> list[Checkpoint]:
 
 def family(conn: Connection[Any], chain: str) -> list[Checkpoint]:
     """All checkpoints of a chain and of its branches, ordered by chain and step."""
-    wanted = MODEL_CHECKPOINTS.select("WHERE split_part(chain, %s, 1) = %s ORDER BY chain, step")
+    query = MODEL_CHECKPOINTS.select("WHERE split_part(chain, %s, 1) = %s ORDER BY chain, step")
     with conn.cursor(row_factory=class_row(Checkpoint)) as cursor:
-        return cursor.execute(wanted, [BRANCH, main_chain(chain)]).fetchall()
+        return cursor.execute(query, [BRANCH, main_chain(chain)]).fetchall()
 
 
 def newest_before(conn: Connection[Any], chain: str, window: str) -> Checkpoint | None:

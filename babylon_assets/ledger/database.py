@@ -206,15 +206,15 @@ def _connect(address: Address, *, autocommit: bool) -> Connection:
 
 def _explained(address: Address, error: psycopg.OperationalError) -> BabylonError:
     """The refusal in our words. libpq gives no code for a failed login, hence the look at its message."""
-    told = " ".join(str(error).split())
+    text = " ".join(str(error).split())
     password = address.parameters.get("password")
-    told = told.replace(password, HIDDEN) if password else told
-    if _NO_DATABASE.search(told):
-        return SettingsError(f"{address.place}: {told}; create the database or correct DATABASE_URL")
-    if _REFUSED_LOGIN.search(told):
-        return SettingsError(f"{address.place}: {told}; correct user and password in DATABASE_URL")
+    text = text.replace(password, HIDDEN) if password else text
+    if _NO_DATABASE.search(text):
+        return SettingsError(f"{address.place}: {text}; create the database or correct DATABASE_URL")
+    if _REFUSED_LOGIN.search(text):
+        return SettingsError(f"{address.place}: {text}; correct user and password in DATABASE_URL")
     return DatabaseUnavailable(
-        f"{address.place} does not answer: {told}; start PostgreSQL there or correct DATABASE_URL"
+        f"{address.place} does not answer: {text}; start PostgreSQL there or correct DATABASE_URL"
     )
 
 

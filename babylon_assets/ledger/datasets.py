@@ -79,8 +79,8 @@ def save_dataset(conn: Connection[Any], dataset: Dataset | DatasetDraft) -> bool
 
 def _check_texts(conn: Connection[Any], draft: DatasetDraft) -> None:
     """Whether the window still has the texts that a draft names and does not bring."""
-    wanted = {name: digest for name, digest in draft.chats.items() if name not in draft.own_chats}
-    if wanted and dict(conn.execute(_CHAT_HASHES, [draft.window, list(wanted)]).fetchall()) != wanted:
+    digests = {name: digest for name, digest in draft.chats.items() if name not in draft.own_chats}
+    if digests and dict(conn.execute(_CHAT_HASHES, [draft.window, list(digests)]).fetchall()) != digests:
         raise CorruptLedger(f"{draft.window} was read again while its dataset was made; {_AGAIN}")
 
 
@@ -97,8 +97,8 @@ def _save_trajectories(conn: Connection[Any], draft: DatasetDraft, dataset_id: s
         for first, values in zip(order[bounds[:-1]].tolist(), arrays, strict=True)
         for name in (trajectories[first],)
     )
-    written = ("dataset_id", "trajectory_id", "agent_id", "chat_sha256", "chat", *_OF_SAMPLES)
-    TRAINING_DATASET_TRAJECTORIES.copy(conn, written, rows, as_they_are=_OF_SAMPLES)
+    names = ("dataset_id", "trajectory_id", "agent_id", "chat_sha256", "chat", *_OF_SAMPLES)
+    TRAINING_DATASET_TRAJECTORIES.copy(conn, names, rows, as_they_are=_OF_SAMPLES)
 
 
 def _arrays(name: str, column: Sequence[Any], order: Any, bounds: Sequence[int]) -> Iterator[bytes]:
@@ -159,9 +159,9 @@ def stream_chats(conn: Connection[Any], dataset_id: str, *trajectories: str) -> 
 
 def _body(conn: Connection[Any], dataset_id: str) -> tuple[bytes, dict[str, int]]:
     """A dataset's content and its counts."""
-    wanted = TRAINING_DATASETS.select("WHERE id = %s", "body", "counts")
+    query = TRAINING_DATASETS.select("WHERE id = %s", "body", "counts")
     with conn.cursor(binary=True) as cursor:
-        row = cursor.execute(wanted, [dataset_id]).fetchone()
+        row = cursor.execute(query, [dataset_id]).fetchone()
     if row is None:
         raise CorruptLedger(f"dataset {dataset_id} is not kept; {_AGAIN}")
     if not row[0]:
@@ -185,6 +185,6 @@ def is_readable(conn: Connection[Any], dataset_id: str) -> bool:
 def dataset_frame(conn: Connection[Any], dataset_id: str) -> pd.DataFrame:
     """One row per sample: ids, group_key, policy, reward, advantage, trains_as, skip_reason, tokens; no texts."""
     columns = list(TRAINING_DATASET_SAMPLES.columns)
-    wanted = TRAINING_DATASET_SAMPLES.select("WHERE dataset_id = %s ORDER BY group_key, sample_id")
-    frame = pd.DataFrame(conn.execute(wanted, [dataset_id]).fetchall(), columns=columns)
+    query = TRAINING_DATASET_SAMPLES.select("WHERE dataset_id = %s ORDER BY group_key, sample_id")
+    frame = pd.DataFrame(conn.execute(query, [dataset_id]).fetchall(), columns=columns)
     return frame.astype({"reward": "float64", "advantage": "float64"})

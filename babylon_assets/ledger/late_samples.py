@@ -104,19 +104,19 @@ def note(conn: Connection[Any], chain: str, window: str, dataset_id: str, late: 
 
 def spent(conn: Connection[Any], chain: str, window: str) -> dict[str, list[TrainedContent]]:
     """What checkpoints were taught by a window's late samples, by sample."""
-    wanted = LATE_SAMPLES.select(
+    query = LATE_SAMPLES.select(
         "WHERE chain = %s AND window_id = %s AND checkpoint_id IS NOT NULL", "sample_id", "text_sha256", "reward"
     )
     known: dict[str, list[TrainedContent]] = defaultdict(list)
-    for name, text, reward in conn.execute(wanted, [chain, window]):
+    for name, text, reward in conn.execute(query, [chain, window]):
         known[name].append(TrainedContent(text, reward))
     return known
 
 
 def any_open(conn: Connection[Any], chain: str) -> bool:
     """Whether the chain has late samples that were not trained on yet."""
-    wanted = LATE_SAMPLES.select("WHERE chain = %s AND checkpoint_id IS NULL LIMIT 1", "sample_id")
-    return conn.execute(wanted, [chain]).fetchone() is not None
+    query = LATE_SAMPLES.select("WHERE chain = %s AND checkpoint_id IS NULL LIMIT 1", "sample_id")
+    return conn.execute(query, [chain]).fetchone() is not None
 
 
 def available(conn: Connection[Any], chain: str, into: str, head: str | None) -> list[LateSample]:
@@ -158,10 +158,10 @@ def _late(row: tuple[Any, ...]) -> LateSample:
 
 
 def _by_sample(rows: Iterable[LateSample]) -> dict[tuple[str, str], list[LateSample]]:
-    found: dict[tuple[str, str], list[LateSample]] = defaultdict(list)
+    samples: dict[tuple[str, str], list[LateSample]] = defaultdict(list)
     for row in rows:
-        found[row.window, row.sample_id].append(row)
-    return found
+        samples[row.window, row.sample_id].append(row)
+    return samples
 
 
 def carried(conn: Connection[Any], chain: str, window: str | None = None) -> list[CarriedSamples]:
@@ -172,15 +172,15 @@ def carried(conn: Connection[Any], chain: str, window: str | None = None) -> lis
 
 def reason_of(conn: Connection[Any], chain: str, window: str) -> str:
     """What is said of a trained window whose data changed, and of what became of its late samples."""
-    given = [each for each in carried(conn, chain, window) if each.window == window]
-    taken = {each.into: each.samples for each in given if each.into is not None}
-    return late_reason(window, taken, sum(each.samples for each in given if each.into is None))
+    given = [carry for carry in carried(conn, chain, window) if carry.window == window]
+    taken = {carry.into: carry.samples for carry in given if carry.into is not None}
+    return late_reason(window, taken, sum(carry.samples for carry in given if carry.into is None))
 
 
 def sources(conn: Connection[Any], into: str) -> list[str]:
     """The datasets in which the samples that a window took stand as their own window's."""
-    wanted = LATE_SAMPLES.select("WHERE into_window = %s GROUP BY dataset_id ORDER BY dataset_id", "dataset_id")
-    return [row[0] for row in conn.execute(wanted, [into])]
+    query = LATE_SAMPLES.select("WHERE into_window = %s GROUP BY dataset_id ORDER BY dataset_id", "dataset_id")
+    return [row[0] for row in conn.execute(query, [into])]
 
 
 def _listed(late: Iterable[LateSample]) -> dict[str, list[Any]]:

@@ -39,21 +39,21 @@ texts AS (
 UPDATE babylon_training.training_datasets SET body = '' WHERE id IN (SELECT dataset_id FROM theirs)"""
 
 
-def find(conn: Connection[Any], wanted: str) -> Checkpoint:
+def find(conn: Connection[Any], name: str) -> Checkpoint:
     """The checkpoint that a person means: a policy such as `babylon-agent@3`, an id, or the unambiguous start of one.
 
     Raises:
         PermanentError: there is none, or more than one.
     """
-    chain, _, step = wanted.rpartition("@")
+    chain, _, step = name.rpartition("@")
     if chain and step.isdecimal():
-        found = _all(conn, "WHERE chain = %s AND step = %s", chain, int(step))
+        matches = _all(conn, "WHERE chain = %s AND step = %s", chain, int(step))
     else:
-        found = _all(conn, "WHERE starts_with(id, %s) ORDER BY chain, step LIMIT 2", wanted)
-    if len(found) != 1:
-        many = "more than one checkpoint" if found else "no checkpoint"
-        raise PermanentError(f"{wanted!r} names {many}; `babylon chains` lists them")
-    return found[0]
+        matches = _all(conn, "WHERE starts_with(id, %s) ORDER BY chain, step LIMIT 2", name)
+    if len(matches) != 1:
+        many = "more than one checkpoint" if matches else "no checkpoint"
+        raise PermanentError(f"{name!r} names {many}; `babylon chains` lists them")
+    return matches[0]
 
 
 def all_checkpoints(conn: Connection[Any]) -> list[Checkpoint]:
@@ -65,9 +65,9 @@ def ancestors(conn: Connection[Any], checkpoint: Checkpoint) -> list[Checkpoint]
     """The checkpoints that it was trained from, its parent first, the root last."""
     line: list[Checkpoint] = []
     parent = checkpoint.parent_id
-    while parent is not None and (found := checkpoints.get(conn, parent)) is not None:
-        line.append(found)
-        parent = found.parent_id
+    while parent is not None and (ancestor := checkpoints.get(conn, parent)) is not None:
+        line.append(ancestor)
+        parent = ancestor.parent_id
     return line
 
 
@@ -84,14 +84,14 @@ def policies_that_saw(
         [trajectory, agent],
     ).fetchall()
     direct = {row[0] for row in rows}
-    by_step = sorted(all_checkpoints(conn), key=lambda made: made.step)
-    names = {made.id: policy_name(made.chain, made.step) for made in by_step}
+    by_step = sorted(all_checkpoints(conn), key=lambda checkpoint: checkpoint.step)
+    names = {checkpoint.id: policy_name(checkpoint.chain, checkpoint.step) for checkpoint in by_step}
     seen: dict[str, str] = {}
-    for made in by_step:
-        if made.id in direct:
-            seen[names[made.id]] = "trained on it"
-        elif made.parent_id is not None and names[made.parent_id] in seen:
-            seen[names[made.id]] = f"trained from {names[made.parent_id]}"
+    for checkpoint in by_step:
+        if checkpoint.id in direct:
+            seen[names[checkpoint.id]] = "trained on it"
+        elif checkpoint.parent_id is not None and names[checkpoint.parent_id] in seen:
+            seen[names[checkpoint.id]] = f"trained from {names[checkpoint.parent_id]}"
     return seen
 
 
@@ -155,20 +155,20 @@ def policy_lags(conn: Connection[Any], parent: Checkpoint, policies: Iterable[st
     ).fetchall()
     parents = {row[0]: row[1] for row in rows}
     ids = {policy_name(row[2], row[3]): row[0] for row in rows}
-    behind = {made: steps for steps, made in enumerate(_upward(parents, parent.id))}
+    behind = {ancestor: steps for steps, ancestor in enumerate(_upward(parents, parent.id))}
     lags: dict[str, int] = {}
     for name in set(policies) & ids.keys():
         way = enumerate(_upward(parents, ids[name]))
-        lags[name] = next(steps + behind[made] for steps, made in way if made in behind)
+        lags[name] = next(steps + behind[ancestor] for steps, ancestor in way if ancestor in behind)
     return lags
 
 
 def _upward(parents: Mapping[str, str | None], checkpoint_id: str) -> Iterator[str]:
     """A checkpoint's id, its parent's, and so on to the root's."""
-    found: str | None = checkpoint_id
-    while found is not None:
-        yield found
-        found = parents[found]
+    current: str | None = checkpoint_id
+    while current is not None:
+        yield current
+        current = parents[current]
 
 
 def prunable(conn: Connection[Any], chain: str, keep: int) -> list[Checkpoint]:
@@ -178,11 +178,13 @@ def prunable(conn: Connection[Any], chain: str, keep: int) -> list[Checkpoint]:
     what was live before it, the best of an evaluation, what an attempt that has not ended trains from, and the parents
     of all of these.
     """
-    made = sorted(checkpoints.family(conn, chain), key=lambda one: (one.step, one.created_at))
-    line = [one for one in made if one.chain == chain and one.dead_end is None]
-    dead_ends = [one for one in made if one.chain == chain and one.dead_end is not None]
-    branches = sorted((one for one in made if one.chain != chain), key=lambda one: one.created_at)
-    needed = {one.id for part in (line, dead_ends, branches) for one in part[-max(1, keep) :]}
+    family = sorted(checkpoints.family(conn, chain), key=lambda checkpoint: (checkpoint.step, checkpoint.created_at))
+    line = [checkpoint for checkpoint in family if checkpoint.chain == chain and checkpoint.dead_end is None]
+    dead_ends = [checkpoint for checkpoint in family if checkpoint.chain == chain and checkpoint.dead_end is not None]
+    branches = sorted(
+        (checkpoint for checkpoint in family if checkpoint.chain != chain), key=lambda checkpoint: checkpoint.created_at
+    )
+    needed = {checkpoint.id for part in (line, dead_ends, branches) for checkpoint in part[-max(1, keep) :]}
     needed.update(
         row[0]
         for row in conn.execute(
@@ -196,11 +198,13 @@ def prunable(conn: Connection[Any], chain: str, keep: int) -> list[Checkpoint]:
                 WHERE value IS NOT NULL AND window_id IS NULL AND checkpoint_id = ANY(%s)
                 ORDER BY evaluation, version, value DESC)
             """,
-            [[one.id for one in made]],
+            [[checkpoint.id for checkpoint in family]],
         )
     )
-    needed.update([one.parent_id for one in made if one.id in needed and one.parent_id is not None])
-    return [one for one in made if one.id not in needed and one.path]
+    needed.update(
+        [checkpoint.parent_id for checkpoint in family if checkpoint.id in needed and checkpoint.parent_id is not None]
+    )
+    return [checkpoint for checkpoint in family if checkpoint.id not in needed and checkpoint.path]
 
 
 def note_pruned(conn: Connection[Any], checkpoint_id: str) -> None:

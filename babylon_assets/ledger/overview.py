@@ -114,9 +114,9 @@ def _rows(conn: Connection[Any], query: LiteralString, build: Callable[[Any], An
 
 def _checkpoints(conn: Connection[Any]) -> tuple[Names, dict[str, str | None], dict[str, str | None]]:
     """Name, window, and why it is a dead end, of every checkpoint of every chain, by id."""
-    found = conn.execute(_CHECKPOINTS).fetchall()
-    names = {row[0]: policy_name(row[1], row[2]) for row in found}
-    return names, {row[0]: row[3] for row in found}, {row[0]: row[4] for row in found}
+    rows = conn.execute(_CHECKPOINTS).fetchall()
+    names = {row[0]: policy_name(row[1], row[2]) for row in rows}
+    return names, {row[0]: row[3] for row in rows}, {row[0]: row[4] for row in rows}
 
 
 def _window(

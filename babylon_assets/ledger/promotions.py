@@ -98,12 +98,12 @@ def promote(
     }
     with conn.transaction(), conn.cursor(row_factory=class_row(Promotion)) as cursor:
         checkpoints.lock_line(conn, checkpoint.chain)
-        made = cursor.execute(_APPEND, values).fetchone()
+        row = cursor.execute(_APPEND, values).fetchone()
         name = policy_name(checkpoint.chain, checkpoint.step)
-        said = f"rolled back to {name}" if kind == "rollback" else f"{name} was promoted in its place"
-        checkpoints.set_line(conn, checkpoint, f"{said}: {why}")
-    assert made is not None  # RETURNING of an INSERT
-    return made
+        sentence = f"rolled back to {name}" if kind == "rollback" else f"{name} was promoted in its place"
+        checkpoints.set_line(conn, checkpoint, f"{sentence}: {why}")
+    assert row is not None  # RETURNING of an INSERT
+    return row
 
 
 def _live(conn: Connection[Any], rest: LiteralString, *parameters: Any) -> Checkpoint | None:

@@ -91,9 +91,9 @@ def replace_scores(
     known = {**versions, REWARD: ",".join(f"{name}@{versions[name]}" for name in sorted(versions))}
     scorers = [name for name in scores.columns if name in known]
     rows = _rows(window, scores, scorers, known) if len(scores) else iter(())
-    told = notes or {}
+    noted = notes or {}
     complete = {
-        (row[1], row[3]): (*_of_its_version(row, imported), *told.get((row[3], row[1]), ScorerNote(None, None)))
+        (row[1], row[3]): (*_of_its_version(row, imported), *noted.get((row[3], row[1]), ScorerNote(None, None)))
         for row in rows
     }
     with conn.transaction():
@@ -181,8 +181,8 @@ def revisions(conn: Connection[Any], window: str) -> list[Revision]:
               SELECT retired, trajectory_id, scorer, retired_at
               FROM babylon_training.trajectory_scores WHERE window_id = %(window)s AND retired IS NOT NULL) AS changes
         GROUP BY number ORDER BY number"""
-    found = conn.execute(query, {"window": window}).fetchall()
-    return [Revision(number, many, tuple(scorers), made_at) for number, many, scorers, made_at in found]
+    rows = conn.execute(query, {"window": window}).fetchall()
+    return [Revision(number, many, tuple(scorers), made_at) for number, many, scorers, made_at in rows]
 
 
 def read_scores(conn: Connection[Any], window: str, revision: int | None = None) -> pd.DataFrame:
@@ -197,13 +197,13 @@ def read_scores(conn: Connection[Any], window: str, revision: int | None = None)
     """
     columns = ("trajectory_id", "agent_id", "scorer", *_ARRAYS)
     at, given = ("retired IS NULL", []) if revision is None else (_AT_REVISION, [revision] * 2)
-    wanted = TRAJECTORY_SCORES.select(
+    query = TRAJECTORY_SCORES.select(
         f'WHERE window_id = %s AND {at} ORDER BY trajectory_id COLLATE "C", scorer', *columns
     )
     data: dict[str, list[Any]] = {name: [] for name in (*_KEYS, *_FACTS)}
     scorers: dict[str, list[Any]] = {}
     with conn.cursor(binary=True) as cursor:
-        for trajectory, agent, scorer, steps, values, states, worth, final in cursor.execute(wanted, [window, *given]):
+        for trajectory, agent, scorer, steps, values, states, worth, final in cursor.execute(query, [window, *given]):
             scorers.setdefault(scorer, []).extend(values)
             if scorer == REWARD:
                 for name, part in (("step", steps), ("state", states), ("worth", worth), ("final", final)):
@@ -217,18 +217,18 @@ def read_scores(conn: Connection[Any], window: str, revision: int | None = None)
 def read_step_scores(conn: Connection[Any], window: str) -> dict[tuple[str, int], StepScore]:
     """The current scores of a window: `datasets.scores_by_step` of `read_scores`, in half the time."""
     columns = ("trajectory_id", "scorer", "steps", "step_scores", "step_states")
-    wanted = TRAJECTORY_SCORES.select(
+    query = TRAJECTORY_SCORES.select(
         'WHERE window_id = %s AND retired IS NULL ORDER BY trajectory_id COLLATE "C", scorer', *columns
     )
-    found: dict[tuple[str, int], StepScore] = {}
+    scores: dict[tuple[str, int], StepScore] = {}
     with conn.cursor(binary=True) as cursor:
-        for trajectory, rows in groupby(cursor.execute(wanted, [window]), key=itemgetter(0)):
+        for trajectory, rows in groupby(cursor.execute(query, [window]), key=itemgetter(0)):
             named = {scorer: given for _, scorer, *given in rows}
             steps, rewards, states = named.pop(REWARD)
             components = zip(*(values for _, values, _ in named.values()), strict=True) if named else repeat(())
             for step, reward, state, of_step in zip(steps, rewards, states, components, strict=False):
-                found[trajectory, step] = (reward, state, dict(zip(named, of_step, strict=True)))
-    return found
+                scores[trajectory, step] = (reward, state, dict(zip(named, of_step, strict=True)))
+    return scores
 
 
 def _frame(data: Mapping[str, list[Any]], scorers: Mapping[str, list[Any]]) -> pd.DataFrame:

@@ -239,21 +239,21 @@ def recorded_texts(conn: Connection[Any], window: str) -> dict[str, RecordedText
         CorruptLedger: when a row cannot be decoded.
     """
     columns = ("trajectory_id", "chat_sha256", "body")
-    found: dict[str, RecordedTexts] = {}
-    wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND samples > 0", *columns)
-    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(wanted)
+    texts: dict[str, RecordedTexts] = {}
+    query = RAW_TRAJECTORIES.select("WHERE window_id = %s AND samples > 0", *columns)
+    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(query)
     with conn.cursor() as cursor, cursor.copy(statement, [window]) as copy:
         copy.set_types([RAW_TRAJECTORIES.columns[name].type for name in columns])
         for trajectory, digest, body in copy.rows():
             heads = _decoded(decode_heads, body, window, trajectory).samples
-            found[trajectory] = RecordedTexts(digest, [(head.step, head.call) for head in heads])
-    return found
+            texts[trajectory] = RecordedTexts(digest, [(head.step, head.call) for head in heads])
+    return texts
 
 
 def chat_hashes(conn: Connection[Any], window: str) -> dict[str, str]:
     """The sha256 of the texts of each trajectory of a window that has any, by trajectory id."""
-    wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND samples > 0", "trajectory_id", "chat_sha256")
-    return dict(conn.execute(wanted, [window]).fetchall())
+    query = RAW_TRAJECTORIES.select("WHERE window_id = %s AND samples > 0", "trajectory_id", "chat_sha256")
+    return dict(conn.execute(query, [window]).fetchall())
 
 
 def read_steps(conn: Connection[Any], window: str, detail: Mapping[str, str]) -> pd.DataFrame:
@@ -266,14 +266,14 @@ def read_steps(conn: Connection[Any], window: str, detail: Mapping[str, str]) ->
         CorruptLedger: when a row cannot be decoded.
     """
     columns = ("trajectory_id", "agent_id", "body")
-    wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *columns)
+    query = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *columns)
     owners: list[tuple[str, str, str, int]] = []
     facts: list[FactRow] = []
     with conn.cursor(binary=True) as cursor:
-        for trajectory, agent, body in cursor.execute(wanted, [window]):
-            found = _decoded(decode_facts, body, window, trajectory)
-            owners.append((window, trajectory, agent, len(found)))
-            facts += found
+        for trajectory, agent, body in cursor.execute(query, [window]):
+            decoded = _decoded(decode_facts, body, window, trajectory)
+            owners.append((window, trajectory, agent, len(decoded)))
+            facts += decoded
     return facts_frame(owners, facts, detail)
 
 
@@ -283,18 +283,18 @@ def read_facts(conn: Connection[Any], window: str, names: Sequence[str]) -> dict
     Raises:
         CorruptLedger: when a row cannot be decoded.
     """
-    wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND trajectory_id = ANY(%s)", "trajectory_id", "body")
+    query = RAW_TRAJECTORIES.select("WHERE window_id = %s AND trajectory_id = ANY(%s)", "trajectory_id", "body")
     with conn.cursor(binary=True) as cursor:
-        rows = cursor.execute(wanted, [window, list(names)]).fetchall()
+        rows = cursor.execute(query, [window, list(names)]).fetchall()
     bodies = {name: _decoded(decode_body, body, window, name) for name, body in rows}
     return {(name, fact.step): fact for name, body in bodies.items() for fact in body.facts}
 
 
 def _records_of(conn: Connection[Any], window: str, *texts: str) -> Iterator[TrajectoryRecord]:
     columns = (*_PLAIN, "instruments", "body", *texts)
-    wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *columns)
+    query = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *columns)
     with conn.cursor(binary=True) as cursor:
-        for row in cursor.execute(wanted, [window]):
+        for row in cursor.execute(query, [window]):
             fields = dict(zip(_PLAIN, row, strict=False))
             trajectory = fields["trajectory_id"]
             references, body = row[len(_PLAIN)], _decoded(decode_body, row[len(_PLAIN) + 1], window, trajectory)
@@ -305,9 +305,9 @@ def _records_of(conn: Connection[Any], window: str, *texts: str) -> Iterator[Tra
 
 
 def _fetched(conn: Connection[Any], window: str, trajectory_id: str) -> bytes:
-    wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND trajectory_id = %s", "chat")
+    query = RAW_TRAJECTORIES.select("WHERE window_id = %s AND trajectory_id = %s", "chat")
     with conn.cursor(binary=True) as cursor:
-        row = cursor.execute(wanted, [window, trajectory_id]).fetchone()
+        row = cursor.execute(query, [window, trajectory_id]).fetchone()
     return _unpacked(row[0] if row else b"", window, trajectory_id)
 
 
@@ -327,8 +327,8 @@ def _decoded(decode: Callable[[bytes], _T], blob: bytes, window: str, trajectory
 
 def quarantined(conn: Connection[Any], window: str) -> list[Quarantined]:
     """The rows of a window that could not be read, ordered by trajectory id and reason."""
-    wanted = QUARANTINED_TRAJECTORIES.select("WHERE window_id = %s ORDER BY 2, 3", *_QUARANTINED)
-    return [Quarantined(*row) for row in conn.execute(wanted, [window])]
+    query = QUARANTINED_TRAJECTORIES.select("WHERE window_id = %s ORDER BY 2, 3", *_QUARANTINED)
+    return [Quarantined(*row) for row in conn.execute(query, [window])]
 
 
 def summary(conn: Connection[Any], window: str) -> RawSummary:
@@ -348,8 +348,8 @@ def read_imported_rewards(conn: Connection[Any], window: str) -> dict[str, Impor
     Raises:
         CorruptLedger: when a row cannot be decoded.
     """
-    wanted = RAW_TRAJECTORIES.select("WHERE window_id = %s AND given IS NOT NULL", "trajectory_id", "given")
-    rows = conn.execute(wanted, [window]).fetchall()
+    query = RAW_TRAJECTORIES.select("WHERE window_id = %s AND given IS NOT NULL", "trajectory_id", "given")
+    rows = conn.execute(query, [window]).fetchall()
     try:
         return {name: msgspec.convert(given, ImportedRewards) for name, given in rows}
     except msgspec.ValidationError as error:
@@ -365,5 +365,5 @@ def references(conn: Connection[Any], window: str) -> list[str]:
 
 def raw_frame(conn: Connection[Any], window: str) -> pd.DataFrame:
     """One row per trajectory with every column but the body; times aware UTC, steps and samples as counts."""
-    wanted = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *_INSPECTED)
-    return pd.DataFrame(conn.execute(wanted, [window]).fetchall(), columns=list(_INSPECTED))
+    query = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *_INSPECTED)
+    return pd.DataFrame(conn.execute(query, [window]).fetchall(), columns=list(_INSPECTED))

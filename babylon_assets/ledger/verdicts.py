@@ -64,8 +64,8 @@ def standings(conn: Connection[Any], chain: str) -> dict[str, str]:
         """,
         [chain],
     ).fetchall()
-    told = {window: _state_of(dead_end, was_live) for window, dead_end, was_live in rows}
-    return {window: standing for window, standing in told.items() if standing is not None}
+    states = {window: _state_of(dead_end, was_live) for window, dead_end, was_live in rows}
+    return {window: standing for window, standing in states.items() if standing is not None}
 
 
 def _state_of(dead_end: str | None, was_live: bool) -> str | None:

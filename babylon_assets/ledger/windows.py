@@ -121,13 +121,13 @@ def states_since(conn: Connection[Any], since: str) -> dict[str, Status]:
 
 def read_before(conn: Connection[Any], before: str | None, most: int) -> list[tuple[str, str]]:
     """The newest windows that were read, at most so many, older than `before` if it is given: window, fingerprint."""
-    wanted = WINDOWS.select(
+    query = WINDOWS.select(
         "WHERE fingerprint IS NOT NULL AND status <> 'failed' AND (%(before)s::text IS NULL OR window_id < %(before)s)"
         " ORDER BY window_id DESC LIMIT %(most)s",
         "window_id",
         "fingerprint",
     )
-    return [(row[0], row[1]) for row in conn.execute(wanted, {"before": before, "most": most})]
+    return [(row[0], row[1]) for row in conn.execute(query, {"before": before, "most": most})]
 
 
 def failed(conn: Connection[Any]) -> list[WindowRow]:

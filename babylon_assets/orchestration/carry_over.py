@@ -62,10 +62,10 @@ def plan_carry_over(conn: Connection, settings: Settings, window: str, *, teache
         settings.automation.late_data == "carry" and select_backend(settings).backend.capabilities.carries_late_samples
     )
     if not teaches or passed or not carries:
-        return CarryOver(None, (), {(each.window, each.sample_id): each for each in offered})
+        return CarryOver(None, (), {(offer.window, offer.sample_id): offer for offer in offered})
     steps = head.step if head else 0
-    found = [rules.aged(sample, steps, settings.training.max_policy_lag) for sample in _samples(conn, offered)]
-    return CarryOver(None, found, {(each.window, each.sample_id): each for each in offered})
+    samples = [rules.aged(sample, steps, settings.training.max_policy_lag) for sample in _samples(conn, offered)]
+    return CarryOver(None, samples, {(offer.window, offer.sample_id): offer for offer in offered})
 
 
 def _trained_with(conn: Connection, own: Checkpoint) -> list[Sample]:
@@ -78,12 +78,12 @@ def _trained_with(conn: Connection, own: Checkpoint) -> list[Sample]:
 
 def _samples(conn: Connection, offered: Iterable[LateSample]) -> list[Sample]:
     """The offered samples as they stand in their windows' datasets."""
-    wanted: dict[str, set[str]] = {}
-    for each in offered:
-        wanted.setdefault(each.dataset_id, set()).add(each.sample_id)
+    trajectories: dict[str, set[str]] = {}
+    for offer in offered:
+        trajectories.setdefault(offer.dataset_id, set()).add(offer.sample_id)
     return [
         sample
-        for dataset_id, names in wanted.items()
+        for dataset_id, names in trajectories.items()
         for sample in datasets.load_dataset(conn, dataset_id).samples
         if sample.sample_id in names
     ]
@@ -116,17 +116,17 @@ def _note_late(conn: Connection, settings: Settings, dataset: DatasetDraft, own:
 
 def _tell(conn: Connection, chain: str, window: str) -> None:
     """Have a window that gave samples say so, unless it does."""
-    row, said = windows.get_window(conn, window), ledger.reason_of(conn, chain, window)
-    if row is not None and row.reason != said:
-        windows.upsert_window(conn, window, reason=said)
+    row, reason = windows.get_window(conn, window), ledger.reason_of(conn, chain, window)
+    if row is not None and row.reason != reason:
+        windows.upsert_window(conn, window, reason=reason)
 
 
 def metadata(conn: Connection, settings: Settings, window: str) -> dict[str, dg.MetadataValue[Any]]:
     """What a window's dataset took of others, and what others took of it."""
     known = ledger.carried(conn, settings.model_name, window)
-    taken = {each.window: each.samples for each in known if each.into == window}
-    given = {each.into: each.samples for each in known if each.window == window and each.into is not None}
-    waiting = sum(each.samples for each in known if each.window == window and each.into is None)
+    taken = {carry.window: carry.samples for carry in known if carry.into == window}
+    given = {carry.into: carry.samples for carry in known if carry.window == window and carry.into is not None}
+    waiting = sum(carry.samples for carry in known if carry.window == window and carry.into is None)
     return {
         **({"carried_from": dg.MetadataValue.json(taken)} if taken else {}),
         **({"carried_into": dg.MetadataValue.json(given)} if given else {}),
@@ -137,4 +137,4 @@ def metadata(conn: Connection, settings: Settings, window: str) -> dict[str, dg.
 
 def givers(conn: Connection, settings: Settings, window: str) -> list[str]:
     """The windows whose late samples a window's dataset took."""
-    return [each.window for each in ledger.carried(conn, settings.model_name, window) if each.into == window]
+    return [carry.window for carry in ledger.carried(conn, settings.model_name, window) if carry.into == window]

@@ -62,16 +62,16 @@ def complete(window: Window, now: datetime, grace_minutes: float) -> dg.AssetChe
     end = window.end
     settled = end + timedelta(minutes=grace_minutes)
     over = now >= end
-    said = f"over since {end:%H:%M} UTC"
+    text = f"over since {end:%H:%M} UTC"
     if not over:
-        said = f"the window is not over; materialize it after {end:%Y-%m-%d %H:%M} UTC"
+        text = f"the window is not over; materialize it after {end:%Y-%m-%d %H:%M} UTC"
     elif now < settled:
-        said += f"; rows may still come until {settled:%H:%M} UTC"
+        text += f"; rows may still come until {settled:%H:%M} UTC"
     return dg.AssetCheckResult(
         check_name=COMPLETE,
         passed=now >= settled,
         severity=dg.AssetCheckSeverity.WARN if over else dg.AssetCheckSeverity.ERROR,
-        description=said,
+        description=text,
     )
 
 
@@ -116,22 +116,22 @@ def stored_dataset(
 ) -> list[dg.AssetCheckResult]:
     """Look at a dataset as it is kept: does it hash to its id, and is it what was recorded and nothing more?"""
     try:
-        found = stored_datasets.look(conn, window, dataset_id, result_keys)
+        faults = stored_datasets.look(conn, window, dataset_id, result_keys)
     except CorruptLedger as error:
         return [_check_result(STABLE, [str(error)], ""), _check_result(HINDSIGHT, ["the dataset cannot be read"], "")]
     return [
-        _check_result(STABLE, found.unstable, f"{found.samples} samples hash to {dataset_id[:12]}"),
-        _check_result(HINDSIGHT, found.wrong, f"{found.samples} samples are as recorded"),
+        _check_result(STABLE, faults.unstable, f"{faults.samples} samples hash to {dataset_id[:12]}"),
+        _check_result(HINDSIGHT, faults.wrong, f"{faults.samples} samples are as recorded"),
     ]
 
 
-def _check_result(name: str, wrong: list[str], said: str) -> dg.AssetCheckResult:
+def _check_result(name: str, wrong: list[str], text: str) -> dg.AssetCheckResult:
     """An error with its first reasons, or what was found to be right."""
     more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
     return dg.AssetCheckResult(
         check_name=name,
         passed=not wrong,
-        description=f"{wrong[0]}{more}" if wrong else said,
+        description=f"{wrong[0]}{more}" if wrong else text,
         metadata={"wrong": wrong[:SHOWN]} if wrong else {},
     )
 

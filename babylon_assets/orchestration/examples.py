@@ -35,7 +35,7 @@ def of_dataset(
 ) -> dict[str, dg.MetadataValue[Any]]:
     """The same of a dataset that is kept already; only the texts that are shown are read."""
     best, worst = best_and_worst(head for head in dataset.samples if head.window == dataset.window)
-    wanted = {head.sample_id for head in (*best, *worst)}
+    sample_ids = {head.sample_id for head in (*best, *worst)}
     names = sorted({head.trajectory_id for head in (*best, *worst)})
     if not names:
         return {}
@@ -43,7 +43,7 @@ def of_dataset(
     read = with_texts([head for head in dataset.samples if head.trajectory_id in chats], chats.__getitem__)
     facts = trajectories.read_facts(conn, dataset.window, names)
     actions = {place: describe(fact) for place, fact in facts.items()}
-    return example_metadata([sample for sample in read if sample.sample_id in wanted], actions, secrets)
+    return example_metadata([sample for sample in read if sample.sample_id in sample_ids], actions, secrets)
 
 
 def best_and_worst(samples: Iterable[_S]) -> tuple[list[_S], list[_S]]:

@@ -67,18 +67,20 @@ def _dataset_frame(conn: Connection, window: str) -> pd.DataFrame:
 
 def _evaluation_frame(conn: Connection, window: str, chain: str) -> pd.DataFrame:
     """A row per evaluation of the window's checkpoint."""
-    made = checkpoints.by_window(conn, chain, window)
-    return pd.DataFrame([asdict(one) for one in evaluations.of_checkpoint(conn, made.id)] if made is not None else [])
+    checkpoint = checkpoints.by_window(conn, chain, window)
+    return pd.DataFrame(
+        [asdict(row) for row in evaluations.of_checkpoint(conn, checkpoint.id)] if checkpoint is not None else []
+    )
 
 
 def _promotion_frame(conn: Connection, window: str, chain: str) -> pd.DataFrame:
     """A row per promotion of the window's checkpoint, rollbacks to it included."""
-    made = checkpoints.by_window(conn, chain, window)
-    told = promotions.history(conn, chain) if made is not None else []
-    return pd.DataFrame([asdict(one) for one in told if made is not None and one.to_id == made.id])
+    checkpoint = checkpoints.by_window(conn, chain, window)
+    rows = promotions.history(conn, chain) if checkpoint is not None else []
+    return pd.DataFrame([asdict(row) for row in rows if checkpoint is not None and row.to_id == checkpoint.id])
 
 
 def _checkpoint_frame(conn: Connection, window: str, chain: str) -> pd.DataFrame:
-    made = checkpoints.by_window(conn, chain, window)
-    fields = () if made is None else made.__dataclass_fields__
-    return pd.DataFrame([{name: getattr(made, name) for name in fields}] if made is not None else [])
+    checkpoint = checkpoints.by_window(conn, chain, window)
+    fields = () if checkpoint is None else checkpoint.__dataclass_fields__
+    return pd.DataFrame([{name: getattr(checkpoint, name) for name in fields}] if checkpoint is not None else [])

@@ -73,7 +73,10 @@ def texts(values: Mapping[str, str | None]) -> dict[str, dg.MetadataValue[Any]]:
 
 
 def about_checkpoint(
-    made: Checkpoint | None, status: str, said: Mapping[str, str | None], counted: Mapping[str, float | int | None]
+    checkpoint: Checkpoint | None,
+    status: str,
+    reasons: Mapping[str, str | None],
+    counted: Mapping[str, float | int | None],
 ) -> dict[str, dg.MetadataValue[Any]]:
     """The metadata of an asset that looks at a window's checkpoint: which one it is, what became of it, then the rest.
 
@@ -82,10 +85,10 @@ def about_checkpoint(
         said, counted: as of `texts` and `numbers`.
     """
     named = {
-        "status": status if made else PASSED_THROUGH,
-        "checkpoint": policy_name(made.chain, made.step) if made else None,
+        "status": status if checkpoint else PASSED_THROUGH,
+        "checkpoint": policy_name(checkpoint.chain, checkpoint.step) if checkpoint else None,
     }
-    return {**texts({**named, **said}), **numbers(counted)}
+    return {**texts({**named, **reasons}), **numbers(counted)}
 
 
 def page(asset: str, window: str) -> dg.MetadataValue[Any]:

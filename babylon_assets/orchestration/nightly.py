@@ -24,13 +24,13 @@ EXAMINE, PRUNE, UPKEEP = "examine_promoted", "prune_weights", "remove_old_logs"
 def examine(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
     """Evaluates the served policy on NIGHTLY_SEEDS held-out markets and adds the result to its window's evaluations."""
     done = evaluate_promoted(installation.settings, installation.database)
-    if done.checkpoint is None or done.found is None:
+    if done.checkpoint is None or done.evaluation is None:
         context.log.info(f"nothing is evaluated: {done.reason}")
         return
     name = policy_name(done.checkpoint.chain, done.checkpoint.step)
     context.add_output_metadata(_nightly_metadata(name, done))
     if not done.fresh:
-        context.log.info(f"{name} was evaluated on {done.found.created_at:%Y-%m-%d}: nothing is played again")
+        context.log.info(f"{name} was evaluated on {done.evaluation.created_at:%Y-%m-%d}: nothing is played again")
     elif done.checkpoint.window_id is not None:
         window, metadata = done.checkpoint.window_id, _nightly_metadata(name, done)
         observation = dg.AssetObservation(EVALUATIONS, partition=window, metadata=metadata)
@@ -38,18 +38,18 @@ def examine(context: dg.OpExecutionContext, installation: dg.ResourceParam[Insta
 
 
 def _nightly_metadata(name: str, done: NightlyEvaluation) -> dict[str, dg.MetadataValue[Any]]:
-    found, gain = done.found, done.gain_on_base
-    assert found is not None  # there is something to tell
+    evaluation, gain = done.evaluation, done.gain_on_base
+    assert evaluation is not None  # there is something to tell
     return {
         **texts({"checkpoint": name}),
         **numbers(
             {
-                "market_seeds": len(found.seeds or ()),
-                "market_reward": found.value,
-                "market_reward_low": found.low,
-                "market_reward_high": found.high,
-                "market_valid_share": found.results["valid_share"],
-                "market_advantage": found.results["advantage"],
+                "market_seeds": len(evaluation.seeds or ()),
+                "market_reward": evaluation.value,
+                "market_reward_low": evaluation.low,
+                "market_reward_high": evaluation.high,
+                "market_valid_share": evaluation.results["valid_share"],
+                "market_advantage": evaluation.results["advantage"],
                 "gain_on_base": gain.value if gain else None,
                 "gain_on_base_low": gain.low if gain else None,
                 "gain_on_base_high": gain.high if gain else None,
@@ -71,7 +71,7 @@ def prune_weights(context: dg.OpExecutionContext, installation: dg.ResourceParam
     except TrainingBusy as busy:
         context.log.warning(f"{busy}: nothing is pruned now, the next night comes")
         return
-    names = [policy_name(one.chain, one.step) for one in done.checkpoints]
+    names = [policy_name(checkpoint.chain, checkpoint.step) for checkpoint in done.checkpoints]
     context.log.info(f"removed the weights of {len(names)} checkpoints: {', '.join(names) or 'none'}")
     context.add_output_metadata(numbers({"pruned_checkpoints": len(names), "freed_bytes": done.size}))
 

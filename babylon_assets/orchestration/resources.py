@@ -96,8 +96,8 @@ class Installation:
             return find()
         if name not in self._known:
             self._known[name] = find()
-        found: _T = self._known[name]
-        return found
+        value: _T = self._known[name]
+        return value
 
     def __repr__(self) -> str:
         return f"Installation(home={str(self.settings.home)!r})"

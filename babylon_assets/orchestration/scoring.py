@@ -66,27 +66,29 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         **environment.scorers,
         **load_scorers(settings.rewards.scorers, reserved=[*environment.scorers, *environment.detail]),
     }
-    asked = None if settings.judge.model is None else _ask_judge(installation, window)
+    judged = None if settings.judge.model is None else _ask_judge(installation, window)
     with installation.connect() as conn:
         steps = trajectories.read_steps(conn, window, environment.detail)
         given = trajectories.read_imported_rewards(conn, window)
         own = steps[~steps["trajectory_id"].isin(list(given))]
         worth = _worth(environment, conn, window, own) if len(own) or not given else rewards.unvalued(own)
         weights, verdicts = dict(settings.rewards.weights), list[JudgeScore]()
-        if asked is not None:
+        if judged is not None:
             weights.setdefault(llm_judge.NAME, 0.0)
-            added[llm_judge.NAME], verdicts = llm_judge.judge_scorer(own, asked.asked, asked.judgments, asked.version)
-        own = with_texts(conn, window, own) if any(needs_texts(each) for each in added.values()) else own
+            added[llm_judge.NAME], verdicts = llm_judge.judge_scorer(
+                own, judged.asked, judged.judgments, judged.version
+            )
+        own = with_texts(conn, window, own) if any(needs_texts(scorer) for scorer in added.values()) else own
         scores = rewards.score_valued(
             own, worth, weights=weights, invalid_reward=settings.rewards.invalid_action_reward, added=added
         )
         scores = with_imported(scores, steps, given)
         versions = rewards.versions(weights, added)
-        notes = {} if asked is None else _notes(settings, asked, verdicts)
+        notes = {} if judged is None else _notes(settings, judged, verdicts)
         revision = score_ledger.replace_scores(conn, window, scores, versions, notes=notes, imported=given.keys())
-        if asked is not None and settings.judge.write_reward_judgments and environment.write_back is not None:
-            _write_judgments(environment.write_back, settings, conn, window, asked, verdicts)
-    return ScoredWindow(scores, versions, revision, *_judge_summary(asked))
+        if judged is not None and settings.judge.write_reward_judgments and environment.write_back is not None:
+            _write_judgments(environment.write_back, settings, conn, window, judged, verdicts)
+    return ScoredWindow(scores, versions, revision, *_judge_summary(judged))
 
 
 def _worth(environment: Environment, conn: Connection, window: str, steps: pd.DataFrame) -> pd.DataFrame:
@@ -113,8 +115,8 @@ def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
     model, rubric = settings.judge.model, judge.rubric_of(settings.judge)
     with judge_lock(installation.database, window) as conn:
         imported = trajectories.read_imported_rewards(conn, window)
-        records = [each for each in trajectories.read_window(conn, window) if each.trajectory_id not in imported]
-        asked = llm_judge.comparisons(
+        records = [record for record in trajectories.read_window(conn, window) if record.trajectory_id not in imported]
+        comparisons = llm_judge.comparisons(
             window,
             records,
             inference_calls.calls_of(conn, window, joining.named_calls(records)),
@@ -124,27 +126,30 @@ def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
             group_mode=settings.datasets.group_by,
             group_size=settings.judge.group_size,
         )
-        ids = [comparison.id for comparison in asked]
-        open_ones = _open(asked, judge_scores.find(conn, ids), MOST_ATTEMPTS)
-        judge.judge(settings.judge, open_ones, lambda one, said: judge_scores.keep(conn, one, model, said))
-        return JudgedWindow(rubric, llm_judge.scorer_version(model, rubric), asked, judge_scores.find(conn, ids))
+        ids = [comparison.id for comparison in comparisons]
+        open_ones = _open(comparisons, judge_scores.find(conn, ids), MOST_ATTEMPTS)
+        judge.judge(settings.judge, open_ones, lambda request, answer: judge_scores.keep(conn, request, model, answer))
+        return JudgedWindow(rubric, llm_judge.scorer_version(model, rubric), comparisons, judge_scores.find(conn, ids))
 
 
-def _open(asked: list[Comparison], kept: Mapping[str, JudgeAnswer], most: int) -> list[tuple[Comparison, int]]:
+def _open(comparisons: list[Comparison], kept: Mapping[str, JudgeAnswer], most: int) -> list[tuple[Comparison, int]]:
     """What has no verdict yet, and how often it may still be asked about."""
-    left = [(each, most - kept[each.id].attempts if each.id in kept else most) for each in asked]
+    left = [
+        (comparison, most - kept[comparison.id].attempts if comparison.id in kept else most)
+        for comparison in comparisons
+    ]
     judged = {name for name, judgment in kept.items() if judgment.scores is not None}
-    return [(each, attempts) for each, attempts in left if attempts > 0 and each.id not in judged]
+    return [(comparison, attempts) for comparison, attempts in left if attempts > 0 and comparison.id not in judged]
 
 
-def _notes(settings: Settings, asked: JudgedWindow, verdicts: list[JudgeScore]) -> dict[tuple[str, str], ScorerNote]:
+def _notes(settings: Settings, judged: JudgedWindow, verdicts: list[JudgeScore]) -> dict[tuple[str, str], ScorerNote]:
     """What the judge said of each trajectory, and its share of what that cost, for the scores' own columns."""
     costs: dict[str, float] = {}
-    for comparison in asked.asked:
-        judgment = asked.judgments.get(comparison.id)
-        for each in comparison.candidates if judgment is not None and judgment.cost_usd is not None else ():
+    for comparison in judged.asked:
+        judgment = judged.judgments.get(comparison.id)
+        for candidate in comparison.candidates if judgment is not None and judgment.cost_usd is not None else ():
             share = (judgment.cost_usd or 0.0) / len(comparison.candidates) if judgment else 0.0
-            costs[each.trajectory_id] = costs.get(each.trajectory_id, 0.0) + share
+            costs[candidate.trajectory_id] = costs.get(candidate.trajectory_id, 0.0) + share
     return {
         (llm_judge.NAME, verdict.trajectory_id): ScorerNote(
             verdict.reasoning.replace("\0", "\ufffd"),
@@ -163,20 +168,20 @@ def _write_judgments(
     settings: Settings,
     conn: Connection,
     window: str,
-    asked: JudgedWindow,
+    judged: JudgedWindow,
     verdicts: list[JudgeScore],
 ) -> None:
     assert settings.judge.model is not None
     write_back.write_judgments(
-        conn, window, verdicts, model=settings.judge.model, version=asked.version, rubric=asked.rubric
+        conn, window, verdicts, model=settings.judge.model, version=judged.version, rubric=judged.rubric
     )
 
 
-def _judge_summary(asked: JudgedWindow | None) -> tuple[dict[str, float | int | None], tuple[str, ...]]:
-    if asked is None:
+def _judge_summary(window: JudgedWindow | None) -> tuple[dict[str, float | int | None], tuple[str, ...]]:
+    if window is None:
         return {}, ()
-    known = [asked.judgments[each.id] for each in asked.asked if each.id in asked.judgments]
-    judged = sum(each.scores is not None for each in known)
-    counts = {"judge_groups": len(asked.asked), "judged": judged, "not_judged": len(asked.asked) - judged}
-    failures = {each.error for each in known if each.error is not None}
+    known = [window.judgments[request.id] for request in window.asked if request.id in window.judgments]
+    judged = sum(request.scores is not None for request in known)
+    counts = {"judge_groups": len(window.asked), "judged": judged, "not_judged": len(window.asked) - judged}
+    failures = {request.error for request in known if request.error is not None}
     return {**counts, **llm_judge.spent(known)}, tuple(sorted(failures))

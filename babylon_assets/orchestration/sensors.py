@@ -53,12 +53,10 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
         if busy := running_line(context.instance):
             return dg.SkipReason(f"the line is running: {busy}")
         now = datetime.now(UTC)
-        found = window_queue.next_windows(
-            installation, now, context.cursor, lambda *of: attempts(context.instance, *of)
-        )
-        seen = observations(installation, found.windows, now)
-        window_queue.note_thin(installation, found.thin)
-        return sensor_result(found, seen)
+        plan = window_queue.next_windows(installation, now, context.cursor, lambda *of: attempts(context.instance, *of))
+        seen = observations(installation, plan.windows, now)
+        window_queue.note_thin(installation, plan.thin)
+        return sensor_result(plan, seen)
 
     @dg.sensor(
         name="changed_windows",
@@ -83,8 +81,8 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
             skip_reason=None if changed else f"no change in {COMPARED} windows before {context.cursor or 'now'}",
         )
 
-    asked = build_request_sensor(installation, status)
-    return [closed_windows, changed_windows, asked, build_failure_sensor(installation, status)]
+    request_sensor = build_request_sensor(installation, status)
+    return [closed_windows, changed_windows, request_sensor, build_failure_sensor(installation, status)]
 
 
 def build_request_sensor(installation: Installation, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
@@ -137,7 +135,7 @@ def build_failure_sensor(installation: Installation, status: dg.DefaultSensorSta
     return failed_runs
 
 
-def sensor_result(found: NextWindows, seen: Sequence[dg.AssetObservation] = ()) -> dg.SensorResult:
+def sensor_result(plan: NextWindows, seen: Sequence[dg.AssetObservation] = ()) -> dg.SensorResult:
     """A decision in Dagster's terms: the run, the windows that are thin without one, and why nothing is run.
 
     Args:
@@ -147,27 +145,27 @@ def sensor_result(found: NextWindows, seen: Sequence[dg.AssetObservation] = ()) 
         dg.AssetMaterialization(
             "model_checkpoints", partition=window, metadata={"status": "thin", "reason": reason, "window": window}
         )
-        for window, reason in found.thin.items()
+        for window, reason in plan.thin.items()
     ]
-    run = [line_run(found)] if found.windows else []
+    run = [line_run(plan)] if plan.windows else []
     return dg.SensorResult(
-        run, cursor=found.cursor, asset_events=[*thin, *seen], skip_reason=None if run else found.said
+        run, cursor=plan.cursor, asset_events=[*thin, *seen], skip_reason=None if run else plan.notes
     )
 
 
-def line_run(found: NextWindows) -> dg.RunRequest:
+def line_run(plan: NextWindows) -> dg.RunRequest:
     """One run of the whole line, for one window or for a range of them.
 
     A run key is launched once, whatever became of the run; window, fingerprint and attempt are in it, so that new data
     gives a new run and the same data never two, but for a bounded number of attempts.
     """
-    first, last = found.windows[0], found.windows[-1]
-    tags = {TRIED_TAG: tried(first, found.fingerprint)}
-    if len(found.windows) > 1:
+    first, last = plan.windows[0], plan.windows[-1]
+    tags = {TRIED_TAG: tried(first, plan.fingerprint)}
+    if len(plan.windows) > 1:
         tags |= range_tags(first, last)
     return dg.RunRequest(
-        run_key=f"{tags[TRIED_TAG]}:{found.attempt}",
-        partition_key=first if len(found.windows) == 1 else None,
+        run_key=f"{tags[TRIED_TAG]}:{plan.attempt}",
+        partition_key=first if len(plan.windows) == 1 else None,
         tags=tags,
     )
 

@@ -158,8 +158,8 @@ class Services:
             if database.revive():
                 say("PostgreSQL was gone and is started again")
             for child in self._children:
-                if told := child.noticed_death():
-                    say(told)
+                if death := child.noticed_death():
+                    say(death)
             self._start_due(database, say)
 
     def _start_due(self, database: SupervisedDatabase, say: Callable[[str], None]) -> None:

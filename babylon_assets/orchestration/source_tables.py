@@ -47,13 +47,16 @@ def observations(installation: Installation, windows: Sequence[str], now: dateti
         return []
     grid = installation.settings.windows
     with installation.connect() as conn:
-        found = installation.environment.presence(conn, windows)
+        presence = installation.environment.presence(conn, windows)
         states = ledger.states_since(conn, min(windows))
     grace = installation.settings.automation.window_grace_minutes
     return [
         observation
-        for each in found
-        for observation in (_rows(each, _overdue(each.window, grid, states, now, grace)), _outcomes(each))
+        for window_presence in presence
+        for observation in (
+            _rows(window_presence, _overdue(window_presence.window, grid, states, now, grace)),
+            _outcomes(window_presence),
+        )
     ]
 
 
@@ -66,18 +69,18 @@ def _overdue(
     return (now - grid.parse(window).end - timedelta(minutes=grace_minutes)) / timedelta(minutes=1)
 
 
-def _rows(found: Presence, overdue: float | None) -> dg.AssetObservation:
-    told = {"trajectories": found.rows, "agents": found.agents, "overdue_minutes": overdue}
-    return _observation(TRAJECTORIES, found.window, told, found.rows_newest)
+def _rows(presence: Presence, overdue: float | None) -> dg.AssetObservation:
+    facts = {"trajectories": presence.rows, "agents": presence.agents, "overdue_minutes": overdue}
+    return _observation(TRAJECTORIES, presence.window, facts, presence.rows_newest)
 
 
-def _outcomes(found: Presence) -> dg.AssetObservation:
-    told = dict(found.outcomes)
-    return _observation(OUTCOMES, found.window, told, found.outcomes_newest)
+def _outcomes(presence: Presence) -> dg.AssetObservation:
+    facts = dict(presence.outcomes)
+    return _observation(OUTCOMES, presence.window, facts, presence.outcomes_newest)
 
 
 def _observation(
-    key: dg.AssetKey, window: str, told: Mapping[str, float | int | None], newest: datetime | None
+    key: dg.AssetKey, window: str, facts: Mapping[str, float | int | None], newest: datetime | None
 ) -> dg.AssetObservation:
     written = {"newest": dg.MetadataValue.timestamp(newest)} if newest is not None else {}
-    return dg.AssetObservation(key, partition=window, metadata={**numbers(told), **written})
+    return dg.AssetObservation(key, partition=window, metadata={**numbers(facts), **written})

@@ -71,8 +71,8 @@ def _faults(
         for record in records
         for sample in record.samples
     }
-    found = inference_calls.calls_of(conn, window, joining.named_calls(records))
-    calls = frozenset(hindsight.text_of(call) for call in found.values())
+    recorded_calls = inference_calls.calls_of(conn, window, joining.named_calls(records))
+    calls = frozenset(hindsight.text_of(call) for call in recorded_calls.values())
     return hindsight.faults(samples, raw, calls, result_keys)
 
 

@@ -118,11 +118,11 @@ def _tell(installation: Installation, request: TrainingWish) -> None:
     """What became of the window, from the ledger: completed with its loss and policy, or failed with the reason."""
     window = str(request.window)
     with installation.connect() as conn:
-        made = checkpoints.by_window(conn, installation.settings.model_name, window)
+        checkpoint = checkpoints.by_window(conn, installation.settings.model_name, window)
         row = windows.get_window(conn, window)
-        if made is not None:
+        if checkpoint is not None:
             _queue(installation).complete(
-                conn, request.id, made.metrics.get("loss"), policy_name(made.chain, made.step)
+                conn, request.id, checkpoint.metrics.get("loss"), policy_name(checkpoint.chain, checkpoint.step)
             )
         else:
             state = row.status if row is not None else "not read"

@@ -19,13 +19,13 @@ def failure_of(run: dg.DagsterRun, reason: str | None) -> dict[str, Any]:
     """What is told of a failed run; `text` is the whole of it in words, which chat services show."""
     windows = window_range(run.tags)
     where = "" if windows is None else f" for {' to '.join(dict.fromkeys(windows))}"
-    said = (reason or "no reason was given").strip()
+    text = (reason or "no reason was given").strip()
     return {
-        "text": f"babylon_assets: the run {run.run_id[:8]} of {run.job_name}{where} failed: {said}",
+        "text": f"babylon_assets: the run {run.run_id[:8]} of {run.job_name}{where} failed: {text}",
         "run": run.run_id,
         "job": run.job_name,
         "windows": windows and list(windows),
-        "reason": said,
+        "reason": text,
     }
 
 

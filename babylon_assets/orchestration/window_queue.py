@@ -59,7 +59,7 @@ class NextWindows:
     attempt: int
     thin: dict[str, str]
     cursor: str | None
-    said: str
+    notes: str
 
 
 def next_windows(
@@ -138,9 +138,9 @@ def _first_ready(
                 [later.window for later in waiting[place : place + MOST_AT_ONCE]], installation.settings.windows
             )
             return NextWindows(together, fingerprint, before.count + 1, thin, cursor, "")
-    said = [f"{given_up[0]} and {len(given_up) - 1} more stay failed; see `babylon windows`"] if given_up else []
-    said += [f"{window} failed and is tried again in a while" for window in pausing]
-    return NextWindows([], "", 0, thin, cursor, "; ".join(said) or _nothing(installation, now))
+    notes = [f"{given_up[0]} and {len(given_up) - 1} more stay failed; see `babylon windows`"] if given_up else []
+    notes += [f"{window} failed and is tried again in a while" for window in pausing]
+    return NextWindows([], "", 0, thin, cursor, "; ".join(notes) or _nothing(installation, now))
 
 
 def _in_turn(failed: Sequence[str], now: datetime) -> Sequence[str]:

@@ -78,10 +78,10 @@ def describe(windows: Sequence[WindowSummary], promotions: Sequence[PromotionSum
     if not known:
         return "No window has a reward yet."
     first, last = known[0], known[-1]
-    told = f"{len(known)} windows, from {first.reward:.3f} in {first.id} to {last.reward:.3f} in {last.id}."
+    description = f"{len(known)} windows, from {first.reward:.3f} in {first.id} to {last.reward:.3f} in {last.id}."
     means = ", ".join(f"{name} {value:.3f}" for name, value in _references(known).items())
-    told += f" On the same boards, on average: {means}." if means else ""
-    return f"{told} {len(promotions)} promotions and rollbacks."
+    description += f" On the same boards, on average: {means}." if means else ""
+    return f"{description} {len(promotions)} promotions and rollbacks."
 
 
 def trailing_means(values: Sequence[float]) -> list[float]:
@@ -101,18 +101,20 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 def shares(parts: Sequence[tuple[str, int, str]], *, name: str, title: str, width: int = 920) -> Html:
     """One bar, divided as the counts are; each part is (label, count, class of its colour)."""
     total = sum(count for _, count, _ in parts)
-    told = ", ".join(f"{label} {count:,}" for label, count, _ in parts)
+    description = ", ".join(f"{label} {count:,}" for label, count, _ in parts)
     drawn, at = [], 0.0
     for label, count, kind in parts:
         wide = width * count / max(1, total)
         tip = element("title", f"{label}: {count:,} ({count / max(1, total):.0%})")
         drawn.append(element("rect", tip, x=f"{at:.1f}", y=0, width=f"{wide:.1f}", height=12, class_=f"fill-{kind}"))
         at += wide
-    return _svg(name, width, 12, title, told, drawn, preserveAspectRatio="none", class_="bar")
+    return _svg(name, width, 12, title, description, drawn, preserveAspectRatio="none", class_="bar")
 
 
-def _svg(name: str, width: int, height: int, title: str, told: str, parts: Sequence[Html], **more: object) -> Html:
-    names = [element("title", title, id=f"{name}-title"), element("desc", told, id=f"{name}-desc")]
+def _svg(
+    name: str, width: int, height: int, title: str, description: str, parts: Sequence[Html], **more: object
+) -> Html:
+    names = [element("title", title, id=f"{name}-title"), element("desc", description, id=f"{name}-desc")]
     labelled = {"aria-labelledby": f"{name}-title {name}-desc", "role": "img", "viewBox": f"0 0 {width} {height}"}
     return element("svg", *names, *parts, **labelled, **more)
 
@@ -171,8 +173,8 @@ def _reference(frame: _Frame, name: str, value: float) -> Html:
 
 def _dot(frame: _Frame, place: int, window: WindowSummary) -> Html:
     assert window.reward is not None  # of the known ones
-    made = f", {window.parent} → {window.policy}" if window.policy else ""
-    tip = element("title", f"{window.id}: {window.reward:.3f}{made}")
+    change = f", {window.parent} → {window.policy}" if window.policy else ""
+    tip = element("title", f"{window.id}: {window.reward:.3f}{change}")
     return element("circle", tip, cx=f"{frame.x(place):.1f}", cy=f"{frame.y(window.reward):.1f}", r=3.2, class_="dot")
 
 

@@ -61,10 +61,10 @@ def _jobs(report: Report) -> Iterator[Need]:
     marked = {window.id for window in report.windows if window.state == "failed"}
     jobs = [job for job in report.failed if job.window not in marked]
     if jobs:
-        told = "; ".join(f"{job.window}: {job.reason}" for job in jobs[:NAMED])
+        text = "; ".join(f"{job.window}: {job.reason}" for job in jobs[:NAMED])
         yield Need(
             f"{_counted(len(jobs), 'training job', 'was' if len(jobs) == 1 else 'were')} refused or failed",
-            told + _more(len(jobs)),
+            text + _more(len(jobs)),
             "windows-stay-failed",
             command=f"babylon train {jobs[0].window}",
         )
@@ -140,8 +140,8 @@ def _counted(number: int, noun: str, verb: str) -> str:
 
 
 def _listed(windows: Sequence[WindowSummary]) -> str:
-    told = [f"{window.id}: {window.reason}" if window.reason else window.id for window in windows[-NAMED:]]
-    return "; ".join(told) + _more(len(windows))
+    text = [f"{window.id}: {window.reason}" if window.reason else window.id for window in windows[-NAMED:]]
+    return "; ".join(text) + _more(len(windows))
 
 
 def _more(number: int) -> str:

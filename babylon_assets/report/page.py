@@ -26,7 +26,7 @@ SAMPLES = {"policy_gradient": "good", "recompute": "busy", "sft": "fair"}
 
 def page(report: Report) -> str:
     """The whole document."""
-    found = needs(report)
+    open_needs = needs(report)
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -36,15 +36,17 @@ def page(report: Report) -> str:
         element("title", f"{report.chain}: the state of the loop"),
         element("style", trusted(STYLE)),
     )
-    body = element("body", _header(report, found), element("main", *_sections(report, found)), _footer(report))
+    body = element(
+        "body", _header(report, open_needs), element("main", *_sections(report, open_needs)), _footer(report)
+    )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
-def _sections(report: Report, found: Sequence[Need]) -> list[Html]:
+def _sections(report: Report, open_needs: Sequence[Need]) -> list[Html]:
     """The sections in the order in which they matter; those with nothing to say are left out."""
     return [
         _state(report),
-        *([_needs(found)] if found else []),
+        *([_needs(open_needs)] if open_needs else []),
         _curve(report),
         _windows(report),
         *([_samples(report)] if report.samples else []),
@@ -55,14 +57,14 @@ def _sections(report: Report, found: Sequence[Need]) -> list[Html]:
     ]
 
 
-def _header(report: Report, found: Sequence[Need]) -> Html:
-    count = len(found)
-    said = f"{count} thing{' needs' if count == 1 else 's need'} a person" if count else "nothing needs a person"
+def _header(report: Report, open_needs: Sequence[Need]) -> Html:
+    count = len(open_needs)
+    text = f"{count} thing{' needs' if count == 1 else 's need'} a person" if count else "nothing needs a person"
     return element(
         "header",
         element("h1", report.chain),
         element("p", f"The state of the loop at {when(report.made_at)} UTC, in {report.place}", class_="muted"),
-        element("a", said, href="#needs", class_="verdict act") if count else element("p", said, class_="verdict well"),
+        element("a", text, href="#needs", class_="verdict act") if count else element("p", text, class_="verdict well"),
     )
 
 
@@ -121,7 +123,7 @@ def _promoted(report: Report) -> str:
     return f"{report.promotions[0].kind} {ago(report.made_at - report.promotions[0].at)}"
 
 
-def _needs(found: Sequence[Need]) -> Html:
+def _needs(open_needs: Sequence[Need]) -> Html:
     items = [
         element(
             "li",
@@ -130,7 +132,7 @@ def _needs(found: Sequence[Need]) -> Html:
             element("code", need.command) if need.command else need.advice,
             element("small", f"docs/incidents/{need.page}.md", class_="muted"),
         )
-        for need in found
+        for need in open_needs
     ]
     return _section("What needs a person", element("ul", *items, class_="needs"), name="needs", class_="act")
 
@@ -191,17 +193,17 @@ def _folded(columns: Sequence[ReportColumn], rows: Sequence[WindowSummary]) -> l
     return shown
 
 
-def _mark(state: str, said: str | None = None) -> Html:
-    return element("span", said or state, class_=f"state {COLOURS.get(state, 'calm')}")
+def _mark(state: str, text: str | None = None) -> Html:
+    return element("span", text or state, class_=f"state {COLOURS.get(state, 'calm')}")
 
 
 def _result(window: WindowSummary) -> object:
     if window.policy is None:
         return window.reason or ""
-    made = _way(window.parent, window.policy)
+    change = _way(window.parent, window.policy)
     end = f"a dead end: {window.dead_end}" if window.dead_end else None
-    more = [part for told in (end, window.reason) if told for part in (element("br"), told)]
-    return join([made, *more])
+    more = [part for line in (end, window.reason) if line for part in (element("br"), line)]
+    return join([change, *more])
 
 
 def _way(before: str | None, after: str) -> Html:
@@ -237,11 +239,11 @@ def _swatch(part: tuple[str, int, str]) -> Html:
 
 def _promotions(report: Report) -> Html:
     columns = [
-        ReportColumn("when", lambda made: when(made.at), "whole", head=True),
-        ReportColumn("what", lambda made: element("span", made.kind, class_=f"state {_colour(made.kind)}")),
-        ReportColumn("from → to", lambda made: _way(made.before, made.after or "base model")),
-        ReportColumn("by", lambda made: made.by, "wide"),
-        ReportColumn("why", lambda made: made.why, "told"),
+        ReportColumn("when", lambda row: when(row.at), "whole", head=True),
+        ReportColumn("what", lambda row: element("span", row.kind, class_=f"state {_colour(row.kind)}")),
+        ReportColumn("from → to", lambda row: _way(row.before, row.after or "base model")),
+        ReportColumn("by", lambda row: row.by, "wide"),
+        ReportColumn("why", lambda row: row.why, "told"),
     ]
     return _section("Promotions", table(columns, report.promotions[:MOST_ROWS], "newest first"), name="promotions")
 
@@ -252,20 +254,20 @@ def _colour(kind: str) -> str:
 
 def _evaluations(report: Report) -> Html:
     columns = [
-        ReportColumn("policy", lambda made: made.policy, head=True),
-        ReportColumn("evaluation", lambda made: made.evaluation),
-        ReportColumn("value", lambda made: number(made.value), "number"),
-        ReportColumn("interval", lambda made: f"{number(made.low)} to {number(made.high)}", "number"),
-        ReportColumn("against", lambda made: dash(made.baseline), "wide"),
-        ReportColumn("when", lambda made: when(made.at), "wide"),
+        ReportColumn("policy", lambda row: row.policy, head=True),
+        ReportColumn("evaluation", lambda row: row.evaluation),
+        ReportColumn("value", lambda row: number(row.value), "number"),
+        ReportColumn("interval", lambda row: f"{number(row.low)} to {number(row.high)}", "number"),
+        ReportColumn("against", lambda row: dash(row.baseline), "wide"),
+        ReportColumn("when", lambda row: when(row.at), "wide"),
     ]
     return _section("Evaluations", table(columns, report.evaluations, "newest first"), name="evaluations")
 
 
 def _quarantine(report: Report) -> Html:
     if not report.quarantine:
-        said = "No row is in quarantine: every row of the windows above could be read."
-        return _section("Quarantine", element("p", said, class_="muted"), name="quarantine")
+        text = "No row is in quarantine: every row of the windows above could be read."
+        return _section("Quarantine", element("p", text, class_="muted"), name="quarantine")
     columns = [
         ReportColumn("reason", lambda row: row.reason, "told", head=True),
         ReportColumn("rows", lambda row: whole(row.rows), "number"),

@@ -35,14 +35,14 @@ def table(columns: Sequence[ReportColumn], rows: Iterable[object], caption: str)
     stacked = any("told" in (column.kind or "") for column in columns)
     headings = [element("th", column.heading, scope="col", class_=column.kind) for column in columns]
     body = [element("tr", *(_cell(column, row) for column in columns)) for row in rows]
-    made = element(
+    markup = element(
         "table",
         element("caption", caption),
         element("thead", element("tr", *headings)),
         element("tbody", *body),
         class_="stack" if stacked else None,
     )
-    return element("div", made, class_="scroll", tabindex=0, role="region", aria_label=f"table: {caption}")
+    return element("div", markup, class_="scroll", tabindex=0, role="region", aria_label=f"table: {caption}")
 
 
 def _cell(column: ReportColumn, row: object) -> Html:

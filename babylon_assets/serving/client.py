@@ -73,13 +73,13 @@ class GatewayPolicy:
         callers: Sequence[Caller],
         max_tokens: int,
     ) -> list[Completion]:
-        asked = zip(conversations, seeds, callers, strict=True)
-        return list(await asyncio.gather(*(self._complete_one(*each, max_tokens) for each in asked)))
+        calls = zip(conversations, seeds, callers, strict=True)
+        return list(await asyncio.gather(*(self._complete_one(*call, max_tokens) for call in calls)))
 
     async def _complete_one(
         self, conversation: Sequence[Message], seed: int, caller: Caller, max_tokens: int
     ) -> Completion:
-        messages: Any = [{"role": each.role, "content": each.content} for each in conversation]
+        messages: Any = [{"role": message.role, "content": message.content} for message in conversation]
         reply = await self._client.chat.completions.create(
             model=self.name,
             messages=messages,
@@ -98,5 +98,5 @@ class GatewayPolicy:
 
 def _caller_headers(caller: Caller) -> dict[str, str]:
     at = None if caller.at is None else caller.at.isoformat()
-    told = {"trajectory": caller.trajectory, "step": caller.step, "at": at}
-    return {name: str(value) for name, value in told.items() if value is not None}
+    headers = {"trajectory": caller.trajectory, "step": caller.step, "at": at}
+    return {name: str(value) for name, value in headers.items() if value is not None}

@@ -131,10 +131,10 @@ class Directory:
             raise ApiError(
                 503, f"the ledger cannot be asked for {name!r} now", code="not_ready", retry_after=1
             ) from error
-        found = self._by_name.get(name)
-        if found is None:
+        target = self._by_name.get(name)
+        if target is None:
             raise _unknown(name)
-        return found
+        return target
 
     def names(self) -> dict[str, Target]:
         """Every name that can be asked for, as known now, with its policy."""
@@ -207,17 +207,17 @@ class Directory:
         with self._connection().transaction():
             line = checkpoints.chain(self._connection(), self._model)
         names = {BASE: self._target(None), policy_name(self._model, 0): self._target(None)}
-        for made in line:
-            if made.path or made.step == 0:
-                names[policy_name(self._model, made.step)] = self._target(made)
-                if made.window_id is not None:
-                    names[f"{self._model}@{made.window_id}"] = self._target(made)
+        for checkpoint in line:
+            if checkpoint.path or checkpoint.step == 0:
+                names[policy_name(self._model, checkpoint.step)] = self._target(checkpoint)
+                if checkpoint.window_id is not None:
+                    names[f"{self._model}@{checkpoint.window_id}"] = self._target(checkpoint)
         self._by_name = names
 
-    def _target(self, made: Checkpoint | None) -> Target:
+    def _target(self, checkpoint: Checkpoint | None) -> Target:
         """The base model is the root of every chain."""
-        step = made.step if made is not None else 0
-        return Target(policy_name(self._model, step), step, made.path if made is not None else "")
+        step = checkpoint.step if checkpoint is not None else 0
+        return Target(policy_name(self._model, step), step, checkpoint.path if checkpoint is not None else "")
 
     def _connection(self) -> Connection[Any]:
         if self._conn is None or self._conn.closed:

@@ -105,7 +105,7 @@ class Recorder:
             self._wake.wait(EVERY_SECONDS if self.database_up else DOWN_SECONDS)
             self._wake.clear()
             with self._turn:
-                asked = self._asked
+                wake = self._asked
             try:
                 for path in self._spool.sealed():
                     self._write(path)
@@ -114,7 +114,7 @@ class Recorder:
                 continue
             self._up(True)
             with self._turn:
-                self._done = asked
+                self._done = wake
                 self._turn.notify_all()
 
     def _up(self, up: bool, error: Exception | None = None) -> None:

@@ -48,7 +48,7 @@ class Spool:
         Raises:
             OSError: the disk is full or gone; part of them may be there, none is there twice.
         """
-        frames = b"".join(_HEAD.pack(len(each), zlib.crc32(each)) + each for each in records)
+        frames = b"".join(_HEAD.pack(len(record), zlib.crc32(record)) + record for record in records)
         with self._guard:
             if self._file is None:
                 self._number += 1
@@ -71,8 +71,8 @@ class Spool:
         if ended is not None:
             os.fsync(ended)
             os.close(ended)
-        found = [path for folder in self._folders for path in sorted(folder.glob(f"*{_SUFFIX}"))]
-        return [path for path in found if path.parent != self._own or int(path.stem) <= last]
+        paths = [path for folder in self._folders for path in sorted(folder.glob(f"*{_SUFFIX}"))]
+        return [path for path in paths if path.parent != self._own or int(path.stem) <= last]
 
     def refuse(self, record: bytes) -> Path:
         """Set a record aside that the database will never take."""
@@ -109,7 +109,7 @@ class Spool:
 
     def _abandoned(self, folder: Path) -> list[Path]:
         """Folders whose process is gone: nobody holds their lock, which the kernel lets go of however it ended."""
-        found = []
+        folders = []
         for other in sorted(folder.iterdir()):
             if other == self._own or not (other / _LOCK).is_file():
                 continue
@@ -117,8 +117,8 @@ class Spool:
                 self._locks.append(_locked(other))
             except BlockingIOError:
                 continue
-            found.append(other)
-        return found
+            folders.append(other)
+        return folders
 
 
 def _size(path: Path) -> int:

@@ -63,13 +63,13 @@ class Upstream:
         with self._places(len(question.seeds)):
             try:
                 async with asyncio.TaskGroup() as group:
-                    asked = [group.create_task(self._answer(question, seed)) for seed in question.seeds]
+                    tasks = [group.create_task(self._answer(question, seed)) for seed in question.seeds]
             except ExceptionGroup as errors:
                 refusals, others = errors.split(ApiError)
                 if refusals is None or others is not None:
                     raise
                 raise refusals.exceptions[0] from None
-            return [each.result() for each in asked]
+            return [task.result() for task in tasks]
 
     async def pieces(self, question: Question) -> AsyncIterator[Piece]:
         with self._places(len(question.seeds)):
@@ -129,7 +129,7 @@ class Upstream:
     def _request(self, question: Question, seed: int) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self._name(question.policy),
-            "messages": [{"role": each.role, "content": each.content} for each in question.messages],
+            "messages": [{"role": message.role, "content": message.content} for message in question.messages],
             "seed": seed,
             "max_tokens": question.max_tokens,
             "temperature": question.temperature,
@@ -239,8 +239,8 @@ class _Gathered:
 
     def _token_ids(self) -> list[int] | None:
         """As they are, or as they are written in place of the tokens' texts."""
-        if self.ids is None and self.content and all(_TOKEN_ID.fullmatch(each.token) for each in self.content):
-            return [int(each.token.partition(":")[2]) for each in self.content]
+        if self.ids is None and self.content and all(_TOKEN_ID.fullmatch(item.token) for item in self.content):
+            return [int(item.token.partition(":")[2]) for item in self.content]
         return self.ids
 
     def _logprobs(self, ids: list[int] | None) -> list[float] | None:
@@ -249,8 +249,8 @@ class _Gathered:
             return None
         if ids is not None and len(ids) != len(self.content):
             return None  # of which tokens they are is not known
-        return [each.logprob for each in self.content]
+        return [item.logprob for item in self.content]
 
 
-def _token(given: Any) -> Token:
-    return token(given.token, given.logprob, [(each.token, each.logprob) for each in given.top_logprobs])
+def _token(entry: Any) -> Token:
+    return token(entry.token, entry.logprob, [(candidate.token, candidate.logprob) for candidate in entry.top_logprobs])

@@ -72,12 +72,12 @@ def write_checkpoint(
     return final
 
 
-def publish_checkpoint(made: Path, manifest: dict[str, Any], steps: list[dict[str, float]], final: Path) -> None:
+def publish_checkpoint(folder: Path, manifest: dict[str, Any], steps: list[dict[str, float]], final: Path) -> None:
     """Bring a checkpoint that another program made to its place, with its manifest; it appears whole or not at all."""
     building = final.with_name(f".building-{final.name}")
     shutil.rmtree(building, ignore_errors=True)
     building.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(made, building)
+    shutil.copytree(folder, building)
     _complete(building, manifest, steps, final)
 
 

@@ -172,9 +172,9 @@ class TrainingBackend(Protocol):
 
     def prepare_base_model(self, settings: Settings, progress: Any = None) -> str:
         """The same, made when it is missing."""
-        found = self.find_base_model(settings)
-        assert found is not None
-        return found
+        model = self.find_base_model(settings)
+        assert model is not None
+        return model
 
     @abstractmethod
     def manifest_settings(self, settings: Settings, base_model: str) -> dict[str, Any]:

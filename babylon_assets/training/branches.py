@@ -36,7 +36,7 @@ class Branch:
 
     chain: str
     parent: Checkpoint
-    made: Checkpoint | None
+    checkpoint: Checkpoint | None
 
 
 def branch_for(conn: Connection[Any], chain: str, window: str, dataset_id: str, name: str | None) -> Branch:
@@ -53,19 +53,19 @@ def branch_for(conn: Connection[Any], chain: str, window: str, dataset_id: str, 
     parent = _parent_of(conn, chain, window)
     if name is None:
         return next(
-            found
+            branch
             for named in _names(window)
-            if (found := _on(conn, branch_chain(chain, named), window, dataset_id, parent)) is not None
+            if (branch := _on(conn, branch_chain(chain, named), window, dataset_id, parent)) is not None
         )
     if not _NAME.fullmatch(name):
         raise PermanentError(f"{name!r} cannot name a branch; use letters, digits, '.', '_' and '-'")
-    found = _on(conn, branch_chain(chain, name), window, dataset_id, parent)
-    if found is None:
+    branch = _on(conn, branch_chain(chain, name), window, dataset_id, parent)
+    if branch is None:
         raise PermanentError(
             f"the branch {branch_chain(chain, name)} has trained {window}, or a later window, already; "
             "give another name with --name"
         )
-    return found
+    return branch
 
 
 def _names(window: str) -> Iterator[str]:

@@ -42,7 +42,7 @@ def token_logprobs(
     tokens: torch.Tensor,
     mask: torch.Tensor,
     positions: torch.Tensor,
-    wanted: torch.Tensor,
+    chosen: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each next token, and the entropy of its distribution, where they are wanted.
 
@@ -60,11 +60,11 @@ def token_logprobs(
 
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     hidden = causal.model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False)
-    selected = hidden.last_hidden_state[wanted]
-    following = torch.roll(tokens, -1, dims=1)[wanted]
+    selected = hidden.last_hidden_state[chosen]
+    following = torch.roll(tokens, -1, dims=1)[chosen]
     flat_logprobs, flat_entropies = _in_chunks(causal.lm_head, selected, following)
     logprobs, entropies = (torch.zeros(tokens.shape, device=tokens.device) for _ in range(2))
-    return logprobs.masked_scatter(wanted, flat_logprobs), entropies.masked_scatter(wanted, flat_entropies)
+    return logprobs.masked_scatter(chosen, flat_logprobs), entropies.masked_scatter(chosen, flat_entropies)
 
 
 def _in_chunks(head: Any, hidden: torch.Tensor, following: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -155,8 +155,8 @@ def _readable(
     """The dataset with what can be recomputed on this machine, how many answers that are, and the policies' lags."""
     with database.connect() as conn:
         lags = policy_lags(conn, parent, {sample.policy for sample in dataset.samples if sample.policy})
-        wanted = any(sample.trains_as == "recompute" for sample in dataset.samples)
-        if not wanted or not backend.capabilities.recomputes_logprobs:
+        recomputes = any(sample.trains_as == "recompute" for sample in dataset.samples)
+        if not recomputes or not backend.capabilities.recomputes_logprobs:
             return dataset, 0, lags
         known = checkpoints.family(conn, settings.model_name)
     prepare_libraries(settings)

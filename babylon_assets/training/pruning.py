@@ -32,13 +32,13 @@ def prune(settings: Settings, database: Database, keep: int, *, dry_run: bool = 
     """
     with chain_lock(database, settings.model_name), database.connect() as conn:
         unneeded = lineage.prunable(conn, settings.model_name, keep)
-        found = [checkpoint for checkpoint in unneeded if keeps_weights_here(checkpoint.backend)]
-        size = sum(_bytes(Path(one.path)) for one in found)
-        for one in [] if dry_run else found:
-            _remove(Path(one.path))
-            lineage.note_pruned(conn, one.id)
+        checkpoints_here = [checkpoint for checkpoint in unneeded if keeps_weights_here(checkpoint.backend)]
+        size = sum(_bytes(Path(pruned.path)) for pruned in checkpoints_here)
+        for pruned in [] if dry_run else checkpoints_here:
+            _remove(Path(pruned.path))
+            lineage.note_pruned(conn, pruned.id)
             conn.commit()
-    return PrunedWeights(found, size)
+    return PrunedWeights(checkpoints_here, size)
 
 
 def _bytes(folder: Path) -> int:

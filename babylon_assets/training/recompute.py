@@ -40,16 +40,18 @@ def fill(
         lags: how many checkpoints each policy is from the parent, by its name.
     """
     adapters = {
-        policy_name(one.chain, one.step): Path(one.path) if one.step else None for one in known if _has_weights(one)
+        policy_name(checkpoint.chain, checkpoint.step): Path(checkpoint.path) if checkpoint.step else None
+        for checkpoint in known
+        if _has_weights(checkpoint)
     }
-    wanted: dict[str, list[Sample]] = defaultdict(list)
+    by_policy: dict[str, list[Sample]] = defaultdict(list)
     for sample in dataset.samples:
         name = sample.policy or ""
         if sample.trains_as == "recompute" and name in adapters and lags.get(name, 0) <= max_lag:
-            wanted[name].append(sample)
+            by_policy[name].append(sample)
     filled = {
         sample.sample_id: sample
-        for name, samples in sorted(wanted.items())
+        for name, samples in sorted(by_policy.items())
         for sample in recomputed(base_model, adapters[name], samples)
     }
     samples = [filled.get(sample.sample_id, sample) for sample in dataset.samples]
@@ -70,9 +72,9 @@ def recomputed(base_model: str, adapter: Path | None, samples: Sequence[Sample])
     logprobs = answer_logprobs(load_policy(base_model, adapter), turns)
     return [
         msgspec.structs.replace(
-            one, prompt_token_ids=prompt, token_ids=answer, logprobs=values, trains_as="policy_gradient"
+            sample, prompt_token_ids=prompt, token_ids=answer, logprobs=values, trains_as="policy_gradient"
         )
-        for one, (prompt, answer), values in zip(samples, turns, logprobs, strict=True)
+        for sample, (prompt, answer), values in zip(samples, turns, logprobs, strict=True)
     ]
 
 
@@ -98,8 +100,8 @@ def turns_of(base_model: str, samples: Sequence[Sample]) -> list[Turn]:
 
     tokenizer = AutoTokenizer.from_pretrained(base_model)
     return [
-        encode_turns(tokenizer, [*chat(one.messages), {"role": "assistant", "content": one.response}])
-        for one in samples
+        encode_turns(tokenizer, [*chat(sample.messages), {"role": "assistant", "content": sample.response}])
+        for sample in samples
     ]
 
 
@@ -120,12 +122,12 @@ def _batch_logprobs(model: Any, turns: Sequence[Turn]) -> list[list[float]]:
 
     length = max(len(prompt) + len(answer) for prompt, answer in turns)
     tokens: torch.Tensor = torch.zeros(len(turns), length, dtype=torch.long)
-    wanted = torch.zeros(len(turns), length, dtype=torch.bool)
+    chosen = torch.zeros(len(turns), length, dtype=torch.bool)
     for row, (prompt, answer) in enumerate(turns):
         tokens[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-        wanted[row, len(prompt) - 1 : len(prompt) + len(answer) - 1] = True
+        chosen[row, len(prompt) - 1 : len(prompt) + len(answer) - 1] = True
     device = next(model.parameters()).device
     causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
     positions = torch.arange(length, device=device).expand(len(turns), length)
-    found, _ = token_logprobs(model, tokens.to(device), causal, positions, wanted.to(device))
-    return [values[mask].tolist() for values, mask in zip(found.cpu(), wanted, strict=True)]
+    logprobs, _ = token_logprobs(model, tokens.to(device), causal, positions, chosen.to(device))
+    return [values[mask].tolist() for values, mask in zip(logprobs.cpu(), chosen, strict=True)]

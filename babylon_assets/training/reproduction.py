@@ -56,7 +56,11 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
     with database.connect() as conn:
         parent = checkpoints.get(conn, checkpoint.parent_id)
         root = ancestors(conn, checkpoint)[-1]
-        known = [one for one in checkpoints.family(conn, checkpoint.chain) if one.created_at < checkpoint.created_at]
+        known = [
+            earlier
+            for earlier in checkpoints.family(conn, checkpoint.chain)
+            if earlier.created_at < checkpoint.created_at
+        ]
         dataset = load_dataset(conn, checkpoint.dataset_id)
         lags = policy_lags(conn, parent or root, {sample.policy for sample in dataset.samples if sample.policy})
     if parent is None or base_fingerprint(root.base_model) != root.weights_sha256:

@@ -98,8 +98,12 @@ def _with_spread(samples: Iterable[Sample], baselines: Mapping[str, float]) -> t
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample.group].append(sample)
-    kept = [group for key, group in groups.items() if key in baselines or len({one.reward for one in group}) > 1]
-    return [sample for group in kept for sample in group], sum(map(len, groups.values())) - sum(map(len, kept))
+    kept_groups = [
+        group for key, group in groups.items() if key in baselines or len({member.reward for member in group}) > 1
+    ]
+    return [sample for group in kept_groups for sample in group], sum(map(len, groups.values())) - sum(
+        map(len, kept_groups)
+    )
 
 
 def trajectory_groups(samples: Sequence[Sample], baselines: Mapping[str, float] | None = None) -> list[TrajectoryGroup]:
@@ -115,7 +119,7 @@ def trajectory_groups(samples: Sequence[Sample], baselines: Mapping[str, float] 
         groups[sample.group].append(_recorded_trajectory(sample))
     for key, baseline in (baselines or {}).items():
         if key in groups:
-            groups[key].append(_stand_in(baseline, [one.reward for one in groups[key]]))
+            groups[key].append(_stand_in(baseline, [member.reward for member in groups[key]]))
     return [TrajectoryGroup(trajectories) for trajectories in groups.values()]
 
 

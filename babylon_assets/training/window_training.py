@@ -108,8 +108,8 @@ def train_branch(
         with database.connect() as conn:
             jobs.fail_orphaned_jobs(conn, settings.model_name)
             branch = branch_for(conn, settings.model_name, window, dataset.id, name)
-        if branch.made is not None:
-            return _unchanged(branch.made, branch.parent, f"{branch.chain} was trained on this dataset before")
+        if branch.checkpoint is not None:
+            return _unchanged(branch.checkpoint, branch.parent, f"{branch.chain} was trained on this dataset before")
         return _train(settings, database, dataset, None, dagster_run_id, branch)
 
 
@@ -122,14 +122,14 @@ def _frozen(database: Database, window: str) -> tuple[windows.WindowRow, Dataset
         return row, load_dataset(conn, row.dataset_id)
 
 
-def _unchanged(made: Checkpoint, parent: Checkpoint | None, reason: str) -> TrainedWindow:
+def _unchanged(checkpoint: Checkpoint, parent: Checkpoint | None, reason: str) -> TrainedWindow:
     return TrainedWindow(
         status="unchanged",
         reason=reason,
-        checkpoint=made,
+        checkpoint=checkpoint,
         parent=parent,
-        method=str(made.settings.get("method", "nothing")),
-        trainable_tokens=int(made.metrics.get("trainable_tokens", 0)),
+        method=str(checkpoint.settings.get("method", "nothing")),
+        trainable_tokens=int(checkpoint.metrics.get("trainable_tokens", 0)),
     )
 
 
@@ -198,14 +198,14 @@ def _train(
     if plan.selection.method == "nothing":
         return _record_skip(database, plan, job.id, _why_nothing(plan.selection))
     try:
-        made = _make(settings, database, plan, job)
+        trained = _make(settings, database, plan, job)
     except Exception as error:
         _give_up(database, job.id, error)
         raise
-    if made is None:
+    if trained is None:
         reason = "no step was kept: there was no token to train on, or every step went further than MAX_KL"
         return _record_skip(database, plan, job.id, reason)
-    return _record(settings, database, plan, job.id, made, dagster_run_id, time.perf_counter() - started)
+    return _record(settings, database, plan, job.id, trained, dagster_run_id, time.perf_counter() - started)
 
 
 def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> TrainedCheckpoint | None:
@@ -235,11 +235,11 @@ def _record(
     database: Database,
     plan: Plan,
     job: int,
-    made: TrainedCheckpoint,
+    trained: TrainedCheckpoint,
     dagster_run_id: str | None,
     seconds: float,
 ) -> TrainedWindow:
-    steps = made.steps
+    steps = trained.steps
     tokens = round(sum(step["tokens"] for step in steps if "undone" not in step))
     checkpoint = Checkpoint(
         id=content_id(plan.manifest),
@@ -258,8 +258,8 @@ def _record(
             "trainable_tokens": tokens,
             "recomputed_samples": plan.manifest.get("recomputed", 0),
         },
-        path=made.path,
-        weights_sha256=made.weights_sha256,
+        path=trained.path,
+        weights_sha256=trained.weights_sha256,
         dagster_run_id=dagster_run_id,
         created_at=datetime.now(UTC),
     )

@@ -227,7 +227,7 @@ def test_a_run_that_died_is_tried_again_later_and_not_for_ever(loop: Loop) -> No
     assert tried(2, 3.9).windows == []
     assert (tried(2, 4).windows, tried(2, 4).attempt) == ([FIRST], 3)
     assert tried(3, 1000).windows == []
-    assert "stay failed" in tried(3, 1000).said
+    assert "stay failed" in tried(3, 1000).notes
 
 
 def test_a_database_without_the_game_is_said_and_nothing_fails(loop: Loop) -> None:

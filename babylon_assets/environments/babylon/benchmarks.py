@@ -99,8 +99,8 @@ def decode_snapshot(content: bytes) -> Snapshot:
     unknown = sorted(markets - truth.market_outcomes.keys())
     unknown += sorted(ticker for ticker in tickers if not truth.price_history.get(ticker))
     if unknown or not snapshot.ticks:
-        said = f"its ground truth lacks {', '.join(unknown)}" if unknown else "it has no ticks"
-        raise PermanentError(f"the snapshot cannot be played: {said}; give another file")
+        fault = f"its ground truth lacks {', '.join(unknown)}" if unknown else "it has no ticks"
+        raise PermanentError(f"the snapshot cannot be played: {fault}; give another file")
     return snapshot
 
 
@@ -127,10 +127,10 @@ def side_of(text: str) -> Side:
     Raises:
         ValueError: it is none.
     """
-    found = _SIDES.get(text.strip().lower())
-    if found is None:
+    side = _SIDES.get(text.strip().lower())
+    if side is None:
         raise ValueError(f"{text!r} is no side; yes, no, long and short are")
-    return found
+    return side
 
 
 def profit(trade: Trade, truth: GroundTruth) -> float:
@@ -202,7 +202,7 @@ def perform(snapshot: Snapshot, trades: Sequence[Trade], optimal: float) -> Perf
     return Performance(
         pnl=pnl,
         accuracy=sum(right) / len(right) if right else None,
-        win_rate=sum(one > 0 for one in profits) / len(profits) if profits else None,
+        win_rate=sum(gain > 0 for gain in profits) / len(profits) if profits else None,
         drawdown=drawdown([*equity, pnl]),
         equity=(*equity, pnl),
         optimal=optimal,

@@ -135,13 +135,13 @@ def _samples(numbers: list[int], steps: list[Step]) -> Sequence[RawSample]:
     """The calls of purpose action, ordered by step and call."""
     order = range(len(steps)) if numbers == sorted(numbers) else sorted(range(len(steps)), key=numbers.__getitem__)
     heads: list[CallHead] = []
-    said: list[Exchange] = []
+    exchanges: list[Exchange] = []
     for position in order:
         for index, call in enumerate(steps[position].llm_calls or ()):
             if call.purpose == "action" and call.response is not None:
-                said.append(Exchange(_messages(call, call.response, position, index), call.response))
+                exchanges.append(Exchange(_messages(call, call.response, position, index), call.response))
                 heads.append(_head(numbers[position], index, call, call.response))
-    return StoredSamples(heads, encode_chat(said)) if heads else []
+    return StoredSamples(heads, encode_chat(exchanges)) if heads else []
 
 
 def _step_numbers(steps: list[Step]) -> list[int]:
@@ -205,7 +205,7 @@ def _order(kind: _Kind, given: Parameters) -> _Order:
     market_id = _clean(given.market_id) if given.market_id else None
     ticker = _clean(given.ticker) if given.ticker else None
     sides = (given.side, given.outcome, given.direction, given.position)
-    side = next((found for name in sides if name and (found := _side(name))), kind.side)
+    side = next((word for name in sides if name and (word := _side(name))), kind.side)
     amounts = (given.amount, given.size, given.shares, given.quantity)
     amount = next((number for number in amounts if number is not None), None)
     return _market_type(given.market_type, market_id, ticker, side), market_id, ticker, side, amount

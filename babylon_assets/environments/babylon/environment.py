@@ -152,17 +152,17 @@ resolved, and when the newest was written.
         return " ".join(part for part in parts if part)
 
     def describe_record(self, conn: Connection) -> str:
-        said = ""
+        text = ""
         row = conn.execute("SELECT has_table_privilege('public.trajectories', 'INSERT, UPDATE, DELETE')").fetchone()
         writes = self.settings.gate.write_trained_models or self.settings.judge.write_reward_judgments
         if row and row[0] and not writes and self.settings.database.url:
-            said += "; the role may write there, which is not needed: SELECT is enough"
+            text += "; the role may write there, which is not needed: SELECT is enough"
         if odd := self.misplaced_rows(conn):
-            said += (
+            text += (
                 f"; {sum(odd.values())} rows whose windowId is no window, such as {next(iter(odd))!r}, "
                 "go by their endTime"
             )
-        return said
+        return text
 
     def misplaced_rows(self, conn: Connection) -> Mapping[str, int]:
         return game_record.count_odd_ids(conn, windows=self.settings.windows)

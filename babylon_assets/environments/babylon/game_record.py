@@ -184,10 +184,10 @@ def check_tables(conn: psycopg.Connection[Any]) -> None:
     Raises:
         SourceError: it names each that is missing or forbidden, and says what to do.
     """
-    found: dict[str, dict[str, bool]] = {}
+    present: dict[str, dict[str, bool]] = {}
     for table, column, readable in conn.execute(_COLUMNS_THERE, [list(READS)]).fetchall():
-        found.setdefault(table, {})[column] = readable
-    missing = [fault for table, columns in READS.items() for fault in _faults(table, columns, found.get(table))]
+        present.setdefault(table, {})[column] = readable
+    missing = [fault for table, columns in READS.items() for fault in _faults(table, columns, present.get(table))]
     if missing:
         raise SourceError(
             f"the database lacks what is read of the game: {'; '.join(missing)}. "
@@ -236,10 +236,10 @@ def odd_ids(conn: psycopg.Connection[Any], since: str | None = None, *, windows:
     if windows != HOURLY:
         return []
     parameters = {"since": since or "", "pattern": _WINDOW_PATTERN, "only_odd": False}
-    found = [row[0] for row in conn.execute(_IDS, parameters)]
+    identifiers = [row[0] for row in conn.execute(_IDS, parameters)]
     if since:
-        found += [row[0] for row in conn.execute(_IDS, {**parameters, "since": "", "only_odd": True})]
-    return sorted({each for each in found if not HOURLY.is_window(each)})
+        identifiers += [row[0] for row in conn.execute(_IDS, {**parameters, "since": "", "only_odd": True})]
+    return sorted({window for window in identifiers if not HOURLY.is_window(window)})
 
 
 def count_odd_ids(conn: psycopg.Connection[Any], *, windows: WindowGrid = HOURLY) -> dict[str, int]:

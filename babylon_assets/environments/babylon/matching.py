@@ -19,18 +19,18 @@ _LARGEST = 2**62
 def mapped(values: Array, function: Callable[[str], Any], missing: Any) -> Array:
     """A function's value of each text, called once for each that is different; `missing` where there is no text."""
     codes, uniques = pd.factorize(values)
-    found = np.empty(len(uniques) + 1, dtype=object)
-    found[:] = [*map(function, uniques), missing]
-    each: Array = found[codes]
-    return each
+    results = np.empty(len(uniques) + 1, dtype=object)
+    results[:] = [*map(function, uniques), missing]
+    row_values: Array = results[codes]
+    return row_values
 
 
 def take_rows(values: Array, rows: Array, missing: Any = np.nan) -> Array:
     """The values of these rows; `missing` where the row is -1."""
     extended = np.empty(len(values) + 1, dtype=values.dtype)
     extended[:-1], extended[-1] = values, missing
-    found: Array = extended[rows]
-    return found
+    result: Array = extended[rows]
+    return result
 
 
 def encoded(*columns: Array) -> tuple[list[Array], int]:
@@ -78,9 +78,9 @@ class InTime:
         earlier, later = self._matching_rows(after - 1, keys), self._matching_rows(after, keys)
         past = np.where(earlier >= 0, at - take_rows(self._at, earlier, 0), within + 1)
         ahead = np.where(later >= 0, take_rows(self._at, later, 0) - at, within + 1)
-        found: Array = np.where(past <= ahead, earlier, later)
-        found[np.minimum(past, ahead) > within] = -1
-        return found
+        values: Array = np.where(past <= ahead, earlier, later)
+        values[np.minimum(past, ahead) > within] = -1
+        return values
 
     def _place(self, at: Array) -> Array:
         """Where times lie among those of the rows, from 1 on; 0 is before all of them."""

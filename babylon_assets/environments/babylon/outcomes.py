@@ -222,9 +222,9 @@ class _Work(NamedTuple):
         nameless = opens & ~named & _kind_has(column["action_type"], _SURELY_OPENS)
         agent, at, side = column["agent_id"], column["timestamp_ms"], column["side"].copy()
         rows = np.flatnonzero(is_trade)
-        wanted = _Trades(agent[rows], instrument[rows], side[rows], at[rows], at[rows])
+        trades = _Trades(agent[rows], instrument[rows], side[rows], at[rows], at[rows])
         price, traded_ms, closes = np.full(len(at), np.nan), np.full(len(at), np.nan), np.zeros(len(at), dtype=bool)
-        side[rows], price[rows], traded_ms[rows], closes[rows] = _matched(wanted, known)
+        side[rows], price[rows], traded_ms[rows], closes[rows] = _matched(trades, known)
         return cls(
             *(column["window"], agent, at, market_type, instrument, side, invalid),
             *(is_trade, nameless, price, traded_ms, closes),
@@ -265,25 +265,25 @@ def _split_trades(trades: pd.DataFrame) -> tuple[_Trades, _Trades]:
     return _Trades(*(column[~closes] for column in flat)), _Trades(*(column[closes] for column in flat))
 
 
-def _matched(wanted: _Trades, known: _Known) -> tuple[Array, Array, Array, Array]:
+def _matched(trades: _Trades, known: _Known) -> tuple[Array, Array, Array, Array]:
     """Side, price and time of the agent's trade nearest in time to each step, and whether that closed a position.
 
     The trade has the step's side; of a step without one, any.
     """
-    opening, shut, lacks_side = known.opening, known.closing, pd.isna(wanted.side)
-    agents, _ = encoded(wanted.agent, opening.agent, shut.agent)
-    instruments, count = encoded(wanted.instrument, opening.instrument, shut.instrument)
-    keys, open_keys, shut_keys = (paired(*each, count) for each in zip(agents, instruments, strict=True))
-    (side, open_side), sides = encoded(wanted.side, opening.side)
+    opening, shut, lacks_side = known.opening, known.closing, pd.isna(trades.side)
+    agents, _ = encoded(trades.agent, opening.agent, shut.agent)
+    instruments, count = encoded(trades.instrument, opening.instrument, shut.instrument)
+    keys, open_keys, shut_keys = (paired(*pair, count) for pair in zip(agents, instruments, strict=True))
+    (side, open_side), sides = encoded(trades.side, opening.side)
     same = InTime(paired(open_keys, open_side, sides), opening.at)
-    same_side = same.nearest(paired(keys, side, sides), wanted.at, MATCH_WITHIN_MS)
-    any_side = InTime(open_keys, opening.at).nearest(keys, wanted.at, MATCH_WITHIN_MS)
-    found = np.where(lacks_side, any_side, same_side)
-    sided = np.where(lacks_side, take_rows(opening.side, any_side, None), wanted.side)
-    closing = InTime(shut_keys, shut.at).nearest(keys, wanted.at, MATCH_WITHIN_MS)
+    same_side = same.nearest(paired(keys, side, sides), trades.at, MATCH_WITHIN_MS)
+    any_side = InTime(open_keys, opening.at).nearest(keys, trades.at, MATCH_WITHIN_MS)
+    match = np.where(lacks_side, any_side, same_side)
+    sided = np.where(lacks_side, take_rows(opening.side, any_side, None), trades.side)
+    closing = InTime(shut_keys, shut.at).nearest(keys, trades.at, MATCH_WITHIN_MS)
     none_opened = np.isnan(take_rows(opening.price, any_side))
     closes = none_opened & ~np.isnan(take_rows(shut.price, closing))
-    return sided, take_rows(opening.price, found), take_rows(opening.at.astype("float64"), found), closes
+    return sided, take_rows(opening.price, match), take_rows(opening.at.astype("float64"), match), closes
 
 
 def _predictions(trades: _Work, known: _Known) -> tuple[Array, Array, Array, Array]:
@@ -295,7 +295,7 @@ def _predictions(trades: _Work, known: _Known) -> tuple[Array, Array, Array, Arr
     settled = mapped(trades.instrument, lambda market: known.resolutions.get(market, _GONE), _GONE)
     result = np.array([value for value, _ in settled], dtype="float64")
     paid = np.where(is_yes, result, 1 - result)
-    state = np.array([each for _, each in settled], dtype=object)
+    state = np.array([resolution for _, resolution in settled], dtype=object)
     state[np.isnan(entry)] = "unknown"
     return np.where(state == "final", paid - entry, np.nan), state, entry, paid
 
@@ -316,22 +316,22 @@ def _is_price(price: Array) -> Array:
 
 def _resolutions(markets: pd.DataFrame, noted: pd.DataFrame, moment: int | None) -> dict[str, tuple[float, str]]:
     """Markets as far as they are resolved; where they are not, or are gone, the last note of them that says more."""
-    found: dict[str, tuple[float, str]] = {}
+    resolutions: dict[str, tuple[float, str]] = {}
     resolved = markets["resolved"].to_numpy(dtype=bool)
     if moment is not None and len(markets):
         resolved = resolved & (_milliseconds(markets["updated_at"]) <= moment)
     columns = markets["market_id"].tolist(), resolved.tolist(), markets["resolution"].tolist()
     for market, done, resolution in zip(*columns, strict=True):
         value = float(resolution) if done and not pd.isna(resolution) else np.nan
-        found[market] = (value, "pending" if not done else "final" if value == value else "unknown")
+        resolutions[market] = (value, "pending" if not done else "final" if value == value else "unknown")
     notes = zip(noted["market_id"].tolist(), noted["outcome"].tolist(), strict=True)
     last = {market: outcome for market, outcome in notes if isinstance(market, str)}
     for market, outcome in last.items():
         value = {"YES": 1.0, "NO": 0.0}.get(outcome.upper() if isinstance(outcome, str) else "", np.nan)
-        known = found.get(market, _GONE)
-        if known[1] != "final" and (value == value or market not in found):
-            found[market] = (value, "final" if value == value else "pending")
-    return found
+        known = resolutions.get(market, _GONE)
+        if known[1] != "final" and (value == value or market not in resolutions):
+            resolutions[market] = (value, "final" if value == value else "pending")
+    return resolutions
 
 
 def _changes(noted: pd.DataFrame) -> dict[tuple[str, str], float]:
@@ -370,7 +370,7 @@ def _closing_price(trades: _Work, opened: Array, closing: _Trades) -> Array:
     closing = _Trades(*(column[closing.price > 0] for column in closing))
     agents, _ = encoded(trades.agent, closing.agent)
     instruments, count = encoded(trades.instrument, closing.instrument)
-    keys, closed = (paired(*each, count) for each in zip(agents, instruments, strict=True))
+    keys, closed = (paired(*pair, count) for pair in zip(agents, instruments, strict=True))
     return take_rows(closing.price, InTime(closed, closing.at).first(keys, opened, strictly=True))
 
 
@@ -378,8 +378,8 @@ def _recorded_changes(trades: _Work, known: _Known) -> Array:
     """The change in percent that the game noted for the ticker in the trade's own window, where it keeps no prices."""
     priced = set(known.stock.instrument)
     pairs = zip(trades.window, trades.instrument, strict=True)
-    found = [np.nan if pair[1] in priced else known.changes.get(pair, np.nan) for pair in pairs]
-    return np.array(found, dtype="float64")
+    changes = [np.nan if pair[1] in priced else known.changes.get(pair, np.nan) for pair in pairs]
+    return np.array(changes, dtype="float64")
 
 
 def _milliseconds(times: pd.Series[Any]) -> Array:

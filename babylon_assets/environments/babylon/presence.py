@@ -48,15 +48,15 @@ _OUTCOMES = """
 def presence(conn: psycopg.Connection[Any], windows: Sequence[str], grid: WindowGrid = HOURLY) -> list[Presence]:
     """What there is of each of these windows, in their order."""
     bounds = [grid.bounds(window) for window in windows]
-    asked = [list(windows), [naive(start) for start, _ in bounds], [naive(end) for _, end in bounds]]
+    parameters = [list(windows), [naive(start) for start, _ in bounds], [naive(end) for _, end in bounds]]
     hours = [hours_of(grid.parse(window)) for window in windows]
-    ends = [[each[0] for each in hours], [each[-1] for each in hours]]
+    ends = [[span[0] for span in hours], [span[-1] for span in hours]]
     by_id = grid == HOURLY
     rows = {
         row[0]: row[1:]
-        for row in conn.execute(_TRAJECTORIES.format(placed=_BY_ID if by_id else _BY_TIME).encode(), asked)
+        for row in conn.execute(_TRAJECTORIES.format(placed=_BY_ID if by_id else _BY_TIME).encode(), parameters)
     }
-    outcomes = {row[0]: row[1:] for row in conn.execute(_OUTCOMES.encode(), [*asked, *ends])}
+    outcomes = {row[0]: row[1:] for row in conn.execute(_OUTCOMES.encode(), [*parameters, *ends])}
     return [_presence(window, rows[window], outcomes[window]) for window in windows]
 
 

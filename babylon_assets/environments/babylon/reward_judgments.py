@@ -41,7 +41,7 @@ def write_judgments(
     scores = [verdict.score for verdict in verdicts]
     check_writable(conn)
     low, spread = min(scores, default=0.0), max(scores, default=0.0) - min(scores, default=0.0)
-    written = 0
+    count = 0
     for verdict in verdicts:
         row = {
             "id": "ruler-" + sha256(verdict.trajectory_id.encode()).hexdigest()[:24],
@@ -56,8 +56,8 @@ def write_judgments(
             "reasoning": verdict.reasoning.replace("\0", "\ufffd"),
             "criteria": json.dumps({"rubric": rubric}),
         }
-        written += conn.execute(_JUDGMENT, row).rowcount
-    return written
+        count += conn.execute(_JUDGMENT, row).rowcount
+    return count
 
 
 def check_writable(conn: Connection[Any]) -> None:

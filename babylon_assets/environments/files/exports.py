@@ -47,10 +47,10 @@ def table_rows(dataset: Dataset, facts: Facts = _NONE) -> list[dict[str, Any]]:
 
 
 def _facts(sample: Sample, facts: Facts) -> str | None:
-    found = facts.get((sample.trajectory_id, sample.step))
-    if found is None:
+    fact = facts.get((sample.trajectory_id, sample.step))
+    if fact is None:
         return None
-    named = {name: getattr(found, name) for name in StepFacts.__struct_fields__}
+    named = {name: getattr(fact, name) for name in StepFacts.__struct_fields__}
     return msgspec.json.encode(named).decode()
 
 
@@ -79,6 +79,6 @@ def _choice(sample: Sample) -> dict[str, Any]:
     }
     if sample.token_ids is not None and sample.logprobs is not None:
         tokens = zip(sample.token_ids, sample.logprobs, strict=True)
-        content = [{"token": f"token_id:{token}", "logprob": each, "top_logprobs": []} for token, each in tokens]
+        content = [{"token": f"token_id:{token}", "logprob": logprob, "top_logprobs": []} for token, logprob in tokens]
         choice["logprobs"] = {"content": content}
     return choice

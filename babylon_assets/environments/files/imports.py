@@ -109,8 +109,8 @@ def table_entries(
     for number, row in enumerate(rows):
         place = f"row {number}"
         try:
-            told = {name: _from_json(row.get(name)) for name in ("messages", "components", "facts")}
-            yield _entry({**row, **told}, window, windows, place, int(row.get("group_number") or number))
+            columns = {name: _from_json(row.get(name)) for name in ("messages", "components", "facts")}
+            yield _entry({**row, **columns}, window, windows, place, int(row.get("group_number") or number))
         except _FAULTS as error:
             yield _bad(window or _text(row.get("window")), place, _reason(error), repr(sorted(row.items())).encode())
 
@@ -159,61 +159,61 @@ def _tokens(choice: Mapping[str, Any]) -> dict[str, Any]:
     content = _mapping(choice.get("logprobs")).get("content")
     if not isinstance(content, list) or not content:
         return {}
-    tokens = [_mapping(each) for each in content]
-    names = [each.get("token") for each in tokens]
+    tokens = [_mapping(token) for token in content]
+    names = [token.get("token") for token in tokens]
     if not all(isinstance(name, str) and name.startswith("token_id:") for name in names):
         return {}
     return {
         "token_ids": [int(str(name).removeprefix("token_id:")) for name in names],
-        "logprobs": [each.get("logprob") for each in tokens],
+        "logprobs": [token.get("logprob") for token in tokens],
     }
 
 
-def _entry(told: Mapping[str, Any], window: str | None, windows: WindowGrid, place: str, group: int) -> Entry:
+def _entry(fields: Mapping[str, Any], window: str | None, windows: WindowGrid, place: str, group: int) -> Entry:
     """A checked entry from what a file told of it."""
-    messages = msgspec.convert(told.get("messages"), list[Message])
-    response = told.get("response")
+    messages = msgspec.convert(fields.get("messages"), list[Message])
+    response = fields.get("response")
     if not messages or not isinstance(response, str):
         raise _BadError("an answer without a prompt or without a text")
-    placed = window or _text(told.get("window"))
+    placed = window or _text(fields.get("window"))
     if placed is None:
         raise _BadError("it does not say its window; give one with --window")
     windows.parse(placed)
-    facts = told.get("facts")
-    trajectory = _text(told.get("trajectory_id")) or "import-" + content_id([messages, response])[:24]
-    ids, logprobs = _integers(told.get("token_ids")), told.get("logprobs")
+    facts = fields.get("facts")
+    trajectory = _text(fields.get("trajectory_id")) or "import-" + content_id([messages, response])[:24]
+    ids, logprobs = _integers(fields.get("token_ids")), fields.get("logprobs")
     if ids is not None and (not isinstance(logprobs, list) or len(logprobs) != len(ids)):
         raise _BadError("as many log-probabilities as tokens are needed")
     return Entry(
         place=place,
         window=placed,
         trajectory_id=trajectory,
-        agent_id=_text(told.get("agent_id")) or trajectory,
-        step=_count(told.get("step") or 0),
-        call=_count(told.get("call") or 0),
+        agent_id=_text(fields.get("agent_id")) or trajectory,
+        step=_count(fields.get("step") or 0),
+        call=_count(fields.get("call") or 0),
         group_number=group,
         messages=messages,
         response=response,
-        model=_text(told.get("model")) or _text(told.get("policy")) or "",
-        policy=_text(told.get("policy")),
-        prompt_token_ids=_integers(told.get("prompt_token_ids")),
+        model=_text(fields.get("model")) or _text(fields.get("policy")) or "",
+        policy=_text(fields.get("policy")),
+        prompt_token_ids=_integers(fields.get("prompt_token_ids")),
         token_ids=ids,
-        logprobs=None if ids is None or logprobs is None else [_finite(each) for each in logprobs],
-        reward=None if told.get("reward") is None else _finite(told["reward"]),
+        logprobs=None if ids is None or logprobs is None else [_finite(logprob) for logprob in logprobs],
+        reward=None if fields.get("reward") is None else _finite(fields["reward"]),
         components={
             _text(name) or "": None if value is None else _finite(float(value))
-            for name, value in _mapping(told.get("components")).items()
+            for name, value in _mapping(fields.get("components")).items()
             if value is None or isinstance(value, int | float)
         },
         facts=None if facts is None else _step_facts(facts),
-        never_known=told.get("skip_reason") == NEVER_KNOWN,
+        never_known=fields.get("skip_reason") == NEVER_KNOWN,
     )
 
 
-def _step_facts(told: Any) -> StepFacts:
-    if not isinstance(told, Mapping):
+def _step_facts(fields: Any) -> StepFacts:
+    if not isinstance(fields, Mapping):
         raise _BadError("facts that are no object")
-    return trajectories.restore_named_step(told)
+    return trajectories.restore_named_step(fields)
 
 
 def arranged(
@@ -229,35 +229,35 @@ def arranged(
     """
     by_place: dict[tuple[str, str], dict[tuple[int, int], Entry]] = defaultdict(dict)
     refused: list[Quarantined] = []
-    for each in entries:
-        if isinstance(each, Quarantined):
-            refused.append(each)
+    for entry in entries:
+        if isinstance(entry, Quarantined):
+            refused.append(entry)
             continue
-        members = by_place[each.window, each.trajectory_id]
-        if reason := _against(each, members):
-            refused.append(_bad(each.window, each.place, reason, _bytes(each), each.trajectory_id))
+        members = by_place[entry.window, entry.trajectory_id]
+        if reason := _against(entry, members):
+            refused.append(_bad(entry.window, entry.place, reason, _bytes(entry), entry.trajectory_id))
         else:
-            members.setdefault((each.step, each.call), each)
+            members.setdefault((entry.step, entry.call), entry)
     first = window or min((name for name, _ in by_place), default=None)
     if first is None and refused:
         raise PermanentError(f"{refused[0].place}: {refused[0].reason}; nothing else in the file says a window")
-    found: dict[str, Imported] = defaultdict(lambda: Imported([], []))
+    imported: dict[str, Imported] = defaultdict(lambda: Imported([], []))
     for (name, trajectory), members in sorted(by_place.items()):
         record, given, calls = _record(
             windows.parse(name), trajectory, [members[key] for key in sorted(members)], moment_seconds
         )
-        found[name].records.append((record, given))
-        found[name].calls.extend(calls)
-    return dict(found), [msgspec.structs.replace(bad, window=bad.window or first or "") for bad in refused]
+        imported[name].records.append((record, given))
+        imported[name].calls.extend(calls)
+    return dict(imported), [msgspec.structs.replace(bad, window=bad.window or first or "") for bad in refused]
 
 
-def _against(each: Entry, members: Mapping[tuple[int, int], Entry]) -> str | None:
+def _against(entry: Entry, members: Mapping[tuple[int, int], Entry]) -> str | None:
     """Why an answer cannot stand beside those of its trajectory that came before."""
-    same = members.get((each.step, each.call))
-    if same is not None and _content(same) != _content(each):
+    same = members.get((entry.step, entry.call))
+    if same is not None and _content(same) != _content(entry):
         return "another answer for the same step and call"
-    beside = [other for (step, _), other in members.items() if step == each.step]
-    if any((other.reward, other.agent_id) != (each.reward, each.agent_id) for other in beside):
+    beside = [other for (step, _), other in members.items() if step == entry.step]
+    if any((other.reward, other.agent_id) != (entry.reward, entry.agent_id) for other in beside):
         return "another reward or agent for the same step"
     return None
 
@@ -265,8 +265,8 @@ def _against(each: Entry, members: Mapping[tuple[int, int], Entry]) -> str | Non
 def _record(
     window: Window, trajectory: str, entries: list[Entry], moment_seconds: float
 ) -> tuple[TrajectoryRecord, ImportedRewards, list[ImportedCall]]:
-    samples = [_sample(each) for each in entries]
-    steps = {each.step: each for each in reversed(entries)}
+    samples = [_sample(entry) for entry in entries]
+    steps = {entry.step: entry for entry in reversed(entries)}
     facts = [_facts(window, steps[step], moment_seconds) for step in sorted(steps)]
     times = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=fact.timestamp_ms) for fact in facts]
     given = ImportedRewards(
@@ -284,40 +284,42 @@ def _record(
         final_status="imported",
         final_balance=None,
         final_pnl=None,
-        content_hash=content_id([window.id, [_content(each) for each in entries], given]),
+        content_hash=content_id([window.id, [_content(entry) for entry in entries], given]),
         samples=samples,
         facts=facts,
     )
     calls = [
-        ImportedCall(raw.call_id, record, raw, each)
-        for raw, each in zip(samples, entries, strict=True)
+        ImportedCall(raw.call_id, record, raw, entry)
+        for raw, entry in zip(samples, entries, strict=True)
         if raw.call_id is not None
     ]
     return record, given, calls
 
 
-def _content(each: Entry) -> Any:
+def _content(entry: Entry) -> Any:
     """All that an entry says, but not where it stands in the file, unless its moment comes of that."""
-    number = each.group_number if each.facts is None else 0
-    return msgspec.to_builtins(msgspec.structs.replace(each, place="", group_number=number))
+    number = entry.group_number if entry.facts is None else 0
+    return msgspec.to_builtins(msgspec.structs.replace(entry, place="", group_number=number))
 
 
-def _sample(each: Entry) -> RawSample:
+def _sample(entry: Entry) -> RawSample:
     """An answer whose tokens are there names the call that they are recorded as, by its content."""
-    call_id = None if each.token_ids is None else "import-" + content_id(_content(each))[:32]
-    at = each.facts.timestamp_ms if each.facts else None
-    return RawSample(each.step, each.call, call_id, each.policy or each.model, None, at, each.messages, each.response)
+    call_id = None if entry.token_ids is None else "import-" + content_id(_content(entry))[:32]
+    at = entry.facts.timestamp_ms if entry.facts else None
+    return RawSample(
+        entry.step, entry.call, call_id, entry.policy or entry.model, None, at, entry.messages, entry.response
+    )
 
 
-def _facts(window: Window, each: Entry, moment_seconds: float) -> StepFacts:
+def _facts(window: Window, entry: Entry, moment_seconds: float) -> StepFacts:
     """The step's facts; where the file has none, a moment that keeps the file's groups apart."""
-    if each.facts is not None:
-        return msgspec.structs.replace(each.facts, step=each.step)
+    if entry.facts is not None:
+        return msgspec.structs.replace(entry.facts, step=entry.step)
     start = int(window.start.timestamp() * 1000)
-    moment = start + int(each.group_number * 1000 * moment_seconds)
+    moment = start + int(entry.group_number * 1000 * moment_seconds)
     time = min(moment, int(window.end.timestamp() * 1000) - 1)
     return StepFacts(
-        step=each.step,
+        step=entry.step,
         timestamp_ms=time,
         moment_ms=moment,
         action_type="",
@@ -327,10 +329,10 @@ def _facts(window: Window, each: Entry, moment_seconds: float) -> StepFacts:
     )
 
 
-def _imported_step(each: Entry, fact: StepFacts) -> ImportedStep:
-    unknown = "unknown" if each.never_known else "pending"
-    state = unknown if each.reward is None else "invalid" if fact.invalid else "final"
-    return ImportedStep(each.step, state, each.reward, each.components)
+def _imported_step(entry: Entry, fact: StepFacts) -> ImportedStep:
+    unknown = "unknown" if entry.never_known else "pending"
+    state = unknown if entry.reward is None else "invalid" if fact.invalid else "final"
+    return ImportedStep(entry.step, state, entry.reward, entry.components)
 
 
 #: What looking at a hostile value may raise.
@@ -382,7 +384,7 @@ def _count(value: Any) -> int:
 def _integers(value: Any) -> list[int] | None:
     if value is None:
         return None
-    numbers = [int(each) for each in value]
+    numbers = [int(item) for item in value]
     if not numbers or any(not 0 <= number <= _LARGEST for number in numbers):
         raise _BadError("a token id that is none")
     return numbers

@@ -104,7 +104,7 @@ def play_snapshot(policy: Policy, snapshot: Snapshot, seeds: Sequence[int]) -> l
     optimal = 0.0
     for place, tick in enumerate(snapshot.ticks):
         shown = list(boards(snapshot, place))
-        optimal += sum(_best(each, snapshot) for each in shown)
+        optimal += sum(_best(board, snapshot) for board in shown)
         _ask(policy, runs, shown, tick)
     return [(run, perform(snapshot, run.trades, optimal)) for run in runs]
 
@@ -158,9 +158,9 @@ def _rumored_side(tick: Tick, market: PredictionMarket) -> bool | None:
     for event in reversed(tick.events):
         if event.type == "market:trade" and event.data.get("marketId") == market.id:
             return str(event.data.get("outcome")).upper() == "YES"
-        said = str(event.data.get("content", ""))
-        if event.type == "post:created" and market.question in said:
-            return "bullish" in said
+        rumor = str(event.data.get("content", ""))
+        if event.type == "post:created" and market.question in rumor:
+            return "bullish" in rumor
     return None
 
 
@@ -169,14 +169,14 @@ def _price(state: State, ticker: str) -> float:
 
 
 def _ask(policy: Policy, runs: Sequence[Run], shown: Sequence[ShownBoard], tick: Tick) -> None:
-    asked = [(run, each) for run in runs for each in shown]
-    conversations = [prompt(each.board, run.account) for run, each in asked]
-    seeds = [_answer_seed(run.seed, tick.number, each.board.room) for run, each in asked]
+    questions = [(run, board) for run in runs for board in shown]
+    conversations = [prompt(board.board, run.account) for run, board in questions]
+    seeds = [_answer_seed(run.seed, tick.number, board.board.room) for run, board in questions]
     answers = policy.complete(conversations, seeds, max_tokens=ANSWER_TOKENS)
-    for (run, each), answer in zip(asked, answers, strict=True):
+    for (run, board), answer in zip(questions, answers, strict=True):
         run.answers += 1
         try:
-            trade = each.trade(parse_order(answer.text, each.board))
+            trade = board.trade(parse_order(answer.text, board.board))
         except InvalidOrderError:
             run.invalid += 1
             continue

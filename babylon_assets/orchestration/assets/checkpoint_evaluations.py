@@ -45,29 +45,31 @@ def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
 
 def evaluate(installation: Installation, window: str, _run_id: str | None = None) -> WindowResult:
     """Measure a window's checkpoint and those beside it, and say what they can do."""
-    found = evaluate_window(installation.settings, installation.database, window)
-    made = found.checkpoint
+    evaluated = evaluate_window(installation.settings, installation.database, window)
+    checkpoint = evaluated.checkpoint
     return WindowResult(
-        metadata=_metadata(found),
-        data_version=made.id if made else None,
-        checks=[_measured_check(found)],
-        made_from={CHECKPOINTS: made.id} if made else {},
+        metadata=_metadata(evaluated),
+        data_version=checkpoint.id if checkpoint else None,
+        checks=[_measured_check(evaluated)],
+        made_from={CHECKPOINTS: checkpoint.id} if checkpoint else {},
     )
 
 
-def _metadata(found: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
-    ours = found.replay.get(CHECKPOINT)
-    status = "measured" if CHECKPOINT in found.market else PASSED_THROUGH
-    said = {"reason": found.unplayable, "no_replay_estimate": ours.results["refused"] if ours else None}
-    return about_checkpoint(found.checkpoint, status, said, found.numbers())
+def _metadata(evaluated: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
+    ours = evaluated.replay.get(CHECKPOINT)
+    status = "measured" if CHECKPOINT in evaluated.market else PASSED_THROUGH
+    text = {"reason": evaluated.unplayable, "no_replay_estimate": ours.results["refused"] if ours else None}
+    return about_checkpoint(evaluated.checkpoint, status, text, evaluated.numbers())
 
 
-def _measured_check(found: EvaluatedWindow) -> dg.AssetCheckResult:
-    if found.checkpoint is None:
-        passed, said = True, NO_CHECKPOINT
-    elif found.unplayable is not None:
-        passed, said = True, found.unplayable
+def _measured_check(evaluated: EvaluatedWindow) -> dg.AssetCheckResult:
+    if evaluated.checkpoint is None:
+        passed, text = True, NO_CHECKPOINT
+    elif evaluated.unplayable is not None:
+        passed, text = True, evaluated.unplayable
     else:
-        passed = CHECKPOINT in found.market
-        said = f"market reward {found.market[CHECKPOINT].value:+.3f}" if passed else "it was not played on the market"
-    return dg.AssetCheckResult(check_name=checks.MEASURED, passed=passed, description=said)
+        passed = CHECKPOINT in evaluated.market
+        text = (
+            f"market reward {evaluated.market[CHECKPOINT].value:+.3f}" if passed else "it was not played on the market"
+        )
+    return dg.AssetCheckResult(check_name=checks.MEASURED, passed=passed, description=text)

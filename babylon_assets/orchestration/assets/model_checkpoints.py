@@ -73,58 +73,62 @@ def train(installation: Installation, window: str, run_id: str) -> WindowResult:
         trained = replace(trained, reason=f"{trained.reason}; {_branch(beside)}")
     with installation.connect() as conn:
         metadata = {**_play_metadata(conn, installation.settings.model_name, window), **_metadata(trained)}
-    made = trained.checkpoint
+    checkpoint = trained.checkpoint
     return WindowResult(
         metadata=metadata,
-        data_version=made.id if made else None,
+        data_version=checkpoint.id if checkpoint else None,
         checks=[_trained_check(window, trained)],
-        made_from={DATASETS: made.dataset_id} if made and made.dataset_id else {},
+        made_from={DATASETS: checkpoint.dataset_id} if checkpoint and checkpoint.dataset_id else {},
     )
 
 
 def _branch(beside: TrainedWindow) -> str:
-    made = beside.checkpoint
-    return f"trained beside it as {policy_name(made.chain, made.step)}" if made else f"not beside it: {beside.reason}"
+    checkpoint = beside.checkpoint
+    return (
+        f"trained beside it as {policy_name(checkpoint.chain, checkpoint.step)}"
+        if checkpoint
+        else f"not beside it: {beside.reason}"
+    )
 
 
 def _switched_off() -> WindowResult:
-    said = "training is switched off: TRAIN_RL_LOCAL is false"
+    reason = "training is switched off: TRAIN_RL_LOCAL is false"
     return WindowResult(
-        metadata=texts({"status": "switched off", "reason": said}),
-        checks=[dg.AssetCheckResult(check_name=checks.TRAINED, passed=True, description=said)],
+        metadata=texts({"status": "switched off", "reason": reason}),
+        checks=[dg.AssetCheckResult(check_name=checks.TRAINED, passed=True, description=reason)],
     )
 
 
 def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
-    made, parent = trained.checkpoint, trained.parent
-    own = made if trained.status in ("trained", "unchanged") else None
+    checkpoint, parent = trained.checkpoint, trained.parent
+    own = checkpoint if trained.status in ("trained", "unchanged") else None
     return {
         **texts(
             {
                 "status": trained.status,
                 "reason": trained.reason,
                 "method": trained.method,
-                "checkpoint": made.id if made else None,
+                "checkpoint": checkpoint.id if checkpoint else None,
                 "parent": parent.id if parent else None,
-                "dataset_id": made.dataset_id if made else None,
-                "path": made.path if made else None,
+                "dataset_id": checkpoint.dataset_id if checkpoint else None,
+                "path": checkpoint.path if checkpoint else None,
             }
         ),
-        **(_pages(made, parent) if made else {}),
-        **numbers({"step": made.step if made else None, "trainable_tokens": trained.trainable_tokens}),
+        **(_pages(checkpoint, parent) if checkpoint else {}),
+        **numbers({"step": checkpoint.step if checkpoint else None, "trainable_tokens": trained.trainable_tokens}),
         **numbers(dict(own.metrics) if own else {}),
         **({"training_steps": picture(training_steps(trained.steps), "optimizer steps")} if trained.steps else {}),
         **({"left_out": dg.MetadataValue.json(trained.left_out)} if trained.left_out else {}),
     }
 
 
-def _pages(made: Checkpoint, parent: Checkpoint | None) -> dict[str, dg.MetadataValue]:
+def _pages(checkpoint: Checkpoint, parent: Checkpoint | None) -> dict[str, dg.MetadataValue]:
     """Where to go from a checkpoint: to its parent and its dataset, to the run that made it, to its project at W&B."""
-    hosted = re.match(r"wandb-artifact:///([^/]+)/([^/]+)/", made.path)
+    hosted = re.match(r"wandb-artifact:///([^/]+)/([^/]+)/", checkpoint.path)
     return {
         **({"parent_page": page(NAME, parent.window_id)} if parent and parent.window_id else {}),
-        **({"dataset_page": page(DATASETS, made.window_id)} if made.window_id else {}),
-        **({"run": dg.MetadataValue.dagster_run(made.dagster_run_id)} if made.dagster_run_id else {}),
+        **({"dataset_page": page(DATASETS, checkpoint.window_id)} if checkpoint.window_id else {}),
+        **({"run": dg.MetadataValue.dagster_run(checkpoint.dagster_run_id)} if checkpoint.dagster_run_id else {}),
         **({"wandb_page": dg.MetadataValue.url(f"https://wandb.ai/{hosted[1]}/{hosted[2]}")} if hosted else {}),
     }
 
@@ -141,9 +145,9 @@ def _play_metadata(conn: Connection, chain: str, window: str) -> dict[str, dg.Me
 
 def curve_points(rows: list[WindowRow], standings: Mapping[str, str] | None = None) -> list[CurvePoint]:
     """The windows of a learning curve that have a reward, each with what became of its checkpoint."""
-    told = standings or {}
+    states = standings or {}
     return [
-        CurvePoint(row.window_id, row.reward_mean, row.reference or {}, told.get(row.window_id))
+        CurvePoint(row.window_id, row.reward_mean, row.reference or {}, states.get(row.window_id))
         for row in rows
         if row.reward_mean is not None
     ]

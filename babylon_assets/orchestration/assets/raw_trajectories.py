@@ -84,9 +84,9 @@ def copy_window(installation: Installation, window: str) -> str:
             return ledger.fingerprint_with_imports(None, imported)
         environment.check(source)
         before = windows_ledger.get_window(ours, window)
-        found = _fingerprint(installation, source, ours, window)
-        if before is not None and before.fingerprint == found and _is_whole(ours, before):
-            return found
+        fingerprint = _fingerprint(installation, source, ours, window)
+        if before is not None and before.fingerprint == fingerprint and _is_whole(ours, before):
+            return fingerprint
         ledger.replace_rows(ours, window, environment.read_window(source, window))
         copied, kept = _fingerprint(installation, source, ours, window), ledger.summary(ours, window)
         windows_ledger.upsert_window(

@@ -65,10 +65,10 @@ def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
 
 def freeze(installation: Installation, window: str, _run_id: str | None = None) -> WindowResult:
     """Freeze the dataset of a window, say what it holds, and look at it as it is kept."""
-    dataset_id, made = _frozen(installation, window)
+    dataset_id, fresh = _frozen(installation, window)
     with installation.connect() as conn:
         kept = checks.stored_dataset(conn, window, dataset_id, installation.environment.result_keys)
-    return replace(made, checks=[*made.checks, *kept])
+    return replace(fresh, checks=[*fresh.checks, *kept])
 
 
 def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]:
@@ -86,8 +86,8 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
         )
         lost = trajectories.summary(conn, window).quarantined
     metadata = {**seen, **_metadata(dataset, row, lost), **_strength(dataset, head.step if head else 0), **carried}
-    found = [checks.trainable_tokens(dataset, row)]
-    return dataset.id, WindowResult(metadata, found, dataset.id, observed=givers)
+    results = [checks.trainable_tokens(dataset, row)]
+    return dataset.id, WindowResult(metadata, results, dataset.id, observed=givers)
 
 
 def _metadata(dataset: DatasetDraft, row: WindowRow, quarantined: int) -> dict[str, dg.MetadataValue]:

@@ -91,9 +91,11 @@ class EventLog(PostgresEventLogStorage):
         statement = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
         with self._transaction(), self.index_transaction() as connection:
             ids = [row[0] for row in connection.execute(statement).fetchall()]
-            made = [place for place, event in enumerate(events) if event.dagster_event_type in ASSET_EVENTS]
-            self._store_asset_event_tags(connection, [events[place] for place in made], [ids[place] for place in made])
-            for place in {events[place].get_dagster_event().asset_key: place for place in made}.values():
+            positions = [place for place, event in enumerate(events) if event.dagster_event_type in ASSET_EVENTS]
+            self._store_asset_event_tags(
+                connection, [events[place] for place in positions], [ids[place] for place in positions]
+            )
+            for place in {events[place].get_dagster_event().asset_key: place for place in positions}.values():
                 self._store_asset_event(connection, events[place], ids[place])
             for event, number in zip(events, ids, strict=True):
                 if event.dagster_event_type in ASSET_CHECK_EVENTS:

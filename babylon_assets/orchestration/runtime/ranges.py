@@ -135,16 +135,16 @@ def _run_window(
             done[stage.name] = attempt(work, context.log.warning)
             _stop_at_blocking(context, stage.name, done[stage.name])
     finally:
-        versions = {name: made.data_version for name, made in done.items() if made.data_version is not None}
-        for name, made in done.items():
-            _record(context, name, window, made, {**versions, **made.made_from}, installation.settings.windows)
+        versions = {name: result.data_version for name, result in done.items() if result.data_version is not None}
+        for name, result in done.items():
+            _record(context, name, window, result, {**versions, **result.made_from}, installation.settings.windows)
 
 
 def _record(
     context: dg.AssetExecutionContext,
     name: str,
     window: str,
-    made: WindowResult,
+    outcome: WindowResult,
     used: Mapping[str, str],
     windows: WindowGrid,
 ) -> None:
@@ -155,13 +155,13 @@ def _record(
     key = dg.AssetKey(name)
     tags = input_tags(context.instance, key, set(context.assets_def.asset_deps[key]), window, used, windows)
     tags[CODE_VERSION_TAG] = CODE_VERSION
-    if made.data_version is not None:
-        tags[DATA_VERSION_TAG] = made.data_version
+    if outcome.data_version is not None:
+        tags[DATA_VERSION_TAG] = outcome.data_version
     with _together(context.instance):
-        context.log_event(dg.AssetMaterialization(key, partition=window, metadata=made.metadata, tags=tags))
-        for other, seen in made.observed.items():
+        context.log_event(dg.AssetMaterialization(key, partition=window, metadata=outcome.metadata, tags=tags))
+        for other, seen in outcome.observed.items():
             context.log_event(dg.AssetObservation(key, partition=other, metadata=seen))
-        for result in made.checks:
+        for result in outcome.checks:
             context.log_event(_evaluation(context, key, window, result))
 
 
@@ -181,8 +181,8 @@ def _evaluation(
     )
 
 
-def _stop_at_blocking(context: dg.AssetExecutionContext, name: str, made: WindowResult) -> None:
-    for result in made.checks:
+def _stop_at_blocking(context: dg.AssetExecutionContext, name: str, outcome: WindowResult) -> None:
+    for result in outcome.checks:
         spec = context.assets_def.get_spec_for_check_key(dg.AssetCheckKey(dg.AssetKey(name), str(result.check_name)))
         if spec.blocking and not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
             raise CheckFailed(f"the check {spec.name} of {name} failed: {result.description}")

@@ -25,15 +25,15 @@ def done_before(context: dg.AssetExecutionContext, assets: Set[dg.AssetKey]) -> 
     """
     if not assets or not {RESUME_RETRY_TAG, ASSET_RESUME_RETRY_TAG} & context.run.tags.keys():
         return frozenset()
-    made: dict[str, set[dg.AssetKey]] = {}
+    finished: dict[str, set[dg.AssetKey]] = {}
     stopped: set[str | None] = set()
     for event in _events_before(context.instance, context.run):
         if event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
             if event.partition is not None and event.asset_key is not None:
-                made.setdefault(event.partition, set()).add(event.asset_key)
+                finished.setdefault(event.partition, set()).add(event.asset_key)
         elif _stops(event.asset_check_evaluation_data):
             stopped.add(event.asset_check_evaluation_data.partition)
-    done = frozenset(window for window, keys in made.items() if keys >= assets and window not in stopped)
+    done = frozenset(window for window, keys in finished.items() if keys >= assets and window not in stopped)
     context.log.info(f"{len(done)} windows were done by the run that this one continues")
     return done
 
@@ -54,8 +54,8 @@ def _events_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator
 def _events(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.DagsterEvent]:
     cursor, more = None, True
     while more:
-        found = instance.get_records_for_run(run_id, cursor=cursor, of_type=_KINDS, limit=EVENTS_AT_ONCE)
-        for record in found.records:
+        records = instance.get_records_for_run(run_id, cursor=cursor, of_type=_KINDS, limit=EVENTS_AT_ONCE)
+        for record in records.records:
             if record.event_log_entry.dagster_event is not None:
                 yield record.event_log_entry.dagster_event
-        cursor, more = found.cursor, found.has_more
+        cursor, more = records.cursor, records.has_more

@@ -86,14 +86,16 @@ class Batch:
 
     def admit(self, generations: Sequence[Generation]) -> None:
         """Read the prompts and sample the first token of each."""
-        rows = [self._place(one) for one in generations]
-        self._fit(max(len(one.prompt) + one.max_tokens for one in generations))
-        planned = [each for one, row in zip(generations, rows, strict=True) for each in self._plan(one, row)]
+        rows = [self._place(generation) for generation in generations]
+        self._fit(max(len(generation.prompt) + generation.max_tokens for generation in generations))
+        planned = [
+            part for generation, row in zip(generations, rows, strict=True) for part in self._plan(generation, row)
+        ]
         for several in _portions(planned):
             logits = prefill(self.weights, self._cache, [segment for _, segment in several])
-            ended = [at for at, (one, _) in enumerate(several) if one is not None]
+            ended = [at for at, (generation, _) in enumerate(several) if generation is not None]
             if ended:
-                done = [one for one, _ in several if one is not None]
+                done = [generation for generation, _ in several if generation is not None]
                 self._sampled(done, logits[ended] if len(ended) < len(several) else logits)
 
     def _fit(self, length: int) -> None:
@@ -105,9 +107,9 @@ class Batch:
             grown[: len(self._read), : self._read.shape[1]] = self._read
             self._read = grown
 
-    def _plan(self, one: Generation, row: int) -> Iterator[tuple[Generation | None, Segment]]:
+    def _plan(self, generation: Generation, row: int) -> Iterator[tuple[Generation | None, Segment]]:
         """The segments of a prompt that have to be read; the last comes with its answer, which begins then."""
-        prompt = np.asarray(one.prompt, dtype=np.int32)
+        prompt = np.asarray(generation.prompt, dtype=np.int32)
         alike = self._read[:, : len(prompt)] == prompt
         shared = np.where(alike.all(axis=1), len(prompt), alike.argmin(axis=1))
         source = int(shared.argmax())
@@ -116,7 +118,7 @@ class Batch:
         self._read[row, : len(prompt)] = prompt
         while start < len(prompt):
             end = min(start + PREFILL_TOKENS, len(prompt))
-            yield one if end == len(prompt) else None, Segment(row, start, one.prompt[start:end], source)
+            yield generation if end == len(prompt) else None, Segment(row, start, generation.prompt[start:end], source)
             source, start = row, end
 
     def step(self) -> None:
@@ -124,15 +126,18 @@ class Batch:
         self._release()
         while self._rows and self._rows[-1] is None:
             self._rows.pop()
-        active = [(row, one) for row, one in enumerate(self._rows) if one is not None]
+        active = [(row, generation) for row, generation in enumerate(self._rows) if generation is not None]
         if not active:
             return
         width = rounded(len(self._rows), ROWS)
         tokens, positions = [0] * width, [-1] * width
-        for row, one in active:
-            tokens[row], positions[row] = one.token_ids[-1], len(one.prompt) + len(one.token_ids) - 1
+        for row, generation in active:
+            tokens[row], positions[row] = (
+                generation.token_ids[-1],
+                len(generation.prompt) + len(generation.token_ids) - 1,
+            )
         logits = decode(self.weights, self._cache, tokens, positions)
-        self._sampled([one for _, one in active], logits[[row for row, _ in active]])
+        self._sampled([generation for _, generation in active], logits[[row for row, _ in active]])
 
     def _place(self, generation: Generation) -> int:
         """The lowest free row, so that few rows are computed."""
@@ -145,32 +150,32 @@ class Batch:
 
     def _release(self) -> None:
         """Free the rows of answers that have ended or were cancelled."""
-        for row, one in enumerate(self._rows):
-            if one is not None and one.finish_reason is not None:
+        for row, generation in enumerate(self._rows):
+            if generation is not None and generation.finish_reason is not None:
                 self._rows[row] = None
 
     def _sampled(self, generations: Sequence[Generation], logits: torch.Tensor) -> None:
-        for one, token, logprob, top in zip(generations, *sample(logits.float(), generations), strict=True):
-            one.token_ids.append(token)
-            one.logprobs.append(logprob)
-            if one.top_logprobs:
-                one.top.append(top[: one.top_logprobs])
-            self._look_for_the_end(one, token)
+        for generation, token, logprob, top in zip(generations, *sample(logits.float(), generations), strict=True):
+            generation.token_ids.append(token)
+            generation.logprobs.append(logprob)
+            if generation.top_logprobs:
+                generation.top.append(top[: generation.top_logprobs])
+            self._look_for_the_end(generation, token)
         self._release()
 
-    def _look_for_the_end(self, one: Generation, token: int) -> None:
+    def _look_for_the_end(self, generation: Generation, token: int) -> None:
         if token in self.weights.ends:
-            one.finish_reason = one.finish_reason or "stop"
+            generation.finish_reason = generation.finish_reason or "stop"
             return
-        one.text_tokens += 1
-        if one.stop:
-            text = self._text(one.token_ids)
-            found = [at for at in map(text.find, one.stop) if at >= 0]
-            if found:
-                one.cut, one.finish_reason = min(found), one.finish_reason or "stop"
+        generation.text_tokens += 1
+        if generation.stop:
+            text = self._text(generation.token_ids)
+            ends = [at for at in map(text.find, generation.stop) if at >= 0]
+            if ends:
+                generation.cut, generation.finish_reason = min(ends), generation.finish_reason or "stop"
                 return
-        if len(one.token_ids) >= one.max_tokens:
-            one.finish_reason = one.finish_reason or "length"
+        if len(generation.token_ids) >= generation.max_tokens:
+            generation.finish_reason = generation.finish_reason or "length"
 
 
 Planned = tuple[Generation | None, Segment]
@@ -180,11 +185,11 @@ def _portions(planned: Sequence[Planned]) -> Iterator[list[Planned]]:
     """In their order, as many at a time as have no more than `PREFILL_TOKENS` together, at least one."""
     portion: list[Planned] = []
     size = 0
-    for one, segment in planned:
+    for generation, segment in planned:
         if portion and size + len(segment.tokens) > PREFILL_TOKENS:
             yield portion
             portion, size = [], 0
-        portion.append((one, segment))
+        portion.append((generation, segment))
         size += len(segment.tokens)
     if portion:
         yield portion
@@ -201,7 +206,7 @@ def sample(logits: torch.Tensor, generations: Sequence[Generation]) -> Sampled:
     import torch
 
     logprobs = torch.log_softmax(logits, dim=-1)
-    greedy = [one.temperature == 0 for one in generations]
+    greedy = [generation.temperature == 0 for generation in generations]
     chosen = logprobs.argmax(dim=-1) if all(greedy) else _drawn(logits, generations)
     if any(greedy) and not all(greedy):
         chosen = torch.where(torch.tensor(greedy, device=logits.device), logprobs.argmax(dim=-1), chosen)
@@ -213,15 +218,15 @@ def _drawn(logits: torch.Tensor, generations: Sequence[Generation]) -> torch.Ten
     import torch
 
     scaled = logits.double()
-    if any(one.temperature not in (0, 1) for one in generations):
-        divisors = [one.temperature or 1.0 for one in generations]
+    if any(generation.temperature not in (0, 1) for generation in generations):
+        divisors = [generation.temperature or 1.0 for generation in generations]
         scaled = scaled / torch.tensor(divisors, dtype=torch.float64, device=logits.device)[:, None]
     probabilities = torch.softmax(scaled, dim=-1)
-    nucleus = [row for row, one in enumerate(generations) if one.top_p < 1]
+    nucleus = [row for row, generation in enumerate(generations) if generation.top_p < 1]
     if nucleus:
         probabilities[nucleus] = _nucleus(probabilities[nucleus], [generations[row].top_p for row in nucleus])
     cumulative = probabilities.cumsum(dim=-1)
-    draws = torch.tensor([[one.draw()] for one in generations], dtype=torch.float64, device=logits.device)
+    draws = torch.tensor([[generation.draw()] for generation in generations], dtype=torch.float64, device=logits.device)
     chosen = torch.searchsorted(cumulative, draws * cumulative[:, -1:], right=True).squeeze(1)
     return chosen.clamp(max=logits.shape[-1] - 1)
 
@@ -241,8 +246,10 @@ def _nucleus(probabilities: torch.Tensor, top_p: Sequence[float]) -> torch.Tenso
 
 
 def _likeliest(logprobs: torch.Tensor, generations: Sequence[Generation]) -> list[list[tuple[int, float]]]:
-    most = max((one.top_logprobs for one in generations), default=0)
+    most = max((generation.top_logprobs for generation in generations), default=0)
     if not most:
         return [[] for _ in generations]
-    found: Any = logprobs.topk(min(most, logprobs.shape[-1]), dim=-1)
-    return [list(zip(*row, strict=True)) for row in zip(found.indices.tolist(), found.values.tolist(), strict=True)]
+    likeliest: Any = logprobs.topk(min(most, logprobs.shape[-1]), dim=-1)
+    return [
+        list(zip(*row, strict=True)) for row in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+    ]

@@ -147,8 +147,8 @@ def _layer(layer: Any) -> Layer:
     biased = inputs[0].bias is not None
     return Layer(
         norm=layer.input_layernorm.weight.detach(),
-        qkv=torch.cat([each.weight.detach() for each in inputs]),
-        qkv_bias=torch.cat([each.bias.detach() for each in inputs]) if biased else None,
+        qkv=torch.cat([projection.weight.detach() for projection in inputs]),
+        qkv_bias=torch.cat([projection.bias.detach() for projection in inputs]) if biased else None,
         query_norm=attention.q_norm.weight.detach() if hasattr(attention, "q_norm") else None,
         key_norm=attention.k_norm.weight.detach() if hasattr(attention, "k_norm") else None,
         out=attention.o_proj.weight.detach(),
@@ -181,13 +181,13 @@ class Cache:
         self._rows, self._length = rows, length
 
     def _grown(self, old: list[torch.Tensor], rows: int, length: int) -> list[torch.Tensor]:
-        made = []
+        grown = []
         for number in range(len(self._weights.layers)):
             new = self._weights.embedding.new_zeros(rows, self._weights.key_heads, length, self._weights.head)
             if old:
                 new[: self._rows, :, : self._length] = old[number]
-            made.append(new)
-        return made
+            grown.append(new)
+        return grown
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,24 +214,24 @@ def prefill(weights: Weights, cache: Cache, segments: Sequence[Segment]) -> torc
     from torch.nn.functional import linear, rms_norm
 
     device = weights.embedding.device
-    ends = list(accumulate(len(each.tokens) for each in segments))
+    ends = list(accumulate(len(segment.tokens) for segment in segments))
     padding = [0] * (ROWS - ends[-1])
-    tokens = torch.tensor([token for each in segments for token in each.tokens] + padding, device=device)
-    places = [torch.arange(each.start, each.start + len(each.tokens), device=device) for each in segments]
+    tokens = torch.tensor([token for segment in segments for token in segment.tokens] + padding, device=device)
+    places = [torch.arange(segment.start, segment.start + len(segment.tokens), device=device) for segment in segments]
     position = torch.cat([*places, tokens.new_zeros(len(padding))])
-    masks = [_causal(device, each.start, len(each.tokens)) for each in segments]
+    masks = [_causal(device, segment.start, len(segment.tokens)) for segment in segments]
 
     def attend(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         keys, values, seen = cache.keys[layer], cache.values[layer], torch.zeros_like(query)
-        for each, end, mask in zip(segments, ends, masks, strict=True):
-            if each.source not in (None, each.row):
-                keys[each.row, :, : each.start] = keys[each.source, :, : each.start]
-                values[each.row, :, : each.start] = values[each.source, :, : each.start]
-            own = slice(end - len(each.tokens), end)
-            last = each.start + len(each.tokens)
-            keys[each.row, :, each.start : last] = key[own].transpose(0, 1)
-            values[each.row, :, each.start : last] = value[own].transpose(0, 1)
-            seen[own] = _looked_at(weights, query[own], keys[each.row], values[each.row], mask)
+        for segment, end, mask in zip(segments, ends, masks, strict=True):
+            if segment.source not in (None, segment.row):
+                keys[segment.row, :, : segment.start] = keys[segment.source, :, : segment.start]
+                values[segment.row, :, : segment.start] = values[segment.source, :, : segment.start]
+            own = slice(end - len(segment.tokens), end)
+            last = segment.start + len(segment.tokens)
+            keys[segment.row, :, segment.start : last] = key[own].transpose(0, 1)
+            values[segment.row, :, segment.start : last] = value[own].transpose(0, 1)
+            seen[own] = _looked_at(weights, query[own], keys[segment.row], values[segment.row], mask)
         return seen
 
     hidden = _layers(weights, tokens, position, attend)
@@ -246,11 +246,11 @@ def _looked_at(
     """Attention of one segment's queries [tokens, heads, head] to its row, under an additive mask [rows, length]."""
     count, (rows, length) = len(query), mask.shape
     per_key = weights.heads // weights.key_heads
-    asked = query.new_zeros(weights.key_heads, per_key, rows, weights.head)
+    queries = query.new_zeros(weights.key_heads, per_key, rows, weights.head)
     grouped = (query * weights.head**-0.5).view(count, weights.key_heads, per_key, weights.head)
-    asked[:, :, :count] = grouped.permute(1, 2, 0, 3)
+    queries[:, :, :count] = grouped.permute(1, 2, 0, 3)
     shape = (weights.key_heads, per_key, rows, -1)
-    scores = asked.flatten(1, 2) @ keys[:, :length].transpose(1, 2)
+    scores = queries.flatten(1, 2) @ keys[:, :length].transpose(1, 2)
     shares = (scores.view(shape) + mask).softmax(-1).flatten(1, 2)
     seen = _weighted(shares, values[:, :length]).view(shape)
     return seen[:, :, :count].permute(2, 0, 1, 3).reshape(count, weights.heads, weights.head)
@@ -308,8 +308,8 @@ def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Seq
         keys, values = cache.keys[layer], cache.values[layer]
         keys[row, :, at] = key
         values[row, :, at] = value
-        asked = (query * scale).view(rows, weights.key_heads, per_key, weights.head)
-        scores = asked @ keys[:rows, :, :length].transpose(2, 3)
+        grouped = (query * scale).view(rows, weights.key_heads, per_key, weights.head)
+        scores = grouped @ keys[:rows, :, :length].transpose(2, 3)
         seen = _weighted((scores + mask).softmax(-1), values[:rows, :, :length])
         return seen.view(rows, weights.heads, weights.head)
 

@@ -44,22 +44,22 @@ class Library:
     def cached(self, adapter: Path | None) -> Weights | None:
         """The policy's weights if they are in memory."""
         with self._order:
-            found = self._weights.get(adapter)
-            if found is not None:
+            cached = self._weights.get(adapter)
+            if cached is not None:
                 self._weights.move_to_end(adapter)
-            return found
+            return cached
 
     def weights(self, adapter: Path | None) -> Weights:
         """The policy's weights; merged now if they are not in memory. What is in use elsewhere stays valid."""
         with self._merging:
-            found = self.cached(adapter)
-            if found is None:
-                found = load_weights(self._base, adapter, self._device, frozenset([self.tokenizer.end]))
+            weights = self.cached(adapter)
+            if weights is None:
+                weights = load_weights(self._base, adapter, self._device, frozenset([self.tokenizer.end]))
                 with self._order:
-                    self._weights[adapter] = found
+                    self._weights[adapter] = weights
                     while len(self._weights) > self._kept:
                         self._weights.popitem(last=False)
-            return found
+            return weights
 
 
 class Engine:
@@ -114,7 +114,7 @@ class Engine:
                 if admitted:
                     batch.admit(admitted)
                 batch.step()
-        return [completion(one, tokenizer) for one in generations]
+        return [completion(generation, tokenizer) for generation in generations]
 
 
 def completion(generation: Generation, tokenizer: ChatTokenizer) -> Completion:

@@ -44,7 +44,7 @@ class _Job:
 
     @property
     def done(self) -> bool:
-        return self.error is not None or all(one.finish_reason is not None for one in self.generations)
+        return self.error is not None or all(generation.finish_reason is not None for generation in self.generations)
 
 
 class Scheduler:
@@ -94,11 +94,14 @@ class Scheduler:
             _cancel(job)
         if job.error is not None:
             raise job.error
-        return [_answer(one, question, self._library.tokenizer) for one in job.generations]
+        return [_answer(generation, question, self._library.tokenizer) for generation in job.generations]
 
     async def pieces(self, question: Question) -> AsyncIterator[Piece]:
         job = await self._begin(question, streamed=True)
-        readers = [_Reader(one, index, question, self._library.tokenizer) for index, one in enumerate(job.generations)]
+        readers = [
+            _Reader(generation, index, question, self._library.tokenizer)
+            for index, generation in enumerate(job.generations)
+        ]
         try:
             while readers:
                 await job.changed.wait()
@@ -122,8 +125,8 @@ class Scheduler:
         prompt = self._library.tokenizer.prompt(question.messages)
         room = weights.context - len(prompt)
         if room < 1:
-            told = f"the conversation has {len(prompt)} tokens and the model's context {weights.context}"
-            raise ApiError(400, told, param="messages", code="context_length_exceeded")
+            reason = f"the conversation has {len(prompt)} tokens and the model's context {weights.context}"
+            raise ApiError(400, reason, param="messages", code="context_length_exceeded")
         generations = [
             Generation(
                 prompt,
@@ -143,11 +146,11 @@ class Scheduler:
     def _submit(self, job: _Job) -> None:
         with self._wake:
             if len(self._waiting) >= self._queue:  # those who left have no place any more
-                self._waiting = deque(each for each in self._waiting if each[0].finish_reason is None)
+                self._waiting = deque(entry for entry in self._waiting if entry[0].finish_reason is None)
             free = max(0, self._width - len(self._active) - len(self._waiting))
             if len(self._waiting) + len(job.generations) > self._queue + free:
                 raise ApiError(429, "too many answers wait for a place", code="queue_full", retry_after=1)
-            self._waiting.extend((one, job) for one in job.generations)
+            self._waiting.extend((generation, job) for generation in job.generations)
             self._wake.notify()
 
     def _run(self) -> None:
@@ -168,20 +171,20 @@ class Scheduler:
         """Those who get a place now, and are active from now on."""
         admitted = []
         while self._waiting and len(self._active) < self._width:
-            one, job = self._waiting.popleft()
-            if one.finish_reason is None:
-                admitted.append((one, job))
-                self._active[one] = job
+            generation, job = self._waiting.popleft()
+            if generation.finish_reason is None:
+                admitted.append((generation, job))
+                self._active[generation] = job
         return admitted
 
     def _advance(self, admitted: Sequence[tuple[Generation, _Job]]) -> None:
         """One step of every batch, with those who were admitted; the event loop is told."""
         joining: dict[int, list[Generation]] = {}
-        for one, job in admitted:
+        for generation, job in admitted:
             key = id(job.weights)
             if key not in self._batches:
                 self._batches[key] = Batch(job.weights, self._library.tokenizer.text)
-            joining.setdefault(key, []).append(one)
+            joining.setdefault(key, []).append(generation)
         for key, batch in list(self._batches.items()):
             try:
                 if key in joining:
@@ -200,9 +203,13 @@ class Scheduler:
 
     def _tell(self) -> None:
         heard = {job for job in self._active.values() if job.streamed or job.done}
-        ended = [one for one, job in self._active.items() if one.finish_reason is not None or job.error is not None]
-        for one in ended:
-            del self._active[one]
+        ended = [
+            generation
+            for generation, job in self._active.items()
+            if generation.finish_reason is not None or job.error is not None
+        ]
+        for generation in ended:
+            del self._active[generation]
         if heard:
             self._loop.call_soon_threadsafe(_set_all, [job.changed for job in heard])
 
@@ -214,9 +221,9 @@ def _set_all(events: Sequence[asyncio.Event]) -> None:
 
 def _cancel(job: _Job) -> None:
     """Free the places of what has not ended; the engine sees it before its next step."""
-    for one in job.generations:
-        if one.finish_reason is None:
-            one.finish_reason = "cancelled"
+    for generation in job.generations:
+        if generation.finish_reason is None:
+            generation.finish_reason = "cancelled"
 
 
 def _adapter(policy: Target) -> Path | None:
@@ -225,10 +232,10 @@ def _adapter(policy: Target) -> Path | None:
     return Path(policy.path) if policy.path else None
 
 
-def _answer(one: Generation, question: Question, tokenizer: ChatTokenizer) -> Answer:
-    whole = completion(one, tokenizer)
-    last = len(one.token_ids) if question.with_end else one.text_tokens
-    tokens = None if question.top_logprobs is None else _tokens(one, 0, last, tokenizer)
+def _answer(generation: Generation, question: Question, tokenizer: ChatTokenizer) -> Answer:
+    whole = completion(generation, tokenizer)
+    last = len(generation.token_ids) if question.with_end else generation.text_tokens
+    tokens = None if question.top_logprobs is None else _tokens(generation, 0, last, tokenizer)
     return Answer(
         text=whole.text,
         finish_reason=whole.finish_reason,
@@ -241,12 +248,15 @@ def _answer(one: Generation, question: Question, tokenizer: ChatTokenizer) -> An
     )
 
 
-def _tokens(one: Generation, start: int, end: int, tokenizer: ChatTokenizer) -> list[Token]:
+def _tokens(generation: Generation, start: int, end: int, tokenizer: ChatTokenizer) -> list[Token]:
     return [
         token(
-            tokenizer.token(one.token_ids[at]),
-            one.logprobs[at],
-            [(tokenizer.token(each), value) for each, value in (one.top[at] if one.top_logprobs else ())],
+            tokenizer.token(generation.token_ids[at]),
+            generation.logprobs[at],
+            [
+                (tokenizer.token(candidate), value)
+                for candidate, value in (generation.top[at] if generation.top_logprobs else ())
+            ],
         )
         for at in range(start, end)
     ]
@@ -256,7 +266,7 @@ def _tokens(one: Generation, start: int, end: int, tokenizer: ChatTokenizer) -> 
 class _Reader:
     """What of an answer has been told already; text that may still change, or become a stop, is held back."""
 
-    one: Generation
+    generation: Generation
     index: int
     question: Question
     tokenizer: ChatTokenizer
@@ -269,18 +279,20 @@ class _Reader:
 
     def read(self) -> Piece | None:
         """What is new since the last time; None if that is nothing."""
-        ended, count = self.one.finish_reason is not None, self.one.text_tokens
-        text = self.tokenizer.text(self.one.token_ids[:count])
+        ended, count = self.generation.finish_reason is not None, self.generation.text_tokens
+        text = self.tokenizer.text(self.generation.token_ids[:count])
         if ended:
-            text = text[: self.one.cut]
+            text = text[: self.generation.cut]
         else:
             text = text.rstrip(UNFINISHED)
             text = text[: max(0, len(text) - self._longest_stop + 1)] if self._longest_stop else text
         new = text[self._told :]
         wanted: Any = self.question.top_logprobs
-        last = len(self.one.token_ids) if ended and self.question.with_end else count
-        tokens = None if wanted is None else _tokens(self.one, self._counted, last, self.tokenizer)
+        last = len(self.generation.token_ids) if ended and self.question.with_end else count
+        tokens = None if wanted is None else _tokens(self.generation, self._counted, last, self.tokenizer)
         if not new and not ended:
             return None
         self._told, self._counted = max(self._told, len(text)), count
-        return Piece(self.index, new, tokens, _answer(self.one, self.question, self.tokenizer) if ended else None)
+        return Piece(
+            self.index, new, tokens, _answer(self.generation, self.question, self.tokenizer) if ended else None
+        )

@@ -29,11 +29,11 @@ class ChatTokenizer:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """A conversation as the policy reads it, up to where the answer begins."""
-        given: list[Mapping[str, str]] = [{"role": each.role, "content": each.content} for each in messages]
+        turns: list[Mapping[str, str]] = [{"role": message.role, "content": message.content} for message in messages]
         if self._fast is None:
-            ids: list[int] = self._tokenizer.apply_chat_template(given, add_generation_prompt=True, return_dict=False)
+            ids: list[int] = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
             return ids
-        text = self._tokenizer.apply_chat_template(given, add_generation_prompt=True, tokenize=False)
+        text = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         return list(self._fast.encode(text, add_special_tokens=False).ids)
 
     def text(self, token_ids: Sequence[int]) -> str:

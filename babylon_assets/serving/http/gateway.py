@@ -76,8 +76,13 @@ class _Asked:
 
     def call(self, index: int, answer: Answer) -> InferenceCall:
         """The record of one of the answers; the first has the completion's own id."""
-        asked, policy = self.question, self.question.policy
-        sampling = {"model": self.request.model, "top_p": asked.top_p, "max_tokens": asked.max_tokens, "choice": index}
+        accepted, policy = self.question, self.question.policy
+        sampling = {
+            "model": self.request.model,
+            "top_p": accepted.top_p,
+            "max_tokens": accepted.max_tokens,
+            "choice": index,
+        }
         return InferenceCall(
             call_id=self.id if index == 0 else f"{self.id}-{index}",
             created_at=self.caller.at or self.at,
@@ -87,16 +92,16 @@ class _Asked:
             agent_id=self.caller.agent,
             trajectory_id=self.caller.trajectory,
             step=self.caller.step,
-            messages=asked.messages,
+            messages=accepted.messages,
             response=answer.text,
             prompt_token_ids=answer.prompt_token_ids,
             token_ids=answer.token_ids,
             logprobs=answer.logprobs,
-            temperature=asked.temperature,
-            seed=asked.seeds[index],
+            temperature=accepted.temperature,
+            seed=accepted.seeds[index],
             latency_ms=1000 * (time.perf_counter() - self.started),
             finish_reason=answer.finish_reason,
-            sampling=sampling | ({"stop": list(asked.stop)} if asked.stop else {}),
+            sampling=sampling | ({"stop": list(accepted.stop)} if accepted.stop else {}),
         )
 
     def record(self, answers: dict[int, Answer]) -> None:
@@ -156,33 +161,33 @@ class Gateway:
         return self.parts
 
     async def _chat(self, request: Request) -> Response:
-        asked = await self._accepted(request)
-        parts = asked.parts
+        accepted = await self._accepted(request)
+        parts = accepted.parts
         with ExitStack() as held:
-            held.enter_context(parts.access.place(asked.key, len(asked.question.seeds)))
-            if asked.request.stream:
-                pieces = parts.source.pieces(asked.question)
+            held.enter_context(parts.access.place(accepted.key, len(accepted.question.seeds)))
+            if accepted.request.stream:
+                pieces = parts.source.pieces(accepted.question)
                 first = await anext(pieces)  # what is refused, is refused with a status
-                return _Events(asked, first, pieces, held.pop_all())
-            return await self._whole(asked, request.receive)
+                return _Events(accepted, first, pieces, held.pop_all())
+            return await self._whole(accepted, request.receive)
 
-    async def _whole(self, asked: _Asked, receive: Receive) -> Response:
+    async def _whole(self, accepted: _Asked, receive: Receive) -> Response:
         watcher = asyncio.create_task(_cancel_when_gone(receive, asyncio.current_task()))
         try:
-            answers = await asked.parts.source.answers(asked.question)
+            answers = await accepted.parts.source.answers(accepted.question)
         except asyncio.CancelledError:
             if not watcher.done():
                 raise
-            asked.parts.metrics.cancelled.inc()
+            accepted.parts.metrics.cancelled.inc()
             return Response(status_code=CLIENT_GONE)
         finally:
             watcher.cancel()
-        asked.record(dict(enumerate(answers)))
-        with_ids = bool(asked.request.return_token_ids)
+        accepted.record(dict(enumerate(answers)))
+        with_ids = bool(accepted.request.return_token_ids)
         body = protocol.response(
-            asked.id,
-            int(asked.at.timestamp()),
-            asked.question.policy.name,
+            accepted.id,
+            int(accepted.at.timestamp()),
+            accepted.question.policy.name,
             answers[0].prompt_tokens,
             [_choice(answer, with_ids=with_ids) for answer in answers],
             answers[0].prompt_token_ids if with_ids else None,
@@ -195,15 +200,15 @@ class Gateway:
         key = parts.access.who(request.headers.get("authorization"))
         given = protocol.read_request(await _body(request, parts.limits.body))
         caller = protocol.read_caller(given, request.headers)
-        wanted = given.requested_tokens
-        if wanted is not None and wanted > parts.limits.tokens:
+        tokens = given.requested_tokens
+        if tokens is not None and tokens > parts.limits.tokens:
             param = "max_tokens" if given.max_completion_tokens is None else "max_completion_tokens"
             raise ApiError(400, f"an answer may have {parts.limits.tokens} tokens", param=param, code="invalid_value")
         question = Question(
             policy=await self._policy(parts, given.model, caller.agent),
             messages=[message.plain() for message in given.messages],
             seeds=_seeds(given.seed, given.n or 1),
-            max_tokens=wanted or parts.limits.tokens,
+            max_tokens=tokens or parts.limits.tokens,
             temperature=1.0 if given.temperature is None else given.temperature,
             top_p=1.0 if given.top_p is None else given.top_p,
             stop=given.stops,
@@ -239,16 +244,16 @@ class Gateway:
         directory, recorder = self.parts.directory, self.parts.recorder
         served, up = directory.served, directory.database_up and (recorder is None or recorder.database_up)
         status = "starting" if served is None else "ok" if up else "degraded"
-        told: dict[str, Any] = {"status": status, "database": up, "missing": list(directory.missing)}
+        facts: dict[str, Any] = {"status": status, "database": up, "missing": list(directory.missing)}
         if served is not None:
-            told["policy"] = served.stable.name
+            facts["policy"] = served.stable.name
             if served.challenger is not None:
-                told["challenger"] = served.challenger.name
+                facts["challenger"] = served.challenger.name
         if directory.noted_at is not None:
-            told["policy_noted_at"] = directory.noted_at.isoformat(timespec="seconds")
+            facts["policy_noted_at"] = directory.noted_at.isoformat(timespec="seconds")
         if recorder is not None:
-            told |= {"records_waiting_bytes": recorder.waiting(), "records_lost": recorder.lost}
-        return _json(told, 503 if served is None else 200)
+            facts |= {"records_waiting_bytes": recorder.waiting(), "records_lost": recorder.lost}
+        return _json(facts, 503 if served is None else 200)
 
     async def _metrics(self, request: Request) -> Response:
         parts = self._ready()
@@ -259,9 +264,9 @@ class Gateway:
 class _Events(Response):
     """A streamed answer as server-sent events; ends what it holds when the client goes away."""
 
-    def __init__(self, asked: _Asked, first: Piece, pieces: AsyncIterator[Piece], held: ExitStack) -> None:
+    def __init__(self, accepted: _Asked, first: Piece, pieces: AsyncIterator[Piece], held: ExitStack) -> None:
         super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache"})
-        self._asked, self._first, self._pieces, self._held = asked, first, pieces, held
+        self._asked, self._first, self._pieces, self._held = accepted, first, pieces, held
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -281,29 +286,29 @@ class _Events(Response):
                 watcher.cancel()
 
     async def _events(self) -> AsyncIterator[bytes]:
-        asked = self._asked
-        call_id, created, model = asked.id, int(asked.at.timestamp()), asked.question.policy.name
-        for index in range(len(asked.question.seeds)):
+        accepted = self._asked
+        call_id, created, model = accepted.id, int(accepted.at.timestamp()), accepted.question.policy.name
+        for index in range(len(accepted.question.seeds)):
             yield protocol.chunk(call_id, created, model, index, {"role": "assistant", "content": ""})
         ended: list[Answer] = []
         try:
             async for piece in _with_first(self._first, self._pieces):
                 whole = piece.whole
                 if whole is not None:
-                    asked.record({piece.index: whole})
+                    accepted.record({piece.index: whole})
                     ended.append(whole)
                 if piece.text or piece.tokens:
                     delta = {"content": piece.text}
                     yield protocol.chunk(call_id, created, model, piece.index, delta, None, piece.tokens)
                 if whole is not None:
-                    ids = (whole.prompt_token_ids, whole.token_ids) if asked.request.return_token_ids else None
+                    ids = (whole.prompt_token_ids, whole.token_ids) if accepted.request.return_token_ids else None
                     yield protocol.chunk(call_id, created, model, piece.index, {}, whole.finish_reason, ids=ids)
         except ApiError as error:
             yield b"data: " + error.body() + b"\n\n"
         except Exception:
             _log.exception("a stream failed")
             yield b"data: " + ApiError(500, "the gateway failed; its log says of what").body() + b"\n\n"
-        options = asked.request.stream_options
+        options = accepted.request.stream_options
         if ended and options is not None and options.include_usage:
             used = sum(answer.completion_tokens for answer in ended)
             yield protocol.usage_chunk(call_id, created, model, ended[0].prompt_tokens, used)

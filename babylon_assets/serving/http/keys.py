@@ -56,13 +56,13 @@ class Access:
         if not self._keys:
             return ANYBODY
         scheme, _, key = (authorization or "").partition(" ")
-        given, found = hashed(key.strip()), None
+        given, owner = hashed(key.strip()), None
         for name, digest in self._keys.items():
             if hmac.compare_digest(given, digest):
-                found = name
-        if found is None or scheme.lower() != "bearer":
+                owner = name
+        if owner is None or scheme.lower() != "bearer":
             raise ApiError(401, "no such key; send one as Authorization: Bearer <key>", code="invalid_api_key")
-        return found
+        return owner
 
     @contextmanager
     def place(self, name: str, answers: int) -> Iterator[None]:
@@ -72,12 +72,12 @@ class Access:
             ApiError: 429, when the key waits for too many already, or has used up its minute's tokens.
         """
         if self._waiting[name] + answers > self._concurrency:
-            told = f"this key may wait for {self._concurrency} answers at a time"
-            raise ApiError(429, told, code="rate_limit_exceeded", retry_after=1)
+            reason = f"this key may wait for {self._concurrency} answers at a time"
+            raise ApiError(429, reason, code="rate_limit_exceeded", retry_after=1)
         behind = self._behind(name)
         if behind > 0 and self._rate is not None:
-            told = f"this key may use {self._rate} tokens a minute"
-            raise ApiError(429, told, code="rate_limit_exceeded", retry_after=int(60 * behind / self._rate) + 1)
+            reason = f"this key may use {self._rate} tokens a minute"
+            raise ApiError(429, reason, code="rate_limit_exceeded", retry_after=int(60 * behind / self._rate) + 1)
         self._waiting[name] += answers
         try:
             yield

@@ -53,8 +53,8 @@ class ApiError(Exception):
         """The error in OpenAI's form."""
         kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
         kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
-        told = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        return msgspec.json.encode({"error": told})
+        body = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": body})
 
 
 class TextPart(msgspec.Struct, tag_field="type", tag="text"):
@@ -218,7 +218,7 @@ class Token(msgspec.Struct):
 
 def token(text: str, logprob: float, top: Sequence[tuple[str, float]] = ()) -> Token:
     """A token with its log-probability and the likeliest ones at its place."""
-    return Token(text, logprob, list(text.encode()), [token(*each) for each in top])
+    return Token(text, logprob, list(text.encode()), [token(*candidate) for candidate in top])
 
 
 def response(
@@ -245,15 +245,15 @@ def response(
 
 
 def _choice(index: int, choice: Choice) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    body: dict[str, Any] = {
         "index": index,
         "message": {"role": "assistant", "content": choice.text, "refusal": None},
         "logprobs": None if choice.tokens is None else {"content": choice.tokens, "refusal": None},
         "finish_reason": choice.finish_reason,
     }
     if choice.token_ids is not None:
-        told["token_ids"] = choice.token_ids
-    return told
+        body["token_ids"] = choice.token_ids
+    return body
 
 
 def usage(prompt: int, completion: int) -> dict[str, int]:
@@ -290,14 +290,14 @@ def chunk(
         "logprobs": None if tokens is None else {"content": tokens, "refusal": None},
         "finish_reason": finish_reason,
     }
-    told = {"id": call_id, "object": "chat.completion.chunk", "created": created, "model": model}
-    told |= {"system_fingerprint": model, "choices": [choice]}
+    body = {"id": call_id, "object": "chat.completion.chunk", "created": created, "model": model}
+    body |= {"system_fingerprint": model, "choices": [choice]}
     if ids is not None:
-        told["prompt_token_ids"], choice["token_ids"] = ids
-    return event(told)
+        body["prompt_token_ids"], choice["token_ids"] = ids
+    return event(body)
 
 
 def usage_chunk(call_id: str, created: int, model: str, prompt: int, completion: int) -> bytes:
     """What a stream ends with when usage was asked for."""
-    told = {"id": call_id, "object": "chat.completion.chunk", "created": created, "model": model}
-    return event({**told, "choices": [], "usage": usage(prompt, completion)})
+    body = {"id": call_id, "object": "chat.completion.chunk", "created": created, "model": model}
+    return event({**body, "choices": [], "usage": usage(prompt, completion)})

@@ -43,8 +43,8 @@ class Embedded(TrainingBackend):
 
     def find_base_model(self, settings: Settings) -> str | None:
         """The small model of the project, made by the first training."""
-        made = sorted((settings.home / "base_models").glob("babylon-small-*/measurement.json"))
-        return str(made[-1].parent) if made else None
+        measurements = sorted((settings.home / "base_models").glob("babylon-small-*/measurement.json"))
+        return str(measurements[-1].parent) if measurements else None
 
     def prepare_base_model(self, settings: Settings, progress: Any = None) -> str:
         """The environment's own small model; making it takes about a minute."""

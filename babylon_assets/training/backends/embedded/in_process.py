@@ -82,10 +82,10 @@ async def _train(backend: Any, trainer: Any, project: str, request: TrainingRequ
 @contextlib.contextmanager
 def _quiet() -> Any:
     """ART prints its progress; it goes to our log at debug level, where it is found and does not disturb."""
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             yield
     finally:
-        for line in filter(str.strip, said.getvalue().splitlines()):
+        for line in filter(str.strip, output.getvalue().splitlines()):
             logger.debug("art: %s", line)

@@ -128,14 +128,14 @@ class Trainer:
     ) -> tuple[Loss, dict[str, float], torch.Tensor]:
         """The loss of some rows under the policy as it is, what is to be said of it, and its log-probabilities."""
         inputs = {key: value.to(self._device) for key, value in compacted(rows).items()}
-        wanted = shift_tensor(inputs["assistant_mask"], False)
+        answer_mask = shift_tensor(inputs["assistant_mask"], False)
         mask = packed_attention_mask(inputs["group_ids"], inputs["parent_ids"])
         with self._numbers():
-            logprobs, entropies = token_logprobs(self._model, inputs["tokens"], mask, inputs["input_pos"], wanted)
+            logprobs, entropies = token_logprobs(self._model, inputs["tokens"], mask, inputs["input_pos"], answer_mask)
         loss = loss_fn(cast(TrainInputs, inputs), logprobs, None, None, config)
-        metrics = _policy_gradient_metrics(inputs, logprobs.detach(), wanted, loss, self._settings.clip_epsilon)
-        metrics["entropy"] = float(entropies.detach()[wanted].mean())
-        return loss, metrics, logprobs.detach()[wanted]
+        metrics = _policy_gradient_metrics(inputs, logprobs.detach(), answer_mask, loss, self._settings.clip_epsilon)
+        metrics["entropy"] = float(entropies.detach()[answer_mask].mean())
+        return loss, metrics, logprobs.detach()[answer_mask]
 
     def _numbers(self) -> torch.autocast:
         """Matrix products in bf16 when the settings say so; the adapter, its gradient and every sum stay fp32."""
@@ -164,18 +164,18 @@ class Trainer:
         """
         started = time.perf_counter()
         tokens, labels, weights = (tensor.to(self._device) for tensor in (tokens, labels, weights))
-        wanted = shift_tensor(labels, -100) != -100
+        mask = shift_tensor(labels, -100) != -100
         answers, length = tokens.shape
         causal = torch.ones(length, length, dtype=torch.bool, device=self._device).tril()[None, None]
         positions = torch.arange(length, device=self._device).expand(answers, length)
         with self._numbers():
-            logprobs, entropies = token_logprobs(self._model, tokens, causal, positions, wanted)
-        per_token = weights[:, None] * wanted
+            logprobs, entropies = token_logprobs(self._model, tokens, causal, positions, mask)
+        per_token = weights[:, None] * mask
         loss = -(logprobs * per_token).sum() / per_token.sum().clamp(min=1e-6)
         metrics = {
-            "tokens": float(wanted.sum()),
-            "entropy": float(entropies.detach()[wanted].mean()),
-            "logprob_mean": float(logprobs.detach()[wanted].mean()),
+            "tokens": float(mask.sum()),
+            "entropy": float(entropies.detach()[mask].mean()),
+            "logprob_mean": float(logprobs.detach()[mask].mean()),
         }
         return self._stepped(loss, metrics, started)
 
@@ -212,14 +212,14 @@ def _k3(difference: torch.Tensor) -> float:
 
 
 def _policy_gradient_metrics(
-    inputs: dict[str, torch.Tensor], logprobs: torch.Tensor, wanted: torch.Tensor, loss: Loss, epsilon: float
+    inputs: dict[str, torch.Tensor], logprobs: torch.Tensor, mask: torch.Tensor, loss: Loss, epsilon: float
 ) -> dict[str, float]:
     """Means over the trained tokens; `kl_to_behaviour` estimates KL(behaviour || policy)."""
-    recorded = shift_tensor(inputs["logprobs"], float("nan"))[wanted]
-    difference = torch.nan_to_num(logprobs[wanted] - recorded)
+    recorded = shift_tensor(inputs["logprobs"], float("nan"))[mask]
+    difference = torch.nan_to_num(logprobs[mask] - recorded)
     ratio = difference.exp()
     return {
-        "tokens": float(wanted.sum()),
+        "tokens": float(mask.sum()),
         "kl_to_behaviour": _k3(difference),
         "ratio_mean": float(ratio.mean()),
         "ratio_min": float(ratio.min()),

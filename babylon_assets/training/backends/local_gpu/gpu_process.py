@@ -64,8 +64,8 @@ def _require_cuda() -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, or what caused it, is the GPU's memory running out; vLLM says so in words only."""
-    said = f"{type(error).__name__} {error}".lower()
-    if "out of memory" in said or "outofmemory" in said or "no available memory for the cache" in said:
+    text = f"{type(error).__name__} {error}".lower()
+    if "out of memory" in text or "outofmemory" in text or "no available memory for the cache" in text:
         return True
     cause = error.__cause__ or error.__context__
     return cause is not None and is_out_of_memory(cause)
@@ -79,11 +79,11 @@ def _train(request: GpuRequest) -> GpuResult:
     checkpoints = Path(request.work) / request.project / "models" / request.chain / "checkpoints"
     if request.parent is not None:
         shutil.copytree(request.parent, checkpoints / f"{request.step - 1:04d}")
-    said = asyncio.run(_imitate(request) if request.method == "sft" else _with_art(request))
-    made = checkpoints / f"{request.step:04d}"
-    if not said or not made.is_dir():
+    steps = asyncio.run(_imitate(request) if request.method == "sft" else _with_art(request))
+    folder = checkpoints / f"{request.step:04d}"
+    if not steps or not folder.is_dir():
         return GpuResult()
-    return GpuResult(checkpoint=str(made), steps=_steps(request, said))
+    return GpuResult(checkpoint=str(folder), steps=_steps(request, steps))
 
 
 async def _with_art(request: GpuRequest) -> list[dict[str, float]]:
@@ -105,15 +105,15 @@ async def _with_art(request: GpuRequest) -> list[dict[str, float]]:
     dev: Any = {"ppo": True, "epsilon": trainer["clip_epsilon"], "scale_rewards": False}
     dev["packed_sequence_length"] = trainer["row_tokens"]
     config = TrainConfig(learning_rate=trainer["learning_rate"])
-    said: list[dict[str, float]] = []
+    steps: list[dict[str, float]] = []
     groups = trajectory_groups(request.samples, request.baselines)
     try:
         await model.register(backend)
         async for step in backend._train_model(model, groups, config, dev):
-            said.append({name: float(value) for name, value in step.items() if isinstance(value, int | float)})
+            steps.append({name: float(value) for name, value in step.items() if isinstance(value, int | float)})
     finally:
         await backend.close()
-    return said if said and said[-1].get("data/step_trainer_tokens") else []
+    return steps if steps and steps[-1].get("data/step_trainer_tokens") else []
 
 
 def internal_config(request: GpuRequest, folder: Path) -> Any:
@@ -186,14 +186,14 @@ async def _imitate(request: GpuRequest) -> list[dict[str, float]]:
     return [step async for step in backend._train_sft(model, demonstrations(request.samples), config, {})]
 
 
-def _steps(request: GpuRequest, said: list[dict[str, float]]) -> list[dict[str, float]]:
+def _steps(request: GpuRequest, steps: list[dict[str, float]]) -> list[dict[str, float]]:
     """The steps under our names of metrics; ART says how many tokens a pass saw, not a step."""
     from babylon_assets.training.backends.serverless.hosted_training import steps_of
 
     if request.method == "sft":
-        return said
+        return steps
     tokens = sum(len(sample.token_ids or []) for sample in request.samples)
-    return steps_of([{k: v for k, v in step.items() if k != "data/step_trainer_tokens"} for step in said], tokens)
+    return steps_of([{k: v for k, v in step.items() if k != "data/step_trainer_tokens"} for step in steps], tokens)
 
 
 if __name__ == "__main__":

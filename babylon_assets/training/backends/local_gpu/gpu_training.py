@@ -165,17 +165,17 @@ def _tail(work: Path) -> str:
 
 def error_of(result: GpuResult) -> BabylonError:
     """The process's error as one of ours, with what to do."""
-    told = result.message[-TAIL:]
+    tail = result.message[-TAIL:]
     if result.error == "out_of_memory":
         return PermanentError(
-            f"the GPU's memory does not suffice ({told}); lower LOCAL_GPU_ROW_TOKENS or LOCAL_GPU_MEMORY_SHARE, or set "
+            f"the GPU's memory does not suffice ({tail}); lower LOCAL_GPU_ROW_TOKENS or LOCAL_GPU_MEMORY_SHARE, or set "
             "BASE_MODEL to a smaller model"
         )
     if result.error == "no_cuda":
-        return MissingDependency(f"there is no CUDA device that torch can use ({told}); set TRAINING_BACKEND=embedded")
+        return MissingDependency(f"there is no CUDA device that torch can use ({tail}); set TRAINING_BACKEND=embedded")
     if result.error == "missing":
         return MissingDependency(
-            f"ART's GPU backend is not installed ({told}); type: pip install 'babylon_assets[gpu]' in an environment "
+            f"ART's GPU backend is not installed ({tail}); type: pip install 'babylon_assets[gpu]' in an environment "
             "of its own, or set TRAINING_BACKEND=embedded"
         )
-    return PermanentError(f"ART could not train on the GPU: {told}; correct what it names, then train the window again")
+    return PermanentError(f"ART could not train on the GPU: {tail}; correct what it names, then train the window again")

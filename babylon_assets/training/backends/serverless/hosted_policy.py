@@ -46,13 +46,13 @@ class HostedPolicy:
             TransientError: the service does not answer, however often it is asked.
             PermanentError: it refuses the key or the request.
         """
-        asked = [
+        questions = [
             Question(self._target, conversation, [seed], max_tokens, temperature, 1.0, (), None)
             for conversation, seed in zip(conversations, seeds, strict=True)
         ]
-        return [_completion(answer) for answer in asyncio.run(self._all(asked))]
+        return [_completion(answer) for answer in asyncio.run(self._all(questions))]
 
-    async def _all(self, asked: Sequence[Question]) -> list[Answer]:
+    async def _all(self, questions: Sequence[Question]) -> list[Answer]:
         settings = self._settings
         upstream = Upstream(
             settings.serverless.url,
@@ -63,7 +63,7 @@ class HostedPolicy:
             most=AT_ONCE,
         )
         places = asyncio.Semaphore(AT_ONCE)
-        return list(await asyncio.gather(*(self._ask(upstream, places, question) for question in asked)))
+        return list(await asyncio.gather(*(self._ask(upstream, places, question) for question in questions)))
 
     async def _ask(self, upstream: Upstream, places: asyncio.Semaphore, question: Question) -> Answer:
         async with places:

@@ -322,17 +322,17 @@ def _is_lost(error: Exception) -> bool:
     return isinstance(error, openai.APIConnectionError) and not isinstance(error.__cause__, unsent)
 
 
-def steps_of(said: list[dict[str, float]], trained_tokens: int) -> list[dict[str, float]]:
+def steps_of(steps: list[dict[str, float]], trained_tokens: int) -> list[dict[str, float]]:
     """The metrics of a job's steps under our names: those that every step has.
 
     Where the service does not say how many tokens a step saw, those of the job are shared out among its steps.
     """
     named = [
         {ours: next((step[name] for name in theirs if name in step), None) for ours, theirs in _METRICS.items()}
-        for step in said
+        for step in steps
     ]
     known = [name for name in _METRICS if all(step[name] is not None for step in named)]
-    shared = {"tokens": trained_tokens / max(1, len(said)), "seconds": 0.0}
+    shared = {"tokens": trained_tokens / max(1, len(steps)), "seconds": 0.0}
     return [{**shared, **{name: float(step[name] or 0.0) for name in known}} for step in named]
 
 
