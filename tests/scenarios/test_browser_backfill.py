@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from babylon_assets.serving.engine.engine import Engine
 from tests.browser import Browser, chromium
 from tests.scenarios.conftest import Environment, babylon, free_port, start
 from tests.scenarios.processes import worker_of
+from tests.servers import passable_folder
 from tools.screenshots import launch, newest_backfill, open_dialog
 
 pytestmark = [
@@ -100,7 +100,7 @@ class Served:
 def serve(
     environment_of: Callable[..., Environment], taught_base: Path, early_in_the_hour: None
 ) -> Iterator[Callable[[int], Served]]:
-    home = Path(tempfile.mkdtemp(prefix="babylon-backfill-"))
+    home = passable_folder("babylon-backfill-")
     running: list[subprocess.Popen[str]] = []
 
     def make(count: int) -> Served:
