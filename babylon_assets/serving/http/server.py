@@ -30,7 +30,8 @@ from babylon_assets.serving.http.connections import (
     most_connections,
     raise_open_files,
 )
-from babylon_assets.serving.http.gateway import Gateway, Parts
+from babylon_assets.serving.http.exchange import Parts
+from babylon_assets.serving.http.gateway import Gateway
 from babylon_assets.serving.http.keys import Access
 from babylon_assets.serving.http.metrics import Metrics
 from babylon_assets.serving.policy_registry import Directory
