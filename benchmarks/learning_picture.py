@@ -13,7 +13,7 @@ POLICY, GOOD, FAIR = "#2563eb", "#15803d", "#b45309"
 
 
 def draw_learning_curves(runs: Mapping[str, Sequence[CurvePoint]], untrained: Sequence[CurvePoint], path: Path) -> None:
-    """Write the runs as shares of the way from the teacher (0) to the oracle (1), as a PNG.
+    """Write the runs as shares of the way from the expert (0) to the oracle (1), as a PNG.
 
     Each point is the trailing mean of SMOOTHING windows, of the reward and of both references alike, so that a window
     of easy boards does not look like learning.
@@ -31,17 +31,17 @@ def draw_learning_curves(runs: Mapping[str, Sequence[CurvePoint]], untrained: Se
         shade = 0.95 - 0.6 * place / max(1, len(runs) - 1)
         axes.plot(_shares_of_the_way(points), color=POLICY, alpha=shade, linewidth=1.8, label=name)
     axes.plot(_shares_of_the_way(untrained), color=INK, linewidth=1.8, linestyle=(0, (2, 2)), label="not trained")
-    for height, name, color in ((1.0, "oracle", GOOD), (0.0, "teacher", FAIR)):
+    for height, name, color in ((1.0, "oracle", GOOD), (0.0, "expert", FAIR)):
         axes.axhline(height, color=color, linewidth=1.2, linestyle=(0, (5, 3)))
         axes.annotate(name, (0, height), xytext=(2, 3), textcoords="offset points", fontsize=8, color=color)
     axes.set_xlabel("window", color=MUTED, fontsize=8)
     axes.set_ylabel(f"share of the way (mean of {SMOOTHING})", color=MUTED, fontsize=8)
-    axes.set_title("From the teacher to the oracle", loc="left", color=INK, fontsize=10, fontweight="bold")
+    axes.set_title("From the expert to the oracle", loc="left", color=INK, fontsize=10, fontweight="bold")
     axes.legend(loc="center right", fontsize=8, frameon=False, ncols=2)
     figure.savefig(path)
 
 
 def _shares_of_the_way(points: Sequence[CurvePoint]) -> list[float]:
     reward = trailing_means([point.reward for point in points])
-    teacher, oracle = (trailing_means([point.references[name] for point in points]) for name in ("teacher", "oracle"))
-    return [(mine - low) / (high - low) for mine, low, high in zip(reward, teacher, oracle, strict=True)]
+    expert, oracle = (trailing_means([point.references[name] for point in points]) for name in ("expert", "oracle"))
+    return [(mine - low) / (high - low) for mine, low, high in zip(reward, expert, oracle, strict=True)]

@@ -15,7 +15,7 @@ from babylon_assets.domain.display_text import as_number, format_number
 from babylon_assets.report.rendering import render
 from babylon_assets.report.scales import Scale, bounds, finite, mean, points, ticks, trailing_means
 
-REFERENCES = ("oracle", "teacher", "random")
+REFERENCES = ("oracle", "expert", "random")
 #: More points than this are drawn as a line only: a dot would be narrower than a pixel.
 DOTS = 200
 LEFT, RIGHT, TOP, BOTTOM = 40, 104, 14, 42
@@ -31,7 +31,7 @@ class CurvePoint:
     Attributes:
         window: the window's id.
         reward: mean reward of its samples.
-        references: mean reward of other policies on the very same boards, by name (`oracle`, `teacher`, `random`).
+        references: mean reward of other policies on the very same boards, by name (`oracle`, `expert`, `random`).
         note: what else is said of it.
     """
 

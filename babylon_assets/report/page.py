@@ -52,8 +52,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str, str]]:
     else:
         since = format_age(report.made_at - job.started_at)
         yield "running", f"{job.state} {job.window}", f"on {job.backend or 'an unknown backend'}, begun {since}"
-    made = f"made {format_age(report.made_at - head.made_at)}" if head else ""
-    yield "newest checkpoint", head.name if head else "none yet", made
+    age = f"made {format_age(report.made_at - head.made_at)}" if head else ""
+    yield "newest checkpoint", head.name if head else "none yet", age
     decided = f"{last.kind} {format_age(report.made_at - last.at)}" if last else "no policy was promoted"
     yield "promoted policy", report.promoted.name if report.promoted else "none yet", decided
     yield "newest window", newest.id if newest else "none yet", newest.state if newest else ""

@@ -12,7 +12,7 @@ from babylon_assets.report.learning_curve import DOTS, CurveMark, CurvePoint, de
 from babylon_assets.report.scales import bounds, differ, ticks, trailing_means
 from tests.report.values import HOSTILE
 
-REFERENCES = {"oracle": 0.45, "teacher": 0.28, "random": 0.0}
+REFERENCES = {"oracle": 0.45, "expert": 0.28, "random": 0.0}
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -75,7 +75,7 @@ def test_the_curve_says_itself_in_words() -> None:
     assert {drawing.find("title").attrib["id"], drawing.find("desc").attrib["id"]} == set(named)  # type: ignore[union-attr]
     words = drawing.findtext("desc") or ""
     assert f"2 windows, from 0.1 in {known[0].window} to 0.3 in {known[1].window}." in words
-    assert "teacher 0.28" in words
+    assert "expert 0.28" in words
     assert "1 decisions are marked" in words
     assert describe([], []) == "No window has a reward yet."
 
@@ -117,7 +117,7 @@ def test_alone_it_is_a_file_with_a_title_a_legend_and_its_colours() -> None:
     ],
 )
 def test_any_numbers_are_drawn(values: tuple[Any, ...]) -> None:
-    drawing = parsed(rewards(*values, references={"oracle": values[0], "teacher": None, "random": "?"}))
+    drawing = parsed(rewards(*values, references={"oracle": values[0], "expert": None, "random": "?"}))
     places = [place for pair in [*points(drawing, "thin"), *points(drawing, "thick")] for place in pair]
     assert places and all(0 <= place <= 920 for place in places)
 
