@@ -1,14 +1,14 @@
 """A recorded call keeps the name of the key that asked, and when the gateway took the question.
 
-Revision: 0014
+Revision: 0015
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0014"
-down_revision = "0013"
+revision = "0015"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
