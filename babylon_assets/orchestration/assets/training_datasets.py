@@ -35,8 +35,9 @@ What the next checkpoint is trained on from this window, frozen and named by the
 - A sample's **training mode** is `policy_gradient` (our own answer, tokens known), `recompute` (our own, text only),
   `sft` (another model's, from the better half of its group) or `skip`, with the reason.
 - The game keeps no answers of its agents that play now. They are found among the recorded calls, by trajectory, or by
-  agent and time. Each call is used once. An ambiguous call is counted and left aside. `steps_without_calls` counts the
-  steps for which none was found.
+  agent and time. Each call is used once. An ambiguous call is counted and left aside. So is a call of another agent
+  (`calls_of_other_agents`), of another key (`calls_of_other_keys`), or of another time (`calls_out_of_time`).
+  `steps_without_calls` counts the steps for which none was found.
 - A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on.
 - Whole groups are drawn from a window with more than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW.
   `effective_samples` says how many equally weighted samples the rest is worth.

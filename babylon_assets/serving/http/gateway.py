@@ -29,7 +29,7 @@ from babylon_assets.ledger.inference_calls import InferenceCall
 from babylon_assets.serving.answers import Answer, Piece, Question, Source, Target
 from babylon_assets.serving.http import protocol
 from babylon_assets.serving.http.connections import Connections
-from babylon_assets.serving.http.keys import Access
+from babylon_assets.serving.http.keys import ANYBODY, Access
 from babylon_assets.serving.http.metrics import CONTENT_TYPE, Metrics
 from babylon_assets.serving.http.protocol import ApiError, ChatRequest, Choice
 from babylon_assets.serving.policy_registry import BASE, Directory
@@ -99,6 +99,8 @@ class _Asked:
             latency_ms=1000 * (time.perf_counter() - self.started),
             finish_reason=answer.finish_reason,
             sampling=sampling | ({"stop": list(accepted.stop)} if accepted.stop else {}),
+            key_name=None if self.key == ANYBODY else self.key,
+            received_at=self.at,
         )
 
     def record(self, answers: dict[int, Answer]) -> None:
@@ -198,6 +200,7 @@ class Gateway:
         key = parts.access.who(request.headers.get("authorization"))
         given = protocol.read_request(await request.body())
         caller = protocol.read_caller(given, request.headers)
+        parts.access.require_own_agent(key, caller)
         tokens = given.requested_tokens
         if tokens is not None and tokens > parts.answer_tokens:
             param = "max_tokens" if given.max_completion_tokens is None else "max_completion_tokens"
