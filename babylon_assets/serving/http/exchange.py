@@ -12,7 +12,7 @@ import numpy as np
 from babylon_assets.domain.policies import Caller
 from babylon_assets.ledger.inference_calls import InferenceCall
 from babylon_assets.serving.answers import Answer, Question, Source
-from babylon_assets.serving.http.keys import Access
+from babylon_assets.serving.http.keys import ANYBODY, Access
 from babylon_assets.serving.http.metrics import Metrics
 from babylon_assets.serving.http.protocol import ChatRequest
 from babylon_assets.serving.policy_registry import Directory
@@ -77,6 +77,8 @@ class Exchange:
             latency_ms=1000 * (time.perf_counter() - self.started),
             finish_reason=answer.finish_reason,
             sampling=sampling | ({"stop": list(question.stop)} if question.stop else {}),
+            key_name=None if self.key == ANYBODY else self.key,
+            received_at=self.at,
         )
 
     def record(self, answers: dict[int, Answer]) -> None:

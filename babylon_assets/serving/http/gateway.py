@@ -106,6 +106,7 @@ class Gateway:
         key = parts.access.who(request.headers.get("authorization"))
         given = protocol.read_request(await request.body())
         caller = protocol.read_caller(given, request.headers)
+        parts.access.require_own_agent(key, caller)
         tokens = given.requested_tokens
         if tokens is not None and tokens > parts.answer_tokens:
             param = "max_tokens" if given.max_completion_tokens is None else "max_completion_tokens"
