@@ -23,8 +23,8 @@ from starlette.routing import Route
 
 from babylon_assets.serving.answers import Answer, Question, Target
 from babylon_assets.serving.http import protocol
+from babylon_assets.serving.http.accepted_request import AcceptedRequest, Parts, draw_seeds
 from babylon_assets.serving.http.connections import Connections
-from babylon_assets.serving.http.exchange import Exchange, Parts, draw_seeds
 from babylon_assets.serving.http.metrics import CONTENT_TYPE
 from babylon_assets.serving.http.protocol import ApiError, Choice
 from babylon_assets.serving.http.streaming import Events, Watch
@@ -80,27 +80,27 @@ class Gateway:
         return self.parts
 
     async def _chat(self, request: Request) -> Response:
-        exchange = await self._accepted(request)
+        accepted = await self._accepted(request)
         watch = Watch(request.receive)
         reply: Response | None = None
         try:
             with ExitStack() as held:
-                held.enter_context(exchange.parts.access.place(exchange.key, len(exchange.question.seeds)))
-                if exchange.request.stream:
-                    reply = await _stream(exchange, held, watch)
+                held.enter_context(accepted.parts.access.place(accepted.key, len(accepted.question.seeds)))
+                if accepted.request.stream:
+                    reply = await _stream(accepted, held, watch)
                 else:
-                    reply = await _whole(exchange)
+                    reply = await _whole(accepted)
         except asyncio.CancelledError:
             if not watch.client_gone:
                 raise
-            exchange.parts.metrics.cancelled.inc()
+            accepted.parts.metrics.cancelled.inc()
             return Response(status_code=CLIENT_GONE)
         finally:
             if not isinstance(reply, Events):
                 watch.end()
         return reply
 
-    async def _accepted(self, request: Request) -> Exchange:
+    async def _accepted(self, request: Request) -> AcceptedRequest:
         """The request, if it may be made and can be understood."""
         started, at, parts = time.perf_counter(), datetime.now(UTC), self._ready()
         key = parts.access.who(request.headers.get("authorization"))
@@ -122,7 +122,7 @@ class Gateway:
             top_logprobs=(given.top_logprobs or 0) if given.logprobs else None,
             with_end=bool(given.return_token_ids),
         )
-        return Exchange(parts, given, question, caller, key, f"chatcmpl-{secrets.token_hex(12)}", started, at)
+        return AcceptedRequest(parts, given, question, caller, key, f"chatcmpl-{secrets.token_hex(12)}", started, at)
 
     async def _policy(self, parts: Parts, name: str, agent: str | None) -> Target:
         known = parts.directory.known(name, agent)
@@ -168,20 +168,20 @@ class Gateway:
         return Response(parts.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
-async def _stream(exchange: Exchange, held: ExitStack, watch: Watch) -> Response:
-    pieces = exchange.parts.source.pieces(exchange.question)
+async def _stream(accepted: AcceptedRequest, held: ExitStack, watch: Watch) -> Response:
+    pieces = accepted.parts.source.pieces(accepted.question)
     first = await anext(pieces)  # what is refused, is refused with a status
-    return Events(exchange, first, pieces, held.pop_all(), watch)
+    return Events(accepted, first, pieces, held.pop_all(), watch)
 
 
-async def _whole(exchange: Exchange) -> Response:
-    answers = await exchange.parts.source.answers(exchange.question)
-    exchange.record(dict(enumerate(answers)))
-    with_ids = bool(exchange.request.return_token_ids)
+async def _whole(accepted: AcceptedRequest) -> Response:
+    answers = await accepted.parts.source.answers(accepted.question)
+    accepted.record(dict(enumerate(answers)))
+    with_ids = bool(accepted.request.return_token_ids)
     body = protocol.response(
-        exchange.id,
-        int(exchange.at.timestamp()),
-        exchange.question.policy.name,
+        accepted.id,
+        int(accepted.at.timestamp()),
+        accepted.question.policy.name,
         answers[0].prompt_tokens,
         [_choice(answer, with_ids=with_ids) for answer in answers],
         answers[0].prompt_token_ids if with_ids else None,

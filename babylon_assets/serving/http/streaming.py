@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from babylon_assets.serving.answers import Answer, Piece
 from babylon_assets.serving.http import protocol
-from babylon_assets.serving.http.exchange import Exchange
+from babylon_assets.serving.http.accepted_request import AcceptedRequest
 from babylon_assets.serving.http.protocol import ApiError
 
 #: How long a client may take to read the rest of an answer that has ended.
@@ -56,10 +56,10 @@ class Events(Response):
     """
 
     def __init__(
-        self, exchange: Exchange, first: Piece, pieces: AsyncGenerator[Piece], held: ExitStack, watch: Watch
+        self, accepted: AcceptedRequest, first: Piece, pieces: AsyncGenerator[Piece], held: ExitStack, watch: Watch
     ) -> None:
         super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache"})
-        self._exchange, self._first, self._pieces, self._held, self._watch = exchange, first, pieces, held, watch
+        self._accepted, self._first, self._pieces, self._held, self._watch = accepted, first, pieces, held, watch
         self._unwritten: list[bytes] = []
         self._heard = asyncio.Event()
         del self.headers["content-length"]
@@ -82,7 +82,7 @@ class Events(Response):
         except asyncio.CancelledError:
             if not self._watch.client_gone:
                 raise
-            self._exchange.parts.metrics.cancelled.inc()
+            self._accepted.parts.metrics.cancelled.inc()
         finally:
             self._watch.end()
             if sampling is not None:
@@ -103,29 +103,29 @@ class Events(Response):
             asyncio.get_running_loop().call_soon(self._heard.set)
 
     async def _events(self) -> AsyncIterator[bytes]:
-        exchange = self._exchange
-        call_id, created, model = exchange.id, int(exchange.at.timestamp()), exchange.question.policy.name
-        for index in range(len(exchange.question.seeds)):
+        accepted = self._accepted
+        call_id, created, model = accepted.id, int(accepted.at.timestamp()), accepted.question.policy.name
+        for index in range(len(accepted.question.seeds)):
             yield protocol.chunk(call_id, created, model, index, {"role": "assistant", "content": ""})
         ended: list[Answer] = []
         try:
             async for piece in _with_first(self._first, self._pieces):
                 whole = piece.whole
                 if whole is not None:
-                    exchange.record({piece.index: whole})
+                    accepted.record({piece.index: whole})
                     ended.append(whole)
                 if piece.text or piece.tokens:
                     delta = {"content": piece.text}
                     yield protocol.chunk(call_id, created, model, piece.index, delta, None, piece.tokens)
                 if whole is not None:
-                    ids = (whole.prompt_token_ids, whole.token_ids) if exchange.request.return_token_ids else None
+                    ids = (whole.prompt_token_ids, whole.token_ids) if accepted.request.return_token_ids else None
                     yield protocol.chunk(call_id, created, model, piece.index, {}, whole.finish_reason, ids=ids)
         except ApiError as error:
             yield b"data: " + error.body() + b"\n\n"
         except Exception:
             _log.exception("a stream failed")
             yield b"data: " + ApiError(500, "the gateway failed; its log says of what").body() + b"\n\n"
-        options = exchange.request.stream_options
+        options = accepted.request.stream_options
         if ended and options is not None and options.include_usage:
             used = sum(answer.completion_tokens for answer in ended)
             yield protocol.usage_chunk(call_id, created, model, ended[0].prompt_tokens, used)

@@ -37,7 +37,7 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class AcceptedRequest:
     """A request that was accepted, and what is recorded of its answers."""
 
     parts: Parts
