@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -21,12 +21,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.answers import Answer, Question, Target
 from babylon_assets.serving.http import protocol
 from babylon_assets.serving.http.accepted_request import AcceptedRequest, Parts, draw_seeds
 from babylon_assets.serving.http.connections import Connections
 from babylon_assets.serving.http.metrics import CONTENT_TYPE
-from babylon_assets.serving.http.protocol import ApiError, Choice
+from babylon_assets.serving.http.protocol import ApiError, ChatRequest, Choice
 from babylon_assets.serving.http.streaming import Events, Watch
 from babylon_assets.serving.policy_registry import BASE
 
@@ -104,7 +105,8 @@ class Gateway:
         """The request, if it may be made and can be understood."""
         started, at, parts = time.perf_counter(), datetime.now(UTC), self._ready()
         key = parts.access.who(request.headers.get("authorization"))
-        given = protocol.read_request(await request.body())
+        body = await request.body()
+        given, messages = await parts.work.do(key, len(body) / 50, lambda: _read(body))
         caller = protocol.read_caller(given, request.headers)
         parts.access.require_own_agent(key, caller)
         tokens = given.requested_tokens
@@ -113,7 +115,7 @@ class Gateway:
             raise ApiError(400, f"an answer may have {parts.answer_tokens} tokens", param=param, code="invalid_value")
         question = Question(
             policy=await self._policy(parts, given.model, caller.agent),
-            messages=[message.plain() for message in given.messages],
+            messages=messages,
             seeds=draw_seeds(given.seed, given.n or 1),
             max_tokens=tokens or parts.answer_tokens,
             temperature=1.0 if given.temperature is None else given.temperature,
@@ -121,6 +123,7 @@ class Gateway:
             stop=given.stops,
             top_logprobs=(given.top_logprobs or 0) if given.logprobs else None,
             with_end=bool(given.return_token_ids),
+            key=key,
         )
         return AcceptedRequest(parts, given, question, caller, key, f"chatcmpl-{secrets.token_hex(12)}", started, at)
 
@@ -176,9 +179,15 @@ async def _stream(accepted: AcceptedRequest, held: ExitStack, watch: Watch) -> R
 
 async def _whole(accepted: AcceptedRequest) -> Response:
     answers = await accepted.parts.source.answers(accepted.question)
-    accepted.record(dict(enumerate(answers)))
+    await accepted.record(dict(enumerate(answers)))
+    tokens = sum(answer.completion_tokens for answer in answers) * (1 + (accepted.question.top_logprobs or 0))
+    body = await accepted.parts.work.do(accepted.key, tokens, lambda: _body(accepted, answers))
+    return Response(body, media_type="application/json")
+
+
+def _body(accepted: AcceptedRequest, answers: Sequence[Answer]) -> bytes:
     with_ids = bool(accepted.request.return_token_ids)
-    body = protocol.response(
+    return protocol.response(
         accepted.id,
         int(accepted.at.timestamp()),
         accepted.question.policy.name,
@@ -186,7 +195,11 @@ async def _whole(accepted: AcceptedRequest) -> Response:
         [_choice(answer, with_ids=with_ids) for answer in answers],
         answers[0].prompt_token_ids if with_ids else None,
     )
-    return Response(body, media_type="application/json")
+
+
+def _read(body: bytes) -> tuple[ChatRequest, list[Message]]:
+    request = protocol.read_request(body)
+    return request, [message.plain() for message in request.messages]
 
 
 def _choice(answer: Answer, *, with_ids: bool) -> Choice:

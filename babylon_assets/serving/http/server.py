@@ -209,6 +209,7 @@ def assemble(
 def dismantle(parts: Parts) -> None:
     """End what `assemble` began, in the opposite order; what is recorded is written first."""
     parts.directory.close()
+    parts.work.close()
     parts.source.close()
     if parts.recorder is not None:
         parts.recorder.close()
