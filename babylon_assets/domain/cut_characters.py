@@ -16,10 +16,10 @@ def replace_halves(text: bytes) -> tuple[bytes, int]:
     """JSON with the replacement character for each part of a character that was cut, and how many there were."""
     count = 0
 
-    def replace(found: re.Match[bytes]) -> bytes:
+    def replace(match: re.Match[bytes]) -> bytes:
         nonlocal count
-        count += found["half"] is not None
-        return found[0] if found["half"] is None else b"\\ufffd"
+        count += match["half"] is not None
+        return match[0] if match["half"] is None else b"\\ufffd"
 
     try:
         text.decode()
