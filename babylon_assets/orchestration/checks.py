@@ -16,6 +16,7 @@ from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.display_text import format_number
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.grouping import measure_range
+from babylon_assets.domain.hindsight import too_suspicious
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.trajectories import Quarantined
 from babylon_assets.domain.windows import Window
@@ -25,6 +26,7 @@ from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import stored_datasets
 from babylon_assets.orchestration.metadata import code, harmless_text, numbers
 from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.stored_datasets import DatasetFaults
 
 COMPLETE, QUARANTINE = "source_complete", "little_in_quarantine"
 REWARD_RANGE = "reward_range"
@@ -40,7 +42,7 @@ _ABOUT = {
     QUARANTINE: "At most 5% of the window's rows are in quarantine.",
     REWARD_RANGE: "The rewards differ. Where all are equal, no answer is better than another.",
     TOKENS: "The window has tokens to train on, or it is thin.",
-    HINDSIGHT: "Every stored prompt and answer is as recorded, and no prompt names a result.",
+    HINDSIGHT: "Every stored prompt and answer is as recorded. At most 5% of the prompts name a result; none trains.",
     STABLE: "The dataset, read back from the database, hashes to its id.",
     TRAINED: "The optimizer saw tokens, or the window was passed through.",
     MEASURED: "The window's checkpoint was measured, or it has none.",
@@ -124,8 +126,17 @@ def stored_dataset(
         return [_check_result(STABLE, [str(error)], ""), _check_result(HINDSIGHT, ["the dataset cannot be read"], "")]
     return [
         _check_result(STABLE, faults.unstable, f"{faults.samples} samples hash to {dataset_id[:12]}"),
-        _check_result(HINDSIGHT, faults.wrong, f"{faults.samples} samples are as recorded"),
+        _hindsight(faults),
     ]
+
+
+def _hindsight(faults: DatasetFaults) -> dg.AssetCheckResult:
+    """A few prompts that name a result are skipped, and cost the window nothing else."""
+    suspicious = faults.suspicious
+    if not faults.wrong and too_suspicious(len(suspicious), faults.samples):
+        return _check_result(HINDSIGHT, suspicious, "")
+    skipped = f"; {len(suspicious)} are skipped, because their prompts name a result" if suspicious else ""
+    return _check_result(HINDSIGHT, faults.wrong, f"{faults.samples} samples are as recorded{skipped}")
 
 
 def _check_result(name: str, wrong: list[str], text: str) -> dg.AssetCheckResult:
