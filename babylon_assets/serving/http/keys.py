@@ -107,6 +107,10 @@ class Access:
         finally:
             self._waiting[name] -= answers
 
+    def held(self, name: str) -> int:
+        """How many answers a key is waiting for."""
+        return self._waiting[name]
+
     def spend(self, name: str, tokens: int) -> None:
         """Count tokens that were used; a bucket that a minute fills, and that may be overdrawn by one request."""
         if self._rate is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -63,10 +64,10 @@ def test_nobody_else_is_let_in_without_keys(host: str) -> None:
 
 
 def test_a_taken_port_is_named_with_what_to_set() -> None:
-    with listen(GatewaySettings(host="127.0.0.1", port=1024 + 40000)) as taken:
-        taken.listen()
-        with pytest.raises(PermanentError, match="GATEWAY_PORT=41025"):
-            listen(GatewaySettings(port=41024))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PermanentError, match=f"GATEWAY_PORT={port + 1}"):
+            listen(GatewaySettings(port=port))
 
 
 def test_a_share_of_the_agents_is_close_to_what_was_set_and_only_grows() -> None:
