@@ -297,6 +297,13 @@ METADATA: dict[str, Meaning] = {
     "gain_on_base": Meaning("reward", "Market reward less that of the base model, seed by seed."),
     "gain_on_base_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
     "gain_on_base_high": Meaning("reward", "Upper end."),
+    "recorded_reward": Meaning("reward", "Mean reward of its answers to the environment's recorded prompts."),
+    "recorded_reward_low": Meaning("reward", "Lower end of its 95% interval, by bootstrap over the agents."),
+    "recorded_reward_high": Meaning("reward", "Upper end."),
+    "recorded_valid_share": Meaning("share", "Its answers to recorded prompts whose action could be carried out."),
+    "recorded_prompts": Meaning("prompts", "Recorded prompts that it was asked."),
+    "recorded_valued": Meaning("prompts", "Those of them where the environment's record values its answer."),
+    "recorded_gain": Meaning("reward", "Its reward less the worth of the recorded answers, prompt by prompt."),
     "off_policy_answers": Meaning("answers", "Answers to held-out agents of the window whose reward is known."),
     "off_policy_preference": Meaning("nats", "How much likelier it finds the better of them than the worse."),
     "off_policy_estimate": Meaning("reward", "What it would have earned there, by importance weights."),
@@ -321,6 +328,7 @@ METADATA: dict[str, Meaning] = {
 _BESIDE = {"parent": "the one that it was trained from", "promoted": "the served policy", "base": "the base model"}
 _FIGURES = (
     *("market_reward", "market_valid_share", "market_advantage"),
+    *("recorded_reward", "recorded_valid_share"),
     *("off_policy_preference", "off_policy_estimate", "off_policy_effective_samples"),
 )
 METADATA |= {
