@@ -65,8 +65,6 @@ ALONE = "group has one sample"
 WORSE_HALF = "worse half of its group"
 #: Counts of a dataset that has samples of other windows.
 CARRIED, CARRIED_TRAJECTORIES = "carried_samples", "carried_trajectories"
-#: Rewards of a group that differ by less than this have no reward range.
-SMALLEST_RANGE = 1e-9
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -313,7 +311,7 @@ def _compare(heads: Sequence[SampleHead]) -> None:
     for head, (advantage, reward_range, size, rank) in zip(compared_heads, rows, strict=True):
         if size < 2:
             _skip(head, ALONE)
-        elif reward_range < SMALLEST_RANGE:
+        elif reward_range == 0:
             _skip(head, NO_RANGE)
         else:
             force_setattr(head, "advantage", advantage)

@@ -6,7 +6,7 @@ alone knows of its window is judged in the asset's module.
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ import dagster as dg
 from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.display_text import format_number
 from babylon_assets.domain.errors import CorruptLedger
+from babylon_assets.domain.grouping import measure_range
 from babylon_assets.domain.hindsight import too_suspicious
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.trajectories import Quarantined
@@ -92,14 +93,14 @@ def little_in_quarantine(window: str, read: int, quarantined: list[Quarantined])
     )
 
 
-def reward_range(known: int, deviation: float | None) -> dg.AssetCheckResult:
+def reward_range(known: Sequence[float]) -> dg.AssetCheckResult:
     """Whether the known rewards of a window differ; a window with fewer than two of them has nothing to differ."""
-    passed = known < 2 or bool(deviation)
+    best, worst = max(known, default=0.0), min(known, default=0.0)
     return dg.AssetCheckResult(
         check_name=REWARD_RANGE,
-        passed=passed,
+        passed=len(known) < 2 or bool(measure_range(best, worst)),
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{known} known rewards, standard deviation {format_number(deviation or 0.0)}",
+        description=f"{len(known)} known rewards, from {format_number(worst)} to {format_number(best)}",
     )
 
 

@@ -5,6 +5,7 @@ Which samples are compared, and what each trains as, is a rule of `domain.datase
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -95,11 +96,12 @@ def _heads(record: TrajectoryRecord) -> Sequence[CallHead | RawSample]:
 def _window_columns(before: WindowRow | None, dataset: DatasetDraft, thin: str | None) -> WindowColumns:
     """What the dataset says of its window. A window that was trained on this very dataset keeps its state."""
     rewards = own_rewards(dataset)
-    mean = sum(rewards) / len(rewards) if rewards else None
+    mean = sum(rewards) / len(rewards) if rewards else math.nan
+    variance = sum((reward - mean) * (reward - mean) for reward in rewards) / max(1, len(rewards))
     columns: WindowColumns = {
         "samples": len(dataset.samples),
-        "reward_mean": mean,
-        "reward_std": (sum((r - mean) ** 2 for r in rewards) / len(rewards)) ** 0.5 if mean is not None else None,
+        "reward_mean": mean if math.isfinite(mean) else None,
+        "reward_std": math.sqrt(variance) if math.isfinite(variance) and rewards else None,
         "dataset_id": dataset.id,
     }
     if before is not None and before.dataset_id == dataset.id and before.status in ("trained", "skipped"):

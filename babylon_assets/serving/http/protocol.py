@@ -20,6 +20,7 @@ from babylon_assets.domain.policies import Caller
 from babylon_assets.domain.trajectories import Message
 
 MOST_CHOICES = 16
+MOST_MESSAGES = 4096
 MOST_STOPS = 4
 MOST_TOP_LOGPROBS = 20
 #: Longest id of an agent or a trajectory.
@@ -88,7 +89,7 @@ class ChatRequest(msgspec.Struct):
     """The body of /v1/chat/completions. Fields that change nothing about an answer are accepted and ignored."""
 
     model: str
-    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MOST_MESSAGES)]
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
