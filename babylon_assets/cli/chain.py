@@ -139,6 +139,13 @@ def prune(
     settings = load_settings()
     done = remove_weights(settings, opened(settings), keep, dry_run=dry_run)
     checkpoints, size = done.checkpoints, done.size
+    for checkpoint in done.elsewhere:
+        errors.print(
+            f"{_name(checkpoint)} is left alone: {checkpoint.path} is not its folder in this home",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     if json:
         print_json(
             {"removed": not dry_run, "checkpoints": [_name(checkpoint) for checkpoint in checkpoints], "bytes": size}

@@ -27,6 +27,15 @@ def checkpoint_folder(settings: Settings, chain: str, step: int) -> Path:
     return art_path(settings) / settings.training.wandb_project / "models" / chain / "checkpoints" / f"{step:04d}"
 
 
+def is_checkpoint_folder(settings: Settings, folder: Path, chain: str, step: int) -> bool:
+    """Whether a folder is where ART keeps this checkpoint of some project, below the home and nowhere else."""
+    below, place = art_path(settings).resolve(), folder.resolve()
+    if not place.is_relative_to(below):
+        return False
+    _, *rest = place.relative_to(below).parts or ("",)
+    return rest == ["models", chain, "checkpoints", f"{step:04d}"]
+
+
 def train_in_folder(
     settings: Settings, request: TrainingRequest, train: Callable[[Settings, TrainingRequest], None]
 ) -> TrainedCheckpoint | None:

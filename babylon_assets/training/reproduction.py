@@ -102,4 +102,5 @@ def _parent_folder(parent: Checkpoint) -> Path | None:
             f"the weights of the parent, step {parent.step} of {parent.chain}, are not kept any more; "
             "restore their folder from a backup to replay"
         )
+    verify_weights(Path(parent.path), parent.weights_sha256)
     return Path(parent.path)

@@ -211,6 +211,8 @@ def _train(
 def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> TrainedCheckpoint | None:
     parent = plan.parent
     folder = checkpoint_folder(settings, parent.chain, parent.step) if parent.step else None
+    if folder is not None and (folder / WEIGHTS).is_file():
+        verify_weights(folder, parent.weights_sha256)
     request = TrainingRequest(
         base_model=plan.base_model,
         chain=plan.chain,
