@@ -1,6 +1,6 @@
 """Does it learn: `babylon demo` as a user runs it, for five seeds of the game, and once without training.
 
-The figure is the share of the way from the teacher's to the oracle's mean reward on the same boards that the last five
+The figure is the share of the way from the expert's to the oracle's mean reward on the same boards that the last five
 windows have gone. The seeds are not those that anything was tuned on; the run without training keeps the base model
 for all windows and has to stay where it began. GATE=false in the environment trains without the gate, to be held
 against a run with it.
@@ -57,8 +57,8 @@ class Run:
 
     @property
     def way(self) -> float:
-        """Share of the way from the teacher to the oracle, 0 at the teacher and 1 at the oracle."""
-        return (self.mean("reward") - self.mean("teacher")) / (self.mean("oracle") - self.mean("teacher"))
+        """Share of the way from the expert to the oracle, 0 at the expert and 1 at the oracle."""
+        return (self.mean("reward") - self.mean("expert")) / (self.mean("oracle") - self.mean("expert"))
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def main() -> None:
 def _rows(trained: list[Run], untrained: Run) -> list[Row]:
     ways = [run.way for run in trained]
     rows = [
-        Row(f"way from teacher to oracle, seed {seed}", run.way, "share")
+        Row(f"way from expert to oracle, seed {seed}", run.way, "share")
         for seed, run in zip(SEEDS, trained, strict=True)
     ]
     return [

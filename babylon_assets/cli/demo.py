@@ -1,8 +1,8 @@
 """`babylon demo`: the simulated game, played and trained window by window, from nothing to a learning curve.
 
-Each window is played with the live policy, which a gateway of the demo's own serves over HTTP, and then run through the
-line as a recorded Dagster run. A window is played in one transaction and trained at most once, so that a killed demo
-goes on where it stopped.
+Each window is played with the served policy, which a gateway of the demo's own serves over HTTP, and then run through
+the line as a recorded Dagster run. A window is played in one transaction and trained at most once, so that a killed
+demo goes on where it stopped.
 """
 
 from __future__ import annotations

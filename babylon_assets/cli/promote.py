@@ -74,10 +74,10 @@ def _policy(settings: Settings, database: Database, name: str | None) -> Checkpo
     with database.connect() as conn:
         if name is not None and name != "base":
             return lineage.find(conn, name)
-        live = promotions.promoted(conn, settings.model_name) if name is None else None
+        served = promotions.promoted(conn, settings.model_name) if name is None else None
         line = checkpoints.chain(conn, settings.model_name)
-    if live is not None or line:
-        return live or line[0]
+    if served is not None or line:
+        return served or line[0]
     from babylon_assets.training.roots import base_model_of, root_of
 
     base = base_model_of(settings)
@@ -155,7 +155,7 @@ def list_promotions(
     moment = _moment(at) if at is not None else None
     with opened(settings).connect() as conn:
         if moment is not None:
-            _show_live(conn, settings.model_name, moment, json)
+            _show_served(conn, settings.model_name, moment, json)
             return
         facts = decisions(conn, settings.model_name)
     if json:
@@ -166,11 +166,11 @@ def list_promotions(
         output.print(_table(facts))
 
 
-def _show_live(conn: Connection, chain: str, moment: datetime, json: bool) -> None:
-    live = promotions.live_at(conn, chain, moment)
-    name = _name(live) if live is not None else None
+def _show_served(conn: Connection, chain: str, moment: datetime, json: bool) -> None:
+    served = promotions.served_at(conn, chain, moment)
+    name = _name(served) if served is not None else None
     if json:
-        print_json({"at": moment, "live": name, "id": live.id if live else None})
+        print_json({"at": moment, "served": name, "id": served.id if served else None})
     else:
         output.print(f"{moment:%Y-%m-%d %H:%M:%S} UTC  {name or 'nothing was promoted by then: the base model'}")
 
@@ -202,7 +202,7 @@ def checkpoint_state(conn: Connection, chain: str, window: str) -> str | None:
     state = verdicts.standings(conn, chain).get(window)
     if checkpoint is None or state is None:
         return None
-    why = f": {checkpoint.dead_end.partition(': ')[2]}" if checkpoint.dead_end else ""
+    why = f": {checkpoint.rejected.partition(': ')[2]}" if checkpoint.rejected else ""
     return f"{state} {_name(checkpoint)}{why}"
 
 

@@ -47,6 +47,11 @@ class GatewaySettings(Group):
     answer_tokens: Annotated[int, Ge(1)] = variable(
         "GATEWAY_ANSWER_TOKENS", 1024, "The longest answer that a request may ask for, in tokens, and the default."
     )
+    address_connections: Annotated[int, Ge(1)] = variable(
+        "GATEWAY_ADDRESS_CONNECTIONS",
+        512,
+        "How many connections one address may have open. Give a proxy in front more.",
+    )
     key_concurrency: Annotated[int, Ge(1)] = variable(
         "GATEWAY_KEY_CONCURRENCY", 128, "How many answers one key may wait for at the same time."
     )

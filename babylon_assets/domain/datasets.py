@@ -59,13 +59,13 @@ NOT_YET_KNOWN = "outcome not yet known"
 NEVER_KNOWN = "outcome cannot be known"
 NOT_SCORED = "step has no score"
 NO_NUMBER = "a scorer has no number for it yet"
-NO_SPREAD = "group has no spread"
+NO_RANGE = "group has no spread"
 ALONE = "group has one sample"
 WORSE_HALF = "worse half of its group"
 #: Counts of a dataset that has samples of other windows.
 CARRIED, CARRIED_TRAJECTORIES = "carried_samples", "carried_trajectories"
-#: Rewards of a group that differ by less than this have no spread.
-SMALLEST_SPREAD = 1e-9
+#: Rewards of a group that differ by less than this have no reward range.
+SMALLEST_RANGE = 1e-9
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -290,15 +290,15 @@ def _ordered(heads: list[SampleHead]) -> list[SampleHead]:
 
 def _compare(heads: Sequence[SampleHead]) -> None:
     """Gives advantages within groups; skips what cannot be compared and the worse half of imitations."""
-    live = [head for head in heads if head.trains_as != "skip"]
-    groups = [(head.group, head.trains_as == "sft") for head in live]
-    comparison = compared(groups, [head.reward or 0.0 for head in live])
+    compared_heads = [head for head in heads if head.trains_as != "skip"]
+    groups = [(head.group, head.trains_as == "sft") for head in compared_heads]
+    comparison = compared(groups, [head.reward or 0.0 for head in compared_heads])
     rows = zip(*(column.tolist() for column in comparison), strict=True)
-    for head, (advantage, spread, size, rank) in zip(live, rows, strict=True):
+    for head, (advantage, reward_range, size, rank) in zip(compared_heads, rows, strict=True):
         if size < 2:
             _skip(head, ALONE)
-        elif spread < SMALLEST_SPREAD:
-            _skip(head, NO_SPREAD)
+        elif reward_range < SMALLEST_RANGE:
+            _skip(head, NO_RANGE)
         else:
             force_setattr(head, "advantage", advantage)
             if head.trains_as == "sft" and (rank >= size // 2 or advantage <= 0):

@@ -33,11 +33,11 @@ def group_key(
 
 
 class GroupComparison(NamedTuple):
-    """Of each row: its advantage, its group's spread (largest less smallest reward) and size, its rank from 0 for the
-    best; of equal rewards the earlier row ranks first."""
+    """Of each row: its advantage, its group's reward range (largest less smallest reward) and size, its rank from 0 for
+    the best; of equal rewards the earlier row ranks first."""
 
     advantage: np.ndarray[Any, Any]
-    spread: np.ndarray[Any, Any]
+    reward_range: np.ndarray[Any, Any]
     size: np.ndarray[Any, Any]
     rank: np.ndarray[Any, Any]
 
@@ -45,8 +45,9 @@ class GroupComparison(NamedTuple):
 def compared(groups: Sequence[Hashable], rewards: Sequence[float]) -> GroupComparison:
     """Compare finite rewards within their groups. The advantage is the reward less the mean of its group.
 
-    It is not divided by the group's spread (Liu et al. 2025, "Understanding R1-Zero-like training"): once most players
-    of a board do the same, what is left of the spread is noise, and dividing by it would train on noise at full weight.
+    It is not divided by the group's reward range (Liu et al. 2025, "Understanding R1-Zero-like training"): once most
+    answers at a decision point agree, what is left of the range is noise, and dividing by it would train on noise at
+    full weight.
     """
     numbers: dict[Hashable, int] = {}
     codes = np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)

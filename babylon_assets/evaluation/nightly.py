@@ -20,10 +20,10 @@ from babylon_assets.ledger.evaluations import Evaluation
 
 @dataclass(frozen=True, slots=True)
 class NightlyEvaluation:
-    """What is known of the live policy after a night.
+    """What is known of the served policy after a night.
 
     Attributes:
-        checkpoint: what is live; None before anything is.
+        checkpoint: what is served; None before anything is.
         found: its examination; None where it cannot be played here.
         fresh: whether it was examined now, and not in a night before.
         reason: why there is no examination.
@@ -42,17 +42,17 @@ class NightlyEvaluation:
 
 
 def evaluate_promoted(settings: Settings, database: Database) -> NightlyEvaluation:
-    """Examine the live policy, and once the base model to compare it with, unless that was done before."""
+    """Examine the served policy, and once the base model to compare it with, unless that was done before."""
     seeds = settings.automation.nightly_seeds
     with database.connect() as conn:
-        live = promotions.promoted(conn, settings.model_name)
+        served = promotions.promoted(conn, settings.model_name)
         line = checkpoints.chain(conn, settings.model_name)
-        kept = kept_benchmark(settings, conn, live.id, seeds) if live else None
-    if live is None:
+        kept = kept_benchmark(settings, conn, served.id, seeds) if served else None
+    if served is None:
         return NightlyEvaluation(None, reason="nothing was promoted yet")
     if kept is not None:
-        return NightlyEvaluation(live, kept)
-    if (reason := why_not_loadable(settings, live)) is not None:
-        return NightlyEvaluation(live, reason=reason)
+        return NightlyEvaluation(served, kept)
+    if (reason := why_not_loadable(settings, served)) is not None:
+        return NightlyEvaluation(served, reason=reason)
     measure_benchmark(settings, database, line[0], seeds=seeds)
-    return NightlyEvaluation(live, measure_benchmark(settings, database, live, line[0], seeds), fresh=True)
+    return NightlyEvaluation(served, measure_benchmark(settings, database, served, line[0], seeds), fresh=True)

@@ -241,7 +241,7 @@ MODEL_CHECKPOINTS = Table(
         "weights_sha256": Column("text", "sha256 of the weights."),
         "dagster_run_id": Column("text", RUN, null=True),
         "created_at": Column("timestamptz", "When it was made.", default="now()"),
-        "dead_end": Column("text", "Why the chain does not go on from it; null: it is on the line.", null=True),
+        "rejected": Column("text", "Why the chain does not go on from it; null: it is on the line.", null=True),
     },
 )
 TRAINING_JOBS = Table(

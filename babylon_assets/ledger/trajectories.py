@@ -19,11 +19,11 @@ import msgspec
 import pandas as pd
 from psycopg import Connection, sql
 
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.dataset_codec import Places
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.frames import FactRow, facts_frame
 from babylon_assets.domain.imported_rewards import ImportedRewards
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.domain.trajectories import (
     Quarantined,
     StepFacts,

@@ -24,7 +24,7 @@ from babylon_assets.orchestration import stored_datasets
 from babylon_assets.orchestration.resources import Installation
 
 COMPLETE, QUARANTINE = "source_complete", "little_in_quarantine"
-SPREAD = "reward_spread"
+REWARD_RANGE = "reward_range"
 TOKENS, HINDSIGHT, STABLE = "has_trainable_tokens", "no_hindsight", "ids_stable"
 TRAINED, MEASURED, GATE = "trained_on_tokens", "measured", "gate"
 STANDING = "no_window_stays_failed"
@@ -35,7 +35,7 @@ SHOWN, SHOWN_WINDOWS = 10, 20
 _ABOUT = {
     COMPLETE: "The window and WINDOW_GRACE_MINUTES after it are over: no more rows come.",
     QUARANTINE: "At most 5% of the window's rows are in quarantine.",
-    SPREAD: "The rewards differ. Where all are equal, no answer is better than another.",
+    REWARD_RANGE: "The rewards differ. Where all are equal, no answer is better than another.",
     TOKENS: "The window has tokens to train on, or it is thin.",
     HINDSIGHT: "Every stored prompt and answer is as recorded, and no prompt names a result.",
     STABLE: "The dataset, read back from the database, hashes to its id.",
@@ -88,14 +88,14 @@ def little_in_quarantine(window: str, read: int, quarantined: list[Quarantined])
     )
 
 
-def reward_spread(known: int, spread: float | None) -> dg.AssetCheckResult:
+def reward_range(known: int, deviation: float | None) -> dg.AssetCheckResult:
     """Whether the known rewards of a window differ; a window with fewer than two of them has nothing to differ."""
-    passed = known < 2 or bool(spread)
+    passed = known < 2 or bool(deviation)
     return dg.AssetCheckResult(
-        check_name=SPREAD,
+        check_name=REWARD_RANGE,
         passed=passed,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{known} known rewards, standard deviation {spread or 0.0:.4f}",
+        description=f"{known} known rewards, standard deviation {deviation or 0.0:.4f}",
     )
 
 

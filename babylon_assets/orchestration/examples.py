@@ -20,7 +20,7 @@ from babylon_assets.ledger import datasets, trajectories
 from babylon_assets.ledger.database import Connection
 
 _S = TypeVar("_S", bound=Sample | SampleHead)
-EACH = 5
+SHOWN = 5
 #: Characters of a conversation, of an answer and of a cell that are shown.
 LONGEST_PROMPT, LONGEST_ANSWER, LONGEST_CELL = 1800, 500, 100
 #: A shorter secret would blot out words.
@@ -49,8 +49,8 @@ def of_dataset(
 def best_and_worst(samples: Iterable[_S]) -> tuple[list[_S], list[_S]]:
     """The samples with the highest rewards, best first, and those with the lowest, worst first; none is in both."""
     known = sorted((s for s in samples if s.reward is not None), key=lambda s: (-(s.reward or 0.0), s.sample_id))
-    best = known[: min(EACH, (len(known) + 1) // 2)]
-    return best, known[len(best) :][::-1][:EACH]
+    best = known[: min(SHOWN, (len(known) + 1) // 2)]
+    return best, known[len(best) :][::-1][:SHOWN]
 
 
 def example_metadata(

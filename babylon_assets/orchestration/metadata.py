@@ -183,7 +183,7 @@ METADATA: dict[str, Meaning] = {
     # trained
     "learning_curve": Meaning("", "Picture: mean reward of the windows up to this one."),
     "oracle": Meaning("reward", "What the best orders would have earned on the same boards; simulated game only."),
-    "teacher": Meaning("reward", "What the expert, whom the base model imitates, would have earned there."),
+    "expert": Meaning("reward", "What the expert, whom the base model imitates, would have earned there."),
     "random": Meaning("reward", "What a random policy would have earned there."),
     "status": Meaning("", "What became of the window: trained, thin, skipped, unchanged, superseded, switched off."),
     "reason": Meaning("", "Why, in words."),
@@ -228,19 +228,19 @@ METADATA: dict[str, Meaning] = {
     "gain_on_base": Meaning("reward", "Market reward less that of the base model, seed by seed."),
     "gain_on_base_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
     "gain_on_base_high": Meaning("reward", "Upper end."),
-    "replay_answers": Meaning("answers", "Answers to held-out agents of the window whose reward is known."),
-    "replay_preference": Meaning("nats", "How much likelier the checkpoint finds the better of them than the worse."),
-    "replay_estimate": Meaning("reward", "What it would have earned there, by importance weights."),
-    "replay_effective_samples": Meaning("answers", "Effective sample size of that; too few, and no estimate is given."),
-    "no_replay_estimate": Meaning("", "Why no estimate is given."),
+    "off_policy_answers": Meaning("answers", "Answers to held-out agents of the window whose reward is known."),
+    "off_policy_preference": Meaning("nats", "How much likelier it finds the better of them than the worse."),
+    "off_policy_estimate": Meaning("reward", "What it would have earned there, by importance weights."),
+    "off_policy_effective_samples": Meaning("answers", "Effective sample size; too few, and no estimate is given."),
+    "no_off_policy_estimate": Meaning("", "Why no estimate is given."),
     # judged
     "promoted": Meaning("", "1 when the window's checkpoint was promoted, 0 when it was rejected."),
     "why": Meaning("", "The gate's reasons, with their numbers."),
-    "live": Meaning("", "The policy that is served from then on."),
-    "live_step": Meaning("checkpoints", "Its place in the chain."),
-    "live_answers": Meaning("answers", "Answers that it has given to agents so far."),
-    "live_valid_share": Meaning("share", "Those whose action could be carried out."),
-    "live_reward": Meaning("reward", "Mean of their known rewards."),
+    "served": Meaning("", "The policy that is served from then on."),
+    "served_step": Meaning("checkpoints", "Its place in the chain."),
+    "served_answers": Meaning("answers", "Answers that it has given to agents so far."),
+    "served_valid_share": Meaning("share", "Those whose action could be carried out."),
+    "served_reward": Meaning("reward", "Mean of their known rewards."),
     "rolled_back": Meaning("", "Why AUTO_ROLLBACK went back to an earlier policy."),
     "trained_models": Meaning("", "The inference name that was written into the game's trained_models."),
     # nightly
@@ -252,7 +252,7 @@ METADATA: dict[str, Meaning] = {
 _BESIDE = {"parent": "the one that it was trained from", "promoted": "the served policy", "base": "the base model"}
 _FIGURES = (
     *("market_reward", "market_valid_share", "market_advantage"),
-    *("replay_preference", "replay_estimate", "replay_effective_samples"),
+    *("off_policy_preference", "off_policy_estimate", "off_policy_effective_samples"),
 )
 METADATA |= {
     f"{role}_{name}": Meaning(METADATA[name].unit, f"{METADATA[name].doc.removesuffix('.')}; of {words}.")

@@ -31,14 +31,14 @@ class ScoredWindow:
     """A window's scores, which scorers gave them, and the revision that they are kept as.
 
     Attributes:
-        judging: numbers about the judge: groups, judged and missing ones, requests, tokens and cost.
+        judge_numbers: numbers about the judge: groups, judged and missing ones, requests, tokens and cost.
         failures: why groups could not be judged, each reason once.
     """
 
     scores: pd.DataFrame
     versions: Mapping[str, str]
     revision: Revision
-    judging: Mapping[str, float | int | None] = field(default_factory=dict)
+    judge_numbers: Mapping[str, float | int | None] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from babylon_assets.report.markup import Html, element, join, trusted
 from babylon_assets.report.summary import PromotionSummary, WindowSummary
 
-REFERENCES = ("oracle", "teacher", "random")
+REFERENCES = ("oracle", "expert", "random")
 SMOOTHING = 5
 #: More points than this are drawn as a line only: a dot would be narrower than a pixel.
 DOTS = 200

@@ -201,7 +201,7 @@ def _result(window: WindowSummary) -> object:
     if window.policy is None:
         return window.reason or ""
     change = _way(window.parent, window.policy)
-    end = f"a dead end: {window.dead_end}" if window.dead_end else None
+    end = f"rejected: {window.rejected}" if window.rejected else None
     more = [part for line in (end, window.reason) if line for part in (element("br"), line)]
     return join([change, *more])
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 POLICY, GOOD, FAIR, POOR = "#2563eb", "#15803d", "#b45309", "#9ca3af"
-REFERENCES = (("oracle", GOOD), ("teacher", FAIR), ("random", POOR))
+REFERENCES = (("oracle", GOOD), ("expert", FAIR), ("random", POOR))
 SMOOTHING = 5
 
 
@@ -33,7 +33,7 @@ class CurvePoint:
     Attributes:
         window: the window's id.
         reward: mean reward of its samples.
-        references: mean reward of other policies on the very same boards, by name (`oracle`, `teacher`, `random`).
+        references: mean reward of other policies on the very same boards, by name (`oracle`, `expert`, `random`).
         standing: what became of the checkpoint that was trained on it: promoted, refused, rolled back, or None.
     """
 
@@ -82,7 +82,7 @@ def _standings(axes: Axes, points: Sequence[CurvePoint]) -> None:
 
 
 def learning_curves(runs: Mapping[str, Sequence[CurvePoint]], untrained: Sequence[CurvePoint]) -> bytes:
-    """Several runs beside one that is not trained, as shares of the way from the teacher (0) to the oracle (1).
+    """Several runs beside one that is not trained, as shares of the way from the expert (0) to the oracle (1).
 
     Each point is the trailing mean of SMOOTHING windows, of the reward and of both references alike, so that a window
     of easy boards does not look like learning.
@@ -92,23 +92,23 @@ def learning_curves(runs: Mapping[str, Sequence[CurvePoint]], untrained: Sequenc
         shade = 0.95 - 0.6 * place / max(1, len(runs) - 1)
         axes.plot(_way(points), color=POLICY, alpha=shade, linewidth=1.8, label=name)
     axes.plot(_way(untrained), color=INK, linewidth=1.8, linestyle=(0, (2, 2)), label="not trained")
-    for height, name, color in ((1.0, "oracle", GOOD), (0.0, "teacher", FAIR)):
+    for height, name, color in ((1.0, "oracle", GOOD), (0.0, "expert", FAIR)):
         axes.axhline(height, color=color, linewidth=1.2, linestyle=(0, (5, 3)))
         axes.annotate(name, (0, height), xytext=(2, 3), textcoords="offset points", fontsize=8, color=color)
     axes.set_xlabel("window", color=MUTED, fontsize=8)
     axes.set_ylabel(f"share of the way (mean of {SMOOTHING})", color=MUTED, fontsize=8)
-    axes.set_title("From the teacher to the oracle", loc="left", color=INK, fontsize=10, fontweight="bold")
+    axes.set_title("From the expert to the oracle", loc="left", color=INK, fontsize=10, fontweight="bold")
     axes.legend(loc="center right", fontsize=8, frameon=False, ncols=2)
     return _png(figure)
 
 
 def _way(points: Sequence[CurvePoint]) -> np.ndarray:
     reward = _trailing_mean(np.array([point.reward for point in points], dtype=float))
-    teacher, oracle = (
+    expert, oracle = (
         _trailing_mean(np.array([point.references[name] for point in points], dtype=float))
-        for name in ("teacher", "oracle")
+        for name in ("expert", "oracle")
     )
-    return np.asarray((reward - teacher) / (oracle - teacher))
+    return np.asarray((reward - expert) / (oracle - expert))
 
 
 def reward_histogram(

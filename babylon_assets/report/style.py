@@ -50,11 +50,11 @@ svg.bar + .scroll { margin-top:14px }
 svg { display:block; width:100%; height:auto } svg.bar { height:12px; border-radius:6px }
 svg text { font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif; fill:var(--muted) }
 svg .label { font-weight:600 } svg .label.policy { fill:var(--policy) } svg .label.oracle { fill:var(--good) }
-svg .label.teacher { fill:var(--fair) } svg .grid { stroke:var(--rule) } svg .zero { stroke:var(--calm) }
+svg .label.expert { fill:var(--fair) } svg .grid { stroke:var(--rule) } svg .zero { stroke:var(--calm) }
 polyline.policy { fill:none; stroke:var(--policy) } polyline.thin { stroke-width:1; opacity:.45 }
 polyline.thick { stroke-width:2.6; stroke-linejoin:round } .dot { fill:var(--policy) }
 .reference { stroke-dasharray:6 4; stroke-width:1.4; stroke:var(--calm) } .reference.oracle { stroke:var(--good) }
-.reference.teacher { stroke:var(--fair) } .mark.forth { fill:var(--good) } .mark.back { fill:var(--poor) }
+.reference.expert { stroke:var(--fair) } .mark.forth { fill:var(--good) } .mark.back { fill:var(--poor) }
 line.rollback { stroke:var(--poor); stroke-dasharray:3 3 }
 .fill-good { fill:var(--good) } .fill-fair { fill:var(--fair) } .fill-poor { fill:var(--poor) }
 .fill-busy { fill:var(--policy) } .fill-calm { fill:var(--calm) }

@@ -41,7 +41,7 @@ class TestCompared:
         assert got.size.tolist() == [len(rewards) for rewards in groups for _ in rewards]
 
     def test_the_spread_of_a_group(self) -> None:
-        assert compared(["g", "h", "g"], [1.0, 5.0, -0.5]).spread.tolist() == [1.5, 0.0, 1.5]
+        assert compared(["g", "h", "g"], [1.0, 5.0, -0.5]).reward_range.tolist() == [1.5, 0.0, 1.5]
 
     def test_the_best_ranks_first_and_of_equals_the_earlier(self) -> None:
         got = compared(["g", "h", "g", "g", "g"], [0.5, 9.0, 1.0, 0.5, -1.0])

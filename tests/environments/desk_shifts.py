@@ -91,13 +91,13 @@ def letter(action: str, body: str) -> str:
 def make_model(folder: Path, recipe: ModelRecipe) -> Path:
     """A model that writes letters; what they decide is right somewhat more often than by chance."""
     rng = np.random.default_rng(recipe.seed)
-    lessons = []
+    demonstrations = []
     for _ in range(recipe.steps * recipe.batch):
         ticket = draw_ticket(rng, "", datetime.min)
         action = ticket.right if rng.random() < 0.4 else str(rng.choice(ACTIONS))
-        lessons.append(Demonstration(prompt(ticket), letter(action, ticket.body)))
+        demonstrations.append(Demonstration(prompt(ticket), letter(action, ticket.body)))
     folder.mkdir(parents=True)
-    make_small_model(recipe, lessons, folder)
+    make_small_model(recipe, demonstrations, folder)
     return folder
 
 

@@ -64,7 +64,7 @@ def test_the_curve_says_itself_in_words() -> None:
     assert {drawing.find("title").attrib["id"], drawing.find("desc").attrib["id"]} == set(named)  # type: ignore[union-attr]
     told = drawing.findtext("desc") or ""
     assert f"2 windows, from 0.100 in {WINDOWS[0].id} to 0.300 in {WINDOWS[2].id}." in told
-    assert "teacher 0.280" in told
+    assert "expert 0.280" in told
     assert "1 promotions and rollbacks" in told
     assert describe([], []) == "No window has a reward yet."
 

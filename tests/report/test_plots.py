@@ -20,7 +20,7 @@ def size(png: bytes) -> tuple[int, int]:
 
 
 def points(count: int) -> list[CurvePoint]:
-    references = {"random": 0.0, "teacher": 0.1, "oracle": 0.45}
+    references = {"random": 0.0, "expert": 0.1, "oracle": 0.45}
     return [
         CurvePoint(f"2026-11-{5 + hour // 24:02d}T{hour % 24:02d}:00", hour / 60, references) for hour in range(count)
     ]

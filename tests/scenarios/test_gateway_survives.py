@@ -35,7 +35,7 @@ class Load:
     def __init__(self, url: str, requests: int) -> None:
         self._url, self._requests, self._numbers = url, requests, count()
         self._told = False
-        boards = [lesson.messages for lesson in draw_demonstrations(seed=3, count=32)]
+        boards = [demonstration.messages for demonstration in draw_demonstrations(seed=3, count=32)]
         self._asked = [[{"role": each.role, "content": each.content} for each in one] for one in boards]
         self.replies: list[dict[str, Any]] = []
         self.failed: list[str] = []

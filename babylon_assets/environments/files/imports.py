@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from babylon_assets.domain import trajectories
+from babylon_assets.domain.content_ids import bytes_id, canonical_json, content_id
 from babylon_assets.domain.datasets import NEVER_KNOWN
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.imported_rewards import ImportedRewards, ImportedStep
-from babylon_assets.domain.lineage import bytes_id, canonical_json, content_id
 from babylon_assets.domain.trajectories import Message, Quarantined, RawSample, StepFacts, TrajectoryRecord
 from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
 

@@ -1,4 +1,4 @@
-"""The asset checkpoint_evaluations: how good a window's checkpoint is, beside its parent, the live one and the base.
+"""The asset checkpoint_evaluations: how good a window's checkpoint is, beside its parent, the served one and the base.
 
 How it is measured lives in `evaluation`; what the numbers lead to, in `promoted_model`.
 """
@@ -22,9 +22,9 @@ How good this window's checkpoint is, beside its parent, the served policy and t
   random numbers. `market_reward` is the mean worth of an order. `market_advantage` is the share of the oracle's
   advantage over acting at random. `gain_on_promoted` is the difference to the served policy, with a bootstrap
   interval over the same seeds.
-- **Off-policy** on the held-out agents' answers of this window: `replay_preference` is how much likelier the better
-  answers are than the worse ones, in nats. `replay_estimate` is what the policy would have earned, by importance
-  weights. It is left out where `replay_effective_samples` is too small.
+- **Off-policy** on the held-out agents' answers of this window: `off_policy_preference` is how much likelier the better
+  answers are than the worse ones, in nats. `off_policy_estimate` is what the policy would have earned, by importance
+  weights. It is left out where `off_policy_effective_samples` is too small.
 
 A measurement is made once per checkpoint and kept. A thin window has no checkpoint of its own: it is green, and shows
 the others. The check `{checks.MEASURED}` fails when the window's checkpoint was not measured.
@@ -56,9 +56,9 @@ def evaluate(installation: Installation, window: str, _run_id: str | None = None
 
 
 def _metadata(evaluated: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
-    ours = evaluated.replay.get(CHECKPOINT)
+    ours = evaluated.off_policy.get(CHECKPOINT)
     status = "measured" if CHECKPOINT in evaluated.market else PASSED_THROUGH
-    text = {"reason": evaluated.unplayable, "no_replay_estimate": ours.results["refused"] if ours else None}
+    text = {"reason": evaluated.unplayable, "no_off_policy_estimate": ours.results["refused"] if ours else None}
     return about_checkpoint(evaluated.checkpoint, status, text, evaluated.numbers())
 
 

@@ -270,7 +270,7 @@ class _Reader:
     index: int
     question: Question
     tokenizer: ChatTokenizer
-    _told: int = 0
+    _sent: int = 0
     _counted: int = 0
     _longest_stop: int = field(init=False, default=0)
 
@@ -286,13 +286,13 @@ class _Reader:
         else:
             text = text.rstrip(UNFINISHED)
             text = text[: max(0, len(text) - self._longest_stop + 1)] if self._longest_stop else text
-        new = text[self._told :]
+        new = text[self._sent :]
         wanted: Any = self.question.top_logprobs
         last = len(self.generation.token_ids) if ended and self.question.with_end else count
         tokens = None if wanted is None else _tokens(self.generation, self._counted, last, self.tokenizer)
         if not new and not ended:
             return None
-        self._told, self._counted = max(self._told, len(text)), count
+        self._sent, self._counted = max(self._sent, len(text)), count
         return Piece(
             self.index, new, tokens, _answer(self.generation, self.question, self.tokenizer) if ended else None
         )

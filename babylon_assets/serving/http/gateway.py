@@ -28,6 +28,7 @@ from babylon_assets.domain.policies import Caller
 from babylon_assets.ledger.inference_calls import InferenceCall
 from babylon_assets.serving.answers import Answer, Piece, Question, Source, Target
 from babylon_assets.serving.http import protocol
+from babylon_assets.serving.http.connections import Connections
 from babylon_assets.serving.http.keys import Access
 from babylon_assets.serving.http.metrics import CONTENT_TYPE, Metrics
 from babylon_assets.serving.http.protocol import ApiError, ChatRequest, Choice
@@ -40,23 +41,19 @@ CLIENT_GONE = 499
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one request may ask for: bytes of its body, tokens of an answer."""
-
-    body: int
-    tokens: int
-
-
 @dataclass(slots=True)
 class Parts:
-    """What a gateway is made of, once it is ready."""
+    """What a gateway is made of, once it is ready.
+
+    Attributes:
+        answer_tokens: the longest answer that a request may ask for.
+    """
 
     source: Source
     directory: Directory
     recorder: Recorder | None
     access: Access
-    limits: Limits
+    answer_tokens: int
     metrics: Metrics
     model: str
 
@@ -121,7 +118,8 @@ class _Asked:
 class Gateway:
     """The application; it refuses politely until it is given its parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
         self.parts: Parts | None = None
         self.app = Starlette(
             routes=[
@@ -198,17 +196,17 @@ class Gateway:
         """The request, if it may be made and can be understood."""
         started, at, parts = time.perf_counter(), datetime.now(UTC), self._ready()
         key = parts.access.who(request.headers.get("authorization"))
-        given = protocol.read_request(await _body(request, parts.limits.body))
+        given = protocol.read_request(await request.body())
         caller = protocol.read_caller(given, request.headers)
         tokens = given.requested_tokens
-        if tokens is not None and tokens > parts.limits.tokens:
+        if tokens is not None and tokens > parts.answer_tokens:
             param = "max_tokens" if given.max_completion_tokens is None else "max_completion_tokens"
-            raise ApiError(400, f"an answer may have {parts.limits.tokens} tokens", param=param, code="invalid_value")
+            raise ApiError(400, f"an answer may have {parts.answer_tokens} tokens", param=param, code="invalid_value")
         question = Question(
             policy=await self._policy(parts, given.model, caller.agent),
             messages=[message.plain() for message in given.messages],
             seeds=_seeds(given.seed, given.n or 1),
-            max_tokens=tokens or parts.limits.tokens,
+            max_tokens=tokens or parts.answer_tokens,
             temperature=1.0 if given.temperature is None else given.temperature,
             top_p=1.0 if given.top_p is None else given.top_p,
             stop=given.stops,
@@ -325,18 +323,6 @@ async def _cancel_when_gone(receive: Receive, task: asyncio.Task[Any] | None) ->
         pass
     if task is not None:
         task.cancel()
-
-
-async def _body(request: Request, most: int) -> bytes:
-    """The request's body, unless it is longer than allowed; what is too long is not read to its end."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise ApiError(413, f"a request may have {most} bytes", code="request_too_large")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _seeds(seed: int | None, count: int) -> list[int]:
