@@ -26,8 +26,9 @@ from babylon_assets.ledger.database import open_database, stop_embedded
 from babylon_assets.ledger.trajectories import read_window
 from babylon_assets.ledger.verdicts import of_chain
 from babylon_assets.ledger.windows import WindowRow, list_windows
-from babylon_assets.report.pictures import CurvePoint, learning_curves
+from babylon_assets.report.learning_curve import CurvePoint
 from babylon_assets.training.roots import base_model_of
+from benchmarks.learning_picture import draw_learning_curves
 from benchmarks.report import Row, at_least, at_most, publish
 
 SEEDS = (11, 12, 13, 14, 15)
@@ -72,7 +73,7 @@ def main() -> None:
     rows = _rows(trained, untrained)
     publish("learning", rows, settings.home)
     named = {f"seed {seed}": _points(run) for seed, run in zip(SEEDS, trained, strict=True)}
-    picture.write_bytes(learning_curves(named, _points(untrained)))
+    draw_learning_curves(named, _points(untrained), picture)
     print(f"picture: {picture}")
     sys.exit(0 if all(row.holds is not False for row in rows) else 1)
 

@@ -23,7 +23,8 @@ from babylon_assets.serving.answers import Source
 from babylon_assets.serving.awaited_database import Ledger
 from babylon_assets.serving.engine.engine import Library
 from babylon_assets.serving.engine.scheduler import Scheduler
-from babylon_assets.serving.http.gateway import Gateway, Parts
+from babylon_assets.serving.http.accepted_request import Parts
+from babylon_assets.serving.http.gateway import Gateway
 from babylon_assets.serving.http.server import assemble, connections, run, uvicorn_server
 from tests.ledger.values import CHAIN, checkpoint, dataset, root, sample
 

@@ -18,7 +18,8 @@ class GatewaySettings(Group):
     keys: HashedKeys = variable(
         "GATEWAY_KEYS",
         "",
-        "The hashes of the keys that the gateway accepts. Without it everybody on this machine may ask.",
+        "The hashes of the keys that the gateway accepts, such as `game:HASH`. With `anna:HASH:anna-*|bob` only this "
+        "key speaks for the agents of these patterns. Without keys everybody on this machine may ask.",
     )
     engine: Annotated[Literal["auto", "embedded", "wandb", "vllm", "openai"], LOWER_CASE] = variable(
         "GATEWAY_ENGINE",

@@ -62,14 +62,16 @@ def _parse_backend(text: str) -> str:
 def parse_hashed_keys(text: str) -> dict[str, str]:
     """Keys by name, written `name:hash,...`; each hash the hex sha256 of a key.
 
+    `name:hash:agents` is a key of certain agents: patterns as of a shell, separated by `|`. Its value is `hash:agents`.
+
     Raises:
         ValueError: another form, or a name twice.
     """
-    pairs = [part.strip().split(":") for part in text.split(",") if part.strip()]
+    pairs = [part.strip().split(":", 1) for part in text.split(",") if part.strip()]
     _require(all(len(pair) == 2 and re.fullmatch(r"[A-Za-z0-9._-]+", pair[0]) for pair in pairs))
-    _require(all(re.fullmatch(r"[0-9a-f]{64}", pair[1]) for pair in pairs))
+    _require(all(re.fullmatch(r"[0-9a-f]{64}(:[^:|\s]+(\|[^:|\s]+)*)?", pair[1]) for pair in pairs))
     _require(len({name for name, _ in pairs}) == len(pairs))
-    return {name: digest for name, digest in pairs}  # noqa: C416 - pairs are lists
+    return {name: digest for name, digest in pairs}  # noqa: C416 - pairs are tuples of any length
 
 
 def _write_hashed_keys(keys: Mapping[str, str]) -> str:
@@ -138,7 +140,10 @@ JudgeModel = Annotated[
 HashedKeys = Annotated[
     Mapping[str, str],
     _read_by(parse_hashed_keys, _write_hashed_keys),
-    TextForm("name:hash pairs separated by commas, as `babylon serve --new-key NAME` prints them", _write_hashed_keys),
+    TextForm(
+        "name:hash or name:hash:agents, separated by commas, as `babylon serve --new-key NAME` prints them",
+        _write_hashed_keys,
+    ),
 ]
 ImportPaths = Annotated[
     tuple[str, ...],

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from babylon_assets.domain.datasets import Dataset
+from babylon_assets.domain.display_text import format_number
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.trajectories import Quarantined
@@ -21,6 +22,7 @@ from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import stored_datasets
+from babylon_assets.orchestration.metadata import code, harmless_text, numbers
 from babylon_assets.orchestration.resources import Installation
 
 COMPLETE, QUARANTINE = "source_complete", "little_in_quarantine"
@@ -78,13 +80,13 @@ def complete(window: Window, now: datetime, grace_minutes: float) -> dg.AssetChe
 def little_in_quarantine(window: str, read: int, quarantined: list[Quarantined]) -> dg.AssetCheckResult:
     """Whether at most MOST_IN_QUARANTINE of the window's rows could not be read."""
     share = len(quarantined) / max(1, read + len(quarantined))
-    reasons = sorted({f"{row.reason} ({row.place})" for row in quarantined})[:SHOWN]
+    reasons = sorted({harmless_text(f"{row.reason} ({row.place})") for row in quarantined})[:SHOWN]
     return dg.AssetCheckResult(
         check_name=QUARANTINE,
         passed=share <= MOST_IN_QUARANTINE,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{len(quarantined)} of {read + len(quarantined)} rows could not be read",
-        metadata={"window": window, "quarantined_share": share, "reasons": reasons},
+        metadata={"window": window, **numbers({"quarantined_share": share}), "reasons": reasons},
     )
 
 
@@ -95,7 +97,7 @@ def reward_range(known: int, deviation: float | None) -> dg.AssetCheckResult:
         check_name=REWARD_RANGE,
         passed=passed,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{known} known rewards, standard deviation {deviation or 0.0:.4f}",
+        description=f"{known} known rewards, standard deviation {format_number(deviation or 0.0)}",
     )
 
 
@@ -106,7 +108,7 @@ def trainable_tokens(dataset: Dataset | DatasetDraft, row: WindowRow) -> dg.Asse
     return dg.AssetCheckResult(
         check_name=TOKENS,
         passed=tokens > 0 or thin,
-        description=f"thin window, passed through: {row.reason}" if thin else f"{tokens} trainable tokens",
+        description=f"thin window, passed through: {code(row.reason or '')}" if thin else f"{tokens} trainable tokens",
         metadata={"window": dataset.window, "trainable_tokens": tokens},
     )
 
@@ -131,8 +133,8 @@ def _check_result(name: str, wrong: list[str], text: str) -> dg.AssetCheckResult
     return dg.AssetCheckResult(
         check_name=name,
         passed=not wrong,
-        description=f"{wrong[0]}{more}" if wrong else text,
-        metadata={"wrong": wrong[:SHOWN]} if wrong else {},
+        description=f"{code(wrong[0])}{more}" if wrong else text,
+        metadata={"wrong": [harmless_text(text) for text in wrong[:SHOWN]]} if wrong else {},
     )
 
 
@@ -147,7 +149,8 @@ def build_standing_check() -> dg.AssetChecksDefinition:
     def no_window_stays_failed(installation: dg.ResourceParam[Installation]) -> dg.AssetCheckResult:
         with installation.connect() as conn:
             failed = windows_ledger.failed(conn)
-        listed = "\n".join(f"| {row.window_id} | {_cell(row.reason)} |" for row in failed[-SHOWN_WINDOWS:])
+        reasons = {row.window_id: row.reason or "no reason was noted" for row in failed[-SHOWN_WINDOWS:]}
+        listed = "\n".join(f"| {window} | {code(reason)} |" for window, reason in reasons.items())
         return dg.AssetCheckResult(
             passed=not failed,
             description=f"{len(failed)} windows stay failed" if failed else "no window stays failed",
@@ -157,7 +160,3 @@ def build_standing_check() -> dg.AssetChecksDefinition:
         )
 
     return no_window_stays_failed
-
-
-def _cell(reason: str | None) -> str:
-    return (reason or "no reason was noted").replace("|", "\\|").replace("\n", " ")

@@ -7,23 +7,30 @@ holds every run of the tests' games to it. What one asset shows of its window li
 
 from __future__ import annotations
 
+import base64
+import logging
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import dagster as dg
 
+from babylon_assets.domain.display_text import as_number, neutralize, neutralize_line, round_number, shorten
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.ledger import specification
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.table import Table
-from babylon_assets.report.pictures import as_markdown
 
 GROUP = "babylon"
 OWNERS = ["team:babylon"]
 CODE_VERSION = "1"
 FRAMES = "frames"
+#: Characters of one text, and of one entry of any kind: an event that is larger makes the run's page slow.
+LONGEST_TEXT, MOST_CHARACTERS = 2000, 500_000
+_log = logging.getLogger(__name__)
 #: The table whose columns an asset's page shows.
 TABLE_OF = {
     "raw_trajectories": specification.RAW_TRAJECTORIES,
@@ -58,18 +65,75 @@ def _columns(table: Table) -> dict[str, Any]:
     return {"dagster/table_name": named, "dagster/column_schema": dg.TableSchema(columns)}
 
 
-def numbers(values: Mapping[str, float | int | None]) -> dict[str, dg.MetadataValue[Any]]:
-    """Each known number as a metadata value that Dagster plots; None and NaN are left out, a bool becomes 0 or 1."""
-    known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+Shown = dg.MetadataValue[Any]
+
+
+def show(parts: Mapping[str, Callable[[], Shown | Mapping[str, Shown]]]) -> dict[str, Shown]:
+    """The metadata that the parts give, each by its name or as several entries of their own.
+
+    This is where it is made sure that nothing that is only shown fails a window: a part that cannot be made, or is too
+    large, is replaced by a text under its name that says why, and the log has the error.
+    """
+    entries: dict[str, Shown] = {}
+    for name, part in parts.items():
+        try:
+            result = part()
+            entries |= _bounded(result) if isinstance(result, Mapping) else _bounded({name: result})
+        except Exception as error:
+            _log.warning("the metadata %s cannot be shown", name, exc_info=True)
+            entries |= texts({name: f"cannot be shown: {type(error).__name__}: {error}"})
+    return entries
+
+
+def _bounded(entries: Mapping[str, Shown]) -> dict[str, Shown]:
+    """The entries, without those that would make a record of the run that no page can show."""
+    sizes = {name: len(repr(value)) for name, value in entries.items()}
+    notes = {name: f"cannot be shown: {size:,} characters" for name, size in sizes.items() if size > MOST_CHARACTERS}
+    return {**entries, **texts(notes)}
+
+
+def numbers(values: Mapping[str, object]) -> dict[str, Shown]:
+    """Each known number as a metadata value that Dagster plots; others are left out, a bool becomes 0 or 1."""
+    known = {name: value for name, value in values.items() if not math.isnan(as_number(value))}
     return {
-        name: dg.MetadataValue.float(value) if isinstance(value, float) else dg.MetadataValue.int(int(value))
+        name: dg.MetadataValue.int(int(value))
+        if isinstance(value, Integral)
+        else dg.MetadataValue.float(round_number(as_number(value)))
         for name, value in known.items()
     }
 
 
-def texts(values: Mapping[str, str | None]) -> dict[str, dg.MetadataValue[Any]]:
+def texts(values: Mapping[str, str | None]) -> dict[str, Shown]:
     """Each text that is there as a metadata value."""
-    return {name: dg.MetadataValue.text(value) for name, value in values.items() if value}
+    return {name: dg.MetadataValue.text(harmless_text(value)) for name, value in values.items() if value}
+
+
+def tally(values: Mapping[str, int]) -> Shown:
+    """Counts by name, such as the samples that were skipped for each reason."""
+    return dg.MetadataValue.json({harmless_text(name): number for name, number in values.items()})
+
+
+def harmless_text(text: str) -> str:
+    """A text of somebody else as metadata shows it: bounded, and without characters that act."""
+    return shorten(neutralize(text), LONGEST_TEXT)
+
+
+def code(text: str) -> str:
+    """A text of somebody else within Markdown, on one line: a span of code, in which nothing is Markdown."""
+    line = shorten(neutralize_line(text), LONGEST_TEXT).replace("|", "\\|") or " "
+    fence = "`" * (_longest_run(line) + 1)
+    room = " " if "`" in line else ""
+    return f"{fence}{room}{line}{room}{fence}"
+
+
+def code_block(text: str) -> str:
+    """The same on lines of its own: a block of code that the text cannot end."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}text\n{neutralize(text)}\n{fence}"
+
+
+def _longest_run(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def about_checkpoint(
@@ -77,12 +141,12 @@ def about_checkpoint(
     status: str,
     reasons: Mapping[str, str | None],
     counted: Mapping[str, float | int | None],
-) -> dict[str, dg.MetadataValue[Any]]:
+) -> dict[str, Shown]:
     """The metadata of an asset that looks at a window's checkpoint: which one it is, what became of it, then the rest.
 
     Args:
         status: where there is a checkpoint; a window without one was passed through.
-        said, counted: as of `texts` and `numbers`.
+        reasons, counted: as of `texts` and `numbers`.
     """
     named = {
         "status": status if checkpoint else PASSED_THROUGH,
@@ -91,14 +155,15 @@ def about_checkpoint(
     return {**texts({**named, **reasons}), **numbers(counted)}
 
 
-def page(asset: str, window: str) -> dg.MetadataValue[Any]:
+def page(asset: str, window: str) -> Shown:
     """A link to the page of an asset's window, on whatever host the UI is."""
     return dg.MetadataValue.url(f"/assets/{asset}?view=partitions&partition={quote(window)}")
 
 
-def picture(image: bytes, alt: str) -> dg.MetadataValue[Any]:
-    """A picture that the UI shows inline."""
-    return dg.MetadataValue.md(as_markdown(image, alt))
+def picture(drawing: str, alt: str) -> Shown:
+    """An SVG as Markdown with the data inline, so that the UI shows it without asking any server."""
+    data = base64.b64encode(drawing.encode()).decode("ascii")
+    return dg.MetadataValue.md(f"![{alt}](data:image/svg+xml;base64,{data})")
 
 
 class Meaning(NamedTuple):
@@ -163,6 +228,10 @@ METADATA: dict[str, Meaning] = {
     "calls_that_differ": Meaning("calls", "Samples whose call is recorded with another text; left aside."),
     "calls_claimed_twice": Meaning("calls", "Recorded calls that two samples name; neither gets it."),
     "calls_ambiguous": Meaning("calls", "Recorded calls that could belong to more than one place; left aside."),
+    "calls_repeated": Meaning("calls", "Recorded calls that were asked again at once; the last answer counts."),
+    "calls_of_other_agents": Meaning("calls", "Recorded calls that name another agent's trajectory; left aside."),
+    "calls_of_other_keys": Meaning("calls", "Recorded calls for an agent that another key speaks for; left aside."),
+    "calls_out_of_time": Meaning("calls", "Recorded calls made before or after what they name; left aside."),
     "trajectories_without_calls": Meaning("rows", "Trajectories for which no call was found."),
     "steps_without_calls": Meaning("steps", "Steps for which no call was found; scored, and not trained on."),
     "effective_samples": Meaning("samples", "How many equally weighted samples the trained ones are worth."),

@@ -5,7 +5,7 @@ Two kinds answer: the embedded engine (`scheduler`) and a server (`upstream`). W
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,7 +94,7 @@ class Source(Protocol):
         """One answer per seed. When the caller is cancelled, nothing goes on."""
         ...
 
-    def pieces(self, question: Question) -> AsyncIterator[Piece]:
+    def pieces(self, question: Question) -> AsyncGenerator[Piece]:
         """The same in pieces, as they come."""
         ...
 

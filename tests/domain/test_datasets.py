@@ -36,6 +36,9 @@ class Recorded:
     trajectory_id: str | None = None
     step: int | None = None
     temperature: float | None = 1.0
+    key_name: str | None = None
+    received_at: datetime | None = None
+    latency_ms: float | None = None
     messages: list[Message] = field(default_factory=lambda: asked("A yes 40"))
     response: str = '{"action":"buy_yes"}'
     prompt_token_ids: list[int] | None = field(default_factory=lambda: [1, 2, 3])

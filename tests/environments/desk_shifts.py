@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 from psycopg.types.json import Jsonb
 
+from babylon_assets import Connection, Message, ModelRecipe, make_small_model
 from babylon_assets.domain.policies import Caller, RecordingPolicy
-from babylon_assets.domain.trajectories import Message
 from babylon_assets.domain.windows import HOURLY
-from babylon_assets.environments.base import Connection
-from babylon_assets.environments.small_models import ModelRecipe, make_small_model
 from tests.environments.support_desk import ACTIONS, parse_action
 
 AGENTS = ("amira", "bela", "chidi", "dana", "elif", "farid")

@@ -8,7 +8,7 @@ import dagster as dg
 from babylon_assets.evaluation.window_evaluation import CHECKPOINT, EvaluatedWindow, evaluate_window
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.model_checkpoints import NAME as CHECKPOINTS
-from babylon_assets.orchestration.metadata import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declare
+from babylon_assets.orchestration.metadata import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declare, show
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 
@@ -48,7 +48,7 @@ def evaluate(installation: Installation, window: str, _run_id: str | None = None
     evaluated = evaluate_window(installation.settings, installation.database, window)
     checkpoint = evaluated.checkpoint
     return WindowResult(
-        metadata=_metadata(evaluated),
+        metadata=show({"measurements": lambda: _metadata(evaluated)}),
         data_version=checkpoint.id if checkpoint else None,
         checks=[_measured_check(evaluated)],
         made_from={CHECKPOINTS: checkpoint.id} if checkpoint else {},

@@ -10,7 +10,7 @@ from babylon_assets.evaluation.served_results import measure_served
 from babylon_assets.evaluation.window_promotion import PromotionOutcome, promote_window
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as EVALUATIONS
-from babylon_assets.orchestration.metadata import NO_CHECKPOINT, about_checkpoint, declare
+from babylon_assets.orchestration.metadata import NO_CHECKPOINT, about_checkpoint, declare, show
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 
@@ -49,7 +49,7 @@ def promote(installation: Installation, window: str, run_id: str) -> WindowResul
     outcome = promote_window(installation.settings, installation.database, window, run_id)
     judged = outcome.judged
     return WindowResult(
-        metadata=_metadata(installation, outcome),
+        metadata=show({"decision": lambda: _metadata(installation, outcome)}),
         data_version=outcome.served.id if outcome.served else None,
         checks=[_gate_check(outcome)],
         made_from={EVALUATIONS: judged.checkpoint.id} if judged else {},

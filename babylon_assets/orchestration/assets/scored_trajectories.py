@@ -10,12 +10,12 @@ import pandas as pd
 from babylon_assets.domain.content_ids import bytes_id
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.raw_trajectories import NAME as RAW
-from babylon_assets.orchestration.metadata import declare, numbers, picture, texts
+from babylon_assets.orchestration.metadata import declare, numbers, picture, show, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.orchestration.scoring import ScoredWindow, score_window
 from babylon_assets.orchestration.source_tables import OUTCOMES
-from babylon_assets.report.pictures import reward_histogram
+from babylon_assets.report.pictures import draw_rewards
 
 NAME = "scored_trajectories"
 CHECKS = (checks.REWARD_RANGE,)
@@ -57,7 +57,13 @@ def score(installation: Installation, window: str, _run_id: str | None = None) -
     scores, versions = scored.scores, dict(scored.versions)
     known = scores["reward"].dropna()
     return WindowResult(
-        metadata={**_metadata(scores, versions), **_changes(scored)},
+        metadata=show(
+            {
+                "rewards": lambda: picture(draw_rewards(scores["reward"].tolist(), "Rewards of the steps"), "rewards"),
+                "scores": lambda: _metadata(scores, versions),
+                "changes": lambda: _changes(scored),
+            }
+        ),
         data_version=_version(scores, versions),
         checks=[checks.reward_range(len(known), float(known.std(ddof=0)) if len(known) else None)],
     )
@@ -86,7 +92,6 @@ def _metadata(scores: pd.DataFrame, versions: dict[str, str]) -> dict[str, dg.Me
     known = int(reward.notna().sum())
     states = scores["state"].value_counts()
     return {
-        "rewards": picture(reward_histogram(reward.tolist(), "Rewards of the steps"), "rewards of the steps"),
         **numbers(
             {
                 "steps": len(scores),

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +96,7 @@ class Scheduler:
             raise job.error
         return [_answer(generation, question, self._library.tokenizer) for generation in job.generations]
 
-    async def pieces(self, question: Question) -> AsyncIterator[Piece]:
+    async def pieces(self, question: Question) -> AsyncGenerator[Piece]:
         job = await self._begin(question, streamed=True)
         readers = [
             _Reader(generation, index, question, self._library.tokenizer)

@@ -23,6 +23,7 @@ from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.domain.errors import PermanentError, SettingsError
 from babylon_assets.serving.answers import Source
 from babylon_assets.serving.awaited_database import Ledger
+from babylon_assets.serving.http.accepted_request import Parts
 from babylon_assets.serving.http.connections import (
     Connection,
     ConnectionLimits,
@@ -30,7 +31,7 @@ from babylon_assets.serving.http.connections import (
     most_connections,
     raise_open_files,
 )
-from babylon_assets.serving.http.gateway import Gateway, Parts
+from babylon_assets.serving.http.gateway import Gateway
 from babylon_assets.serving.http.keys import Access
 from babylon_assets.serving.http.metrics import Metrics
 from babylon_assets.serving.policy_registry import Directory
