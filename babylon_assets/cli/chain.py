@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import count, output, print_json, short
+from babylon_assets.cli.terminal import count, errors, output, print_json, short
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name

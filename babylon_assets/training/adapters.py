@@ -8,25 +8,22 @@ never has a checkpoint's name.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babylon_assets.domain.errors import CorruptLedger
+from babylon_assets.ledger.adapter_weights import WEIGHTS as WEIGHTS  # noqa: PLC0414 - known from here too
+from babylon_assets.ledger.adapter_weights import weights_sha256 as weights_sha256  # noqa: PLC0414 - likewise
 from babylon_assets.training.families import require_family
 
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "manifest.json"
 STEPS = "steps.json"
 OPTIMIZER = "optimizer.safetensors"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Every linear layer of the Qwen2, Qwen3 and Llama families.
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -107,30 +104,6 @@ def read_steps(checkpoint: Path) -> list[dict[str, float]]:
     """The metrics of the optimizer steps that made a checkpoint, in their order."""
     steps: list[dict[str, float]] = json.loads((checkpoint / STEPS).read_text())
     return steps
-
-
-def weights_sha256(checkpoint: Path) -> str:
-    """The sha256 of a checkpoint's weights file."""
-    with (checkpoint / WEIGHTS).open("rb") as weights:
-        return hashlib.file_digest(weights, "sha256").hexdigest()
-
-
-def verify_weights(checkpoint: Path, recorded: str) -> None:
-    """Compare a checkpoint's weights with what the ledger recorded of them; call before they are loaded.
-
-    Args:
-        recorded: their sha256; what is no sha256, such as a hosted service's own id, is compared with nothing.
-
-    Raises:
-        CorruptLedger: the file is missing, or holds other weights.
-    """
-    if not _SHA256.fullmatch(recorded):
-        return
-    remedy = "restore the folder from a backup, or promote another checkpoint"
-    if not (checkpoint / WEIGHTS).is_file():
-        raise CorruptLedger(f"{checkpoint} holds no weights; {remedy}")
-    if weights_sha256(checkpoint) != recorded:
-        raise CorruptLedger(f"the weights in {checkpoint} are not those that the ledger recorded; {remedy}")
 
 
 def restore_optimizer(model: Any, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> None:

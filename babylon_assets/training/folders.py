@@ -28,12 +28,14 @@ def checkpoint_folder(settings: Settings, chain: str, step: int) -> Path:
 
 
 def is_checkpoint_folder(settings: Settings, folder: Path, chain: str, step: int) -> bool:
-    """Whether a folder is where ART keeps this checkpoint of some project, below the home and nowhere else."""
-    below, place = art_path(settings).resolve(), folder.resolve()
-    if not place.is_relative_to(below):
-        return False
-    _, *rest = place.relative_to(below).parts or ("",)
-    return rest == ["models", chain, "checkpoints", f"{step:04d}"]
+    """Whether a folder may be this checkpoint's: below the home, links followed, with the name of its step; and where
+    ART keeps checkpoints, at the place of this very one.
+    """
+    home, art, place = (path.resolve() for path in (settings.home, art_path(settings), folder))
+    name = f"{step:04d}"
+    if place.is_relative_to(art):
+        return place.relative_to(art).parts[1:] == ("models", chain, "checkpoints", name)
+    return place.is_relative_to(home) and place.name == name
 
 
 def train_in_folder(

@@ -51,7 +51,8 @@ def prune(settings: Settings, database: Database, keep: int, *, dry_run: bool = 
 
 def _is_ours(settings: Settings, checkpoint: Checkpoint) -> bool:
     """A row is written by whoever may write our tables; what it names is removed only where its weights belong."""
-    return is_checkpoint_folder(settings, Path(checkpoint.path), checkpoint.chain, checkpoint.step)
+    folder = Path(checkpoint.path)
+    return not folder.is_dir() or is_checkpoint_folder(settings, folder, checkpoint.chain, checkpoint.step)
 
 
 def _bytes(folder: Path) -> int:

@@ -21,6 +21,7 @@ from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.errors import ChainConflict, PermanentError, TrainingBusy
 from babylon_assets.domain.late_data import beside, carried
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, windows
+from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.datasets import load_dataset

@@ -21,8 +21,10 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.imported_rewards import ImportedRewards, ImportedStep
 from babylon_assets.domain.trajectories import Message, Quarantined, RawSample, StepFacts, TrajectoryRecord
 from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
+from babylon_assets.environments.files import bounds
 
 _LARGEST = 2**31 - 1
+_LARGEST_REWARD = 1e30
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +78,7 @@ class _BadError(Exception):
 
 
 def art_entries(
-    lines: Iterable[bytes], window: str | None, windows: WindowGrid = HOURLY
+    lines: Iterable[bytes | None], window: str | None, windows: WindowGrid = HOURLY
 ) -> Iterator[Entry | Quarantined]:
     """The answers in ART's JSONL: a line is a group of trajectories.
 
@@ -84,12 +86,16 @@ def art_entries(
     and window are in `metadata`; a trajectory that does not say is named by its content.
 
     Args:
+        lines: None for one that is too long.
         window: what all go into; None takes what each says.
     """
     for number, line in enumerate(lines, 1):
+        place = f"line {number}"
+        if line is None:
+            yield _bad(window, place, f"a line of more than {bounds.LINE >> 20} MiB", place.encode())
+            continue
         if not line.strip():
             continue
-        place = f"line {number}"
         try:
             group = msgspec.json.decode(line)
             members = group["trajectories"] if isinstance(group, dict) else None
@@ -103,16 +109,47 @@ def art_entries(
 
 
 def table_entries(
-    rows: Iterable[Mapping[str, Any]], window: str | None, windows: WindowGrid = HOURLY
+    rows: Iterable[Mapping[str, Any] | None], window: str | None, windows: WindowGrid = HOURLY
 ) -> Iterator[Entry | Quarantined]:
-    """The answers in rows of a table, as `exports.table_rows` makes them; `messages` and `response` are needed."""
+    """The answers in rows of a table, as `exports.table_rows` makes them; `messages` and `response` are needed.
+
+    Args:
+        rows: None for one that is too large.
+    """
     for number, row in enumerate(rows):
         place = f"row {number}"
+        if row is None:
+            yield _bad(window, place, f"a row of more than {bounds.LINE >> 20} MiB", place.encode())
+            continue
         try:
             columns = {name: _from_json(row.get(name)) for name in ("messages", "components", "facts")}
-            yield _entry({**row, **columns}, window, windows, place, int(row.get("group_number") or number))
+            yield _entry({**row, **columns}, window, windows, place, _count(row.get("group_number") or number))
         except _FAULTS as error:
-            yield _bad(window or _text(row.get("window")), place, _reason(error), repr(sorted(row.items())).encode())
+            yield _bad(window or _window_of(row, windows), place, _reason(error), repr(sorted(row.items())).encode())
+
+
+def within_bounds(entries: Iterable[Entry | Quarantined]) -> Iterator[Entry | Quarantined]:
+    """The entries of a file, as long as all of them together can be held in memory.
+
+    Raises:
+        PermanentError: they cannot.
+    """
+    size = 0
+    for entry in entries:
+        if isinstance(entry, Entry):
+            size += bounds.size_of([message.content for message in entry.messages]) + bounds.size_of(entry.response)
+            size += sum(map(bounds.size_of, (entry.token_ids, entry.logprobs, entry.prompt_token_ids)))
+        if size > bounds.EXPANDED:
+            raise PermanentError(f"{entry.place}: the file expands to more than {bounds.EXPANDED >> 30} GiB; split it")
+        yield entry
+
+
+def _window_of(row: Mapping[str, Any], windows: WindowGrid) -> str | None:
+    """The window that a row names, where it names one."""
+    try:
+        return windows.parse(row["window"]).id
+    except _FAULTS:
+        return None
 
 
 def _of_trajectory(
@@ -175,11 +212,13 @@ def _entry(fields: Mapping[str, Any], window: str | None, windows: WindowGrid, p
     response = fields.get("response")
     if not messages or not isinstance(response, str):
         raise _BadError("an answer without a prompt or without a text")
+    bounds.require_conversation(messages, response)
     placed = window or _text(fields.get("window"))
     if placed is None:
         raise _BadError("it does not say its window; give one with --window")
     windows.parse(placed)
-    facts = fields.get("facts")
+    facts, components = fields.get("facts"), _mapping(fields.get("components"))
+    bounds.require_length(components, bounds.COMPONENTS, "components of a reward")
     trajectory = _text(fields.get("trajectory_id")) or "import-" + content_id([messages, response])[:24]
     ids, logprobs = _integers(fields.get("token_ids")), fields.get("logprobs")
     if ids is not None and (not isinstance(logprobs, list) or len(logprobs) != len(ids)):
@@ -202,7 +241,7 @@ def _entry(fields: Mapping[str, Any], window: str | None, windows: WindowGrid, p
         reward=None if fields.get("reward") is None else _finite(fields["reward"]),
         components={
             _text(name) or "": None if value is None else _finite(float(value))
-            for name, value in _mapping(fields.get("components")).items()
+            for name, value in components.items()
             if value is None or isinstance(value, int | float)
         },
         facts=None if facts is None else _step_facts(facts),
@@ -213,7 +252,9 @@ def _entry(fields: Mapping[str, Any], window: str | None, windows: WindowGrid, p
 def _step_facts(fields: Any) -> StepFacts:
     if not isinstance(fields, Mapping):
         raise _BadError("facts that are no object")
-    return trajectories.restore_named_step(fields)
+    facts = trajectories.restore_named_step(fields)
+    bounds.require_facts(facts)
+    return facts
 
 
 def arranged(
@@ -347,6 +388,11 @@ def _bad(window: str | None, place: str, reason: str, content: bytes, trajectory
     return Quarantined(window or "", trajectory or f"import-{digest[:24]}", reason, place, digest)
 
 
+def refusal(record: TrajectoryRecord, reason: str) -> Quarantined:
+    """A trajectory that was read and cannot be stored."""
+    return Quarantined(record.window, record.trajectory_id, reason[:300], "", record.content_hash)
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
@@ -370,8 +416,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    """A name as text that PostgreSQL can hold."""
-    return value.replace("\0", "\ufffd") if isinstance(value, str) and value else None
+    """A name as text that PostgreSQL can hold, and index."""
+    return bounds.require_name(value.replace("\0", "\ufffd"), "a name") if isinstance(value, str) and value else None
 
 
 def _count(value: Any) -> int:
@@ -384,6 +430,7 @@ def _count(value: Any) -> int:
 def _integers(value: Any) -> list[int] | None:
     if value is None:
         return None
+    bounds.require_length(value, bounds.TOKENS, "tokens")
     numbers = [int(item) for item in value]
     if not numbers or any(not 0 <= number <= _LARGEST for number in numbers):
         raise _BadError("a token id that is none")
@@ -392,6 +439,6 @@ def _integers(value: Any) -> list[int] | None:
 
 def _finite(value: Any) -> float:
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
-    if not isfinite(number):
+    if not isfinite(number) or abs(number) > _LARGEST_REWARD:
         raise _BadError("a reward, component or log-probability that is no number")
     return number

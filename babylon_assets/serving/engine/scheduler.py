@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babylon_assets.domain.errors import MissingDependency
+from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.engine.batching import Batch, Generation
 from babylon_assets.serving.engine.engine import Library, completion
@@ -25,9 +26,6 @@ from babylon_assets.serving.http.protocol import ApiError, Token, token
 
 if TYPE_CHECKING:
     from babylon_assets.serving.engine.decoder import Weights
-
-#: The file of an adapter folder that goes when a checkpoint is pruned.
-WEIGHTS = "adapter_model.safetensors"
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +70,14 @@ class Scheduler:
         self._thread.start()
 
     def prepare(self, policy: Target) -> None:
-        self._library.weights(_adapter(policy))
+        self._load(policy)
+
+    def _load(self, policy: Target) -> Weights:
+        """The policy's weights, which are compared with the ledger's before they are read from the disk."""
+        adapter = _adapter(policy)
+        if adapter is not None and self._library.cached(adapter) is None:
+            verify_weights(adapter, policy.weights_sha256)
+        return self._library.weights(adapter)
 
     def serves(self, policy: Target) -> bool:
         return not policy.path or (Path(policy.path) / WEIGHTS).is_file()  # a hosted one has an address for a folder
@@ -121,7 +126,7 @@ class Scheduler:
         adapter = _adapter(question.policy)
         weights = self._library.cached(adapter)
         if weights is None:
-            weights = await self._loop.run_in_executor(None, self._library.weights, adapter)
+            weights = await self._loop.run_in_executor(None, self._load, question.policy)
         prompt = self._library.tokenizer.prompt(question.messages)
         room = weights.context - len(prompt)
         if room < 1:
