@@ -68,6 +68,9 @@ from .domain.trajectories import (
 from .domain.windows import Window as Window
 from .domain.windows import WindowGrid as WindowGrid
 from .environments.base import (
+    AnswerReader as AnswerReader,
+)
+from .environments.base import (
     BaseEnvironment as BaseEnvironment,
 )
 from .environments.base import (

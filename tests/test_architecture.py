@@ -268,6 +268,7 @@ SHARED_MODULES = {
     "gateway": "the server of policies: its settings, its application",
     "llm_judge": "the LLM that scores answers: its comparisons, the calls to it",
     "nightly": "what is done once a night: the evaluation, the schedule's ops",
+    "recorded_prompts": "prompts that agents were given: where they are kept, asking a policy about them",
     "registry": "the implementations of a protocol by name, with those of installed packages",
     "scorers": "functions from steps to scores: the protocol, an environment's own",
     "scoring": "from steps to rewards: the settings, the line's stage",

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from babylon_assets.domain.evaluations import Interval, paired
+from babylon_assets.domain.prompt_evaluation import PromptComparison
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,10 @@ class Rules:
         valid_drop: share of valid actions that it may lose against the champion, and against the best.
         off_policy_margin: nats by which its preference for better answers of the held-out agents may fall.
         off_policy_groups: least number of groups for that to count.
+        recorded_prompts, recorded_agents: least number of recorded prompts whose answers are valued, and of agents that
+            they are of, for these to count.
+        recorded_valid: least share of valid actions among its answers to them: a policy that cannot act in its
+            environment is not served there, however little worse it is than the one before.
         quarantined: largest share of a window's rows that may have been corrupt.
         agreement: least correlation of a window's rewards with what its trades were really worth. Rewards that run
             against it were turned around, whoever did it; one such window moves the policy too little to be told from
@@ -38,6 +43,9 @@ class Rules:
     valid_drop: float = 0.02
     off_policy_margin: float = 0.1
     off_policy_groups: int = 8
+    recorded_prompts: int = 24
+    recorded_agents: int = 3
+    recorded_valid: float = 0.1
     quarantined: float = 0.5
     agreement: float = -0.2
 
@@ -65,6 +73,8 @@ class Challenger:
         off_policy: its preference for the better of the held-out agents' answers less the champion's, in nats; None
             when there was nothing to compare.
         off_policy_groups: number of groups behind that.
+        recorded: its answers to the environment's recorded prompts less the champion's; None where the environment
+            cannot value answers.
     """
 
     name: str
@@ -77,6 +87,7 @@ class Challenger:
     agreement: float | None = None
     off_policy: Interval | None = None
     off_policy_groups: int = 0
+    recorded: PromptComparison | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +134,7 @@ def may_promote(
     """
     rules = rules or Rules()
     findings = [*_training(challenger), *_window(challenger, rules), *_market(challenger, champion, best, rules)]
-    findings += _off_policy(challenger, rules)
+    findings += [*_recorded(challenger, rules), *_off_policy(challenger, rules)]
     return GateVerdict(challenger.name, champion.name if champion else "-", tuple(findings), rules)
 
 
@@ -149,6 +160,8 @@ def _window(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
 def _market(
     challenger: Challenger, champion: Measurement | None, best: Measurement | None, rules: Rules
 ) -> Iterator[Finding]:
+    if challenger.market is None and challenger.recorded is not None:
+        return
     if challenger.market is None or champion is None:
         yield Finding("market", True, f"it was not played on the market: {challenger.unmeasured or 'no champion'}")
         return
@@ -172,6 +185,36 @@ def _valid(ours: Measurement, theirs: Measurement, kind: str, rules: Rules) -> F
     fallen = difference.high < -rules.valid_drop
     words = f"its share of valid actions is {_signed(difference)} against {theirs.name} ({kind})"
     return Finding("valid", not fallen, f"{words}: fallen, {rules.valid_drop:g} may be lost" if fallen else words)
+
+
+def _recorded(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
+    """The environment's own evidence; where there is little, nothing else takes its place."""
+    recorded = challenger.recorded
+    if recorded is None:
+        return
+    if recorded.asked == 0:
+        yield Finding("recorded", True, f"no recorded prompt was answered: {challenger.unmeasured or 'there is none'}")
+        return
+    if recorded.asked >= rules.recorded_prompts:
+        yield _recorded_valid(recorded, rules)
+    if recorded.reward is None or recorded.prompts < rules.recorded_prompts or recorded.agents < rules.recorded_agents:
+        few = f"{recorded.prompts} of {recorded.asked} recorded prompts, of {recorded.agents} agents, have two valued"
+        few += f" answers; {rules.recorded_prompts} of {rules.recorded_agents} agents are needed: there is no evidence"
+        yield Finding("recorded", True, few)
+        return
+    worse = recorded.reward.high < -rules.margin
+    words = f"its reward on {recorded.prompts} recorded prompts is {_signed(recorded.reward)} against the served one's"
+    yield Finding("recorded", not worse, f"{words}: worse with confidence" if worse else words)
+
+
+def _recorded_valid(recorded: PromptComparison, rules: Rules) -> Finding:
+    share, difference = recorded.valid_share or 0.0, recorded.valid
+    words = f"{share:.0%} of its answers to {recorded.asked} recorded prompts are valid actions"
+    if share < rules.recorded_valid:
+        return Finding("recorded valid", False, f"{words}, at least {rules.recorded_valid:.0%} must be")
+    if difference is not None and difference.high < -rules.valid_drop:
+        return Finding("recorded valid", False, f"{words}, {_signed(difference)} against the served one's: fallen")
+    return Finding("recorded valid", True, words)
 
 
 def _off_policy(challenger: Challenger, rules: Rules) -> Iterator[Finding]:

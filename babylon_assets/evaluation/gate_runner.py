@@ -17,8 +17,17 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.domain.gates import Challenger, GateVerdict, Measurement, Rules, may_promote
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.prompt_evaluation import PromptComparison, compare_answers
+from babylon_assets.environments.registry import open_environment
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
-from babylon_assets.evaluation.measurements import kept_benchmark, measure_benchmark, measure_off_policy
+from babylon_assets.evaluation.measurements import (
+    kept_benchmark,
+    measure_benchmark,
+    measure_off_policy,
+    measure_prompts,
+    prompts_asked,
+)
+from babylon_assets.evaluation.recorded_prompts import answers_of
 from babylon_assets.evaluation.served_results import reward_agreement
 from babylon_assets.ledger import checkpoints, promotions, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -111,6 +120,7 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
     """Measure what the gate asks for, and ask it."""
     theirs = measure_benchmark(settings, database, champion)
     ours = measure_benchmark(settings, database, checkpoint, champion)
+    recorded = _recorded_prompts(settings, database, checkpoint, champion)
     compared, groups = _off_policy_difference(settings, database, checkpoint, champion)
     with database.connect() as conn:
         row = windows.get_window(conn, checkpoint.window_id or "")
@@ -128,6 +138,7 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
         agreement=agreement,
         off_policy=compared,
         off_policy_groups=groups,
+        recorded=recorded,
     )
     return may_promote(challenger, _measurement(theirs, champion), best, rules_of(settings.gate))
 
@@ -142,6 +153,19 @@ def rules_of(settings: GateSettings) -> Rules:
         off_policy_margin=settings.replay_margin,
         quarantined=settings.quarantined,
     )
+
+
+def _recorded_prompts(
+    settings: Settings, database: Database, checkpoint: Checkpoint, champion: Checkpoint
+) -> PromptComparison | None:
+    """Both policies on the environment's recorded prompts; None where the environment cannot value answers."""
+    if open_environment(settings).answers is None:
+        return None
+    places = prompts_asked(settings, database, checkpoint.window_id or "")
+    theirs, ours = (
+        answers_of(measure_prompts(settings, database, policy, places)) for policy in (champion, checkpoint)
+    )
+    return compare_answers(ours, theirs, confidence=settings.gate.confidence)
 
 
 def _off_policy_difference(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval
+from babylon_assets.environments.registry import open_environment
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
 from babylon_assets.evaluation.measurements import kept_benchmark, measure_benchmark
 from babylon_assets.ledger import checkpoints, promotions
@@ -24,9 +25,9 @@ class NightlyEvaluation:
 
     Attributes:
         checkpoint: what is served; None before anything is.
-        found: its examination; None where it cannot be played here.
-        fresh: whether it was examined now, and not in a night before.
-        reason: why there is no examination.
+        evaluation: what was measured; None where it cannot be played here.
+        fresh: whether it was measured now, and not in a night before.
+        reason: why there is no evaluation.
     """
 
     checkpoint: Checkpoint | None
@@ -42,7 +43,7 @@ class NightlyEvaluation:
 
 
 def evaluate_promoted(settings: Settings, database: Database) -> NightlyEvaluation:
-    """Examine the served policy, and once the base model to compare it with, unless that was done before."""
+    """Evaluate the served policy, and once the base model to compare it with, unless that was done before."""
     seeds = settings.automation.nightly_seeds
     with database.connect() as conn:
         served = promotions.promoted(conn, settings.model_name)
@@ -52,6 +53,8 @@ def evaluate_promoted(settings: Settings, database: Database) -> NightlyEvaluati
         return NightlyEvaluation(None, reason="nothing was promoted yet")
     if kept is not None:
         return NightlyEvaluation(served, kept)
+    if open_environment(settings).benchmark is None:
+        return NightlyEvaluation(served, reason="its environment has no benchmark of its own")
     if (reason := why_not_loadable(settings, served)) is not None:
         return NightlyEvaluation(served, reason=reason)
     measure_benchmark(settings, database, line[0], seeds=seeds)

@@ -9,7 +9,13 @@ from typing import Any
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
-from babylon_assets.evaluation.measurements import measure_benchmark, measure_off_policy
+from babylon_assets.evaluation.measurements import (
+    measure_benchmark,
+    measure_off_policy,
+    measure_prompts,
+    prompts_asked,
+)
+from babylon_assets.evaluation.recorded_prompts import answers_of
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
@@ -26,13 +32,14 @@ class EvaluatedWindow:
 
     Attributes:
         checkpoint: the window's own; None for a window that was passed through.
-        market, off_policy: measurements by role; a role is missing where its policy cannot be played here, or where
-            there was nothing to measure on.
+        market, recorded, off_policy: measurements by role; a role is missing where its policy cannot be played
+            here, or where there was nothing to measure on.
         unplayable: why the window's own checkpoint cannot be played here; None when it can.
     """
 
     checkpoint: Checkpoint | None
     market: dict[str, Evaluation]
+    recorded: dict[str, Evaluation]
     off_policy: dict[str, Evaluation]
     unplayable: str | None = None
 
@@ -43,7 +50,7 @@ class EvaluatedWindow:
 
     def numbers(self) -> dict[str, float | None]:
         """Everything that is worth a plot over the windows."""
-        return {**self._market_numbers(), **self._off_policy_numbers()}
+        return {**self._market_numbers(), **self._recorded_numbers(), **self._off_policy_numbers()}
 
     def _market_numbers(self) -> dict[str, float | None]:
         numbers: dict[str, float | None] = {}
@@ -58,6 +65,21 @@ class EvaluatedWindow:
             if (gain := self.gain(role)) is not None:
                 numbers |= {f"gain_on_{role}": gain.value, f"gain_on_{role}_low": gain.low}
                 numbers[f"gain_on_{role}_high"] = gain.high
+        return numbers
+
+    def _recorded_numbers(self) -> dict[str, float | None]:
+        numbers: dict[str, float | None] = {}
+        for role, evaluation in self.recorded.items():
+            name = "recorded" if role == CHECKPOINT else f"{role}_recorded"
+            numbers[f"{name}_reward"] = evaluation.value
+            numbers[f"{name}_valid_share"] = evaluation.results["valid_share"]
+        if (ours := self.recorded.get(CHECKPOINT)) is not None:
+            numbers |= {"recorded_reward_low": ours.low, "recorded_reward_high": ours.high}
+            answers = answers_of(ours)
+            numbers["recorded_prompts"] = len(answers)
+            numbers["recorded_valued"] = sum(answer.reward is not None for answer in answers.values())
+            gain = ours.results["gain_on_recorded"]
+            numbers["recorded_gain"] = gain[0] if gain else None
         return numbers
 
     def _off_policy_numbers(self) -> dict[str, float | None]:
@@ -81,19 +103,27 @@ def evaluate_window(settings: Settings, database: Database, window: str) -> Eval
         served = promotions.promoted(conn, settings.model_name)
         dataset = load_dataset(conn, ours.dataset_id) if ours is not None and ours.dataset_id else None
     if not line:
-        return EvaluatedWindow(None, {}, {})
+        return EvaluatedWindow(None, {}, {}, {})
     parent = next((policy for policy in line if ours is not None and policy.id == ours.parent_id), None)
     # the base first and the window's own last: each is compared with what stands before it
     roles = {BASE: line[0], PROMOTED: served or line[0], PARENT: parent, CHECKPOINT: ours}
-    market, off_policy = {}, {}
+    market, recorded, off_policy = {}, {}, {}
+    places = prompts_asked(settings, database, window)
     for role, policy in roles.items():
         if policy is None:
             continue
         baseline = roles[PROMOTED] if role == CHECKPOINT else None
         market[role] = measure_benchmark(settings, database, policy, baseline)
+        recorded[role] = measure_prompts(settings, database, policy, places)
         off_policy[role] = measure_off_policy(settings, database, policy, dataset) if dataset is not None else None
     unplayable = why_not_loadable(settings, ours) if ours is not None else None
-    return EvaluatedWindow(ours, _without_missing(market), _without_missing(off_policy), unplayable)
+    return EvaluatedWindow(
+        checkpoint=ours,
+        market=_without_missing(market),
+        recorded=_without_missing(recorded),
+        off_policy=_without_missing(off_policy),
+        unplayable=unplayable,
+    )
 
 
 def _without_missing(evaluations: dict[str, Any]) -> dict[str, Evaluation]:

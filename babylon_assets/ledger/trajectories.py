@@ -256,6 +256,21 @@ def chat_hashes(conn: Connection[Any], window: str) -> dict[str, str]:
     return dict(conn.execute(query, [window]).fetchall())
 
 
+def stream_chats(conn: Connection[Any], window: str) -> Iterator[tuple[str, bytes]]:
+    """The texts of each trajectory of a window that has any, one at a time.
+
+    Raises:
+        CorruptLedger: when a row cannot be decoded.
+    """
+    columns = ("trajectory_id", "chat")
+    query = RAW_TRAJECTORIES.select("WHERE window_id = %s AND samples > 0", *columns)
+    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(query)
+    with conn.cursor() as cursor, cursor.copy(statement, [window]) as copy:
+        copy.set_types([RAW_TRAJECTORIES.columns[name].type for name in columns])
+        for trajectory, chat in copy.rows():
+            yield trajectory, _unpacked(chat, window, trajectory)
+
+
 def read_steps(conn: Connection[Any], window: str, detail: Mapping[str, str]) -> pd.DataFrame:
     """The steps kept of a window as `frames.steps_frame` makes it of `read_window`; texts are not read.
 

@@ -6,7 +6,7 @@ alone knows of its window is judged in the asset's module.
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,8 @@ import dagster as dg
 from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.display_text import format_number
 from babylon_assets.domain.errors import CorruptLedger
+from babylon_assets.domain.grouping import measure_range
+from babylon_assets.domain.hindsight import too_suspicious
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.trajectories import Quarantined
 from babylon_assets.domain.windows import Window
@@ -24,6 +26,7 @@ from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import stored_datasets
 from babylon_assets.orchestration.metadata import code, harmless_text, numbers
 from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.stored_datasets import DatasetFaults
 
 COMPLETE, QUARANTINE = "source_complete", "little_in_quarantine"
 REWARD_RANGE = "reward_range"
@@ -39,7 +42,7 @@ _ABOUT = {
     QUARANTINE: "At most 5% of the window's rows are in quarantine.",
     REWARD_RANGE: "The rewards differ. Where all are equal, no answer is better than another.",
     TOKENS: "The window has tokens to train on, or it is thin.",
-    HINDSIGHT: "Every stored prompt and answer is as recorded, and no prompt names a result.",
+    HINDSIGHT: "Every stored prompt and answer is as recorded. At most 5% of the prompts name a result; none trains.",
     STABLE: "The dataset, read back from the database, hashes to its id.",
     TRAINED: "The optimizer saw tokens, or the window was passed through.",
     MEASURED: "The window's checkpoint was measured, or it has none.",
@@ -90,14 +93,14 @@ def little_in_quarantine(window: str, read: int, quarantined: list[Quarantined])
     )
 
 
-def reward_range(known: int, deviation: float | None) -> dg.AssetCheckResult:
+def reward_range(known: Sequence[float]) -> dg.AssetCheckResult:
     """Whether the known rewards of a window differ; a window with fewer than two of them has nothing to differ."""
-    passed = known < 2 or bool(deviation)
+    best, worst = max(known, default=0.0), min(known, default=0.0)
     return dg.AssetCheckResult(
         check_name=REWARD_RANGE,
-        passed=passed,
+        passed=len(known) < 2 or bool(measure_range(best, worst)),
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{known} known rewards, standard deviation {format_number(deviation or 0.0)}",
+        description=f"{len(known)} known rewards, from {format_number(worst)} to {format_number(best)}",
     )
 
 
@@ -123,8 +126,17 @@ def stored_dataset(
         return [_check_result(STABLE, [str(error)], ""), _check_result(HINDSIGHT, ["the dataset cannot be read"], "")]
     return [
         _check_result(STABLE, faults.unstable, f"{faults.samples} samples hash to {dataset_id[:12]}"),
-        _check_result(HINDSIGHT, faults.wrong, f"{faults.samples} samples are as recorded"),
+        _hindsight(faults),
     ]
+
+
+def _hindsight(faults: DatasetFaults) -> dg.AssetCheckResult:
+    """A few prompts that name a result are skipped, and cost the window nothing else."""
+    suspicious = faults.suspicious
+    if not faults.wrong and too_suspicious(len(suspicious), faults.samples):
+        return _check_result(HINDSIGHT, suspicious, "")
+    skipped = f"; {len(suspicious)} are skipped, because their prompts name a result" if suspicious else ""
+    return _check_result(HINDSIGHT, faults.wrong, f"{faults.samples} samples are as recorded{skipped}")
 
 
 def _check_result(name: str, wrong: list[str], text: str) -> dg.AssetCheckResult:

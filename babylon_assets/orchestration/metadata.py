@@ -30,6 +30,7 @@ CODE_VERSION = "1"
 FRAMES = "frames"
 #: Characters of one text, and of one entry of any kind: an event that is larger makes the run's page slow.
 LONGEST_TEXT, MOST_CHARACTERS = 2000, 500_000
+NOT_SHOWN = "not_shown"
 _log = logging.getLogger(__name__)
 #: The table whose columns an asset's page shows.
 TABLE_OF = {
@@ -72,24 +73,22 @@ def show(parts: Mapping[str, Callable[[], Shown | Mapping[str, Shown]]]) -> dict
     """The metadata that the parts give, each by its name or as several entries of their own.
 
     This is where it is made sure that nothing that is only shown fails a window: a part that cannot be made, or is too
-    large, is replaced by a text under its name that says why, and the log has the error.
+    large, is left out; `not_shown` says why, and the log has the error.
     """
     entries: dict[str, Shown] = {}
+    reasons: dict[str, str] = {}
     for name, part in parts.items():
         try:
             result = part()
-            entries |= _bounded(result) if isinstance(result, Mapping) else _bounded({name: result})
         except Exception as error:
-            _log.warning("the metadata %s cannot be shown", name, exc_info=True)
-            entries |= texts({name: f"cannot be shown: {type(error).__name__}: {error}"})
-    return entries
-
-
-def _bounded(entries: Mapping[str, Shown]) -> dict[str, Shown]:
-    """The entries, without those that would make a record of the run that no page can show."""
+            _log.warning("%s cannot be shown", name, exc_info=True)
+            reasons[name] = f"{type(error).__name__}: {error}"
+        else:
+            entries |= result if isinstance(result, Mapping) else {name: result}
     sizes = {name: len(repr(value)) for name, value in entries.items()}
-    notes = {name: f"cannot be shown: {size:,} characters" for name, size in sizes.items() if size > MOST_CHARACTERS}
-    return {**entries, **texts(notes)}
+    reasons |= {name: f"{size:,} characters are too many" for name, size in sizes.items() if size > MOST_CHARACTERS}
+    kept = {name: value for name, value in entries.items() if name not in reasons}
+    return {**kept, **texts({NOT_SHOWN: "\n".join(f"{name}: {reason}" for name, reason in reasons.items())})}
 
 
 def numbers(values: Mapping[str, object]) -> dict[str, Shown]:
@@ -191,6 +190,7 @@ METADATA: dict[str, Meaning] = {
     "failed_windows": Meaning("", "The newest windows that stay failed, each with its reason; at most twenty."),
     "wrong": Meaning("", "What a check found to be wrong; at most ten."),
     "window": Meaning("", "The window that a check is about."),
+    NOT_SHOWN: Meaning("", "What of the window cannot be shown, and why; nothing else depends on it."),
     # scored
     "rewards": Meaning("", "Picture: the distribution of the rewards with its mean, and the means of the groups."),
     "steps": Meaning("steps", "Steps of the window's trajectories."),
@@ -297,6 +297,13 @@ METADATA: dict[str, Meaning] = {
     "gain_on_base": Meaning("reward", "Market reward less that of the base model, seed by seed."),
     "gain_on_base_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
     "gain_on_base_high": Meaning("reward", "Upper end."),
+    "recorded_reward": Meaning("reward", "Mean reward of its answers to the environment's recorded prompts."),
+    "recorded_reward_low": Meaning("reward", "Lower end of its 95% interval, by bootstrap over the agents."),
+    "recorded_reward_high": Meaning("reward", "Upper end."),
+    "recorded_valid_share": Meaning("share", "Its answers to recorded prompts whose action could be carried out."),
+    "recorded_prompts": Meaning("prompts", "Recorded prompts that it was asked."),
+    "recorded_valued": Meaning("prompts", "Those of them where the environment's record values its answer."),
+    "recorded_gain": Meaning("reward", "Its reward less the worth of the recorded answers, prompt by prompt."),
     "off_policy_answers": Meaning("answers", "Answers to held-out agents of the window whose reward is known."),
     "off_policy_preference": Meaning("nats", "How much likelier it finds the better of them than the worse."),
     "off_policy_estimate": Meaning("reward", "What it would have earned there, by importance weights."),
@@ -321,6 +328,7 @@ METADATA: dict[str, Meaning] = {
 _BESIDE = {"parent": "the one that it was trained from", "promoted": "the served policy", "base": "the base model"}
 _FIGURES = (
     *("market_reward", "market_valid_share", "market_advantage"),
+    *("recorded_reward", "recorded_valid_share"),
     *("off_policy_preference", "off_policy_estimate", "off_policy_effective_samples"),
 )
 METADATA |= {

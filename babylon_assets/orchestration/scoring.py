@@ -82,7 +82,7 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         scores = rewards.score_valued(
             own, worth, weights=weights, invalid_reward=settings.rewards.invalid_action_reward, added=added
         )
-        scores = with_imported(scores, steps, given)
+        scores = rewards.without_extremes(with_imported(scores, steps, given))
         versions = rewards.versions(weights, added)
         notes = {} if judged is None else _notes(settings, judged, verdicts)
         revision = score_ledger.replace_scores(conn, window, scores, versions, notes=notes, imported=given.keys())

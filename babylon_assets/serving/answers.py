@@ -39,6 +39,7 @@ class Question:
         max_tokens: longest answer.
         top_logprobs: how many likeliest tokens are wanted at each place; None where no log-probabilities are.
         with_end: whether those are wanted of the end of turn as well, as beside token ids.
+        key: name of the key that asks; answers are given to keys in turn.
     """
 
     policy: Target
@@ -50,6 +51,7 @@ class Question:
     stop: tuple[str, ...]
     top_logprobs: int | None
     with_end: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Answer:
 
     Attributes:
         prompt_token_ids, token_ids, logprobs: as in `inference_calls`; None where they are not known.
-        tokens: for the client, if log-probabilities were asked for.
+        tokens: for the client, if log-probabilities were asked for; a stream's pieces have had them.
     """
 
     text: str

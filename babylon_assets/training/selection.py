@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from babylon_assets.domain.datasets import Dataset, Sample
+from babylon_assets.domain.grouping import measure_range
 from babylon_assets.domain.trajectories import Message
 
 if TYPE_CHECKING:
@@ -98,12 +99,15 @@ def _with_range(samples: Iterable[Sample], baselines: Mapping[str, float]) -> tu
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample.group].append(sample)
-    kept_groups = [
-        group for key, group in groups.items() if key in baselines or len({member.reward for member in group}) > 1
-    ]
+    kept_groups = [group for key, group in groups.items() if key in baselines or _has_range(group)]
     return [sample for group in kept_groups for sample in group], sum(map(len, groups.values())) - sum(
         map(len, kept_groups)
     )
+
+
+def _has_range(group: Sequence[Sample]) -> bool:
+    rewards = [sample.reward or 0.0 for sample in group]
+    return bool(measure_range(max(rewards), min(rewards)))
 
 
 def trajectory_groups(samples: Sequence[Sample], baselines: Mapping[str, float] | None = None) -> list[TrajectoryGroup]:

@@ -7,20 +7,18 @@ saw. What cannot be read comes out as a reason with its place.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from math import isfinite
 from typing import Any, NamedTuple
 
 import msgspec
 
-from babylon_assets.domain import trajectories
-from babylon_assets.domain.content_ids import bytes_id, canonical_json, content_id
-from babylon_assets.domain.datasets import NEVER_KNOWN
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.imported_rewards import ImportedRewards, ImportedStep
-from babylon_assets.domain.trajectories import Message, Quarantined, RawSample, StepFacts, TrajectoryRecord
+from babylon_assets.domain.trajectories import Quarantined, RawSample, StepFacts, TrajectoryRecord
 from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
+<<<<<<< HEAD
 from babylon_assets.environments.files import bounds
 
 _LARGEST = 2**31 - 1
@@ -55,6 +53,11 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     components: dict[str, float | None]
     facts: StepFacts | None
     never_known: bool = False
+=======
+from babylon_assets.environments.files.entries import Entry, art_entries, refuse, table_entries, value_bytes
+
+__all__ = ["Entry", "Imported", "ImportedCall", "arranged", "art_entries", "table_entries"]
+>>>>>>> ca87d610981bd7cf21a8afbeced7be4adb47c118
 
 
 class ImportedCall(NamedTuple):
@@ -73,6 +76,7 @@ class Imported(NamedTuple):
     calls: list[ImportedCall]
 
 
+<<<<<<< HEAD
 class _BadError(Exception):
     """What cannot be read, and why."""
 
@@ -257,6 +261,8 @@ def _step_facts(fields: Any) -> StepFacts:
     return facts
 
 
+=======
+>>>>>>> ca87d610981bd7cf21a8afbeced7be4adb47c118
 def arranged(
     entries: Iterable[Entry | Quarantined], window: str | None, moment_seconds: float, windows: WindowGrid = HOURLY
 ) -> tuple[dict[str, Imported], list[Quarantined]]:
@@ -276,7 +282,7 @@ def arranged(
             continue
         members = by_place[entry.window, entry.trajectory_id]
         if reason := _against(entry, members):
-            refused.append(_bad(entry.window, entry.place, reason, _bytes(entry), entry.trajectory_id))
+            refused.append(refuse(entry.window, entry.place, reason, value_bytes(entry), entry.trajectory_id))
         else:
             members.setdefault((entry.step, entry.call), entry)
     first = window or min((name for name, _ in by_place), default=None)
@@ -374,6 +380,7 @@ def _imported_step(entry: Entry, fact: StepFacts) -> ImportedStep:
     unknown = "unknown" if entry.never_known else "pending"
     state = unknown if entry.reward is None else "invalid" if fact.invalid else "final"
     return ImportedStep(entry.step, state, entry.reward, entry.components)
+<<<<<<< HEAD
 
 
 #: What looking at a hostile value may raise.
@@ -442,3 +449,5 @@ def _finite(value: Any) -> float:
     if not isfinite(number) or abs(number) > _LARGEST_REWARD:
         raise _BadError("a reward, component or log-probability that is no number")
     return number
+=======
+>>>>>>> ca87d610981bd7cf21a8afbeced7be4adb47c118

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
@@ -15,6 +15,7 @@ from babylon_assets.serving.answers import Answer, Question, Source
 from babylon_assets.serving.http.keys import ANYBODY, Access
 from babylon_assets.serving.http.metrics import Metrics
 from babylon_assets.serving.http.protocol import ChatRequest
+from babylon_assets.serving.long_work import LongWork
 from babylon_assets.serving.policy_registry import Directory
 from babylon_assets.serving.recorder import Recorder
 
@@ -25,6 +26,7 @@ class Parts:
 
     Attributes:
         answer_tokens: the longest answer that a request may ask for.
+        work: does what would hold up the event loop.
     """
 
     source: Source
@@ -34,6 +36,7 @@ class Parts:
     answer_tokens: int
     metrics: Metrics
     model: str
+    work: LongWork = field(default_factory=LongWork)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,13 @@ class AcceptedRequest:
             received_at=self.at,
         )
 
-    def record(self, answers: dict[int, Answer]) -> None:
+    async def record(self, answers: dict[int, Answer]) -> None:
         """Write the answers down and count them."""
-        parts = self.parts
-        if parts.recorder is not None:
-            parts.recorder.record([self.call(index, answer) for index, answer in answers.items()])
+        parts, recorder = self.parts, self.parts.recorder
+        if recorder is not None:
+            characters = sum(len(message.content) for message in self.question.messages)
+            calls = [self.call(index, answer) for index, answer in answers.items()]
+            await parts.work.do(self.key, characters * len(answers) / 100, lambda: recorder.record(calls))
         prompt = answers[0].prompt_tokens if 0 in answers else 0  # all answers are to the same one
         completion = sum(answer.completion_tokens for answer in answers.values())
         parts.access.spend(self.key, prompt + completion)

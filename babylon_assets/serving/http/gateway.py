@@ -1,6 +1,6 @@
 """The gateway: an OpenAI-compatible server over whoever answers, which records every answer before it leaves.
 
-Starlette routes, no middleware. How answers come about is `scheduler`'s and `upstream`'s, what a name means
+Starlette routes. How answers come about is `scheduler`'s and `upstream`'s, what a name means
 `directory`'s, who may ask `keys`'s; a process that serves all of it is made in `server`.
 """
 
@@ -10,24 +10,28 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.answers import Answer, Question, Target
 from babylon_assets.serving.http import protocol
 from babylon_assets.serving.http.accepted_request import AcceptedRequest, Parts, draw_seeds
 from babylon_assets.serving.http.connections import Connections
 from babylon_assets.serving.http.metrics import CONTENT_TYPE
-from babylon_assets.serving.http.protocol import ApiError, Choice
+from babylon_assets.serving.http.protocol import ApiError, ChatRequest, Choice
 from babylon_assets.serving.http.streaming import Events, Watch
+from babylon_assets.serving.http.web_pages import WebPages, require_json
 from babylon_assets.serving.policy_registry import BASE
 
 #: What a proxy in front is told of a client that went away; nobody else sees it.
@@ -39,8 +43,8 @@ _log = logging.getLogger(__name__)
 class Gateway:
     """The application; it refuses politely until it is given its parts."""
 
-    def __init__(self, connections: Connections) -> None:
-        self.connections = connections
+    def __init__(self, connections: Connections, pages: WebPages) -> None:
+        self.connections, self._pages = connections, pages
         self.parts: Parts | None = None
         self.app = Starlette(
             routes=[
@@ -50,6 +54,7 @@ class Gateway:
                 Route("/health", self._answer_errors(self._health)),
                 Route("/metrics", self._answer_errors(self._metrics)),
             ],
+            middleware=[_cors(pages.origins)] if pages.origins else [],
             exception_handlers={404: _no_route, 405: _no_route},
         )
 
@@ -60,6 +65,7 @@ class Gateway:
 
         async def handled(request: Request) -> Response:
             try:
+                self._pages.check(request.headers)
                 reply = await handle(request)
             except ApiError as error:
                 reply = _refused(error)
@@ -104,7 +110,9 @@ class Gateway:
         """The request, if it may be made and can be understood."""
         started, at, parts = time.perf_counter(), datetime.now(UTC), self._ready()
         key = parts.access.who(request.headers.get("authorization"))
-        given = protocol.read_request(await request.body())
+        require_json(request.headers)
+        body = await request.body()
+        given, messages = await parts.work.do(key, len(body) / 50, lambda: _read(body))
         caller = protocol.read_caller(given, request.headers)
         parts.access.require_own_agent(key, caller)
         tokens = given.requested_tokens
@@ -113,7 +121,7 @@ class Gateway:
             raise ApiError(400, f"an answer may have {parts.answer_tokens} tokens", param=param, code="invalid_value")
         question = Question(
             policy=await self._policy(parts, given.model, caller.agent),
-            messages=[message.plain() for message in given.messages],
+            messages=messages,
             seeds=draw_seeds(given.seed, given.n or 1),
             max_tokens=tokens or parts.answer_tokens,
             temperature=1.0 if given.temperature is None else given.temperature,
@@ -121,6 +129,7 @@ class Gateway:
             stop=given.stops,
             top_logprobs=(given.top_logprobs or 0) if given.logprobs else None,
             with_end=bool(given.return_token_ids),
+            key=key,
         )
         return AcceptedRequest(parts, given, question, caller, key, f"chatcmpl-{secrets.token_hex(12)}", started, at)
 
@@ -168,6 +177,11 @@ class Gateway:
         return Response(parts.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
+def _cors(origins: Sequence[str]) -> Middleware:
+    """What tells a browser that these pages may read the answers."""
+    return Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
+
+
 async def _stream(accepted: AcceptedRequest, held: ExitStack, watch: Watch) -> Response:
     pieces = accepted.parts.source.pieces(accepted.question)
     first = await anext(pieces)  # what is refused, is refused with a status
@@ -176,9 +190,15 @@ async def _stream(accepted: AcceptedRequest, held: ExitStack, watch: Watch) -> R
 
 async def _whole(accepted: AcceptedRequest) -> Response:
     answers = await accepted.parts.source.answers(accepted.question)
-    accepted.record(dict(enumerate(answers)))
+    await accepted.record(dict(enumerate(answers)))
+    tokens = sum(answer.completion_tokens for answer in answers) * (1 + (accepted.question.top_logprobs or 0))
+    body = await accepted.parts.work.do(accepted.key, tokens, lambda: _body(accepted, answers))
+    return Response(body, media_type="application/json")
+
+
+def _body(accepted: AcceptedRequest, answers: Sequence[Answer]) -> bytes:
     with_ids = bool(accepted.request.return_token_ids)
-    body = protocol.response(
+    return protocol.response(
         accepted.id,
         int(accepted.at.timestamp()),
         accepted.question.policy.name,
@@ -186,7 +206,11 @@ async def _whole(accepted: AcceptedRequest) -> Response:
         [_choice(answer, with_ids=with_ids) for answer in answers],
         answers[0].prompt_token_ids if with_ids else None,
     )
-    return Response(body, media_type="application/json")
+
+
+def _read(body: bytes) -> tuple[ChatRequest, list[Message]]:
+    request = protocol.read_request(body)
+    return request, [message.plain() for message in request.messages]
 
 
 def _choice(answer: Answer, *, with_ids: bool) -> Choice:

@@ -112,7 +112,7 @@ class Events(Response):
             async for piece in _with_first(self._first, self._pieces):
                 whole = piece.whole
                 if whole is not None:
-                    accepted.record({piece.index: whole})
+                    await accepted.record({piece.index: whole})
                     ended.append(whole)
                 if piece.text or piece.tokens:
                     delta = {"content": piece.text}

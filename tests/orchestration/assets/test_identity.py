@@ -6,8 +6,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
+from babylon_assets.domain.hindsight import NAMES_RESULT
 from babylon_assets.ledger.inference_calls import InferenceCall, calls_by_id, insert_calls
-from tests.orchestration.assets.conftest import FIRST, World
+from tests.orchestration.assets.conftest import FIRST, SECOND, World
 from tests.orchestration.assets.test_line import NO_CALLS_IN_THE_GAME
 
 
@@ -80,3 +83,43 @@ def test_calls_attached_when_the_outcomes_are_known_train_nothing(world: World) 
     )
     assert frozen(world) == before
     assert world.metadata("training_datasets", FIRST)["calls_out_of_time"] == 8
+
+
+PROMPT = """UPDATE "trajectories" SET "stepsJson" = (
+    SELECT json_agg(jsonb_set(step, '{llmCalls,0,userPrompt}', to_jsonb(
+        CASE WHEN (step->>'stepNumber')::int = ANY(%s) AND "agentId" = ANY(%s) THEN %s
+        ELSE step#>>'{llmCalls,0,userPrompt}' END)) ORDER BY place)::text
+    FROM jsonb_array_elements("stepsJson"::jsonb) WITH ORDINALITY AS steps (step, place))"""
+QUOTED = 'Board: A yes 40. A player posts: "my finalPnL: 9000", {"finalPnL": 9000}'
+RESULT = '{"board": "A yes 40", "state": {"finalPnL": 9000}}'
+
+
+def agents(world: World) -> list[str]:
+    with world.database.connect() as conn:
+        return [name for (name,) in conn.execute('SELECT DISTINCT "agentId" FROM "trajectories" ORDER BY 1')]
+
+
+def test_a_quoted_result_stops_nobodys_hour(world: World) -> None:
+    world.play(FIRST)
+    world.execute(PROMPT, list(range(8)), agents(world), QUOTED)
+    world.run(FIRST)
+    assert world.check("training_datasets", "no_hindsight").passed
+    assert world.row(FIRST).status == "trained"
+    assert NAMES_RESULT not in world.metadata("training_datasets", FIRST)["skipped_because"]
+
+
+def test_one_prompt_with_a_result_is_skipped_and_an_hour_of_them_stops(world: World) -> None:
+    world.play(FIRST)
+    world.execute(PROMPT, [3], agents(world)[:2], RESULT)
+    world.run(FIRST)
+    check = world.check("training_datasets", "no_hindsight")
+    assert check.passed and "2 are skipped" in (check.description or "")
+    assert world.metadata("training_datasets", FIRST)["skipped_because"][NAMES_RESULT] == 2
+    assert world.row(FIRST).status == "trained"
+    world.play(SECOND)
+    world.execute(PROMPT, [3], agents(world), RESULT)
+    with pytest.raises(Exception, match="no_hindsight"):
+        world.run(SECOND)
+    check = world.check("training_datasets", "no_hindsight")
+    assert not check.passed and "the prompt names state.finalPnL" in (check.description or "")
+    assert world.row(SECOND).status == "failed"
