@@ -40,7 +40,8 @@ def import_file(
 
     Example: [bold]babylon import exported/2026-11-05T1400.jsonl[/]
     """
-    from babylon_assets.environments.files.imports import arranged, within_bounds
+    from babylon_assets.environments.files.entries import within_bounds
+    from babylon_assets.environments.files.imports import arranged
 
     settings = load_settings()
     if window is not None:
