@@ -24,8 +24,7 @@ from babylon_assets.serving.awaited_database import Ledger
 from babylon_assets.serving.engine.engine import Library
 from babylon_assets.serving.engine.scheduler import Scheduler
 from babylon_assets.serving.http.accepted_request import Parts
-from babylon_assets.serving.http.gateway import Gateway
-from babylon_assets.serving.http.server import assemble, connections, run, uvicorn_server
+from babylon_assets.serving.http.server import assemble, make_gateway, run, uvicorn_server
 from tests.ledger.values import CHAIN, checkpoint, dataset, root, sample
 
 MakeSource = Callable[[asyncio.AbstractEventLoop], Source]
@@ -37,7 +36,7 @@ class RunningGateway:
 
     def __init__(self, settings: Settings, database: Ledger, make_source: MakeSource) -> None:
         self._settings, self._database, self._make_source = settings, database, make_source
-        self.gateway = Gateway(connections(settings.gateway))
+        self.gateway = make_gateway(settings.gateway)
         self._server = uvicorn_server(self.gateway)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._socket.getsockname()[1])

@@ -78,7 +78,7 @@ def lineage(
     elif not shown:
         output.print("no checkpoint has seen it")
     for name, value in [] if json else shown.items():
-        output.print(f"{name:<12}  {value}", markup=False, highlight=False, soft_wrap=True)
+        output.print(f"{name:<12}  {value}", highlight=False, soft_wrap=True)
 
 
 def _backward(conn: Any, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import count, output, print_json
+from babylon_assets.cli.terminal import bold, count, output, print_json
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import MissingDependency, PermanentError
 from babylon_assets.domain.windows import WindowGrid
@@ -58,7 +58,7 @@ def import_file(
         return
     for summary in summaries:
         numbers = ", ".join(f"{count(number)} {name}" for name, number in summary.items() if name != "window")
-        output.print(f"[bold]{summary['window']}[/]  {numbers}", highlight=False)
+        output.print(bold(summary["window"]), f" {numbers}", highlight=False)
     if not summaries:
         output.print("nothing in the file")
 

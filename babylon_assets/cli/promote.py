@@ -66,7 +66,7 @@ def evaluate(
         return
     for name, value in shown.items():
         text = f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value)
-        output.print(f"{name:<14}  {text}", markup=False, highlight=False, soft_wrap=True)
+        output.print(f"{name:<14}  {text}", highlight=False, soft_wrap=True)
 
 
 def _policy(settings: Settings, database: Database, name: str | None) -> Checkpoint:

@@ -84,6 +84,18 @@ def _parse_import_paths(text: str) -> tuple[str, ...]:
     return paths
 
 
+def _parse_host_names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    _require(all(re.fullmatch(r"[a-z0-9._-]+", name) for name in names))
+    return names
+
+
+def _parse_origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    _require(all(re.fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+", origin) for origin in origins))
+    return origins
+
+
 def _parse_weights(text: str) -> dict[str, float]:
     pairs = [part.split("=") for part in text.split(",") if part.strip()]
     _require(all(len(pair) == 2 and pair[0].strip() for pair in pairs))
@@ -149,6 +161,16 @@ ImportPaths = Annotated[
     tuple[str, ...],
     _read_by(_parse_import_paths, ",".join),
     TextForm("package.module:name, separated by commas", ",".join),
+]
+HostNames = Annotated[
+    tuple[str, ...],
+    _read_by(_parse_host_names, ",".join),
+    TextForm("names of hosts, separated by commas", ",".join),
+]
+Origins = Annotated[
+    tuple[str, ...],
+    _read_by(_parse_origins, ",".join),
+    TextForm("origins such as https://desk.example.com, separated by commas", ",".join),
 ]
 Weights = Annotated[
     Mapping[str, float],

@@ -1,6 +1,6 @@
 """The gateway: an OpenAI-compatible server over whoever answers, which records every answer before it leaves.
 
-Starlette routes, no middleware. How answers come about is `scheduler`'s and `upstream`'s, what a name means
+Starlette routes. How answers come about is `scheduler`'s and `upstream`'s, what a name means
 `directory`'s, who may ask `keys`'s; a process that serves all of it is made in `server`.
 """
 
@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -29,6 +31,7 @@ from babylon_assets.serving.http.connections import Connections
 from babylon_assets.serving.http.metrics import CONTENT_TYPE
 from babylon_assets.serving.http.protocol import ApiError, ChatRequest, Choice
 from babylon_assets.serving.http.streaming import Events, Watch
+from babylon_assets.serving.http.web_pages import WebPages, require_json
 from babylon_assets.serving.policy_registry import BASE
 
 #: What a proxy in front is told of a client that went away; nobody else sees it.
@@ -40,8 +43,8 @@ _log = logging.getLogger(__name__)
 class Gateway:
     """The application; it refuses politely until it is given its parts."""
 
-    def __init__(self, connections: Connections) -> None:
-        self.connections = connections
+    def __init__(self, connections: Connections, pages: WebPages) -> None:
+        self.connections, self._pages = connections, pages
         self.parts: Parts | None = None
         self.app = Starlette(
             routes=[
@@ -51,6 +54,7 @@ class Gateway:
                 Route("/health", self._answer_errors(self._health)),
                 Route("/metrics", self._answer_errors(self._metrics)),
             ],
+            middleware=[_cors(pages.origins)] if pages.origins else [],
             exception_handlers={404: _no_route, 405: _no_route},
         )
 
@@ -61,6 +65,7 @@ class Gateway:
 
         async def handled(request: Request) -> Response:
             try:
+                self._pages.check(request.headers)
                 reply = await handle(request)
             except ApiError as error:
                 reply = _refused(error)
@@ -105,6 +110,7 @@ class Gateway:
         """The request, if it may be made and can be understood."""
         started, at, parts = time.perf_counter(), datetime.now(UTC), self._ready()
         key = parts.access.who(request.headers.get("authorization"))
+        require_json(request.headers)
         body = await request.body()
         given, messages = await parts.work.do(key, len(body) / 50, lambda: _read(body))
         caller = protocol.read_caller(given, request.headers)
@@ -169,6 +175,11 @@ class Gateway:
         parts = self._ready()
         parts.access.who(request.headers.get("authorization"))
         return Response(parts.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+
+def _cors(origins: Sequence[str]) -> Middleware:
+    """What tells a browser that these pages may read the answers."""
+    return Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
 
 
 async def _stream(accepted: AcceptedRequest, held: ExitStack, watch: Watch) -> Response:

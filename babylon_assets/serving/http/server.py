@@ -34,6 +34,7 @@ from babylon_assets.serving.http.connections import (
 from babylon_assets.serving.http.gateway import Gateway
 from babylon_assets.serving.http.keys import Access
 from babylon_assets.serving.http.metrics import Metrics
+from babylon_assets.serving.http.web_pages import WebPages
 from babylon_assets.serving.policy_registry import Directory
 from babylon_assets.serving.recorder import Recorder
 from babylon_assets.serving.served_pointer import PointerFile
@@ -108,7 +109,7 @@ def serve(
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     raise_open_files()
-    gateway = Gateway(connections(settings))
+    gateway = make_gateway(settings)
     server = uvicorn_server(gateway)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(
@@ -116,10 +117,12 @@ def serve(
         )
 
 
-def connections(settings: GatewaySettings) -> Connections:
-    """The connections of a gateway, as many as this process may have files open."""
+def make_gateway(settings: GatewaySettings) -> Gateway:
+    """A gateway without its parts, which takes as many connections as this process may have files open."""
     total = most_connections()
-    return Connections(ConnectionLimits(MOST_BODY_BYTES, min(settings.address_connections, total), total))
+    limits = ConnectionLimits(MOST_BODY_BYTES, min(settings.address_connections, total), total)
+    named = frozenset(settings.hosts) if settings.hosts or not settings.keys else None
+    return Gateway(Connections(limits), WebPages(named, settings.origins))
 
 
 def uvicorn_server(gateway: Gateway) -> Any:

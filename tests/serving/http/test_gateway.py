@@ -160,7 +160,8 @@ def test_what_is_wrong_is_refused_by_name(
 def test_what_is_no_request_is_refused_in_openais_form(gateway_with: Gateways) -> None:
     gateway = gateway_with()
     where = f"{gateway.url}/chat/completions"
-    assert httpx.post(where, content=b"{").json()["error"]["code"] == "invalid_json"
+    as_json = {"content-type": "application/json"}
+    assert httpx.post(where, content=b"{", headers=as_json).json()["error"]["code"] == "invalid_json"
     assert httpx.post(where, content=b" " * (MOST_BODY_BYTES + 1)).status_code == 413
     assert httpx.get(where).status_code == 405
     assert httpx.get(f"{gateway.root}/elsewhere").json()["error"]["code"] == "not_found"
