@@ -8,7 +8,7 @@ the id of a job that runs elsewhere (`Attempt`).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -284,7 +284,7 @@ def _record(
             )
     return TrainedWindow(
         status="trained",
-        reason=f"{plan.selection.method} on {tokens} tokens",
+        reason=f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}",
         checkpoint=checkpoint,
         parent=plan.parent,
         method=plan.selection.method,
@@ -292,6 +292,19 @@ def _record(
         left_out=plan.selection.left_out,
         steps=steps,
         seconds=seconds,
+    )
+
+
+def _ended_early(steps: Sequence[Mapping[str, float]], selection: Selection) -> str:
+    """Why a pass did not see all of its window, and how much it did not see; empty when it did."""
+    undone = [number for number, step in enumerate(steps, 1) if "undone" in step]
+    if not undone:
+        return ""
+    seen = round(sum(step["tokens"] for step in steps))
+    unseen = max(0, sum(sample.tokens for sample in selection.policy_gradient) - seen)
+    return (
+        f"; step {undone[0]} went further from the policy before than MAX_KL allows and was undone, "
+        f"which ended the pass: {unseen} tokens were not seen"
     )
 
 

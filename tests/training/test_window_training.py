@@ -19,7 +19,8 @@ from babylon_assets.training import window_training
 from babylon_assets.training.backends.embedded import backend as embedded
 from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.planning import plan_training
-from babylon_assets.training.window_training import train_window
+from babylon_assets.training.selection import Selection
+from babylon_assets.training.window_training import _ended_early, train_window
 from tests.training.backends.test_embedded import answered
 from tests.training.conftest import Ready
 from tests.training.test_selection import sample
@@ -222,3 +223,13 @@ def test_a_window_without_a_dataset_is_refused(settings: Settings, database: Dat
 
 def _kill(*_: Any, **__: Any) -> Any:
     raise Killed
+
+
+def test_a_pass_that_ended_early_says_why_and_how_much_it_did_not_see(samples: list[Sample]) -> None:
+    tokens = sum(sample.tokens for sample in samples)
+    selection = Selection(samples, [], {})
+    steps = [{"tokens": 30.0}, {"tokens": 12.0, "undone": 1.0}]
+    assert _ended_early([{"tokens": float(tokens)}], selection) == ""
+    said = _ended_early(steps, selection)
+    assert "step 2 went further from the policy before than MAX_KL allows" in said
+    assert said.endswith(f"{tokens - 42} tokens were not seen")
