@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import count, output, plain, print_json, short
+from babylon_assets.cli.terminal import count, errors, output, plain, print_json, short
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
@@ -139,6 +139,13 @@ def prune(
     settings = load_settings()
     done = remove_weights(settings, opened(settings), keep, dry_run=dry_run)
     checkpoints, size = done.checkpoints, done.size
+    for checkpoint in done.elsewhere:
+        errors.print(
+            f"{_name(checkpoint)} is left alone: {checkpoint.path} is not its folder in this home",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     if json:
         print_json(
             {"removed": not dry_run, "checkpoints": [_name(checkpoint) for checkpoint in checkpoints], "bytes": size}
