@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import count, output, print_json, short
+from babylon_assets.cli.terminal import count, errors, output, plain, print_json, short
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
@@ -78,7 +78,7 @@ def lineage(
     elif not shown:
         output.print("no checkpoint has seen it")
     for name, value in [] if json else shown.items():
-        output.print(f"{name:<12}  {value}", markup=False, highlight=False, soft_wrap=True)
+        output.print(f"{name:<12}  {plain(value)}", highlight=False, soft_wrap=True)
 
 
 def _backward(conn: Any, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -144,6 +144,13 @@ def prune(
         prune_calls(settings, database, dry_run=dry_run),
     )
     checkpoints, size = done.checkpoints, done.size
+    for checkpoint in done.elsewhere:
+        errors.print(
+            f"{_name(checkpoint)} is left alone: {checkpoint.path} is not its folder in this home",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     if json:
         print_json(
             {

@@ -73,6 +73,9 @@ def prune_weights(context: dg.OpExecutionContext, installation: dg.ResourceParam
         context.log.warning(f"{busy}: nothing is pruned now, the next night comes")
         return
     names = [policy_name(checkpoint.chain, checkpoint.step) for checkpoint in done.checkpoints]
+    for checkpoint in done.elsewhere:
+        name = policy_name(checkpoint.chain, checkpoint.step)
+        context.log.warning(f"{name} is left alone: {checkpoint.path} is not its folder in this home")
     context.log.info(f"removed the weights of {len(names)} checkpoints: {', '.join(names) or 'none'}")
     context.log.info(f"removed the tokens of {calls:,} calls")
     context.add_output_metadata(numbers({"pruned_checkpoints": len(names), "freed_bytes": done.size}))
