@@ -50,7 +50,7 @@ def observations(installation: Installation, windows: Sequence[str], now: dateti
         return []
     seen: list[dg.AssetObservation] = []
     with only_shown("what the source's tables have"):
-        seen = _observations(installation, windows, now)
+        seen += _observations(installation, windows, now)
     return seen
 
 
