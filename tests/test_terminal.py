@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from babylon_assets.cli import terminal
 from babylon_assets.cli.app import app, tell
-from babylon_assets.cli.terminal import Terminal, bold, show_log
+from babylon_assets.cli.terminal import Terminal, bold, number, plain, show_log
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.database import Database
@@ -126,3 +126,23 @@ def test_no_command_lets_a_text_act(babylon: Babylon) -> None:
         assert done.exception is None or isinstance(done.exception, SystemExit), (command, done.exception)
         assert text in printed, (command, printed)
         assert not set(printed) & ACTS, (command, printed)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.123456, "0.1235"),
+        (None, "-"),
+        ({}, "-"),
+        ([], "-"),
+        ("text", "text"),
+        (7, "7"),
+        ({"a": 0.98765432, "b": [1.0, None]}, "a: 0.9877, b: 1, -"),
+    ],
+)
+def test_values_are_rounded_for_people(value: object, text: str) -> None:
+    assert plain(value) == text
+
+
+def test_numbers_of_a_table_have_the_same_digits() -> None:
+    assert [number(value) for value in (0.5, 0.123456, None)] == ["0.5000", "0.1235", "-"]

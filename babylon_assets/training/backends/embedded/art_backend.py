@@ -53,6 +53,7 @@ class EmbeddedService:
     settings: TrainerSettings
     manifest: dict[str, Any]
     place: CheckpointPlace | None
+    several_policies: bool = False
 
     async def start_openai_server(self, config: dev.OpenAIServerConfig | None) -> tuple[str, int]:
         """Not offered by this backend, which only trains."""
@@ -74,7 +75,8 @@ class EmbeddedService:
         rows = {key: value for key, value in packed.items() if isinstance(value, torch.Tensor)}
         place = self._place()
         trainer = Trainer(self.base_model, place.parent, self.settings)
-        for metrics in policy_gradient_pass(trainer, rows, self.settings.rows_per_step, _config):
+        steps = policy_gradient_pass(trainer, rows, self.settings.rows_per_step, _config, self.several_policies)
+        for metrics in steps:
             yield metrics
         if trainer.has_learned:
             trainer.save(self._checkpoints, place.step, self.manifest)
@@ -141,6 +143,7 @@ class ArtBackend(LocalBackend):  # type: ignore[misc]
                 settings=self._settings,
                 manifest=self._manifest,
                 place=self._place,
+                several_policies=len({sample.policy for sample in self._samples or ()}) > 1,
             )
         return self._services[model.name]
 
