@@ -114,14 +114,12 @@ def draft_dataset(
     """
     joined = join_calls(records, calls)
     oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
-    rules = _Rules(
-        window, model_name, moment_seconds, group_mode, oldest, held_out_share, result_keys, frozenset(suspicious)
-    )
+    hidden = frozenset(suspicious)
+    rules = _Rules(window, model_name, moment_seconds, group_mode, oldest, held_out_share, result_keys, hidden)
     samples = _ordered(_heads(rules, joined.samples, scores))
+    keys = _keys(joined)
     _compare(samples)
-    keys = {_sample_id(*sample[:2]): sample.call.key_name for sample in joined.samples if sample.call is not None}
-    named = {sample_id: name for sample_id, name in keys.items() if name is not None}
-    bound_shares(samples, named, max_gradient_share, partial(_skip, reason=OVER_SHARE), partial(_compare_own, samples))
+    bound_shares(samples, keys, max_gradient_share, partial(_skip, reason=OVER_SHARE), partial(_compare_own, samples))
     others = _others(carried, joined)
     if others:
         samples = _ordered([*samples, *map(head_of, others)])
@@ -129,10 +127,24 @@ def draft_dataset(
     if others:
         samples = [sample for sample in samples if sample.window == window or sample.skip_reason != NO_ROOM]
     own = {**_own_chats(joined), **_chats_among(others, samples)}
+    counts = {**joined.counts, **count(samples), **_counted(samples, window)}
+    drafted = draft(window, samples, counts, _hashes(joined, chats, own), own)
+    return replace(drafted, shares=largest_shares(samples, keys))
+
+
+def _hashes(joined: JoinedWindow, chats: Mapping[str, str], own: Mapping[str, bytes]) -> dict[str, str]:
+    """sha256 of the texts of each trajectory."""
     hashes = {name: chats[name] for name in {sample.record.trajectory_id for sample in joined.samples} - own.keys()}
-    hashes |= {trajectory: sha256(chat).hexdigest() for trajectory, chat in own.items()}
-    drafted = draft(window, samples, {**joined.counts, **count(samples), **_counted(samples, window)}, hashes, own)
-    return replace(drafted, shares=largest_shares(samples, named))
+    return hashes | {trajectory: sha256(chat).hexdigest() for trajectory, chat in own.items()}
+
+
+def _keys(joined: JoinedWindow) -> dict[str, str]:
+    """The name of the gateway's key by sample, of those whose call was made with one."""
+    return {
+        _sample_id(record, raw): call.key_name
+        for record, raw, call in joined.samples
+        if call is not None and call.key_name is not None
+    }
 
 
 def _others(carried: Iterable[Sample], joined: JoinedWindow) -> list[Sample]:
