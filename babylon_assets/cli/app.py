@@ -12,6 +12,7 @@ imported by the commands that use them, so that the others answer at once.
 from __future__ import annotations
 
 import inspect
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any, get_type_hints
@@ -126,6 +127,9 @@ def tell(error: BabylonError) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Without arguments, MODE and WINDOW_ID of the earlier trainer say what to do."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has no letter for a text shows its number
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         given = given or arguments_of_mode(load_settings())

@@ -4,6 +4,7 @@ Which samples are compared, and what each trains as, is decided in `domain.datas
 """
 
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 
 import dagster as dg
@@ -82,8 +83,7 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
     settings = installation.settings
     with installation.connect() as conn:
         head = checkpoints.head(conn, settings.model_name)
-        givers = {name: carry_over.metadata(conn, settings, name) for name in carry_over.givers(conn, settings, window)}
-        carried = carry_over.metadata(conn, settings, window)
+        givers = carry_over.givers(conn, settings, window)
         lost = trajectories.summary(conn, window).quarantined
     metadata = show(
         {
@@ -92,11 +92,17 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
             "samples_went": lambda: picture(draw_sample_fates(dataset.counts, lost), "where the samples went"),
             "counts": lambda: _metadata(dataset, row),
             "strength": lambda: _strength(dataset, head.step if head else 0),
-            "late": lambda: carried,
+            "late": partial(_late, installation, window),
         }
     )
+    observed = {giver: show({"late": partial(_late, installation, giver)}) for giver in givers}
     results = [checks.trainable_tokens(dataset, row)]
-    return dataset.id, WindowResult(metadata, results, dataset.id, observed=givers)
+    return dataset.id, WindowResult(metadata, results, dataset.id, observed=observed)
+
+
+def _late(installation: Installation, window: str) -> dict[str, dg.MetadataValue]:
+    with installation.connect() as conn:
+        return carry_over.metadata(conn, installation.settings, window)
 
 
 def _examples(installation: Installation, dataset: DatasetDraft) -> dict[str, dg.MetadataValue]:
