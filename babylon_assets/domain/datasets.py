@@ -121,9 +121,7 @@ def draft_dataset(
     _compare(samples)
     bound_shares(samples, keys, max_gradient_share, partial(_skip, reason=OVER_SHARE), partial(_compare_own, samples))
     others = _others(carried, joined)
-    if others:
-        samples = _ordered([*samples, *map(head_of, others)])
-    samples = bounded(samples, max_samples, max_tokens, seed)
+    samples = bounded(_ordered([*samples, *map(head_of, others)]) if others else samples, max_samples, max_tokens, seed)
     if others:
         samples = [sample for sample in samples if sample.window == window or sample.skip_reason != NO_ROOM]
     own = {**_own_chats(joined), **_chats_among(others, samples)}
