@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from babylon_assets.cli.terminal import bold, count, errors, number, output, print_json, short
+from babylon_assets.cli.terminal import bold, count, errors, number, output, plain, print_json, short
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
@@ -273,4 +273,4 @@ def _print_nested(values: dict[str, Any], indent: int = 0) -> None:
             _print_nested(value, indent + 2)
         else:
             output.print(" " * indent + f"{name:<{width}}  ", end="")
-            output.print("-" if value is None or value == {} else str(value), highlight=False, soft_wrap=True)
+            output.print(plain(value), highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +15,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from babylon_assets.domain.display_text import neutralize, neutralize_line
+from babylon_assets.domain.display_text import format_number, neutralize, neutralize_line
 
 #: Columns where there is no terminal to ask: tables in files and pipes keep their cells whole.
 WIDE = 160
@@ -72,9 +72,18 @@ def print_json(value: Any) -> None:
     output.file.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number in a table; a dash for what is not known."""
-    return MISSING if value is None else f"{value:.{digits}f}"
+def number(value: float | None) -> str:
+    """A number in a table, to four significant digits; a dash for what is not known. JSON has all of them."""
+    return MISSING if value is None else format_number(value, padded=True)
+
+
+def plain(value: object) -> str:
+    """Any value in a line, numbers in it to four significant digits; a dash for what is not known."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {plain(member)}" for name, member in value.items()) or MISSING
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value)) or MISSING
+    return MISSING if value is None else format_number(value) if isinstance(value, float) else str(value)
 
 
 def count(value: int | None) -> str:

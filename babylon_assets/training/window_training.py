@@ -21,6 +21,7 @@ from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.errors import ChainConflict, PermanentError, TrainingBusy
 from babylon_assets.domain.late_data import beside, carried
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, windows
+from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.datasets import load_dataset
@@ -211,6 +212,8 @@ def _train(
 def _make(settings: Settings, database: Database, plan: Plan, job: training_jobs.Job) -> TrainedCheckpoint | None:
     parent = plan.parent
     folder = checkpoint_folder(settings, parent.chain, parent.step) if parent.step else None
+    if folder is not None and (folder / WEIGHTS).is_file():
+        verify_weights(folder, parent.weights_sha256)
     request = TrainingRequest(
         base_model=plan.base_model,
         chain=plan.chain,

@@ -13,6 +13,7 @@ from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import ChainConflict, CorruptLedger, PermanentError
 from babylon_assets.ledger import checkpoints
+from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import get_window, upsert_window
 from babylon_assets.training import window_training
@@ -197,6 +198,21 @@ def test_a_lost_parent_is_said_and_nothing_is_made_up(
     ready(SECOND, samples)
     shutil.rmtree(checkpoint_folder(settings, CHAIN, 1))
     with pytest.raises(CorruptLedger, match="restore"):
+        train_window(settings, database, SECOND)
+    assert chain_of(database) == [(0, None), (1, FIRST)]
+
+
+def test_nothing_is_trained_from_weights_that_are_not_those_of_the_ledger(
+    settings: Settings, database: Database, ready: Ready, samples: list[Sample]
+) -> None:
+    ready(FIRST, samples)
+    train_window(settings, database, FIRST)
+    ready(SECOND, samples)
+    weights = checkpoint_folder(settings, CHAIN, 1) / WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CorruptLedger, match="not those that the ledger recorded; restore"):
         train_window(settings, database, SECOND)
     assert chain_of(database) == [(0, None), (1, FIRST)]
 
