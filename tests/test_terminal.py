@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -146,3 +149,12 @@ def test_values_are_rounded_for_people(value: object, text: str) -> None:
 
 def test_numbers_of_a_table_have_the_same_digits() -> None:
     assert [number(value) for value in (0.5, 0.123456, None)] == ["0.5000", "0.1235", "-"]
+
+
+def test_a_terminal_without_the_letters_shows_their_numbers(database: Database, tmp_path: Path) -> None:
+    with database.connect() as conn:
+        upsert_window(conn, "2026-10-01T04:00", status="failed", reason="no “ünïcode” 📈 here")
+    environment = {"BABYLON_HOME": str(tmp_path), "DATABASE_URL": database.url, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "babylon_assets", "status", "2026-10-01T04:00"]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, check=True)
+    assert rb"no \u201c\xfcn\xefcode\u201d \U0001f4c8 here" in done.stdout

@@ -74,7 +74,7 @@ def train(
 
 @contextmanager
 def opened_line(
-    settings: Settings, heard: Callable[[int, int, int], None] | None = None
+    settings: Settings, heard: Callable[[int, int, int], None] = lambda *_: None
 ) -> Iterator[tuple[Database, Line]]:
     """The migrated database and the line over the definitions that the UI serves, with a crash's leftovers removed.
 

@@ -11,7 +11,9 @@ import base64
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -69,6 +71,15 @@ def _columns(table: Table) -> dict[str, Any]:
 Shown = dg.MetadataValue[Any]
 
 
+@contextmanager
+def only_shown(what: str) -> Iterator[None]:
+    """What fails in this block is only shown: the log has the error, and nothing else depends on it."""
+    try:
+        yield
+    except Exception:
+        _log.warning("%s cannot be shown\n%s", what, neutralize(traceback.format_exc()))
+
+
 def show(parts: Mapping[str, Callable[[], Shown | Mapping[str, Shown]]]) -> dict[str, Shown]:
     """The metadata that the parts give, each by its name or as several entries of their own.
 
@@ -78,13 +89,13 @@ def show(parts: Mapping[str, Callable[[], Shown | Mapping[str, Shown]]]) -> dict
     entries: dict[str, Shown] = {}
     reasons: dict[str, str] = {}
     for name, part in parts.items():
-        try:
-            result = part()
-        except Exception as error:
-            _log.warning("%s cannot be shown", name, exc_info=True)
-            reasons[name] = f"{type(error).__name__}: {error}"
-        else:
-            entries |= result if isinstance(result, Mapping) else {name: result}
+        with only_shown(name):
+            try:
+                result = part()
+                entries |= result if isinstance(result, Mapping) else {name: result}
+            except Exception as error:
+                reasons[name] = f"{type(error).__name__}: {error}"
+                raise
     sizes = {name: len(repr(value)) for name, value in entries.items()}
     reasons |= {name: f"{size:,} characters are too many" for name, size in sizes.items() if size > MOST_CHARACTERS}
     kept = {name: value for name, value in entries.items() if name not in reasons}
@@ -235,6 +246,9 @@ METADATA: dict[str, Meaning] = {
     "trajectories_without_calls": Meaning("rows", "Trajectories for which no call was found."),
     "steps_without_calls": Meaning("steps", "Steps for which no call was found; scored, and not trained on."),
     "effective_samples": Meaning("samples", "How many equally weighted samples the trained ones are worth."),
+    "largest_share_of_one_agent": Meaning("", "The largest part of the gradient that one agent gives."),
+    "largest_share_of_one_key": Meaning("", "The same of one gateway key, where keys are known."),
+    "largest_share_of_one_decision_point": Meaning("", "The same of one decision point."),
     "policy_lag_mean": Meaning("checkpoints", "How many checkpoints behind the newest the answering policies are."),
     "policy_lag_max": Meaning("checkpoints", "The same of the oldest of them."),
     "carried_samples": Meaning("samples", "Late samples of earlier windows in the dataset."),
