@@ -107,13 +107,13 @@ def _known(resolved: float, moment: int | None) -> bool:
 
 
 def perp_holdings(frame: pd.DataFrame, moment: int | None) -> list[PerpHolding]:
-    names = ("agent_id", "ticker", "side", "entry", "size", "leverage", "opened_at", "closed_at")
+    names = ("agent_id", "ticker", "side", "entry", "size", "leverage", "opened_at", "closed_at", "adds")
     rows = zip(*(frame[name].tolist() for name in names), strict=True)
     holdings = []
-    for agent, ticker, side, entry, size, leverage, opened, closed in rows:
+    for agent, ticker, side, entry, size, leverage, opened, closed, adds in rows:
         if isfinite(opened):
             end = int(closed) if isfinite(closed) and (moment is None or closed <= moment) else None
-            holdings.append(PerpHolding(agent, ticker, side, entry, size, leverage, int(opened), end))
+            holdings.append(PerpHolding(agent, ticker, side, entry, size, leverage, int(opened), end, adds > 0))
     return holdings
 
 

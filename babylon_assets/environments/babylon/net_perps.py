@@ -116,12 +116,10 @@ class NetPerps:
             holdings = self._holdings.get(key, [])
             account = self._accounts[key] = _Account(_open_before(trades, holdings))
             for trade in trades:
-                self._play(account, trade, trades, holdings)
+                self._play(account, trade, holdings)
         return self._accounts[key]
 
-    def _play(
-        self, account: _Account, trade: GameTrade, trades: Sequence[GameTrade], holdings: Sequence[PerpHolding]
-    ) -> None:
+    def _play(self, account: _Account, trade: GameTrade, holdings: Sequence[PerpHolding]) -> None:
         """Let a trade change the position as the game does."""
         at, ticker, sign = self._decided.get(trade, trade.at - 1), trade.instrument or "", SIGNS.get(trade.side or "")
         quote = self._rules.quotes.last(ticker, at)
@@ -131,7 +129,7 @@ class NetPerps:
                 _, entry = account.reduce([lot for lot in account.lots if lot.left > 0], trade.amount, price)
                 account.closed[trade] = _entry_of_closed(trade, holdings) or entry
             return
-        holding = _opened_by(trade, at, trades, holdings)
+        holding = _opened_by(trade, at, holdings)
         fill = holding and believed_perp_price(holding.entry, self._rules.quotes, ticker, at, trade.at)
         entry = fill or quote
         if sign is None or entry is None or not is_stake(trade.amount):
@@ -169,17 +167,9 @@ def _entry_of_closed(closing: GameTrade, holdings: Sequence[PerpHolding]) -> flo
     return min(rows, key=lambda row: abs((row.closed or 0) - closing.at)).entry if rows else None
 
 
-def _opened_by(
-    trade: GameTrade, at: int, trades: Sequence[GameTrade], holdings: Sequence[PerpHolding]
-) -> PerpHolding | None:
+def _opened_by(trade: GameTrade, at: int, holdings: Sequence[PerpHolding]) -> PerpHolding | None:
     """The row of the position that this trade alone made; None where others added to it."""
     for row in holdings:
         if row.side == trade.side and at - TOGETHER_MS <= row.opened <= trade.at + TOGETHER_MS:
-            end = row.closed if row.closed is not None else max(other.at for other in trades) + 1
-            adds = [
-                other
-                for other in trades
-                if not other.closes and other.side == row.side and row.opened - TOGETHER_MS <= other.at < end
-            ]
-            return row if adds == [trade] else None
+            return None if row.averaged else row
     return None

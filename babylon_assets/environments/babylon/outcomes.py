@@ -96,7 +96,7 @@ class OutcomeTables:
     }
     PERP_POSITIONS: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("agent_id", "ticker", "side"), "object"),
-        **dict.fromkeys(("entry", "size", "leverage", "opened_at", "closed_at"), "float64"),
+        **dict.fromkeys(("entry", "size", "leverage", "opened_at", "closed_at", "adds"), "float64"),
     }
 
     trades: pd.DataFrame

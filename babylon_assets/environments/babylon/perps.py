@@ -23,7 +23,11 @@ SIZE_ROUNDING = 0.01
 
 
 class PerpHolding(NamedTuple):
-    """A row of `PerpPosition`; times in epoch milliseconds, `closed` None while it is open."""
+    """A row of `PerpPosition`; times in epoch milliseconds, `closed` None while it is open.
+
+    Attributes:
+        averaged: orders after the first added to it, so that its entry is an average.
+    """
 
     agent: str
     ticker: str
@@ -33,6 +37,7 @@ class PerpHolding(NamedTuple):
     leverage: float
     opened: int
     closed: int | None
+    averaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,13 +38,3 @@ BABYLON = GameRules(
     open_price_is_fill=True,
     notes_are_outcomes=True,
 )
-#: Its `market_outcomes` holds the change of 24 hours, NO for cancelled markets, and the probability of NO.
-FEED = GameRules(
-    failure_may_hold=False,
-    unnamed_calls_act=True,
-    trades_follow_steps=True,
-    winners_share=True,
-    positions_net=True,
-    open_price_is_fill=False,
-    notes_are_outcomes=False,
-)
