@@ -216,7 +216,11 @@ def _facts(number: int, step: Step, at: int, until: int, rules: GameRules) -> St
     success = False if result.success is False else action.success
     reason = action.error or result.error
     error = _clean(reason) if reason else None
-    failed = success is False and (error is not None or not rules.failure_may_hold) and word.kind not in ("hold", "unfinished")
+    failed = (
+        success is False
+        and (error is not None or not rules.failure_may_hold)
+        and word.kind not in ("hold", "unfinished")
+    )
     return make_step(
         number,
         at,
