@@ -1,6 +1,6 @@
 """Does it learn: `babylon demo` as a user runs it, for five seeds of the game, and once without training.
 
-The figure is the share of the way from the teacher's to the oracle's mean reward on the same boards that the last five
+The figure is the share of the way from the expert's to the oracle's mean reward on the same boards that the last five
 windows have gone. The seeds are not those that anything was tuned on; the run without training keeps the base model
 for all windows and has to stay where it began. GATE=false in the environment trains without the gate, to be held
 against a run with it.
@@ -26,8 +26,9 @@ from babylon_assets.ledger.database import open_database, stop_embedded
 from babylon_assets.ledger.trajectories import read_window
 from babylon_assets.ledger.verdicts import of_chain
 from babylon_assets.ledger.windows import WindowRow, list_windows
-from babylon_assets.report.pictures import CurvePoint, learning_curves
+from babylon_assets.report.learning_curve import CurvePoint
 from babylon_assets.training.roots import base_model_of
+from benchmarks.learning_picture import draw_learning_curves
 from benchmarks.report import Row, at_least, at_most, publish
 
 SEEDS = (11, 12, 13, 14, 15)
@@ -57,8 +58,8 @@ class Run:
 
     @property
     def way(self) -> float:
-        """Share of the way from the teacher to the oracle, 0 at the teacher and 1 at the oracle."""
-        return (self.mean("reward") - self.mean("teacher")) / (self.mean("oracle") - self.mean("teacher"))
+        """Share of the way from the expert to the oracle, 0 at the expert and 1 at the oracle."""
+        return (self.mean("reward") - self.mean("expert")) / (self.mean("oracle") - self.mean("expert"))
 
 
 def main() -> None:
@@ -72,7 +73,7 @@ def main() -> None:
     rows = _rows(trained, untrained)
     publish("learning", rows, settings.home)
     named = {f"seed {seed}": _points(run) for seed, run in zip(SEEDS, trained, strict=True)}
-    picture.write_bytes(learning_curves(named, _points(untrained)))
+    draw_learning_curves(named, _points(untrained), picture)
     print(f"picture: {picture}")
     sys.exit(0 if all(row.holds is not False for row in rows) else 1)
 
@@ -80,7 +81,7 @@ def main() -> None:
 def _rows(trained: list[Run], untrained: Run) -> list[Row]:
     ways = [run.way for run in trained]
     rows = [
-        Row(f"way from teacher to oracle, seed {seed}", run.way, "share")
+        Row(f"way from expert to oracle, seed {seed}", run.way, "share")
         for seed, run in zip(SEEDS, trained, strict=True)
     ]
     return [

@@ -133,7 +133,7 @@ def _questions(count: int) -> list[list[Message]]:
     from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
     from babylon_assets.environments.simulated.language import Account, prompt
 
-    boards = [lesson.board for lesson in draw_demonstrations(seed=1, count=count // SHARING)]
+    boards = [demonstration.board for demonstration in draw_demonstrations(seed=1, count=count // SHARING)]
     return [
         prompt(board, Account(10_000.0 + seat * 7, float(seat * 7), seat % 3))
         for board in boards

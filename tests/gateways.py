@@ -23,8 +23,8 @@ from babylon_assets.serving.answers import Source
 from babylon_assets.serving.awaited_database import Ledger
 from babylon_assets.serving.engine.engine import Library
 from babylon_assets.serving.engine.scheduler import Scheduler
-from babylon_assets.serving.http.gateway import Gateway, Parts
-from babylon_assets.serving.http.server import assemble, run, uvicorn_server
+from babylon_assets.serving.http.accepted_request import Parts
+from babylon_assets.serving.http.server import assemble, make_gateway, run, uvicorn_server
 from tests.ledger.values import CHAIN, checkpoint, dataset, root, sample
 
 MakeSource = Callable[[asyncio.AbstractEventLoop], Source]
@@ -36,7 +36,7 @@ class RunningGateway:
 
     def __init__(self, settings: Settings, database: Ledger, make_source: MakeSource) -> None:
         self._settings, self._database, self._make_source = settings, database, make_source
-        self.gateway = Gateway()
+        self.gateway = make_gateway(settings.gateway)
         self._server = uvicorn_server(self.gateway)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._socket.getsockname()[1])
@@ -65,7 +65,7 @@ class RunningGateway:
 
     def _serve(self) -> None:
         settings, spool = self._settings, self._settings.home / "spool"
-        make_parts = partial(assemble, settings.gateway, settings.model_name, self._database, spool)
+        make_parts = partial(assemble, self.gateway, settings.gateway, settings.model_name, self._database, spool)
         asyncio.run(run(self.gateway, self._server, make_parts, self._make_source, self._socket))
 
 

@@ -51,10 +51,26 @@ class Server:
         return open_database(Settings(database_url=self.address.at(name).url()))
 
 
+def passable_folder(prefix: str) -> Path:
+    """A new folder that others may pass, so that the account of root's embedded server can: its data lies inside."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    folder.chmod(0o711)
+    return folder
+
+
+@pytest.fixture
+def passable_home() -> Iterator[Path]:
+    """A home folder with an embedded server of its own, both gone at the end of the test."""
+    folder = passable_folder("babylon-home-")
+    yield folder
+    embedded_postgres.stop(folder / "postgres")
+    shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """The embedded server of this test session, fast and forgetful, stopped at its end."""
-    folder = Path(tempfile.mkdtemp(prefix="babylon-tests-"))
+    folder = passable_folder("babylon-tests-")
     data = folder / "postgres"
     try:
         running = Server(embedded_postgres.start(data))

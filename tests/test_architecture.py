@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -256,3 +257,67 @@ def test_only_the_windows_module_and_the_partitions_know_how_time_is_cut() -> No
     known = {"babylon_assets.ledger.window_length": ["HOURLY"]}  # of a ledger that does not say
     assert {name: found for name, found in others.items() if found} == known
     assert any(_hours_in(ast.parse("x = timedelta(hours=1)"))) and any(_hours_in(ast.parse("'%Y-%m-%dT%H:00'")))
+
+
+#: Module names that several rooms use, and the one thing that each means.
+SHARED_MODULES = {
+    "backend": "a way to train: the protocol, and each implementation of it",
+    "datasets": "training datasets: what they are, the settings for them, the table of them",
+    "environment": "the class that implements the protocol for one environment",
+    "evaluations": "measurements of a policy: what they are, the table of them",
+    "gateway": "the server of policies: its settings, its application",
+    "llm_judge": "the LLM that scores answers: its comparisons, the calls to it",
+    "nightly": "what is done once a night: the evaluation, the schedule's ops",
+    "recorded_prompts": "prompts that agents were given: where they are kept, asking a policy about them",
+    "registry": "the implementations of a protocol by name, with those of installed packages",
+    "scorers": "functions from steps to scores: the protocol, an environment's own",
+    "scoring": "from steps to rewards: the settings, the line's stage",
+    "training_requests": "windows that the environment asks to be trained: its table, the sensor",
+    "trajectories": "episodes of an agent: what they are, the table of them",
+    "windows": "spans of time: what they are, the table of them",
+}
+
+#: Words that the glossary retired, and names that are no nouns.
+RETIRED = {
+    *("found", "made", "one", "each", "told", "said", "imitate", "judging", "examine", "examined", "examination"),
+    *("live", "dead_end", "dead_ends", "replay", "replayed", "teacher", "lesson", "lessons", "spread"),
+}
+
+
+def test_a_module_name_stands_for_one_thing() -> None:
+    names = Counter(path.stem for path in PACKAGE.rglob("*.py") if path.stem != "__init__")
+    assert {name for name, count in names.items() if count > 1} == set(SHARED_MODULES)
+
+
+def test_a_public_class_name_stands_for_one_thing() -> None:
+    names = Counter(
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert len(names) > 100
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def _names_given_in(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+
+
+def test_nothing_is_named_by_a_retired_word() -> None:
+    named = {
+        f"{module_name(path)}: {name}"
+        for path in PACKAGE.rglob("*.py")
+        for name in _names_given_in(ast.parse(path.read_text()))
+        if name.strip("_").lower() in RETIRED
+    }
+    # A field of `babylon doctor --json`, which programs read.
+    assert named == {"babylon_assets.cli.doctor: found"}
+    assert list(_names_given_in(ast.parse("for one in (): pass"))) == ["one"]

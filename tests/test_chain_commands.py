@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from babylon_assets.cli.app import app
 from babylon_assets.domain.errors import CorruptLedger
-from babylon_assets.ledger import checkpoints, jobs
+from babylon_assets.ledger import checkpoints, training_jobs
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.datasets import load_dataset, save_dataset
 from babylon_assets.ledger.inference_calls import insert_calls
@@ -108,8 +108,8 @@ def test_prune_keeps_what_an_attempt_needs_and_waits_for_one_that_runs(
     without = json.loads(babylon("prune", "--keep", "1", "--dry-run", "--json").stdout)
     assert without["checkpoints"] == [f"{CHAIN}@1", f"{CHAIN}@3"]  # the branch is kept, and 2 that it begins at
     with database.connect() as conn:
-        job = jobs.start_job(conn, HOURS[5], CHAIN, f"{CHAIN}-3", None, None)
-        jobs.advance_job(conn, job.id, "submitted", external_id="job-1")
+        job = training_jobs.start_job(conn, HOURS[5], CHAIN, f"{CHAIN}-3", None, None)
+        training_jobs.advance_job(conn, job.id, "submitted", external_id="job-1")
     shown = json.loads(babylon("prune", "--keep", "1", "--dry-run", "--json").stdout)
     assert shown["checkpoints"] == [f"{CHAIN}@1"]  # 3, which nothing else needs, is what the job trains from
     with chain_lock(database, CHAIN):

@@ -19,7 +19,7 @@ from babylon_assets.cli.app import app, arguments_of_mode, main
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.datasets import build_dataset
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.ledger import jobs
+from babylon_assets.ledger import training_jobs
 from babylon_assets.ledger.checkpoints import Checkpoint, insert_checkpoint
 from babylon_assets.ledger.database import Database, newest_revision
 from babylon_assets.ledger.datasets import save_dataset
@@ -29,7 +29,7 @@ from tests.ledger.values import CHAIN, dataset, sample
 
 COMMANDS = (
     *("demo", "up", "simulate", "migrate", "windows", "train", "status", "export", "doctor"),
-    *("chains", "lineage", "replay", "prune", "forget", "report", "backfill", "serve", "import"),
+    *("chains", "lineage", "reproduce", "prune", "forget", "report", "backfill", "serve", "import"),
     *("evaluate", "promote", "rollback", "promotions"),
 )
 KEYS = [
@@ -96,7 +96,8 @@ def test_every_command_explains_itself_with_an_example(babylon: Babylon, command
 
 
 def test_the_commands_are_these(babylon: Babylon) -> None:
-    assert {command.name or command.callback.__name__ for command in app.registered_commands} == set(COMMANDS)  # type: ignore[union-attr]
+    shown = [command for command in app.registered_commands if not command.hidden]
+    assert {command.name or command.callback.__name__ for command in shown} == set(COMMANDS)  # type: ignore[union-attr]
     listed = babylon("--help").output
     assert all(command in listed for command in COMMANDS)
 
@@ -144,8 +145,8 @@ def test_status_prints_where_a_checkpoint_comes_from(babylon: Babylon, ledger: N
 def test_status_knows_an_attempt_that_lives_from_one_that_died(babylon: Babylon, database: Database) -> None:
     with database.connect() as conn:
         for window in (FIRST, SECOND):
-            job = jobs.start_job(conn, window, CHAIN, None, None, None, "embedded")
-            jobs.advance_job(conn, job.id, "training")
+            job = training_jobs.start_job(conn, window, CHAIN, None, None, None, "embedded")
+            training_jobs.advance_job(conn, job.id, "training")
         conn.execute(
             "UPDATE babylon_training.training_jobs SET heartbeat = now() - interval '2 minutes' WHERE window_id = %s",
             [FIRST],

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from babylon_assets.cli import doctor
-from babylon_assets.cli.doctor import Diagnosis, examine
+from babylon_assets.cli.doctor import Diagnosis, diagnose
 from babylon_assets.config.settings import Settings
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.training import devices
 from babylon_assets.training.backends.local_gpu.backend import BASE_MODEL
+from babylon_assets.training.capacity import checkpoint_gib, disk_gib, gpu_gib
 from babylon_assets.training.devices import CudaDevice
-from babylon_assets.training.needs import checkpoint_gib, disk_gib, gpu_gib
 from tests.hosted_service import KEY, HostedService, hosted_service
 
 Findings = Callable[..., dict[str, Diagnosis]]
@@ -29,7 +29,7 @@ Findings = Callable[..., dict[str, Diagnosis]]
 def findings(game_database: Database, tmp_path: Path) -> Findings:
     def look(**changes: object) -> dict[str, Diagnosis]:
         settings = Settings(home=tmp_path, database_url=game_database.url)
-        return {one.name: one for one in examine(settings.replace(**changes))}
+        return {one.name: one for one in diagnose(settings.replace(**changes))}
 
     return look
 
@@ -91,7 +91,7 @@ def test_a_role_that_cannot_make_the_missing_schema_is_told_so(empty_database: D
 def test_a_base_model_that_cannot_be_trained_and_a_full_disk(
     findings: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("babylon_assets.training.needs.BESIDES", 1e9)
+    monkeypatch.setattr("babylon_assets.training.capacity.BESIDES", 1e9)
     found = findings(base_model=str(tmp_path))
     assert "Qwen2, Qwen3 and Llama" in found["backend"].remedy
     assert "BABYLON_HOME" in found["disk"].remedy

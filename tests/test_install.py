@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
@@ -89,3 +90,20 @@ def test_the_exact_pins_of_the_project_are_those_of_the_constraints() -> None:
 
 def test_constraints_name_no_local_build() -> None:
     assert "+" not in "".join(pins((ROOT / "constraints.txt").read_text().splitlines()).values())
+
+
+@pytest.mark.parametrize("form", ["wheel", "sdist"])
+def test_the_reports_templates_are_in_what_is_built(form: str, tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "babylon_assets" / "report", tmp_path / "babylon_assets" / "report")
+    (tmp_path / "babylon_assets" / "__init__.py").touch()
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "env.py").touch()
+    program = f"from setuptools import build_meta; build_meta.build_{form}('out')"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True)
+    [built] = (tmp_path / "out").iterdir()
+    shutil.unpack_archive(built, tmp_path / "unpacked", "zip" if form == "wheel" else "gztar")
+    templates = {path.name for path in (ROOT / "babylon_assets" / "report" / "templates").iterdir()}
+    assert templates and templates <= {path.name for path in (tmp_path / "unpacked").rglob("templates/*")}

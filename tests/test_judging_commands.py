@@ -48,7 +48,7 @@ def ledger(game_database: Database) -> Database:
         checkpoints.insert_checkpoint(conn, refused)
         fields = {"champion_id": f"{CHAIN}-2", "passed": False, "why": "it is worse", "verdict": {}}
         store_verdict(conn, StoredVerdict(checkpoint_id=refused.id, chain=CHAIN, **fields))  # type: ignore[arg-type]
-        checkpoints.mark_dead_end(conn, refused.id, "refused: it is worse")
+        checkpoints.reject(conn, refused.id, "refused: it is worse")
     return game_database
 
 
@@ -62,7 +62,7 @@ def test_a_rollback_goes_back_to_what_was_live_and_the_game_picks_it(babylon: Ba
         head = checkpoints.head(conn, CHAIN)
     assert picked is not None and picked[1] == f"{CHAIN}@1"
     assert head is not None and head.step == 1
-    assert line[2].dead_end == f"rolled back to {CHAIN}@1: it lost money"
+    assert line[2].rejected == f"rolled back to {CHAIN}@1: it lost money"
     back = babylon("rollback", "--to", f"{CHAIN}@0", "--why", "start again")
     assert f"{CHAIN}@0 is served; before it was {CHAIN}@1" in back.stdout
     nothing = babylon("rollback", "--why", "further")
@@ -75,7 +75,7 @@ def test_a_person_may_promote_what_was_refused(babylon: Babylon, ledger: Databas
     assert f"{CHAIN}@3 is served; before it was {CHAIN}@2" in done.stdout
     with ledger.connect() as conn:
         head, row = checkpoints.head(conn, CHAIN), promotions.history(conn, CHAIN)[-1]
-    assert head is not None and (head.step, head.dead_end) == (3, None)
+    assert head is not None and (head.step, head.rejected) == (3, None)
     assert (row.why, row.verdict, row.kind) == ("I know better", None, "promotion")
     again = babylon("promote", f"{CHAIN}@3", "--why", "twice")
     assert again.exit_code == 1
@@ -104,7 +104,7 @@ def test_promotions_say_what_was_live_at_a_time(babylon: Babylon, ledger: Databa
     assert "it is worse" in babylon("promotions").stdout
     moments = [datetime.fromisoformat(one["at"]) for one in told[:2]]
     asked = [moments[0] - timedelta(seconds=1), moments[0], moments[1]]
-    live = [json.loads(babylon("promotions", "--at", at.isoformat(), "--json").stdout)["live"] for at in asked]
+    live = [json.loads(babylon("promotions", "--at", at.isoformat(), "--json").stdout)["served"] for at in asked]
     assert live == [None, f"{CHAIN}@1", f"{CHAIN}@2"]
     assert "the base model" in babylon("promotions", "--at", "2020-01-01T14:00").stdout
     today = json.loads(babylon("promotions", "--at", "00:00", "--json").stdout)

@@ -9,7 +9,6 @@ show it; `AUTOMATION=false WINDOWS_FROM=<2 days ago> babylon up --simulate --hou
 
 from __future__ import annotations
 
-import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from babylon_assets.cli.write_report import gather, write
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.ledger.database import open_database
 from babylon_assets.ledger.windows import list_windows
-from babylon_assets.report.page import page as render
+from babylon_assets.report.page import render_page
 from tests.browser import Browser
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
@@ -38,14 +37,22 @@ def main() -> None:
         return
     with open_database(settings).connect() as conn:
         trained = [row.window_id for row in list_windows(conn) if row.status == "trained"]
-    shutil.copyfile(settings.home / "learning_curve.png", IMAGES / "learning_curve.png")
+    take_curve(settings.home / "learning_curve.svg")
     take(settings, sys.argv[1] if len(sys.argv) > 1 else trained[-1])
+
+
+def take_curve(drawing: Path) -> None:
+    """The learning curve that the demo left, as large as it is."""
+    with Browser(920, 320) as browser:
+        browser.resize(920, 320)
+        browser.open(drawing.as_uri(), "")
+        browser.picture(IMAGES / "learning_curve.png")
 
 
 def take_report(settings: Settings) -> None:
     """The report on a desk, down to the windows, beside the same in the dark on a phone."""
     page = settings.home / "report.html"
-    write(page, render(gather(settings, open_database(settings), datetime.now(UTC))))
+    write(page, render_page(gather(settings, open_database(settings), datetime.now(UTC))))
     IMAGES.mkdir(exist_ok=True)
     parts = []
     with Browser(1000, 900) as browser:

@@ -1,4 +1,4 @@
-"""`babylon chains`, `lineage`, `replay`, `prune` and `forget`: where checkpoints come from, and what is kept."""
+"""`babylon chains`, `lineage`, `reproduce`, `prune` and `forget`: where checkpoints come from, and what is kept."""
 
 from __future__ import annotations
 
@@ -95,27 +95,27 @@ def _backward(conn: Any, checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def replay(checkpoint: Named, json: Json = False) -> None:
+def reproduce(checkpoint: Named, json: Json = False) -> None:
     """Reproduce a checkpoint from the ledger, in a temporary folder, and say whether its weights are the same.
 
     The exit code is 1 when they are not. Equality bit for bit holds on one machine with one thread.
 
-    Example: [bold]babylon replay babylon-agent@3[/]
+    Example: [bold]babylon reproduce babylon-agent@3[/]
     """
     settings = load_settings()
     database = opened(settings)
     with database.connect() as conn:
         trained = ledger.find(conn, checkpoint)
-    from babylon_assets.training.reproduction import replay as train_again
+    from babylon_assets.training.reproduction import reproduce as train_again
 
-    with tempfile.TemporaryDirectory(prefix="babylon-replay-") as home:
+    with tempfile.TemporaryDirectory(prefix="babylon-reproduce-") as home:
         result = train_again(settings, database, trained, Path(home))
     if json:
-        facts = {"same": result.same, "recorded": result.recorded, "replayed": result.replayed}
+        facts = {"same": result.same, "recorded": result.recorded, "reproduced": result.reproduced}
         print_json({**facts, "versions": result.versions})
     else:
         output.print(f"{_name(trained)}: {'the same, bit for bit' if result.same else 'not the same'}")
-        output.print(f"  recorded  {result.recorded}\n  replayed  {result.replayed}", highlight=False)
+        output.print(f"  recorded  {result.recorded}\n  reproduced  {result.reproduced}", highlight=False)
         for name, change in result.versions.items():
             output.print(f"  {name}  {change}", highlight=False)
     if not result.same:

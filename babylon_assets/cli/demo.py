@@ -1,8 +1,8 @@
 """`babylon demo`: the simulated game, played and trained window by window, from nothing to a learning curve.
 
-Each window is played with the live policy, which a gateway of the demo's own serves over HTTP, and then run through the
-line as a recorded Dagster run. A window is played in one transaction and trained at most once, so that a killed demo
-goes on where it stopped.
+Each window is played with the served policy, which a gateway of the demo's own serves over HTTP, and then run through
+the line as a recorded Dagster run. A window is played in one transaction and trained at most once, so that a killed
+demo goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -147,15 +147,14 @@ def _advance(bar: Progress, task: TaskID, row: WindowRow | None, judged: str | N
 
 def _show(settings: Settings, database: Database, count: int) -> None:
     """The table, the picture and what to type next."""
-    from babylon_assets.orchestration.assets.model_checkpoints import curve_points
-    from babylon_assets.report.pictures import learning_curve
+    from babylon_assets.orchestration.assets.model_checkpoints import draw_curve
 
     with database.connect() as conn:
         rows = windows.list_windows(conn)[-count:]
         names = policy_names(conn, settings.model_name)
         standings = verdicts.standings(conn, settings.model_name)
-    picture = settings.home / "learning_curve.png"
-    picture.write_bytes(learning_curve(curve_points(rows, standings)))
+    picture = settings.home / "learning_curve.svg"
+    picture.write_text(draw_curve(rows, standings), encoding="utf-8")
     output.print(window_table(rows, names))
     output.print(f"learning curve: {picture}", highlight=False, soft_wrap=True)
     output.print("next: [bold]make up[/] shows the same windows, runs and pictures in the Dagster UI")

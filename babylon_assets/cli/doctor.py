@@ -58,7 +58,7 @@ def doctor(json: Json = False) -> None:
     Example: [bold]babylon doctor[/]
     """
     settings = load_settings()
-    findings = list(examine(settings))
+    findings = list(diagnose(settings))
     if json:
         print_json({"findings": [asdict(finding) for finding in findings], "settings": printable(settings)})
     else:
@@ -68,7 +68,7 @@ def doctor(json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def examine(settings: Settings) -> Iterator[Diagnosis]:
+def diagnose(settings: Settings) -> Iterator[Diagnosis]:
     """Every check, in the order in which a person would mend them."""
     yield from (Diagnosis("settings", variable, remedy) for variable, remedy in unknown_variables())
     yield from _versions()
@@ -217,7 +217,7 @@ def _key(settings: Settings) -> Diagnosis:
 
 def _base_model(settings: Settings) -> Iterator[Diagnosis]:
     """The base model, with room on the disk and memory of the GPU for it."""
-    from babylon_assets.training import needs
+    from babylon_assets.training import capacity
     from babylon_assets.training.backends.registry import SHIPPED, choose_backend
     from babylon_assets.training.devices import cuda_device
     from babylon_assets.training.families import find_config
@@ -233,10 +233,10 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
         yield Diagnosis("base model", "not made yet; the first training makes it, in about a minute")
     else:
         yield Diagnosis("base model", base if here else f"{base}, fetched from the hub by the first training")
-    yield _disk(settings, needs.disk_gib(settings, base if trains_here else None))
+    yield _disk(settings, capacity.disk_gib(settings, base if trains_here else None))
     device = cuda_device() if trains_here else None
     if device is not None:
-        gpu_gib = needs.gpu_gib(base) if base else None
+        gpu_gib = capacity.gpu_gib(base) if base else None
         fits = gpu_gib is None or gpu_gib <= device.memory_gib
         remedy = "" if fits else "set BASE_MODEL to a smaller model, or train on a GPU with more memory"
         about = f", about {gpu_gib:.0f} GiB are needed" if gpu_gib is not None else ""

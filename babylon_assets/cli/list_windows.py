@@ -14,7 +14,7 @@ from babylon_assets.cli.terminal import count, errors, number, output, print_jso
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.ledger import checkpoints, jobs, late_samples, verdicts
+from babylon_assets.ledger import checkpoints, late_samples, training_jobs, verdicts
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection, Database, open_database
 from babylon_assets.ledger.database import migrate as migrate_schema
@@ -153,7 +153,7 @@ def policy_names(conn: Connection, chain: str) -> dict[str, str]:
     standings = verdicts.standings(conn, chain)
     return {
         checkpoint.id: policy_name(chain, checkpoint.step)
-        + (f" ({standings[checkpoint.window_id]})" if checkpoint.dead_end and checkpoint.window_id in standings else "")
+        + (f" ({standings[checkpoint.window_id]})" if checkpoint.rejected and checkpoint.window_id in standings else "")
         for checkpoint in checkpoints.chain(conn, chain)
     }
 
@@ -224,7 +224,7 @@ def overview(conn: Connection, chain: str) -> dict[str, Any]:
     rows = ledger.list_windows(conn)
     states = sorted({row.status for row in rows})
     head = checkpoints.head(conn, chain)
-    running = jobs.running_jobs(conn, chain)
+    running = training_jobs.running_jobs(conn, chain)
     return {
         "chain": chain,
         "windows": {state: sum(row.status == state for row in rows) for state in states},
@@ -236,9 +236,9 @@ def overview(conn: Connection, chain: str) -> dict[str, Any]:
     }
 
 
-def _alive(job: jobs.Job, ago: float) -> str:
+def _alive(job: training_jobs.Job, ago: float) -> str:
     """What an attempt that has not ended does, by its last sign of life."""
-    if job.state != "submitted" and ago > jobs.SILENT_SECONDS:
+    if job.state != "submitted" and ago > training_jobs.SILENT_SECONDS:
         return f"{job.state}, no sign of life for {ago:.0f} s: its process has died; train the window again"
     return f"{job.state} with {job.backend or 'no backend yet'}, last sign of life {ago:.0f} s ago"
 

@@ -38,9 +38,10 @@ def evaluate(
     runs: Annotated[int, typer.Option(min=1, max=1000, help="How often a snapshot is played, each with a seed.")] = 8,
     json: Json = False,
 ) -> None:
-    """Measure a checkpoint on the held-out market, or play one of the game's benchmark snapshots with it.
+    """Measure a checkpoint on its environment: on the simulated market, on recorded prompts, or on a snapshot.
 
-    A measurement that is in the ledger is not made again.
+    A game's checkpoint answers prompts that the game's own agents were given. A measurement that is in
+    the ledger is not made again.
 
     Example: [bold]babylon evaluate --policy babylon-agent@3[/]
 
@@ -50,16 +51,15 @@ def evaluate(
     database = opened(settings)
     checkpoint = _policy(settings, database, policy)
     from babylon_assets.evaluation.loaded_policies import why_not_loadable
-    from babylon_assets.evaluation.measurements import measure_benchmark, measure_snapshot
+    from babylon_assets.evaluation.measurements import measure_snapshot
 
     if (reason := why_not_loadable(settings, checkpoint)) is not None:
         raise PermanentError(f"{_name(checkpoint)} cannot be evaluated here: {reason}; choose another policy")
     if snapshot is None:
-        evaluation = measure_benchmark(settings, database, checkpoint)
+        evaluation, facts = _measure(settings, database, checkpoint)
     else:
         evaluation = measure_snapshot(settings, database, checkpoint, snapshot.read_bytes(), range(runs))
-    assert evaluation is not None  # it can be played
-    facts = _market_facts(evaluation) if snapshot is None else _snapshot_facts(evaluation)
+        facts = _snapshot_facts(evaluation)
     shown = {"policy": _name(checkpoint), "evaluation": evaluation.evaluation, "version": evaluation.version, **facts}
     if json:
         print_json(shown)
@@ -74,15 +74,43 @@ def _policy(settings: Settings, database: Database, name: str | None) -> Checkpo
     with database.connect() as conn:
         if name is not None and name != "base":
             return lineage.find(conn, name)
-        live = promotions.promoted(conn, settings.model_name) if name is None else None
+        served = promotions.promoted(conn, settings.model_name) if name is None else None
         line = checkpoints.chain(conn, settings.model_name)
-    if live is not None or line:
-        return live or line[0]
+    if served is not None or line:
+        return served or line[0]
     from babylon_assets.training.roots import base_model_of, root_of
 
     base = base_model_of(settings)
     with database.connect() as conn:
         return root_of(conn, settings, base)
+
+
+def _measure(settings: Settings, database: Database, checkpoint: Checkpoint) -> tuple[Evaluation, dict[str, Any]]:
+    """The environment's benchmark where it has one, else its recorded prompts; and what to show of it."""
+    from babylon_assets.evaluation.measurements import measure_benchmark, measure_prompts, prompts_asked
+
+    evaluation = measure_benchmark(settings, database, checkpoint)
+    if evaluation is not None:
+        return evaluation, _market_facts(evaluation)
+    evaluation = measure_prompts(settings, database, checkpoint, prompts_asked(settings, database))
+    if evaluation is None:
+        raise PermanentError(
+            "there is no recorded prompt to evaluate on; materialize training_datasets for a window first, "
+            "or name a benchmark snapshot with --snapshot"
+        )
+    return evaluation, _prompts_facts(evaluation)
+
+
+def _prompts_facts(evaluation: Evaluation) -> dict[str, Any]:
+    gain = evaluation.results["gain_on_recorded"]
+    return {
+        "reward": evaluation.value,
+        "low": evaluation.low,
+        "high": evaluation.high,
+        "valid_share": evaluation.results["valid_share"],
+        "gain_on_recorded": gain[0] if gain else None,
+        "prompts": len(evaluation.results["answers"]),
+    }
 
 
 def _market_facts(evaluation: Evaluation) -> dict[str, Any]:
@@ -155,7 +183,7 @@ def list_promotions(
     moment = _moment(at) if at is not None else None
     with opened(settings).connect() as conn:
         if moment is not None:
-            _show_live(conn, settings.model_name, moment, json)
+            _show_served(conn, settings.model_name, moment, json)
             return
         facts = decisions(conn, settings.model_name)
     if json:
@@ -166,11 +194,11 @@ def list_promotions(
         output.print(_table(facts))
 
 
-def _show_live(conn: Connection, chain: str, moment: datetime, json: bool) -> None:
-    live = promotions.live_at(conn, chain, moment)
-    name = _name(live) if live is not None else None
+def _show_served(conn: Connection, chain: str, moment: datetime, json: bool) -> None:
+    served = promotions.served_at(conn, chain, moment)
+    name = _name(served) if served is not None else None
     if json:
-        print_json({"at": moment, "live": name, "id": live.id if live else None})
+        print_json({"at": moment, "served": name, "id": served.id if served else None})
     else:
         output.print(f"{moment:%Y-%m-%d %H:%M:%S} UTC  {name or 'nothing was promoted by then: the base model'}")
 
@@ -202,7 +230,7 @@ def checkpoint_state(conn: Connection, chain: str, window: str) -> str | None:
     state = verdicts.standings(conn, chain).get(window)
     if checkpoint is None or state is None:
         return None
-    why = f": {checkpoint.dead_end.partition(': ')[2]}" if checkpoint.dead_end else ""
+    why = f": {checkpoint.rejected.partition(': ')[2]}" if checkpoint.rejected else ""
     return f"{state} {_name(checkpoint)}{why}"
 
 

@@ -24,6 +24,7 @@ def serving_the_game(settings: Settings) -> Settings:
     return settings.replace(
         gateway_record=True,
         gateway_queue=max(settings.gateway.queue, at_once),
+        gateway_address_connections=max(settings.gateway.address_connections, 2 * at_once),
         gateway_key_concurrency=max(settings.gateway.key_concurrency, at_once),
     )
 

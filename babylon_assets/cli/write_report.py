@@ -18,7 +18,7 @@ from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.ledger.overview import read_report, unread
-from babylon_assets.report.page import page
+from babylon_assets.report.page import render_page
 from babylon_assets.report.summary import Report
 
 
@@ -40,7 +40,7 @@ def report(
     """
     settings = load_settings()
     path = to or settings.home / "report.html"
-    write(path, page(gather(settings, opened(settings), datetime.now(UTC))))
+    write(path, render_page(gather(settings, opened(settings), datetime.now(UTC))))
     output.print(str(path), highlight=False, soft_wrap=True, markup=False)
     if show and typer.launch(path.absolute().as_uri()) != 0:
         errors.print("no browser could be started here; open the file above in one")

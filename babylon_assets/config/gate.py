@@ -45,6 +45,11 @@ class GateSettings(Group):
     evaluation_seeds: Annotated[int, Ge(8), Le(100_000)] = variable(
         "EVALUATION_SEEDS", 48, "How many held-out markets, of 12 boards each, evaluate a checkpoint."
     )
+    evaluation_prompts: Annotated[int, Ge(0), Le(10_000)] = variable(
+        "EVALUATION_PROMPTS",
+        64,
+        "How many recorded prompts of the environment evaluate a checkpoint. `0` asks none.",
+    )
     evaluate_hosted: bool = variable(
         "EVALUATE_HOSTED",
         True,

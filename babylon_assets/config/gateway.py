@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 
 from babylon_assets.config.group import Group, variable
-from babylon_assets.config.values import LOWER_CASE, Address, HashedKeys, PolicyName, ServerUrl
+from babylon_assets.config.values import LOWER_CASE, Address, HashedKeys, HostNames, Origins, PolicyName, ServerUrl
 
 
 class GatewaySettings(Group):
@@ -18,7 +18,17 @@ class GatewaySettings(Group):
     keys: HashedKeys = variable(
         "GATEWAY_KEYS",
         "",
-        "The hashes of the keys that the gateway accepts. Without it everybody on this machine may ask.",
+        "The hashes of the keys that the gateway accepts, such as `game:HASH`. With `anna:HASH:anna-*|bob` only this "
+        "key speaks for the agents of these patterns. Without keys everybody on this machine may ask.",
+    )
+    hosts: HostNames = variable(
+        "GATEWAY_HOSTS",
+        "",
+        "The names by which the gateway may be asked, beside addresses and localhost. Without it a gateway with keys "
+        "answers to any name, one without keys to none.",
+    )
+    origins: Origins = variable(
+        "GATEWAY_ORIGINS", "", "The web pages that may ask the gateway from a browser. Without it no foreign page may."
     )
     engine: Annotated[Literal["auto", "embedded", "wandb", "vllm", "openai"], LOWER_CASE] = variable(
         "GATEWAY_ENGINE",
@@ -46,6 +56,11 @@ class GatewaySettings(Group):
     )
     answer_tokens: Annotated[int, Ge(1)] = variable(
         "GATEWAY_ANSWER_TOKENS", 1024, "The longest answer that a request may ask for, in tokens, and the default."
+    )
+    address_connections: Annotated[int, Ge(1)] = variable(
+        "GATEWAY_ADDRESS_CONNECTIONS",
+        512,
+        "How many connections one address may have open. Give a proxy in front more.",
     )
     key_concurrency: Annotated[int, Ge(1)] = variable(
         "GATEWAY_KEY_CONCURRENCY", 128, "How many answers one key may wait for at the same time."

@@ -62,14 +62,16 @@ def _parse_backend(text: str) -> str:
 def parse_hashed_keys(text: str) -> dict[str, str]:
     """Keys by name, written `name:hash,...`; each hash the hex sha256 of a key.
 
+    `name:hash:agents` is a key of certain agents: patterns as of a shell, separated by `|`. Its value is `hash:agents`.
+
     Raises:
         ValueError: another form, or a name twice.
     """
-    pairs = [part.strip().split(":") for part in text.split(",") if part.strip()]
+    pairs = [part.strip().split(":", 1) for part in text.split(",") if part.strip()]
     _require(all(len(pair) == 2 and re.fullmatch(r"[A-Za-z0-9._-]+", pair[0]) for pair in pairs))
-    _require(all(re.fullmatch(r"[0-9a-f]{64}", pair[1]) for pair in pairs))
+    _require(all(re.fullmatch(r"[0-9a-f]{64}(:[^:|\s]+(\|[^:|\s]+)*)?", pair[1]) for pair in pairs))
     _require(len({name for name, _ in pairs}) == len(pairs))
-    return {name: digest for name, digest in pairs}  # noqa: C416 - pairs are lists
+    return {name: digest for name, digest in pairs}  # noqa: C416 - pairs are tuples of any length
 
 
 def _write_hashed_keys(keys: Mapping[str, str]) -> str:
@@ -80,6 +82,18 @@ def _parse_import_paths(text: str) -> tuple[str, ...]:
     paths = tuple(part.strip() for part in text.split(",") if part.strip())
     _require(all(re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", path) for path in paths))
     return paths
+
+
+def _parse_host_names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    _require(all(re.fullmatch(r"[a-z0-9._-]+", name) for name in names))
+    return names
+
+
+def _parse_origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    _require(all(re.fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+", origin) for origin in origins))
+    return origins
 
 
 def _parse_weights(text: str) -> dict[str, float]:
@@ -138,12 +152,25 @@ JudgeModel = Annotated[
 HashedKeys = Annotated[
     Mapping[str, str],
     _read_by(parse_hashed_keys, _write_hashed_keys),
-    TextForm("name:hash pairs separated by commas, as `babylon serve --new-key NAME` prints them", _write_hashed_keys),
+    TextForm(
+        "name:hash or name:hash:agents, separated by commas, as `babylon serve --new-key NAME` prints them",
+        _write_hashed_keys,
+    ),
 ]
 ImportPaths = Annotated[
     tuple[str, ...],
     _read_by(_parse_import_paths, ",".join),
     TextForm("package.module:name, separated by commas", ",".join),
+]
+HostNames = Annotated[
+    tuple[str, ...],
+    _read_by(_parse_host_names, ",".join),
+    TextForm("names of hosts, separated by commas", ",".join),
+]
+Origins = Annotated[
+    tuple[str, ...],
+    _read_by(_parse_origins, ",".join),
+    TextForm("origins such as https://desk.example.com, separated by commas", ",".join),
 ]
 Weights = Annotated[
     Mapping[str, float],

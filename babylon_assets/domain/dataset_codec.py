@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 import msgspec
 from msgspec import structs
 
+from babylon_assets.domain.content_ids import canonical_json, content_id, content_sha256
 from babylon_assets.domain.errors import CorruptLedger
-from babylon_assets.domain.lineage import canonical_json, content_id, content_sha256
 from babylon_assets.domain.samples import Dataset, DatasetDraft, Sample, SampleHead, SamplePlace, TrainsAs
 from babylon_assets.domain.trajectories import Exchange, decode_chat, encode_chat
 

@@ -6,7 +6,7 @@ id. How it is trained on is the business of `training`; where it is kept, of `st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import groupby
@@ -19,6 +19,7 @@ from msgspec.structs import force_setattr
 
 from babylon_assets.domain.dataset_codec import chats_of, dataset_id, decode, draft, encode, head_of, with_texts
 from babylon_assets.domain.grouping import GroupMode, compared, group_key
+from babylon_assets.domain.hindsight import NAMES_RESULT, Place, result_in
 from babylon_assets.domain.joining import JoinedSample, JoinedWindow, RecordedCall, join_calls
 from babylon_assets.domain.policies import policy_step
 from babylon_assets.domain.samples import (
@@ -59,13 +60,11 @@ NOT_YET_KNOWN = "outcome not yet known"
 NEVER_KNOWN = "outcome cannot be known"
 NOT_SCORED = "step has no score"
 NO_NUMBER = "a scorer has no number for it yet"
-NO_SPREAD = "group has no spread"
+NO_RANGE = "group has no spread"
 ALONE = "group has one sample"
 WORSE_HALF = "worse half of its group"
 #: Counts of a dataset that has samples of other windows.
 CARRIED, CARRIED_TRAJECTORIES = "carried_samples", "carried_trajectories"
-#: Rewards of a group that differ by less than this have no spread.
-SMALLEST_SPREAD = 1e-9
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -86,6 +85,8 @@ def draft_dataset(
     max_tokens: int | None = None,
     seed: int = 0,
     carried: Iterable[Sample] = (),
+    result_keys: tuple[str, ...] = (),
+    suspicious: Collection[Place] = (),
 ) -> DatasetDraft:
     """Build the dataset of a window, its texts unread.
 
@@ -105,10 +106,14 @@ def draft_dataset(
         max_samples, max_tokens, seed: bounds of what is trained on, and what the choice is drawn by.
         carried: late samples of earlier windows, which join these as they are: with their window, their group and their
             advantage. One for which there is no room within the bounds is not in the dataset at all.
+        result_keys, suspicious: as of `hindsight`; a sample whose prompt names a result is skipped. `suspicious` are
+            those of the records' own texts, which are not read here.
     """
     joined = join_calls(records, calls)
     oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
-    rules = _Rules(window, model_name, moment_seconds, group_mode, oldest, held_out_share)
+    rules = _Rules(
+        window, model_name, moment_seconds, group_mode, oldest, held_out_share, result_keys, frozenset(suspicious)
+    )
     samples = _ordered(_heads(rules, joined.samples, scores))
     _compare(samples)
     others = _others(carried, joined)
@@ -194,6 +199,13 @@ class _Rules(NamedTuple):
     mode: GroupMode
     oldest: int
     held_out_share: float
+    result_keys: tuple[str, ...]
+    suspicious: frozenset[Place]
+
+    def names_result(self, trajectory: str, raw: RawSample | CallHead) -> bool:
+        if isinstance(raw, RawSample):
+            return result_in(raw.messages, self.result_keys) is not None
+        return (trajectory, raw.step, raw.call) in self.suspicious
 
 
 def _heads(rules: _Rules, joined: Iterable[JoinedSample], scores: StepScores) -> list[SampleHead]:
@@ -208,7 +220,9 @@ def _heads(rules: _Rules, joined: Iterable[JoinedSample], scores: StepScores) ->
             policy = (call.policy if call is not None else None) or raw.model
             behind = behind_of(policy, rules.model_name)
             head = _head(rules.window, record, raw, call, score, groups[raw.step], policy, behind)
-            if out:
+            if rules.names_result(trajectory, raw):
+                _skip(head, NAMES_RESULT)
+            elif out:
                 _skip(head, HELD_OUT)
             elif behind is not None and behind < rules.oldest and head.trains_as != "skip":
                 _skip(head, TOO_OLD)
@@ -290,15 +304,15 @@ def _ordered(heads: list[SampleHead]) -> list[SampleHead]:
 
 def _compare(heads: Sequence[SampleHead]) -> None:
     """Gives advantages within groups; skips what cannot be compared and the worse half of imitations."""
-    live = [head for head in heads if head.trains_as != "skip"]
-    groups = [(head.group, head.trains_as == "sft") for head in live]
-    comparison = compared(groups, [head.reward or 0.0 for head in live])
+    compared_heads = [head for head in heads if head.trains_as != "skip"]
+    groups = [(head.group, head.trains_as == "sft") for head in compared_heads]
+    comparison = compared(groups, [head.reward or 0.0 for head in compared_heads])
     rows = zip(*(column.tolist() for column in comparison), strict=True)
-    for head, (advantage, spread, size, rank) in zip(live, rows, strict=True):
+    for head, (advantage, reward_range, size, rank) in zip(compared_heads, rows, strict=True):
         if size < 2:
             _skip(head, ALONE)
-        elif spread < SMALLEST_SPREAD:
-            _skip(head, NO_SPREAD)
+        elif reward_range == 0:
+            _skip(head, NO_RANGE)
         else:
             force_setattr(head, "advantage", advantage)
             if head.trains_as == "sft" and (rank >= size // 2 or advantage <= 0):

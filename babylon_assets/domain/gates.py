@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from babylon_assets.domain.evaluations import Interval, paired
+from babylon_assets.domain.prompt_evaluation import PromptComparison
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +25,12 @@ class Rules:
         margin: mean reward a board that it may lose against the champion.
         decline: the same against the best that was ever promoted.
         valid_drop: share of valid actions that it may lose against the champion, and against the best.
-        replay_margin: nats by which its preference for better answers of the held-out agents may fall.
-        replay_groups: least number of groups for that to count.
+        off_policy_margin: nats by which its preference for better answers of the held-out agents may fall.
+        off_policy_groups: least number of groups for that to count.
+        recorded_prompts, recorded_agents: least number of recorded prompts whose answers are valued, and of agents that
+            they are of, for these to count.
+        recorded_valid: least share of valid actions among its answers to them: a policy that cannot act in its
+            environment is not served there, however little worse it is than the one before.
         quarantined: largest share of a window's rows that may have been corrupt.
         agreement: least correlation of a window's rewards with what its trades were really worth. Rewards that run
             against it were turned around, whoever did it; one such window moves the policy too little to be told from
@@ -36,8 +41,11 @@ class Rules:
     margin: float = 0.0
     decline: float = 0.01
     valid_drop: float = 0.02
-    replay_margin: float = 0.1
-    replay_groups: int = 8
+    off_policy_margin: float = 0.1
+    off_policy_groups: int = 8
+    recorded_prompts: int = 24
+    recorded_agents: int = 3
+    recorded_valid: float = 0.1
     quarantined: float = 0.5
     agreement: float = -0.2
 
@@ -62,9 +70,11 @@ class Challenger:
         window_status: state of its window.
         quarantined: share of its window's rows that were corrupt.
         agreement: correlation of its window's rewards with the worth of the trades; None where that is not known.
-        replay: its preference for the better of the held-out agents' answers less the champion's, in nats; None when
-            there was nothing to compare.
-        replay_groups: number of groups behind that.
+        off_policy: its preference for the better of the held-out agents' answers less the champion's, in nats; None
+            when there was nothing to compare.
+        off_policy_groups: number of groups behind that.
+        recorded: its answers to the environment's recorded prompts less the champion's; None where the environment
+            cannot value answers.
     """
 
     name: str
@@ -75,8 +85,9 @@ class Challenger:
     window_status: str
     quarantined: float = 0.0
     agreement: float | None = None
-    replay: Interval | None = None
-    replay_groups: int = 0
+    off_policy: Interval | None = None
+    off_policy_groups: int = 0
+    recorded: PromptComparison | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +129,12 @@ def may_promote(
     """Compare a checkpoint with the one that is served.
 
     Args:
-        champion: the live policy, measured on the same seeds; None where nothing can be played here.
+        champion: the served policy, measured on the same seeds; None where nothing can be played here.
         best: the best of all that were ever promoted, on the same seeds; None for the champion itself.
     """
     rules = rules or Rules()
     findings = [*_training(challenger), *_window(challenger, rules), *_market(challenger, champion, best, rules)]
-    findings += _replay(challenger, rules)
+    findings += [*_recorded(challenger, rules), *_off_policy(challenger, rules)]
     return GateVerdict(challenger.name, champion.name if champion else "-", tuple(findings), rules)
 
 
@@ -149,6 +160,8 @@ def _window(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
 def _market(
     challenger: Challenger, champion: Measurement | None, best: Measurement | None, rules: Rules
 ) -> Iterator[Finding]:
+    if challenger.market is None and challenger.recorded is not None:
+        return
     if challenger.market is None or champion is None:
         yield Finding("market", True, f"it was not played on the market: {challenger.unmeasured or 'no champion'}")
         return
@@ -174,15 +187,46 @@ def _valid(ours: Measurement, theirs: Measurement, kind: str, rules: Rules) -> F
     return Finding("valid", not fallen, f"{words}: fallen, {rules.valid_drop:g} may be lost" if fallen else words)
 
 
-def _replay(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
-    difference = challenger.replay
-    if difference is None or challenger.replay_groups < rules.replay_groups:
-        few = f"{challenger.replay_groups} groups of held-out answers, {rules.replay_groups} are needed to compare"
-        yield Finding("replay", True, few)
+def _recorded(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
+    """The environment's own evidence; where there is little, nothing else takes its place."""
+    recorded = challenger.recorded
+    if recorded is None:
         return
-    worse = difference.high < -rules.replay_margin
+    if recorded.asked == 0:
+        yield Finding("recorded", True, f"no recorded prompt was answered: {challenger.unmeasured or 'there is none'}")
+        return
+    if recorded.asked >= rules.recorded_prompts:
+        yield _recorded_valid(recorded, rules)
+    if recorded.reward is None or recorded.prompts < rules.recorded_prompts or recorded.agents < rules.recorded_agents:
+        few = f"{recorded.prompts} of {recorded.asked} recorded prompts, of {recorded.agents} agents, have two valued"
+        few += f" answers; {rules.recorded_prompts} of {rules.recorded_agents} agents are needed: there is no evidence"
+        yield Finding("recorded", True, few)
+        return
+    worse = recorded.reward.high < -rules.margin
+    words = f"its reward on {recorded.prompts} recorded prompts is {_signed(recorded.reward)} against the served one's"
+    yield Finding("recorded", not worse, f"{words}: worse with confidence" if worse else words)
+
+
+def _recorded_valid(recorded: PromptComparison, rules: Rules) -> Finding:
+    share, difference = recorded.valid_share or 0.0, recorded.valid
+    words = f"{share:.0%} of its answers to {recorded.asked} recorded prompts are valid actions"
+    if share < rules.recorded_valid:
+        return Finding("recorded valid", False, f"{words}, at least {rules.recorded_valid:.0%} must be")
+    if difference is not None and difference.high < -rules.valid_drop:
+        return Finding("recorded valid", False, f"{words}, {_signed(difference)} against the served one's: fallen")
+    return Finding("recorded valid", True, words)
+
+
+def _off_policy(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
+    difference = challenger.off_policy
+    if difference is None or challenger.off_policy_groups < rules.off_policy_groups:
+        groups = challenger.off_policy_groups
+        few = f"{groups} groups of held-out answers, {rules.off_policy_groups} are needed to compare"
+        yield Finding("off_policy", True, few)
+        return
+    worse = difference.high < -rules.off_policy_margin
     words = f"its preference for better held-out answers is {_signed(difference)} nats against the served one's"
-    yield Finding("replay", not worse, f"{words}: worse with confidence" if worse else words)
+    yield Finding("off_policy", not worse, f"{words}: worse with confidence" if worse else words)
 
 
 def _signed(interval: Interval) -> str:
@@ -215,13 +259,13 @@ def out_of_band(served: ServedResults, before: ServedResults, band: Band) -> str
     """Why the served policy should be rolled back to the one before it; None while it should not.
 
     Args:
-        served: the policy that is live, since it was promoted.
-        before: the policy that it replaced, as long as that one was live.
+        served: the policy that is served, since it was promoted.
+        before: the policy that it replaced, as long as that one was served.
     """
     if served.answers < band.answers or before.answers < band.answers:
         return None
     if served.valid < before.valid - band.valid_drop:
-        return f"its live share of valid actions is {served.valid:.2f}, before it was {before.valid:.2f}"
+        return f"its share of valid actions is {served.valid:.2f}, before it was {before.valid:.2f}"
     if served.reward is not None and before.reward is not None and served.reward < before.reward - band.reward_drop:
-        return f"its live reward is {served.reward:+.3f}, before it was {before.reward:+.3f}"
+        return f"its reward is {served.reward:+.3f}, before it was {before.reward:+.3f}"
     return None

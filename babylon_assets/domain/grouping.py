@@ -32,12 +32,24 @@ def group_key(
     return f"{window}/{int(moment_ms // (1000 * moment_seconds))}"
 
 
+#: Rewards that differ by less than this, or by less than this share of the largest of them, differ by rounding only:
+#: 0.3 and 0.1 + 0.2 do, and so do 1e16 and its neighbour.
+SMALLEST_RANGE, ROUNDING = 1e-9, 4 * float(np.finfo(np.float64).eps)
+
+
+def measure_range(best: Any, worst: Any) -> Any:
+    """How far apart the best and the worst reward of a group are, as numbers or arrays; 0 for a rounding error."""
+    span = np.subtract(best, worst)
+    rounding = np.maximum(SMALLEST_RANGE, ROUNDING * np.maximum(np.abs(best), np.abs(worst)))
+    return np.where(span < rounding, 0.0, span)
+
+
 class GroupComparison(NamedTuple):
-    """Of each row: its advantage, its group's spread (largest less smallest reward) and size, its rank from 0 for the
+    """Of each row: its advantage, its group's reward range (as of `measure_range`) and size, its rank from 0 for the
     best; of equal rewards the earlier row ranks first."""
 
     advantage: np.ndarray[Any, Any]
-    spread: np.ndarray[Any, Any]
+    reward_range: np.ndarray[Any, Any]
     size: np.ndarray[Any, Any]
     rank: np.ndarray[Any, Any]
 
@@ -45,8 +57,9 @@ class GroupComparison(NamedTuple):
 def compared(groups: Sequence[Hashable], rewards: Sequence[float]) -> GroupComparison:
     """Compare finite rewards within their groups. The advantage is the reward less the mean of its group.
 
-    It is not divided by the group's spread (Liu et al. 2025, "Understanding R1-Zero-like training"): once most players
-    of a board do the same, what is left of the spread is noise, and dividing by it would train on noise at full weight.
+    It is not divided by the group's reward range (Liu et al. 2025, "Understanding R1-Zero-like training"): once most
+    answers at a decision point agree, what is left of the range is noise, and dividing by it would train on noise at
+    full weight.
     """
     numbers: dict[Hashable, int] = {}
     codes = np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
@@ -58,4 +71,4 @@ def compared(groups: Sequence[Hashable], rewards: Sequence[float]) -> GroupCompa
     rank = np.empty(len(codes), dtype=np.int64)
     rank[order] = np.arange(len(codes)) - np.repeat(starts, size)
     best, worst = reward[order[starts]], reward[order[starts + size - 1]]
-    return GroupComparison(reward - mean[codes], (best - worst)[codes], size[codes], rank)
+    return GroupComparison(reward - mean[codes], measure_range(best, worst)[codes], size[codes], rank)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from babylon_assets.domain.trajectories import CallHead, Message, RawSample, StoredSamples, TrajectoryRecord
+from babylon_assets.domain import claims
+from babylon_assets.domain.claims import Claim
+from babylon_assets.domain.trajectories import CallHead, RawSample, StoredSamples, TrajectoryRecord
 
 _Raw = RawSample | CallHead
 _Place = tuple[TrajectoryRecord, int]
@@ -21,25 +23,13 @@ _Key = tuple[str, int]
 _Text = tuple[tuple[tuple[str, str], ...], str]
 
 
-class RecordedCall(Protocol):
+class RecordedCall(Claim, Protocol):
     """What is needed of an answer that was recorded when it was sampled."""
 
-    @property
-    def created_at(self) -> datetime: ...
     @property
     def model(self) -> str: ...
     @property
     def policy(self) -> str | None: ...
-    @property
-    def agent_id(self) -> str | None: ...
-    @property
-    def trajectory_id(self) -> str | None: ...
-    @property
-    def step(self) -> int | None: ...
-    @property
-    def messages(self) -> Sequence[Message]: ...
-    @property
-    def response(self) -> str: ...
     @property
     def prompt_token_ids(self) -> Sequence[int] | None: ...
     @property
@@ -52,7 +42,8 @@ class RecordedCall(Protocol):
 
 #: What a join counts; see `JoinedWindow`.
 COUNTS = (
-    *("calls_joined", "calls_that_differ", "calls_claimed_twice", "calls_ambiguous"),
+    *("calls_joined", "calls_that_differ", "calls_claimed_twice", "calls_ambiguous", "calls_repeated"),
+    *("calls_of_other_agents", "calls_of_other_keys", "calls_out_of_time"),
     *("trajectories_without_calls", "steps_without_calls"),
 )
 
@@ -72,7 +63,10 @@ class JoinedWindow:
     Attributes:
         counts: `calls_joined` (found without an id), `calls_that_differ` (the id's record holds another text),
             `calls_claimed_twice` (two samples name one call: neither gets it), `calls_ambiguous` (could belong to more
-            than one place), `trajectories_without_calls` and `steps_without_calls` (nothing of them can be trained on).
+            than one place), `calls_repeated` (a later call asked the same again and stands for it),
+            `calls_of_other_agents` and `calls_out_of_time` (what they name they cannot have led to),
+            `calls_of_other_keys` (another key speaks for that agent), `trajectories_without_calls` and
+            `steps_without_calls` (nothing of them can be trained on).
     """
 
     samples: list[JoinedSample]
@@ -91,6 +85,10 @@ def join_calls(records: Iterable[TrajectoryRecord], calls: Mapping[str, Recorded
     trajectory, or of its agent and time, that has its very text. A live record, of which the game keeps no call, gets
     its samples from the calls of its trajectory, or else of its agent between its start and its end: a call that names
     a step belongs to it; without steps, as many calls as steps belong to them in the order of time.
+
+    What no sample names has to be of the record's agent and time, as `claims` has it. Where several keys speak for an
+    agent, one is believed: that of calls which the environment names, else the one whose calls fit the most steps, else
+    the first. The calls of the others are counted and make nobody ambiguous. A retry is one answer.
     """
     return _Join(sorted(records, key=lambda record: record.trajectory_id), calls).result()
 
@@ -105,6 +103,7 @@ class _Join:
         for record in records:
             self._by_agent[record.agent_id].append(record)
         self._by_id = {record.trajectory_id: record for record in records}
+        self._named_keys: dict[str, set[str | None]] = defaultdict(set)
         self._texts = _Texts()
 
     def result(self) -> JoinedWindow:
@@ -112,6 +111,7 @@ class _Join:
         if self._calls:
             places = [(record, place) for record in self._records for place in range(len(record.samples))]
             calls = self._by_call_id(places)
+            self._refuse_claims()
             calls |= self._by_text([place for place in places if _key(*place) not in calls])
         samples = [
             JoinedSample(record, raw, calls.get((record.trajectory_id, place)) if calls else None)
@@ -133,63 +133,119 @@ class _Join:
 
     def _by_call_id(self, places: Sequence[_Place]) -> dict[_Key, RecordedCall | None]:
         """What the samples that name a known call get: the call, or None where it is not theirs alone."""
-        claims: dict[str, list[_Place]] = defaultdict(list)
+        claimed: dict[str, list[_Place]] = defaultdict(list)
         for record, place in places:
             call_id = _raws(record)[place].call_id
             if call_id is not None and call_id in self._calls:
-                claims[call_id].append((record, place))
+                claimed[call_id].append((record, place))
         calls: dict[_Key, RecordedCall | None] = {}
-        for call_id, claimants in claims.items():
+        for call_id, claimants in claimed.items():
             call = self._free.pop(call_id)
             alike = [claimant for claimant in claimants if self._texts.of(*claimant) == _text(call)]
+            own = [claimant for claimant in alike if claimant[0].agent_id == call.agent_id]
+            alike = own if len(own) == 1 else alike
             self._counts["calls_that_differ"] += len(claimants) - len(alike)
             self._counts["calls_claimed_twice"] += len(alike) > 1
             calls |= {_key(*place): None for place in claimants}
             if len(alike) == 1:
                 calls[_key(*alike[0])] = call
+                self._named_keys[alike[0][0].agent_id].add(call.key_name)
         return calls
+
+    def _refuse_claims(self) -> None:
+        """Leave calls aside that cannot be of the trajectory, or of the agent's episode, that they name."""
+        for call_id, call in list(self._free.items()):
+            records = self._claimed_records(call)
+            if any(claims.is_foreign(record, call) for record in records):
+                self._leave_aside([call_id], "calls_of_other_agents")
+            elif records and all(claims.is_untimely(record, call) for record in records):
+                self._leave_aside([call_id], "calls_out_of_time")
+
+    def _claimed_records(self, call: RecordedCall) -> list[TrajectoryRecord]:
+        """The record that a call names, or those of its agent that it falls into by the time that it gives."""
+        if call.trajectory_id is not None:
+            record = self._by_id.get(call.trajectory_id)
+            return [] if record is None else [record]
+        records = self._by_agent.get(call.agent_id or "", ())
+        return [record for record in records if record.start_time <= call.created_at <= record.end_time]
+
+    def _owners(self, call: RecordedCall) -> list[TrajectoryRecord]:
+        return [record for record in self._claimed_records(call) if not claims.is_untimely(record, call)]
 
     def _by_text(self, places: Sequence[_Place]) -> dict[_Key, RecordedCall]:
         """Calls that nobody named, where one sample alone of their trajectory, or agent and time, has their text."""
         alike: dict[_Text, list[_Place]] = defaultdict(list)
         for record, place in places if self._free else ():
             alike[self._texts.of(record, place)].append((record, place))
-        pairs = [
-            (call_id, _key(record, place))
-            for call_id, call in (self._free.items() if alike else ())
-            for record, place in alike.get(_text(call), ())
-            if _may_own(record, call)
-        ]
-        joined = _without_rivals(pairs)
-        calls = {key: self._calls[call_id] for call_id, key in joined}
-        self._use({call_id for call_id, _ in pairs}, len(joined))
-        return calls
+        rivals: dict[_Key, dict[str, RecordedCall]] = defaultdict(dict)
+        for call_id, call in self._free.items() if alike else ():
+            owners = {record.trajectory_id for record in self._owners(call)}
+            for record, place in alike.get(_text(call), ()):
+                if record.trajectory_id in owners:
+                    rivals[_key(record, place)][call_id] = call
+        agreed = {key: self._without_copies(key, candidates) for key, candidates in rivals.items()}
+        agreed = {key: [call_id for call_id in call_ids if call_id in self._free] for key, call_ids in agreed.items()}
+        times = Counter(call_id for call_ids in agreed.values() for call_id in call_ids)
+        joined = {key: ids[0] for key, ids in agreed.items() if len(ids) == 1 and times[ids[0]] == 1}
+        self._use({call_id for call_ids in agreed.values() for call_id in call_ids}, len(joined))
+        return {key: self._calls[call_id] for key, call_id in joined.items()}
+
+    def _without_copies(self, key: _Key, candidates: Mapping[str, RecordedCall]) -> list[str]:
+        """Of the calls with a sample's text, those of one key, and one of each that was asked again."""
+        by_key = _by_key(candidates)
+        chosen = min(by_key, key=lambda name: self._rank(self._by_id[key[0]].agent_id, by_key[name]))
+        for name, several in by_key.items():
+            if name != chosen:
+                self._leave_aside(several, "calls_of_other_keys")
+        return self._last_of_each(by_key[chosen], same_answer=True)
+
+    def _rank(self, agent: str, calls: Mapping[str, RecordedCall]) -> tuple[bool, datetime, str]:
+        """Of several keys that speak for an agent the least is believed."""
+        first = claims.in_time(calls, calls)[0]
+        return calls[first].key_name not in self._named_keys[agent], claims.clock(calls[first]), first
+
+    def _last_of_each(self, calls: Mapping[str, RecordedCall], *, same_answer: bool) -> list[str]:
+        kept = claims.without_retries(calls, same_answer=same_answer)
+        self._leave_aside(calls.keys() - set(kept), "calls_repeated")
+        return kept
 
     def _of_live_records(self) -> Iterator[JoinedSample]:
         """Samples of the live records, made of the calls that can be of no other record."""
-        theirs: dict[str, list[str]] = defaultdict(list)
+        theirs: dict[str, dict[str, RecordedCall]] = defaultdict(dict)
         for call_id, call in list(self._free.items()):
             owners = self._owners(call)
             if len(owners) == 1 and owners[0].shape == "live":
-                theirs[owners[0].trajectory_id].append(call_id)
+                theirs[owners[0].trajectory_id][call_id] = call
             elif any(record.shape == "live" for record in owners):
                 self._use({call_id}, 0)
-        for trajectory_id, call_ids in sorted(theirs.items()):
+        for trajectory_id, calls in sorted(theirs.items()):
             record = self._by_id[trajectory_id]
-            placed = _placed(
-                record,
-                sorted(call_ids, key=lambda identifier: (self._calls[identifier].created_at, identifier)),
-                self._calls,
-            )
+            placed = self._placed(record, calls)
             for step, call_id in sorted(placed.items()):
-                yield JoinedSample(record, _sample(step, call_id, self._calls[call_id]), self._calls[call_id])
-            self._use(set(call_ids), len(placed))
+                yield JoinedSample(record, _sample(step, call_id, calls[call_id]), calls[call_id])
+            self._use({call_id for call_id in calls if call_id in self._free}, len(placed))
 
-    def _owners(self, call: RecordedCall) -> list[TrajectoryRecord]:
-        if call.trajectory_id is not None:
-            owner = self._by_id.get(call.trajectory_id)
-            return [] if owner is None else [owner]
-        return [record for record in self._by_agent.get(call.agent_id or "", ()) if _may_own(record, call)]
+    def _placed(self, record: TrajectoryRecord, calls: Mapping[str, RecordedCall]) -> dict[int, str]:
+        """The call of each step of a live record, all of one key; the others are left aside."""
+        by_key = _by_key(calls)
+        placed = {name: _place(record, several) for name, several in by_key.items()}
+        agent = record.agent_id
+        chosen = min(by_key, key=lambda name: (-len(placed[name]), self._rank(agent, by_key[name])))
+        named = [name for name in by_key if name in self._named_keys[agent] and placed[name]]
+        chosen = named[0] if len(named) == 1 else chosen
+        for name, several in by_key.items():
+            if name != chosen:
+                self._leave_aside(several, "calls_of_other_keys")
+        used = set(placed[chosen].values())
+        kept = set(claims.without_retries(by_key[chosen], same_answer=False))
+        self._leave_aside([call_id for call_id in by_key[chosen] if call_id not in kept | used], "calls_repeated")
+        return placed[chosen]
+
+    def _leave_aside(self, call_ids: Iterable[str], count: str) -> None:
+        """Nobody gets these calls, and nobody else is kept from his."""
+        for call_id in call_ids:
+            if self._free.pop(call_id, None) is not None:
+                self._counts[count] += 1
 
     def _use(self, call_ids: set[str], joined: int) -> None:
         """Nobody else gets these calls: so many were joined, the rest are ambiguous."""
@@ -199,24 +255,22 @@ class _Join:
             del self._free[call_id]
 
 
-def _may_own(record: TrajectoryRecord, call: RecordedCall) -> bool:
-    if call.trajectory_id is not None:
-        return call.trajectory_id == record.trajectory_id
-    return call.agent_id == record.agent_id and record.start_time <= call.created_at <= record.end_time
+def _by_key(calls: Mapping[str, RecordedCall]) -> dict[str | None, dict[str, RecordedCall]]:
+    by_key: dict[str | None, dict[str, RecordedCall]] = defaultdict(dict)
+    for call_id, call in calls.items():
+        by_key[call.key_name][call_id] = call
+    return by_key
 
 
-def _without_rivals(pairs: Sequence[tuple[str, _Key]]) -> list[tuple[str, _Key]]:
-    """The pairs in which neither the call nor the sample appears in another pair."""
-    calls, places = Counter(call_id for call_id, _ in pairs), Counter(key for _, key in pairs)
-    return [(call_id, key) for call_id, key in pairs if calls[call_id] == places[key] == 1]
-
-
-def _placed(record: TrajectoryRecord, call_ids: list[str], calls: Mapping[str, RecordedCall]) -> dict[int, str]:
-    """The call of each step; a step that two calls name has none."""
+def _place(record: TrajectoryRecord, calls: Mapping[str, RecordedCall]) -> dict[int, str]:
+    """The call of each step; a step that two calls name has none, unless one of them repeats the other."""
     steps = [fact.step for fact in sorted(record.facts, key=lambda fact: (fact.timestamp_ms, fact.step))]
-    named = [(calls[call_id].step, call_id) for call_id in call_ids]
-    if all(step is None for step, _ in named):
-        return dict(zip(steps, call_ids, strict=True)) if len(steps) == len(call_ids) else {}
+    if all(call.step is None for call in calls.values()):
+        several = claims.in_time(calls, calls)
+        if len(steps) != len(several):
+            several = claims.without_retries(calls, same_answer=False)
+        return dict(zip(steps, several, strict=True)) if len(steps) == len(several) else {}
+    named = [(calls[call_id].step, call_id) for call_id in claims.without_retries(calls, same_answer=False)]
     times = Counter(step for step, _ in named)
     return {step: call_id for step, call_id in named if step is not None and times[step] == 1 and step in steps}
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from babylon_assets.domain.lineage import content_id
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.samples import Dataset, Sample
 from babylon_assets.domain.sampling import TOO_OLD
 

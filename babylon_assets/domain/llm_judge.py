@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from msgspec import structs
 
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.grouping import GroupMode, group_key
 from babylon_assets.domain.joining import JoinedSample, RecordedCall, join_calls
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.domain.rewards import JudgeScorer
 from babylon_assets.domain.trajectories import Message, RawSample, TrajectoryRecord
 

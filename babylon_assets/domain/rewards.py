@@ -16,6 +16,8 @@ from babylon_assets.domain.errors import SettingsError
 
 DEFAULT_WEIGHTS: Mapping[str, float] = {"outcome": 1.0, "heuristic": 0.1}
 INVALID_REWARD = -0.5
+#: A reward beyond this is none: float32, in which a gradient is computed, ends at 3e38.
+LARGEST_REWARD = 1e30
 KEY_COLUMNS = ("window", "trajectory_id", "agent_id", "step")
 
 
@@ -104,6 +106,11 @@ def combine(components: Mapping[str, pd.Series[Any]] | pd.DataFrame, weights: Ma
     for part in needed[1:]:
         total = total + part
     return total
+
+
+def without_extremes(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores with NaN for each reward beyond LARGEST_REWARD, such as a sum that no float holds."""
+    return scores.assign(reward=scores["reward"].where(scores["reward"].abs() <= LARGEST_REWARD))
 
 
 def score_steps(

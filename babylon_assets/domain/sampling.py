@@ -25,7 +25,7 @@ TOO_OLD = "policy is too old"
 
 def is_held_out(agent_id: str, share: float) -> bool:
     """Whether an agent is among the share that never enters training; it stays so when the share grows."""
-    return _draw("held out", agent_id) < share
+    return hash_draw("held out", agent_id) < share
 
 
 def bounded(
@@ -47,12 +47,12 @@ def bounded(
             groups[sample.group].append(number)
     budget = _Budget(most_samples, most_tokens)
     kept: set[int] = set()
-    for group in sorted(groups, key=lambda key: (_draw(seed, key), key)):
+    for group in sorted(groups, key=lambda key: (hash_draw(seed, key), key)):
         members = groups[group]
         if budget.take(len(members), sum(samples[number].tokens for number in members)):
             kept.update(members)
         elif not kept:
-            drawn = sorted(members, key=lambda number: _draw(seed, samples[number].sample_id))
+            drawn = sorted(members, key=lambda number: hash_draw(seed, samples[number].sample_id))
             kept.update(number for number in drawn if budget.take(1, samples[number].tokens))
     return [
         sample if sample.trains_as == "skip" or number in kept else _leave_out(sample)
@@ -95,7 +95,7 @@ def _leave_out(sample: _S) -> _S:
     return msgspec.structs.replace(sample, trains_as="skip", skip_reason=NO_ROOM)
 
 
-def _draw(*of: object) -> float:
+def hash_draw(*of: object) -> float:
     """A number in [0, 1) that follows from these values alone."""
     digest = hashlib.sha256("\0".join(map(str, of)).encode("utf-8", "backslashreplace")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

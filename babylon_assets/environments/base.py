@@ -18,7 +18,7 @@ import psycopg
 from babylon_assets.domain.evaluations import PolicyEvaluation
 from babylon_assets.domain.policies import Policy
 from babylon_assets.domain.rewards import Scorer
-from babylon_assets.domain.trajectories import Quarantined, StepFacts, TrajectoryRecord
+from babylon_assets.domain.trajectories import Message, Quarantined, StepFacts, TrajectoryRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,6 +118,34 @@ class SnapshotBenchmark(Protocol):
         ...
 
 
+class AnswerReader(Protocol):
+    """What answers to recorded prompts would have done, and been worth: how a policy is measured on its own ground.
+
+    `version` names the rules by which answers are read and valued; other rules are another version.
+    """
+
+    version: str
+
+    def parse(self, text: str, messages: Sequence[Message], step: StepFacts) -> StepFacts:
+        """The action that an answer asks for, in the situation of a recorded step.
+
+        Args:
+            messages: the prompt that was answered.
+            step: the step that the prompt was recorded for; its own action is another answer's.
+
+        Returns:
+            A step at the same time and in the same state; `invalid` where the environment could not carry it out.
+        """
+        ...
+
+    def value(self, conn: Connection, window: str, steps: pd.DataFrame, as_of: datetime | None = None) -> pd.DataFrame:
+        """As `Environment.value_steps`, of actions that nobody carried out.
+
+        They are valued by the record's prices and outcomes, as if they had moved no price.
+        """
+        ...
+
+
 class WriteBack(Protocol):
     """What may be written into the environment's own tables, each behind a setting; safe to repeat."""
 
@@ -151,6 +179,7 @@ class Environment(Protocol):
         result_keys: names of fields that hold what was not known when the policy answered; never in a prompt.
         scorers: its own scorers by name, beside `outcome` and `format`.
         benchmark: its own measurement of a policy, if it has one; `snapshots`: the same for files of its own.
+        answers: reads and values answers to recorded prompts, if that can be said of them.
         write_back, requests: None where nothing is written, or nobody asks.
     """
 
@@ -165,6 +194,8 @@ class Environment(Protocol):
     def benchmark(self) -> Benchmark | None: ...
     @property
     def snapshots(self) -> SnapshotBenchmark | None: ...
+    @property
+    def answers(self) -> AnswerReader | None: ...
     @property
     def write_back(self) -> WriteBack | None: ...
     @property
@@ -270,6 +301,10 @@ class BaseEnvironment:
 
     @property
     def snapshots(self) -> SnapshotBenchmark | None:
+        return None
+
+    @property
+    def answers(self) -> AnswerReader | None:
         return None
 
     @property

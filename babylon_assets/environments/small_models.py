@@ -1,7 +1,7 @@
 """A small model for an environment that has none: taught from demonstrations, in a minute on one core.
 
-A model of the Qwen2 architecture with a tokenizer of the demonstrations' own words. The same recipe and lessons give
-the same model.
+A model of the Qwen2 architecture with a tokenizer of the demonstrations' own words. The same recipe and demonstrations
+give the same model.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ QWEN2_PATTERN = (
 )
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
-#: Lessons that the tokenizer's words are taken from.
-TOKENIZER_LESSONS = 2000
+#: Demonstrations that the tokenizer's words are taken from.
+TOKENIZER_DEMONSTRATIONS = 2000
 
 Progress = Callable[[str, float], None]
 
 
-class Lesson(Protocol):
+class Demonstration(Protocol):
     """A conversation up to where the answer begins, and the answer to imitate."""
 
     @property
@@ -51,7 +51,7 @@ class Lesson(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelRecipe:
-    """How large a model is and how it is taught: `steps` batches of `batch` lessons each.
+    """How large a model is and how it is taught: `steps` batches of `batch` demonstrations each.
 
     Attributes:
         vocabulary: tokens, of which 256 are single bytes.
@@ -73,21 +73,23 @@ class ModelRecipe:
 
 
 def make_small_model(
-    recipe: ModelRecipe, lessons: Sequence[Lesson], folder: Path, progress: Progress | None = None
+    recipe: ModelRecipe, demonstrations: Sequence[Demonstration], folder: Path, progress: Progress | None = None
 ) -> None:
-    """Write a model that imitates the lessons, `recipe.steps * recipe.batch` of them, into a folder that is there."""
+    """Write a model that imitates `recipe.steps * recipe.batch` demonstrations into a folder that is there."""
     import torch
 
-    tokenizer = _train_tokenizer(recipe, lessons[:TOKENIZER_LESSONS], folder)
+    tokenizer = _train_tokenizer(recipe, demonstrations[:TOKENIZER_DEMONSTRATIONS], folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = _new_model(recipe, tokenizer)
-        _teach(model, tokenizer, lessons, recipe, progress or (lambda _what, _share: None))
+        _fit(model, tokenizer, demonstrations, recipe, progress or (lambda _what, _share: None))
     model.save_pretrained(folder)
 
 
-def _train_tokenizer(recipe: ModelRecipe, lessons: Sequence[Lesson], folder: Path) -> PreTrainedTokenizerBase:
-    """Byte-level BPE over the lessons' text. The ids that ART uses as sentinels must survive a round trip."""
+def _train_tokenizer(
+    recipe: ModelRecipe, demonstrations: Sequence[Demonstration], folder: Path
+) -> PreTrainedTokenizerBase:
+    """Byte-level BPE over the demonstrations' text. The ids that ART uses as sentinels must survive a round trip."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -106,7 +108,7 @@ def _train_tokenizer(recipe: ModelRecipe, lessons: Sequence[Lesson], folder: Pat
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    raw.train_from_iterator((_plain_text(lesson) for lesson in lessons), trainer)
+    raw.train_from_iterator((_plain_text(demonstration) for demonstration in demonstrations), trainer)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=raw,
         eos_token="<|im_end|>",
@@ -120,8 +122,10 @@ def _train_tokenizer(recipe: ModelRecipe, lessons: Sequence[Lesson], folder: Pat
     return tokenizer
 
 
-def _plain_text(lesson: Lesson) -> str:
-    turns = [(message.role, message.content) for message in lesson.messages] + [("assistant", lesson.answer)]
+def _plain_text(demonstration: Demonstration) -> str:
+    turns = [(message.role, message.content) for message in demonstration.messages] + [
+        ("assistant", demonstration.answer)
+    ]
     return "\n".join(f"{role}\n{content}" for role, content in turns)
 
 
@@ -152,10 +156,10 @@ def _new_model(recipe: ModelRecipe, tokenizer: PreTrainedTokenizerBase) -> Qwen2
     return Qwen2ForCausalLM(config)
 
 
-def _teach(
+def _fit(
     model: Qwen2ForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    lessons: Sequence[Lesson],
+    demonstrations: Sequence[Demonstration],
     recipe: ModelRecipe,
     progress: Progress,
 ) -> None:
@@ -168,7 +172,9 @@ def _teach(
     )
     model.train()
     for step in range(recipe.steps):
-        tokens, labels = _lesson_batch(tokenizer, lessons[step * recipe.batch : (step + 1) * recipe.batch])
+        tokens, labels = _demonstration_batch(
+            tokenizer, demonstrations[step * recipe.batch : (step + 1) * recipe.batch]
+        )
         hidden = model.model(input_ids=tokens).last_hidden_state[:, :-1]
         taught = labels[:, 1:] != -100
         logits = model.lm_head(hidden[taught])
@@ -182,17 +188,19 @@ def _teach(
     model.eval()
 
 
-def _lesson_batch(tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded token ids [lessons, longest] and labels, -100 where nothing is taught."""
+def _demonstration_batch(
+    tokenizer: PreTrainedTokenizerBase, demonstrations: Sequence[Demonstration]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Right-padded token ids [demonstrations, longest] and labels, -100 where nothing is taught."""
     import torch
 
-    prompts = [_lesson_prompt(tokenizer, lesson) for lesson in lessons]
-    answers = tokenizer([lesson.answer + tokenizer.eos_token for lesson in lessons], add_special_tokens=False)[
-        "input_ids"
-    ]
+    prompts = [_demonstration_prompt(tokenizer, demonstration) for demonstration in demonstrations]
+    answers = tokenizer(
+        [demonstration.answer + tokenizer.eos_token for demonstration in demonstrations], add_special_tokens=False
+    )["input_ids"]
     longest = max(len(prompt) + len(reply) for prompt, reply in zip(prompts, answers, strict=True))
-    tokens = torch.full((len(lessons), longest), int(tokenizer.pad_token_id))
-    labels = torch.full((len(lessons), longest), -100)
+    tokens = torch.full((len(demonstrations), longest), int(tokenizer.pad_token_id))
+    labels = torch.full((len(demonstrations), longest), -100)
     for row, (prompt, reply) in enumerate(zip(prompts, answers, strict=True)):
         end = len(prompt) + len(reply)
         tokens[row, :end] = torch.tensor(prompt + reply)
@@ -200,8 +208,8 @@ def _lesson_batch(tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson])
     return tokens, labels
 
 
-def _lesson_prompt(tokenizer: PreTrainedTokenizerBase, lesson: Lesson) -> list[int]:
-    """Token ids of a lesson's conversation up to where the answer begins."""
-    messages = [{"role": message.role, "content": message.content} for message in lesson.messages]
+def _demonstration_prompt(tokenizer: PreTrainedTokenizerBase, demonstration: Demonstration) -> list[int]:
+    """Token ids of a demonstration's conversation up to where the answer begins."""
+    messages = [{"role": message.role, "content": message.content} for message in demonstration.messages]
     ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     return ids

@@ -1,4 +1,4 @@
-"""Telling the game which model to serve, where WRITE_TRAINED_MODELS allows it: the live checkpoint, and nothing else.
+"""Telling the game which model to serve, where WRITE_TRAINED_MODELS allows it: the served checkpoint, and nothing else.
 
 Safe to repeat: what the game's tables say already is not written again.
 """
@@ -19,7 +19,7 @@ from babylon_assets.ledger.lineage import trained_trajectories
 
 
 def tell_game(settings: Settings, database: Database) -> str | None:
-    """Deploy the live checkpoint in the game's own tables and mark what it was trained on; None when switched off.
+    """Deploy the served checkpoint in the game's own tables and mark what it was trained on; None when switched off.
 
     Returns:
         The inference name that the game then asks for.
@@ -31,27 +31,27 @@ def tell_game(settings: Settings, database: Database) -> str | None:
     if not settings.gate.write_trained_models or write_back is None:
         return None
     with database.connect() as conn, conn.transaction():
-        live = promotions.promoted(conn, settings.model_name)
-        if live is None:
+        served = promotions.promoted(conn, settings.model_name)
+        if served is None:
             return None
-        write_back.deploy(conn, _model(live, kept_benchmark(settings, conn, live.id)))
-        if live.dataset_id is not None:
-            write_back.mark_used(conn, list(trained_trajectories(conn, live)), live.id)
-    return policy_name(live.chain, live.step)
+        write_back.deploy(conn, _model(served, kept_benchmark(settings, conn, served.id)))
+        if served.dataset_id is not None:
+            write_back.mark_used(conn, list(trained_trajectories(conn, served)), served.id)
+    return policy_name(served.chain, served.step)
 
 
-def _model(live: Checkpoint, measured: evaluations.Evaluation | None) -> DeployedModel:
+def _model(served: Checkpoint, measured: evaluations.Evaluation | None) -> DeployedModel:
     shown: dict[str, Any] = {}
     if measured is not None:
         shown = {name: measured.results[name] for name in ("valid_share", "advantage")}
         shown |= {"market_reward": measured.value, "evaluation": f"{measured.evaluation}@{measured.version}"}
     return DeployedModel(
-        checkpoint_id=live.id,
-        chain=live.chain,
-        step=live.step,
-        base_model=live.base_model,
-        batch=live.id if live.dataset_id else None,
-        inference_name=policy_name(live.chain, live.step),
+        checkpoint_id=served.id,
+        chain=served.chain,
+        step=served.step,
+        base_model=served.base_model,
+        batch=served.id if served.dataset_id else None,
+        inference_name=policy_name(served.chain, served.step),
         benchmark_score=shown.get("advantage"),
         avg_reward=shown.get("market_reward"),
         metrics=shown,

@@ -1,6 +1,6 @@
 """Judging a checkpoint: measure it and what it is compared with, ask the gate, and carry the verdict out.
 
-A verdict is final: judging a checkpoint again gives the one that is kept. Verdict, promotion and dead end are one
+A verdict is final: judging a checkpoint again gives the one that is kept. Verdict, promotion and rejection are one
 transaction: a process that is killed leaves a checkpoint judged or not judged. How to measure is in `measures`, what a
 measurement leads to in `domain.gates`.
 """
@@ -17,8 +17,17 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.domain.gates import Challenger, GateVerdict, Measurement, Rules, may_promote
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.prompt_evaluation import PromptComparison, compare_answers
+from babylon_assets.environments.registry import open_environment
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
-from babylon_assets.evaluation.measurements import kept_benchmark, measure_benchmark, measure_off_policy
+from babylon_assets.evaluation.measurements import (
+    kept_benchmark,
+    measure_benchmark,
+    measure_off_policy,
+    measure_prompts,
+    prompts_asked,
+)
+from babylon_assets.evaluation.recorded_prompts import answers_of
 from babylon_assets.evaluation.served_results import reward_agreement
 from babylon_assets.ledger import checkpoints, promotions, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -54,7 +63,7 @@ def decide_head(settings: Settings, database: Database, dagster_run_id: str | No
 def decide(
     settings: Settings, database: Database, checkpoint: Checkpoint, dagster_run_id: str | None = None
 ) -> GateDecision:
-    """Promote a checkpoint or make it a dead end, as the gate says; with GATE=false, promote it."""
+    """Promote a checkpoint or reject it, as the gate says; with GATE=false, promote it."""
     with database.connect() as conn:
         kept = verdict_on(conn, checkpoint.id)
         fresh = checkpoints.get(conn, checkpoint.id) or checkpoint
@@ -62,8 +71,8 @@ def decide(
         champion = promotions.promoted(conn, checkpoint.chain) or _root(conn, checkpoint.chain)
     if kept is not None:
         return GateDecision(fresh, kept.passed, kept.why)
-    if fresh.dead_end is not None:
-        return GateDecision(fresh, False, fresh.dead_end)
+    if fresh.rejected is not None:
+        return GateDecision(fresh, False, fresh.rejected)
     if head is None or head.id != fresh.id:
         return GateDecision(fresh, True, "the chain has gone on from it")
     if champion.id == fresh.id:
@@ -83,13 +92,13 @@ def _carry_out(
             kept = verdict_on(conn, checkpoint.id)
             assert kept is not None  # it stood in the way
             return GateDecision(checkpoint, kept.passed, kept.why)
-        head, live = checkpoints.head(conn, checkpoint.chain), promotions.promoted(conn, checkpoint.chain)
-        if head is not None and head.id == checkpoint.id and not (live is not None and live.id == head.id):
+        head, served = checkpoints.head(conn, checkpoint.chain), promotions.promoted(conn, checkpoint.chain)
+        if head is not None and head.id == checkpoint.id and not (served is not None and served.id == head.id):
             if passed:
                 record = verdict.record() if verdict else None
                 promotions.promote(conn, head, by=GATE, why=why, verdict=record, dagster_run_id=run)
             else:
-                checkpoints.mark_dead_end(conn, head.id, f"refused: {why}")
+                checkpoints.reject(conn, head.id, f"refused: {why}")
     return GateDecision(checkpoint, passed, why)
 
 
@@ -111,6 +120,7 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
     """Measure what the gate asks for, and ask it."""
     theirs = measure_benchmark(settings, database, champion)
     ours = measure_benchmark(settings, database, checkpoint, champion)
+    recorded = _recorded_prompts(settings, database, checkpoint, champion)
     compared, groups = _off_policy_difference(settings, database, checkpoint, champion)
     with database.connect() as conn:
         row = windows.get_window(conn, checkpoint.window_id or "")
@@ -126,8 +136,9 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
         window_status=row.status if row else "open",
         quarantined=read.quarantined / max(1, read.trajectories + read.quarantined),
         agreement=agreement,
-        replay=compared,
-        replay_groups=groups,
+        off_policy=compared,
+        off_policy_groups=groups,
+        recorded=recorded,
     )
     return may_promote(challenger, _measurement(theirs, champion), best, rules_of(settings.gate))
 
@@ -139,9 +150,22 @@ def rules_of(settings: GateSettings) -> Rules:
         margin=settings.margin,
         decline=settings.decline,
         valid_drop=settings.valid_drop,
-        replay_margin=settings.replay_margin,
+        off_policy_margin=settings.replay_margin,
         quarantined=settings.quarantined,
     )
+
+
+def _recorded_prompts(
+    settings: Settings, database: Database, checkpoint: Checkpoint, champion: Checkpoint
+) -> PromptComparison | None:
+    """Both policies on the environment's recorded prompts; None where the environment cannot value answers."""
+    if open_environment(settings).answers is None:
+        return None
+    places = prompts_asked(settings, database, checkpoint.window_id or "")
+    theirs, ours = (
+        answers_of(measure_prompts(settings, database, policy, places)) for policy in (champion, checkpoint)
+    )
+    return compare_answers(ours, theirs, confidence=settings.gate.confidence)
 
 
 def _off_policy_difference(

@@ -14,8 +14,9 @@ from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.evaluations import PolicyEvaluation, bootstrap, paired
+from babylon_assets.domain.prompt_evaluation import PromptPlace
 from babylon_assets.environments.registry import open_environment
-from babylon_assets.evaluation import off_policy
+from babylon_assets.evaluation import off_policy, recorded_prompts
 from babylon_assets.evaluation.loaded_policies import adapter_of, load_policy, why_not_here, why_not_loadable
 from babylon_assets.ledger import evaluations
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -24,6 +25,8 @@ from babylon_assets.ledger.evaluations import Evaluation
 
 #: Below this effective sample size a few answers decide an off-policy estimate, and none is shown.
 LEAST_EFFECTIVE_SAMPLES = 16.0
+#: Later than every window.
+LAST_WINDOW = "9999-12-31T23:59"
 
 
 def measure_benchmark(
@@ -123,6 +126,31 @@ def measure_off_policy(
     )
     with database.connect() as conn:
         return evaluations.keep(conn, evaluation)
+
+
+def prompts_asked(settings: Settings, database: Database, window: str = LAST_WINDOW) -> list[PromptPlace]:
+    """The recorded prompts that a window's checkpoint is asked; none where the environment cannot value answers."""
+    if open_environment(settings).answers is None:
+        return []
+    with database.connect() as conn:
+        return recorded_prompts.prompts_for(settings, conn, window)
+
+
+def measure_prompts(
+    settings: Settings, database: Database, checkpoint: Checkpoint, places: Sequence[PromptPlace]
+) -> Evaluation | None:
+    """A checkpoint on recorded prompts of its environment, asked now unless it is kept; None where it cannot be."""
+    if not places:
+        return None
+    version = recorded_prompts.version(settings, open_environment(settings), places)
+    with database.connect() as conn:
+        kept = evaluations.get(conn, checkpoint.id, recorded_prompts.NAME, version)
+    if kept is not None or why_not_loadable(settings, checkpoint) is not None:
+        return kept
+    policy = load_policy(settings, checkpoint)
+    answers = recorded_prompts.ask(settings, database, checkpoint.base_model, policy, places)
+    with database.connect() as conn:
+        return evaluations.keep(conn, recorded_prompts.evaluation_of(checkpoint, version, answers, places))
 
 
 def measure_snapshot(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval
+from babylon_assets.environments.registry import open_environment
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
 from babylon_assets.evaluation.measurements import kept_benchmark, measure_benchmark
 from babylon_assets.ledger import checkpoints, promotions
@@ -20,13 +21,13 @@ from babylon_assets.ledger.evaluations import Evaluation
 
 @dataclass(frozen=True, slots=True)
 class NightlyEvaluation:
-    """What is known of the live policy after a night.
+    """What is known of the served policy after a night.
 
     Attributes:
-        checkpoint: what is live; None before anything is.
-        found: its examination; None where it cannot be played here.
-        fresh: whether it was examined now, and not in a night before.
-        reason: why there is no examination.
+        checkpoint: what is served; None before anything is.
+        evaluation: what was measured; None where it cannot be played here.
+        fresh: whether it was measured now, and not in a night before.
+        reason: why there is no evaluation.
     """
 
     checkpoint: Checkpoint | None
@@ -42,17 +43,19 @@ class NightlyEvaluation:
 
 
 def evaluate_promoted(settings: Settings, database: Database) -> NightlyEvaluation:
-    """Examine the live policy, and once the base model to compare it with, unless that was done before."""
+    """Evaluate the served policy, and once the base model to compare it with, unless that was done before."""
     seeds = settings.automation.nightly_seeds
     with database.connect() as conn:
-        live = promotions.promoted(conn, settings.model_name)
+        served = promotions.promoted(conn, settings.model_name)
         line = checkpoints.chain(conn, settings.model_name)
-        kept = kept_benchmark(settings, conn, live.id, seeds) if live else None
-    if live is None:
+        kept = kept_benchmark(settings, conn, served.id, seeds) if served else None
+    if served is None:
         return NightlyEvaluation(None, reason="nothing was promoted yet")
     if kept is not None:
-        return NightlyEvaluation(live, kept)
-    if (reason := why_not_loadable(settings, live)) is not None:
-        return NightlyEvaluation(live, reason=reason)
+        return NightlyEvaluation(served, kept)
+    if open_environment(settings).benchmark is None:
+        return NightlyEvaluation(served, reason="its environment has no benchmark of its own")
+    if (reason := why_not_loadable(settings, served)) is not None:
+        return NightlyEvaluation(served, reason=reason)
     measure_benchmark(settings, database, line[0], seeds=seeds)
-    return NightlyEvaluation(live, measure_benchmark(settings, database, live, line[0], seeds), fresh=True)
+    return NightlyEvaluation(served, measure_benchmark(settings, database, served, line[0], seeds), fresh=True)

@@ -1,4 +1,4 @@
-"""Replay: what a policy thinks of answers that were really given, to agents that are never trained on.
+"""Off-policy evaluation: what a policy thinks of answers that were really given, to agents that are never trained on.
 
 Two figures of one window: how much likelier the policy finds the better answers than the worse to the same board, and
 what it would have earned, by importance weights. A held-out answer is compared with held-out answers alone.
@@ -16,7 +16,7 @@ from babylon_assets.domain.evaluations import OffPolicy, ScoredAnswer, off_polic
 from babylon_assets.domain.sampling import HELD_OUT
 from babylon_assets.training.recompute import answer_logprobs, load_policy, turns_of
 
-NAME = "replay"
+NAME = "off_policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class OffPolicyResult:
 
 
 def version(dataset: Dataset, least_effective: float) -> str:
-    """What decides a replay's numbers, as a name: the very answers, and when an estimate is refused."""
+    """What decides the numbers, as a name: the very answers, and when an estimate is refused."""
     return f"1-{dataset.id[:12]}-{least_effective:g}"
 
 

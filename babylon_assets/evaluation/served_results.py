@@ -1,4 +1,4 @@
-"""The live policy in the game, and going back from one that misbehaves there.
+"""The served policy in the game, and going back from one that misbehaves there.
 
 The record of every window says which policy gave which answer, whether it could be carried out, and what it earned.
 """
@@ -53,7 +53,7 @@ def measure_served(conn: Connection[Any], checkpoint: Checkpoint) -> ServedResul
 
 
 def roll_back_if_needed(settings: Settings, database: Database, dagster_run_id: str | None = None) -> Promotion | None:
-    """With AUTO_ROLLBACK, go back from a live policy that has left its band to the one before; None when all is well.
+    """With AUTO_ROLLBACK, go back from a served policy that has left its band to the one before; None when all is well.
 
     A policy that was gone back to stays: going back twice in a row is for a person to decide.
     """

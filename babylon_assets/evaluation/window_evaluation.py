@@ -1,4 +1,4 @@
-"""A window's evaluations: its checkpoint beside the one it was trained from, the live one and the base model."""
+"""A window's evaluations: its checkpoint beside the one it was trained from, the served one and the base model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import Any
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
-from babylon_assets.evaluation.measurements import measure_benchmark, measure_off_policy
+from babylon_assets.evaluation.measurements import (
+    measure_benchmark,
+    measure_off_policy,
+    measure_prompts,
+    prompts_asked,
+)
+from babylon_assets.evaluation.recorded_prompts import answers_of
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
@@ -26,14 +32,15 @@ class EvaluatedWindow:
 
     Attributes:
         checkpoint: the window's own; None for a window that was passed through.
-        market, replay: measurements by role; a role is missing where its policy cannot be played here, or where there
-            was nothing to measure on.
+        market, recorded, off_policy: measurements by role; a role is missing where its policy cannot be played
+            here, or where there was nothing to measure on.
         unplayable: why the window's own checkpoint cannot be played here; None when it can.
     """
 
     checkpoint: Checkpoint | None
     market: dict[str, Evaluation]
-    replay: dict[str, Evaluation]
+    recorded: dict[str, Evaluation]
+    off_policy: dict[str, Evaluation]
     unplayable: str | None = None
 
     def gain(self, baseline: str) -> Interval | None:
@@ -43,7 +50,7 @@ class EvaluatedWindow:
 
     def numbers(self) -> dict[str, float | None]:
         """Everything that is worth a plot over the windows."""
-        return {**self._market_numbers(), **self._replay_numbers()}
+        return {**self._market_numbers(), **self._recorded_numbers(), **self._off_policy_numbers()}
 
     def _market_numbers(self) -> dict[str, float | None]:
         numbers: dict[str, float | None] = {}
@@ -60,44 +67,63 @@ class EvaluatedWindow:
                 numbers[f"gain_on_{role}_high"] = gain.high
         return numbers
 
-    def _replay_numbers(self) -> dict[str, float | None]:
+    def _recorded_numbers(self) -> dict[str, float | None]:
         numbers: dict[str, float | None] = {}
-        for role, evaluation in self.replay.items():
-            name = "replay" if role == CHECKPOINT else f"{role}_replay"
+        for role, evaluation in self.recorded.items():
+            name = "recorded" if role == CHECKPOINT else f"{role}_recorded"
+            numbers[f"{name}_reward"] = evaluation.value
+            numbers[f"{name}_valid_share"] = evaluation.results["valid_share"]
+        if (ours := self.recorded.get(CHECKPOINT)) is not None:
+            numbers |= {"recorded_reward_low": ours.low, "recorded_reward_high": ours.high}
+            answers = answers_of(ours)
+            numbers["recorded_prompts"] = len(answers)
+            numbers["recorded_valued"] = sum(answer.reward is not None for answer in answers.values())
+            gain = ours.results["gain_on_recorded"]
+            numbers["recorded_gain"] = gain[0] if gain else None
+        return numbers
+
+    def _off_policy_numbers(self) -> dict[str, float | None]:
+        numbers: dict[str, float | None] = {}
+        for role, evaluation in self.off_policy.items():
+            name = "off_policy" if role == CHECKPOINT else f"{role}_off_policy"
             gaps = evaluation.results["preferences"].values()
             numbers[f"{name}_preference"] = fmean(gaps) if gaps else None
             numbers[f"{name}_estimate"] = evaluation.value
             numbers[f"{name}_effective_samples"] = evaluation.results["effective_samples"]
-        if (ours := self.replay.get(CHECKPOINT)) is not None:
-            numbers["replay_answers"] = ours.results["answers"]
+        if (ours := self.off_policy.get(CHECKPOINT)) is not None:
+            numbers["off_policy_answers"] = ours.results["answers"]
         return numbers
 
 
 def evaluate_window(settings: Settings, database: Database, window: str) -> EvaluatedWindow:
     """Measure what a window's checkpoint and those beside it can do; what was measured before is taken from there."""
     with database.connect() as conn:
-        checkpoint = checkpoints.by_window(conn, settings.model_name, window)
+        ours = checkpoints.by_window(conn, settings.model_name, window)
         line = checkpoints.chain(conn, settings.model_name)
-        live = promotions.promoted(conn, settings.model_name)
-        dataset = (
-            load_dataset(conn, checkpoint.dataset_id) if checkpoint is not None and checkpoint.dataset_id else None
-        )
+        served = promotions.promoted(conn, settings.model_name)
+        dataset = load_dataset(conn, ours.dataset_id) if ours is not None and ours.dataset_id else None
     if not line:
-        return EvaluatedWindow(None, {}, {})
-    parent = next(
-        (checkpoint for checkpoint in line if checkpoint is not None and checkpoint.id == checkpoint.parent_id), None
-    )
+        return EvaluatedWindow(None, {}, {}, {})
+    parent = next((policy for policy in line if ours is not None and policy.id == ours.parent_id), None)
     # the base first and the window's own last: each is compared with what stands before it
-    roles = {BASE: line[0], PROMOTED: live or line[0], PARENT: parent, CHECKPOINT: checkpoint}
-    market, replay = {}, {}
-    for role, checkpoint in roles.items():
-        if checkpoint is None:
+    roles = {BASE: line[0], PROMOTED: served or line[0], PARENT: parent, CHECKPOINT: ours}
+    market, recorded, off_policy = {}, {}, {}
+    places = prompts_asked(settings, database, window)
+    for role, policy in roles.items():
+        if policy is None:
             continue
         baseline = roles[PROMOTED] if role == CHECKPOINT else None
-        market[role] = measure_benchmark(settings, database, checkpoint, baseline)
-        replay[role] = measure_off_policy(settings, database, checkpoint, dataset) if dataset is not None else None
-    unplayable = why_not_loadable(settings, checkpoint) if checkpoint is not None else None
-    return EvaluatedWindow(checkpoint, _without_missing(market), _without_missing(replay), unplayable)
+        market[role] = measure_benchmark(settings, database, policy, baseline)
+        recorded[role] = measure_prompts(settings, database, policy, places)
+        off_policy[role] = measure_off_policy(settings, database, policy, dataset) if dataset is not None else None
+    unplayable = why_not_loadable(settings, ours) if ours is not None else None
+    return EvaluatedWindow(
+        checkpoint=ours,
+        market=_without_missing(market),
+        recorded=_without_missing(recorded),
+        off_policy=_without_missing(off_policy),
+        unplayable=unplayable,
+    )
 
 
 def _without_missing(evaluations: dict[str, Any]) -> dict[str, Evaluation]:

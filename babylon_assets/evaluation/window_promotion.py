@@ -16,21 +16,21 @@ from babylon_assets.ledger.promotions import Promotion
 
 @dataclass(frozen=True, slots=True)
 class PromotionOutcome:
-    """What became of a window: the verdict, the rollback if there was one, and what is live now."""
+    """What became of a window: the verdict, the rollback if there was one, and what is served now."""
 
     judged: GateDecision | None
     rolled_back: Promotion | None
-    live: Checkpoint | None
+    served: Checkpoint | None
     inference_name: str | None
 
 
 def promote_window(settings: Settings, database: Database, window: str, run_id: str | None) -> PromotionOutcome:
-    """Apply the gate to a window's checkpoint, go back if the live one left its band, and tell the game."""
+    """Apply the gate to a window's checkpoint, go back if the served one left its band, and tell the game."""
     rolled_back = roll_back_if_needed(settings, database, run_id)
     with database.connect() as conn:
         checkpoint = checkpoints.by_window(conn, settings.model_name, window)
     judged = decide(settings, database, checkpoint, run_id) if checkpoint is not None else None
     named = tell_game(settings, database)
     with database.connect() as conn:
-        live = promotions.promoted(conn, settings.model_name)
-    return PromotionOutcome(judged, rolled_back, live, named)
+        served = promotions.promoted(conn, settings.model_name)
+    return PromotionOutcome(judged, rolled_back, served, named)

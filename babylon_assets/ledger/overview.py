@@ -14,7 +14,8 @@ from psycopg.rows import namedtuple_row
 
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.windows import WindowGrid
-from babylon_assets.ledger import checkpoints, jobs, windows
+from babylon_assets.ledger import checkpoints, windows
+from babylon_assets.ledger.training_jobs import SILENT_SECONDS
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.report.summary import (
     HOSTED_SILENT_AFTER,
@@ -32,7 +33,7 @@ from babylon_assets.report.summary import (
 MOST = 200
 Names = dict[str, str]
 
-_CHECKPOINTS: LiteralString = "SELECT id, chain, step, window_id, dead_end FROM babylon_training.model_checkpoints"
+_CHECKPOINTS: LiteralString = "SELECT id, chain, step, window_id, rejected FROM babylon_training.model_checkpoints"
 _RUNNING: LiteralString = """
 SELECT window_id, chain, state, backend, created_at, heartbeat, reason FROM babylon_training.training_jobs
 WHERE state IN ('prepared', 'submitted', 'training') ORDER BY id"""
@@ -113,7 +114,7 @@ def _rows(conn: Connection[Any], query: LiteralString, build: Callable[[Any], An
 
 
 def _checkpoints(conn: Connection[Any]) -> tuple[Names, dict[str, str | None], dict[str, str | None]]:
-    """Name, window, and why it is a dead end, of every checkpoint of every chain, by id."""
+    """Name, window, and why it is rejected, of every checkpoint of every chain, by id."""
     rows = conn.execute(_CHECKPOINTS).fetchall()
     names = {row[0]: policy_name(row[1], row[2]) for row in rows}
     return names, {row[0]: row[3] for row in rows}, {row[0]: row[4] for row in rows}
@@ -131,12 +132,12 @@ def _window(
         samples=row.samples,
         tokens=row.trainable_tokens,
         reward=row.reward_mean,
-        spread=row.reward_std,
+        deviation=row.reward_std,
         references=row.reference,
         policy=_named(names, row.checkpoint_id),
         parent=_named(names, row.parent_id),
         reason=row.reason,
-        dead_end=ends.get(row.checkpoint_id or ""),
+        rejected=ends.get(row.checkpoint_id or ""),
         quarantined=quarantined,
     )
 
@@ -154,7 +155,7 @@ def _job(row: Any) -> JobSummary:
         backend=row.backend,
         started_at=row.created_at,
         heartbeat=row.heartbeat,
-        silent_after=HOSTED_SILENT_AFTER if row.state == "submitted" else timedelta(seconds=jobs.SILENT_SECONDS),
+        silent_after=HOSTED_SILENT_AFTER if row.state == "submitted" else timedelta(seconds=SILENT_SECONDS),
         reason=row.reason,
     )
 

@@ -1,7 +1,7 @@
 """The table `promotions`: which checkpoint of a chain is the one that is served, since when, and why.
 
 Rows are only appended: a trigger refuses every change of one. A rollback is a row like a promotion, and the newest row
-of a chain says what is live. Which checkpoint deserves it is decided in `domain.gates` or by a person.
+of a chain says what is served. Which checkpoint deserves it is decided in `domain.gates` or by a person.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Promotion:
     """One promotion or rollback.
 
     Attributes:
-        from_id: the checkpoint that was live before; None at a chain's first promotion.
-        to_id: the checkpoint that is live from `promoted_at` on.
+        from_id: the checkpoint that was served before; None at a chain's first promotion.
+        to_id: the checkpoint that is served from `promoted_at` on.
         promoted_by: `gate`, `auto-rollback`, or the person who typed the command.
         verdict: the gate's verdict with its rules; None for a person's own decision.
     """
@@ -57,13 +57,13 @@ class Promotion:
 
 
 def promoted(conn: Connection[Any], chain: str) -> Checkpoint | None:
-    """The checkpoint of a chain that is live; None before the first promotion."""
-    return _live(conn, "WHERE chain = %s ORDER BY id DESC LIMIT 1", chain)
+    """The checkpoint of a chain that is served; None before the first promotion."""
+    return _served(conn, "WHERE chain = %s ORDER BY id DESC LIMIT 1", chain)
 
 
-def live_at(conn: Connection[Any], chain: str, moment: datetime) -> Checkpoint | None:
-    """The checkpoint of a chain that was live at a moment; None before the first promotion."""
-    return _live(conn, "WHERE chain = %s AND promoted_at <= %s ORDER BY id DESC LIMIT 1", chain, moment)
+def served_at(conn: Connection[Any], chain: str, moment: datetime) -> Checkpoint | None:
+    """The checkpoint of a chain that was served at a moment; None before the first promotion."""
+    return _served(conn, "WHERE chain = %s AND promoted_at <= %s ORDER BY id DESC LIMIT 1", chain, moment)
 
 
 def history(conn: Connection[Any], chain: str) -> list[Promotion]:
@@ -81,10 +81,10 @@ def promote(
     verdict: Mapping[str, Any] | None = None,
     dagster_run_id: str | None = None,
 ) -> Promotion:
-    """Make a checkpoint the live one of its chain, in the caller's transaction or in one of its own.
+    """Make a checkpoint the served one of its chain, in the caller's transaction or in one of its own.
 
-    The chain goes on from it: whatever was trained after it, or beside it, becomes a dead end with this row's reason.
-    The chain's rows are locked against other promotions, so that `from_id` is what was really live, and the ids and
+    The chain goes on from it: whatever was trained after it, or beside it, is rejected with this row's reason.
+    The chain's rows are locked against other promotions, so that `from_id` is what was really served, and the ids and
     times of a chain's rows have one order.
     """
     values = {
@@ -106,7 +106,7 @@ def promote(
     return row
 
 
-def _live(conn: Connection[Any], rest: LiteralString, *parameters: Any) -> Checkpoint | None:
+def _served(conn: Connection[Any], rest: LiteralString, *parameters: Any) -> Checkpoint | None:
     newest = _all(conn, rest, *parameters)
     if not newest:
         return None

@@ -93,6 +93,8 @@ INFERENCE_CALLS = Table(
         "latency_ms": Column("float8", "Duration of the call, in milliseconds.", null=True),
         "finish_reason": Column("text", "stop, or length when the answer was cut.", null=True),
         "sampling": Column("jsonb", "Other parameters: top_p, max_tokens, stop, choice, model.", null=True),
+        "key_name": Column("text", "Name of the key that asked; null: the gateway had no keys.", null=True),
+        "received_at": Column("timestamptz", "When the question came, on the gateway's own clock.", null=True),
     },
 )
 TRAJECTORY_SCORES = Table(
@@ -243,7 +245,7 @@ MODEL_CHECKPOINTS = Table(
         "weights_sha256": Column("text", "sha256 of the weights."),
         "dagster_run_id": Column("text", RUN, null=True),
         "created_at": Column("timestamptz", "When it was made.", default="now()"),
-        "dead_end": Column("text", "Why the chain does not go on from it; null: it is on the line.", null=True),
+        "rejected": Column("text", "Why the chain does not go on from it; null: it is on the line.", null=True),
     },
 )
 TRAINING_JOBS = Table(

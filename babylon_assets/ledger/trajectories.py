@@ -19,11 +19,11 @@ import msgspec
 import pandas as pd
 from psycopg import Connection, sql
 
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.dataset_codec import Places
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.frames import FactRow, facts_frame
 from babylon_assets.domain.imported_rewards import ImportedRewards
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.domain.trajectories import (
     Quarantined,
     StepFacts,
@@ -256,6 +256,21 @@ def chat_hashes(conn: Connection[Any], window: str) -> dict[str, str]:
     """The sha256 of the texts of each trajectory of a window that has any, by trajectory id."""
     query = RAW_TRAJECTORIES.select("WHERE window_id = %s AND samples > 0", "trajectory_id", "chat_sha256")
     return dict(conn.execute(query, [window]).fetchall())
+
+
+def stream_chats(conn: Connection[Any], window: str) -> Iterator[tuple[str, bytes]]:
+    """The texts of each trajectory of a window that has any, one at a time.
+
+    Raises:
+        CorruptLedger: when a row cannot be decoded.
+    """
+    columns = ("trajectory_id", "chat")
+    query = RAW_TRAJECTORIES.select("WHERE window_id = %s AND samples > 0", *columns)
+    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(query)
+    with conn.cursor() as cursor, cursor.copy(statement, [window]) as copy:
+        copy.set_types([RAW_TRAJECTORIES.columns[name].type for name in columns])
+        for trajectory, chat in copy.rows():
+            yield trajectory, _unpacked(chat, window, trajectory)
 
 
 def read_steps(conn: Connection[Any], window: str, detail: Mapping[str, str]) -> pd.DataFrame:

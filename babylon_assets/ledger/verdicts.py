@@ -43,8 +43,8 @@ def verdict_on(conn: Connection[Any], checkpoint_id: str) -> StoredVerdict | Non
 
 def without_verdict(conn: Connection[Any], chain: str) -> Checkpoint | None:
     """The head of a chain when nothing was said of it: a run was killed between training and the gate."""
-    head, live = checkpoints.head(conn, chain), promotions.promoted(conn, chain)
-    if head is None or head.step == 0 or (live is not None and live.id == head.id):
+    head, served = checkpoints.head(conn, chain), promotions.promoted(conn, chain)
+    if head is None or head.step == 0 or (served is not None and served.id == head.id):
         return None
     return head if verdict_on(conn, head.id) is None else None
 
@@ -59,19 +59,19 @@ def standings(conn: Connection[Any], chain: str) -> dict[str, str]:
     """What became of each window's checkpoint: `promoted`, `refused`, or `rolled back`; the others are left out."""
     rows = conn.execute(
         """
-        SELECT window_id, dead_end, id IN (SELECT to_id FROM babylon_training.promotions)
+        SELECT window_id, rejected, id IN (SELECT to_id FROM babylon_training.promotions)
         FROM babylon_training.model_checkpoints WHERE chain = %s AND window_id IS NOT NULL
         """,
         [chain],
     ).fetchall()
-    states = {window: _state_of(dead_end, was_live) for window, dead_end, was_live in rows}
+    states = {window: _state_of(rejected, was_served) for window, rejected, was_served in rows}
     return {window: standing for window, standing in states.items() if standing is not None}
 
 
-def _state_of(dead_end: str | None, was_live: bool) -> str | None:
-    if dead_end is None:
-        return "promoted" if was_live else None
-    return "refused" if dead_end.startswith("refused") else "rolled back"
+def _state_of(rejected: str | None, was_served: bool) -> str | None:
+    if rejected is None:
+        return "promoted" if was_served else None
+    return "refused" if rejected.startswith("refused") else "rolled back"
 
 
 def store_verdict(conn: Connection[Any], verdict: StoredVerdict) -> bool:

@@ -22,7 +22,7 @@ from babylon_assets.ledger import late_samples as ledger
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.late_samples import LateSample
-from babylon_assets.orchestration.metadata import numbers
+from babylon_assets.orchestration.metadata import numbers, tally
 from babylon_assets.training.backends.registry import select_backend
 
 
@@ -128,8 +128,8 @@ def metadata(conn: Connection, settings: Settings, window: str) -> dict[str, dg.
     given = {carry.into: carry.samples for carry in known if carry.window == window and carry.into is not None}
     waiting = sum(carry.samples for carry in known if carry.window == window and carry.into is None)
     return {
-        **({"carried_from": dg.MetadataValue.json(taken)} if taken else {}),
-        **({"carried_into": dg.MetadataValue.json(given)} if given else {}),
+        **({"carried_from": tally(taken)} if taken else {}),
+        **({"carried_into": tally(given)} if given else {}),
         **numbers({"late_samples": sum(given.values()) + waiting} if given or waiting else {}),
         **numbers({"late_waiting": waiting} if given or waiting else {}),
     }

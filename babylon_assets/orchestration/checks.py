@@ -6,14 +6,17 @@ alone knows of its window is judged in the asset's module.
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
 from babylon_assets.domain.datasets import Dataset
+from babylon_assets.domain.display_text import format_number
 from babylon_assets.domain.errors import CorruptLedger
+from babylon_assets.domain.grouping import measure_range
+from babylon_assets.domain.hindsight import too_suspicious
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.trajectories import Quarantined
 from babylon_assets.domain.windows import Window
@@ -21,10 +24,12 @@ from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import stored_datasets
+from babylon_assets.orchestration.metadata import code, harmless_text, numbers
 from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.stored_datasets import DatasetFaults
 
 COMPLETE, QUARANTINE = "source_complete", "little_in_quarantine"
-SPREAD = "reward_spread"
+REWARD_RANGE = "reward_range"
 TOKENS, HINDSIGHT, STABLE = "has_trainable_tokens", "no_hindsight", "ids_stable"
 TRAINED, MEASURED, GATE = "trained_on_tokens", "measured", "gate"
 STANDING = "no_window_stays_failed"
@@ -35,9 +40,9 @@ SHOWN, SHOWN_WINDOWS = 10, 20
 _ABOUT = {
     COMPLETE: "The window and WINDOW_GRACE_MINUTES after it are over: no more rows come.",
     QUARANTINE: "At most 5% of the window's rows are in quarantine.",
-    SPREAD: "The rewards differ. Where all are equal, no answer is better than another.",
+    REWARD_RANGE: "The rewards differ. Where all are equal, no answer is better than another.",
     TOKENS: "The window has tokens to train on, or it is thin.",
-    HINDSIGHT: "Every stored prompt and answer is as recorded, and no prompt names a result.",
+    HINDSIGHT: "Every stored prompt and answer is as recorded. At most 5% of the prompts name a result; none trains.",
     STABLE: "The dataset, read back from the database, hashes to its id.",
     TRAINED: "The optimizer saw tokens, or the window was passed through.",
     MEASURED: "The window's checkpoint was measured, or it has none.",
@@ -78,24 +83,24 @@ def complete(window: Window, now: datetime, grace_minutes: float) -> dg.AssetChe
 def little_in_quarantine(window: str, read: int, quarantined: list[Quarantined]) -> dg.AssetCheckResult:
     """Whether at most MOST_IN_QUARANTINE of the window's rows could not be read."""
     share = len(quarantined) / max(1, read + len(quarantined))
-    reasons = sorted({f"{row.reason} ({row.place})" for row in quarantined})[:SHOWN]
+    reasons = sorted({harmless_text(f"{row.reason} ({row.place})") for row in quarantined})[:SHOWN]
     return dg.AssetCheckResult(
         check_name=QUARANTINE,
         passed=share <= MOST_IN_QUARANTINE,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{len(quarantined)} of {read + len(quarantined)} rows could not be read",
-        metadata={"window": window, "quarantined_share": share, "reasons": reasons},
+        metadata={"window": window, **numbers({"quarantined_share": share}), "reasons": reasons},
     )
 
 
-def reward_spread(known: int, spread: float | None) -> dg.AssetCheckResult:
+def reward_range(known: Sequence[float]) -> dg.AssetCheckResult:
     """Whether the known rewards of a window differ; a window with fewer than two of them has nothing to differ."""
-    passed = known < 2 or bool(spread)
+    best, worst = max(known, default=0.0), min(known, default=0.0)
     return dg.AssetCheckResult(
-        check_name=SPREAD,
-        passed=passed,
+        check_name=REWARD_RANGE,
+        passed=len(known) < 2 or bool(measure_range(best, worst)),
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{known} known rewards, standard deviation {spread or 0.0:.4f}",
+        description=f"{len(known)} known rewards, from {format_number(worst)} to {format_number(best)}",
     )
 
 
@@ -106,7 +111,7 @@ def trainable_tokens(dataset: Dataset | DatasetDraft, row: WindowRow) -> dg.Asse
     return dg.AssetCheckResult(
         check_name=TOKENS,
         passed=tokens > 0 or thin,
-        description=f"thin window, passed through: {row.reason}" if thin else f"{tokens} trainable tokens",
+        description=f"thin window, passed through: {code(row.reason or '')}" if thin else f"{tokens} trainable tokens",
         metadata={"window": dataset.window, "trainable_tokens": tokens},
     )
 
@@ -121,8 +126,17 @@ def stored_dataset(
         return [_check_result(STABLE, [str(error)], ""), _check_result(HINDSIGHT, ["the dataset cannot be read"], "")]
     return [
         _check_result(STABLE, faults.unstable, f"{faults.samples} samples hash to {dataset_id[:12]}"),
-        _check_result(HINDSIGHT, faults.wrong, f"{faults.samples} samples are as recorded"),
+        _hindsight(faults),
     ]
+
+
+def _hindsight(faults: DatasetFaults) -> dg.AssetCheckResult:
+    """A few prompts that name a result are skipped, and cost the window nothing else."""
+    suspicious = faults.suspicious
+    if not faults.wrong and too_suspicious(len(suspicious), faults.samples):
+        return _check_result(HINDSIGHT, suspicious, "")
+    skipped = f"; {len(suspicious)} are skipped, because their prompts name a result" if suspicious else ""
+    return _check_result(HINDSIGHT, faults.wrong, f"{faults.samples} samples are as recorded{skipped}")
 
 
 def _check_result(name: str, wrong: list[str], text: str) -> dg.AssetCheckResult:
@@ -131,8 +145,8 @@ def _check_result(name: str, wrong: list[str], text: str) -> dg.AssetCheckResult
     return dg.AssetCheckResult(
         check_name=name,
         passed=not wrong,
-        description=f"{wrong[0]}{more}" if wrong else text,
-        metadata={"wrong": wrong[:SHOWN]} if wrong else {},
+        description=f"{code(wrong[0])}{more}" if wrong else text,
+        metadata={"wrong": [harmless_text(text) for text in wrong[:SHOWN]]} if wrong else {},
     )
 
 
@@ -147,7 +161,8 @@ def build_standing_check() -> dg.AssetChecksDefinition:
     def no_window_stays_failed(installation: dg.ResourceParam[Installation]) -> dg.AssetCheckResult:
         with installation.connect() as conn:
             failed = windows_ledger.failed(conn)
-        listed = "\n".join(f"| {row.window_id} | {_cell(row.reason)} |" for row in failed[-SHOWN_WINDOWS:])
+        reasons = {row.window_id: row.reason or "no reason was noted" for row in failed[-SHOWN_WINDOWS:]}
+        listed = "\n".join(f"| {window} | {code(reason)} |" for window, reason in reasons.items())
         return dg.AssetCheckResult(
             passed=not failed,
             description=f"{len(failed)} windows stay failed" if failed else "no window stays failed",
@@ -157,7 +172,3 @@ def build_standing_check() -> dg.AssetChecksDefinition:
         )
 
     return no_window_stays_failed
-
-
-def _cell(reason: str | None) -> str:
-    return (reason or "no reason was noted").replace("|", "\\|").replace("\n", " ")

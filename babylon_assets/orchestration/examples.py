@@ -6,7 +6,7 @@ secret are blotted out, should an agent have come to know one.
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -14,13 +14,15 @@ import dagster as dg
 
 from babylon_assets.config.settings import HIDDEN
 from babylon_assets.domain.dataset_codec import with_texts
+from babylon_assets.domain.display_text import format_number, neutralize, round_number
 from babylon_assets.domain.samples import DatasetDraft, Sample, SampleHead
 from babylon_assets.domain.trajectories import StepFacts
 from babylon_assets.ledger import datasets, trajectories
 from babylon_assets.ledger.database import Connection
+from babylon_assets.orchestration.metadata import code_block
 
 _S = TypeVar("_S", bound=Sample | SampleHead)
-EACH = 5
+SHOWN = 5
 #: Characters of a conversation, of an answer and of a cell that are shown.
 LONGEST_PROMPT, LONGEST_ANSWER, LONGEST_CELL = 1800, 500, 100
 #: A shorter secret would blot out words.
@@ -49,8 +51,8 @@ def of_dataset(
 def best_and_worst(samples: Iterable[_S]) -> tuple[list[_S], list[_S]]:
     """The samples with the highest rewards, best first, and those with the lowest, worst first; none is in both."""
     known = sorted((s for s in samples if s.reward is not None), key=lambda s: (-(s.reward or 0.0), s.sample_id))
-    best = known[: min(EACH, (len(known) + 1) // 2)]
-    return best, known[len(best) :][::-1][:EACH]
+    best = known[: min(SHOWN, (len(known) + 1) // 2)]
+    return best, known[len(best) :][::-1][:SHOWN]
 
 
 def example_metadata(
@@ -83,8 +85,8 @@ _SCHEMA = dg.TableSchema(
 def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> dict[str, str | int | float | bool]:
     return {
         "which": which,
-        "reward": round(sample.reward or 0.0, 4),
-        "advantage": round(sample.advantage or 0.0, 4),
+        "reward": _rounded(sample.reward or 0.0),
+        "advantage": _rounded(sample.advantage or 0.0),
         "agent": _cell(sample.agent_id, hide),
         "action": _cell(actions.get((sample.trajectory_id, sample.step), sample.response), hide),
         "trains_as": sample.skip_reason or sample.trains_as,
@@ -92,23 +94,21 @@ def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> d
     }
 
 
+def _rounded(value: float) -> float | str:
+    """The number for a table; one that is not finite is a text, which a page can show."""
+    return round_number(value) if math.isfinite(value) else str(value)
+
+
 def _in_full(which: str, sample: Sample, hide: Sequence[str]) -> str:
     prompt = "\n\n".join(f"{message.role}: {message.content}" for message in sample.messages)
-    heading = f"### {which}, reward {sample.reward or 0.0:+.4f}"
+    heading = f"### {which}, reward {format_number(sample.reward or 0.0)}"
     return "\n\n".join(
         [
-            f"{heading}\n\n{_fenced(_cell(sample.sample_id, hide))}",
-            f"Asked:\n\n{_fenced(_bounded(_without(prompt, hide), LONGEST_PROMPT))}",
-            f"Answered:\n\n{_fenced(_bounded(_without(sample.response, hide), LONGEST_ANSWER))}",
+            f"{heading}\n\n{code_block(_cell(sample.sample_id, hide))}",
+            f"Asked:\n\n{code_block(_bounded(_without(prompt, hide), LONGEST_PROMPT))}",
+            f"Answered:\n\n{code_block(_bounded(_without(sample.response, hide), LONGEST_ANSWER))}",
         ]
     )
-
-
-def _fenced(text: str) -> str:
-    """A text as a code block that it cannot end: nothing in it is Markdown."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
 
 
 def _cell(text: str, hide: Sequence[str]) -> str:
@@ -125,4 +125,4 @@ def _without(text: str, hide: Sequence[str]) -> str:
     """Secrets are blotted out before anything is cut, so that no part of one is left."""
     for secret in hide:
         text = text.replace(secret, HIDDEN)
-    return text.replace("\0", "\ufffd")
+    return neutralize(text)

@@ -5,14 +5,16 @@ Which samples are compared, and what each trains as, is a rule of `domain.datase
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain import joining
+from babylon_assets.domain import hindsight, joining
 from babylon_assets.domain.datasets import draft_dataset
+from babylon_assets.domain.hindsight import Place
 from babylon_assets.domain.samples import DatasetDraft
-from babylon_assets.domain.trajectories import TrajectoryRecord
+from babylon_assets.domain.trajectories import CallHead, RawSample, StoredSamples, TrajectoryRecord
 from babylon_assets.ledger import datasets, inference_calls, late_samples, scores, trajectories, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection, window_lock
@@ -34,7 +36,7 @@ def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft
     with installation.connect() as conn:
         window_lock(conn, window)
         records = trajectories.read_heads(conn, window)
-        build = _builder(conn, settings, window, records)
+        build = _builder(conn, installation, window, records)
         dataset, agents = build(), len({record.agent_id for record in records})
         thin = _why_thin(dataset, agents, settings)
         teaches = thin is None and dataset.counts["trainable_samples"] > 0
@@ -51,9 +53,10 @@ def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft
 
 
 def _builder(
-    conn: Connection, settings: Settings, window: str, records: list[TrajectoryRecord]
+    conn: Connection, installation: Installation, window: str, records: list[TrajectoryRecord]
 ) -> Callable[..., DatasetDraft]:
     """What builds the window's dataset of what is kept of it now; `carried` joins samples of other windows."""
+    settings, result_keys = installation.settings, installation.environment.result_keys
     return partial(
         draft_dataset,
         window,
@@ -68,17 +71,37 @@ def _builder(
         max_samples=settings.datasets.max_samples_per_window,
         max_tokens=settings.datasets.max_tokens_per_window,
         seed=settings.training.seed,
+        result_keys=result_keys,
+        suspicious=_suspicious_places(conn, window, records, result_keys),
     )
+
+
+def _suspicious_places(
+    conn: Connection, window: str, records: list[TrajectoryRecord], result_keys: tuple[str, ...]
+) -> set[Place]:
+    """The calls whose prompts, as the environment's rows have them, name a result; texts are read one row at a time."""
+    if not result_keys:
+        return set()
+    heads = {record.trajectory_id: [(sample.step, sample.call) for sample in _heads(record)] for record in records}
+    places: set[Place] = set()
+    for name, chat in trajectories.stream_chats(conn, window):
+        places |= hindsight.suspicious_places(name, heads[name], chat, result_keys)
+    return places
+
+
+def _heads(record: TrajectoryRecord) -> Sequence[CallHead | RawSample]:
+    return record.samples.heads if isinstance(record.samples, StoredSamples) else record.samples
 
 
 def _window_columns(before: WindowRow | None, dataset: DatasetDraft, thin: str | None) -> WindowColumns:
     """What the dataset says of its window. A window that was trained on this very dataset keeps its state."""
     rewards = own_rewards(dataset)
-    mean = sum(rewards) / len(rewards) if rewards else None
+    mean = sum(rewards) / len(rewards) if rewards else math.nan
+    variance = sum((reward - mean) * (reward - mean) for reward in rewards) / max(1, len(rewards))
     columns: WindowColumns = {
         "samples": len(dataset.samples),
-        "reward_mean": mean,
-        "reward_std": (sum((r - mean) ** 2 for r in rewards) / len(rewards)) ** 0.5 if mean is not None else None,
+        "reward_mean": mean if math.isfinite(mean) else None,
+        "reward_std": math.sqrt(variance) if math.isfinite(variance) and rewards else None,
         "dataset_id": dataset.id,
     }
     if before is not None and before.dataset_id == dataset.id and before.status in ("trained", "skipped"):

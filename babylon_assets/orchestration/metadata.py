@@ -7,23 +7,31 @@ holds every run of the tests' games to it. What one asset shows of its window li
 
 from __future__ import annotations
 
+import base64
+import logging
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import dagster as dg
 
+from babylon_assets.domain.display_text import as_number, neutralize, neutralize_line, round_number, shorten
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.ledger import specification
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.table import Table
-from babylon_assets.report.pictures import as_markdown
 
 GROUP = "babylon"
 OWNERS = ["team:babylon"]
 CODE_VERSION = "1"
 FRAMES = "frames"
+#: Characters of one text, and of one entry of any kind: an event that is larger makes the run's page slow.
+LONGEST_TEXT, MOST_CHARACTERS = 2000, 500_000
+NOT_SHOWN = "not_shown"
+_log = logging.getLogger(__name__)
 #: The table whose columns an asset's page shows.
 TABLE_OF = {
     "raw_trajectories": specification.RAW_TRAJECTORIES,
@@ -58,18 +66,73 @@ def _columns(table: Table) -> dict[str, Any]:
     return {"dagster/table_name": named, "dagster/column_schema": dg.TableSchema(columns)}
 
 
-def numbers(values: Mapping[str, float | int | None]) -> dict[str, dg.MetadataValue[Any]]:
-    """Each known number as a metadata value that Dagster plots; None and NaN are left out, a bool becomes 0 or 1."""
-    known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+Shown = dg.MetadataValue[Any]
+
+
+def show(parts: Mapping[str, Callable[[], Shown | Mapping[str, Shown]]]) -> dict[str, Shown]:
+    """The metadata that the parts give, each by its name or as several entries of their own.
+
+    This is where it is made sure that nothing that is only shown fails a window: a part that cannot be made, or is too
+    large, is left out; `not_shown` says why, and the log has the error.
+    """
+    entries: dict[str, Shown] = {}
+    reasons: dict[str, str] = {}
+    for name, part in parts.items():
+        try:
+            result = part()
+        except Exception as error:
+            _log.warning("%s cannot be shown", name, exc_info=True)
+            reasons[name] = f"{type(error).__name__}: {error}"
+        else:
+            entries |= result if isinstance(result, Mapping) else {name: result}
+    sizes = {name: len(repr(value)) for name, value in entries.items()}
+    reasons |= {name: f"{size:,} characters are too many" for name, size in sizes.items() if size > MOST_CHARACTERS}
+    kept = {name: value for name, value in entries.items() if name not in reasons}
+    return {**kept, **texts({NOT_SHOWN: "\n".join(f"{name}: {reason}" for name, reason in reasons.items())})}
+
+
+def numbers(values: Mapping[str, object]) -> dict[str, Shown]:
+    """Each known number as a metadata value that Dagster plots; others are left out, a bool becomes 0 or 1."""
+    known = {name: value for name, value in values.items() if not math.isnan(as_number(value))}
     return {
-        name: dg.MetadataValue.float(value) if isinstance(value, float) else dg.MetadataValue.int(int(value))
+        name: dg.MetadataValue.int(int(value))
+        if isinstance(value, Integral)
+        else dg.MetadataValue.float(round_number(as_number(value)))
         for name, value in known.items()
     }
 
 
-def texts(values: Mapping[str, str | None]) -> dict[str, dg.MetadataValue[Any]]:
+def texts(values: Mapping[str, str | None]) -> dict[str, Shown]:
     """Each text that is there as a metadata value."""
-    return {name: dg.MetadataValue.text(value) for name, value in values.items() if value}
+    return {name: dg.MetadataValue.text(harmless_text(value)) for name, value in values.items() if value}
+
+
+def tally(values: Mapping[str, int]) -> Shown:
+    """Counts by name, such as the samples that were skipped for each reason."""
+    return dg.MetadataValue.json({harmless_text(name): number for name, number in values.items()})
+
+
+def harmless_text(text: str) -> str:
+    """A text of somebody else as metadata shows it: bounded, and without characters that act."""
+    return shorten(neutralize(text), LONGEST_TEXT)
+
+
+def code(text: str) -> str:
+    """A text of somebody else within Markdown, on one line: a span of code, in which nothing is Markdown."""
+    line = shorten(neutralize_line(text), LONGEST_TEXT).replace("|", "\\|") or " "
+    fence = "`" * (_longest_run(line) + 1)
+    room = " " if "`" in line else ""
+    return f"{fence}{room}{line}{room}{fence}"
+
+
+def code_block(text: str) -> str:
+    """The same on lines of its own: a block of code that the text cannot end."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}text\n{neutralize(text)}\n{fence}"
+
+
+def _longest_run(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def about_checkpoint(
@@ -77,12 +140,12 @@ def about_checkpoint(
     status: str,
     reasons: Mapping[str, str | None],
     counted: Mapping[str, float | int | None],
-) -> dict[str, dg.MetadataValue[Any]]:
+) -> dict[str, Shown]:
     """The metadata of an asset that looks at a window's checkpoint: which one it is, what became of it, then the rest.
 
     Args:
         status: where there is a checkpoint; a window without one was passed through.
-        said, counted: as of `texts` and `numbers`.
+        reasons, counted: as of `texts` and `numbers`.
     """
     named = {
         "status": status if checkpoint else PASSED_THROUGH,
@@ -91,14 +154,15 @@ def about_checkpoint(
     return {**texts({**named, **reasons}), **numbers(counted)}
 
 
-def page(asset: str, window: str) -> dg.MetadataValue[Any]:
+def page(asset: str, window: str) -> Shown:
     """A link to the page of an asset's window, on whatever host the UI is."""
     return dg.MetadataValue.url(f"/assets/{asset}?view=partitions&partition={quote(window)}")
 
 
-def picture(image: bytes, alt: str) -> dg.MetadataValue[Any]:
-    """A picture that the UI shows inline."""
-    return dg.MetadataValue.md(as_markdown(image, alt))
+def picture(drawing: str, alt: str) -> Shown:
+    """An SVG as Markdown with the data inline, so that the UI shows it without asking any server."""
+    data = base64.b64encode(drawing.encode()).decode("ascii")
+    return dg.MetadataValue.md(f"![{alt}](data:image/svg+xml;base64,{data})")
 
 
 class Meaning(NamedTuple):
@@ -126,6 +190,7 @@ METADATA: dict[str, Meaning] = {
     "failed_windows": Meaning("", "The newest windows that stay failed, each with its reason; at most twenty."),
     "wrong": Meaning("", "What a check found to be wrong; at most ten."),
     "window": Meaning("", "The window that a check is about."),
+    NOT_SHOWN: Meaning("", "What of the window cannot be shown, and why; nothing else depends on it."),
     # scored
     "rewards": Meaning("", "Picture: the distribution of the rewards with its mean, and the means of the groups."),
     "steps": Meaning("steps", "Steps of the window's trajectories."),
@@ -163,6 +228,10 @@ METADATA: dict[str, Meaning] = {
     "calls_that_differ": Meaning("calls", "Samples whose call is recorded with another text; left aside."),
     "calls_claimed_twice": Meaning("calls", "Recorded calls that two samples name; neither gets it."),
     "calls_ambiguous": Meaning("calls", "Recorded calls that could belong to more than one place; left aside."),
+    "calls_repeated": Meaning("calls", "Recorded calls that were asked again at once; the last answer counts."),
+    "calls_of_other_agents": Meaning("calls", "Recorded calls that name another agent's trajectory; left aside."),
+    "calls_of_other_keys": Meaning("calls", "Recorded calls for an agent that another key speaks for; left aside."),
+    "calls_out_of_time": Meaning("calls", "Recorded calls made before or after what they name; left aside."),
     "trajectories_without_calls": Meaning("rows", "Trajectories for which no call was found."),
     "steps_without_calls": Meaning("steps", "Steps for which no call was found; scored, and not trained on."),
     "effective_samples": Meaning("samples", "How many equally weighted samples the trained ones are worth."),
@@ -183,7 +252,7 @@ METADATA: dict[str, Meaning] = {
     # trained
     "learning_curve": Meaning("", "Picture: mean reward of the windows up to this one."),
     "oracle": Meaning("reward", "What the best orders would have earned on the same boards; simulated game only."),
-    "teacher": Meaning("reward", "What the expert, whom the base model imitates, would have earned there."),
+    "expert": Meaning("reward", "What the expert, whom the base model imitates, would have earned there."),
     "random": Meaning("reward", "What a random policy would have earned there."),
     "status": Meaning("", "What became of the window: trained, thin, skipped, unchanged, superseded, switched off."),
     "reason": Meaning("", "Why, in words."),
@@ -228,19 +297,26 @@ METADATA: dict[str, Meaning] = {
     "gain_on_base": Meaning("reward", "Market reward less that of the base model, seed by seed."),
     "gain_on_base_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
     "gain_on_base_high": Meaning("reward", "Upper end."),
-    "replay_answers": Meaning("answers", "Answers to held-out agents of the window whose reward is known."),
-    "replay_preference": Meaning("nats", "How much likelier the checkpoint finds the better of them than the worse."),
-    "replay_estimate": Meaning("reward", "What it would have earned there, by importance weights."),
-    "replay_effective_samples": Meaning("answers", "Effective sample size of that; too few, and no estimate is given."),
-    "no_replay_estimate": Meaning("", "Why no estimate is given."),
+    "recorded_reward": Meaning("reward", "Mean reward of its answers to the environment's recorded prompts."),
+    "recorded_reward_low": Meaning("reward", "Lower end of its 95% interval, by bootstrap over the agents."),
+    "recorded_reward_high": Meaning("reward", "Upper end."),
+    "recorded_valid_share": Meaning("share", "Its answers to recorded prompts whose action could be carried out."),
+    "recorded_prompts": Meaning("prompts", "Recorded prompts that it was asked."),
+    "recorded_valued": Meaning("prompts", "Those of them where the environment's record values its answer."),
+    "recorded_gain": Meaning("reward", "Its reward less the worth of the recorded answers, prompt by prompt."),
+    "off_policy_answers": Meaning("answers", "Answers to held-out agents of the window whose reward is known."),
+    "off_policy_preference": Meaning("nats", "How much likelier it finds the better of them than the worse."),
+    "off_policy_estimate": Meaning("reward", "What it would have earned there, by importance weights."),
+    "off_policy_effective_samples": Meaning("answers", "Effective sample size; too few, and no estimate is given."),
+    "no_off_policy_estimate": Meaning("", "Why no estimate is given."),
     # judged
     "promoted": Meaning("", "1 when the window's checkpoint was promoted, 0 when it was rejected."),
     "why": Meaning("", "The gate's reasons, with their numbers."),
-    "live": Meaning("", "The policy that is served from then on."),
-    "live_step": Meaning("checkpoints", "Its place in the chain."),
-    "live_answers": Meaning("answers", "Answers that it has given to agents so far."),
-    "live_valid_share": Meaning("share", "Those whose action could be carried out."),
-    "live_reward": Meaning("reward", "Mean of their known rewards."),
+    "served": Meaning("", "The policy that is served from then on."),
+    "served_step": Meaning("checkpoints", "Its place in the chain."),
+    "served_answers": Meaning("answers", "Answers that it has given to agents so far."),
+    "served_valid_share": Meaning("share", "Those whose action could be carried out."),
+    "served_reward": Meaning("reward", "Mean of their known rewards."),
     "rolled_back": Meaning("", "Why AUTO_ROLLBACK went back to an earlier policy."),
     "trained_models": Meaning("", "The inference name that was written into the game's trained_models."),
     # nightly
@@ -252,7 +328,8 @@ METADATA: dict[str, Meaning] = {
 _BESIDE = {"parent": "the one that it was trained from", "promoted": "the served policy", "base": "the base model"}
 _FIGURES = (
     *("market_reward", "market_valid_share", "market_advantage"),
-    *("replay_preference", "replay_estimate", "replay_effective_samples"),
+    *("recorded_reward", "recorded_valid_share"),
+    *("off_policy_preference", "off_policy_estimate", "off_policy_effective_samples"),
 )
 METADATA |= {
     f"{role}_{name}": Meaning(METADATA[name].unit, f"{METADATA[name].doc.removesuffix('.')}; of {words}.")

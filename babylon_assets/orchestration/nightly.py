@@ -17,11 +17,11 @@ from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import remove_old_events
 from babylon_assets.training.pruning import prune
 
-EXAMINE, PRUNE, UPKEEP = "examine_promoted", "prune_weights", "remove_old_logs"
+EVALUATE, PRUNE, UPKEEP = "evaluate_promoted", "prune_weights", "remove_old_logs"
 
 
-@dg.op(name=EXAMINE)
-def examine(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
+@dg.op(name=EVALUATE)
+def evaluate(context: dg.OpExecutionContext, installation: dg.ResourceParam[Installation]) -> None:
     """Evaluates the served policy on NIGHTLY_SEEDS held-out markets and adds the result to its window's evaluations."""
     done = evaluate_promoted(installation.settings, installation.database)
     if done.checkpoint is None or done.evaluation is None:
@@ -87,7 +87,7 @@ def remove_old_logs(context: dg.OpExecutionContext, installation: dg.ResourcePar
 
 def build_nightly_jobs() -> list[dg.JobDefinition]:
     """A job for each."""
-    return [_job(op) for op in (examine, prune_weights, remove_old_logs)]
+    return [_job(op) for op in (evaluate, prune_weights, remove_old_logs)]
 
 
 def _job(op: dg.OpDefinition) -> dg.JobDefinition:

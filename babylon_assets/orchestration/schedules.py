@@ -1,8 +1,8 @@
 """What runs by the clock: the standing check, every hour, and what is done once a night.
 
     10 past every hour   the windows that stay failed are listed
-    03:20 UTC            the live policy is examined on NIGHTLY_SEEDS markets, once: 192 are 2,304 answers. A night
-                         in which nothing else is live plays nothing
+    03:20 UTC            the served policy is examined on NIGHTLY_SEEDS markets, once: 192 are 2,304 answers. A night
+                         in which nothing else is served plays nothing
     03:40 UTC            weights that nothing needs are removed; only where KEEP_CHECKPOINTS is set
     03:50 UTC            what runs said that ended KEEP_RUN_LOGS_DAYS ago is removed from Dagster's tables: 34 of the 66
                          events of a run of one window. The others are what it made and checked, and stay
@@ -16,7 +16,7 @@ from __future__ import annotations
 import dagster as dg
 
 from babylon_assets.config.settings import Settings
-from babylon_assets.orchestration.nightly import EXAMINE, PRUNE, UPKEEP
+from babylon_assets.orchestration.nightly import EVALUATE, PRUNE, UPKEEP
 from babylon_assets.orchestration.runtime import AssetJob
 
 LOOK = "look_for_failures"
@@ -41,7 +41,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         _schedule("hourly_look", LOOK, AT, on, "Looks every hour for windows that stay failed."),
         _schedule(
             "nightly_evaluation",
-            f"nightly_{EXAMINE}",
+            f"nightly_{EVALUATE}",
             "20 3 * * *",
             on,
             "Evaluates the served policy on NIGHTLY_SEEDS held-out markets, once per policy.",

@@ -31,14 +31,14 @@ class ScoredWindow:
     """A window's scores, which scorers gave them, and the revision that they are kept as.
 
     Attributes:
-        judging: numbers about the judge: groups, judged and missing ones, requests, tokens and cost.
+        judge_numbers: numbers about the judge: groups, judged and missing ones, requests, tokens and cost.
         failures: why groups could not be judged, each reason once.
     """
 
     scores: pd.DataFrame
     versions: Mapping[str, str]
     revision: Revision
-    judging: Mapping[str, float | int | None] = field(default_factory=dict)
+    judge_numbers: Mapping[str, float | int | None] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
 
 
@@ -82,7 +82,7 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         scores = rewards.score_valued(
             own, worth, weights=weights, invalid_reward=settings.rewards.invalid_action_reward, added=added
         )
-        scores = with_imported(scores, steps, given)
+        scores = rewards.without_extremes(with_imported(scores, steps, given))
         versions = rewards.versions(weights, added)
         notes = {} if judged is None else _notes(settings, judged, verdicts)
         revision = score_ledger.replace_scores(conn, window, scores, versions, notes=notes, imported=given.keys())

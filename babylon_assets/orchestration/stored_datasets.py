@@ -11,18 +11,25 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from babylon_assets.domain import dataset_codec, hindsight, joining
-from babylon_assets.domain.hindsight import Place, Text
+from babylon_assets.domain.hindsight import Faults, Place, Text
 from babylon_assets.domain.samples import Sample
 from babylon_assets.ledger import datasets, inference_calls, late_samples, trajectories
 from babylon_assets.ledger.database import Connection
 
 
 class DatasetFaults(NamedTuple):
-    """Texts that are not those which the id names, and samples that nobody recorded or that know a result, in words."""
+    """What is wrong with a dataset, in words.
+
+    Attributes:
+        unstable: texts that are not those which the id names.
+        wrong: samples that nobody recorded, or that know a result and are trained on.
+        suspicious: all samples whose prompt names a result.
+    """
 
     samples: int
     unstable: list[str]
     wrong: list[str]
+    suspicious: list[str]
 
 
 def look(conn: Connection, window: str, dataset_id: str, result_keys: tuple[str, ...]) -> DatasetFaults:
@@ -42,13 +49,13 @@ def look(conn: Connection, window: str, dataset_id: str, result_keys: tuple[str,
         elif recorded.get(name) != (digest, kept.places.get(name)) or hindsight.may_name_result(chat, result_keys):
             odd.append(name)
     unstable += [f"the texts of {name} are not kept" for name in sorted(kept.chats.keys() - seen)]
-    wrong = ["the dataset cannot be read"] if unstable else _faults(conn, window, dataset_id, odd, result_keys)
-    return DatasetFaults(sum(map(len, kept.places.values())), unstable, wrong)
+    faults = Faults(["the dataset cannot be read"], [])
+    if not unstable:
+        faults = _faults(conn, window, dataset_id, odd, result_keys)
+    return DatasetFaults(sum(map(len, kept.places.values())), unstable, *faults)
 
 
-def _faults(
-    conn: Connection, window: str, dataset_id: str, odd: Iterable[str], result_keys: tuple[str, ...]
-) -> list[str]:
+def _faults(conn: Connection, window: str, dataset_id: str, odd: Iterable[str], result_keys: tuple[str, ...]) -> Faults:
     """What is wrong with the samples of some trajectories, read in full.
 
     Samples that the window took of others are compared with these windows' datasets, which were looked at when they
@@ -56,7 +63,7 @@ def _faults(
     """
     names = sorted(odd)
     if not names:
-        return []
+        return Faults([], [])
     samples, sources = _of_dataset(conn, dataset_id, names), late_samples.sources(conn, window)
     if not all(datasets.is_readable(conn, source) for source in sources):
         samples, sources = [sample for sample in samples if sample.window == window], []

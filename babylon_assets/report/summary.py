@@ -29,7 +29,7 @@ class WindowSummary:
         reward: mean reward of its samples; None when none is known.
         references: what other policies would have earned on the same boards, by name.
         policy, parent: names of the checkpoint that came of it and of the one it was trained from.
-        dead_end: why the chain does not go on from its checkpoint; None when it does.
+        rejected: why the chain does not go on from its checkpoint; None when it does.
         quarantined: rows of it that could not be read.
     """
 
@@ -41,12 +41,12 @@ class WindowSummary:
     samples: int = 0
     tokens: int = 0
     reward: float | None = None
-    spread: float | None = None
+    deviation: float | None = None
     references: Mapping[str, float] | None = None
     policy: str | None = None
     parent: str | None = None
     reason: str | None = None
-    dead_end: str | None = None
+    rejected: str | None = None
     quarantined: int = 0
 
     @property

@@ -5,7 +5,7 @@ Two kinds answer: the embedded engine (`scheduler`) and a server (`upstream`). W
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +37,7 @@ class Question:
         max_tokens: longest answer.
         top_logprobs: how many likeliest tokens are wanted at each place; None where no log-probabilities are.
         with_end: whether those are wanted of the end of turn as well, as beside token ids.
+        key: name of the key that asks; answers are given to keys in turn.
     """
 
     policy: Target
@@ -48,6 +49,7 @@ class Question:
     stop: tuple[str, ...]
     top_logprobs: int | None
     with_end: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Answer:
 
     Attributes:
         prompt_token_ids, token_ids, logprobs: as in `inference_calls`; None where they are not known.
-        tokens: for the client, if log-probabilities were asked for.
+        tokens: for the client, if log-probabilities were asked for; a stream's pieces have had them.
     """
 
     text: str
@@ -94,7 +96,7 @@ class Source(Protocol):
         """One answer per seed. When the caller is cancelled, nothing goes on."""
         ...
 
-    def pieces(self, question: Question) -> AsyncIterator[Piece]:
+    def pieces(self, question: Question) -> AsyncGenerator[Piece]:
         """The same in pieces, as they come."""
         ...
 

@@ -41,7 +41,7 @@ _decode = msgspec.msgpack.Decoder(InferenceCall).decode
 
 
 class Recorder:
-    """Takes calls from the event loop; a thread writes them.
+    """Takes calls from the threads that answer; one of its own writes them.
 
     Args:
         folder: of the spool.
@@ -51,6 +51,7 @@ class Recorder:
         self._database = database
         self._spool = Spool(folder)
         self._held: deque[bytes] = deque()
+        self._taking = threading.Lock()
         self._conn: Connection[Any] | None = None
         self._wake, self._closing = threading.Event(), threading.Event()
         self._turn = threading.Condition()
@@ -63,17 +64,18 @@ class Recorder:
     def record(self, calls: Sequence[InferenceCall]) -> None:
         """Take calls; when this returns, a kill of this process loses none of them. Never raises for a full disk."""
         records = [_encode(call) for call in calls]
-        self.taken += len(records)
-        try:
-            self._spool.append([*self._held, *records])
-            self._held.clear()
-        except OSError as error:
-            free = max(0, HELD - len(self._held))
-            self._held.extend(records[:free])
-            self.lost += max(0, len(records) - free)
-            _log.error(
-                "the spool cannot be written (%s): %d calls in memory, %d lost", error, len(self._held), self.lost
-            )
+        with self._taking:
+            self.taken += len(records)
+            try:
+                self._spool.append([*self._held, *records])
+                self._held.clear()
+            except OSError as error:
+                free = max(0, HELD - len(self._held))
+                self._held.extend(records[:free])
+                self.lost += max(0, len(records) - free)
+                _log.error(
+                    "the spool cannot be written (%s): %d calls in memory, %d lost", error, len(self._held), self.lost
+                )
 
     def flush(self, seconds: float) -> bool:
         """Wait until everything taken so far is in the database; False when that took longer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -71,7 +71,7 @@ class Upstream:
                 raise refusals.exceptions[0] from None
             return [task.result() for task in tasks]
 
-    async def pieces(self, question: Question) -> AsyncIterator[Piece]:
+    async def pieces(self, question: Question) -> AsyncGenerator[Piece]:
         with self._places(len(question.seeds)):
             heard: asyncio.Queue[Piece | Exception] = asyncio.Queue(PIECES_AHEAD)
             streams = [

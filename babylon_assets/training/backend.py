@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import BabylonError, PermanentError
 from babylon_assets.domain.policies import Policy
-from babylon_assets.ledger import jobs
+from babylon_assets.ledger import training_jobs
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.training.heartbeat import beating
@@ -121,13 +121,13 @@ class Attempt:
     """One try at a training, as its row in `training_jobs` remembers it, also for the run after a kill."""
 
     database: Database
-    job: jobs.Job
+    job: training_jobs.Job
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """The attempt trains in this process, or in one that ends with it: a kill ends it, and the next run retries."""
         with self.database.connect() as conn:
-            jobs.advance_job(conn, self.job.id, "training")
+            training_jobs.advance_job(conn, self.job.id, "training")
         with beating(self.database, self.job.id):
             yield
 

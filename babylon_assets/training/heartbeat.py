@@ -14,12 +14,12 @@ from contextlib import contextmanager
 import psycopg
 
 from babylon_assets.domain.errors import BabylonError
-from babylon_assets.ledger import jobs
+from babylon_assets.ledger import training_jobs
 from babylon_assets.ledger.database import Database
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two signs of life; `ledger.jobs.SILENT_SECONDS` is six of them.
+#: Seconds between two signs of life; `ledger.training_jobs.SILENT_SECONDS` is six of them.
 EVERY_SECONDS = 10.0
 
 
@@ -44,6 +44,6 @@ def _beat(database: Database, job_id: int, every: float, over: threading.Event) 
     while not over.wait(every):
         try:
             with database.connect() as conn:
-                jobs.beat(conn, job_id)
+                training_jobs.beat(conn, job_id)
         except (BabylonError, psycopg.Error) as error:
             logger.warning("no sign of life of training job %s could be written: %s", job_id, error)

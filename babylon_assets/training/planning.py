@@ -15,7 +15,7 @@ from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.errors import ChainConflict, PermanentError
 from babylon_assets.domain.policies import main_chain, policy_name
-from babylon_assets.ledger import checkpoints, jobs
+from babylon_assets.ledger import checkpoints, training_jobs
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.lineage import policy_lags
@@ -52,7 +52,7 @@ def plan_training(
     settings: Settings,
     database: Database,
     dataset: Dataset,
-    open_job: jobs.Job | None = None,
+    open_job: training_jobs.Job | None = None,
     branch: Branch | None = None,
 ) -> Plan:
     """What is to be trained; for a job that was submitted before, what was written down then.
@@ -105,7 +105,7 @@ def plan_training(
     )
 
 
-def _require_possible(backend: TrainingBackend, open_job: jobs.Job | None, branch: Branch | None) -> None:
+def _require_possible(backend: TrainingBackend, open_job: training_jobs.Job | None, branch: Branch | None) -> None:
     if open_job is not None and open_job.backend not in (None, backend.name):
         submitted_by = registry.find_backend(str(open_job.backend))
         raise PermanentError(
@@ -120,7 +120,7 @@ def _require_possible(backend: TrainingBackend, open_job: jobs.Job | None, branc
 
 
 def _require_parent(
-    backend: TrainingBackend, parent: Checkpoint, chain: str, step: int, open_job: jobs.Job | None
+    backend: TrainingBackend, parent: Checkpoint, chain: str, step: int, open_job: training_jobs.Job | None
 ) -> None:
     """The backend has the parent's weights, and they are where it trains from."""
     if parent.backend not in ("base", backend.name):

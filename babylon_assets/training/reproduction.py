@@ -1,4 +1,4 @@
-"""Replaying a checkpoint: training it once more from what the ledger says of it, in a folder of its own.
+"""Reproducing a checkpoint: training it once more from what the ledger says of it, in a folder of its own.
 
 Nothing of the chain is touched: no row is written, and the folder is the caller's to remove.
 """
@@ -25,24 +25,24 @@ from babylon_assets.training.selection import select
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """What came of a replay.
+    """What came of training a checkpoint again.
 
     Attributes:
-        recorded, replayed: sha256 of the weights, as the ledger has it and as they came out now.
+        recorded, reproduced: sha256 of the weights, as the ledger has it and as they came out now.
         versions: packages whose version is another one than then, as `then -> now`.
     """
 
     recorded: str
-    replayed: str
+    reproduced: str
     versions: dict[str, str]
 
     @property
     def same(self) -> bool:
         """Whether the weights are the same bit for bit."""
-        return self.recorded == self.replayed
+        return self.recorded == self.reproduced
 
 
-def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home: Path) -> Reproduction:
+def reproduce(settings: Settings, database: Database, checkpoint: Checkpoint, home: Path) -> Reproduction:
     """Train a checkpoint again below `home` and compare its weights with those that the ledger has.
 
     Raises:
@@ -86,8 +86,8 @@ def replay(settings: Settings, database: Database, checkpoint: Checkpoint, home:
     changed = {
         name: f"{then} -> {now.get(name)}" for name, then in checkpoint.versions.items() if now.get(name) != then
     }
-    replayed = trained.weights_sha256 if trained else "no step was kept"
-    return Reproduction(checkpoint.weights_sha256, replayed, changed)
+    reproduced = trained.weights_sha256 if trained else "no step was kept"
+    return Reproduction(checkpoint.weights_sha256, reproduced, changed)
 
 
 def _reproduces(name: str) -> bool:
@@ -100,6 +100,6 @@ def _parent_folder(parent: Checkpoint) -> Path | None:
     if not (Path(parent.path) / WEIGHTS).is_file() or not parent.path:
         raise PermanentError(
             f"the weights of the parent, step {parent.step} of {parent.chain}, are not kept any more; "
-            "restore their folder from a backup to replay"
+            "restore their folder from a backup to reproduce it"
         )
     return Path(parent.path)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from babylon_assets.domain.datasets import Dataset, Sample
+from babylon_assets.domain.grouping import measure_range
 from babylon_assets.domain.trajectories import Message
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def select(dataset: Dataset, parent_step: int, max_lag: int, lags: Mapping[str, 
             one that is not named here the steps are compared.
 
     Answers of our own policies are trained by policy gradient when the policy is at most `max_lag` checkpoints behind
-    the parent and its group keeps a spread of rewards. Other models' answers are imitated, and only in a window that
-    has none of ours: imitation is how a chain begins, and would pull a policy that already learns back to its teachers.
+    the parent and its group keeps a reward range. Other models' answers are imitated, and only in a window that
+    has none of ours: imitation is how a chain begins, and would pull a policy that already learns back to its experts.
     """
     left_out: Counter[str] = Counter()
     recorded: list[Sample] = []
@@ -72,7 +73,7 @@ def select(dataset: Dataset, parent_step: int, max_lag: int, lags: Mapping[str, 
         for sample in recorded
         if sample.window != dataset.window
     }
-    policy_gradient, lost = _with_spread(recorded, baselines)
+    policy_gradient, lost = _with_range(recorded, baselines)
     left_out.update({"group has no spread": lost} if lost else {})
     if policy_gradient and sft:
         left_out["another model's answer in a window of our own"] += len(sft)
@@ -90,20 +91,23 @@ def _reason_against(sample: Sample, lag: int, max_lag: int) -> str | None:
     return None
 
 
-def _with_spread(samples: Iterable[Sample], baselines: Mapping[str, float]) -> tuple[list[Sample], int]:
+def _with_range(samples: Iterable[Sample], baselines: Mapping[str, float]) -> tuple[list[Sample], int]:
     """The samples of groups in which rewards differ, the rest of a late sample's included; how many others there were.
 
-    A group of late samples keeps the spread that it had among all of its window, where it was found to have one.
+    A group of late samples keeps the reward range that it had among all of its window, where it was found to have one.
     """
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample.group].append(sample)
-    kept_groups = [
-        group for key, group in groups.items() if key in baselines or len({member.reward for member in group}) > 1
-    ]
+    kept_groups = [group for key, group in groups.items() if key in baselines or _has_range(group)]
     return [sample for group in kept_groups for sample in group], sum(map(len, groups.values())) - sum(
         map(len, kept_groups)
     )
+
+
+def _has_range(group: Sequence[Sample]) -> bool:
+    rewards = [sample.reward or 0.0 for sample in group]
+    return bool(measure_range(max(rewards), min(rewards)))
 
 
 def trajectory_groups(samples: Sequence[Sample], baselines: Mapping[str, float] | None = None) -> list[TrajectoryGroup]:

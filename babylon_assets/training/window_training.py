@@ -16,11 +16,11 @@ from typing import Any, Literal
 from psycopg import Connection
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.errors import ChainConflict, PermanentError, TrainingBusy
 from babylon_assets.domain.late_data import beside, carried
-from babylon_assets.domain.lineage import content_id
-from babylon_assets.ledger import checkpoints, jobs, late_samples, windows
+from babylon_assets.ledger import checkpoints, late_samples, training_jobs, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.datasets import load_dataset
@@ -78,9 +78,9 @@ def train_window(
     row, dataset = _frozen(database, window)
     with chain_lock(database, settings.model_name):
         with database.connect() as conn:
-            jobs.fail_orphaned_jobs(conn, settings.model_name)
+            training_jobs.fail_orphaned_jobs(conn, settings.model_name)
             settled = _settle(conn, settings, window, dataset, row)
-            open_job = jobs.submitted_job(conn, settings.model_name)
+            open_job = training_jobs.submitted_job(conn, settings.model_name)
         if settled is not None:
             return settled
         if open_job is not None:
@@ -106,7 +106,7 @@ def train_branch(
     _, dataset = _frozen(database, window)
     with chain_lock(database, settings.model_name):
         with database.connect() as conn:
-            jobs.fail_orphaned_jobs(conn, settings.model_name)
+            training_jobs.fail_orphaned_jobs(conn, settings.model_name)
             branch = branch_for(conn, settings.model_name, window, dataset.id, name)
         if branch.checkpoint is not None:
             return _unchanged(branch.checkpoint, branch.parent, f"{branch.chain} was trained on this dataset before")
@@ -133,7 +133,7 @@ def _unchanged(checkpoint: Checkpoint, parent: Checkpoint | None, reason: str) -
     )
 
 
-def _dataset_of(database: Database, open_job: jobs.Job, window: str) -> Dataset:
+def _dataset_of(database: Database, open_job: training_jobs.Job, window: str) -> Dataset:
     """The dataset that a job at the hosted service was submitted with; it is paid for, so it is what is trained.
 
     Raises:
@@ -183,7 +183,7 @@ def _train(
     settings: Settings,
     database: Database,
     dataset: Dataset,
-    open_job: jobs.Job | None,
+    open_job: training_jobs.Job | None,
     dagster_run_id: str | None,
     branch: Branch | None = None,
 ) -> TrainedWindow:
@@ -192,7 +192,7 @@ def _train(
     job = open_job
     if job is None:
         with database.connect() as conn:
-            job = jobs.start_job(
+            job = training_jobs.start_job(
                 conn, plan.window, plan.chain, plan.parent.id, dataset.id, dagster_run_id, plan.backend.name
             )
     if plan.selection.method == "nothing":
@@ -208,7 +208,7 @@ def _train(
     return _record(settings, database, plan, job.id, trained, dagster_run_id, time.perf_counter() - started)
 
 
-def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> TrainedCheckpoint | None:
+def _make(settings: Settings, database: Database, plan: Plan, job: training_jobs.Job) -> TrainedCheckpoint | None:
     parent = plan.parent
     folder = checkpoint_folder(settings, parent.chain, parent.step) if parent.step else None
     request = TrainingRequest(
@@ -225,9 +225,9 @@ def _make(settings: Settings, database: Database, plan: Plan, job: jobs.Job) -> 
 def _give_up(database: Database, job_id: int, error: Exception) -> None:
     """Fail an attempt, unless its job goes on elsewhere: the next run attaches to that."""
     with database.connect() as conn:
-        goes_on = jobs.get_job(conn, job_id).state == "submitted"
+        goes_on = training_jobs.get_job(conn, job_id).state == "submitted"
         if not goes_on or isinstance(error, NothingToResume | ChainConflict):
-            jobs.advance_job(conn, job_id, "failed", reason=f"{type(error).__name__}: {error}")
+            training_jobs.advance_job(conn, job_id, "failed", reason=f"{type(error).__name__}: {error}")
 
 
 def _record(
@@ -265,9 +265,9 @@ def _record(
     )
     with database.connect() as conn, conn.transaction():
         checkpoints.insert_checkpoint(conn, checkpoint)
-        usage = {**(jobs.get_job(conn, job).usage or {}), "seconds": seconds, "tokens": tokens}
+        usage = {**(training_jobs.get_job(conn, job).usage or {}), "seconds": seconds, "tokens": tokens}
         usage.pop("manifest", None)
-        jobs.advance_job(conn, job, "trained", checkpoint_id=checkpoint.id, usage=usage)
+        training_jobs.advance_job(conn, job, "trained", checkpoint_id=checkpoint.id, usage=usage)
         if not plan.on_branch:
             late_samples.spend(conn, plan.chain, plan.window, checkpoint.id, carried(plan.dataset))
             windows.upsert_window(
@@ -294,7 +294,7 @@ def _record(
 
 def _record_skip(database: Database, plan: Plan, job: int, reason: str) -> TrainedWindow:
     with database.connect() as conn, conn.transaction():
-        jobs.advance_job(conn, job, "skipped", reason=reason)
+        training_jobs.advance_job(conn, job, "skipped", reason=reason)
         if not plan.on_branch:
             windows.upsert_window(
                 conn, plan.window, status="skipped", trainable_tokens=0, parent_id=plan.parent.id, reason=reason

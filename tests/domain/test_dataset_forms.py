@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from babylon_assets.domain import dataset_codec
-from babylon_assets.domain.lineage import content_id
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.samples import Dataset
 from tests.ledger.values import WINDOW, sample
 

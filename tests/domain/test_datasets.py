@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from babylon_assets.domain.content_ids import canonical_json, content_id
 from babylon_assets.domain.datasets import Dataset, Sample, build_dataset, dataset_id, decode, encode
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.joining import COUNTS
-from babylon_assets.domain.lineage import canonical_json, content_id
 from babylon_assets.domain.trajectories import Message, TrajectoryRecord
 from tests.domain.rows import START, START_MS, WINDOW, call, record, step
 
@@ -36,6 +36,9 @@ class Recorded:
     trajectory_id: str | None = None
     step: int | None = None
     temperature: float | None = 1.0
+    key_name: str | None = None
+    received_at: datetime | None = None
+    latency_ms: float | None = None
     messages: list[Message] = field(default_factory=lambda: asked("A yes 40"))
     response: str = '{"action":"buy_yes"}'
     prompt_token_ids: list[int] | None = field(default_factory=lambda: [1, 2, 3])

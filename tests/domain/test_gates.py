@@ -98,7 +98,7 @@ def test_fewer_valid_actions_are_refused() -> None:
         ({"trained_tokens": 0}, "window", "its window is thin"),
         ({"agreement": -0.97}, "rewards", "correlate -0.97 with what the trades were worth: they were turned around"),
         ({"quarantined": 0.6}, "hygiene", "60% of its window's rows were corrupt, at most 50% may be"),
-        ({"replay": Interval(-0.5, -0.8, -0.2), "replay_groups": 12}, "replay", "worse with confidence"),
+        ({"off_policy": Interval(-0.5, -0.8, -0.2), "off_policy_groups": 12}, "off_policy", "worse with confidence"),
     ],
 )
 def test_each_rule_refuses_alone(changes: dict[str, Any], rule: str, words: str) -> None:
@@ -107,8 +107,8 @@ def test_each_rule_refuses_alone(changes: dict[str, Any], rule: str, words: str)
     assert words in verdict.why
 
 
-def test_a_replay_of_few_groups_says_nothing() -> None:
-    few = challenger(measured("agent@2"), replay=Interval(-0.5, -0.8, -0.2), replay_groups=7)
+def test_an_off_policy_evaluation_of_few_groups_says_nothing() -> None:
+    few = challenger(measured("agent@2"), off_policy=Interval(-0.5, -0.8, -0.2), off_policy_groups=7)
     assert may_promote(few, CHAMPION).passed
 
 
@@ -123,7 +123,7 @@ def test_a_verdict_keeps_every_finding_and_the_rules() -> None:
     kept = may_promote(challenger(measured("agent@2")), CHAMPION, measured("agent@0", seed=3)).record()
     assert kept["passed"] is True
     rules = [finding["rule"] for finding in kept["findings"]]
-    assert rules == ["finite", "window", "hygiene", "market", "best", "valid", "valid", "replay"]
+    assert rules == ["finite", "window", "hygiene", "market", "best", "valid", "valid", "off_policy"]
     assert kept["rules"] == dataclasses.asdict(Rules())
 
 
@@ -136,7 +136,7 @@ def test_a_verdict_keeps_every_finding_and_the_rules() -> None:
             ServedResults(500, 0.98, 0.25),
             "share of valid actions is 0.85, before it was 0.98",
         ),
-        (ServedResults(500, 0.97, -0.1), ServedResults(500, 0.98, 0.25), "live reward is -0.100, before it was +0.250"),
+        (ServedResults(500, 0.97, -0.1), ServedResults(500, 0.98, 0.25), "its reward is -0.100, before it was +0.250"),
         (ServedResults(500, 0.97, None), ServedResults(500, 0.98, 0.25), None),
         (ServedResults(20, 0.1, -1.0), ServedResults(500, 0.98, 0.25), None),
         (ServedResults(500, 0.1, -1.0), ServedResults(20, 0.98, 0.25), None),

@@ -41,7 +41,7 @@ class TestCompared:
         assert got.size.tolist() == [len(rewards) for rewards in groups for _ in rewards]
 
     def test_the_spread_of_a_group(self) -> None:
-        assert compared(["g", "h", "g"], [1.0, 5.0, -0.5]).spread.tolist() == [1.5, 0.0, 1.5]
+        assert compared(["g", "h", "g"], [1.0, 5.0, -0.5]).reward_range.tolist() == [1.5, 0.0, 1.5]
 
     def test_the_best_ranks_first_and_of_equals_the_earlier(self) -> None:
         got = compared(["g", "h", "g", "g", "g"], [0.5, 9.0, 1.0, 0.5, -1.0])
@@ -49,3 +49,12 @@ class TestCompared:
 
     def test_nothing_is_compared_with_nothing(self) -> None:
         assert [len(column) for column in compared([], [])] == [0, 0, 0, 0]
+
+    @pytest.mark.parametrize("rewards", [(0.3, 0.1 + 0.2), (1e16, 1e16 + 2), (-1e16, -1e16 - 2), (5e-324, 0.0)])
+    def test_rounding_is_no_reward_range(self, rewards: tuple[float, float]) -> None:
+        assert rewards[0] != rewards[1]
+        assert compared(["g", "g", "h"], [*rewards, 1.0]).reward_range.tolist() == [0.0, 0.0, 0.0]
+
+    @pytest.mark.parametrize("rewards", [(0.3, 0.3 + 1e-8), (1e16, 1e16 + 1e3), (1e-8, 0.0)])
+    def test_a_small_difference_is_one(self, rewards: tuple[float, float]) -> None:
+        assert compared(["g", "g"], rewards).reward_range.tolist() == [abs(rewards[0] - rewards[1])] * 2

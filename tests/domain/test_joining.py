@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,9 @@ class Recorded:
     token_ids: list[int] | None = None
     logprobs: list[float] | None = None
     temperature: float | None = 1.0
+    key_name: str | None = None
+    received_at: datetime | None = None
+    latency_ms: float | None = None
 
 
 def live(trajectory_id: str = "t1", steps: int = 1, **changes: Any) -> TrajectoryRecord:
@@ -41,6 +45,10 @@ def live(trajectory_id: str = "t1", steps: int = 1, **changes: Any) -> Trajector
 def full(trajectory_id: str = "t1", steps: int = 1, call_id: str | None = None, **changes: Any) -> TrajectoryRecord:
     answers = [step(n, llmCalls=[call(callId=call_id, userPrompt=f"A yes 4{n}")]) for n in range(steps)]
     return record(answers, trajectory_id=trajectory_id, **changes)
+
+
+def question(number: int) -> list[Message]:
+    return [Message("system", "Trade."), Message("user", f"A yes 4{number}")]
 
 
 def joined_ids(joined: JoinedWindow, calls: dict[str, Recorded]) -> dict[tuple[str, int], str | None]:
@@ -76,8 +84,8 @@ class TestLiveRows:
         assert (joined.counts["trajectories_without_calls"], joined.counts["steps_without_calls"]) == (1, 2)
         assert joined.counts["calls_ambiguous"] == 0
 
-    def test_the_callers_trajectory_id_decides_whatever_the_time(self) -> None:
-        calls = {"c": Recorded(trajectory_id="t2", created_at=START - timedelta(hours=2))}
+    def test_the_callers_trajectory_id_decides_among_episodes_of_one_time(self) -> None:
+        calls = {"c": Recorded(trajectory_id="t2")}
         joined = join_calls([live("t1"), live("t2")], calls)
         assert joined_ids(joined, calls) == {("t2", 0): "c"}
 
@@ -139,12 +147,126 @@ class TestFullRows:
         assert (joined.counts["calls_joined"], joined.counts["calls_ambiguous"]) == (0, 2)
 
 
+class TestIdentity:
+    def test_a_call_that_names_another_agents_trajectory_is_not_of_it(self) -> None:
+        calls = {"own": Recorded(trajectory_id="t1"), "foreign": Recorded(trajectory_id="t1", agent_id="a2")}
+        joined = join_calls([live()], calls)
+        assert joined_ids(joined, calls) == {("t1", 0): "own"}
+        assert (joined.counts["calls_of_other_agents"], joined.counts["calls_ambiguous"]) == (1, 0)
+
+    def test_with_a_key_a_call_says_whose_it_is(self) -> None:
+        calls = {"c": Recorded(trajectory_id="t1", agent_id=None, key_name="anna")}
+        assert join_calls([live()], calls).counts["calls_of_other_agents"] == 1
+        assert joined_ids(join_calls([live()], calls := {"c": Recorded(trajectory_id="t1", agent_id=None)}), calls)
+
+    @pytest.mark.parametrize("lie", [{}, {"created_at": START + MINUTE}])
+    @pytest.mark.parametrize("place", [{"trajectory_id": "t1", "step": 0}, {"trajectory_id": "t1"}, {}])
+    def test_what_was_recorded_after_the_episode_trains_nothing(
+        self, lie: dict[str, Any], place: dict[str, Any]
+    ) -> None:
+        after = START + 40 * MINUTE
+        calls = {"c": Recorded(**{"created_at": after, "received_at": after, **place, **lie})}
+        joined = join_calls([live()], calls)
+        assert joined.samples == []
+        assert joined.counts["calls_out_of_time"] == bool(place or lie)
+
+    def test_what_was_recorded_after_the_next_step_is_not_of_the_step(self) -> None:
+        late: dict[str, Any] = {"trajectory_id": "t1", "step": 1, "created_at": START + MINUTE}
+        joined = join_calls([live(steps=9)], {"c": Recorded(**late, received_at=START + 5 * MINUTE)})
+        assert (joined.samples, joined.counts["calls_out_of_time"]) == ([], 1)
+        [sample] = join_calls([live(steps=9)], {"c": Recorded(**late, received_at=START + 2.5 * MINUTE)}).samples
+        assert sample.raw.step == 1
+
+    def test_clocks_that_differ_by_forty_seconds_lose_nothing(self) -> None:
+        end = START + 10 * MINUTE
+        at = [START - timedelta(seconds=40), end + timedelta(seconds=40)]
+        calls = {
+            f"c{n}": Recorded(trajectory_id="t1", step=9 * n, created_at=time, received_at=time)
+            for n, time in enumerate(at)
+        }
+        assert joined_ids(join_calls([live(steps=10)], calls), calls) == {("t1", 0): "c0", ("t1", 9): "c1"}
+
+    @pytest.mark.parametrize("shape", [live, full])
+    @pytest.mark.parametrize("named", [{}, {"trajectory_id": "t1"}])
+    def test_copies_by_another_key_make_nobody_ambiguous(self, shape: Any, named: dict[str, Any]) -> None:
+        calls = {"own": Recorded(**named, key_name="anna")}
+        calls |= {
+            f"copy{n}": Recorded(**named, key_name="mallory", created_at=START + MINUTE * (1.5 + n)) for n in range(5)
+        }
+        joined = join_calls([shape()], calls)
+        assert joined_ids(joined, calls) == {("t1", 0): "own"}
+        assert (joined.counts["calls_of_other_keys"], joined.counts["calls_ambiguous"]) == (5, 0)
+
+    def test_the_key_whose_calls_fit_the_steps_is_believed(self) -> None:
+        calls = {f"c{n}": Recorded(step=n, created_at=START + n * MINUTE, key_name="anna") for n in range(1, 5)}
+        calls["first"] = Recorded(step=1, created_at=START, key_name="mallory")
+        joined = join_calls([live(steps=5)], calls)
+        assert joined_ids(joined, calls) == {("t1", n): f"c{n}" for n in range(1, 5)}
+
+    def test_the_key_that_the_environment_names_is_believed(self) -> None:
+        calls = {
+            "named": Recorded(key_name="anna"),
+            "copy": Recorded(key_name="mallory", messages=question(1), created_at=START),
+            "own": Recorded(key_name="anna", messages=question(1), created_at=START + 2 * MINUTE),
+        }
+        records = [record([step(0, llmCalls=[call(callId="named")]), step(1, llmCalls=[call(userPrompt="A yes 41")])])]
+        joined = join_calls(records, calls)
+        assert joined_ids(joined, calls) == {("t1", 0): "named", ("t1", 1): "own"}
+
+    def test_a_row_that_names_another_agents_call_takes_it_from_nobody(self) -> None:
+        records = [
+            record([step(llmCalls=[call(callId="c")])], trajectory_id=f"t-{name}", agent_id=name)
+            for name in ("a1", "mallory")
+        ]
+        calls = {"c": Recorded()}
+        joined = join_calls(records, calls)
+        assert joined_ids(joined, calls) == {("t-a1", 0): "c", ("t-mallory", 0): None}
+        assert joined.counts["calls_claimed_twice"] == 0
+
+
+class TestRetries:
+    def test_one_retry_costs_nothing(self) -> None:
+        calls = {f"c{n:02d}": Recorded(messages=question(n), created_at=START + n * MINUTE / 2) for n in range(14)}
+        retry = Recorded(messages=question(5), created_at=START + timedelta(seconds=155), response="again")
+        joined = join_calls([live(steps=14)], calls | {"retry": retry})
+        expected = {("t1", n): f"c{n:02d}" for n in range(14)} | {("t1", 5): "retry"}
+        assert joined_ids(joined, calls | {"retry": retry}) == expected
+        assert (joined.counts["calls_repeated"], joined.counts["calls_ambiguous"]) == (1, 0)
+
+    def test_a_retry_of_a_step_that_is_named_is_one_answer(self) -> None:
+        slow = Recorded(step=1, created_at=START + MINUTE, latency_ms=100_000)
+        calls = {"slow": slow, "retry": Recorded(step=1, created_at=START + MINUTE + timedelta(seconds=120))}
+        assert joined_ids(join_calls([live(steps=2)], calls), calls) == {("t1", 1): "retry"}
+
+    def test_a_retry_with_the_same_answer_is_one_answer(self) -> None:
+        calls = {"first": Recorded(), "again": Recorded(created_at=START + MINUTE + timedelta(seconds=9))}
+        joined = join_calls([full()], calls)
+        assert joined_ids(joined, calls) == {("t1", 0): "again"}
+        assert joined.counts["calls_repeated"] == 1
+
+    def test_the_same_question_at_another_time_is_another_question(self) -> None:
+        calls = {"first": Recorded(), "later": Recorded(created_at=START + 3 * MINUTE)}
+        joined = join_calls([full()], calls)
+        assert ([sample.call for sample in joined.samples], joined.counts["calls_ambiguous"]) == ([None], 2)
+
+    def test_of_several_choices_none_is_guessed(self) -> None:
+        at = START + MINUTE
+        calls = {f"c{n}": Recorded(received_at=at, response=f"choice {n}") for n in range(2)}
+        assert join_calls([live()], calls).counts["calls_ambiguous"] == 2
+
+    def test_as_many_like_questions_as_steps_are_no_retries(self) -> None:
+        calls = {f"c{n}": Recorded(created_at=START + n * timedelta(seconds=9)) for n in range(3)}
+        assert joined_ids(join_calls([live(steps=3)], calls), calls) == {("t1", n): f"c{n}" for n in range(3)}
+
+
 Calls = st.builds(
     Recorded,
     created_at=st.integers(-2, 12).map(lambda minutes: START + minutes * MINUTE),
     agent_id=st.sampled_from(["a1", "a2", None]),
     trajectory_id=st.sampled_from(["t0", "t1", "t2", "t3", None, None]),
     step=st.sampled_from([0, 1, 5, None, None]),
+    key_name=st.sampled_from([None, None, "anna", "mallory"]),
+    received_at=st.sampled_from([None, START + MINUTE, START + 40 * MINUTE]),
     response=st.sampled_from(['{"action":"buy_yes"}', "think"]),
 )
 Records = st.lists(

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from babylon_assets.domain.scorers import scorer
+from babylon_assets import scorer
 
 
 @scorer("brevity", version="1", texts=True)

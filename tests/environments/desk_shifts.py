@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 from psycopg.types.json import Jsonb
 
+from babylon_assets import Connection, Message, ModelRecipe, make_small_model
 from babylon_assets.domain.policies import Caller, RecordingPolicy
-from babylon_assets.domain.trajectories import Message
 from babylon_assets.domain.windows import HOURLY
-from babylon_assets.environments.base import Connection
-from babylon_assets.environments.small_models import ModelRecipe, make_small_model
 from tests.environments.support_desk import ACTIONS, parse_action
 
 AGENTS = ("amira", "bela", "chidi", "dana", "elif", "farid")
@@ -91,13 +89,13 @@ def letter(action: str, body: str) -> str:
 def make_model(folder: Path, recipe: ModelRecipe) -> Path:
     """A model that writes letters; what they decide is right somewhat more often than by chance."""
     rng = np.random.default_rng(recipe.seed)
-    lessons = []
+    demonstrations = []
     for _ in range(recipe.steps * recipe.batch):
         ticket = draw_ticket(rng, "", datetime.min)
         action = ticket.right if rng.random() < 0.4 else str(rng.choice(ACTIONS))
-        lessons.append(Demonstration(prompt(ticket), letter(action, ticket.body)))
+        demonstrations.append(Demonstration(prompt(ticket), letter(action, ticket.body)))
     folder.mkdir(parents=True)
-    make_small_model(recipe, lessons, folder)
+    make_small_model(recipe, demonstrations, folder)
     return folder
 
 

@@ -16,11 +16,19 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from babylon_assets.domain.errors import SourceError
-from babylon_assets.domain.lineage import content_id
-from babylon_assets.domain.rewards import Scorer
-from babylon_assets.domain.trajectories import Message, Quarantined, RawSample, StepFacts, TrajectoryRecord
-from babylon_assets.environments.base import BaseEnvironment, Connection, SourceWindow
+from babylon_assets import (
+    BaseEnvironment,
+    Connection,
+    Message,
+    Quarantined,
+    RawSample,
+    Scorer,
+    SourceError,
+    SourceWindow,
+    StepFacts,
+    TrajectoryRecord,
+    content_id,
+)
 
 # -- the record, in tables of its own ----------------------------------------------------------------------------------
 

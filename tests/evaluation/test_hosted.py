@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.errors import PermanentError, TransientError
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.environments.simulated import market_evaluation
 from babylon_assets.evaluation.gate_runner import decide
 from babylon_assets.evaluation.loaded_policies import why_not_loadable

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from babylon_assets.domain.errors import ChainConflict, CorruptLedger
-from babylon_assets.ledger import checkpoints, jobs
+from babylon_assets.ledger import checkpoints, training_jobs
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
 from tests.ledger.values import CHAIN, LATER, LATEST, WINDOW, checkpoint, dataset, root, sample
@@ -92,52 +92,52 @@ def test_a_chain_has_one_root_whoever_begins_it(conn: Conn, dataset_id: str) -> 
     assert checkpoints.chain(conn, CHAIN) == [root()]
 
 
-def start(conn: Conn, window: str = WINDOW) -> jobs.Job:
-    return jobs.start_job(conn, window, CHAIN, f"{CHAIN}-0", "d", "run", "embedded")
+def start(conn: Conn, window: str = WINDOW) -> training_jobs.Job:
+    return training_jobs.start_job(conn, window, CHAIN, f"{CHAIN}-0", "d", "run", "embedded")
 
 
 def test_an_attempt_goes_its_way(conn: Conn) -> None:
     job = start(conn)
     assert (job.state, job.window_id, job.dagster_run_id, job.backend) == ("prepared", WINDOW, "run", "embedded")
     conn.commit()
-    assert jobs.advance_job(conn, job.id, "submitted", external_id="job-7").external_id == "job-7"
-    training = jobs.advance_job(conn, job.id, "training")
+    assert training_jobs.advance_job(conn, job.id, "submitted", external_id="job-7").external_id == "job-7"
+    training = training_jobs.advance_job(conn, job.id, "training")
     assert training.heartbeat > job.heartbeat
-    assert jobs.advance_job(conn, job.id, "training", usage={"seconds": 1.5}).usage == {"seconds": 1.5}
-    done = jobs.advance_job(conn, job.id, "trained", checkpoint_id="c", cost_usd=0.25)
+    assert training_jobs.advance_job(conn, job.id, "training", usage={"seconds": 1.5}).usage == {"seconds": 1.5}
+    done = training_jobs.advance_job(conn, job.id, "trained", checkpoint_id="c", cost_usd=0.25)
     assert (done.checkpoint_id, done.external_id, done.usage) == ("c", "job-7", {"seconds": 1.5})
-    assert jobs.list_jobs(conn, CHAIN, WINDOW) == [done]
+    assert training_jobs.list_jobs(conn, CHAIN, WINDOW) == [done]
 
 
 @pytest.mark.parametrize("end", ["trained", "failed", "skipped"])
-def test_an_attempt_that_has_ended_stays_ended(conn: Conn, end: jobs.State) -> None:
+def test_an_attempt_that_has_ended_stays_ended(conn: Conn, end: training_jobs.State) -> None:
     job = start(conn)
-    jobs.advance_job(conn, job.id, end, reason="so it went")
+    training_jobs.advance_job(conn, job.id, end, reason="so it went")
     for state in ("prepared", "submitted", "training", "trained", "failed", "skipped"):
         with pytest.raises(CorruptLedger, match=f"cannot become {state}"):
-            jobs.advance_job(conn, job.id, state, reason="again")
-    assert jobs.list_jobs(conn, CHAIN, WINDOW)[0].state == end
+            training_jobs.advance_job(conn, job.id, state, reason="again")
+    assert training_jobs.list_jobs(conn, CHAIN, WINDOW)[0].state == end
 
 
 def test_training_does_not_go_back_to_submitted(conn: Conn) -> None:
     job = start(conn)
-    jobs.advance_job(conn, job.id, "training")
+    training_jobs.advance_job(conn, job.id, "training")
     with pytest.raises(CorruptLedger):
-        jobs.advance_job(conn, job.id, "submitted")
+        training_jobs.advance_job(conn, job.id, "submitted")
 
 
 def test_orphans_fail_and_submitted_attempts_go_on(conn: Conn) -> None:
     prepared, training, submitted, trained = (start(conn) for _ in range(4))
-    jobs.advance_job(conn, training.id, "training")
-    jobs.advance_job(conn, submitted.id, "submitted", external_id="x")
-    jobs.advance_job(conn, trained.id, "trained")
-    other = jobs.start_job(conn, WINDOW, "other", None, None, None)
-    assert jobs.fail_orphaned_jobs(conn, CHAIN) == 2
-    states = {job.id: (job.state, job.reason is not None) for job in jobs.list_jobs(conn, CHAIN, WINDOW)}
+    training_jobs.advance_job(conn, training.id, "training")
+    training_jobs.advance_job(conn, submitted.id, "submitted", external_id="x")
+    training_jobs.advance_job(conn, trained.id, "trained")
+    other = training_jobs.start_job(conn, WINDOW, "other", None, None, None)
+    assert training_jobs.fail_orphaned_jobs(conn, CHAIN) == 2
+    states = {job.id: (job.state, job.reason is not None) for job in training_jobs.list_jobs(conn, CHAIN, WINDOW)}
     assert states == {
         prepared.id: ("failed", True),
         training.id: ("failed", True),
         submitted.id: ("submitted", False),
         trained.id: ("trained", False),
     }
-    assert jobs.list_jobs(conn, "other", WINDOW) == [other]
+    assert training_jobs.list_jobs(conn, "other", WINDOW) == [other]

@@ -11,18 +11,20 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain.errors import DatabaseUnavailable, MissingDependency, SettingsError
-from babylon_assets.ledger import embedded_postgres
+from babylon_assets.domain.errors import BabylonError, DatabaseUnavailable, MissingDependency, SettingsError
+from babylon_assets.ledger import embedded_postgres, server_account
 from babylon_assets.ledger.database import embedded_data, migrate, open_database, stop_embedded
+from babylon_assets.ledger.server_account import ServerAccount
+from tests.servers import passable_folder
 
 OPEN = """
 import sys
@@ -36,7 +38,7 @@ print(open_database(Settings(home=Path(sys.argv[1]))).url)
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A home folder that the server's account can reach; pytest's own is closed to others."""
-    folder = Path(tempfile.mkdtemp(prefix="babylon-home-"))
+    folder = passable_folder("babylon-home-")
     yield folder
     for data in folder.glob("**/postgres"):
         embedded_postgres.stop(data)
@@ -187,9 +189,11 @@ def test_a_home_that_is_a_file_is_refused(home: Path) -> None:
         open_database(Settings(home=home / "file"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another account")
+
+
+@AS_ROOT
 def test_an_ordinary_user_runs_the_server_as_themselves(home: Path) -> None:
-    open_database(Settings(home=home / "root's"))  # opens the way to the programs, which may be below root's own folder
     account = pwd.getpwnam("nobody")
     os.chown(home, account.pw_uid, account.pw_gid)
 
@@ -209,10 +213,127 @@ def test_an_ordinary_user_runs_the_server_as_themselves(home: Path) -> None:
         assert conn.execute("SELECT count(*) FROM made_by_nobody").fetchone() == (0,)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has folders that are opened for the server")
-def test_root_opens_the_folders_above_for_passing_only(home: Path) -> None:
+@AS_ROOT
+def test_roots_server_has_an_account_of_its_own_and_no_folder_is_opened_for_it(home: Path) -> None:
     private = home / "private"
     private.mkdir(mode=0o700)
-    open_database(Settings(home=private / "home"))
-    assert stat.S_IMODE(private.stat().st_mode) == 0o701
-    assert (private / "home" / "postgres").stat().st_uid != 0
+    data = private / "home" / "postgres"
+    address = embedded_postgres.start(data)
+    try:
+        assert (stat.S_IMODE(home.stat().st_mode), stat.S_IMODE(private.stat().st_mode)) == (0o711, 0o700)
+        assert pwd.getpwuid(data.stat().st_uid).pw_name == server_account.ACCOUNT
+        assert stat.S_IMODE(data.stat().st_mode) == 0o700
+        assert data.resolve().parent == server_account.APART
+        assert embedded_postgres.start(data) == address
+        assert embedded_postgres.stop(data)
+        assert embedded_postgres.start(data) == address
+    finally:
+        embedded_postgres.stop(data)
+        shutil.rmtree(data.resolve())
+
+
+@pytest.fixture(scope="module")
+def stopped() -> Iterator[Path]:
+    """The data folder of a server of root's that was stopped; its account is the attacker's."""
+    folder = passable_folder("babylon-stopped-")
+    data = folder / "postgres"
+    embedded_postgres.start(data)
+    embedded_postgres.stop(data)
+    yield data
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def victim(stopped: Path) -> Iterator[Path]:
+    """A file that only root may write; nothing has been done to it at the end of the test."""
+    path = stopped.parent / "root's"
+    path.write_text("1\n2\n")
+    path.chmod(0o600)
+    yield path
+    assert path.read_text() == "1\n2\n"
+    assert path.stat().st_uid == 0
+
+
+@AS_ROOT
+def test_a_link_that_is_put_there_at_any_moment_makes_root_write_nothing(stopped: Path, victim: Path) -> None:
+    """The attacker holds the server's account and swaps the pid file all the time."""
+    pid_file, owner = stopped / "postmaster.pid", stopped.stat()
+    swap = f"while :; do rm -f '{pid_file}'; ln -s \"{victim}\" '{pid_file}'; done"
+    attacker = subprocess.Popen(["sh", "-c", swap], user=owner.st_uid, group=owner.st_gid, extra_groups=[])
+    try:
+        for _ in range(3):
+            with suppress(BabylonError):
+                embedded_postgres.start(stopped)
+            embedded_postgres.stop(stopped)
+    finally:
+        attacker.kill()
+        attacker.wait()
+        pid_file.unlink(missing_ok=True)
+
+
+@AS_ROOT
+def test_links_for_the_servers_files_make_root_write_nothing(stopped: Path, victim: Path) -> None:
+    for name in ("postmaster.pid", "log", "postgresql.auto.conf", f".s.PGSQL.{embedded_postgres.PORT}.lock"):
+        (stopped / name).rename(stopped / f"{name}.kept") if (stopped / name).exists() else None
+        (stopped / name).symlink_to(victim)
+    with suppress(BabylonError):
+        embedded_postgres.start(stopped)
+    embedded_postgres.stop(stopped)
+    (stopped / "postgresql.auto.conf.kept").rename(stopped / "postgresql.auto.conf")
+    for name in ("log", "postmaster.pid"):
+        (stopped / name).unlink(missing_ok=True)
+
+
+@AS_ROOT
+def test_a_pipe_or_an_endless_file_in_the_servers_folder_does_not_hold_root_up(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_account, "READ_SECONDS", 0.3)
+    pid_file, owner = stopped / "postmaster.pid", stopped.stat()
+    os.mkfifo(pid_file)
+    os.chown(pid_file, owner.st_uid, owner.st_gid)
+    assert not embedded_postgres.is_running(stopped)
+    pid_file.unlink()
+    pid_file.symlink_to("/dev/zero")
+    assert not embedded_postgres.is_running(stopped)
+    pid_file.unlink()
+
+
+@AS_ROOT
+def test_data_in_a_home_that_its_account_may_pass_lies_there_and_otherwise_is_refused(stopped: Path) -> None:
+    assert not stopped.is_symlink()
+    assert pwd.getpwuid(stopped.stat().st_uid).pw_name == server_account.ACCOUNT
+    stopped.parent.chmod(0o700)
+    with pytest.raises(SettingsError, match=r"may not pass .* move it: mkdir"):
+        embedded_postgres.start(stopped)
+    stopped.parent.chmod(0o711)
+
+
+@AS_ROOT
+def test_programs_that_the_account_may_not_reach_are_copied_for_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_account, "APART", home / "apart")
+    installation = home / "closed" / "pginstall"
+    (installation / "bin").mkdir(parents=True)
+    (installation / "bin" / "postgres").write_text("#!/bin/sh\necho postgres 18.0\n")
+    (installation / "bin" / "postgres").chmod(0o755)
+    (home / "closed").chmod(0o700)
+    account = ServerAccount(pwd.getpwnam("nobody"))
+    copies = {server_account.reachable(installation / "bin", account) for _ in range(2)}
+    (copy,) = copies
+    assert copy.is_relative_to(home / "apart")
+    assert "18.0" in account.run([str(copy / "postgres")])
+    assert (copy / "postgres").stat().st_uid == 0
+    assert stat.S_IMODE((home / "closed").stat().st_mode) == 0o700
+    assert server_account.reachable(Path("/usr/bin"), account) == Path("/usr/bin")
+
+
+@AS_ROOT
+def test_a_link_that_is_not_roots_is_not_followed(home: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    (home / "postgres").symlink_to("/etc")
+    os.chown(home / "postgres", nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
+    before = Path("/etc").stat().st_uid
+    with pytest.raises(SettingsError, match="is a link that is not root's"):
+        open_database(Settings(home=home))
+    assert Path("/etc").stat().st_uid == before
+    (home / "postgres").unlink()

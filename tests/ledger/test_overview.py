@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from babylon_assets.domain.windows import HOURLY
-from babylon_assets.ledger import jobs
+from babylon_assets.ledger import training_jobs
 from babylon_assets.ledger.checkpoints import insert_checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
@@ -43,7 +43,7 @@ def ledger(database: Database) -> None:
         upsert_window(
             conn, LATER, status="trained", checkpoint_id=made[2].id, parent_id=made[1].id, dataset_id=frozen.id
         )
-        conn.execute("UPDATE babylon_training.model_checkpoints SET dead_end = 'worse' WHERE step = 2")
+        conn.execute("UPDATE babylon_training.model_checkpoints SET rejected = 'worse' WHERE step = 2")
         upsert_window(conn, LATEST, status="failed", reason="SourceError: why")
         root_id, first, second = (each.id for each in made)
         promote(conn, CHAIN, "promotion", None, first, "gate", "first")
@@ -66,10 +66,10 @@ def promote(conn: Conn, *values: str | None) -> None:
     )
 
 
-def attempt(conn: Conn, window: str, backend: str, *states: jobs.State, **columns: Any) -> None:
-    job = jobs.start_job(conn, window, CHAIN, None, None, None, backend)
+def attempt(conn: Conn, window: str, backend: str, *states: training_jobs.State, **columns: Any) -> None:
+    job = training_jobs.start_job(conn, window, CHAIN, None, None, None, backend)
     for state in states:
-        jobs.advance_job(conn, job.id, state, **(columns if state == states[-1] else {}))
+        training_jobs.advance_job(conn, job.id, state, **(columns if state == states[-1] else {}))
 
 
 def test_windows_name_their_policies_and_count_their_quarantine(database: Database, ledger: None) -> None:
@@ -82,7 +82,7 @@ def test_windows_name_their_policies_and_count_their_quarantine(database: Databa
         {"oracle": 0.5},
     )
     assert (second.policy, second.quarantined) == (f"{CHAIN}@2", 0)
-    assert (first.dead_end, second.dead_end) == (None, "worse")
+    assert (first.rejected, second.rejected) == (None, "worse")
     assert (third.state, third.reason, third.policy) == ("failed", "SourceError: why", None)
 
 

@@ -54,7 +54,7 @@ def test_what_was_live_at_a_moment(conn: Conn, line: list[Checkpoint]) -> None:
     moments = [promotions.promote(conn, one, by="gate", why="better").promoted_at for one in line[1:]]
     assert moments[0] < moments[1]
     asked = [before, moments[0], moments[1] - timedelta(microseconds=1), moments[1], moments[1] + timedelta(days=1)]
-    found = [promotions.live_at(conn, CHAIN, moment) for moment in asked]
+    found = [promotions.served_at(conn, CHAIN, moment) for moment in asked]
     assert found == [None, line[1], line[1], line[2], line[2]]
 
 
@@ -71,12 +71,12 @@ def test_promotions_at_once_have_one_order(database: Database, conn: Conn, line:
     assert [row.promoted_at for row in told] == sorted(row.promoted_at for row in told)
 
 
-def dead_ends(conn: Conn) -> dict[int, str | None]:
-    return {one.step: one.dead_end for one in checkpoints.chain(conn, CHAIN)}
+def rejected_reasons(conn: Conn) -> dict[int, str | None]:
+    return {one.step: one.rejected for one in checkpoints.chain(conn, CHAIN)}
 
 
 def test_a_refused_checkpoint_keeps_its_name_and_is_never_a_parent(conn: Conn, line: list[Checkpoint]) -> None:
-    checkpoints.mark_dead_end(conn, line[2].id, "refused: it is worse")
+    checkpoints.reject(conn, line[2].id, "refused: it is worse")
     assert checkpoints.head(conn, CHAIN) == line[1]
     assert checkpoints.newest_before(conn, CHAIN, LATEST) == line[1]
     assert checkpoints.next_step(conn, CHAIN, line[1]) == 3
@@ -88,32 +88,37 @@ def test_a_refused_checkpoint_keeps_its_name_and_is_never_a_parent(conn: Conn, l
         checkpoints.insert_checkpoint(conn, again)
 
 
-def test_going_back_makes_what_came_after_a_dead_end(conn: Conn, line: list[Checkpoint]) -> None:
+def test_going_back_makes_what_came_after_rejected(conn: Conn, line: list[Checkpoint]) -> None:
     promotions.promote(conn, line[2], by="gate", why="better")
-    assert dead_ends(conn) == {0: None, 1: None, 2: None}
+    assert rejected_reasons(conn) == {0: None, 1: None, 2: None}
     promotions.promote(conn, line[1], by="me", why="it lost money", kind="rollback")
-    assert dead_ends(conn) == {0: None, 1: None, 2: f"rolled back to {CHAIN}@1: it lost money"}
+    assert rejected_reasons(conn) == {0: None, 1: None, 2: f"rolled back to {CHAIN}@1: it lost money"}
     assert standings(conn, CHAIN) == {WINDOW: "promoted", LATER: "rolled back"}
     promotions.promote(conn, line[2], by="me", why="it did not")
-    assert dead_ends(conn) == {0: None, 1: None, 2: None}
+    assert rejected_reasons(conn) == {0: None, 1: None, 2: None}
 
 
 def test_of_two_children_the_promoted_one_is_on_the_line(conn: Conn, line: list[Checkpoint]) -> None:
-    checkpoints.mark_dead_end(conn, line[2].id, "refused: it is worse")
+    checkpoints.reject(conn, line[2].id, "refused: it is worse")
     checkpoints.insert_checkpoint(conn, checkpoint(3, LATEST, line[1].dataset_id or "", parent_id=line[1].id))
     assert standings(conn, CHAIN) == {LATER: "refused"}
     promotions.promote(conn, line[2], by="me", why="I know better")
-    assert dead_ends(conn) == {0: None, 1: None, 2: None, 3: f"{CHAIN}@2 was promoted in its place: I know better"}
+    assert rejected_reasons(conn) == {
+        0: None,
+        1: None,
+        2: None,
+        3: f"{CHAIN}@2 was promoted in its place: I know better",
+    }
     assert checkpoints.head(conn, CHAIN) == line[2]
 
 
-def test_a_checkpoint_whose_parent_was_rolled_back_while_it_trained_is_a_dead_end(
+def test_a_checkpoint_whose_parent_was_rolled_back_while_it_trained_is_rejected(
     conn: Conn, line: list[Checkpoint]
 ) -> None:
     promotions.promote(conn, line[2], by="gate", why="better")
     promotions.promote(conn, line[1], by="me", why="it lost money", kind="rollback")
     checkpoints.insert_checkpoint(conn, checkpoint(3, LATEST, line[1].dataset_id or "", parent_id=line[2].id))
-    assert dead_ends(conn)[3] == f"its parent, {CHAIN}@2, became a dead end while it was trained"
+    assert rejected_reasons(conn)[3] == f"its parent, {CHAIN}@2, was rejected while it was trained"
     assert checkpoints.head(conn, CHAIN) == line[1]
 
 

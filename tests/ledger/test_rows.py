@@ -15,10 +15,10 @@ import pytest
 from msgspec import structs
 from psycopg import errors
 
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import build_dataset, draft_dataset, scores_by_step
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.frames import steps_frame
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.trajectories import Exchange, Message, Quarantined, RawSample, TrajectoryRecord, encode_chat
 from babylon_assets.environments.babylon.details import DETAIL

@@ -15,9 +15,9 @@ from babylon_assets.ledger import (
     checkpoints,
     evaluations,
     inference_calls,
-    jobs,
     promotions,
     specification,
+    training_jobs,
     verdicts,
     windows,
 )
@@ -56,7 +56,7 @@ def test_every_table_and_column_has_a_meaning_of_one_sentence() -> None:
 ROWS = [
     (specification.WINDOWS, windows.WindowRow),
     (specification.INFERENCE_CALLS, inference_calls.InferenceCall),
-    (specification.TRAINING_JOBS, jobs.Job),
+    (specification.TRAINING_JOBS, training_jobs.Job),
     (specification.MODEL_CHECKPOINTS, checkpoints.Checkpoint),
     (specification.PROMOTIONS, promotions.Promotion),
     (specification.GATE_VERDICTS, verdicts.StoredVerdict),
@@ -87,7 +87,7 @@ def test_what_can_be_set_are_columns() -> None:
         "window_id",
         "changed_at",
     }
-    assert set(jobs.JobColumns.__annotations__) <= set(specification.TRAINING_JOBS.columns)
+    assert set(training_jobs.JobColumns.__annotations__) <= set(specification.TRAINING_JOBS.columns)
 
 
 def test_values_of_the_core_fit_into_their_tables() -> None:

@@ -13,7 +13,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import SettingsError
 from babylon_assets.environments.babylon import game_record, schema
 from babylon_assets.environments.babylon.game_tables import create_game_tables
-from babylon_assets.ledger import checkpoints, datasets, inference_calls, jobs, trajectories, windows
+from babylon_assets.ledger import checkpoints, datasets, inference_calls, training_jobs, trajectories, windows
 from babylon_assets.ledger.addresses import Address
 from babylon_assets.ledger.database import Database, chain_lock, migrate, open_database
 from tests.ledger.values import CHAIN, WINDOW, checkpoint, dataset, inference_call, record, root, sample, scores
@@ -66,10 +66,10 @@ def test_the_whole_line_of_the_store_works_there(conn: psycopg.Connection[Any], 
     datasets.save_dataset(conn, kept)
     checkpoints.ensure_root(conn, root())
     with chain_lock(database, CHAIN):
-        job = jobs.start_job(conn, WINDOW, CHAIN, root().id, kept.id, None)
+        job = training_jobs.start_job(conn, WINDOW, CHAIN, root().id, kept.id, None)
         made = checkpoint(1, WINDOW, kept.id)
         checkpoints.insert_checkpoint(conn, made)
-        jobs.advance_job(conn, job.id, "trained", checkpoint_id=made.id)
+        training_jobs.advance_job(conn, job.id, "trained", checkpoint_id=made.id)
     windows.upsert_window(conn, WINDOW, status="trained", dataset_id=kept.id, checkpoint_id=made.id)
     assert trajectories.read_window(conn, WINDOW) == [record(0), record(1)]
     assert len(trajectories.read_scores(conn, WINDOW)) == 3

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from babylon_assets.report.page import FIRST_ROWS, MOST_ROWS, page
-from babylon_assets.report.style import STYLE
+from babylon_assets import report
+from babylon_assets.report.page import FIRST_ROWS, MOST_ROWS, render_page
 from tests.report.values import HOSTILE, full, well, window
 
-FULL = page(full())
+TEMPLATES = Path(report.__file__).parent / "templates"
+STYLE = "".join((TEMPLATES / name).read_text() for name in ("palette.css", "page.css", "charts.css"))
+FULL = render_page(full())
 
 
 class Document(HTMLParser):
@@ -61,15 +64,15 @@ def test_every_section_is_there_and_says_its_numbers() -> None:
     assert [heading for heading in headings if heading not in document.text] == []
     said = (
         *("babylon-agent@39", "8 things need a person", "promotion 50 minutes ago", "1.4 GiB"),
-        *("live valid actions fell to 0.71", "0.481", "0.440 to 0.520", "$41.70", "$3.25", "1:27:11", "18,400,000"),
+        *("live valid actions fell to 0.71", "0.4810", "0.4400 to 0.5200", "$41.70", "$3.25", "1:27:11", "18,400,000"),
         *("trained 32", "failed 1", "stepsJson is not JSON", "byte 18211", "MIN_AGENTS_PER_WINDOW is 3", "78.9%"),
-        *("a dead end: market -0.041",),
+        *("rejected: market -0.041",),
     )
     assert [each for each in said if each not in document.text] == []
 
 
 def test_a_loop_in_order_says_so_and_shows_no_empty_section() -> None:
-    text = Document(page(well())).text
+    text = Document(render_page(well())).text
     assert "nothing needs a person" in text
     assert [
         heading for heading in ("What needs a person", "Promotions", "Cost", "Evaluations") if heading in text
@@ -78,7 +81,7 @@ def test_a_loop_in_order_says_so_and_shows_no_empty_section() -> None:
 
 
 def test_a_loop_that_has_not_begun_has_a_page() -> None:
-    text = Document(page(well(windows=[], head=None))).text
+    text = Document(render_page(well(windows=[], head=None))).text
     assert "No windows yet." in text
     assert "none yet" in text
 
@@ -109,7 +112,7 @@ def test_it_asks_nobody_for_anything() -> None:
     [rules] = [given["content"] or "" for given in document.named("meta") if given.get("http-equiv")]
     assert "default-src 'none'" in rules
     assert "script" not in rules
-    assert page(full()) == FULL
+    assert render_page(full()) == FULL
 
 
 def test_tables_have_captions_headings_and_a_heading_for_each_row() -> None:
@@ -130,7 +133,7 @@ def test_tables_have_captions_headings_and_a_heading_for_each_row() -> None:
 @pytest.mark.parametrize("count", [FIRST_ROWS, FIRST_ROWS + 1, MOST_ROWS + 3])
 def test_older_windows_are_folded_and_the_oldest_counted(count: int) -> None:
     many = [window(1, id=f"w{number:04d}", policy=None) for number in range(count)]
-    made = page(well(windows=many))
+    made = render_page(well(windows=many))
     assert len(re.findall(r'scope="row">w\d{4}|class="whole">w\d{4}', made)) == min(count, MOST_ROWS)
     assert ("<details>" in made) == (count > FIRST_ROWS)
     assert ("3 more are left out" in made) == (count > MOST_ROWS)

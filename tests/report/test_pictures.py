@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from babylon_assets.report.page import page
+from babylon_assets.report.page import render_page
 from tests.browser import Browser, chromium
 from tests.report.values import full
 
@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(page(full()), encoding="utf-8")
+    path.write_text(render_page(full()), encoding="utf-8")
     return path.as_uri()
 
 

@@ -1,85 +1,96 @@
-"""The pictures: they are drawn from whatever there is, and show it."""
+"""The pictures of a window: they are drawn from whatever there is, and show it."""
 
 from __future__ import annotations
 
-import base64
-import re
-import struct
+import math
+import time
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from babylon_assets.report import pictures
-from babylon_assets.report.pictures import CurvePoint
+from babylon_assets.report.pictures import MOST_MARKS, MOST_STEPS, draw_rewards, draw_sample_fates, draw_training_steps
+from tests.report.values import HOSTILE
+
+SVG = "{http://www.w3.org/2000/svg}"
+NAN, INF = math.nan, math.inf
 
 
-def size(png: bytes) -> tuple[int, int]:
-    assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
-
-
-def points(count: int) -> list[CurvePoint]:
-    references = {"random": 0.0, "teacher": 0.1, "oracle": 0.45}
-    return [
-        CurvePoint(f"2026-11-{5 + hour // 24:02d}T{hour % 24:02d}:00", hour / 60, references) for hour in range(count)
-    ]
-
-
-@pytest.mark.parametrize("count", [0, 1, 5, 24, 72])
-def test_a_learning_curve_of_any_length(count: int) -> None:
-    width, height = size(pictures.learning_curve(points(count)))
-    assert width > height > 300
-
-
-def test_a_curve_shows_its_references() -> None:
-    alone = [CurvePoint(point.window, point.reward, {}) for point in points(24)]
-    assert pictures.learning_curve(points(24)) != pictures.learning_curve(alone)
-
-
-def test_the_thick_line_is_the_mean_of_the_last_five() -> None:
-    import numpy as np
-
-    smooth = pictures._trailing_mean(np.array([1.0, 2, 3, 4, 5, 6]))
-    assert smooth.tolist() == [1.0, 1.5, 2.0, 2.5, 3.0, 4.0]
-
-
-def shapes(svg: bytes) -> tuple[list[ElementTree.Element], str]:
+def shapes(svg: str) -> tuple[list[ElementTree.Element], str]:
     """The bars, and all that is written."""
     root = ElementTree.fromstring(svg)
     assert int(root.attrib["width"]) > int(root.attrib["height"]) > 150
-    [_, *bars] = root.iter("{http://www.w3.org/2000/svg}rect")
-    return bars, " ".join(text.text or "" for text in root.iter("{http://www.w3.org/2000/svg}text"))
+    [_, *bars] = root.iter(f"{SVG}rect")
+    return bars, " ".join(text.text or "" for text in root.iter(f"{SVG}text"))
 
 
 @pytest.mark.parametrize("rewards", [[], [0.5], [float("nan")], [0.1, -0.2, float("nan")] * 50, [1e9, -1e-9]])
 def test_a_histogram_of_any_rewards(rewards: list[float]) -> None:
     known = [reward for reward in rewards if reward == reward]
-    bars, words = shapes(pictures.reward_histogram(rewards, "Rewards & <more>"))
+    bars, words = shapes(draw_rewards(rewards, "Rewards & <more>"))
     assert bool(bars) == bool(known)
     assert words.startswith("Rewards & <more>")
     assert ("not yet" in words) == (len(known) < len(rewards))
 
 
 def test_a_histogram_shows_where_the_rewards_are_and_their_mean() -> None:
-    bars, words = shapes(pictures.reward_histogram([0.0, 0.0, 0.0, 1.0]))
+    bars, words = shapes(draw_rewards([0.0, 0.0, 0.0, 1.0]))
     heights = [float(bar.attrib["height"]) for bar in bars]
     assert heights[0] == pytest.approx(3 * heights[-1], rel=0.01)
     assert heights[0] > 100
     assert set(heights[1:-1]) == {0.0}
-    assert "mean +0.250" in words
+    assert "mean 0.25" in words
 
 
 def test_groups_are_marked_where_their_means_are() -> None:
-    drawn = pictures.reward_histogram([0.0, 0.0, 1.0, 1.0], groups=[0.0, 0.5, 1.0]).decode()
-    at = [float(place) for place in re.findall(r'd="M([0-9.]+) [0-9.]+v5"', drawn)]
+    drawn = draw_rewards([0.0, 0.0, 1.0, 1.0], groups=[[0.0, 0.0], [0.0, 1.0, NAN], [1.0], [NAN]])
+    at = [float(line.attrib["x1"]) for line in ElementTree.fromstring(drawn).findall(f"{SVG}line[@class='group']")]
     assert at[1] - at[0] == pytest.approx(at[2] - at[1]) and at[0] < at[1]
     assert "means of 3 groups" in drawn
 
 
+#: What numpy has no bins for, and what no mean or scale holds.
+EXTREME: list[list[Any]] = [
+    [0.3, 0.1 + 0.2],
+    [1e16, 1e16 + 2],
+    [1e308, -1e308],
+    [1e308, 1e308, 1e308],
+    [1.79e308, -1.79e308],
+    [5e-324, 0.0, -5e-324],
+    [NAN, INF, -INF, None],
+    [0.25, NAN, INF, None, "0.5", "half", 10**400],
+]
+
+
+@pytest.mark.parametrize("rewards", EXTREME)
+def test_no_reward_is_too_much_for_a_histogram(rewards: list[Any]) -> None:
+    drawn = draw_rewards(rewards, groups=[rewards, rewards[:1], []])
+    bars, _ = shapes(drawn)
+    for bar in bars:
+        assert all(0 <= float(bar.attrib[name]) <= 600 for name in ("x", "y", "width", "height"))
+    assert not {"nan", "inf"} & set(drawn.replace('"', " ").split())
+
+
+def test_rewards_that_differ_by_rounding_are_one_bar() -> None:
+    for rewards in EXTREME[:2]:
+        bars, _ = shapes(draw_rewards(rewards))
+        assert [float(bar.attrib["height"]) > 0 for bar in bars].count(True) == 1
+
+
+@pytest.mark.parametrize("title", [HOSTILE, "\x00\x1b]0;x\x07", "\ud800", "]]>", "<!-- & -->"])
+def test_no_title_breaks_the_file(title: str) -> None:
+    counts = {"samples": 2, f"skip: {title}": 2}
+    for drawn in (
+        draw_rewards([0.1], title),
+        draw_training_steps([step(1)], title),
+        draw_sample_fates(counts, 0, title),
+    ):
+        assert ElementTree.fromstring(drawn.encode()).findtext(f"{SVG}title")
+
+
 def test_where_the_samples_went_has_a_bar_for_each_fate() -> None:
     counts = {"samples": 12, "policy_gradient": 4, "recompute": 2, "sft": 1, "skip: held out": 3, "skip: <old>": 2}
-    bars, words = shapes(pictures.samples_went(counts, 5))
+    bars, words = shapes(draw_sample_fates(counts, 5))
     assert [round(float(bar.attrib["width"]) / float(bars[0].attrib["width"]) * 6) for bar in bars] == [6, 1, 3, 2, 5]
     for said in ("(12)", "trainable", "sft", "skipped: held out", "skipped: <old>", "rows in quarantine"):
         assert said in words
@@ -93,29 +104,42 @@ def step(number: int, **more: float) -> dict[str, float]:
 @pytest.mark.parametrize("count", [0, 1, 7, 60])
 def test_steps_of_any_number_are_drawn(count: int) -> None:
     steps = [step(number) for number in range(count)]
-    drawn = ElementTree.fromstring(pictures.training_steps(steps))
-    circles = drawn.findall("{http://www.w3.org/2000/svg}circle")
+    drawn = ElementTree.fromstring(draw_training_steps(steps))
+    circles = drawn.findall(f"{SVG}circle")
     assert len(circles) == count * 9  # seven panels, one of them with three lines
 
 
 def test_an_undone_step_and_each_metric_are_seen() -> None:
     steps = [step(1), step(2)]
-    assert pictures.training_steps(steps) != pictures.training_steps([step(1), step(2, undone=1.0)])
+    assert draw_training_steps(steps) != draw_training_steps([step(1), step(2, undone=1.0)])
     for name in (*step(1), "logprob_mean"):
-        assert pictures.training_steps(steps) != pictures.training_steps([step(1), step(2, **{name: 5.0})]), name
+        assert draw_training_steps(steps) != draw_training_steps([step(1), step(2, **{name: 5.0})]), name
     hosted = {"loss": 0.1, "tokens": 5.0, "seconds": 0.0}
-    assert b"entropy" not in pictures.training_steps([hosted])
-    assert pictures.training_steps([hosted]).count(b"<circle") == 1
+    assert "entropy" not in draw_training_steps([hosted])
+    assert draw_training_steps([hosted]).count("<circle") == 1
+
+
+@pytest.mark.parametrize("number", [None, NAN, INF, -1e308, 1e308, "much", 10**400])
+def test_steps_with_missing_and_impossible_metrics_are_drawn(number: Any) -> None:
+    steps: list[dict[str, Any]] = [step(1), {"loss": number}, {}, {"tokens": number, "seconds": 0}, {"seconds": number}]
+    drawn = draw_training_steps([*steps, {**step(2), **dict.fromkeys(step(2), number)}])
+    circles = ElementTree.fromstring(drawn).findall(f"{SVG}circle")
+    places = [float(circle.attrib[name]) for circle in circles for name in ("cx", "cy")]
+    assert places and all(0 <= place <= 1000 for place in places)
+    assert draw_training_steps([{}, {}]).count("<circle") == 0
+
+
+def test_much_is_bounded_in_size_and_time() -> None:
+    started = time.process_time()
+    steps = draw_training_steps([step(number) for number in range(20_000)])
+    rewards = draw_rewards([number / 7 for number in range(20_000)], groups=[[number] for number in range(20_000)])
+    fates = draw_sample_fates({f"skip: reason {number}": number for number in range(1000)}, 0)
+    assert steps.count("<circle") == 9 * MOST_STEPS
+    assert rewards.count('class="group"') == MOST_MARKS
+    assert "988 other reasons" in fates
+    assert max(map(len, (steps, rewards, fates))) < 400_000
+    assert time.process_time() - started < 5
 
 
 def test_the_same_numbers_give_the_same_picture() -> None:
-    assert pictures.learning_curve(points(24)) == pictures.learning_curve(points(24))
-
-
-@pytest.mark.parametrize(
-    ("image", "kind"), [(pictures.reward_histogram([0.1, 0.2]), "svg+xml"), (pictures.learning_curve([]), "png")]
-)
-def test_a_picture_in_markdown_needs_no_server(image: bytes, kind: str) -> None:
-    markdown = pictures.as_markdown(image, "rewards")
-    assert markdown.startswith(f"![rewards](data:image/{kind};base64,")
-    assert base64.b64decode(markdown.partition("base64,")[2].rstrip(")")) == image
+    assert draw_training_steps([step(1)]) == draw_training_steps([step(1)])

@@ -37,8 +37,8 @@ def window(back: int, **changes: Any) -> WindowSummary:
         "samples": 512,
         "tokens": 7_000 + back,
         "reward": 0.5 - 0.35 * math.exp((back - 40) / 12) + 0.04 * math.sin(back * 2.1),
-        "spread": 0.3,
-        "references": {"oracle": 0.56 + 0.03 * math.sin(back), "teacher": 0.28, "random": 0.05},
+        "deviation": 0.3,
+        "references": {"oracle": 0.56 + 0.03 * math.sin(back), "expert": 0.28, "random": 0.05},
         "policy": f"{CHAIN}@{40 - back}",
         "parent": f"{CHAIN}@{39 - back}",
     }
@@ -98,7 +98,7 @@ def eventful() -> list[WindowSummary]:
         nothing(14, "failed", f"SourceError: {HOSTILE}"),
         nothing(20, "thin", "2 agents, MIN_AGENTS_PER_WINDOW is 3", reward=0.31),
         window(5, quarantined=9),
-        window(11, dead_end="market -0.041 [-0.060, -0.021] against the champion"),
+        window(11, rejected="market -0.041 [-0.060, -0.021] against the champion"),
     ]
     return list({**hours, **{row.id: row for row in others}}.values())
 
@@ -135,7 +135,7 @@ def full() -> Report:
                 at=NOW,
             ),
             EvaluationSummary(
-                policy=f"{CHAIN}@39", evaluation="replay", value=None, low=None, high=None, baseline=None, at=NOW
+                policy=f"{CHAIN}@39", evaluation="off_policy", value=None, low=None, high=None, baseline=None, at=NOW
             ),
         ],
         quarantine=[

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from babylon_assets.cli.app import app
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger.database import Database, open_database, stop_embedded
+from tests.servers import passable_folder
 
 Environment = dict[str, str]
 SMALL_GAME = {
@@ -108,7 +108,7 @@ def demo_hours() -> list[str]:
 @pytest.fixture(scope="session")
 def played_demo(environment_of: Callable[..., Environment], demo_hours: list[str]) -> Iterator[Played]:
     """One demo for all tests of the session, on the embedded database."""
-    home = Path(tempfile.mkdtemp(prefix="babylon-demo-"))
+    home = passable_folder("babylon-demo-")
     environment = environment_of(home)
     try:
         babylon(environment, *demo_command(demo_hours))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from babylon_assets.domain.scorers import scorer
+from babylon_assets import scorer
 
 
 @scorer("turned", version="1")

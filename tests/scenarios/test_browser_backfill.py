@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from babylon_assets.serving.engine.engine import Engine
 from tests.browser import Browser, chromium
 from tests.scenarios.conftest import Environment, babylon, free_port, start
 from tests.scenarios.processes import worker_of
+from tests.servers import passable_folder
 from tools.screenshots import launch, newest_backfill, open_dialog
 
 pytestmark = [
@@ -100,7 +100,7 @@ class Served:
 def serve(
     environment_of: Callable[..., Environment], taught_base: Path, early_in_the_hour: None
 ) -> Iterator[Callable[[int], Served]]:
-    home = Path(tempfile.mkdtemp(prefix="babylon-backfill-"))
+    home = passable_folder("babylon-backfill-")
     running: list[subprocess.Popen[str]] = []
 
     def make(count: int) -> Served:
@@ -173,7 +173,7 @@ def test_a_backfill_ends_with_every_hour_done_once(
     every_hour_is_trained_once(served)
     every_hour_was_read_in_one_run(served)
     it_trained_in_order(served)
-    the_poisoned_hour_is_a_dead_end(served)
+    the_poisoned_hour_is_rejected(served)
     nothing_is_repeated(served)
     sys.stdout.write(f"{count} windows: {state} after {seconds:.0f} s, {dict(runs)}\n")
 
@@ -202,7 +202,7 @@ def test_what_failed_goes_on_from_its_failure(serve: Callable[[int], Served]) ->
     assert times(served, "training_datasets") - Counter(story.windows) == Counter([story.broken])
     every_hour_is_trained_once(served)
     it_trained_in_order(served)
-    the_poisoned_hour_is_a_dead_end(served)
+    the_poisoned_hour_is_rejected(served)
     nothing_is_repeated(served)
 
 
@@ -281,9 +281,9 @@ def it_trained_in_order(served: Served) -> None:
     assert len(late) <= 1  # that of the hour that was killed after its checkpoint and before it was told
 
 
-def the_poisoned_hour_is_a_dead_end(served: Served) -> None:
+def the_poisoned_hour_is_rejected(served: Served) -> None:
     poisoned = served.story.poisoned
-    rows = served.ask("SELECT window_id, id, parent_id, dead_end FROM babylon_training.model_checkpoints")
+    rows = served.ask("SELECT window_id, id, parent_id, rejected FROM babylon_training.model_checkpoints")
     [(bad, why)] = [(made, why) for window, made, _, why in rows if window == poisoned]
     assert "they were turned around" in why
     assert bad not in {parent for _, _, parent, _ in rows}

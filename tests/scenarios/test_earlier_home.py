@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from babylon_assets.ledger import checkpoints, datasets, embedded_postgres, wind
 from babylon_assets.ledger.database import Database, newest_revision, open_database
 from babylon_assets.training.adapters import weights_sha256
 from tests.scenarios.conftest import CHECKOUT, SMALL_GAME, Environment, babylon
+from tests.servers import passable_folder
 
 pytestmark = pytest.mark.slow
 ARCHIVE = Path(__file__).with_name("earlier_home.tar.gz")
@@ -44,7 +44,7 @@ KEPT = {
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Environment]:
     """The environment of the home, restored on a server of its own and migrated."""
-    home = Path(tempfile.mkdtemp(prefix="babylon-earlier-"))
+    home = passable_folder("babylon-earlier-")
     try:
         _restore(home)
         [base] = (home / "base_models").iterdir()
@@ -72,7 +72,7 @@ def _restore(home: Path) -> None:
 
 
 def _load(home: Path, host: str, database: str, dump: bytes) -> None:
-    psql = [str(embedded_postgres._programs(home / "postgres") / "psql"), "-q", "-v", "ON_ERROR_STOP=1"]
+    psql = [str(embedded_postgres.programs_of(home / "postgres") / "psql"), "-q", "-v", "ON_ERROR_STOP=1"]
     psql += ["-h", host, "-p", embedded_postgres.PORT, "-U", embedded_postgres.SUPERUSER, "-d"]
     subprocess.run([*psql, "postgres", "-c", f'CREATE DATABASE "{database}"'], check=True)
     subprocess.run([*psql, database], input=dump, check=True, stdout=subprocess.DEVNULL)

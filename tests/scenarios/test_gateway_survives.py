@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from babylon_assets.config.settings import Settings, subprocess_environment
 from babylon_assets.domain.errors import DatabaseUnavailable
 from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
 from babylon_assets.ledger import embedded_postgres
-from babylon_assets.ledger.database import embedded_data, migrate, open_database, stop_embedded
+from babylon_assets.ledger.database import embedded_data, migrate, open_database
 from babylon_assets.serving.process import GatewayProcess
 from tests.gateways import Chain, recomputed, wait_for
 
@@ -36,7 +35,7 @@ class Load:
     def __init__(self, url: str, requests: int) -> None:
         self._url, self._requests, self._numbers = url, requests, count()
         self._told = False
-        boards = [lesson.messages for lesson in draw_demonstrations(seed=3, count=32)]
+        boards = [demonstration.messages for demonstration in draw_demonstrations(seed=3, count=32)]
         self._asked = [[{"role": each.role, "content": each.content} for each in one] for one in boards]
         self.replies: list[dict[str, Any]] = []
         self.failed: list[str] = []
@@ -83,12 +82,11 @@ class Load:
 
 
 @pytest.fixture
-def own_server(tmp_path: Path, tiny_base: Path) -> Iterator[Settings]:
+def own_server(passable_home: Path, tiny_base: Path) -> Settings:
     """Settings of a home whose PostgreSQL may be killed."""
-    settings = Settings(home=tmp_path / "home", base_model=str(tiny_base), gateway_policies=2)
+    settings = Settings(home=passable_home, base_model=str(tiny_base), gateway_policies=2)
     migrate(open_database(settings))
-    yield settings
-    stop_embedded(settings)
+    return settings
 
 
 def kill_postgres(settings: Settings) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Dataset
-from babylon_assets.domain.lineage import content_id
-from babylon_assets.ledger import checkpoints, jobs
+from babylon_assets.ledger import checkpoints, training_jobs
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
@@ -108,7 +108,7 @@ def test_killed_training_ends_with_one_checkpoint_and_the_same_id(
     assert result.status == ("unchanged" if place.startswith("after the ledger") else "trained")
     with database.connect() as conn:
         line = checkpoints.chain(conn, CHAIN)
-        states = [job.state for job in jobs.list_jobs(conn, CHAIN, SECOND)]
+        states = [job.state for job in training_jobs.list_jobs(conn, CHAIN, SECOND)]
     assert [(made.step, made.window_id) for made in line] == [(0, None), (1, FIRST), (2, SECOND)]
     assert (line[-1].id, line[-1].weights_sha256) == (undisturbed.id, undisturbed.weights_sha256)
     assert states == (["trained"] if place.startswith("after the ledger") else ["failed", "trained"])

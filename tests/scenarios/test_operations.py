@@ -95,7 +95,7 @@ def test_the_role_trains_writes_nothing_into_the_game_and_its_dump_is_restored(
     babylon_here(environment, "migrate")
     after = [json.loads(babylon_here(environment, command, "--json")) for command in ("chains", "windows")]
     assert after == before
-    assert "the same, bit for bit" in babylon(environment, "replay", "babylon-agent@1")
+    assert "the same, bit for bit" in babylon(environment, "reproduce", "babylon-agent@1")
     refuse_to_rewrite_promotions(address)
 
 

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
@@ -30,6 +29,7 @@ from babylon_assets.domain.errors import DatabaseUnavailable
 from babylon_assets.ledger.database import embedded_data, stop_embedded
 from tests.scenarios.conftest import Environment, free_port, start
 from tests.scenarios.processes import MARKS, child_of, children, command_line, descendants, memory, started, worker_of
+from tests.servers import passable_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak]
 #: Hours that are played and trained; about a minute each. The first of them see a kill each, the others none.
@@ -109,7 +109,7 @@ class Loop:
 
 @pytest.fixture
 def loop(environment_of: Callable[..., Environment]) -> Iterator[Loop]:
-    home = Path(tempfile.mkdtemp(prefix="babylon-soak-"))
+    home = passable_folder("babylon-soak-")
     environment = environment_of(
         home,
         PATH=f"{Path(sys.executable).parent}:{os.defpath}",  # runs show their output with `tail`

@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from babylon_assets.serving.engine.engine import Engine
 from babylon_assets.serving.policy_registry import promoted_checkpoint
 from tests.browser import Browser, chromium
 from tests.scenarios.conftest import Environment, Played, babylon_here, free_port, start
+from tests.servers import passable_folder
 
 pytestmark = pytest.mark.slow
 no_chromium = pytest.mark.skipif(chromium() is None, reason="no chromium: apt-get install chromium")
@@ -61,7 +61,7 @@ class Up:
 
 @pytest.fixture(scope="module")
 def up(environment_of: Callable[..., Environment], played_demo: Played, taught_base: Path) -> Iterator[Up]:
-    home = Path(tempfile.mkdtemp(prefix="babylon-up-"))
+    home = passable_folder("babylon-up-")
     port = free_port()
     environment = environment_of(home, DAGSTER_PORT=str(port))
     try:

@@ -134,7 +134,7 @@ def test_a_streams_pieces_are_the_servers_and_the_whole_is_recorded(
 
 def test_a_piece_is_passed_on_while_the_answer_goes_on_behind(in_front: Any, client_of: Any) -> None:
     front, behind, _ = in_front("openai")
-    front.parts.limits = type(front.parts.limits)(front.parts.limits.body, 8000)
+    front.parts.answer_tokens = 8000
     with stream(front, client_of(front), max_tokens=8000, temperature=0) as chunks:
         first = next(chunk for chunk in chunks if chunk.choices[0].delta.content)
         assert behind.parts.source.load() == (1, 0)
@@ -146,7 +146,7 @@ def test_a_piece_is_passed_on_while_the_answer_goes_on_behind(in_front: Any, cli
 
 def test_a_stream_that_breaks_off_is_told_and_not_recorded(in_front: Any, client_of: Any) -> None:
     front, behind, database = in_front("openai")
-    front.parts.limits = type(front.parts.limits)(front.parts.limits.body, 8000)
+    front.parts.answer_tokens = 8000
     with stream(front, client_of(front), max_tokens=8000, temperature=0) as chunks:
         next(chunk for chunk in chunks if chunk.choices[0].delta.content)
         for job in set(behind.parts.source._active.values()):
@@ -176,7 +176,7 @@ def test_the_servers_refusals_are_passed_on_and_its_absence_is_said(in_front: An
 def test_who_leaves_frees_the_place_behind_as_well(in_front: Any) -> None:
     front, behind, _ = in_front("vllm")
     body = {"model": "babylon-agent", "messages": ASKED, "max_tokens": 8000, "temperature": 0}
-    front.parts.limits = type(front.parts.limits)(front.parts.limits.body, 8000)
+    front.parts.answer_tokens = 8000
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{front.url}/chat/completions", json=body, timeout=httpx.Timeout(5, read=0.7))
     wait_for(lambda: front.parts.source.load() == (0, 0), 5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,12 @@ NOWHERE = Settings(database_url="postgresql://nobody:hush-hush@127.0.0.1:1/none"
 
 
 @pytest.fixture
-def own_server(tmp_path: Path, tiny_base: Path) -> Iterator[Settings]:
+def own_server(passable_home: Path, tiny_base: Path) -> Settings:
     """Settings whose PostgreSQL may be stopped, and is not started by whoever uses them."""
-    own = Settings(home=tmp_path / "home", base_model=str(tiny_base))
+    own = Settings(home=passable_home, base_model=str(tiny_base))
     database = open_database(own)
     migrate(database)
-    yield own.replace(database_url=database.url)
-    embedded_postgres.stop(embedded_data(own))
+    return own.replace(database_url=database.url)
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import PermanentError, TrainingBusy
 from babylon_assets.ledger import checkpoints, lineage
-from babylon_assets.ledger import jobs as ledger
+from babylon_assets.ledger import training_jobs as ledger
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.windows import get_window
 from babylon_assets.training import window_training
-from babylon_assets.training.reproduction import replay
+from babylon_assets.training.reproduction import reproduce
 from babylon_assets.training.window_training import train_branch, train_window
 from tests.training.backends.test_embedded import answered
 from tests.training.conftest import Ready
@@ -169,12 +169,12 @@ def test_a_killed_branch_is_taken_up(
         assert [job.state for job in ledger.list_jobs(conn, BRANCH, SECOND)] == ["failed", "trained"]
 
 
-def test_a_branch_is_replayed_to_the_same_weights(
+def test_a_branch_is_reproduced_to_the_same_weights(
     settings: Settings, database: Database, trained: list[Checkpoint], tmp_path: Path
 ) -> None:
     made = train_branch(settings, database, SECOND).checkpoint
     assert made
-    assert replay(settings, database, made, tmp_path / "again").same
+    assert reproduce(settings, database, made, tmp_path / "again").same
 
 
 def test_lags_are_counted_along_the_tree(settings: Settings, database: Database, trained: list[Checkpoint]) -> None:

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from babylon_assets.domain.errors import DatabaseUnavailable
-from babylon_assets.ledger import jobs
+from babylon_assets.ledger import training_jobs
 from babylon_assets.ledger.database import Database
-from babylon_assets.ledger.jobs import Job
+from babylon_assets.ledger.training_jobs import Job
 from babylon_assets.training.heartbeat import beating
 
 WINDOW, CHAIN = "2026-11-05T14:00", "babylon-agent"
@@ -20,13 +20,13 @@ WINDOW, CHAIN = "2026-11-05T14:00", "babylon-agent"
 @pytest.fixture
 def job(database: Database) -> Job:
     with database.connect() as conn:
-        started = jobs.start_job(conn, WINDOW, CHAIN, None, None, None, "embedded")
-        return jobs.advance_job(conn, started.id, "training")
+        started = training_jobs.start_job(conn, WINDOW, CHAIN, None, None, None, "embedded")
+        return training_jobs.advance_job(conn, started.id, "training")
 
 
 def now(database: Database, job: Job) -> Job:
     with database.connect() as conn:
-        return jobs.get_job(conn, job.id)
+        return training_jobs.get_job(conn, job.id)
 
 
 def until(happened: Callable[[], bool]) -> bool:
@@ -46,8 +46,8 @@ def test_an_attempt_gives_signs_of_life_while_it_trains_and_then_no_more(databas
 
 def test_an_attempt_that_has_ended_stays_as_it_is(database: Database, job: Job) -> None:
     with database.connect() as conn:
-        ended = jobs.advance_job(conn, job.id, "failed", reason="so it went")
-        jobs.beat(conn, job.id)
+        ended = training_jobs.advance_job(conn, job.id, "failed", reason="so it went")
+        training_jobs.beat(conn, job.id)
     assert now(database, job) == ended
 
 
@@ -73,8 +73,8 @@ def test_a_server_that_is_away_for_a_while_does_not_end_it(
 def test_an_attempt_whose_process_died_is_known_and_says_when_it_lived(database: Database, job: Job) -> None:
     with database.connect() as conn:
         conn.execute("UPDATE babylon_training.training_jobs SET heartbeat = '2026-11-05 15:04:05+00'")
-        ((found, ago),) = jobs.running_jobs(conn, CHAIN)
-        assert (found.id, ago > jobs.SILENT_SECONDS) == (job.id, True)
-        jobs.fail_orphaned_jobs(conn, CHAIN)
-        assert jobs.running_jobs(conn, CHAIN) == []
+        ((found, ago),) = training_jobs.running_jobs(conn, CHAIN)
+        assert (found.id, ago > training_jobs.SILENT_SECONDS) == (job.id, True)
+        training_jobs.fail_orphaned_jobs(conn, CHAIN)
+        assert training_jobs.running_jobs(conn, CHAIN) == []
     assert "its last sign of life was at 2026-11-05 15:04:05 UTC" in (now(database, job).reason or "")

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Dataset, Sample
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
@@ -17,7 +17,7 @@ from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.training.backends.embedded.in_process import train_embedded
 from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.recompute import recomputed
-from babylon_assets.training.reproduction import replay
+from babylon_assets.training.reproduction import reproduce
 from babylon_assets.training.window_training import train_window
 from tests.training.backends.test_embedded import answered, request
 
@@ -71,4 +71,4 @@ def test_text_only_answers_are_trained_and_counted(settings: Settings, database:
         assert (result.steps[0]["ratio_min"], result.steps[0]["ratio_max"]) == pytest.approx((1, 1), abs=1e-4)
     with database.connect() as conn:
         made = checkpoints.by_window(conn, "babylon-agent", SECOND)
-    assert made and replay(settings, database, made, settings.home / "again").same
+    assert made and reproduce(settings, database, made, settings.home / "again").same

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Dataset, Sample
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.windows import upsert_window
-from babylon_assets.training.reproduction import replay
+from babylon_assets.training.reproduction import reproduce
 from babylon_assets.training.window_training import train_window
 from tests.training.backends.test_embedded import answered
 
@@ -44,7 +44,7 @@ def test_weights_come_out_the_same_whatever_the_settings_are_now(
     settings, (_, first, second) = trained
     changed = settings.replace(learning_rate=0.5, lora_rank=8, train_seed=3)
     for number, made in enumerate((first, second)):
-        result = replay(changed, database, made, tmp_path / f"again-{number}")
+        result = reproduce(changed, database, made, tmp_path / f"again-{number}")
         assert (result.same, result.versions) == (True, {})
     with database.connect() as conn:
         assert len(checkpoints.chain(conn, settings.model_name)) == 3
@@ -55,7 +55,7 @@ def test_what_was_trained_with_something_else_is_not_the_same(
 ) -> None:
     settings, (_, _, second) = trained
     other = replace(second, settings={**second.settings, "learning_rate": 0.002}, versions={"torch": "0.1"})
-    result = replay(settings, database, other, tmp_path / "again")
+    result = reproduce(settings, database, other, tmp_path / "again")
     assert not result.same
     assert result.versions["torch"].startswith("0.1 -> ")
 
@@ -66,6 +66,6 @@ def test_without_the_parents_weights_it_says_what_to_do(
     settings, (_, first, second) = trained
     (Path(first.path) / "adapter_model.safetensors").unlink()
     with pytest.raises(PermanentError, match="restore"):
-        replay(settings, database, second, tmp_path / "again")
+        reproduce(settings, database, second, tmp_path / "again")
     with pytest.raises(PermanentError, match="on this machine"):
-        replay(settings, database, replace(second, backend="serverless"), tmp_path / "other")
+        reproduce(settings, database, replace(second, backend="serverless"), tmp_path / "other")

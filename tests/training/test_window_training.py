@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import ChainConflict, CorruptLedger, PermanentError
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import get_window, upsert_window

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from babylon_assets.domain.lineage import bytes_id
+from babylon_assets.domain.content_ids import bytes_id
 from babylon_assets.domain.trajectories import (
     CallHead,
     Exchange,

@@ -40,7 +40,7 @@ def write_judgments(
     """
     scores = [verdict.score for verdict in verdicts]
     check_writable(conn)
-    low, spread = min(scores, default=0.0), max(scores, default=0.0) - min(scores, default=0.0)
+    low, width = min(scores, default=0.0), max(scores, default=0.0) - min(scores, default=0.0)
     count = 0
     for verdict in verdicts:
         row = {
@@ -51,7 +51,7 @@ def write_judgments(
             "score": verdict.score,
             "components": json.dumps({"steps": verdict.steps}),
             "rank": 1 + sum(score > verdict.score for score in scores),
-            "normalized": (verdict.score - low) / spread if spread else None,
+            "normalized": (verdict.score - low) / width if width else None,
             "window": window,
             "reasoning": verdict.reasoning.replace("\0", "\ufffd"),
             "criteria": json.dumps({"rubric": rubric}),

@@ -7,52 +7,20 @@ saw. What cannot be read comes out as a reason with its place.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from math import isfinite
 from typing import Any, NamedTuple
 
 import msgspec
 
-from babylon_assets.domain import trajectories
-from babylon_assets.domain.datasets import NEVER_KNOWN
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.imported_rewards import ImportedRewards, ImportedStep
-from babylon_assets.domain.lineage import bytes_id, canonical_json, content_id
-from babylon_assets.domain.trajectories import Message, Quarantined, RawSample, StepFacts, TrajectoryRecord
+from babylon_assets.domain.trajectories import Quarantined, RawSample, StepFacts, TrajectoryRecord
 from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
+from babylon_assets.environments.files.entries import Entry, art_entries, refuse, table_entries, value_bytes
 
-_LARGEST = 2**31 - 1
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One answer of a file; fields are those of `datasets.Sample`, None where the file does not say.
-
-    Attributes:
-        place: where in the file it stands.
-        group_number: of the group in the file; a group without a moment of its own gets one by it.
-        facts: what the game reported of the step.
-        never_known: whether the reward that is missing can never be known.
-    """
-
-    place: str
-    window: str
-    trajectory_id: str
-    agent_id: str
-    step: int
-    call: int
-    group_number: int
-    messages: list[Message]
-    response: str
-    model: str
-    policy: str | None
-    prompt_token_ids: list[int] | None
-    token_ids: list[int] | None
-    logprobs: list[float] | None
-    reward: float | None
-    components: dict[str, float | None]
-    facts: StepFacts | None
-    never_known: bool = False
+__all__ = ["Entry", "Imported", "ImportedCall", "arranged", "art_entries", "table_entries"]
 
 
 class ImportedCall(NamedTuple):
@@ -69,151 +37,6 @@ class Imported(NamedTuple):
 
     records: list[tuple[TrajectoryRecord, ImportedRewards]]
     calls: list[ImportedCall]
-
-
-class _BadError(Exception):
-    """What cannot be read, and why."""
-
-
-def art_entries(
-    lines: Iterable[bytes], window: str | None, windows: WindowGrid = HOURLY
-) -> Iterator[Entry | Quarantined]:
-    """The answers in ART's JSONL: a line is a group of trajectories.
-
-    An answer is each Choice of a conversation, or its last message where there is none. Their trajectory, agent, step
-    and window are in `metadata`; a trajectory that does not say is named by its content.
-
-    Args:
-        window: what all go into; None takes what each says.
-    """
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        place = f"line {number}"
-        try:
-            group = msgspec.json.decode(line)
-            members = group["trajectories"] if isinstance(group, dict) else None
-            if not isinstance(members, list):
-                raise _BadError("a line that is no group of trajectories")
-        except (msgspec.MsgspecError, _BadError, KeyError, ValueError, RecursionError) as error:
-            yield _bad(window, place, _reason(error), line)
-            continue
-        for index, member in enumerate(members):
-            yield from _of_trajectory(member, window, windows, f"{place} trajectory {index}", number - 1)
-
-
-def table_entries(
-    rows: Iterable[Mapping[str, Any]], window: str | None, windows: WindowGrid = HOURLY
-) -> Iterator[Entry | Quarantined]:
-    """The answers in rows of a table, as `exports.table_rows` makes them; `messages` and `response` are needed."""
-    for number, row in enumerate(rows):
-        place = f"row {number}"
-        try:
-            columns = {name: _from_json(row.get(name)) for name in ("messages", "components", "facts")}
-            yield _entry({**row, **columns}, window, windows, place, int(row.get("group_number") or number))
-        except _FAULTS as error:
-            yield _bad(window or _text(row.get("window")), place, _reason(error), repr(sorted(row.items())).encode())
-
-
-def _of_trajectory(
-    member: Any, window: str | None, windows: WindowGrid, place: str, group: int
-) -> Iterator[Entry | Quarantined]:
-    try:
-        if not isinstance(member, dict) or not isinstance(member.get("messages_and_choices"), list):
-            raise _BadError("a trajectory without messages_and_choices")
-        about = {**_mapping(member.get("metadata"))}
-        about |= {name: _from_json(about.get(name)) for name in ("facts", "prompt_token_ids", "components")}
-        about.setdefault("trajectory_id", "import-" + content_id(member)[:24])
-        metrics = {k: v for k, v in _mapping(member.get("metrics")).items() if k != "advantage"}
-        about |= {"reward": member.get("reward"), "components": about["components"] or metrics}
-        entries = [
-            _entry({**about, **turn}, window, windows, place, group) for turn in _turns(member["messages_and_choices"])
-        ]
-    except _FAULTS as error:
-        yield _bad(window, place, _reason(error), _bytes(member))
-        return
-    yield from entries
-
-
-def _turns(items: list[Any]) -> list[dict[str, Any]]:
-    """Each answer with the conversation before it; `step` counts them where there are several."""
-    turns: list[dict[str, Any]] = []
-    before: list[Any] = []
-    choices = any(isinstance(item, dict) and "message" in item for item in items)
-    for index, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise _BadError("a message that is no object")
-        message = _mapping(item.get("message")) if "message" in item else item
-        is_answer = "message" in item if choices else index == len(items) - 1 and item.get("role") == "assistant"
-        if is_answer:
-            content = message.get("content")
-            turns.append({"messages": list(before), "response": content, **_tokens(item)})
-        before.append(message)
-    if not turns:
-        raise _BadError("a conversation without an answer")
-    return turns if len(turns) == 1 else [{**turn, "step": number} for number, turn in enumerate(turns)]
-
-
-def _tokens(choice: Mapping[str, Any]) -> dict[str, Any]:
-    """Token ids and log-probabilities of a Choice, where each token is written `token_id:<n>`."""
-    content = _mapping(choice.get("logprobs")).get("content")
-    if not isinstance(content, list) or not content:
-        return {}
-    tokens = [_mapping(token) for token in content]
-    names = [token.get("token") for token in tokens]
-    if not all(isinstance(name, str) and name.startswith("token_id:") for name in names):
-        return {}
-    return {
-        "token_ids": [int(str(name).removeprefix("token_id:")) for name in names],
-        "logprobs": [token.get("logprob") for token in tokens],
-    }
-
-
-def _entry(fields: Mapping[str, Any], window: str | None, windows: WindowGrid, place: str, group: int) -> Entry:
-    """A checked entry from what a file told of it."""
-    messages = msgspec.convert(fields.get("messages"), list[Message])
-    response = fields.get("response")
-    if not messages or not isinstance(response, str):
-        raise _BadError("an answer without a prompt or without a text")
-    placed = window or _text(fields.get("window"))
-    if placed is None:
-        raise _BadError("it does not say its window; give one with --window")
-    windows.parse(placed)
-    facts = fields.get("facts")
-    trajectory = _text(fields.get("trajectory_id")) or "import-" + content_id([messages, response])[:24]
-    ids, logprobs = _integers(fields.get("token_ids")), fields.get("logprobs")
-    if ids is not None and (not isinstance(logprobs, list) or len(logprobs) != len(ids)):
-        raise _BadError("as many log-probabilities as tokens are needed")
-    return Entry(
-        place=place,
-        window=placed,
-        trajectory_id=trajectory,
-        agent_id=_text(fields.get("agent_id")) or trajectory,
-        step=_count(fields.get("step") or 0),
-        call=_count(fields.get("call") or 0),
-        group_number=group,
-        messages=messages,
-        response=response,
-        model=_text(fields.get("model")) or _text(fields.get("policy")) or "",
-        policy=_text(fields.get("policy")),
-        prompt_token_ids=_integers(fields.get("prompt_token_ids")),
-        token_ids=ids,
-        logprobs=None if ids is None or logprobs is None else [_finite(logprob) for logprob in logprobs],
-        reward=None if fields.get("reward") is None else _finite(fields["reward"]),
-        components={
-            _text(name) or "": None if value is None else _finite(float(value))
-            for name, value in _mapping(fields.get("components")).items()
-            if value is None or isinstance(value, int | float)
-        },
-        facts=None if facts is None else _step_facts(facts),
-        never_known=fields.get("skip_reason") == NEVER_KNOWN,
-    )
-
-
-def _step_facts(fields: Any) -> StepFacts:
-    if not isinstance(fields, Mapping):
-        raise _BadError("facts that are no object")
-    return trajectories.restore_named_step(fields)
 
 
 def arranged(
@@ -235,7 +58,7 @@ def arranged(
             continue
         members = by_place[entry.window, entry.trajectory_id]
         if reason := _against(entry, members):
-            refused.append(_bad(entry.window, entry.place, reason, _bytes(entry), entry.trajectory_id))
+            refused.append(refuse(entry.window, entry.place, reason, value_bytes(entry), entry.trajectory_id))
         else:
             members.setdefault((entry.step, entry.call), entry)
     first = window or min((name for name, _ in by_place), default=None)
@@ -333,65 +156,3 @@ def _imported_step(entry: Entry, fact: StepFacts) -> ImportedStep:
     unknown = "unknown" if entry.never_known else "pending"
     state = unknown if entry.reward is None else "invalid" if fact.invalid else "final"
     return ImportedStep(entry.step, state, entry.reward, entry.components)
-
-
-#: What looking at a hostile value may raise.
-_FAULTS = (
-    *(msgspec.MsgspecError, _BadError, PermanentError),
-    *(KeyError, TypeError, ValueError, OverflowError, RecursionError),
-)
-
-
-def _bad(window: str | None, place: str, reason: str, content: bytes, trajectory: str | None = None) -> Quarantined:
-    digest = bytes_id([content])
-    return Quarantined(window or "", trajectory or f"import-{digest[:24]}", reason, place, digest)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    text = str(error) or type(error).__name__
-    return (f"not JSON: {text}" if type(error) is msgspec.DecodeError else text)[:300]
-
-
-def _bytes(value: Any) -> bytes:
-    try:
-        return canonical_json(value)
-    except (TypeError, ValueError, RecursionError):
-        return repr(value).encode("utf-8", "backslashreplace")
-
-
-def _from_json(value: Any) -> Any:
-    return msgspec.json.decode(value) if isinstance(value, str | bytes) else value
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _text(value: Any) -> str | None:
-    """A name as text that PostgreSQL can hold."""
-    return value.replace("\0", "\ufffd") if isinstance(value, str) and value else None
-
-
-def _count(value: Any) -> int:
-    number = int(value)
-    if number != value or not 0 <= number <= _LARGEST:
-        raise _BadError(f"no step or call: {str(value)[:40]}")
-    return number
-
-
-def _integers(value: Any) -> list[int] | None:
-    if value is None:
-        return None
-    numbers = [int(item) for item in value]
-    if not numbers or any(not 0 <= number <= _LARGEST for number in numbers):
-        raise _BadError("a token id that is none")
-    return numbers
-
-
-def _finite(value: Any) -> float:
-    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
-    if not isfinite(number):
-        raise _BadError("a reward, component or log-probability that is no number")
-    return number

@@ -1,6 +1,6 @@
 """The project's own small base model: made on first use, measured, and refused if it could not learn.
 
-A Qwen2-architecture model of about half a million parameters is taught the format of orders by imitating a teacher that
+A Qwen2-architecture model of about half a million parameters is taught the format of orders by imitating an expert that
 mostly acts at random. It is made from a seed in about a minute on one core and kept under the home folder in a
 folder named after its recipe, so that another recipe is another model.
 """
@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.errors import BaseModelRefused
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
 from babylon_assets.environments.simulated.language import ANSWER_TOKENS, InvalidOrderError, parse_order
@@ -87,8 +87,8 @@ def _appear(building: Path, folder: Path) -> None:
 
 
 def _make(recipe: Recipe, folder: Path, open_policy: Callable[[Path], Policy], progress: Progress | None) -> None:
-    lessons = list(draw_demonstrations(recipe.seed, recipe.steps * recipe.batch))
-    make_small_model(recipe, lessons, folder, progress)
+    demonstrations = list(draw_demonstrations(recipe.seed, recipe.steps * recipe.batch))
+    make_small_model(recipe, demonstrations, folder, progress)
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
     measurement = measure(open_policy(folder), seed=recipe.seed + 1)
     _refuse_unless_learnable(measurement, recipe)
@@ -97,17 +97,19 @@ def _make(recipe: Recipe, folder: Path, open_policy: Callable[[Path], Policy], p
 
 def measure(policy: Policy, seed: int, count: int = 512) -> BaseModelMeasurement:
     """Sample `count` answers on unseen boards and see how many are valid and how many act on the news."""
-    lessons = list(draw_demonstrations(seed, count))
-    completions = policy.complete([lesson.messages for lesson in lessons], range(count), max_tokens=ANSWER_TOKENS)
+    demonstrations = list(draw_demonstrations(seed, count))
+    completions = policy.complete(
+        [demonstration.messages for demonstration in demonstrations], range(count), max_tokens=ANSWER_TOKENS
+    )
     valid = on_news = 0
-    chance = sum(1 / len(legal_orders(lesson.board)) for lesson in lessons) / count
-    for lesson, completion in zip(lessons, completions, strict=True):
+    chance = sum(1 / len(legal_orders(demonstration.board)) for demonstration in demonstrations) / count
+    for demonstration, completion in zip(demonstrations, completions, strict=True):
         try:
-            order = parse_order(completion.text, lesson.board)
+            order = parse_order(completion.text, demonstration.board)
         except InvalidOrderError:
             continue
         valid += 1
-        on_news += order == news_order(lesson.board)
+        on_news += order == news_order(demonstration.board)
     return BaseModelMeasurement(count, valid / count, on_news / count, chance)
 
 

@@ -1,6 +1,6 @@
-"""Lessons for a model that has never seen the game: conversations and the teacher's answers to them.
+"""Demonstrations for a model that has never seen the game: conversations and the expert's answers to them.
 
-The lessons' boards are drawn from a seed space of their own, so that no board of a game is ever a lesson.
+The demonstrations' boards are drawn from a seed space of their own, so that no board of a game is ever a demonstration.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from babylon_assets.environments.simulated.language import STARTING_CASH, Accoun
 from babylon_assets.environments.simulated.market import Board, Clock, draw_room
 from babylon_assets.environments.simulated.reference import expert_order
 
-#: Added to a lesson's seed, far beyond the seeds that a game is given.
+#: Added to a demonstration's seed, far beyond the seeds that a game is given.
 LESSON_SEEDS = 1_000_000_007
 _WINDOW = "2000-01-01T00:00"
 _CLOCK = Clock(rooms=4, ticks=16)
 
 
 @dataclass(frozen=True, slots=True)
-class Demonstration:
-    """A conversation, the teacher's answer to it, and the board behind it."""
+class BoardDemonstration:
+    """A conversation, the expert's answer to it, and the board behind it."""
 
     messages: list[Message]
     answer: str
     board: Board
 
 
-def draw_demonstrations(seed: int, count: int) -> Iterator[Demonstration]:
-    """Yield `count` lessons; the same seed gives the same lessons."""
+def draw_demonstrations(seed: int, count: int) -> Iterator[BoardDemonstration]:
+    """Yield `count` demonstrations; the same seed gives the same demonstrations."""
     rng = np.random.default_rng([LESSON_SEEDS, seed])
     produced = 0
     for course in range(count):
@@ -41,7 +41,7 @@ def draw_demonstrations(seed: int, count: int) -> Iterator[Demonstration]:
                     return
                 produced += 1
                 messages = prompt(board, any_account(rng))
-                yield Demonstration(messages, answer(board.news, expert_order(board, rng)), board)
+                yield BoardDemonstration(messages, answer(board.news, expert_order(board, rng)), board)
 
 
 def any_account(rng: np.random.Generator) -> Account:

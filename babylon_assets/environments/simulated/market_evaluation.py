@@ -1,4 +1,4 @@
-"""The simulated market as a benchmark: boards that no game and no lesson shows, the same for every policy.
+"""The simulated market as a benchmark: boards that no game and no demonstration shows, the same for every policy.
 
 A seed draws one room of boards; each board is shown with an account that is drawn as well, and asked about once. All
 policies are asked with the same random numbers, so that two that hardly differ give hardly different answers, and what
@@ -14,8 +14,8 @@ from functools import cache
 import numpy as np
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.evaluations import PolicyEvaluation
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.simulated.demonstrations import any_account
 from babylon_assets.environments.simulated.language import ANSWER_TOKENS, InvalidOrderError, parse_order, prompt
@@ -23,7 +23,7 @@ from babylon_assets.environments.simulated.market import Board, Clock, draw_room
 from babylon_assets.environments.simulated.reference import expected_worth, oracle_order
 
 NAME = "market"
-#: Added to the number of a held-out market; the hour is one that no game and no lesson is drawn for.
+#: Added to the number of a held-out market; the hour is one that no game and no demonstration is drawn for.
 FIRST_SEED = 2_000_000_033
 _WINDOW = "2000-01-01T01:00"
 _CLOCK = Clock(rooms=4, ticks=12)

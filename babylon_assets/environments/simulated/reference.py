@@ -1,6 +1,6 @@
-"""The reference policies of the simulated game: random, teacher and oracle.
+"""The reference policies of the simulated game: random, expert and oracle.
 
-They give a learning curve its scale. `random` draws any legal order; `teacher` acts on the news with a fixed share
+They give a learning curve its scale. `random` draws any legal order; `expert` acts on the news with a fixed share
 and at random otherwise; `oracle` takes the order of the highest expected worth given what the board shows and how
 reliable its source is. The oracle sees no truth: it is the best that a player can do.
 """
@@ -21,7 +21,7 @@ from babylon_assets.environments.simulated.market import (
     news_order,
 )
 
-#: Share of ticks at which the teacher acts on the news.
+#: Share of ticks at which the expert acts on the news.
 TEACHER_FOLLOWS = 0.40
 
 ReferencePolicy = Callable[[Board, np.random.Generator], Order]
@@ -45,7 +45,7 @@ def oracle_order(board: Board, rng: np.random.Generator) -> Order:
 
 REFERENCES: dict[str, ReferencePolicy] = {
     "random": random_order,
-    "teacher": expert_order,
+    "expert": expert_order,
     "oracle": oracle_order,
 }
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from babylon_assets.domain.lineage import content_id
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.babylon.benchmarks import (
     Performance,

@@ -1,4 +1,4 @@
-"""The asset checkpoint_evaluations: how good a window's checkpoint is, beside its parent, the live one and the base.
+"""The asset checkpoint_evaluations: how good a window's checkpoint is, beside its parent, the served one and the base.
 
 How it is measured lives in `evaluation`; what the numbers lead to, in `promoted_model`.
 """
@@ -8,7 +8,7 @@ import dagster as dg
 from babylon_assets.evaluation.window_evaluation import CHECKPOINT, EvaluatedWindow, evaluate_window
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.model_checkpoints import NAME as CHECKPOINTS
-from babylon_assets.orchestration.metadata import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declare
+from babylon_assets.orchestration.metadata import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declare, show
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 
@@ -18,13 +18,17 @@ CHECKS = (checks.MEASURED,)
 DESCRIPTION = f"""
 How good this window's checkpoint is, beside its parent, the served policy and the base model.
 
-- **Held-out market**: boards that no window and no demonstration shows, the same for every policy, each with the same
-  random numbers. `market_reward` is the mean worth of an order. `market_advantage` is the share of the oracle's
-  advantage over acting at random. `gain_on_promoted` is the difference to the served policy, with a bootstrap
-  interval over the same seeds.
-- **Off-policy** on the held-out agents' answers of this window: `replay_preference` is how much likelier the better
-  answers are than the worse ones, in nats. `replay_estimate` is what the policy would have earned, by importance
-  weights. It is left out where `replay_effective_samples` is too small.
+- **Held-out market**, where the environment is the simulated market: boards that no window and no demonstration shows,
+  the same for every policy, each with the same random numbers. `market_reward` is the mean worth of an order.
+  `market_advantage` is the share of the oracle's advantage over acting at random. `gain_on_promoted` is the difference
+  to the served policy, with a bootstrap interval over the same seeds.
+- **Recorded prompts** of the environment, where it can value answers to them: those of held-out agents in the newest
+  windows, and of other agents in the windows before this one. `recorded_reward` is the mean reward of what the answers
+  would have done, by the environment's record and without price impact. `recorded_gain` is the difference to the worth
+  of the recorded answers.
+- **Off-policy** on the held-out agents' answers of this window: `off_policy_preference` is how much likelier the better
+  answers are than the worse ones, in nats. `off_policy_estimate` is what the policy would have earned, by importance
+  weights. It is left out where `off_policy_effective_samples` is too small.
 
 A measurement is made once per checkpoint and kept. A thin window has no checkpoint of its own: it is green, and shows
 the others. The check `{checks.MEASURED}` fails when the window's checkpoint was not measured.
@@ -48,7 +52,7 @@ def evaluate(installation: Installation, window: str, _run_id: str | None = None
     evaluated = evaluate_window(installation.settings, installation.database, window)
     checkpoint = evaluated.checkpoint
     return WindowResult(
-        metadata=_metadata(evaluated),
+        metadata=show({"measurements": lambda: _metadata(evaluated)}),
         data_version=checkpoint.id if checkpoint else None,
         checks=[_measured_check(evaluated)],
         made_from={CHECKPOINTS: checkpoint.id} if checkpoint else {},
@@ -56,9 +60,10 @@ def evaluate(installation: Installation, window: str, _run_id: str | None = None
 
 
 def _metadata(evaluated: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
-    ours = evaluated.replay.get(CHECKPOINT)
-    status = "measured" if CHECKPOINT in evaluated.market else PASSED_THROUGH
-    text = {"reason": evaluated.unplayable, "no_replay_estimate": ours.results["refused"] if ours else None}
+    ours = evaluated.off_policy.get(CHECKPOINT)
+    measured = CHECKPOINT in evaluated.market or CHECKPOINT in evaluated.recorded
+    status = "measured" if measured else PASSED_THROUGH
+    text = {"reason": evaluated.unplayable, "no_off_policy_estimate": ours.results["refused"] if ours else None}
     return about_checkpoint(evaluated.checkpoint, status, text, evaluated.numbers())
 
 
@@ -68,8 +73,10 @@ def _measured_check(evaluated: EvaluatedWindow) -> dg.AssetCheckResult:
     elif evaluated.unplayable is not None:
         passed, text = True, evaluated.unplayable
     else:
-        passed = CHECKPOINT in evaluated.market
-        text = (
-            f"market reward {evaluated.market[CHECKPOINT].value:+.3f}" if passed else "it was not played on the market"
-        )
+        rewards = [
+            f"{name} {evaluation.value:+.3f}"
+            for name, evaluations in (("market reward", evaluated.market), ("recorded reward", evaluated.recorded))
+            if (evaluation := evaluations.get(CHECKPOINT)) is not None and evaluation.value is not None
+        ]
+        passed, text = bool(rewards), ", ".join(rewards) or "nothing was there to measure it on"
     return dg.AssetCheckResult(check_name=checks.MEASURED, passed=passed, description=text)

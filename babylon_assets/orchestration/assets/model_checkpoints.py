@@ -13,14 +13,14 @@ from babylon_assets.domain.policies import policy_name
 from babylon_assets.evaluation.gate_runner import decide_head
 from babylon_assets.ledger import verdicts, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.training_datasets import NAME as DATASETS
-from babylon_assets.orchestration.metadata import declare, numbers, page, picture, texts
+from babylon_assets.orchestration.metadata import declare, numbers, page, picture, show, tally, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
-from babylon_assets.report.pictures import CurvePoint, learning_curve, training_steps
+from babylon_assets.report.learning_curve import CurveMark, CurvePoint, draw_learning_curve
+from babylon_assets.report.pictures import draw_training_steps
 from babylon_assets.training.window_training import TrainedWindow, train_branch, train_window
 
 NAME = "model_checkpoints"
@@ -71,11 +71,15 @@ def train(installation: Installation, window: str, run_id: str) -> WindowResult:
     ):
         beside = train_branch(installation.settings, installation.database, window, dagster_run_id=run_id)
         trained = replace(trained, reason=f"{trained.reason}; {_branch(beside)}")
-    with installation.connect() as conn:
-        metadata = {**_play_metadata(conn, installation.settings.model_name, window), **_metadata(trained)}
     checkpoint = trained.checkpoint
     return WindowResult(
-        metadata=metadata,
+        metadata=show(
+            {
+                "learning_curve": lambda: _play_metadata(installation, window),
+                "training": lambda: _metadata(trained),
+                "training_steps": lambda: _steps_picture(trained),
+            }
+        ),
         data_version=checkpoint.id if checkpoint else None,
         checks=[_trained_check(window, trained)],
         made_from={DATASETS: checkpoint.dataset_id} if checkpoint and checkpoint.dataset_id else {},
@@ -117,9 +121,13 @@ def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
         **(_pages(checkpoint, parent) if checkpoint else {}),
         **numbers({"step": checkpoint.step if checkpoint else None, "trainable_tokens": trained.trainable_tokens}),
         **numbers(dict(own.metrics) if own else {}),
-        **({"training_steps": picture(training_steps(trained.steps), "optimizer steps")} if trained.steps else {}),
-        **({"left_out": dg.MetadataValue.json(trained.left_out)} if trained.left_out else {}),
+        **({"left_out": tally(trained.left_out)} if trained.left_out else {}),
     }
+
+
+def _steps_picture(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
+    steps = trained.steps
+    return {"training_steps": picture(draw_training_steps(steps), "optimizer steps")} if steps else {}
 
 
 def _pages(checkpoint: Checkpoint, parent: Checkpoint | None) -> dict[str, dg.MetadataValue]:
@@ -133,24 +141,29 @@ def _pages(checkpoint: Checkpoint, parent: Checkpoint | None) -> dict[str, dg.Me
     }
 
 
-def _play_metadata(conn: Connection, chain: str, window: str) -> dict[str, dg.MetadataValue]:
+def _play_metadata(installation: Installation, window: str) -> dict[str, dg.MetadataValue]:
     """How the window was played, and the learning curve up to it, at most three days of it."""
-    rows = [row for row in windows.list_windows(conn) if row.window_id <= window]
-    row, standings = rows[-1], verdicts.standings(conn, chain)
+    with installation.connect() as conn:
+        rows = [row for row in windows.list_windows(conn) if row.window_id <= window]
+        standings = verdicts.standings(conn, installation.settings.model_name)
+    row = rows[-1]
     return {
-        "learning_curve": picture(learning_curve(curve_points(rows[-CURVE_WINDOWS:], standings)), "learning curve"),
+        "learning_curve": picture(draw_curve(rows[-CURVE_WINDOWS:], standings), "learning curve"),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std, **(row.reference or {})}),
     }
 
 
-def curve_points(rows: list[WindowRow], standings: Mapping[str, str] | None = None) -> list[CurvePoint]:
-    """The windows of a learning curve that have a reward, each with what became of its checkpoint."""
-    states = standings or {}
-    return [
-        CurvePoint(row.window_id, row.reward_mean, row.reference or {}, states.get(row.window_id))
-        for row in rows
-        if row.reward_mean is not None
+def draw_curve(rows: list[WindowRow], standings: Mapping[str, str]) -> str:
+    """The learning curve of windows as SVG.
+
+    Args:
+        standings: what became of each window's checkpoint, as of `ledger.verdicts.standings`.
+    """
+    known = [
+        CurvePoint(row.window_id, row.reward_mean, row.reference or {}) for row in rows if row.reward_mean is not None
     ]
+    states = {window: "rejected" if state == "refused" else state for window, state in standings.items()}
+    return draw_learning_curve(known, [CurveMark(window, state) for window, state in sorted(states.items())])
 
 
 def _trained_check(window: str, trained: TrainedWindow) -> dg.AssetCheckResult:
@@ -158,5 +171,5 @@ def _trained_check(window: str, trained: TrainedWindow) -> dg.AssetCheckResult:
         check_name=checks.TRAINED,
         passed=trained.status in PASSED_THROUGH or (trained.checkpoint is not None and trained.trainable_tokens > 0),
         description=trained.reason,
-        metadata={"window": window, "trainable_tokens": trained.trainable_tokens, "left_out": trained.left_out},
+        metadata={"window": window, "trainable_tokens": trained.trainable_tokens, "left_out": tally(trained.left_out)},
     )

@@ -10,7 +10,7 @@ from babylon_assets.evaluation.served_results import measure_served
 from babylon_assets.evaluation.window_promotion import PromotionOutcome, promote_window
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as EVALUATIONS
-from babylon_assets.orchestration.metadata import NO_CHECKPOINT, about_checkpoint, declare
+from babylon_assets.orchestration.metadata import NO_CHECKPOINT, about_checkpoint, declare, show
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 
@@ -45,36 +45,36 @@ def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
 
 
 def promote(installation: Installation, window: str, run_id: str) -> WindowResult:
-    """Judge a window's checkpoint, and say what is live."""
+    """Judge a window's checkpoint, and say what is served."""
     outcome = promote_window(installation.settings, installation.database, window, run_id)
     judged = outcome.judged
     return WindowResult(
-        metadata=_metadata(installation, outcome),
-        data_version=outcome.live.id if outcome.live else None,
+        metadata=show({"decision": lambda: _metadata(installation, outcome)}),
+        data_version=outcome.served.id if outcome.served else None,
         checks=[_gate_check(outcome)],
         made_from={EVALUATIONS: judged.checkpoint.id} if judged else {},
     )
 
 
 def _metadata(installation: Installation, outcome: PromotionOutcome) -> dict[str, dg.MetadataValue]:
-    judged, live = outcome.judged, outcome.live
+    judged, served = outcome.judged, outcome.served
     with installation.connect() as conn:
-        seen = measure_served(conn, live) if live is not None else None
+        seen = measure_served(conn, served) if served is not None else None
     return about_checkpoint(
         judged.checkpoint if judged else None,
         "promoted" if judged and judged.passed else "refused",
         {
             "why": judged.why if judged else None,
-            "live": policy_name(live.chain, live.step) if live else None,
+            "served": policy_name(served.chain, served.step) if served else None,
             "rolled_back": outcome.rolled_back.why if outcome.rolled_back else None,
             "trained_models": outcome.inference_name,
         },
         {
             "promoted": int(judged.passed) if judged else None,
-            "live_step": live.step if live else None,
-            "live_answers": seen.answers if seen else None,
-            "live_valid_share": seen.valid if seen and seen.answers else None,
-            "live_reward": seen.reward if seen else None,
+            "served_step": served.step if served else None,
+            "served_answers": seen.answers if seen else None,
+            "served_valid_share": seen.valid if seen and seen.answers else None,
+            "served_reward": seen.reward if seen else None,
         },
     )
 

@@ -57,7 +57,7 @@ def read(installation: Installation, window: str, _run_id: str | None = None) ->
         kept, quarantined = ledger.summary(conn, window), ledger.quarantined(conn, window)
         imported = len(ledger.read_imported_rewards(conn, window))
     return WindowResult(
-        metadata={**numbers(kept._asdict()), **numbers({"imported": imported})},
+        metadata=numbers({**kept._asdict(), "imported": imported}),
         data_version=fingerprint,
         checks=[
             checks.complete(

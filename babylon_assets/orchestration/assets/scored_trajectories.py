@@ -7,18 +7,18 @@ How it is scored is in `scoring`; the rules live in `environments.babylon.outcom
 import dagster as dg
 import pandas as pd
 
-from babylon_assets.domain.lineage import bytes_id
+from babylon_assets.domain.content_ids import bytes_id
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.raw_trajectories import NAME as RAW
-from babylon_assets.orchestration.metadata import declare, numbers, picture, texts
+from babylon_assets.orchestration.metadata import declare, numbers, picture, show, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.orchestration.scoring import ScoredWindow, score_window
 from babylon_assets.orchestration.source_tables import OUTCOMES
-from babylon_assets.report.pictures import reward_histogram
+from babylon_assets.report.pictures import draw_rewards
 
 NAME = "scored_trajectories"
-CHECKS = (checks.SPREAD,)
+CHECKS = (checks.REWARD_RANGE,)
 
 DESCRIPTION = f"""
 How good each step of this window was.
@@ -35,7 +35,7 @@ How good each step of this window was.
 An outcome that is **not known yet** is left open, not counted as 0. Materialize the partition again to fill it in: the
 scores get a new **revision**, and the old one is kept.
 
-The check `{checks.SPREAD}` warns when all rewards are equal.
+The check `{checks.REWARD_RANGE}` warns when all rewards are equal.
 """
 
 
@@ -57,9 +57,15 @@ def score(installation: Installation, window: str, _run_id: str | None = None) -
     scores, versions = scored.scores, dict(scored.versions)
     known = scores["reward"].dropna()
     return WindowResult(
-        metadata={**_metadata(scores, versions), **_changes(scored)},
+        metadata=show(
+            {
+                "rewards": lambda: picture(draw_rewards(scores["reward"].tolist(), "Rewards of the steps"), "rewards"),
+                "scores": lambda: _metadata(scores, versions),
+                "changes": lambda: _changes(scored),
+            }
+        ),
         data_version=_version(scores, versions),
-        checks=[checks.reward_spread(len(known), float(known.std(ddof=0)) if len(known) else None)],
+        checks=[checks.reward_range(known.tolist())],
     )
 
 
@@ -67,7 +73,9 @@ def _changes(scored: ScoredWindow) -> dict[str, dg.MetadataValue]:
     """Which revision the scores are, what changed with it, and what a judge did and cost."""
     revision = scored.revision
     return {
-        **numbers({"revision": revision.revision, "changed_trajectories": revision.trajectories, **scored.judging}),
+        **numbers(
+            {"revision": revision.revision, "changed_trajectories": revision.trajectories, **scored.judge_numbers}
+        ),
         **texts({"changed_scorers": ", ".join(revision.scorers), "judge_failures": "; ".join(scored.failures)}),
     }
 
@@ -84,7 +92,6 @@ def _metadata(scores: pd.DataFrame, versions: dict[str, str]) -> dict[str, dg.Me
     known = int(reward.notna().sum())
     states = scores["state"].value_counts()
     return {
-        "rewards": picture(reward_histogram(reward.tolist(), "Rewards of the steps"), "rewards of the steps"),
         **numbers(
             {
                 "steps": len(scores),

@@ -18,10 +18,10 @@ from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import carry_over, checks, examples
 from babylon_assets.orchestration.assets.scored_trajectories import NAME as SCORED
 from babylon_assets.orchestration.freezing import freeze_window, own_rewards
-from babylon_assets.orchestration.metadata import declare, numbers, picture, texts
+from babylon_assets.orchestration.metadata import declare, numbers, picture, show, tally, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
-from babylon_assets.report.pictures import reward_histogram, samples_went
+from babylon_assets.report.pictures import draw_rewards, draw_sample_fates
 
 NAME = "training_datasets"
 CHECKS = (checks.TOKENS, checks.HINDSIGHT, checks.STABLE)
@@ -35,8 +35,9 @@ What the next checkpoint is trained on from this window, frozen and named by the
 - A sample's **training mode** is `policy_gradient` (our own answer, tokens known), `recompute` (our own, text only),
   `sft` (another model's, from the better half of its group) or `skip`, with the reason.
 - The game keeps no answers of its agents that play now. They are found among the recorded calls, by trajectory, or by
-  agent and time. Each call is used once. An ambiguous call is counted and left aside. `steps_without_calls` counts the
-  steps for which none was found.
+  agent and time. Each call is used once. An ambiguous call is counted and left aside. So is a call of another agent
+  (`calls_of_other_agents`), of another key (`calls_of_other_keys`), or of another time (`calls_out_of_time`).
+  `steps_without_calls` counts the steps for which none was found.
 - A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on.
 - Whole groups are drawn from a window with more than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW.
   `effective_samples` says how many equally weighted samples the rest is worth.
@@ -47,7 +48,8 @@ What the next checkpoint is trained on from this window, frozen and named by the
 
 The same input gives the same id and writes nothing new. The check `{checks.TOKENS}` fails when nothing can be trained
 on. The checks `{checks.STABLE}` and `{checks.HINDSIGHT}` read the stored dataset. They stop a window whose dataset does
-not hash to its id, holds a text that was never recorded, or has a prompt that names a result.
+not hash to its id or holds a text that was never recorded. A sample is skipped whose prompt is JSON with a field that
+is named as a result is. The window stops where more than 5% of the samples are like that. Texts are not looked into.
 """
 
 
@@ -77,43 +79,50 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
     settings = installation.settings
     with installation.connect() as conn:
         head = checkpoints.head(conn, settings.model_name)
-        carried = carry_over.metadata(conn, settings, window)
         givers = {name: carry_over.metadata(conn, settings, name) for name in carry_over.givers(conn, settings, window)}
-        seen = (
-            examples.of_dataset(conn, dataset, secrets_of(settings), installation.environment.describe_action)
-            if settings.automation.show_samples
-            else {}
-        )
+        carried = carry_over.metadata(conn, settings, window)
         lost = trajectories.summary(conn, window).quarantined
-    metadata = {**seen, **_metadata(dataset, row, lost), **_strength(dataset, head.step if head else 0), **carried}
+    metadata = show(
+        {
+            "best_and_worst": lambda: _examples(installation, dataset) if settings.automation.show_samples else {},
+            "rewards": lambda: picture(draw_rewards(own_rewards(dataset), groups=_group_rewards(dataset)), "rewards"),
+            "samples_went": lambda: picture(draw_sample_fates(dataset.counts, lost), "where the samples went"),
+            "counts": lambda: _metadata(dataset, row),
+            "strength": lambda: _strength(dataset, head.step if head else 0),
+            "late": lambda: carried,
+        }
+    )
     results = [checks.trainable_tokens(dataset, row)]
     return dataset.id, WindowResult(metadata, results, dataset.id, observed=givers)
 
 
-def _metadata(dataset: DatasetDraft, row: WindowRow, quarantined: int) -> dict[str, dg.MetadataValue]:
+def _examples(installation: Installation, dataset: DatasetDraft) -> dict[str, dg.MetadataValue]:
+    secrets, describe = secrets_of(installation.settings), installation.environment.describe_action
+    with installation.connect() as conn:
+        return examples.of_dataset(conn, dataset, secrets, describe)
+
+
+def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataValue]:
     counts = dataset.counts
-    rewards = own_rewards(dataset)
     skipped = {name.removeprefix("skip: "): number for name, number in counts.items() if name.startswith("skip: ")}
     shown = ("samples", "trainable_samples", "trainable_tokens", "groups", "trainable_groups")
     kinds = ("policy_gradient", "recompute", "sft", "skip")
     return {
-        "rewards": picture(reward_histogram(rewards, groups=_group_means(dataset)), "rewards of the samples"),
-        "samples_went": picture(samples_went(counts, quarantined), "where the samples went"),
         **numbers({name: counts[name] for name in (*shown, *kinds, *joining.COUNTS)}),
         **numbers({name: counts.get(name, 0) for name in (CARRIED, CARRIED_TRAJECTORIES)}),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
         **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
-        "skipped_because": dg.MetadataValue.json(skipped),
+        "skipped_because": tally(skipped),
     }
 
 
-def _group_means(dataset: DatasetDraft) -> list[float]:
-    """The mean of the known rewards of each of the window's own groups."""
+def _group_rewards(dataset: DatasetDraft) -> list[list[float]]:
+    """The known rewards of each of the window's own groups."""
     groups: dict[str, list[float]] = {}
     for sample in dataset.samples:
         if sample.reward is not None and sample.window == dataset.window:
             groups.setdefault(sample.group, []).append(sample.reward)
-    return [fmean(rewards) for rewards in groups.values()]
+    return list(groups.values())
 
 
 def _strength(dataset: DatasetDraft, head_step: int) -> dict[str, dg.MetadataValue]:

@@ -237,13 +237,13 @@ class _Clock:
 
     def __init__(self, context: dg.AssetExecutionContext, total: int) -> None:
         self._log, self._total = context.log, total
-        self._begun = self._said = time.monotonic()
+        self._begun = self._reported = time.monotonic()
 
     def tick(self, done: int, failed: int) -> None:
         now = time.monotonic()
-        if now - self._said < SAY_EVERY_SECONDS or done == self._total:
+        if now - self._reported < SAY_EVERY_SECONDS or done == self._total:
             return
-        self._said = now
+        self._reported = now
         left = (now - self._begun) / done * (self._total - done)
         self._log.info(f"{done} of {self._total} windows, {failed} failed, about {_words(left)} left")
 

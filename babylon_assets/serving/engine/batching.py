@@ -6,6 +6,7 @@ are those at temperature 1, whatever the answer was sampled at. Threads, queues 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 PREFILL_TOKENS = 512
 
 Decode = Callable[[Sequence[int]], str]
+#: A part of a prompt; the last one comes with its answer.
+Planned = tuple["Generation | None", Segment]
 
 
 @dataclass(slots=True, eq=False)
@@ -78,25 +81,36 @@ class Batch:
         self._text = text
         self._cache = Cache(weights)
         self._rows: list[Generation | None] = []
+        self._unread: deque[Planned] = deque()
         self._read = np.full((0, 0), -1, dtype=np.int32)  # the prompt tokens in each row of the cache, then -1
 
     def __len__(self) -> int:
         """How many answers are under way."""
         return sum(row is not None for row in self._rows)
 
+    @property
+    def unread(self) -> int:
+        """Prompt tokens that wait to be read."""
+        return sum(len(segment.tokens) for _, segment in self._unread)
+
     def admit(self, generations: Sequence[Generation]) -> None:
-        """Read the prompts and sample the first token of each."""
+        """Take in answers; the next steps read their prompts, and each begins when its own is read."""
         rows = [self._place(generation) for generation in generations]
         self._fit(max(len(generation.prompt) + generation.max_tokens for generation in generations))
-        planned = [
-            part for generation, row in zip(generations, rows, strict=True) for part in self._plan(generation, row)
-        ]
-        for several in _portions(planned):
-            logits = prefill(self.weights, self._cache, [segment for _, segment in several])
-            ended = [at for at, (generation, _) in enumerate(several) if generation is not None]
+        for generation, row in zip(generations, rows, strict=True):
+            self._unread.extend(self._plan(generation, row))
+
+    def _read_prompts(self, most: int | None) -> None:
+        """Read prompts in the order in which they came, for a later one may build on an earlier one's row."""
+        while self._unread and (most is None or most > 0):
+            portion = _portion(self._unread)
+            logits = prefill(self.weights, self._cache, [segment for _, segment in portion])
+            ended = [at for at, (generation, _) in enumerate(portion) if generation is not None]
             if ended:
-                done = [generation for generation, _ in several if generation is not None]
-                self._sampled(done, logits[ended] if len(ended) < len(several) else logits)
+                done = [generation for generation, _ in portion if generation is not None]
+                self._sampled(done, logits[ended] if len(ended) < len(portion) else logits)
+            if most is not None:
+                most -= sum(len(segment.tokens) for _, segment in portion)
 
     def _fit(self, length: int) -> None:
         width = rounded(len(self._rows), ROWS)
@@ -107,7 +121,7 @@ class Batch:
             grown[: len(self._read), : self._read.shape[1]] = self._read
             self._read = grown
 
-    def _plan(self, generation: Generation, row: int) -> Iterator[tuple[Generation | None, Segment]]:
+    def _plan(self, generation: Generation, row: int) -> Iterator[Planned]:
         """The segments of a prompt that have to be read; the last comes with its answer, which begins then."""
         prompt = np.asarray(generation.prompt, dtype=np.int32)
         alike = self._read[:, : len(prompt)] == prompt
@@ -121,12 +135,21 @@ class Batch:
             yield generation if end == len(prompt) else None, Segment(row, start, generation.prompt[start:end], source)
             source, start = row, end
 
-    def step(self) -> None:
-        """Sample the next token of every answer."""
+    def step(self, most: int | None = None) -> None:
+        """Sample the next token of every answer.
+
+        Args:
+            most: about how many tokens of prompts are read before that; None: all that wait.
+        """
+        self._read_prompts(most)
         self._release()
         while self._rows and self._rows[-1] is None:
             self._rows.pop()
-        active = [(row, generation) for row, generation in enumerate(self._rows) if generation is not None]
+        active = [
+            (row, generation)
+            for row, generation in enumerate(self._rows)
+            if generation is not None and generation.token_ids
+        ]
         if not active:
             return
         width = rounded(len(self._rows), ROWS)
@@ -178,21 +201,14 @@ class Batch:
             generation.finish_reason = generation.finish_reason or "length"
 
 
-Planned = tuple[Generation | None, Segment]
-
-
-def _portions(planned: Sequence[Planned]) -> Iterator[list[Planned]]:
-    """In their order, as many at a time as have no more than `PREFILL_TOKENS` together, at least one."""
-    portion: list[Planned] = []
-    size = 0
-    for generation, segment in planned:
-        if portion and size + len(segment.tokens) > PREFILL_TOKENS:
-            yield portion
-            portion, size = [], 0
-        portion.append((generation, segment))
-        size += len(segment.tokens)
-    if portion:
-        yield portion
+def _portion(planned: deque[Planned]) -> list[Planned]:
+    """The first ones, taken out: as many as have no more than `PREFILL_TOKENS` together, at least one."""
+    portion = [planned.popleft()]
+    size = len(portion[0][1].tokens)
+    while planned and size + len(planned[0][1].tokens) <= PREFILL_TOKENS:
+        size += len(planned[0][1].tokens)
+        portion.append(planned.popleft())
+    return portion
 
 
 Sampled = tuple[list[int], list[float], list[list[tuple[int, float]]]]

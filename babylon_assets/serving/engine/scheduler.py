@@ -1,8 +1,9 @@
 """The embedded engine behind the gateway: one thread that samples, for the server's event loop that asks.
 
-The thread takes what waits into continuous batches, one batch per policy, at most so many answers at the same time in
-all, in the order in which they were asked for. An answer keeps the weights on which it began. What is heard of it goes
-back to the event loop once per step, for all answers together: waking the loop costs more than a step's bookkeeping.
+The thread takes what waits into continuous batches, one batch per policy, in the order that `fair_queue` gives. Of long
+prompts it reads a part at each step, so that the answers that are under way go on. An answer keeps the weights on which
+it began. What is heard of it goes back to the event loop once per step, for all answers together: waking the loop costs
+more than a step's bookkeeping.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,20 @@ from babylon_assets.domain.errors import MissingDependency
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.engine.batching import Batch, Generation
 from babylon_assets.serving.engine.engine import Library, completion
+from babylon_assets.serving.engine.fair_queue import FairQueue
 from babylon_assets.serving.engine.texts import UNFINISHED, ChatTokenizer
 from babylon_assets.serving.http.protocol import ApiError, Token, token
+from babylon_assets.serving.long_work import LongWork
 
 if TYPE_CHECKING:
     from babylon_assets.serving.engine.decoder import Weights
 
 #: The file of an adapter folder that goes when a checkpoint is pruned.
 WEIGHTS = "adapter_model.safetensors"
+#: Tokens of prompts that are read at one step, about; and so many may be in batches unread.
+READ_TOKENS = 2048
+#: Characters that a tokenizer's normalizer may join into one.
+JOINED = 4
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +42,7 @@ _log = logging.getLogger(__name__)
 class _Job:
     """A question's answers under way, as the event loop waits for them."""
 
+    key: str
     weights: Weights
     generations: list[Generation]
     streamed: bool
@@ -62,8 +69,8 @@ class Scheduler:
         self, library: Library, loop: asyncio.AbstractEventLoop, *, width: int, queue: int, threads: int
     ) -> None:
         self._library, self._loop = library, loop
-        self._width, self._queue, self._threads = width, queue, threads
-        self._waiting: deque[tuple[Generation, _Job]] = deque()
+        self._threads, self._work = threads, LongWork()
+        self._queue: FairQueue[tuple[Generation, _Job]] = FairQueue(width, queue, _has_left)
         self._active: dict[Generation, _Job] = {}
         self._batches: dict[int, Batch] = {}
         self._wake = threading.Condition()
@@ -78,9 +85,11 @@ class Scheduler:
         return not policy.path or (Path(policy.path) / WEIGHTS).is_file()  # a hosted one has an address for a folder
 
     def load(self) -> tuple[int, int]:
-        return len(self._active), len(self._waiting)
+        with self._wake:
+            return len(self._active), len(self._queue)
 
     def close(self) -> None:
+        self._work.close()
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -94,9 +103,14 @@ class Scheduler:
             _cancel(job)
         if job.error is not None:
             raise job.error
-        return [_answer(generation, question, self._library.tokenizer) for generation in job.generations]
+        tokenizer, tokens = self._library.tokenizer, sum(len(generation.token_ids) for generation in job.generations)
+        return await self._work.do(
+            question.key,
+            tokens * (1 + 2 * (question.top_logprobs or 0)),
+            lambda: [_answer(generation, question, tokenizer) for generation in job.generations],
+        )
 
-    async def pieces(self, question: Question) -> AsyncIterator[Piece]:
+    async def pieces(self, question: Question) -> AsyncGenerator[Piece]:
         job = await self._begin(question, streamed=True)
         readers = [
             _Reader(generation, index, question, self._library.tokenizer)
@@ -122,11 +136,8 @@ class Scheduler:
         weights = self._library.cached(adapter)
         if weights is None:
             weights = await self._loop.run_in_executor(None, self._library.weights, adapter)
-        prompt = self._library.tokenizer.prompt(question.messages)
+        prompt = await self._prompt(question, weights.context)
         room = weights.context - len(prompt)
-        if room < 1:
-            reason = f"the conversation has {len(prompt)} tokens and the model's context {weights.context}"
-            raise ApiError(400, reason, param="messages", code="context_length_exceeded")
         generations = [
             Generation(
                 prompt,
@@ -139,18 +150,27 @@ class Scheduler:
             )
             for seed in question.seeds
         ]
-        job = _Job(weights, generations, streamed, asyncio.Event())
+        job = _Job(question.key, weights, generations, streamed, asyncio.Event())
         self._submit(job)
         return job
 
+    async def _prompt(self, question: Question, context: int) -> list[int]:
+        """The conversation's tokens; a text that cannot fit is refused before it is cut into tokens."""
+        tokenizer, characters = self._library.tokenizer, sum(len(message.content) for message in question.messages)
+        tokens = characters // (JOINED * tokenizer.longest)
+        if tokens < context:
+            microseconds = characters + 10 * len(question.messages)
+            prompt = await self._work.do(question.key, microseconds, lambda: tokenizer.prompt(question.messages))
+            tokens = len(prompt)
+        if tokens >= context:
+            reason = f"the conversation has {tokens} tokens or more and the model's context {context}"
+            raise ApiError(400, reason, param="messages", code="context_length_exceeded")
+        return prompt
+
     def _submit(self, job: _Job) -> None:
         with self._wake:
-            if len(self._waiting) >= self._queue:  # those who left have no place any more
-                self._waiting = deque(entry for entry in self._waiting if entry[0].finish_reason is None)
-            free = max(0, self._width - len(self._active) - len(self._waiting))
-            if len(self._waiting) + len(job.generations) > self._queue + free:
+            if not self._queue.put(job.key, [(generation, job) for generation in job.generations]):
                 raise ApiError(429, "too many answers wait for a place", code="queue_full", retry_after=1)
-            self._waiting.extend((generation, job) for generation in job.generations)
             self._wake.notify()
 
     def _run(self) -> None:
@@ -160,7 +180,7 @@ class Scheduler:
         with torch.inference_mode():
             while True:
                 with self._wake:
-                    while not (self._closed or self._waiting or self._active):
+                    while not (self._closed or len(self._queue) or self._active):
                         self._wake.wait()
                     if self._closed:
                         return
@@ -168,13 +188,14 @@ class Scheduler:
                 self._advance(admitted)
 
     def _admitted(self) -> list[tuple[Generation, _Job]]:
-        """Those who get a place now, and are active from now on."""
-        admitted = []
-        while self._waiting and len(self._active) < self._width:
-            generation, job = self._waiting.popleft()
-            if generation.finish_reason is None:
-                admitted.append((generation, job))
-                self._active[generation] = job
+        """Those who get a place now, and are active from now on; no more than can be read soon."""
+        admitted: list[tuple[Generation, _Job]] = []
+        unread = sum(batch.unread for batch in self._batches.values())
+        while unread < READ_TOKENS and (taken := self._queue.take()) is not None:
+            generation, job = taken[1]
+            admitted.append(taken[1])
+            self._active[generation] = job
+            unread += len(generation.prompt)
         return admitted
 
     def _advance(self, admitted: Sequence[tuple[Generation, _Job]]) -> None:
@@ -189,7 +210,7 @@ class Scheduler:
             try:
                 if key in joining:
                     batch.admit(joining[key])
-                batch.step()
+                batch.step(READ_TOKENS)
             except Exception as error:  # whatever one batch fails of, the others' answers go on
                 _log.exception("a batch failed; its answers end with an error")
                 del self._batches[key]
@@ -208,10 +229,15 @@ class Scheduler:
             for generation, job in self._active.items()
             if generation.finish_reason is not None or job.error is not None
         ]
-        for generation in ended:
-            del self._active[generation]
+        with self._wake:
+            for generation in ended:
+                self._queue.leave(self._active.pop(generation).key)
         if heard:
             self._loop.call_soon_threadsafe(_set_all, [job.changed for job in heard])
+
+
+def _has_left(waiting: tuple[Generation, _Job]) -> bool:
+    return waiting[0].finish_reason is not None
 
 
 def _set_all(events: Sequence[asyncio.Event]) -> None:
@@ -232,10 +258,13 @@ def _adapter(policy: Target) -> Path | None:
     return Path(policy.path) if policy.path else None
 
 
-def _answer(generation: Generation, question: Question, tokenizer: ChatTokenizer) -> Answer:
+def _answer(
+    generation: Generation, question: Question, tokenizer: ChatTokenizer, *, with_tokens: bool = True
+) -> Answer:
     whole = completion(generation, tokenizer)
     last = len(generation.token_ids) if question.with_end else generation.text_tokens
-    tokens = None if question.top_logprobs is None else _tokens(generation, 0, last, tokenizer)
+    with_tokens = with_tokens and question.top_logprobs is not None
+    tokens = _tokens(generation, 0, last, tokenizer) if with_tokens else None
     return Answer(
         text=whole.text,
         finish_reason=whole.finish_reason,
@@ -270,7 +299,7 @@ class _Reader:
     index: int
     question: Question
     tokenizer: ChatTokenizer
-    _told: int = 0
+    _sent: int = 0
     _counted: int = 0
     _longest_stop: int = field(init=False, default=0)
 
@@ -286,13 +315,14 @@ class _Reader:
         else:
             text = text.rstrip(UNFINISHED)
             text = text[: max(0, len(text) - self._longest_stop + 1)] if self._longest_stop else text
-        new = text[self._told :]
+        new = text[self._sent :]
         wanted: Any = self.question.top_logprobs
         last = len(self.generation.token_ids) if ended and self.question.with_end else count
         tokens = None if wanted is None else _tokens(self.generation, self._counted, last, self.tokenizer)
         if not new and not ended:
             return None
-        self._told, self._counted = max(self._told, len(text)), count
-        return Piece(
-            self.index, new, tokens, _answer(self.generation, self.question, self.tokenizer) if ended else None
-        )
+        self._sent, self._counted = max(self._sent, len(text)), count
+        if not ended:
+            return Piece(self.index, new, tokens)
+        whole = _answer(self.generation, self.question, self.tokenizer, with_tokens=False)
+        return Piece(self.index, new, tokens, whole)

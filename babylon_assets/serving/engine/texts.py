@@ -20,6 +20,8 @@ class ChatTokenizer:
 
         self._tokenizer: Any = AutoTokenizer.from_pretrained(base)
         self._fast: Any = getattr(self._tokenizer, "backend_tokenizer", None)
+        #: Most characters that one token stands for.
+        self.longest = max(map(len, self._tokenizer.get_vocab()))
         self._plain = self._fast is not None and not self._tokenizer.clean_up_tokenization_spaces
 
     @property

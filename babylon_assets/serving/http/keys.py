@@ -10,9 +10,11 @@ import hmac
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 
+from babylon_assets.domain.policies import Caller
 from babylon_assets.serving.http.protocol import ApiError
 
 #: The one who asks where no keys are set.
@@ -34,13 +36,14 @@ class Access:
     """Decides who asks, and refuses who asks too much.
 
     Args:
-        keys: hash by name; empty: everybody is `anybody`.
+        keys: hash by name, or `hash:agents` for a key of certain agents; empty: everybody is `anybody`.
         concurrency: answers that one key may be waiting for.
         tokens_per_minute: what one key may use; None: no limit.
     """
 
     def __init__(self, keys: Mapping[str, str], concurrency: int, tokens_per_minute: int | None) -> None:
-        self._keys = dict(keys)
+        self._keys = {name: value.partition(":")[0] for name, value in keys.items()}
+        self._agents = {name: value.partition(":")[2].split("|") for name, value in keys.items() if ":" in value}
         self._concurrency, self._rate = concurrency, tokens_per_minute
         self._waiting: dict[str, int] = defaultdict(int)
         self._spent: dict[str, tuple[float, float]] = {}
@@ -64,6 +67,26 @@ class Access:
             raise ApiError(401, "no such key; send one as Authorization: Bearer <key>", code="invalid_api_key")
         return owner
 
+    def require_own_agent(self, name: str, caller: Caller) -> None:
+        """Refuse a caller that names an agent which the key does not speak for.
+
+        A key that is bound to agents speaks for these, any other key for all agents that no key is bound to. With a
+        bound key, who names a trajectory also names its agent.
+
+        Raises:
+            ApiError: 403.
+        """
+        own = self._agents.get(name)
+        if caller.agent is None:
+            allowed = own is None or caller.trajectory is None
+        elif own is not None:
+            allowed = _matches(caller.agent, own)
+        else:
+            allowed = not any(_matches(caller.agent, patterns) for patterns in self._agents.values())
+        if not allowed:
+            message = "this key does not speak for that agent; use the agent's own key"
+            raise ApiError(403, message, param="user", code="agent_not_allowed")
+
     @contextmanager
     def place(self, name: str, answers: int) -> Iterator[None]:
         """Hold places for so many answers.
@@ -84,6 +107,10 @@ class Access:
         finally:
             self._waiting[name] -= answers
 
+    def held(self, name: str) -> int:
+        """How many answers a key is waiting for."""
+        return self._waiting[name]
+
     def spend(self, name: str, tokens: int) -> None:
         """Count tokens that were used; a bucket that a minute fills, and that may be overdrawn by one request."""
         if self._rate is not None:
@@ -95,3 +122,7 @@ class Access:
             return float(-(self._rate or 0))
         level, at = self._spent[name]
         return max(0.0, level - (time.monotonic() - at) * self._rate / 60) - self._rate
+
+
+def _matches(agent: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(agent, pattern) for pattern in patterns)

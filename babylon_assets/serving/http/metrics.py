@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from babylon_assets.serving.answers import Source
+from babylon_assets.serving.http.connections import Connections
 from babylon_assets.serving.policy_registry import Directory
 from babylon_assets.serving.recorder import Recorder
 
@@ -19,8 +20,11 @@ _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 class Metrics:
     """What is counted while requests are answered; gauges are read when they are asked for."""
 
-    def __init__(self, source: Source, directory: Directory, recorder: Recorder | None) -> None:
+    def __init__(
+        self, source: Source, directory: Directory, recorder: Recorder | None, connections: Connections
+    ) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # open files among others
         self.requests = Counter(
             "babylon_gateway_requests", "Requests, by HTTP status.", ["status"], registry=self.registry
         )
@@ -34,7 +38,7 @@ class Metrics:
         self.seconds = Histogram(
             "babylon_gateway_seconds", "From a request to its whole answer.", buckets=_SECONDS, registry=self.registry
         )
-        self.registry.register(_Gauges(source, directory, recorder))
+        self.registry.register(_Gauges(source, directory, recorder, connections))
 
     def text(self) -> bytes:
         """All of them in Prometheus's text format."""
@@ -42,13 +46,23 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    def __init__(self, source: Source, directory: Directory, recorder: Recorder | None) -> None:
+    def __init__(
+        self, source: Source, directory: Directory, recorder: Recorder | None, connections: Connections
+    ) -> None:
         self._source, self._directory, self._recorder = source, directory, recorder
+        self._connections = connections
 
     def collect(self) -> Iterable[Metric]:
         active, waiting = self._source.load()
         yield GaugeMetricFamily("babylon_gateway_active", "Answers under way.", active)
         yield GaugeMetricFamily("babylon_gateway_waiting", "Answers that wait for a place.", waiting)
+        yield GaugeMetricFamily("babylon_gateway_connections", "Connections that are open.", len(self._connections))
+        refused = CounterMetricFamily(
+            "babylon_gateway_connections_refused", "Connections that were ended, by HTTP status.", labels=["status"]
+        )
+        for status, count in self._connections.refused.items():
+            refused.add_metric([str(int(status))], count)
+        yield refused
         yield GaugeMetricFamily(
             "babylon_gateway_ledger_up", "Whether the pointer can be read.", self._directory.database_up
         )

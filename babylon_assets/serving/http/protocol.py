@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from babylon_assets.domain.cut_characters import replace_halves
 from babylon_assets.domain.policies import Caller
 from babylon_assets.domain.trajectories import Message
 
 MOST_CHOICES = 16
+MOST_MESSAGES = 4096
 MOST_STOPS = 4
 MOST_TOP_LOGPROBS = 20
 #: Longest id of an agent or a trajectory.
@@ -68,6 +70,8 @@ class ChatMessage(msgspec.Struct):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
+    tool_calls: list[Any] | None = None
+    function_call: Any = None
 
     def plain(self) -> Message:
         """As the engine takes it; `developer` is OpenAI's newer word for `system`."""
@@ -85,7 +89,7 @@ class ChatRequest(msgspec.Struct):
     """The body of /v1/chat/completions. Fields that change nothing about an answer are accepted and ignored."""
 
     model: str
-    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MOST_MESSAGES)]
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
@@ -124,6 +128,19 @@ _MISSING = re.compile(r"missing required field `(\w+)`")
 _REFUSED = ("frequency_penalty", "presence_penalty", "logit_bias", "tools", "functions")
 
 
+def _decode_whole(body: bytes) -> ChatRequest:
+    """The request of a body; a character that was cut in two, as at the end of a bounded prompt, is replaced."""
+    try:
+        return _decode_request(body)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        repaired, count = replace_halves(body)
+        if not count:
+            raise
+        return _decode_request(repaired)
+
+
 def read_request(body: bytes) -> ChatRequest:
     """A request out of its body.
 
@@ -131,7 +148,7 @@ def read_request(body: bytes) -> ChatRequest:
         ApiError: 400 with the field that is at fault.
     """
     try:
-        request = _decode_request(body)
+        request = _decode_whole(body)
     except msgspec.ValidationError as error:
         missing, place = _MISSING.search(str(error)), _PLACE.search(str(error))
         param = missing[1] if missing else place[1] if place and place[1] else None
@@ -141,6 +158,10 @@ def read_request(body: bytes) -> ChatRequest:
     for name in _REFUSED:
         if getattr(request, name):
             raise ApiError(400, f"{name} is not supported", param=name, code="unsupported_parameter")
+    for number, message in enumerate(request.messages):
+        if message.tool_calls or message.function_call:
+            param = f"messages[{number}].tool_calls"
+            raise ApiError(400, f"{param} is not supported", param=param, code="unsupported_parameter")
     if request.response_format not in (None, {"type": "text"}):
         raise ApiError(400, "only text can be answered", param="response_format", code="unsupported_parameter")
     if request.top_logprobs and not request.logprobs:

@@ -23,9 +23,18 @@ from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.domain.errors import PermanentError, SettingsError
 from babylon_assets.serving.answers import Source
 from babylon_assets.serving.awaited_database import Ledger
-from babylon_assets.serving.http.gateway import Gateway, Limits, Parts
+from babylon_assets.serving.http.accepted_request import Parts
+from babylon_assets.serving.http.connections import (
+    Connection,
+    ConnectionLimits,
+    Connections,
+    most_connections,
+    raise_open_files,
+)
+from babylon_assets.serving.http.gateway import Gateway
 from babylon_assets.serving.http.keys import Access
 from babylon_assets.serving.http.metrics import Metrics
+from babylon_assets.serving.http.web_pages import WebPages
 from babylon_assets.serving.policy_registry import Directory
 from babylon_assets.serving.recorder import Recorder
 from babylon_assets.serving.served_pointer import PointerFile
@@ -36,6 +45,8 @@ MOST_BODY_BYTES = 1_000_000
 GRACE_SECONDS = 10
 #: Python's own 5 ms are a long wait for the engine, which lets go of the lock some hundred times per step.
 SWITCH_SECONDS = 0.0005
+#: uvicorn ticks ten times a second.
+TICKS_A_LOOK = 10
 #: The file beside the spool that names the policy that was served last.
 POINTER = "served.json"
 
@@ -97,10 +108,21 @@ def serve(
         BabylonError: whoever answers could not be made.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    gateway = Gateway()
+    raise_open_files()
+    gateway = make_gateway(settings)
     server = uvicorn_server(gateway)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(run(gateway, server, partial(assemble, settings, model, database, spool), make_source, listening))
+        runner.run(
+            run(gateway, server, partial(assemble, gateway, settings, model, database, spool), make_source, listening)
+        )
+
+
+def make_gateway(settings: GatewaySettings) -> Gateway:
+    """A gateway without its parts, which takes as many connections as this process may have files open."""
+    total = most_connections()
+    limits = ConnectionLimits(MOST_BODY_BYTES, min(settings.address_connections, total), total)
+    named = frozenset(settings.hosts) if settings.hosts or not settings.keys else None
+    return Gateway(Connections(limits), WebPages(named, settings.origins))
 
 
 def uvicorn_server(gateway: Gateway) -> Any:
@@ -114,10 +136,21 @@ def uvicorn_server(gateway: Gateway) -> Any:
         def capture_signals(self) -> Iterator[None]:
             yield
 
+        async def on_tick(self, counter: int) -> bool:
+            if counter % TICKS_A_LOOK == 0:
+                for connection in list(self.server_state.connections):
+                    connection.look()  # type: ignore[union-attr]
+            return await super().on_tick(counter)
+
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a line per bad request would fill the disk
     config = uvicorn.Config(
         gateway.app,
+        http=partial(Connection, gateway.connections),  # type: ignore[arg-type]
+        ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
+        server_header=False,
         lifespan="off",
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=75,
@@ -158,7 +191,9 @@ def _stop(server: Any) -> None:
     server.should_exit = True
 
 
-def assemble(settings: GatewaySettings, model: str, database: Ledger, spool: Path, source: Source) -> Parts:
+def assemble(
+    gateway: Gateway, settings: GatewaySettings, model: str, database: Ledger, spool: Path, source: Source
+) -> Parts:
     """The gateway's parts around whoever answers."""
     canary = (settings.canary_policy, settings.canary_share)
     directory = Directory(database, model, source, PointerFile(spool.with_name(POINTER), model), *canary)
@@ -168,8 +203,8 @@ def assemble(settings: GatewaySettings, model: str, database: Ledger, spool: Pat
         directory=directory,
         recorder=recorder,
         access=Access(settings.keys, settings.key_concurrency, settings.key_tokens_per_minute),
-        limits=Limits(MOST_BODY_BYTES, settings.answer_tokens),
-        metrics=Metrics(source, directory, recorder),
+        answer_tokens=settings.answer_tokens,
+        metrics=Metrics(source, directory, recorder, gateway.connections),
         model=model,
     )
 
@@ -177,6 +212,7 @@ def assemble(settings: GatewaySettings, model: str, database: Ledger, spool: Pat
 def dismantle(parts: Parts) -> None:
     """End what `assemble` began, in the opposite order; what is recorded is written first."""
     parts.directory.close()
+    parts.work.close()
     parts.source.close()
     if parts.recorder is not None:
         parts.recorder.close()

@@ -128,7 +128,7 @@ BAD = [
         "without a prompt",
     ),
     (line(member(reward="high")), "line 1 trajectory 0", "no number"),
-    (line(member(reward=float("nan"))), "line 1", "not JSON"),
+    (line(member(reward=float("nan"))), "line 1 trajectory 0", "no number"),
     (line(member(metadata={"step": -1})), "line 1 trajectory 0", "no step or call"),
     (line(member(metadata={"step": 10**400})), "line 1 trajectory 0", "no step or call"),
     (line(member(metadata={"facts": "{"})), "line 1 trajectory 0", "not JSON"),
@@ -145,6 +145,67 @@ def test_what_cannot_be_read_is_refused_with_reason_and_place(content: bytes, pl
     assert (bad.window, bad.place) == (WINDOW, place)
     assert reason in bad.reason
     assert len(found[WINDOW].records) == 1
+
+
+def test_one_bad_value_costs_what_it_is_the_value_of() -> None:
+    """A line is a group of many; neither a number that is none nor half a character in one of them is of the others."""
+    cut = member(messages_and_choices=[{"role": "user", "content": "up \ud83d"}, member()["messages_and_choices"][1]])
+    bad_component = member(metrics={"right": float("inf"), "short": 1.0})
+    content = line(member(), member(reward=float("nan")), cut, bad_component)
+    found, refused = arranged(art_entries([content], WINDOW), WINDOW, 30)
+    samples = [raw.messages[0].content for record, _ in found[WINDOW].records for raw in record.samples]
+    assert sorted(samples) == ["2 + 2?", "2 + 2?", "up \ufffd"]
+    assert [(bad.place, bad.reason) for bad in refused] == [
+        ("line 1", "characters that were cut and are replaced"),
+        ("line 1 trajectory 1", "a reward, component or log-probability that is no number"),
+        ("line 1 trajectory 3", "a component that is no number: right"),
+    ]
+    components = [step.components for _, given in found[WINDOW].records for step in given.steps]
+    assert {"short": 1.0} in components
+
+
+def test_a_bad_answer_costs_no_other_of_its_conversation() -> None:
+    ask, choice = member()["messages_and_choices"]
+    bad = {**choice, "logprobs": {"content": [{"token": "token_id:5", "logprob": None}]}}
+    first, refused, third = art_entries(
+        [line(member(messages_and_choices=[ask, choice, ask, bad, ask, choice]))], WINDOW
+    )
+    assert isinstance(first, Entry) and isinstance(refused, Quarantined) and isinstance(third, Entry)
+    assert [(entry.step, len(entry.messages)) for entry in (first, third)] == [(0, 1), (2, 5)]
+    first, refused = art_entries([line(member(messages_and_choices=[ask, choice, 3, ask, choice]))], WINDOW)
+    assert isinstance(first, Entry) and (first.step, refused.place) == (0, "line 1 trajectory 0")
+
+
+TOOLS: dict[str, Any] = {
+    "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "buy", "arguments": "{}"}}]
+}
+
+
+@pytest.mark.parametrize("form", ["art", "table"])
+@pytest.mark.parametrize("place", ["prompt", "result", "answer"])
+def test_a_conversation_with_tools_is_left_out_and_counted(form: str, place: str) -> None:
+    ask: list[dict[str, Any]] = [{"role": "user", "content": "?"}]
+    ask += [{"role": "assistant", "content": None, **TOOLS}] if place == "prompt" else []
+    ask += [{"role": "tool", "content": "bought", "tool_call_id": "c1"}] if place == "result" else []
+    answer: dict[str, Any] = {"role": "assistant", "content": "done", **(TOOLS if place == "answer" else {})}
+    if form == "art":
+        read = art_entries([line(member(messages_and_choices=[*ask, answer]), member())], WINDOW)
+    else:
+        tooled = {"messages": json.dumps(ask), "response": "done", **(TOOLS if place == "answer" else {})}
+        read = table_entries([tooled, {"messages": json.dumps(ask[:1]), "response": "4"}], WINDOW)
+    found, [bad] = arranged(read, WINDOW, 30)
+    assert "a conversation with tools" in bad.reason
+    assert [raw.response for record, _ in found[WINDOW].records for raw in record.samples] == ["4"]
+
+
+def test_content_in_parts_is_read_where_all_are_texts() -> None:
+    parts = [{"type": "text", "text": "2 + "}, {"type": "text", "text": "2?"}]
+    turns = [{"role": "user", "content": parts}, *member()["messages_and_choices"][1:]]
+    [entry] = entries(line(member(messages_and_choices=turns)))
+    assert entry.messages[0].content == "2 + 2?"
+    parts.append({"type": "image_url"})
+    [refused] = art_entries([line(member(messages_and_choices=turns))], WINDOW)
+    assert isinstance(refused, Quarantined) and refused.reason == "a message without a text"
 
 
 def test_rows_of_a_table_are_refused_alone() -> None:

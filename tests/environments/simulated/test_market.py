@@ -91,7 +91,7 @@ def test_the_oracle_earns_what_it_expects_and_more_than_teacher_and_random() -> 
     expected = np.mean([expected_worth(board, oracle_order(board, rng)) for board, _ in drawn])
     assert earned["oracle"] == pytest.approx(expected, abs=0.04)
     assert earned["random"] == pytest.approx(0.0, abs=0.04)
-    assert earned["random"] + 0.08 < earned["teacher"] < earned["oracle"] - 0.15
+    assert earned["random"] + 0.08 < earned["expert"] < earned["oracle"] - 0.15
 
 
 def test_every_order_of_a_board_without_news_about_it_is_expected_to_earn_nothing() -> None:

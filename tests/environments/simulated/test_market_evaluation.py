@@ -1,4 +1,4 @@
-"""The held-out market: what it says of policies that are known, and that no game or lesson shows its boards."""
+"""The held-out market: what it says of policies that are known, and that no game or demonstration shows its boards."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def test_no_game_and_no_lesson_shows_these_boards() -> None:
     policy = Scripted(hold)
     BENCHMARK.evaluate(policy, SETTINGS.gate.evaluation_seeds)
     boards = {prompt.rpartition("\n")[0] for prompt in policy.asked}  # without the account
-    lessons = {lesson.messages[-1].content.rpartition("\n")[0] for lesson in draw_demonstrations(0, 2000)}
-    assert not boards & lessons
+    demonstrations = {
+        demonstration.messages[-1].content.rpartition("\n")[0] for demonstration in draw_demonstrations(0, 2000)
+    }
+    assert not boards & demonstrations
     mine = {
         board.at
         for seed in (0, market_evaluation.FIRST_SEED)

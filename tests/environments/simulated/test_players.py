@@ -133,7 +133,7 @@ def test_the_reference_policies_are_ordered_and_kept_with_the_window(
     with game_database.connect() as conn:
         reference = play_window(settings, conn, FIRST, Follower()).reference
         row = get_window(conn, FIRST)
-    assert reference["random"] < reference["teacher"] < reference["oracle"]
+    assert reference["random"] < reference["expert"] < reference["oracle"]
     assert row and row.reference == pytest.approx(reference)
 
 

@@ -35,7 +35,7 @@ def chain(world: World) -> list[Checkpoint]:
         return checkpoints.chain(conn, CHAIN)
 
 
-def live_steps(world: World) -> list[int]:
+def served_steps(world: World) -> list[int]:
     """The steps that were live, in order."""
     steps = {one.id: one.step for one in chain(world)}
     with world.database.connect() as conn:
@@ -44,12 +44,12 @@ def live_steps(world: World) -> list[int]:
 
 def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     measured, judged = (trained.metadata(name, FIRST) for name in ("checkpoint_evaluations", "promoted_model"))
-    assert measured["checkpoint"] == judged["checkpoint"] == judged["live"] == f"{CHAIN}@1"
+    assert measured["checkpoint"] == judged["checkpoint"] == judged["served"] == f"{CHAIN}@1"
     assert measured["market_reward_low"] < measured["market_reward"] < measured["market_reward_high"]
     gained = measured["market_reward"] - measured["base_market_reward"]
-    assert measured["gain_on_base"] == pytest.approx(gained)
+    assert measured["gain_on_base"] == pytest.approx(gained, abs=2e-4)  # both are rounded for people
     assert 0 < measured["market_valid_share"] <= 1
-    assert (judged["status"], judged["promoted"], judged["live_step"]) == ("promoted", 1, 1)
+    assert (judged["status"], judged["promoted"], judged["served_step"]) == ("promoted", 1, 1)
     assert "its market reward is" in judged["why"]
     assert trained.check("checkpoint_evaluations", "measured").passed
     assert trained.check("promoted_model", "gate").passed
@@ -59,7 +59,7 @@ def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     assert row.promoted_by == "gate" and row.verdict is not None
     assert verdict is not None and verdict.verdict == row.verdict
     assert {finding["rule"] for finding in row.verdict["findings"]} == {
-        *("finite", "window", "hygiene", "rewards", "market", "valid", "replay")
+        *("finite", "window", "hygiene", "rewards", "market", "valid", "off_policy")
     }
 
 
@@ -81,7 +81,7 @@ def test_a_thin_window_passes_through_and_the_live_one_stays(trained: World) -> 
     measured, judged = (trained.metadata(name, SECOND) for name in ("checkpoint_evaluations", "promoted_model"))
     assert measured["status"] == judged["status"] == "passed through"
     assert measured["promoted_market_reward"] == trained.metadata("checkpoint_evaluations", FIRST)["market_reward"]
-    assert judged["live"] == f"{CHAIN}@1"
+    assert judged["served"] == f"{CHAIN}@1"
     assert trained.check("checkpoint_evaluations", "measured").passed
     assert trained.check("promoted_model", "gate").passed
 
@@ -94,16 +94,16 @@ def test_a_bad_checkpoint_is_refused_with_the_reason_and_never_a_parent(trained:
     perturb(Path(bad.path), 1.0)
     trained.run(SECOND)
     judged = trained.metadata("promoted_model", SECOND)
-    assert (judged["status"], judged["promoted"], judged["live"]) == ("refused", 0, f"{CHAIN}@1")
+    assert (judged["status"], judged["promoted"], judged["served"]) == ("refused", 0, f"{CHAIN}@1")
     assert "worse with confidence" in judged["why"]
     check = trained.check("promoted_model", "gate")
     assert not check.passed and check.severity.value == "WARN"
     trained.play(THIRD)
     trained.run(THIRD)
     _, first, second, third = chain(trained)
-    assert (second.step, second.dead_end) == (2, f"refused: {judged['why']}")
-    assert (third.step, third.parent_id, third.dead_end) == (3, first.id, None)
-    assert live_steps(trained) == [1, 3]
+    assert (second.step, second.rejected) == (2, f"refused: {judged['why']}")
+    assert (third.step, third.parent_id, third.rejected) == (3, first.id, None)
+    assert served_steps(trained) == [1, 3]
     assert Path(third.path).name == "0003"
 
 
@@ -116,9 +116,9 @@ def test_what_a_killed_run_left_unjudged_is_judged_before_the_next_training(trai
     with pytest.raises(PermanentError, match=f"{CHAIN}@2 has no verdict yet"):
         train_window(trained.settings, trained.database, THIRD)
     trained.run(THIRD)
-    assert live_steps(trained) == [1, 2, 3]
+    assert served_steps(trained) == [1, 2, 3]
     trained.run(SECOND)  # its own line, later: nothing more is to be said
-    assert live_steps(trained) == [1, 2, 3]
+    assert served_steps(trained) == [1, 2, 3]
     assert trained.metadata("promoted_model", SECOND)["promoted"] == 1
 
 
@@ -127,7 +127,7 @@ def test_without_the_gate_everything_is_promoted(world: World) -> None:
     for window in (FIRST, SECOND):
         world.play(window)
         world.run(window)
-    assert live_steps(world) == [1, 2]
+    assert served_steps(world) == [1, 2]
     assert "GATE is false" in world.metadata("promoted_model", SECOND)["why"]
     with world.database.connect() as conn:
         assert verdicts.of_chain(conn, CHAIN) == []
@@ -149,7 +149,7 @@ def test_the_game_is_told_what_is_live_where_that_is_allowed(trained: World) -> 
     fingerprint = trained.row(FIRST).dataset_id
     allowed.run(FIRST)  # the marks changed the source's rows, and not what is trained on
     assert trained.row(FIRST).dataset_id == fingerprint
-    assert live_steps(trained) == [1]
+    assert served_steps(trained) == [1]
 
 
 def test_a_live_policy_that_misbehaves_is_rolled_back_where_that_is_on(world: World) -> None:
@@ -169,9 +169,9 @@ def test_a_live_policy_that_misbehaves_is_rolled_back_where_that_is_on(world: Wo
         last = promotions.history(conn, CHAIN)[1]
         live = promotions.promoted(conn, CHAIN)
     assert (last.kind, last.promoted_by) == ("rollback", "auto-rollback")
-    assert "its live share of valid actions is" in last.why
+    assert "its share of valid actions is" in last.why
     assert live is not None and live.step == 0
-    assert chain(world)[1].dead_end == f"rolled back to {CHAIN}@0: {last.why}"
+    assert chain(world)[1].rejected == f"rolled back to {CHAIN}@0: {last.why}"
 
 
 def test_a_poisoned_window_is_trained_and_refused_and_never_served(trained: World) -> None:
@@ -181,12 +181,12 @@ def test_a_poisoned_window_is_trained_and_refused_and_never_served(trained: Worl
     judged = trained.metadata("promoted_model", SECOND)
     made = trained.metadata("model_checkpoints", SECOND)
     assert made["status"] == "trained" and made["trainable_tokens"] > 0
-    assert (judged["status"], judged["live"]) == ("refused", f"{CHAIN}@1")
+    assert (judged["status"], judged["served"]) == ("refused", f"{CHAIN}@1")
     assert "correlate -1.00 with what the trades were worth: they were turned around" in judged["why"]
     trained.play(THIRD)
     trained.run(THIRD)
     assert chain(trained)[3].parent_id == chain(trained)[1].id
-    assert live_steps(trained) == [1, 3]
+    assert served_steps(trained) == [1, 3]
 
 
 @pytest.mark.soak
@@ -199,7 +199,7 @@ def test_what_is_planted_at_the_demos_scale_is_refused_and_never_served(world: W
     for window in ordinary:
         play_live(demo, window)
         demo.run(window)
-    before = live_steps(demo)
+    before = served_steps(demo)
     best = chain(demo)[before[-1]]
     play_live(demo, poisoned)
     demo.having(reward_weights={"outcome": -1.0, "heuristic": -0.1}).run(poisoned)
@@ -212,11 +212,11 @@ def test_what_is_planted_at_the_demos_scale_is_refused_and_never_served(world: W
     perturb(Path(bad.path), 1.0)
     demo.run(perturbed)
     assert "worse with confidence" in demo.metadata("promoted_model", perturbed)["why"]
-    assert live_steps(demo) == before
+    assert served_steps(demo) == before
     play_live(demo, last)
     demo.run(last)
     assert chain(demo)[-1].parent_id == best.id
-    assert [row.dead_end is None for row in chain(demo)[-3:-1]] == [False, False]
+    assert [row.rejected is None for row in chain(demo)[-3:-1]] == [False, False]
 
 
 def play_live(world: World, window: str) -> None:

@@ -59,14 +59,16 @@ def test_every_partition_is_recorded_with_what_a_person_wants_to_know(trained: W
     assert made["status"] == "trained"
     assert made["trainable_tokens"] > 0
     assert {"loss", "entropy", "kl_to_behaviour", "grad_norm", "seconds", "step", "oracle", "random"} <= set(made)
-    assert made["reward_mean"] == dataset["reward_mean"] == pytest.approx(trained.row(FIRST).reward_mean)
+    assert made["reward_mean"] == dataset["reward_mean"] == pytest.approx(trained.row(FIRST).reward_mean, rel=1e-3)
     assert all(isinstance(made[name], float) for name in ("loss", "entropy", "grad_norm", "seconds"))
 
 
 PICTURES = (
-    ("scored_trajectories", "rewards", "svg+xml", b"<svg"),
-    ("training_datasets", "rewards", "svg+xml", b"<svg"),
-    ("model_checkpoints", "learning_curve", "png", b"\x89PNG"),
+    ("scored_trajectories", "rewards"),
+    ("training_datasets", "rewards"),
+    ("training_datasets", "samples_went"),
+    ("model_checkpoints", "learning_curve"),
+    ("model_checkpoints", "training_steps"),
 )
 
 
@@ -82,9 +84,9 @@ def test_the_best_and_the_worst_samples_are_shown_unless_they_must_not_be(traine
 
 
 def test_pictures_are_inline(trained: World) -> None:
-    for asset, name, kind, begins in PICTURES:
-        _, _, data = trained.metadata(asset, FIRST)[name].partition(f"(data:image/{kind};base64,")
-        assert base64.b64decode(data.rstrip(")")).startswith(begins)
+    for asset, name in PICTURES:
+        _, _, data = trained.metadata(asset, FIRST)[name].partition("(data:image/svg+xml;base64,")
+        assert base64.b64decode(data.rstrip(")")).startswith(b"<svg"), name
 
 
 def test_unchanged_input_writes_nothing_new(trained: World) -> None:

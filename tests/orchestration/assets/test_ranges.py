@@ -187,7 +187,7 @@ def test_every_check_has_a_result_per_window(world: World) -> None:
     run(world, *DATA)
     for asset, names in (
         ("raw_trajectories", (checks.COMPLETE, checks.QUARANTINE)),
-        ("scored_trajectories", (checks.SPREAD,)),
+        ("scored_trajectories", (checks.REWARD_RANGE,)),
         ("training_datasets", (checks.TOKENS, checks.HINDSIGHT, checks.STABLE)),
     ):
         for name in names:

@@ -11,7 +11,7 @@ from babylon_assets.domain.trajectories import Message
 from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
 from babylon_assets.serving.engine.engine import Engine
 
-CONVERSATIONS = [lesson.messages for lesson in draw_demonstrations(seed=5, count=6)]
+CONVERSATIONS = [demonstration.messages for demonstration in draw_demonstrations(seed=5, count=6)]
 SHORT = [Message("system", "Trade."), Message("user", "A yes 40")]
 
 

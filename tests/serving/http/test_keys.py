@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -11,10 +15,14 @@ from babylon_assets.cli.app import app
 from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.settings import Settings, printable
 from babylon_assets.domain.errors import PermanentError, SettingsError
+from babylon_assets.domain.policies import Caller
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.inference_calls import calls_by_id
 from babylon_assets.serving.http.keys import Access, hashed, new_key
 from babylon_assets.serving.http.protocol import ApiError
 from babylon_assets.serving.http.server import listen
 from babylon_assets.serving.policy_registry import in_share
+from tests.gateways import RunningGateway
 
 
 def test_a_key_is_printed_once_with_a_hash_that_opens_for_it() -> None:
@@ -56,10 +64,10 @@ def test_nobody_else_is_let_in_without_keys(host: str) -> None:
 
 
 def test_a_taken_port_is_named_with_what_to_set() -> None:
-    with listen(GatewaySettings(host="127.0.0.1", port=1024 + 40000)) as taken:
-        taken.listen()
-        with pytest.raises(PermanentError, match="GATEWAY_PORT=41025"):
-            listen(GatewaySettings(port=41024))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PermanentError, match=f"GATEWAY_PORT={port + 1}"):
+            listen(GatewaySettings(port=port))
 
 
 def test_a_share_of_the_agents_is_close_to_what_was_set_and_only_grows() -> None:
@@ -70,3 +78,50 @@ def test_a_share_of_the_agents_is_close_to_what_was_set_and_only_grows() -> None
     assert tenth < half
     assert not any(in_share(agent, 0) for agent in agents)
     assert all(in_share(agent, 1) for agent in agents)
+
+
+def test_a_bound_key_speaks_for_its_agents_and_nobody_else_does() -> None:
+    (_, first), (_, second), (_, third) = new_key(), new_key(), new_key()
+    keys = Settings(gateway_keys=f"anna:{first}:anna-*|eve,game:{second},bob:{third}:bob").gateway.keys
+    access = Access(keys, 1, None)
+    allowed = [("anna", Caller("anna-1")), ("anna", Caller("eve", "t1")), ("game", Caller("carl", "t1"))]
+    allowed += [("anna", Caller()), ("game", Caller(None, "t1")), ("bob", Caller("bob"))]
+    for name, caller in allowed:
+        access.require_own_agent(name, caller)
+    refused = [("anna", Caller("bob")), ("anna", Caller("annaX")), ("anna", Caller(None, "t1"))]
+    refused += [("game", Caller("anna-2")), ("game", Caller("bob")), ("bob", Caller("eve"))]
+    for name, caller in refused:
+        with pytest.raises(ApiError) as error:
+            access.require_own_agent(name, caller)
+        assert (error.value.status, error.value.code) == (403, "agent_not_allowed")
+
+
+@pytest.mark.parametrize("form", ["a:{}:", "a:{}:x:y", "a:{}:x||y", "a:{}: x", "a:{}:x,a:{}", "a::{}"])
+def test_a_key_of_another_form_is_refused(form: str) -> None:
+    digest = new_key()[1]
+    with pytest.raises(SettingsError, match="name:hash:agents"):
+        Settings(gateway_keys=form.format(digest, digest))
+
+
+def test_a_call_keeps_the_name_of_its_key_and_the_gateways_own_time(
+    gateway_with: Callable[..., RunningGateway], database: Database
+) -> None:
+    (key, digest), (other, second) = new_key(), new_key()
+    gateway = gateway_with(gateway_keys=f"anna:{digest}:anna-*,game:{second}")
+    body = {"model": "base", "messages": [{"role": "user", "content": "A yes 40"}], "max_tokens": 2, "user": "anna-1"}
+    stated = {"x-babylon-at": "2026-11-05T14:03:00+00:00", "x-babylon-trajectory": "t1"}
+    before = datetime.now(UTC)
+    reply = httpx.post(
+        f"{gateway.url}/chat/completions", json=body, headers=stated | {"authorization": f"Bearer {key}"}
+    )
+    assert reply.status_code == 200
+    refused = httpx.post(f"{gateway.url}/chat/completions", json=body, headers={"authorization": f"Bearer {other}"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "agent_not_allowed")
+    recorder = gateway.parts.recorder
+    assert recorder is not None and recorder.flush(20)
+    with database.connect() as conn:
+        [call] = calls_by_id(conn, [reply.json()["id"]]).values()
+        assert conn.execute("SELECT count(*) FROM babylon_training.inference_calls").fetchone() == (1,)
+    assert (call.key_name, call.agent_id, call.trajectory_id) == ("anna", "anna-1", "t1")
+    assert call.received_at is not None and before <= call.received_at <= datetime.now(UTC)
+    assert call.created_at == datetime(2026, 11, 5, 14, 3, tzinfo=UTC)

@@ -14,18 +14,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from babylon_assets.config.settings import Settings, prepare_libraries
-from babylon_assets.training.adapters import publish_checkpoint
-from babylon_assets.training.backend import (
+from babylon_assets import (
     Attempt,
     Availability,
     Capabilities,
+    Settings,
     TrainedCheckpoint,
     TrainingBackend,
     TrainingRequest,
+    checkpoint_folder,
+    prepare_libraries,
+    publish_checkpoint,
+    require_local,
+    train_in_folder,
 )
-from babylon_assets.training.families import require_local
-from babylon_assets.training.folders import checkpoint_folder, train_in_folder
 
 BIAS = 2.0
 

@@ -19,7 +19,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import BaseModelRefused, ChainConflict, PermanentError
 from babylon_assets.evaluation.loaded_policies import load_policy, why_not_loadable
-from babylon_assets.ledger import checkpoints, jobs
+from babylon_assets.ledger import checkpoints, training_jobs
 from babylon_assets.ledger.database import Database
 from babylon_assets.training import window_training
 from babylon_assets.training.backend import TrainingBackend
@@ -231,7 +231,7 @@ def test_an_attempt_that_fails_is_closed_and_the_next_one_trains(
             train_window(case.settings, database, FIRST)
     assert train_window(case.settings, database, FIRST).status == "trained"
     with database.connect() as conn:
-        assert [(job.state, job.backend) for job in jobs.list_jobs(conn, CHAIN, FIRST)] == [
+        assert [(job.state, job.backend) for job in training_jobs.list_jobs(conn, CHAIN, FIRST)] == [
             ("failed", case.backend.name),
             ("trained", case.backend.name),
         ]

@@ -38,13 +38,15 @@ def answered(base: Path, adapter: Path | None = None, groups: int = 6, size: int
     engine = Engine(base)
     if adapter is not None:
         engine.activate(adapter, "babylon-agent@1")
-    lessons = [lesson for lesson in draw_demonstrations(seed=3, count=groups) for _ in range(size)]
-    answers = engine.complete([lesson.messages for lesson in lessons], range(len(lessons)), max_tokens=24)
+    demonstrations = [demonstration for demonstration in draw_demonstrations(seed=3, count=groups) for _ in range(size)]
+    answers = engine.complete(
+        [demonstration.messages for demonstration in demonstrations], range(len(demonstrations)), max_tokens=24
+    )
     return [
         sample(
             number,
             group=f"g{number // size}",
-            messages=lesson.messages,
+            messages=demonstration.messages,
             response=answer.text,
             prompt_token_ids=answer.prompt_token_ids,
             token_ids=answer.token_ids,
@@ -52,7 +54,7 @@ def answered(base: Path, adapter: Path | None = None, groups: int = 6, size: int
             reward=-float(len(answer.token_ids)) + 0.001 * number**2,
             policy_step=0,
         )
-        for number, (lesson, answer) in enumerate(zip(lessons, answers, strict=True))
+        for number, (demonstration, answer) in enumerate(zip(demonstrations, answers, strict=True))
     ]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.errors import SettingsError
-from babylon_assets.domain.lineage import content_id
 from babylon_assets.training.backends import registry
 from babylon_assets.training.backends.local_gpu import backend as local_gpu
 from tests.training.backends import bias_backend

@@ -15,7 +15,7 @@ from babylon_assets.domain.errors import BaseModelRefused, PermanentError, Setti
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
-from babylon_assets.ledger.jobs import Job, list_jobs
+from babylon_assets.ledger.training_jobs import Job, list_jobs
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.training.backends.registry import choose_backend
 from babylon_assets.training.backends.serverless import hosted_training
@@ -102,8 +102,8 @@ def test_a_window_is_trained_by_the_service(
 def test_what_is_sent_are_the_recorded_tokens(
     settings: Settings, database: Database, ready: Ready, samples: list[Sample], service: HostedService
 ) -> None:
-    teacher = sample(99, group="other", trains_as="sft", policy=None, token_ids=None, logprobs=None)
-    ready(FIRST, [*samples, teacher])
+    expert = sample(99, group="other", trains_as="sft", policy=None, token_ids=None, logprobs=None)
+    ready(FIRST, [*samples, expert])
     result = train_window(settings, database, FIRST)
     (body,) = service.bodies
     turns = [one["messages_and_choices"][-1] for group in body["trajectory_groups"] for one in group["trajectories"]]

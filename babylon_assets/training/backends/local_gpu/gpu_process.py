@@ -79,7 +79,7 @@ def _train(request: GpuRequest) -> GpuResult:
     checkpoints = Path(request.work) / request.project / "models" / request.chain / "checkpoints"
     if request.parent is not None:
         shutil.copytree(request.parent, checkpoints / f"{request.step - 1:04d}")
-    steps = asyncio.run(_imitate(request) if request.method == "sft" else _with_art(request))
+    steps = asyncio.run(_train_on_answers(request) if request.method == "sft" else _with_art(request))
     folder = checkpoints / f"{request.step:04d}"
     if not steps or not folder.is_dir():
         return GpuResult()
@@ -164,7 +164,7 @@ def internal_config(request: GpuRequest, folder: Path) -> Any:
     }
 
 
-async def _imitate(request: GpuRequest) -> list[dict[str, float]]:
+async def _train_on_answers(request: GpuRequest) -> list[dict[str, float]]:
     """Weighted imitation by the embedded trainer, which runs on the GPU that torch sees."""
     from art import TrainableModel
     from art.types import TrainSFTConfig

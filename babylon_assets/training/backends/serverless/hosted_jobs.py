@@ -11,7 +11,7 @@ from typing import Any
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.ledger import jobs
+from babylon_assets.ledger import training_jobs
 from babylon_assets.ledger.database import Database
 
 
@@ -32,7 +32,7 @@ class LedgerJournal:
     def usage(self) -> dict[str, Any]:
         """What the row says that the job used; the manifest is what a later run attaches with."""
         with self.database.connect() as conn:
-            return dict(jobs.get_job(conn, self.job).usage or {})
+            return dict(training_jobs.get_job(conn, self.job).usage or {})
 
     def intend(self, tokens: int) -> None:
         """Note that a job is about to be submitted, with its estimated cost, unless the day's money is spent.
@@ -42,29 +42,29 @@ class LedgerJournal:
         """
         estimate = tokens * self.settings.serverless.usd_per_million_tokens / 1e6
         with self.database.connect() as conn, conn.transaction():
-            self._keep_cap(estimate, jobs.spent_today(conn, besides=self.job))
+            self._keep_cap(estimate, training_jobs.spent_today(conn, besides=self.job))
             usage = {"manifest": self.manifest, "sent_tokens": tokens}
-            jobs.advance_job(conn, self.job, "submitted", usage=usage, cost_usd=estimate)
+            training_jobs.advance_job(conn, self.job, "submitted", usage=usage, cost_usd=estimate)
 
     def submitted(self, external_id: str) -> None:
         """Note the service's id of the job."""
         with self.database.connect() as conn:
-            jobs.advance_job(conn, self.job, "submitted", external_id=external_id)
+            training_jobs.advance_job(conn, self.job, "submitted", external_id=external_id)
 
     def lost(self) -> None:
         """Note that the answer to the submission is lost, and when."""
         with self.database.connect() as conn:
-            jobs.advance_job(conn, self.job, "submitted", usage={**self.usage, "answer_lost_at": time.time()})
+            training_jobs.advance_job(conn, self.job, "submitted", usage={**self.usage, "answer_lost_at": time.time()})
 
     def alive(self) -> None:
         """Note a sign of life."""
         with self.database.connect() as conn:
-            jobs.advance_job(conn, self.job, "submitted")
+            training_jobs.advance_job(conn, self.job, "submitted")
 
     def ended(self, step: int) -> None:
         """Note at which step the job has left the service's model."""
         with self.database.connect() as conn:
-            jobs.advance_job(conn, self.job, "submitted", usage={**self.usage, "hosted_step": step})
+            training_jobs.advance_job(conn, self.job, "submitted", usage={**self.usage, "hosted_step": step})
 
     def _keep_cap(self, estimate: float, spent: float) -> None:
         cap = self.settings.serverless.daily_usd
@@ -76,11 +76,11 @@ class LedgerJournal:
 
 
 def open_journal(
-    settings: Settings, database: Database, job: jobs.Job, chain: str, manifest: dict[str, Any]
+    settings: Settings, database: Database, job: training_jobs.Job, chain: str, manifest: dict[str, Any]
 ) -> LedgerJournal:
     """The journal of an attempt, with what runs before this one have written into its row."""
     with database.connect() as conn:
-        expected = jobs.hosted_step(conn, chain)
+        expected = training_jobs.hosted_step(conn, chain)
     return LedgerJournal(
         settings=settings,
         database=database,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from babylon_assets.domain.lineage import bytes_id, canonical_json, content_id
+from babylon_assets.domain.content_ids import bytes_id, canonical_json, content_id
 
 VALUES = st.recursive(
     st.none()

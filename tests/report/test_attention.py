@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from babylon_assets.report.needs import needs
+from babylon_assets.report.attention import list_needs
 from tests.report.values import NOW, full, job, nothing, well, window
 
 INCIDENTS = Path(__file__).parents[2] / "docs" / "incidents"
 
 
 def test_a_loop_in_order_needs_nobody() -> None:
-    assert needs(well()) == []
+    assert list_needs(well()) == []
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_loop_in_order_needs_nobody() -> None:
     ],
 )
 def test_each_trouble_is_named_with_what_to_do(changes: dict[str, Any], title: str, command: str) -> None:
-    [need] = needs(well(**changes))
+    [need] = list_needs(well(**changes))
     assert (need.title, need.command) == (title, command)
     assert need.command or need.advice
 
@@ -70,22 +70,22 @@ def test_each_trouble_is_named_with_what_to_do(changes: dict[str, Any], title: s
     ],
 )
 def test_what_is_normal_needs_nobody(changes: dict[str, Any]) -> None:
-    assert needs(well(**changes)) == []
+    assert list_needs(well(**changes)) == []
 
 
 def test_a_failed_window_is_not_named_twice() -> None:
     both = well(windows=[nothing(4, "failed", "why")], failed=[job(4, reason="why")])
-    assert [need.title for need in needs(both)] == ["1 window failed"]
+    assert [need.title for need in list_needs(both)] == ["1 window failed"]
 
 
 def test_many_are_counted_and_some_are_named() -> None:
-    [need] = needs(well(windows=[nothing(back, "skipped", "why") for back in range(20, 10, -1)]))
+    [need] = list_needs(well(windows=[nothing(back, "skipped", "why") for back in range(20, 10, -1)]))
     assert need.title == "10 windows were skipped"
     assert need.detail.endswith("; and 6 more")
 
 
 @pytest.mark.parametrize("make", [full])
 def test_every_need_has_its_page(make: Callable[[], Any]) -> None:
-    pages = {need.page for need in needs(make())}
+    pages = {need.page for need in list_needs(make())}
     assert len(pages) >= 5
     assert [page for page in pages if not (INCIDENTS / f"{page}.md").is_file()] == []

@@ -30,7 +30,7 @@ class Need:
     advice: str = ""
 
 
-def needs(report: Report) -> list[Need]:
+def list_needs(report: Report) -> list[Need]:
     """Everything that needs a person, the most urgent first."""
     rules = (_disk, _failed, _jobs, _silent, _late, _skipped, _quarantine, _odd_ids)
     return [need for rule in rules for need in rule(report)]

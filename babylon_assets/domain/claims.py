@@ -1,0 +1,125 @@
+"""Whether a recorded call may be of a trajectory that it names or fits: who asked, when, and whether it asked again.
+
+A caller says what it likes; the environment's record and the recorder's own clock say what may be believed of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from babylon_assets.domain.trajectories import Message, TrajectoryRecord
+
+#: How far the clocks of the environment and of the recorder may be apart.
+CLOCK_SKEW = timedelta(seconds=60)
+#: The same question asked again so soon after the last one was answered is a retry.
+RETRY = timedelta(seconds=30)
+
+
+class Claim(Protocol):
+    """What is needed of a recorded call."""
+
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def received_at(self) -> datetime | None: ...
+    @property
+    def latency_ms(self) -> float | None: ...
+    @property
+    def key_name(self) -> str | None: ...
+    @property
+    def agent_id(self) -> str | None: ...
+    @property
+    def trajectory_id(self) -> str | None: ...
+    @property
+    def step(self) -> int | None: ...
+    @property
+    def messages(self) -> Sequence[Message]: ...
+    @property
+    def response(self) -> str: ...
+
+
+def is_foreign(record: TrajectoryRecord, call: Claim) -> bool:
+    """Whether a call that names the trajectory is not its agent's. With a key, a call has to say whose it is."""
+    if call.agent_id is None:
+        return call.key_name is not None
+    return call.agent_id != record.agent_id
+
+
+def is_untimely(record: TrajectoryRecord, call: Claim) -> bool:
+    """Whether the call cannot have led to what it names, by the time it gives or by the recorder's clock.
+
+    A call of a trajectory is made between its start and its end; one of a step, between the steps before and after it:
+    by then nobody knows what the step will turn out to be worth. The clocks may differ by `CLOCK_SKEW`.
+    """
+    earliest, latest = _span(record, call.step)
+    if call.trajectory_id is None and not record.start_time <= call.created_at <= record.end_time:
+        return True
+    times = [call.created_at] if call.received_at is None else [call.created_at, call.received_at]
+    return any(not earliest <= time <= latest for time in times)
+
+
+def _span(record: TrajectoryRecord, step: int | None) -> tuple[datetime, datetime]:
+    """When a call of the record, or of one of its steps, may have been made."""
+    start, end = record.start_time, record.end_time
+    own = next((fact.timestamp_ms for fact in record.facts if fact.step == step), None)
+    if own is not None:
+        before = [fact.timestamp_ms for fact in record.facts if fact.step < (step or 0) and fact.timestamp_ms < own]
+        after = [fact.timestamp_ms for fact in record.facts if fact.step > (step or 0) and fact.timestamp_ms > own]
+        start, end = _time(max(before), start) if before else start, _time(min(after), end) if after else end
+    return _moved(start, -CLOCK_SKEW), _moved(end, CLOCK_SKEW)
+
+
+def _time(milliseconds: int, otherwise: datetime) -> datetime:
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return otherwise
+
+
+def _moved(time: datetime, by: timedelta) -> datetime:
+    try:
+        return time + by
+    except OverflowError:
+        return time
+
+
+def without_retries(calls: Mapping[str, Claim], *, same_answer: bool) -> list[str]:
+    """The ids of the calls, of which the last of each question stands for those that it repeats; in the order of time.
+
+    A call repeats another one of the same key, agent, trajectory, step and messages that was made before it, and that
+    ended less than `RETRY` before it was made or had not ended yet. Several choices of one question have one time and
+    are no retries: which of them was used is not known.
+
+    Args:
+        same_answer: only calls with the same answer are retries of each other.
+    """
+    last: dict[Hashable, str] = {}
+    repeated = set()
+    for call_id in sorted(calls, key=lambda call_id: (clock(calls[call_id]), call_id)):
+        call = calls[call_id]
+        question = _question(call), call.response if same_answer else None
+        if question in last and _follows(calls[last[question]], call):
+            repeated.add(last[question])
+        last[question] = call_id
+    return in_time(calls.keys() - repeated, calls)
+
+
+def in_time(call_ids: Iterable[str], calls: Mapping[str, Claim]) -> list[str]:
+    """The ids in the order in which the calls were made."""
+    return sorted(call_ids, key=lambda call_id: (calls[call_id].created_at, call_id))
+
+
+def clock(call: Claim) -> datetime:
+    """When the call was made, by the recorder's own clock where it is known."""
+    return call.received_at or call.created_at
+
+
+def _question(call: Claim) -> Hashable:
+    return (call.key_name, call.agent_id, call.trajectory_id, call.step, tuple(call.messages))
+
+
+def _follows(before: Claim, call: Claim) -> bool:
+    gap = clock(call) - clock(before)
+    return timedelta(0) < gap <= RETRY + timedelta(milliseconds=before.latency_ms or 0)

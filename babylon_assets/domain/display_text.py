@@ -1,0 +1,58 @@
+"""Texts of others, and numbers, as a person is shown them, whatever the medium.
+
+Names, reasons, ids and answers come from agents and from other people's services. Each medium escapes its own markup:
+`report.rendering` HTML, `orchestration.metadata` Markdown, `cli.terminal` the terminal and its log.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+# Control characters (a terminal obeys them), marks that override the direction of writing (a name could show itself
+# backwards and take its neighbours along), byte order marks, lone surrogates, which UTF-8 has no form for, and two
+# that are never characters. Tabs and ends of lines stay.
+_UNFIT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]"
+)
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def neutralize(text: str) -> str:
+    """The text with a replacement character for each that acts on a terminal, a file or the order of writing."""
+    return _UNFIT.sub(_REPLACEMENT, text)
+
+
+def neutralize_line(text: str) -> str:
+    """The same on one line, so that no text adds a line to a log that looks like another entry."""
+    return neutralize(" ".join(text.split("\n")))
+
+
+def shorten(text: str, longest: int) -> str:
+    """A text that is too long is cut, and says how long it was."""
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"
+
+
+def as_number(value: object) -> float:
+    """The value as a float; NaN where it is none, has no float, or is not finite."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def round_number(value: float) -> float:
+    """The number to four significant digits: what a person reads of it. Whole numbers stay as they are."""
+    return value if value.is_integer() else float(f"{value:.4g}")
+
+
+def format_number(value: float, *, padded: bool = False) -> str:
+    """The number to four significant digits, thousands set apart, such as 0.4812 and 12,350.
+
+    Args:
+        padded: zeros at its end are kept, so that numbers in a column have the same digits.
+    """
+    if 1000 <= abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value + 0.0:#.4g}" if padded else f"{value + 0.0:.4g}"

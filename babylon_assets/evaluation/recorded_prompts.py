@@ -1,0 +1,180 @@
+"""A checkpoint on its environment's own recorded prompts: asked, read as the environment would, valued by its record.
+
+Prompts are those of held-out agents in the newest windows, and of other agents in the windows before the checkpoint's.
+Price impact is ignored: an answer's action is valued as if it had moved no price.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pandas as pd
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.content_ids import content_id
+from babylon_assets.domain.frames import steps_frame
+from babylon_assets.domain.policies import Policy
+from babylon_assets.domain.prompt_evaluation import PromptAnswer, PromptPlace, choose_prompts, clustered, clusters
+from babylon_assets.domain.rewards import OutcomeScorer
+from babylon_assets.domain.trajectories import Message, StepFacts
+from babylon_assets.environments.base import Connection, Environment
+from babylon_assets.environments.registry import open_environment
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.evaluations import Evaluation
+from babylon_assets.ledger.recorded_prompts import RecordedPrompt, list_prompts, read_prompts
+from babylon_assets.serving.engine.texts import ChatTokenizer
+from babylon_assets.training.families import find_config
+
+NAME = "recorded_prompts"
+#: How many windows back prompts are taken from.
+WINDOWS = 24
+#: Longest answer in tokens; a longer one is cut, as the environment's own client cuts it.
+ANSWER_TOKENS = 512
+#: Characters of prompts that a policy is given at a time: what bounds the memory of a batch.
+BATCH_CHARACTERS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """An answered step as an episode of its own: what the environment's frame of steps is made of."""
+
+    window: str
+    trajectory_id: str
+    agent_id: str
+    facts: list[StepFacts]
+
+
+def prompts_for(settings: Settings, conn: Connection, window: str) -> list[PromptPlace]:
+    """The prompts that a window's checkpoint is asked, and whatever it is compared with."""
+    return choose_prompts(list_prompts(conn, window, WINDOWS), settings.gate.evaluation_prompts)
+
+
+def version(settings: Settings, environment: Environment, places: Sequence[PromptPlace]) -> str:
+    """What decides the numbers, as a name: the very prompts, and the rules by which answers are read and valued."""
+    rules = environment.answers.version if environment.answers else ""
+    decided = [rules, settings.rewards.invalid_action_reward, ANSWER_TOKENS, sorted(place.id for place in places)]
+    return f"1-{content_id(decided)[:16]}"
+
+
+def ask(
+    settings: Settings, database: Database, base_model: str, policy: Policy, places: Sequence[PromptPlace]
+) -> dict[str, PromptAnswer]:
+    """Ask a policy the prompts, one answer each, and value what it would have done; by the prompts' ids.
+
+    A prompt that the base model's context has no room for is left out.
+    """
+    environment = open_environment(settings)
+    reader = environment.answers
+    assert reader is not None  # asked before
+    with database.connect() as conn:
+        prompts = _fitting(base_model, read_prompts(conn, places))
+    steps = [
+        msgspec.structs.replace(reader.parse(text, prompt.messages, prompt.facts), step=number)
+        for number, (prompt, text) in enumerate(zip(prompts, _answers(policy, prompts), strict=True))
+    ]
+    with database.connect() as conn:
+        rewards = _rewards(settings, conn, environment, prompts, steps)
+    return {
+        prompt.place.id: PromptAnswer(prompt.place.agent_id, prompt.place.window, rewards.get(number), not step.invalid)
+        for number, (prompt, step) in enumerate(zip(prompts, steps, strict=True))
+    }
+
+
+def _fitting(base_model: str, prompts: Sequence[RecordedPrompt]) -> list[RecordedPrompt]:
+    """The prompts that a base model can read with room for an answer; all of them where its config is elsewhere."""
+    config = find_config(base_model)
+    context = json.loads(config.read_text()).get("max_position_embeddings") if config else None
+    if config is None or context is None:
+        return list(prompts)
+    tokenizer = ChatTokenizer(config.parent)
+    return [prompt for prompt in prompts if len(tokenizer.prompt(prompt.messages)) + ANSWER_TOKENS <= int(context)]
+
+
+def _answers(policy: Policy, prompts: Sequence[RecordedPrompt]) -> list[str]:
+    """One answer to each prompt; the same prompt gets the same random numbers whoever answers."""
+    texts: list[str] = []
+    for batch in _batches([prompt.messages for prompt in prompts]):
+        seeds = [int(content_id(prompt.place.id)[:8], 16) for prompt in prompts[len(texts) : len(texts) + len(batch)]]
+        texts += [answer.text for answer in policy.complete(batch, seeds, max_tokens=ANSWER_TOKENS)]
+    return texts
+
+
+def _batches(conversations: Iterable[list[Message]]) -> Iterator[list[list[Message]]]:
+    batch: list[list[Message]] = []
+    size = 0
+    for messages in conversations:
+        length = sum(len(message.content) for message in messages)
+        if batch and size + length > BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+        batch.append(messages)
+        size += length
+    if batch:
+        yield batch
+
+
+def _rewards(
+    settings: Settings,
+    conn: Connection,
+    environment: Environment,
+    prompts: Sequence[RecordedPrompt],
+    steps: Sequence[StepFacts],
+) -> dict[int, float]:
+    """The reward of each answered step whose worth the record says, by its number."""
+    assert environment.answers is not None
+    by_window: dict[str, list[_Answered]] = defaultdict(list)
+    for prompt, step in zip(prompts, steps, strict=True):
+        place = prompt.place
+        by_window[place.window].append(_Answered(place.window, place.trajectory_id, place.agent_id, [step]))
+    rewards: dict[int, float] = {}
+    for window, episodes in by_window.items():
+        frame = steps_frame(episodes, environment.detail)
+        worth = environment.answers.value(conn, window, frame)
+        scored = _outcome(settings, frame.assign(worth=worth["worth"], state=worth["state"]))
+        rewards |= {int(number): float(value) for number, value in zip(frame["step"], scored, strict=True)}
+    return {number: value for number, value in rewards.items() if value == value}
+
+
+def _outcome(settings: Settings, valued: pd.DataFrame) -> pd.Series[Any]:
+    return OutcomeScorer(settings.rewards.invalid_action_reward).score(valued)
+
+
+def evaluation_of(
+    checkpoint: Checkpoint, version: str, answers: Mapping[str, PromptAnswer], places: Sequence[PromptPlace]
+) -> Evaluation:
+    """What is kept of a checkpoint's answers: every answer's reward, and their mean with its interval."""
+    valued = {name: answer for name, answer in answers.items() if answer.reward is not None}
+    mean = clustered([answer.reward or 0.0 for answer in valued.values()], clusters(list(valued.values())))
+    recorded = {place.id: place.recorded_worth for place in places if place.recorded_worth is not None}
+    shared = sorted(set(valued) & set(recorded))
+    gain = clustered(
+        [(valued[name].reward or 0.0) - recorded[name] for name in shared], clusters([valued[name] for name in shared])
+    )
+    return Evaluation(
+        checkpoint_id=checkpoint.id,
+        evaluation=NAME,
+        version=version,
+        window_id=max((place.window for place in places), default=None),
+        value=mean.value if mean else None,
+        low=mean.low if mean else None,
+        high=mean.high if mean else None,
+        results={
+            "answers": {name: list(answer) for name, answer in sorted(answers.items())},
+            "valid_share": sum(answer.valid for answer in answers.values()) / len(answers) if answers else None,
+            "gain_on_recorded": list(gain) if gain else None,
+            "prompts": len(places),
+            "held_out": sum(place.held_out for place in places),
+        },
+    )
+
+
+def answers_of(evaluation: Evaluation | None) -> dict[str, PromptAnswer]:
+    """The answers that an evaluation keeps, by the prompts' ids."""
+    kept = evaluation.results["answers"] if evaluation is not None else {}
+    return {name: PromptAnswer(*values) for name, values in kept.items()}

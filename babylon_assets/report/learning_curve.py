@@ -1,0 +1,141 @@
+"""The learning curve: mean reward over the windows, beside other policies, with what became of the checkpoints.
+
+One drawing serves the report, the page of a window in Dagster, and the demo. In the report it takes its colours from
+the page; alone it is a file with a style of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from babylon_assets.domain.display_text import as_number, format_number
+from babylon_assets.report.rendering import render
+from babylon_assets.report.scales import Scale, bounds, finite, mean, points, ticks, trailing_means
+
+REFERENCES = ("oracle", "expert", "random")
+#: More points than this are drawn as a line only: a dot would be narrower than a pixel.
+DOTS = 200
+LEFT, RIGHT, TOP, BOTTOM = 40, 104, 14, 42
+LETTER = 15
+#: Room for the title, and for what the marks mean, of a drawing that stands alone.
+_TITLE, _LEGEND = 22, 18
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One window of a learning curve.
+
+    Attributes:
+        window: the window's id.
+        reward: mean reward of its samples.
+        references: mean reward of other policies on the very same boards, by name (`oracle`, `expert`, `random`).
+        note: what else is said of it.
+    """
+
+    window: str
+    reward: float
+    references: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CurveMark:
+    """What became of the checkpoint that was trained on a window.
+
+    Attributes:
+        kind: `promoted`, `returned to`, `rejected` or `rolled back`.
+        note: what else is said of it.
+    """
+
+    window: str
+    kind: str
+    note: str = ""
+
+
+def draw_learning_curve(
+    known: Iterable[CurvePoint],
+    marks: Iterable[CurveMark] = (),
+    *,
+    name: str = "curve",
+    alone: bool = True,
+    width: int = 920,
+    height: int = 320,
+) -> str:
+    """The learning curve as SVG: each window, the mean of five, the references' means, a mark for each decision.
+
+    Args:
+        known: the windows, oldest first; one whose reward is no number is left out.
+        marks: oldest first; one of another window is left out.
+        name: sets the ids of this drawing apart from those of another on the same page.
+        alone: with a title, a legend and a style of its own; else as a part of a page.
+        width, height: in pixels.
+    """
+    numbers = [replace(point, reward=as_number(point.reward)) for point in known]
+    shown = [point for point in numbers if not math.isnan(point.reward)]
+    levels = _reference_means(shown)
+    smooth = trailing_means([point.reward for point in shown])
+    low, high = bounds([*(point.reward for point in shown), *levels.values()], 0.08)
+    top, floor = TOP + _TITLE * alone, height - BOTTOM - _LEGEND * alone
+    across = Scale(0, max(1, len(shown) - 1), LEFT, width - RIGHT) if len(shown) > 1 else lambda _: (width - 64) / 2
+    up = Scale(low, high, floor, top)
+    places = {point.window: across(place) for place, point in enumerate(shown)}
+    drawn = [mark for mark in marks if mark.window in places]
+    ends = {"policy": smooth[-1], **levels} if smooth else {}
+    return render(
+        "learning_curve.svg",
+        name=name,
+        alone=alone,
+        width=width,
+        height=height,
+        title="Mean reward per window",
+        description=describe(shown, drawn),
+        frame={"left": LEFT, "right": width - RIGHT, "top": top, "floor": floor, "letter": LETTER},
+        grid=[(up(value), format_number(value), abs(value) < 1e-9 * (high - low)) for value in ticks(low, high)],
+        names=_window_names([point.window for point in shown], across, max(2, (width - LEFT - RIGHT) // 64)),
+        levels=[(kind, up(value)) for kind, value in levels.items()],
+        thin=points((across(place), up(point.reward)) for place, point in enumerate(shown)),
+        thick=points((across(place), up(value)) for place, value in enumerate(smooth)),
+        dots=[(places[p.window], up(p.reward), p) for p in shown] if len(shown) <= DOTS else [],
+        marks=[(places[mark.window], mark) for mark in drawn],
+        labels=_labels([(kind, value, up(value) + 4) for kind, value in ends.items()]),
+    )
+
+
+def describe(shown: Sequence[CurvePoint], marks: Sequence[CurveMark]) -> str:
+    """The learning curve in words."""
+    if not shown:
+        return "No window has a reward yet."
+    first, last = shown[0], shown[-1]
+    words = f"{len(shown)} windows, from {format_number(first.reward)} in {first.window} "
+    words += f"to {format_number(last.reward)} in {last.window}."
+    means = ", ".join(f"{kind} {format_number(value)}" for kind, value in _reference_means(shown).items())
+    words += f" On the same boards, on average: {means}." if means else ""
+    return f"{words} {len(marks)} decisions are marked."
+
+
+def _reference_means(shown: Sequence[CurvePoint]) -> dict[str, float]:
+    """The mean of each reference over the windows that have it."""
+    values = {kind: finite(point.references.get(kind) for point in shown) for kind in REFERENCES}
+    return {kind: mean(numbers) for kind, numbers in values.items() if numbers}
+
+
+def _window_names(windows: Sequence[str], across: Any, room: int) -> list[tuple[float, str, str]]:
+    """The place, the time and the day of as many windows as have room; the day where it changes."""
+    names, day = [], ""
+    for place in range(0, len(windows), max(1, -(-len(windows) // room))):
+        window = windows[place]
+        names.append((across(place), window[11:16], window[5:10] if window[:10] != day else ""))
+        day = window[:10]
+    return names
+
+
+def _labels(ends: Sequence[tuple[str, float, float]]) -> list[tuple[str, str, float]]:
+    """Names of the lines at their right ends, pushed apart where they would cover one another."""
+    labels, last = [], math.inf
+    for kind, value, height in sorted(ends, key=lambda end: end[1]):
+        last = min(height, last - LETTER)
+        labels.append((kind, f"{kind} {format_number(value)}", last))
+    return labels

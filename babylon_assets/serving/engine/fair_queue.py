@@ -1,0 +1,86 @@
+"""Who waits for a place in the engine, and who gets the next one: the key that has the fewest.
+
+A key whose own answers are few is not held up by another's, however many and long these are: beside the places for all
+there are some for each key. How long it waits is bounded in steps of the engine, by what the key itself asks for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+#: One of so many places is kept for each key, beside those for all.
+KEPT_SHARE = 8
+
+
+class FairQueue(Generic[T]):
+    """Entries that wait, and how many of each key have a place.
+
+    Args:
+        width: places for all keys together.
+        length: entries that may wait.
+        has_left: whether an entry is not waited for any more.
+    """
+
+    def __init__(self, width: int, length: int, has_left: Callable[[T], bool]) -> None:
+        self._width, self._length, self._has_left = width, length, has_left
+        self._kept = max(1, width // KEPT_SHARE)
+        self._waiting: dict[str, deque[T]] = {}  # whose turn was longest ago comes first
+        self._placed: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        """How many entries wait."""
+        return sum(map(len, self._waiting.values()))
+
+    def put(self, key: str, entries: Sequence[T]) -> bool:
+        """Let entries wait; False where there is no room for them.
+
+        Where there is none, a key that stays within its own share of the queue is taken in all the same.
+        """
+        if len(self) + len(entries) > self._length:
+            self._forget_those_who_left()
+        free = max(0, self._width - self._placed.total() - len(self))
+        own = self._waiting.get(key, ())
+        share = self._length // (len(self._waiting) + (not own))
+        if len(self) + len(entries) > self._length + free and (
+            len(own) + len(entries) > share or not set(self._waiting) - {key}
+        ):
+            return False
+        self._waiting.setdefault(key, deque()).extend(entries)
+        return True
+
+    def take(self) -> tuple[str, T] | None:
+        """The entry that gets a place now, with its key; None while nobody may have one."""
+        for key, queue in list(self._waiting.items()):
+            while queue and self._has_left(queue[0]):
+                queue.popleft()
+            if not queue:
+                del self._waiting[key]
+        if not self._waiting:
+            return None
+        key = min(self._waiting, key=self._placed.__getitem__)
+        total = self._placed.total()
+        if total >= self._width and (self._placed[key] >= self._kept or total >= 2 * self._width):
+            return None
+        queue = self._waiting.pop(key)
+        entry = queue.popleft()
+        if queue:
+            self._waiting[key] = queue
+        self._placed[key] += 1
+        return key, entry
+
+    def leave(self, key: str) -> None:
+        """Give back a place."""
+        self._placed[key] -= 1
+        if not self._placed[key]:
+            del self._placed[key]
+
+    def _forget_those_who_left(self) -> None:
+        for key, queue in list(self._waiting.items()):
+            still = deque(entry for entry in queue if not self._has_left(entry))
+            if still:
+                self._waiting[key] = still
+            else:
+                del self._waiting[key]

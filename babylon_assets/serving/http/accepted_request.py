@@ -1,0 +1,110 @@
+"""A request that the gateway accepted: what was asked, by whom, and the record of what was answered."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+
+from babylon_assets.domain.policies import Caller
+from babylon_assets.ledger.inference_calls import InferenceCall
+from babylon_assets.serving.answers import Answer, Question, Source
+from babylon_assets.serving.http.keys import ANYBODY, Access
+from babylon_assets.serving.http.metrics import Metrics
+from babylon_assets.serving.http.protocol import ChatRequest
+from babylon_assets.serving.long_work import LongWork
+from babylon_assets.serving.policy_registry import Directory
+from babylon_assets.serving.recorder import Recorder
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a gateway is made of, once it is ready.
+
+    Attributes:
+        answer_tokens: the longest answer that a request may ask for.
+        work: does what would hold up the event loop.
+    """
+
+    source: Source
+    directory: Directory
+    recorder: Recorder | None
+    access: Access
+    answer_tokens: int
+    metrics: Metrics
+    model: str
+    work: LongWork = field(default_factory=LongWork)
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedRequest:
+    """A request that was accepted, and what is recorded of its answers."""
+
+    parts: Parts
+    request: ChatRequest
+    question: Question
+    caller: Caller
+    key: str
+    id: str
+    started: float
+    at: datetime
+
+    def call(self, index: int, answer: Answer) -> InferenceCall:
+        """The record of one of the answers; the first has the completion's own id."""
+        question, policy = self.question, self.question.policy
+        sampling = {
+            "model": self.request.model,
+            "top_p": question.top_p,
+            "max_tokens": question.max_tokens,
+            "choice": index,
+        }
+        return InferenceCall(
+            call_id=self.id if index == 0 else f"{self.id}-{index}",
+            created_at=self.caller.at or self.at,
+            model=self.parts.model,
+            policy=policy.name,
+            policy_step=policy.step,
+            agent_id=self.caller.agent,
+            trajectory_id=self.caller.trajectory,
+            step=self.caller.step,
+            messages=question.messages,
+            response=answer.text,
+            prompt_token_ids=answer.prompt_token_ids,
+            token_ids=answer.token_ids,
+            logprobs=answer.logprobs,
+            temperature=question.temperature,
+            seed=question.seeds[index],
+            latency_ms=1000 * (time.perf_counter() - self.started),
+            finish_reason=answer.finish_reason,
+            sampling=sampling | ({"stop": list(question.stop)} if question.stop else {}),
+            key_name=None if self.key == ANYBODY else self.key,
+            received_at=self.at,
+        )
+
+    async def record(self, answers: dict[int, Answer]) -> None:
+        """Write the answers down and count them."""
+        parts, recorder = self.parts, self.parts.recorder
+        if recorder is not None:
+            characters = sum(len(message.content) for message in self.question.messages)
+            calls = [self.call(index, answer) for index, answer in answers.items()]
+            await parts.work.do(self.key, characters * len(answers) / 100, lambda: recorder.record(calls))
+        prompt = answers[0].prompt_tokens if 0 in answers else 0  # all answers are to the same one
+        completion = sum(answer.completion_tokens for answer in answers.values())
+        parts.access.spend(self.key, prompt + completion)
+        parts.metrics.tokens.labels("prompt").inc(prompt)
+        parts.metrics.tokens.labels("completion").inc(completion)
+        parts.metrics.answers.labels(self.question.policy.name).inc(len(answers))
+        parts.metrics.seconds.observe(time.perf_counter() - self.started)
+
+
+def draw_seeds(seed: int | None, count: int) -> list[int]:
+    """A seed per answer: the given one, then others that follow from it. All fit PostgreSQL's bigint, none is negative,
+    as a random stream's must not be."""
+    first = secrets.randbits(63) if seed is None else abs(seed)
+    if count == 1:
+        return [first]
+    following = np.random.SeedSequence(first).generate_state(count - 1, np.uint64) >> np.uint64(1)
+    return [first, *map(int, following)]

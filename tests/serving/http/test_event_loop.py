@@ -1,0 +1,83 @@
+"""What takes long is not done on the event loop: the threads that read requests and cut texts into tokens are named."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from babylon_assets.domain.trajectories import Message
+from babylon_assets.serving.engine import scheduler
+from babylon_assets.serving.engine.texts import ChatTokenizer
+from babylon_assets.serving.http import protocol
+from tests.gateways import RunningGateway
+
+Gateways = Callable[..., RunningGateway]
+
+
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Names of the threads on which texts of more than 10,000 characters are worked on, by what is done."""
+    seen: dict[str, list[str]] = {"read": [], "cut": [], "decoded": [], "encoded": []}
+    prompt, read, answer, respond = ChatTokenizer.prompt, protocol.read_request, scheduler._answer, protocol.response
+
+    def note(what: str) -> None:
+        seen[what].append(threading.current_thread().name.rpartition("_")[0])
+
+    def cut(self: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
+        if sum(len(message.content) for message in messages) > 10_000:
+            note("cut")
+        return prompt(self, messages)
+
+    def read_request(body: bytes) -> protocol.ChatRequest:
+        if len(body) > 90_000:
+            note("read")
+        return read(body)
+
+    def decode(*given: Any, **more: Any) -> Any:
+        note("decoded")
+        return answer(*given, **more)
+
+    def encode(*given: Any) -> bytes:
+        note("encoded")
+        return respond(*given)
+
+    monkeypatch.setattr(ChatTokenizer, "prompt", cut)
+    monkeypatch.setattr(protocol, "read_request", read_request)
+    monkeypatch.setattr(scheduler, "_answer", decode)
+    monkeypatch.setattr(protocol, "response", encode)
+    return seen
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_long_texts_are_read_and_cut_beside_it(
+    gateway_with: Gateways, places: dict[str, list[str]], stream: bool
+) -> None:
+    gateway = gateway_with()
+    for characters, cut in ((900_000, []), (100_000, ["long-work"]), (20_000, ["short-work"])):
+        places["cut"].clear()
+        messages = [{"role": "user", "content": "A yes 40 " * (characters // 9)}]
+        body = {"model": "base", "messages": messages, "stream": stream}
+        refused = httpx.post(f"{gateway.url}/chat/completions", json=body, timeout=30)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
+        assert places["cut"] == cut  # nothing is cut that cannot fit
+    assert set(places["read"]) == {"short-work"}
+
+
+def test_many_messages_are_refused_by_their_number(gateway_with: Gateways) -> None:
+    gateway = gateway_with()
+    body = {"model": "base", "messages": [{"role": "user", "content": ""}] * 20_000}
+    refused = httpx.post(f"{gateway.url}/chat/completions", json=body, timeout=30)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages")
+
+
+def test_large_answers_are_written_beside_it(gateway_with: Gateways, places: dict[str, list[str]]) -> None:
+    gateway = gateway_with()
+    messages = [{"role": "user", "content": "A yes 40"}]
+    body = {"model": "base", "messages": messages, "n": 8, "max_tokens": 100, "logprobs": True, "top_logprobs": 20}
+    reply = httpx.post(f"{gateway.url}/chat/completions", json=body, timeout=30)
+    assert reply.status_code == 200
+    assert set(places["decoded"]) == set(places["encoded"]) == {"short-work"}
