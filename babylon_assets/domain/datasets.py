@@ -22,6 +22,7 @@ from babylon_assets.domain.grouping import GroupMode, compared, group_key
 from babylon_assets.domain.hindsight import NAMES_RESULT, Place, result_in
 from babylon_assets.domain.joining import JoinedSample, JoinedWindow, RecordedCall, join_calls
 from babylon_assets.domain.policies import policy_step
+from babylon_assets.domain.rewards import DEFAULT_WEIGHTS, INVALID_REWARD, refused_score
 from babylon_assets.domain.samples import (
     Dataset,
     DatasetDraft,
@@ -63,6 +64,7 @@ NO_NUMBER = "a scorer has no number for it yet"
 NO_RANGE = "group has no spread"
 ALONE = "group has one sample"
 WORSE_HALF = "worse half of its group"
+REFUSED = "the environment refused it"
 #: Counts of a dataset that has samples of other windows.
 CARRIED, CARRIED_TRAJECTORIES = "carried_samples", "carried_trajectories"
 _CHARACTERS_PER_TOKEN = 4
@@ -87,12 +89,14 @@ def draft_dataset(
     carried: Iterable[Sample] = (),
     result_keys: tuple[str, ...] = (),
     suspicious: Collection[Place] = (),
+    weights: Mapping[str, float] = DEFAULT_WEIGHTS,
+    invalid_reward: float = INVALID_REWARD,
 ) -> DatasetDraft:
     """Build the dataset of a window, its texts unread.
 
     Each sample gets the reward of its step and is compared with those of its group that are of its kind: answers of
     our own policies among each other, other models' answers among each other. Of the latter the better half is
-    imitated. What cannot be trained on stays in, as `skip` with the reason.
+    imitated, but for what the environment refused. What cannot be trained on stays in, as `skip` with the reason.
 
     Args:
         calls: recorded answers by call id; they know token ids and log-probabilities that the game does not keep, and
@@ -108,14 +112,25 @@ def draft_dataset(
             advantage. One for which there is no room within the bounds is not in the dataset at all.
         result_keys, suspicious: as of `hindsight`; a sample whose prompt names a result is skipped. `suspicious` are
             those of the records' own texts, which are not read here.
+        weights, invalid_reward: of the scores, by which an answer that was refused within its step gets its own.
     """
     joined = join_calls(records, calls)
     oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
     rules = _Rules(
-        window, model_name, moment_seconds, group_mode, oldest, held_out_share, result_keys, frozenset(suspicious)
+        window=window,
+        model_name=model_name,
+        moment_seconds=moment_seconds,
+        mode=group_mode,
+        oldest=oldest,
+        held_out_share=held_out_share,
+        result_keys=result_keys,
+        suspicious=frozenset(suspicious),
+        weights=weights,
+        invalid_reward=invalid_reward,
     )
-    samples = _ordered(_heads(rules, joined.samples, scores))
-    _compare(samples)
+    heads, refused = _heads(rules, joined.samples, scores)
+    samples = _ordered(heads)
+    _compare(samples, refused)
     others = _others(carried, joined)
     if others:
         samples = _ordered([*samples, *map(head_of, others)])
@@ -201,6 +216,8 @@ class _Rules(NamedTuple):
     held_out_share: float
     result_keys: tuple[str, ...]
     suspicious: frozenset[Place]
+    weights: Mapping[str, float]
+    invalid_reward: float
 
     def names_result(self, trajectory: str, raw: RawSample | CallHead) -> bool:
         if isinstance(raw, RawSample):
@@ -208,15 +225,20 @@ class _Rules(NamedTuple):
         return (trajectory, raw.step, raw.call) in self.suspicious
 
 
-def _heads(rules: _Rules, joined: Iterable[JoinedSample], scores: StepScores) -> list[SampleHead]:
-    """Samples that know everything but what they are compared with."""
+def _heads(
+    rules: _Rules, joined: Iterable[JoinedSample], scores: StepScores
+) -> tuple[list[SampleHead], frozenset[str]]:
+    """Samples that know everything but what they are compared with, and which of them the environment refused."""
     heads: list[SampleHead] = []
+    refused: set[str] = set()
     behind_of = lru_cache(None)(policy_step)
     is_out = lru_cache(None)(lambda agent: is_held_out(agent, rules.held_out_share))
     for record, samples in groupby(joined, key=_record_of):
         groups, trajectory, out = _groups(rules, record), record.trajectory_id, is_out(record.agent_id)
         for _, raw, call in samples:
             score = scores.get((trajectory, raw.step), _UNSCORED)
+            if raw.refused:
+                score = refused_score(score, rules.weights, rules.invalid_reward)
             policy = (call.policy if call is not None else None) or raw.model
             behind = behind_of(policy, rules.model_name)
             head = _head(rules.window, record, raw, call, score, groups[raw.step], policy, behind)
@@ -227,7 +249,9 @@ def _heads(rules: _Rules, joined: Iterable[JoinedSample], scores: StepScores) ->
             elif behind is not None and behind < rules.oldest and head.trains_as != "skip":
                 _skip(head, TOO_OLD)
             heads.append(head)
-    return heads
+            if score[1] == "invalid":
+                refused.add(head.sample_id)
+    return heads, frozenset(refused)
 
 
 _record_of = itemgetter(0)
@@ -302,8 +326,8 @@ def _ordered(heads: list[SampleHead]) -> list[SampleHead]:
     return heads
 
 
-def _compare(heads: Sequence[SampleHead]) -> None:
-    """Gives advantages within groups; skips what cannot be compared and the worse half of imitations."""
+def _compare(heads: Sequence[SampleHead], refused: Collection[str]) -> None:
+    """Gives advantages within groups; skips what cannot be compared, and of imitations the worse half and refusals."""
     compared_heads = [head for head in heads if head.trains_as != "skip"]
     groups = [(head.group, head.trains_as == "sft") for head in compared_heads]
     comparison = compared(groups, [head.reward or 0.0 for head in compared_heads])
@@ -317,6 +341,8 @@ def _compare(heads: Sequence[SampleHead]) -> None:
             force_setattr(head, "advantage", advantage)
             if head.trains_as == "sft" and (rank >= size // 2 or advantage <= 0):
                 _skip(head, WORSE_HALF)
+            elif head.trains_as == "sft" and head.sample_id in refused:
+                _skip(head, REFUSED)
 
 
 def _own_chats(joined: JoinedWindow) -> dict[str, bytes]:

@@ -73,6 +73,8 @@ def _builder(
         seed=settings.training.seed,
         result_keys=result_keys,
         suspicious=_suspicious_places(conn, window, records, result_keys),
+        weights=settings.rewards.weights,
+        invalid_reward=settings.rewards.invalid_action_reward,
     )
 
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from typing import Any
 
 import msgspec
 
+from babylon_assets.domain.cut_characters import replace_halves
 from babylon_assets.environments.babylon.steps import FAULTS, LooseStep, Step, read_steps, tidy
 
 CUT_CHARACTERS = "cut characters"
 UNREADABLE_STEPS, UNREADABLE_CALLS = "steps that cannot be read", "calls that cannot be read"
 UNREADABLE_STATES = "states that cannot be read"
-#: An escape in JSON; a surrogate without its other half matches `half`.
-_ESCAPES = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
-    re.DOTALL,
-)
 
 
 def read_or_salvage(text: bytes) -> tuple[list[Step], Counter[str]]:
@@ -46,18 +41,6 @@ def read_or_salvage(text: bytes) -> tuple[list[Step], Counter[str]]:
     if not steps:
         raise reason
     return steps, dropped
-
-
-def replace_halves(text: bytes) -> tuple[bytes, int]:
-    """JSON with the replacement character for each half of a surrogate pair, and how many there were."""
-    count = 0
-
-    def replace(found: re.Match[bytes]) -> bytes:
-        nonlocal count
-        count += found["half"] is not None
-        return found[0] if found["half"] is None else b"\\ufffd"
-
-    return _ESCAPES.sub(replace, text), count
 
 
 def _values(text: bytes, reason: BaseException) -> list[Any]:

@@ -1,14 +1,14 @@
 """A trajectory keeps what the record says of its agent, and how much of what could not be read in it.
 
-Revision: 0014
+Revision: 0016
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0014"
-down_revision = "0013"
+revision = "0016"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 
