@@ -102,10 +102,9 @@ def draft_dataset(
         calls: recorded answers by call id; they know token ids and log-probabilities that the game does not keep, and
             the whole conversation of agents of which it keeps none. `joining.join_calls` says which belong where.
         scores: of the steps, as of `scores_by_step`; one that is not there was not scored.
-        model_name: the chain's model: `<model_name>@<step>` are our policies.
+        model_name: `<model_name>@<step>` are our policies.
         chats: sha256 of the chat (`trajectories.KeptSamples`) of each record that has samples, by trajectory id.
-        head_step, max_policy_lag: an answer of a policy more than `max_policy_lag` steps behind `head_step`
-            is skipped.
+        head_step, max_policy_lag: an answer of a policy further behind `head_step` than that is skipped.
         held_out_share: samples of this share of the agents, by hash, are scored and kept, but skipped and not compared.
         max_samples, max_tokens, seed: bounds of what is trained on, and what the choice is drawn by.
         carried: late samples of earlier windows, which join these as they are: with their window, their group and their
@@ -115,26 +114,35 @@ def draft_dataset(
         weights, invalid_reward: of the scores, by which an answer that was refused within its step gets its own.
     """
     joined = join_calls(records, calls)
-    oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
     rules = _Rules(
         window=window,
         model_name=model_name,
         moment_seconds=moment_seconds,
         mode=group_mode,
-        oldest=oldest,
+        oldest=0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag,
         held_out_share=held_out_share,
         result_keys=result_keys,
         suspicious=frozenset(suspicious),
         weights=weights,
         invalid_reward=invalid_reward,
     )
-    heads, refused = _heads(rules, joined.samples, scores)
-    samples = _ordered(heads)
-    _compare(samples, refused)
-    others = _others(carried, joined)
+    samples, refused = _heads(rules, joined.samples, scores)
+    _compare(_ordered(samples), refused)
+    return _draft(window, samples, joined, _others(carried, joined), chats, (max_samples, max_tokens, seed))
+
+
+def _draft(
+    window: str,
+    samples: list[SampleHead],
+    joined: JoinedWindow,
+    others: Sequence[Sample],
+    chats: Mapping[str, str],
+    bounds: tuple[int | None, int | None, int],
+) -> DatasetDraft:
+    """The samples, with others of earlier windows, that there is room for, and the hashes of their texts."""
     if others:
         samples = _ordered([*samples, *map(head_of, others)])
-    samples = bounded(samples, max_samples, max_tokens, seed)
+    samples = bounded(samples, *bounds)
     if others:
         samples = [sample for sample in samples if sample.window == window or sample.skip_reason != NO_ROOM]
     own = {**_own_chats(joined), **_chats_among(others, samples)}

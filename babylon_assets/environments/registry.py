@@ -40,7 +40,7 @@ def source_tables(settings: Settings) -> Mapping[str, str]:
 
 
 #: Games that were found, by the database's address: an installation opens its environment for each unit of work.
-_found: dict[str, str] = {}
+_games: dict[str, str] = {}
 
 
 def _game_of(settings: Settings) -> str:
@@ -49,7 +49,7 @@ def _game_of(settings: Settings) -> str:
     from babylon_assets.ledger.database import open_database
 
     address = settings.database.url or ""
-    if address not in _found:
+    if address not in _games:
         try:
             with open_database(settings).connect() as conn:
                 game = find_game(conn)
@@ -57,8 +57,8 @@ def _game_of(settings: Settings) -> str:
             return "babylon"
         if game is None or not game.has_rows:
             return game.name if game else "babylon"
-        _found[address] = game.name
-    return _found[address]
+        _games[address] = game.name
+    return _games[address]
 
 
 def environment_names() -> list[str]:

@@ -121,22 +121,22 @@ def resolutions_of(
     markets: pd.DataFrame, notes: pd.DataFrame, moment: int | None
 ) -> dict[str, tuple[float | None, State]]:
     """Markets as far as they are resolved; where they are not, or are gone, the last note of them that says more."""
-    found: dict[str, tuple[float | None, State]] = {}
+    states: dict[str, tuple[float | None, State]] = {}
     resolved = markets["resolved"].to_numpy(dtype=bool)
     if moment is not None and len(markets):
         resolved = resolved & (_milliseconds(markets["updated_at"]) <= moment)
     columns = markets["market_id"].tolist(), resolved.tolist(), markets["resolution"].tolist()
     for market, done, resolution in zip(*columns, strict=True):
         if not done:
-            found[market] = (None, "pending")
+            states[market] = (None, "pending")
         else:
-            found[market] = (None, "unknown") if pd.isna(resolution) else (float(resolution), "final")
+            states[market] = (None, "unknown") if pd.isna(resolution) else (float(resolution), "final")
     pairs = zip(notes["market_id"].tolist(), notes["outcome"].tolist(), strict=True)
     for market, outcome in {market: outcome for market, outcome in pairs if is_text(market)}.items():
         value = {"YES": 1.0, "NO": 0.0}.get(outcome.upper() if is_text(outcome) else "")
-        if found.get(market, UNKNOWN)[1] != "final" and (value is not None or market not in found):
-            found[market] = (value, "pending" if value is None else "final")
-    return found
+        if states.get(market, UNKNOWN)[1] != "final" and (value is not None or market not in states):
+            states[market] = (value, "pending" if value is None else "final")
+    return states
 
 
 def noted_changes(notes: pd.DataFrame) -> dict[tuple[str, str], float]:

@@ -146,7 +146,10 @@ def trade_worth(
     markets = _Markets.of(tables, book, rules, as_of, horizon_minutes * _MINUTE_MS, full_scale_percent)
     markets.decide({book.trades[links[order.row]]: order.at for order in orders if order.row in links})
     windows = _hours(steps) if tables.windows != HOURLY else steps["window"].tolist()
-    words = steps["word"].tolist()
+    words = [
+        word if kind or is_text(word) else f"actionType {name}"
+        for word, kind, name in zip(steps["word"], kinds, steps["action_type"], strict=True)
+    ]
     for order in orders:
         if order.row in links:
             valued[order.row] = markets.value(order, book.trades[links[order.row]], windows[order.row])

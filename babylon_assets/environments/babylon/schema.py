@@ -28,7 +28,7 @@ class SourceTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Game:
+class RecordedGame:
     """A game that leaves this record: its rules, and the tables that are read of it."""
 
     name: str
@@ -63,7 +63,7 @@ AGENT_CONFIG = SourceTable(
 REWARD_JUDGMENTS = SourceTable(
     ("trajectoryId", "judgeModel", "judgeVersion", "overallScore"), cost="the scorer game_judgment knows nothing"
 )
-BABYLON_GAME = Game(
+BABYLON_GAME = RecordedGame(
     "babylon",
     BABYLON,
     {
@@ -92,7 +92,7 @@ _COLUMNS_THERE = """
 class Schema:
     """What is there of a game's tables: for each column whether it may be read."""
 
-    game: Game
+    game: RecordedGame
     columns: Mapping[str, Mapping[str, bool]]
 
     def has(self, table: str, *columns: str) -> bool:
@@ -118,7 +118,7 @@ class Schema:
         ]
 
 
-def look_at_schema(conn: psycopg.Connection[Any], game: Game = BABYLON_GAME) -> Schema:
+def look_at_schema(conn: psycopg.Connection[Any], game: RecordedGame = BABYLON_GAME) -> Schema:
     """What is there of a game's tables."""
     columns: dict[str, dict[str, bool]] = {}
     for table, column, readable in conn.execute(_COLUMNS_THERE, [list(game.tables)]).fetchall():
@@ -126,7 +126,7 @@ def look_at_schema(conn: psycopg.Connection[Any], game: Game = BABYLON_GAME) -> 
     return Schema(game, columns)
 
 
-def check_tables(conn: psycopg.Connection[Any], game: Game = BABYLON_GAME) -> Schema:
+def check_tables(conn: psycopg.Connection[Any], game: RecordedGame = BABYLON_GAME) -> Schema:
     """Check that every required table and column is there and may be read.
 
     Raises:

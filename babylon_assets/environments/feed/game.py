@@ -17,7 +17,7 @@ from babylon_assets.environments.babylon.schema import (
     REWARD_JUDGMENTS,
     STOCK_PRICE,
     TRAJECTORIES,
-    Game,
+    RecordedGame,
     SourceTable,
     look_at_schema,
 )
@@ -32,7 +32,7 @@ FEED = GameRules(
     open_price_is_fill=False,
     notes_are_outcomes=False,
 )
-FEED_GAME = Game(
+FEED_GAME = RecordedGame(
     "feed",
     FEED,
     {

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import psycopg
 import pytest
-from psycopg import sql
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.frames import steps_frame
@@ -97,17 +98,18 @@ def test_answers_that_were_refused_are_known(environment: FeedEnvironment, conn:
     assert sorted(refused) == sorted(["I wait", "<think>x</think>{}", "no", "json", ""])
 
 
-def test_a_role_that_may_only_read_what_is_read_is_enough(
-    hour: Feed, environment: FeedEnvironment, conn: Connection
-) -> None:
-    tables = [name for name in environment.game.tables if environment._schema(conn).has(name)]
-    conn.execute("CREATE ROLE feed_reader_of_tests")
-    granted = sql.SQL(", ").join(sql.Identifier("public", name) for name in tables)
-    conn.execute(sql.SQL("GRANT SELECT ON {} TO feed_reader_of_tests").format(granted))
-    conn.execute("SET LOCAL ROLE feed_reader_of_tests")
+def test_the_role_of_the_docs_is_enough(hour: Feed, environment: FeedEnvironment, conn: Connection) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "operating.md").read_text()
+    [grants] = re.findall(r"<!-- feed role -->\n```sql\n(.*?)```", text, flags=re.DOTALL)
+    conn.execute("CREATE ROLE babylon_training")
+    conn.execute(grants.encode())
+    conn.execute("SET LOCAL ROLE babylon_training")
     environment.check(conn)
+    assert environment._schema(conn).losses() == []
     assert environment.list_windows(conn)[0].window == WINDOW
+    assert environment.presence(conn, [WINDOW])[0].rows == len(hour.rows["trajectories"])
     assert environment.fingerprint(conn, WINDOW, ["41001", "ACME"])
+    assert environment.count_left_out(conn, WINDOW) == {}
     assert wrong(hour, *value(environment, conn)) == []
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         conn.execute("DELETE FROM trajectories")
