@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.ledger.adapter_weights import weights_sha256
 from babylon_assets.ledger.checkpoints import ensure_root, insert_checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
@@ -123,7 +124,8 @@ class Chain:
         with self.database.connect() as conn:
             ensure_root(conn, root())
             save_dataset(conn, data)
-            insert_checkpoint(conn, checkpoint(step, window, data.id, path=str(self.adapter(step))))
+            place, digest = self.adapter(step), weights_sha256(self.adapter(step))
+            insert_checkpoint(conn, checkpoint(step, window, data.id, path=str(place), weights_sha256=digest))
 
     def promote(self, step: int) -> None:
         with self.database.connect() as conn:

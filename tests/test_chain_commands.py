@@ -94,12 +94,33 @@ def test_prune_keeps_what_is_needed(babylon: Babylon, folders: list[Path], datab
         )
     before = babylon("prune", "--keep", "1", "--dry-run", "--json")
     # the newest is 5 and its parent 4; 2 was promoted and the branch begins there, 1 is its parent
-    assert json.loads(before.stdout) == {"removed": False, "checkpoints": [f"{CHAIN}@3"], "bytes": 1000}
+    assert json.loads(before.stdout) == {"removed": False, "checkpoints": [f"{CHAIN}@3"], "bytes": 1000, "calls": 0}
     assert all(folder.is_dir() for folder in folders)
     assert "1 checkpoints, 0.0 MiB removed" in babylon("prune", "--keep", "1").stdout
     assert [folder.is_dir() for folder in folders] == [True, True, False, True, True]
     assert json.loads(babylon("prune", "--keep", "1", "--json").stdout)["checkpoints"] == []
     assert "weights pruned" in babylon("chains").stdout
+
+
+def test_prune_removes_nothing_that_is_not_the_checkpoints_own_folder_in_this_home(
+    babylon: Babylon, folders: list[Path], database: Database, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("somebody-else") / "0003"
+    link, others = tmp_path / "link" / "0003", tmp_path / "art" / "p" / "models" / "another" / "checkpoints" / "0003"
+    link.parent.mkdir()
+    link.symlink_to(outside)
+    for folder in (outside, others, tmp_path / "postgres"):
+        folder.mkdir(parents=True)
+        (folder / "adapter_model.safetensors").write_bytes(b"precious")
+    for place in (outside, link, others, tmp_path / "postgres", tmp_path):
+        with database.connect() as conn:
+            conn.execute(
+                "UPDATE babylon_training.model_checkpoints SET path = %s WHERE id = %s", [str(place), f"{CHAIN}-3"]
+            )
+        result = babylon("prune", "--keep", "1", "--json")
+        assert f"{CHAIN}@3" not in json.loads(result.stdout)["checkpoints"]
+        assert f"{CHAIN}@3 is left alone" in result.stderr
+    assert all((folder / "adapter_model.safetensors").is_file() for folder in (outside, others, tmp_path / "postgres"))
 
 
 def test_prune_keeps_what_an_attempt_needs_and_waits_for_one_that_runs(

@@ -207,7 +207,7 @@ def test_a_database_without_our_tables_says_migrate(babylon: Babylon, empty_data
 
 def test_the_demo_leaves_a_real_game_alone(babylon: Babylon, game_database: Database) -> None:
     with game_database.connect() as conn:
-        conn.execute('INSERT INTO "User" (id, "updatedAt") VALUES (\'42\', now())')
+        conn.execute('INSERT INTO public."User" (id, "updatedAt") VALUES (\'42\', now())')
     result = babylon("demo", DATABASE_URL=game_database.url)
     assert result.exit_code == 1
     assert "holds a game that is not simulated" in " ".join(result.stderr.split())

@@ -53,7 +53,7 @@ def commands(group: click.Group | None = None, before: str = "babylon") -> Itera
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, f"{before} {name}")
-        else:
+        elif not command.hidden:
             yield f"{before} {name}", command
 
 

@@ -56,7 +56,7 @@ def game(settings: Settings, database: Database, players: GatewayPolicy) -> Call
 def played(database: Database) -> dict[str, int]:
     """Trajectories by window."""
     with database.connect() as conn:
-        query = 'SELECT "windowId", count(*) FROM "trajectories" GROUP BY 1 ORDER BY 1'
+        query = 'SELECT "windowId", count(*) FROM public."trajectories" GROUP BY 1 ORDER BY 1'
         return dict(conn.execute(query).fetchall())
 
 
@@ -201,7 +201,9 @@ def test_the_gateway_is_reached_where_it_listens(host: str, url: str) -> None:
 @pytest.mark.parametrize("typed", [["up", "--simulate"], ["simulate"]])
 def test_a_real_game_is_never_played_into(typed: list[str], database: Database, tmp_path: Path) -> None:
     with database.connect() as conn:
-        conn.execute("""INSERT INTO "User" (id, "displayName", "updatedAt") VALUES ('real', 'A person', now())""")
+        conn.execute(
+            """INSERT INTO public."User" (id, "displayName", "updatedAt") VALUES ('real', 'A person', now())"""
+        )
     done = CliRunner().invoke(app, typed, env={"DATABASE_URL": database.url, "BABYLON_HOME": str(tmp_path)})
     assert done.exit_code == 1
     assert "holds a game that is not simulated" in " ".join(done.stderr.split())

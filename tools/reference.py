@@ -50,7 +50,7 @@ def walk(group: click.Group, before: str) -> Iterator[tuple[str, click.Command]]
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from walk(command, f"{before} {name}")
-        else:
+        elif not command.hidden:
             yield f"{before} {name}", command
 
 

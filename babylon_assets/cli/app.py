@@ -37,7 +37,7 @@ from babylon_assets.cli import (
     up,
     write_report,
 )
-from babylon_assets.cli.terminal import errors
+from babylon_assets.cli.terminal import bold, errors
 from babylon_assets.config.settings import Settings, load_settings, unknown_variables
 from babylon_assets.domain.errors import BabylonError, MissingDependency, SettingsError, TransientError
 
@@ -55,9 +55,7 @@ class ErrorsAsExitCodes(TyperGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             for variable, remedy in unknown_variables():
-                errors.print(
-                    f"warning: {variable}; {remedy}", style="yellow", markup=False, highlight=False, soft_wrap=True
-                )
+                errors.print(f"warning: {variable}; {remedy}", style="yellow", highlight=False, soft_wrap=True)
             return super().invoke(ctx)
         except BabylonError as error:
             tell(error)
@@ -125,8 +123,7 @@ app.command()(write_report.report)
 
 def tell(error: BabylonError) -> None:
     """The error as one message on standard error."""
-    errors.print("[bold red]error:[/]", end=" ")
-    errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    errors.print(bold("error:", "bold red"), str(error), highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from babylon_assets.cli.terminal import errors, output, print_json, progress
+from babylon_assets.cli.terminal import bold, errors, output, print_json, progress
 from babylon_assets.cli.train import FINISHED, opened_line, reaching, refuse_running
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import BabylonError, PermanentError
@@ -159,10 +159,10 @@ def _span(windows: Sequence[str], todo: Sequence[str]) -> list[str]:
 
 def _tell(done: Backfill) -> None:
     states = ", ".join(f"{count} {state}" for state, count in sorted(done.states.items())) or "nothing to do"
-    output.print(f"[bold]{done.first} to {done.last}[/]  {done.windows} windows: {states}")
+    output.print(bold(f"{done.first} to {done.last}"), f" {done.windows} windows: {states}")
     output.print(f"  read {done.read}, trained {done.trained} windows in {done.seconds:.0f} s, the others were done")
     for window, reason in list(done.failed.items())[:10]:
-        output.print(f"  {window}  failed: {reason}", highlight=False, markup=False)
+        output.print(f"  {window}  failed: {reason}", highlight=False)
 
 
 @contextmanager

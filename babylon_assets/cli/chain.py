@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import count, output, print_json, short
+from babylon_assets.cli.terminal import count, errors, output, plain, print_json, short
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
@@ -78,7 +78,7 @@ def lineage(
     elif not shown:
         output.print("no checkpoint has seen it")
     for name, value in [] if json else shown.items():
-        output.print(f"{name:<12}  {value}", markup=False, highlight=False, soft_wrap=True)
+        output.print(f"{name:<12}  {plain(value)}", highlight=False, soft_wrap=True)
 
 
 def _backward(conn: Any, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -127,27 +127,46 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove the weights of checkpoints that nothing needs. Their rows in the ledger stay.
+    """Remove the weights of checkpoints that nothing needs, and the tokens of old calls. Rows of the ledger stay.
 
     It keeps the newest, those promoted or evaluated best, those that a job or a branch begins at, and their parents.
-    The chain's lock is held, so that no training is running.
+    The chain's lock is held, so that no training is running. Calls keep their tokens for KEEP_CALL_TOKENS_DAYS.
 
     Example: [bold]babylon prune --keep 24 --dry-run[/]
     """
     from babylon_assets.training.pruning import prune as remove_weights
+    from babylon_assets.training.pruning import prune_calls
 
     settings = load_settings()
-    done = remove_weights(settings, opened(settings), keep, dry_run=dry_run)
+    database = opened(settings)
+    done, calls = (
+        remove_weights(settings, database, keep, dry_run=dry_run),
+        prune_calls(settings, database, dry_run=dry_run),
+    )
     checkpoints, size = done.checkpoints, done.size
+    for checkpoint in done.elsewhere:
+        errors.print(
+            f"{_name(checkpoint)} is left alone: {checkpoint.path} is not its folder in this home",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     if json:
         print_json(
-            {"removed": not dry_run, "checkpoints": [_name(checkpoint) for checkpoint in checkpoints], "bytes": size}
+            {
+                "removed": not dry_run,
+                "checkpoints": [_name(checkpoint) for checkpoint in checkpoints],
+                "bytes": size,
+                "calls": calls,
+            }
         )
         return
     for checkpoint in checkpoints:
         output.print(f"{_name(checkpoint)}  {checkpoint.path}", highlight=False)
     verb = "would be removed" if dry_run else "removed"
     output.print(f"{count(len(checkpoints))} checkpoints, {size / 2**20:.1f} MiB {verb}")
+    if settings.automation.keep_call_tokens_days is not None:
+        output.print(f"tokens of {count(calls)} calls {verb}")
 
 
 def forget(

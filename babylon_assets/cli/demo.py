@@ -25,7 +25,7 @@ from babylon_assets.cli.simulated_game import (
     remember_game,
     serving_the_game,
 )
-from babylon_assets.cli.terminal import errors, number, output, progress, share_callback
+from babylon_assets.cli.terminal import bold, errors, number, output, progress, share_callback
 from babylon_assets.cli.train import finished, opened_line, reaching, refuse_running
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.windows import WindowGrid
@@ -157,4 +157,4 @@ def _show(settings: Settings, database: Database, count: int) -> None:
     picture.write_text(draw_curve(rows, standings), encoding="utf-8")
     output.print(window_table(rows, names))
     output.print(f"learning curve: {picture}", highlight=False, soft_wrap=True)
-    output.print("next: [bold]make up[/] shows the same windows, runs and pictures in the Dagster UI")
+    output.print("next:", bold("make up"), "shows the same windows, runs and pictures in the Dagster UI")

@@ -15,11 +15,10 @@ from importlib.metadata import PackageNotFoundError, version
 from urllib.parse import urlsplit
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from babylon_assets.cli.list_windows import Json
-from babylon_assets.cli.terminal import output, print_json
+from babylon_assets.cli.terminal import bold, output, print_json
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, unknown_variables
 from babylon_assets.domain.errors import BabylonError, PermanentError
 from babylon_assets.ledger.database import Connection, Database, open_database
@@ -255,8 +254,8 @@ def _table(findings: list[Diagnosis]) -> Table:
     for name in ("", "check", "found", "what to do"):
         table.add_column(name, overflow="fold")
     for finding in findings:
-        mark = "[bold red]no[/]" if finding.remedy else "[green]ok[/]"
-        table.add_row(mark, finding.name, escape(finding.found), escape(finding.remedy))
+        mark = bold("no", "bold red") if finding.remedy else bold("ok", "green")
+        table.add_row(mark, finding.name, finding.found, finding.remedy)
     return table
 
 

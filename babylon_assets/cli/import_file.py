@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import psycopg
 import typer
 
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import count, output, print_json
+from babylon_assets.cli.terminal import bold, count, output, print_json
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.domain.errors import MissingDependency, PermanentError
+from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import upsert_window
@@ -39,14 +40,14 @@ def import_file(
 
     Example: [bold]babylon import exported/2026-11-05T1400.jsonl[/]
     """
+    from babylon_assets.environments.files.entries import within_bounds
     from babylon_assets.environments.files.imports import arranged
 
     settings = load_settings()
     if window is not None:
         settings.windows.parse(window)
-    imported, refused = arranged(
-        _entries(file, window, settings.windows), window, settings.datasets.moment_seconds, settings.windows
-    )
+    entries = within_bounds(_entries(file, window, settings.windows))
+    imported, refused = arranged(entries, window, settings.datasets.moment_seconds, settings.windows)
     with opened(settings).connect() as conn:
         done = {
             name: _keep(conn, settings, name, imported.get(name), [bad for bad in refused if bad.window == name])
@@ -58,46 +59,56 @@ def import_file(
         return
     for summary in summaries:
         numbers = ", ".join(f"{count(number)} {name}" for name, number in summary.items() if name != "window")
-        output.print(f"[bold]{summary['window']}[/]  {numbers}", highlight=False)
+        output.print(bold(summary["window"]), f" {numbers}", highlight=False)
     if not summaries:
         output.print("nothing in the file")
 
 
 def _entries(file: Path, window: str | None, windows: WindowGrid) -> Iterator[Entry | Quarantined]:
+    from babylon_assets.environments.files.bounds import lines_of
     from babylon_assets.environments.files.imports import art_entries, table_entries
+    from babylon_assets.environments.files.parquet_rows import parquet_rows
 
     if not file.is_file():
         raise PermanentError(f"there is no file {file}; give a .jsonl or .parquet file")
     if file.suffix == ".parquet":
-        yield from table_entries(_table_rows(file), window, windows)
+        yield from table_entries(parquet_rows(file), window, windows)
     elif file.suffix == ".jsonl":
-        with file.open("rb") as lines:
-            yield from art_entries(lines, window, windows)
+        with file.open("rb") as content:
+            yield from art_entries(lines_of(content), window, windows)
     else:
         raise PermanentError(f"{file} is neither .jsonl nor .parquet; give one of these")
-
-
-def _table_rows(file: Path) -> Iterator[dict[str, Any]]:
-    try:
-        import polars
-    except ImportError as error:
-        raise MissingDependency("Parquet is read with polars; type: pip install polars") from error
-    try:
-        frame = polars.read_parquet(file)
-    except (polars.exceptions.PolarsError, OSError) as error:
-        raise PermanentError(f"{file} cannot be read as Parquet ({error}); export it again") from None
-    yield from frame.iter_rows(named=True)
 
 
 def _keep(
     conn: Connection, settings: Settings, window: str, imported: Imported | None, refused: list[Quarantined]
 ) -> ImportedRows:
-    """Keep what a file has of one window, all of it or nothing."""
+    """Keep what a file has of one window, all of it or nothing; a trajectory that the database refuses is put aside."""
+    from babylon_assets.environments.files.imports import Imported, refusal
+
+    whole = imported or Imported([], [])
+    try:
+        return _keep_rows(conn, settings, window, whole, refused)
+    except psycopg.DataError:
+        storable = Imported([], whole.calls)
+        for record, rewards in whole.records:
+            try:
+                with conn.transaction(force_rollback=True):
+                    _keep_rows(conn, settings, window, Imported([(record, rewards)], whole.calls), [])
+                storable.records.append((record, rewards))
+            except psycopg.DataError as error:
+                refused = [*refused, refusal(record, error.diag.message_primary or str(error))]
+        return _keep_rows(conn, settings, window, storable, refused)
+
+
+def _keep_rows(
+    conn: Connection, settings: Settings, window: str, imported: Imported, refused: list[Quarantined]
+) -> ImportedRows:
     from babylon_assets.ledger import inference_calls, trajectories
 
     with conn.transaction():
-        done = trajectories.import_rows(conn, window, imported.records if imported else [], refused)
-        fresh = [call for call in (imported.calls if imported else []) if call.record.trajectory_id in done.written]
+        done = trajectories.import_rows(conn, window, imported.records, refused)
+        fresh = [call for call in imported.calls if call.record.trajectory_id in done.written]
         inference_calls.replace_calls(conn, done.old_calls, [_call(call, settings) for call in fresh])
         if done.written or done.refused:
             kept = trajectories.summary(conn, window)

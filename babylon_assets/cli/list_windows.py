@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from babylon_assets.cli.terminal import count, errors, number, output, print_json, short
+from babylon_assets.cli.terminal import bold, count, errors, number, output, plain, print_json, short
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
@@ -36,7 +36,7 @@ def migrate() -> None:
     """
     database = open_database(load_settings())
     revision = migrate_schema(database)
-    output.print(f"{database.place}: schema babylon_training is at revision [bold]{revision}[/]")
+    output.print(f"{database.place}: schema babylon_training is at revision", bold(revision))
 
 
 def list_all(json: Json = False) -> None:
@@ -269,10 +269,8 @@ def _print_nested(values: dict[str, Any], indent: int = 0) -> None:
     width = max((len(name) for name in values), default=0)
     for name, value in values.items():
         if isinstance(value, dict) and value:
-            output.print(" " * indent + f"[bold]{name}[/]")
+            output.print(bold(" " * indent + name))
             _print_nested(value, indent + 2)
         else:
             output.print(" " * indent + f"{name:<{width}}  ", end="")
-            output.print(
-                "-" if value is None or value == {} else str(value), markup=False, highlight=False, soft_wrap=True
-            )
+            output.print(plain(value), highlight=False, soft_wrap=True)

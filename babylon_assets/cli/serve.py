@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from babylon_assets.cli.terminal import output, show_log
+from babylon_assets.cli.terminal import bold, output, show_log
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import DatabaseUnavailable, SettingsError
 
@@ -51,7 +51,7 @@ def serve(
     except DatabaseUnavailable as error:
         _log.warning("starting without PostgreSQL, which is looked for twice a second: %s", error)
     host, port = listening.getsockname()[:2]
-    output.print(f"gateway: [bold]http://{host}:{port}/v1[/]   stop: Ctrl-C")
+    output.print("gateway:", bold(f"http://{host}:{port}/v1"), "  stop: Ctrl-C")
     serve_until_stopped(
         settings.gateway,
         settings.model_name,
@@ -72,8 +72,8 @@ def _print_key(name: str) -> None:
         parse_hashed_keys(f"{name}:{digest}")
     except ValueError:
         raise SettingsError(f"{name!r} cannot name a key; use letters, digits, '.', '_' and '-'") from None
-    output.print(f"key, shown this once: [bold]{key}[/]", soft_wrap=True)
-    output.print(f"add to GATEWAY_KEYS: [bold]{name}:{digest}[/]", soft_wrap=True)
+    output.print("key, shown this once:", bold(key), soft_wrap=True)
+    output.print("add to GATEWAY_KEYS:", bold(f"{name}:{digest}"), soft_wrap=True)
 
 
 def make_source(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:

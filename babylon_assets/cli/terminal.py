@@ -7,33 +7,63 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from babylon_assets.domain.display_text import format_number, neutralize, neutralize_line
 
 #: Columns where there is no terminal to ask: tables in files and pipes keep their cells whole.
 WIDE = 160
 
 
-def _console(stderr: bool) -> Console:
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=WIDE)
+class Terminal(Console):
+    """A console on which no text acts: a `str` is no markup, and what a terminal obeys is replaced in it.
+
+    That holds for what is printed and for the cells of tables alike. What is to be seen is a `bold` text.
+    """
+
+    def __init__(self, *, stderr: bool) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False)
+        if self._width is None and not self.is_terminal:  # rich takes COLUMNS as the width
+            self.width = WIDE
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(neutralize(text), **options)
 
 
-output = _console(stderr=False)
-errors = _console(stderr=True)
+output = Terminal(stderr=False)
+errors = Terminal(stderr=True)
 
 MISSING = "-"
+
+
+def bold(text: object, style: str = "bold") -> Text:
+    """A text that is set off from what is around it."""
+    return Text(neutralize(str(text)), style)
+
+
+class LogFormatter(logging.Formatter):
+    """Lines of the log on which no text of others acts; the message of an entry is one line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return neutralize_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        return neutralize(super().formatException(ei))
 
 
 def show_log(level: str) -> None:
     """Show the product's own log from this level on, on standard error; other libraries' stay as they are."""
     log = logging.getLogger("babylon_assets")
     log.setLevel(level)
-    log.handlers = [RichHandler(console=errors, show_path=False)]
+    handler = RichHandler(console=errors, show_path=False)
+    handler.setFormatter(LogFormatter("%(message)s"))
+    log.handlers = [handler]
     log.propagate = False
 
 
@@ -42,9 +72,18 @@ def print_json(value: Any) -> None:
     output.file.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number in a table; a dash for what is not known."""
-    return MISSING if value is None else f"{value:.{digits}f}"
+def number(value: float | None) -> str:
+    """A number in a table, to four significant digits; a dash for what is not known. JSON has all of them."""
+    return MISSING if value is None else format_number(value, padded=True)
+
+
+def plain(value: object) -> str:
+    """Any value in a line, numbers in it to four significant digits; a dash for what is not known."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {plain(member)}" for name, member in value.items()) or MISSING
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value)) or MISSING
+    return MISSING if value is None else format_number(value) if isinstance(value, float) else str(value)
 
 
 def count(value: int | None) -> str:
@@ -60,9 +99,9 @@ def short(identity: str | None) -> str:
 def progress(*columns: str) -> Progress:
     """A progress bar on standard error with text columns after it; each names a field of the task."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        *(TextColumn(column) for column in columns),
+        *(TextColumn(column, markup=False) for column in columns),
         TimeElapsedColumn(),
         console=errors,
         disable=not errors.is_terminal,

@@ -12,7 +12,7 @@ import typer
 
 from babylon_assets.cli.list_windows import policy_names
 from babylon_assets.cli.promote import checkpoint_state
-from babylon_assets.cli.terminal import count, number, output, show_log
+from babylon_assets.cli.terminal import bold, count, number, output, show_log
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
@@ -141,7 +141,7 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> s
         judged = checkpoint_state(conn, settings.model_name, window)
     if row is None:
         raise PermanentError(f"{window} left no row in our tables; see the Dagster run {run.run_id} in the UI")
-    output.print(f"[bold]{window}[/]  {row.status}  {row.reason or ''}")
+    output.print(bold(window), f" {row.status}  {row.reason or ''}")
     output.print(
         f"  read      {count(row.trajectories)} trajectories of {count(row.agents)} agents, "
         f"{count(row.samples)} samples, mean reward {number(row.reward_mean)}"

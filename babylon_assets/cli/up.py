@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from babylon_assets.cli.terminal import output
+from babylon_assets.cli.terminal import bold, output
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.ledger.database import Database
 
@@ -53,8 +53,8 @@ def up(
         home, ports = dagster_home(settings), (settings.dagster_port, settings.gateway.port)
         with Services(home, ports[0], environment, ports[1], hours if simulated else None) as services:
             services.wait_until_ready()
-            output.print(f"Dagster UI: [bold]{services.url}[/]   logs: {services.logs}   stop: Ctrl-C")
-            output.print(f"gateway: [bold]http://{settings.gateway.host}:{settings.gateway.port}/v1[/]")
+            output.print("Dagster UI:", bold(services.url), f"  logs: {services.logs}   stop: Ctrl-C")
+            output.print("gateway:", bold(f"http://{settings.gateway.host}:{settings.gateway.port}/v1"))
             if simulated:
                 output.print(f"simulated game: {services.logs / 'simulation.log'}")
             services.wait(WatchedDatabase(settings, database), _say)

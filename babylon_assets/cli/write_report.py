@@ -41,7 +41,7 @@ def report(
     settings = load_settings()
     path = to or settings.home / "report.html"
     write(path, render_page(gather(settings, opened(settings), datetime.now(UTC))))
-    output.print(str(path), highlight=False, soft_wrap=True, markup=False)
+    output.print(str(path), highlight=False, soft_wrap=True)
     if show and typer.launch(path.absolute().as_uri()) != 0:
         errors.print("no browser could be started here; open the file above in one")
 

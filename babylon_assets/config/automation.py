@@ -41,6 +41,12 @@ class AutomationSettings(Group):
         None,
         "How many checkpoints keep their weights: `babylon prune --keep` runs with it every night. Without it all do.",
     )
+    keep_call_tokens_days: Annotated[int, Ge(1), Le(36_500)] | None = variable(
+        "KEEP_CALL_TOKENS_DAYS",
+        None,
+        "How many days recorded calls keep their tokens and log-probabilities; `babylon prune` removes older ones. "
+        "A window that is frozen later has their texts only. Without it all stay.",
+    )
     keep_run_logs_days: Annotated[int, Ge(1), Le(36_500)] = variable(
         "KEEP_RUN_LOGS_DAYS",
         30,

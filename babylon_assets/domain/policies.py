@@ -94,7 +94,7 @@ def policy_name(chain: str, step: int) -> str:
 def policy_step(name: str, model: str) -> int | None:
     """The step in a policy's name when it is one of the model's own, on whichever branch; None for anything else."""
     chain, _, step = name.rpartition("@")
-    return int(step) if main_chain(chain) == model and step.isdecimal() else None
+    return int(step) if main_chain(chain) == model and step.isdecimal() and len(step) < 10 else None
 
 
 def branch_chain(model: str, branch: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from babylon_assets.domain.chat_tokens import chat_tokens
 from babylon_assets.domain.trajectories import Message
 
 if TYPE_CHECKING:
@@ -195,9 +196,8 @@ def _demonstration_batch(
     import torch
 
     prompts = [_demonstration_prompt(tokenizer, demonstration) for demonstration in demonstrations]
-    answers = tokenizer(
-        [demonstration.answer + tokenizer.eos_token for demonstration in demonstrations], add_special_tokens=False
-    )["input_ids"]
+    end_of_turn = int(tokenizer.eos_token_id)
+    answers = [[*chat_tokens(tokenizer).answer(demonstration.answer), end_of_turn] for demonstration in demonstrations]
     longest = max(len(prompt) + len(reply) for prompt, reply in zip(prompts, answers, strict=True))
     tokens = torch.full((len(demonstrations), longest), int(tokenizer.pad_token_id))
     labels = torch.full((len(demonstrations), longest), -100)
@@ -211,5 +211,4 @@ def _demonstration_batch(
 def _demonstration_prompt(tokenizer: PreTrainedTokenizerBase, demonstration: Demonstration) -> list[int]:
     """Token ids of a demonstration's conversation up to where the answer begins."""
     messages = [{"role": message.role, "content": message.content} for message in demonstration.messages]
-    ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    return ids
+    return chat_tokens(tokenizer).prompt(messages)

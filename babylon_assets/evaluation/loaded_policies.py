@@ -6,8 +6,8 @@ from pathlib import Path
 
 from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain.policies import Policy, policy_name
+from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.training.adapters import WEIGHTS
 from babylon_assets.training.backend import TrainingBackend
 from babylon_assets.training.backends.registry import choose_backend, find_backend, keeps_weights_here
 
@@ -59,8 +59,15 @@ def _is_here(base_model: str) -> bool:
 
 
 def adapter_of(checkpoint: Checkpoint) -> Path | None:
-    """The folder of its weights; None for a root, which is the base model as it is."""
-    return Path(checkpoint.path) if checkpoint.step else None
+    """The folder of its weights; None for a root, which is the base model as it is.
+
+    Raises:
+        CorruptLedger: the weights there are not those that the ledger recorded.
+    """
+    if not checkpoint.step:
+        return None
+    verify_weights(Path(checkpoint.path), checkpoint.weights_sha256)
+    return Path(checkpoint.path)
 
 
 def load_policy(settings: Settings, checkpoint: Checkpoint) -> Policy:

@@ -39,6 +39,10 @@ _CHAIN_SPACE = 0x6261_6263
 _WINDOW_SPACE = 0x6261_6277
 _JUDGE_SPACE = 0x6261_626A
 
+# What every session of ours begins with. With no other schema in the search path, an operator or a function that
+# another role made in `public` is not taken for PostgreSQL's own; every name of ours is written with its schema.
+_SESSION = "-c TimeZone=UTC -c search_path=pg_catalog"
+
 # What a person must put right. Other words of these messages also stand in those of a server that is only busy:
 # "canceling authentication due to timeout", "slots are reserved for roles with the SUPERUSER attribute".
 _REFUSED_LOGIN = re.compile(
@@ -87,8 +91,10 @@ class Database:
         return self._address.place
 
     def connect(self) -> Connection:
-        """A new connection: autocommit off, TimeZone UTC. The caller closes it, best by `with`, which also commits or
-        rolls back, and turns a lost connection into DatabaseUnavailable.
+        """A new connection: autocommit off, TimeZone UTC, names looked up in `pg_catalog` alone.
+
+        The caller closes it, best by `with`, which also commits or rolls back, and turns a lost connection into
+        DatabaseUnavailable.
 
         Raises:
             SettingsError: when the server refuses the user, the password or the database.
@@ -194,7 +200,7 @@ def _create_databases(server: Address, *names: str) -> None:
 
 
 def _connect(address: Address, *, autocommit: bool) -> Connection:
-    options = f"{address.parameters.get('options', '')} -c TimeZone=UTC".strip()
+    options = f"{address.parameters.get('options', '')} {_SESSION}".strip()
     more = {"options": options, "client_encoding": "utf8"}
     for name, value in (("connect_timeout", str(CONNECT_SECONDS)), ("application_name", "babylon")):
         more[name] = address.parameters.get(name, value)
@@ -225,7 +231,7 @@ def migrate(database: Database, revision: str = "head") -> str:
     second caller wait; the whole way up is one transaction, so that a failure leaves the schema as it was.
 
     Raises:
-        SettingsError: when the role may not create the schema, or a newer version of this product made it.
+        SettingsError: when the role may not create the schema, another role owns it, or a newer version made it.
     """
     from alembic import command
     from alembic.util import CommandError
@@ -262,9 +268,29 @@ def newest_revision() -> str | None:
 
 
 def _create_schema(conn: Connection) -> None:
-    """CREATE SCHEMA IF NOT EXISTS asks for the right to create even where the schema exists; hence the look first."""
-    if not conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [SCHEMA]).fetchone():
+    """CREATE SCHEMA IF NOT EXISTS asks for the right to create even where the schema exists; hence the look first.
+
+    Raises:
+        SettingsError: it belongs to a role that this one is no member of, and who could change what is in it.
+    """
+    row = conn.execute(_SCHEMA_OWNER, [SCHEMA]).fetchone()
+    if row is None:
         conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
+        return
+    owner, own, is_ours = row
+    if not is_ours:
+        raise SettingsError(
+            f"the schema {SCHEMA} belongs to the role {owner!r}, who can change what is in it; have it given to this "
+            f'role with ALTER SCHEMA {SCHEMA} OWNER TO "{own}", or rename it, then run babylon migrate again'
+        )
+
+
+#: The owner of a schema, this session's role, and whether that is the owner or was granted to it. A superuser counts
+#: as a member of every role; here only what was granted counts.
+_SCHEMA_OWNER = """
+    SELECT pg_get_userbyid(n.nspowner), current_user, n.nspowner = r.oid OR EXISTS (
+        SELECT 1 FROM pg_auth_members m WHERE m.roleid = n.nspowner AND m.member = r.oid)
+    FROM pg_namespace n JOIN pg_roles r ON r.rolname = current_user WHERE n.nspname = %s"""
 
 
 def _alembic_config(connection: object) -> Any:

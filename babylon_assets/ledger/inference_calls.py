@@ -5,7 +5,7 @@ Who writes them, the simulated game or a server, is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, LiteralString
@@ -73,7 +73,23 @@ _MAKE_INCOMING: LiteralString = """
 CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE babylon_training.inference_calls) ON COMMIT DELETE ROWS"""
 _TAKE_OVER: LiteralString = """
 INSERT INTO babylon_training.inference_calls SELECT * FROM pg_temp.incoming ON CONFLICT (call_id) DO NOTHING"""
+# By the gateway's own clock where it is known: a game's may be of another year.
+_WITH_OLD_TOKENS: LiteralString = """
+FROM babylon_training.inference_calls
+WHERE coalesce(received_at, created_at) < %s AND num_nonnulls(prompt_token_ids, token_ids, logprobs) > 0"""
+_DROP_TOKENS: LiteralString = f"""
+UPDATE babylon_training.inference_calls SET prompt_token_ids = NULL, token_ids = NULL, logprobs = NULL
+WHERE call_id IN (SELECT call_id {_WITH_OLD_TOKENS} LIMIT %s)"""
+#: Calls whose tokens are removed in one transaction.
+DROPPED_TOGETHER = 5000
 _COLUMNS = tuple(item.name for item in fields(InferenceCall))
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "text": lambda text: "\0" not in text,
+    "int4": lambda number: -(2**31) <= number < 2**31,
+    "int8": lambda number: -(2**63) <= number < 2**63,
+    "timestamptz": lambda at: at.tzinfo is not None and at.year < 9999,  # its zone may not lead out of the calendar
+    "jsonb": lambda value: b"\\u0000" not in msgspec.json.encode(value),
+}
 _encode_messages = msgspec.json.Encoder().encode
 _decode_messages = msgspec.json.Decoder(list[Message]).decode
 
@@ -101,6 +117,34 @@ def replace_calls(conn: Connection[Any], old: Iterable[str], calls: Iterable[Inf
     listed = INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", "call_id")
     there = {name for (name,) in conn.execute(listed, [list(new)])}
     insert_calls(conn, [call for name, call in new.items() if name not in there])
+
+
+def check_storable(call: InferenceCall) -> None:
+    """Make sure that the table takes a call, as far as its question goes: what is sampled is not looked at.
+
+    Raises:
+        ValueError: it says which column does not take its value.
+    """
+    for name, column in INFERENCE_CALLS.columns.items():
+        value = getattr(call, name)
+        if value is not None and column.type in _FITS and not _FITS[column.type](value):
+            raise ValueError(f"{name} cannot be stored")
+
+
+def drop_old_tokens(conn: Connection[Any], before: datetime, *, dry_run: bool = False) -> int:
+    """Remove tokens and log-probabilities of calls that were received before; says of how many calls.
+
+    So many calls at a time are a transaction, which is committed.
+    """
+    if dry_run:
+        row = conn.execute("SELECT count(*)" + _WITH_OLD_TOKENS, [before]).fetchone()
+        assert row is not None
+        return int(row[0])
+    removed = 0
+    while count := conn.execute(_DROP_TOKENS, [before, DROPPED_TOGETHER]).rowcount:
+        conn.commit()
+        removed += count
+    return removed
 
 
 def _row(call: InferenceCall) -> tuple[Any, ...]:

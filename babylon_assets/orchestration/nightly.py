@@ -15,7 +15,7 @@ from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as E
 from babylon_assets.orchestration.metadata import numbers, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import remove_old_events
-from babylon_assets.training.pruning import prune
+from babylon_assets.training.pruning import prune, prune_calls
 
 EVALUATE, PRUNE, UPKEEP = "evaluate_promoted", "prune_weights", "remove_old_logs"
 
@@ -68,11 +68,16 @@ def prune_weights(context: dg.OpExecutionContext, installation: dg.ResourceParam
         )
     try:
         done = prune(installation.settings, installation.database, keep)
+        calls = prune_calls(installation.settings, installation.database)
     except TrainingBusy as busy:
         context.log.warning(f"{busy}: nothing is pruned now, the next night comes")
         return
     names = [policy_name(checkpoint.chain, checkpoint.step) for checkpoint in done.checkpoints]
+    for checkpoint in done.elsewhere:
+        name = policy_name(checkpoint.chain, checkpoint.step)
+        context.log.warning(f"{name} is left alone: {checkpoint.path} is not its folder in this home")
     context.log.info(f"removed the weights of {len(names)} checkpoints: {', '.join(names) or 'none'}")
+    context.log.info(f"removed the tokens of {calls:,} calls")
     context.add_output_metadata(numbers({"pruned_checkpoints": len(names), "freed_bytes": done.size}))
 
 

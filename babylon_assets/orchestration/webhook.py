@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import urllib.error
 import urllib.request
@@ -9,17 +10,20 @@ from typing import Any
 
 import dagster as dg
 
+from babylon_assets.domain.display_text import neutralize, shorten
 from babylon_assets.domain.errors import TransientError
 from babylon_assets.orchestration.runtime import window_range
 
 SECONDS = 10
+#: Characters of a reason that a chat shows.
+LONGEST = 2000
 
 
 def failure_of(run: dg.DagsterRun, reason: str | None) -> dict[str, Any]:
     """What is told of a failed run; `text` is the whole of it in words, which chat services show."""
     windows = window_range(run.tags)
     where = "" if windows is None else f" for {' to '.join(dict.fromkeys(windows))}"
-    text = (reason or "no reason was given").strip()
+    text = quote_for_chat((reason or "no reason was given").strip())
     return {
         "text": f"babylon_assets: the run {run.run_id[:8]} of {run.job_name}{where} failed: {text}",
         "run": run.run_id,
@@ -27,6 +31,11 @@ def failure_of(run: dg.DagsterRun, reason: str | None) -> dict[str, Any]:
         "windows": windows and list(windows),
         "reason": text,
     }
+
+
+def quote_for_chat(text: str) -> str:
+    """A text of somebody else for a chat: in Slack's form no link and no mention can be made of it, nor by an `@`."""
+    return html.escape(neutralize(shorten(text, LONGEST)), quote=False).replace("@", "@\N{ZERO WIDTH SPACE}")
 
 
 def post(url: str, message: dict[str, Any]) -> None:

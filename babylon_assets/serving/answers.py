@@ -21,11 +21,13 @@ class Target:
         name: `<model>@<step>`.
         step: its step in the chain.
         path: folder of its adapter, or where a hosted service has it; empty for the base model as it is.
+        weights_sha256: of the adapter, as the ledger recorded it; empty where it is not known.
     """
 
     name: str
     step: int
     path: str = ""
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,8 +216,10 @@ class Directory:
 
     def _target(self, checkpoint: Checkpoint | None) -> Target:
         """The base model is the root of every chain."""
-        step = checkpoint.step if checkpoint is not None else 0
-        return Target(policy_name(self._model, step), step, checkpoint.path if checkpoint is not None else "")
+        if checkpoint is None:
+            return Target(policy_name(self._model, 0), 0)
+        name = policy_name(self._model, checkpoint.step)
+        return Target(name, checkpoint.step, checkpoint.path, checkpoint.weights_sha256)
 
     def _connection(self) -> Connection[Any]:
         if self._conn is None or self._conn.closed:

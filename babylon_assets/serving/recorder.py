@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ from babylon_assets.serving.spool import Spool
 EVERY_SECONDS, DOWN_SECONDS = 0.5, 1.0
 #: Calls in one transaction.
 TOGETHER = 1000
-#: Calls that are held in memory while nothing can be written to disk.
-HELD = 10_000
+#: Bytes of calls that are held in memory while nothing can be written to disk, and that are then written in one go.
+HELD_BYTES, WRITTEN_BYTES = 64_000_000, 1_000_000
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.msgpack.Encoder().encode
@@ -51,6 +51,7 @@ class Recorder:
         self._database = database
         self._spool = Spool(folder)
         self._held: deque[bytes] = deque()
+        self._held_bytes = self._lost_told = 0
         self._taking = threading.Lock()
         self._conn: Connection[Any] | None = None
         self._wake, self._closing = threading.Event(), threading.Event()
@@ -66,16 +67,37 @@ class Recorder:
         records = [_encode(call) for call in calls]
         with self._taking:
             self.taken += len(records)
-            try:
-                self._spool.append([*self._held, *records])
-                self._held.clear()
-            except OSError as error:
-                free = max(0, HELD - len(self._held))
-                self._held.extend(records[:free])
-                self.lost += max(0, len(records) - free)
-                _log.error(
-                    "the spool cannot be written (%s): %d calls in memory, %d lost", error, len(self._held), self.lost
-                )
+            if not self._held:
+                try:
+                    self._spool.append(records)
+                    return
+                except OSError as error:
+                    _log.error("the spool cannot be written, calls wait in memory: %s", error)
+            self._hold(records)
+
+    def _hold(self, records: Sequence[bytes]) -> None:
+        for record in records:
+            if self._held_bytes + len(record) <= HELD_BYTES:
+                self._held.append(record)
+                self._held_bytes += len(record)
+            else:
+                self.lost += 1
+
+    def _store_held(self) -> None:
+        """Write what waits in memory, a part at a time; the disk is tried once until it takes something again."""
+        while self._held:
+            with self._taking:
+                records = list(_first(WRITTEN_BYTES, self._held))
+                try:
+                    self._spool.append(records)
+                except OSError as error:
+                    if self.lost > self._lost_told:
+                        _log.error("the spool cannot be written (%s): %d calls are lost", error, self.lost)
+                        self._lost_told = self.lost
+                    return
+                for record in records:
+                    self._held.popleft()
+                    self._held_bytes -= len(record)
 
     def flush(self, seconds: float) -> bool:
         """Wait until everything taken so far is in the database; False when that took longer."""
@@ -92,8 +114,6 @@ class Recorder:
 
     def close(self, seconds: float = 5.0) -> None:
         """Write what is there, for at most so long; the rest is on disk for the next process."""
-        if self._held:
-            self.record([])
         self.flush(seconds)
         self._closing.set()
         self._wake.set()
@@ -109,6 +129,7 @@ class Recorder:
             with self._turn:
                 wake = self._asked
             try:
+                self._store_held()
                 for path in self._spool.sealed():
                     self._write(path)
             except (psycopg.Error, BabylonError, OSError) as error:
@@ -140,7 +161,7 @@ class Recorder:
             count += len(records)
             size += spool.size_of(records)
         if size == path.stat().st_size:
-            path.unlink()
+            self._spool.remove(path)
         else:  # at most the record of an answer that a killed process never gave, or else the disk's doing
             kept = self._spool.set_aside(path)
             _log.warning("%s ended in something that is no record; what was before it is written", kept)
@@ -164,6 +185,15 @@ class Recorder:
         if self._conn is None or self._conn.closed:
             self._conn = self._database.connect_autocommit()
         return self._conn
+
+
+def _first(size: int, records: Iterable[bytes]) -> Iterator[bytes]:
+    """The first records, up to the one that passes so many bytes."""
+    for record in records:
+        yield record
+        size -= len(record)
+        if size < 0:
+            return
 
 
 def _by(count: int, records: Iterator[bytes]) -> Iterator[list[bytes]]:

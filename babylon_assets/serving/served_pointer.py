@@ -43,7 +43,8 @@ class PointerFile:
         """Keep the policy for the next start. A disk that cannot be written to is logged, and breaks nothing now."""
         fresh = self._path.with_suffix(f".{os.getpid()}")
         try:
-            fresh.write_bytes(msgspec.json.encode(ServedPolicy(self._chain, policy, datetime.now(UTC))))
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(msgspec.json.encode(ServedPolicy(self._chain, policy, datetime.now(UTC))))
             fresh.replace(self._path)
         except OSError as error:
             _log.warning("%s cannot be written (%s): a start without PostgreSQL would not find it", self._path, error)

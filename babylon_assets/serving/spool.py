@@ -2,8 +2,8 @@
 
 A record is in the kernel's hands before its answer leaves, so that a killed gateway loses none. A file is synced when
 it is sealed, some times a second, so that a machine that loses power loses the last second at most. Each process writes
-into a folder of its own and holds its lock; the folder of a process that is gone is taken over by the next one. What a
-record means is not known.
+into a folder of its own, which nobody else may read, and holds its lock; the folder of a process that is gone is taken
+over by the next one. What a record means is not known.
 """
 
 from __future__ import annotations
@@ -34,13 +34,16 @@ class Spool:
     """
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # what agents were asked and answered is nobody else's to read
         self._own = folder / f"{time.time_ns()}-{os.getpid()}"
-        self._own.mkdir(parents=True)
+        self._own.mkdir(mode=0o700)
         self._locks = [_locked(self._own)]
         self._folders = [*self._abandoned(folder), self._own]
         self._guard = threading.Lock()
         self._file: int | None = None
         self._number = 0
+        self._bytes = sum(_size(path) for path in self._files())
 
     def append(self, records: Sequence[bytes]) -> None:
         """Hand records to the kernel.
@@ -60,6 +63,7 @@ class Spool:
             except OSError:
                 os.ftruncate(self._file, start)
                 raise
+            self._bytes += len(frames)
 
     def sealed(self) -> list[Path]:
         """Files of records that are not appended to any more, oldest first and on the disk; the caller removes them.
@@ -69,27 +73,43 @@ class Spool:
         with self._guard:
             ended, self._file, last = self._file, None, self._number
         if ended is not None:
-            os.fsync(ended)
-            os.close(ended)
-        paths = [path for folder in self._folders for path in sorted(folder.glob(f"*{_SUFFIX}"))]
-        return [path for path in paths if path.parent != self._own or int(path.stem) <= last]
+            try:
+                os.fsync(ended)
+            finally:
+                os.close(ended)
+        return [path for path in self._files() if path.parent != self._own or int(path.stem) <= last]
+
+    def remove(self, path: Path) -> None:
+        """Remove a file whose records are in the database."""
+        size = _size(path)
+        path.unlink()
+        self._forget(size)
 
     def refuse(self, record: bytes) -> Path:
         """Set a record aside that the database will never take."""
         path = self._own / REFUSED
-        with path.open("ab") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
             file.write(_HEAD.pack(len(record), zlib.crc32(record)) + record)
         return path
 
     def set_aside(self, path: Path) -> Path:
         """Keep a file that could not be read to its end where it is not read again."""
         kept = self._own / f"{path.parent.name}-{path.stem}.{TORN}"
+        size = _size(path)
         path.rename(kept)
+        self._forget(size)
         return kept
 
     def size(self) -> int:
         """Bytes that wait."""
-        return sum(_size(path) for folder in self._folders for path in folder.glob(f"*{_SUFFIX}"))
+        return self._bytes
+
+    def _forget(self, size: int) -> None:
+        with self._guard:
+            self._bytes -= size
+
+    def _files(self) -> list[Path]:
+        return [path for folder in self._folders for path in sorted(folder.glob(f"*{_SUFFIX}"))]
 
     def close(self) -> None:
         """Let go of the folders; those without records are removed, the others are left for the next process."""

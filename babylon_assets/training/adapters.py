@@ -8,19 +8,19 @@ never has a checkpoint's name.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from babylon_assets.ledger.adapter_weights import WEIGHTS as WEIGHTS  # noqa: PLC0414 - known from here too
+from babylon_assets.ledger.adapter_weights import weights_sha256 as weights_sha256  # noqa: PLC0414 - likewise
 from babylon_assets.training.families import require_family
 
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "manifest.json"
 STEPS = "steps.json"
 OPTIMIZER = "optimizer.safetensors"
@@ -104,12 +104,6 @@ def read_steps(checkpoint: Path) -> list[dict[str, float]]:
     """The metrics of the optimizer steps that made a checkpoint, in their order."""
     steps: list[dict[str, float]] = json.loads((checkpoint / STEPS).read_text())
     return steps
-
-
-def weights_sha256(checkpoint: Path) -> str:
-    """The sha256 of a checkpoint's weights file."""
-    with (checkpoint / WEIGHTS).open("rb") as weights:
-        return hashlib.file_digest(weights, "sha256").hexdigest()
 
 
 def restore_optimizer(model: Any, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> None:

@@ -1,24 +1,33 @@
-"""Removing the weights of checkpoints that nothing needs. Which these are is decided in `ledger.lineage`."""
+"""Removing what is kept for a time: weights of checkpoints that nothing needs, and tokens of old calls."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.ledger import lineage
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
+from babylon_assets.ledger.inference_calls import drop_old_tokens
 from babylon_assets.training.backends.registry import keeps_weights_here
+from babylon_assets.training.folders import is_checkpoint_folder
 
 
 @dataclass(frozen=True, slots=True)
 class PrunedWeights:
-    """Checkpoints whose weights were, or would be, removed, and the bytes of these."""
+    """Checkpoints whose weights were, or would be, removed, and the bytes of these.
+
+    Attributes:
+        elsewhere: checkpoints that are not needed either, and whose rows name a folder that is not theirs in this home;
+            nothing was removed there.
+    """
 
     checkpoints: list[Checkpoint]
     size: int
+    elsewhere: list[Checkpoint]
 
 
 def prune(settings: Settings, database: Database, keep: int, *, dry_run: bool = False) -> PrunedWeights:
@@ -32,13 +41,29 @@ def prune(settings: Settings, database: Database, keep: int, *, dry_run: bool = 
     """
     with chain_lock(database, settings.model_name), database.connect() as conn:
         unneeded = lineage.prunable(conn, settings.model_name, keep)
-        checkpoints_here = [checkpoint for checkpoint in unneeded if keeps_weights_here(checkpoint.backend)]
+        kept_here = [checkpoint for checkpoint in unneeded if keeps_weights_here(checkpoint.backend)]
+        checkpoints_here = [checkpoint for checkpoint in kept_here if _is_ours(settings, checkpoint)]
         size = sum(_bytes(Path(pruned.path)) for pruned in checkpoints_here)
         for pruned in [] if dry_run else checkpoints_here:
             _remove(Path(pruned.path))
             lineage.note_pruned(conn, pruned.id)
             conn.commit()
-    return PrunedWeights(checkpoints_here, size)
+    return PrunedWeights(checkpoints_here, size, [other for other in kept_here if other not in checkpoints_here])
+
+
+def _is_ours(settings: Settings, checkpoint: Checkpoint) -> bool:
+    """A row is written by whoever may write our tables; what it names is removed only where its weights belong."""
+    folder = Path(checkpoint.path)
+    return not folder.is_dir() or is_checkpoint_folder(settings, folder, checkpoint.chain, checkpoint.step)
+
+
+def prune_calls(settings: Settings, database: Database, *, dry_run: bool = False) -> int:
+    """Remove tokens and log-probabilities of calls that are older than KEEP_CALL_TOKENS_DAYS; says of how many."""
+    days = settings.automation.keep_call_tokens_days
+    if days is None:
+        return 0
+    with database.connect() as conn:
+        return drop_old_tokens(conn, datetime.now(UTC) - timedelta(days=days), dry_run=dry_run)
 
 
 def _bytes(folder: Path) -> int:

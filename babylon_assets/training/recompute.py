@@ -7,6 +7,7 @@ touched here. Which answers are known as text only is decided in `domain.dataset
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from babylon_assets.domain.datasets import Dataset, Sample
+from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.training.adapters import WEIGHTS
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 #: Answers that one forward pass takes.
 BATCH = 16
@@ -39,23 +43,37 @@ def fill(
             among them, whose weights are gone, or that is more than `max_lag` checkpoints away stay as they are.
         lags: how many checkpoints each policy is from the parent, by its name.
     """
-    adapters = {
-        policy_name(checkpoint.chain, checkpoint.step): Path(checkpoint.path) if checkpoint.step else None
-        for checkpoint in known
-        if _has_weights(checkpoint)
+    answering = {
+        policy_name(checkpoint.chain, checkpoint.step): checkpoint for checkpoint in known if _has_weights(checkpoint)
     }
     by_policy: dict[str, list[Sample]] = defaultdict(list)
     for sample in dataset.samples:
         name = sample.policy or ""
-        if sample.trains_as == "recompute" and name in adapters and lags.get(name, 0) <= max_lag:
+        if sample.trains_as == "recompute" and name in answering and lags.get(name, 0) <= max_lag:
             by_policy[name].append(sample)
     filled = {
         sample.sample_id: sample
         for name, samples in sorted(by_policy.items())
-        for sample in recomputed(base_model, adapters[name], samples)
+        if _is_intact(answering[name])
+        for sample in recomputed(base_model, _adapter(answering[name]), samples)
     }
     samples = [filled.get(sample.sample_id, sample) for sample in dataset.samples]
     return msgspec.structs.replace(dataset, samples=samples), len(filled)
+
+
+def _adapter(checkpoint: Checkpoint) -> Path | None:
+    return Path(checkpoint.path) if checkpoint.step else None
+
+
+def _is_intact(checkpoint: Checkpoint) -> bool:
+    """Whether a policy's weights are those that the ledger recorded; others count as gone."""
+    try:
+        if checkpoint.step:
+            verify_weights(Path(checkpoint.path), checkpoint.weights_sha256)
+    except CorruptLedger as error:
+        logger.warning("no log-probabilities under step %s of %s: %s", checkpoint.step, checkpoint.chain, error)
+        return False
+    return True
 
 
 def _has_weights(checkpoint: Checkpoint) -> bool:

@@ -11,11 +11,12 @@ from pathlib import Path
 from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger import checkpoints
+from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import load_dataset
 from babylon_assets.ledger.lineage import ancestors, policy_lags
-from babylon_assets.training.adapters import WEIGHTS, read_manifest
+from babylon_assets.training.adapters import read_manifest
 from babylon_assets.training.backend import CheckpointPlace, TrainingRequest
 from babylon_assets.training.backends import registry
 from babylon_assets.training.recompute import fill
@@ -102,4 +103,5 @@ def _parent_folder(parent: Checkpoint) -> Path | None:
             f"the weights of the parent, step {parent.step} of {parent.chain}, are not kept any more; "
             "restore their folder from a backup to reproduce it"
         )
+    verify_weights(Path(parent.path), parent.weights_sha256)
     return Path(parent.path)

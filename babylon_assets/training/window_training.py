@@ -8,7 +8,7 @@ the id of a job that runs elsewhere (`Attempt`).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.errors import ChainConflict, PermanentError, TrainingBusy
 from babylon_assets.domain.late_data import beside, carried
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, windows
+from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.datasets import load_dataset
@@ -211,6 +212,8 @@ def _train(
 def _make(settings: Settings, database: Database, plan: Plan, job: training_jobs.Job) -> TrainedCheckpoint | None:
     parent = plan.parent
     folder = checkpoint_folder(settings, parent.chain, parent.step) if parent.step else None
+    if folder is not None and (folder / WEIGHTS).is_file():
+        verify_weights(folder, parent.weights_sha256)
     request = TrainingRequest(
         base_model=plan.base_model,
         chain=plan.chain,
@@ -281,7 +284,7 @@ def _record(
             )
     return TrainedWindow(
         status="trained",
-        reason=f"{plan.selection.method} on {tokens} tokens",
+        reason=f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}",
         checkpoint=checkpoint,
         parent=plan.parent,
         method=plan.selection.method,
@@ -289,6 +292,19 @@ def _record(
         left_out=plan.selection.left_out,
         steps=steps,
         seconds=seconds,
+    )
+
+
+def _ended_early(steps: Sequence[Mapping[str, float]], selection: Selection) -> str:
+    """Why a pass did not see all of its window, and how much it did not see; empty when it did."""
+    undone = [number for number, step in enumerate(steps, 1) if "undone" in step]
+    if not undone:
+        return ""
+    seen = round(sum(step["tokens"] for step in steps))
+    unseen = max(0, sum(sample.tokens for sample in selection.policy_gradient) - seen)
+    return (
+        f"; step {undone[0]} went further from the policy before than MAX_KL allows and was undone, "
+        f"which ended the pass: {unseen} tokens were not seen"
     )
 
 

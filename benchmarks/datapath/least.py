@@ -10,7 +10,9 @@ import simdjson
 
 from babylon_assets.ledger.database import Database
 
-_OUT = """COPY (SELECT "trajectoryId", "stepsJson" FROM trajectories WHERE "windowId" = %s) TO STDOUT (FORMAT binary)"""
+_OUT = """
+    COPY (SELECT "trajectoryId", "stepsJson" FROM public.trajectories WHERE "windowId" = %s)
+    TO STDOUT (FORMAT binary)"""
 _TABLE = "CREATE TEMP TABLE least (id text, body bytea); ALTER TABLE least ALTER COLUMN body SET STORAGE EXTERNAL"
 
 

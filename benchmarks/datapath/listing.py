@@ -10,7 +10,7 @@ from benchmarks.report import Row, at_most
 TRAJECTORIES, WINDOWS = 1_000_000, 8760
 FIRST = "2026-01-01T00:00"
 _FILL = """
-    INSERT INTO trajectories (id, "trajectoryId", "agentId", "startTime", "endTime", "durationMs", "windowId",
+    INSERT INTO public.trajectories (id, "trajectoryId", "agentId", "startTime", "endTime", "durationMs", "windowId",
         "stepsJson", "rewardComponentsJson", "metricsJson", "metadataJson", "totalReward", "episodeLength",
         "finalStatus", "updatedAt")
     SELECT 'i' || n, 't' || n, 'agent-' || n %% 200, at, at, 1, to_char(at, 'YYYY-MM-DD"T"HH24":00"'),
@@ -18,15 +18,15 @@ _FILL = """
     FROM generate_series(1, 1000000) AS n,
          LATERAL (SELECT %s::timestamp + (n %% 8760) * interval '1 hour' AS at) AS placed"""
 _USERS = """
-    INSERT INTO "User" (id, username, "isAgent", "updatedAt")
+    INSERT INTO public."User" (id, username, "isAgent", "updatedAt")
     SELECT 'agent-' || n, 'agent-' || n, true, now() FROM generate_series(0, 199) AS n ON CONFLICT DO NOTHING"""
-_ODD = """UPDATE trajectories SET "windowId" = 'benchmark-' || right(id, 1) WHERE id LIKE '%00000'"""
-_PLAINLY = 'SELECT "windowId", count(DISTINCT "agentId"), count(*) FROM trajectories GROUP BY 1 ORDER BY 1'
+_ODD = """UPDATE public.trajectories SET "windowId" = 'benchmark-' || right(id, 1) WHERE id LIKE '%00000'"""
+_PLAINLY = 'SELECT "windowId", count(DISTINCT "agentId"), count(*) FROM public.trajectories GROUP BY 1 ORDER BY 1'
 
 
 def fill(conn: Connection, first: str = FIRST) -> None:
     """A million trajectories in a year of hours from the first one on, and nothing else; some ids are no window's."""
-    conn.execute("TRUNCATE trajectories")
+    conn.execute("TRUNCATE public.trajectories")
     conn.execute(_USERS)
     conn.execute(_FILL, [first])
     conn.execute(_ODD)

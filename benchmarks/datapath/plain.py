@@ -26,10 +26,10 @@ TABLES = """
     TRUNCATE plain.raw, plain.scores, plain.datasets, plain.samples
 """
 _ROWS = """
-    SELECT "trajectoryId", "agentId", "stepsJson" FROM trajectories t JOIN "User" u ON u.id = t."agentId"
+    SELECT "trajectoryId", "agentId", "stepsJson" FROM public.trajectories t JOIN public."User" u ON u.id = t."agentId"
     WHERE "windowId" = $1 AND "isTrainingData" AND NOT "isEvaluation" AND NOT u."isTest" AND NOT u."isBanned\""""
 _TRADES = """
-    SELECT "agentUserId", "marketId", price, extract(epoch FROM "executedAt")::float8 FROM "AgentTrade"
+    SELECT "agentUserId", "marketId", price, extract(epoch FROM "executedAt")::float8 FROM public."AgentTrade"
     WHERE "agentUserId" = ANY($1) AND "executedAt" >= $2::text::timestamp - interval '1 hour'
       AND "executedAt" < $2::text::timestamp + interval '3 hours'"""
 _INDEXED = ("sample_id", "agent", "group", "reward", "advantage", "trains_as")
@@ -70,7 +70,7 @@ async def _scores(conn: Any, episodes: list[Row], window: str) -> dict[tuple[str
     trades: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for agent, market, price, at in await conn.fetch(_TRADES, agents, window):
         trades[agent, market].append((1000 * at, price))
-    found = await conn.fetch('SELECT id, resolution FROM "Market" WHERE resolved')
+    found = await conn.fetch('SELECT id, resolution FROM public."Market" WHERE resolved')
     resolved = {row[0]: row[1] for row in found}
     worth: dict[tuple[str, int], float | None] = {}
     for each in episodes:

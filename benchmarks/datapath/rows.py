@@ -33,7 +33,7 @@ def write_window(conn: Connection[Any], window: str, trajectories: int = TRAJECT
     """Write a window's trajectories, the trades in them, and markets that are resolved by its end."""
     rng, start = random.Random(window), HOURLY.bounds(window)[0]
     agents = [f"agent-{n}" for n in range(AGENTS)]
-    there = {row[0] for row in conn.execute('SELECT id FROM "User"').fetchall()}
+    there = {row[0] for row in conn.execute('SELECT id FROM public."User"').fetchall()}
     users = [{"id": a, "username": a, "isAgent": True, "updatedAt": start} for a in agents if a not in there]
     copy_rows(conn, "User", users)
     markets = [f"{window}-m{n}" for n in range(MARKETS)]

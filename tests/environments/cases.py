@@ -63,12 +63,12 @@ def execute(statement: str, *parameters: Any) -> Write:
 
 # -- Babylon -----------------------------------------------------------------------------------------------------------
 
-_ONE_ROW = """WHERE "trajectoryId" = (SELECT min("trajectoryId") FROM "trajectories")"""
+_ONE_ROW = """WHERE "trajectoryId" = (SELECT min("trajectoryId") FROM public.trajectories)"""
 CHANGE = execute(
-    f"""UPDATE "trajectories" SET "agentId" = (SELECT max("agentId") FROM "trajectories"), "updatedAt" = now()
+    f"""UPDATE public.trajectories SET "agentId" = (SELECT max("agentId") FROM public.trajectories), "updatedAt" = now()
     {_ONE_ROW}"""
 )
-CORRUPT = execute(f"""UPDATE "trajectories" SET "stepsJson" = '[{{', "updatedAt" = now() {_ONE_ROW}""")
+CORRUPT = execute(f"""UPDATE public.trajectories SET "stepsJson" = '[{{', "updatedAt" = now() {_ONE_ROW}""")
 
 
 def _fill_game(conn: Connection[Any]) -> None:
@@ -86,13 +86,15 @@ def _fill_game(conn: Connection[Any]) -> None:
 
 BABYLON = Case(
     make=BabylonEnvironment,
-    table="trajectories",
+    table="public.trajectories",
     create=create_game_tables,
     fill=_fill_game,
     change=CHANGE,
     corrupt=CORRUPT,
-    settle=execute("""UPDATE "Market" SET resolved = true, resolution = true, "updatedAt" = now() WHERE id = 'm1'"""),
-    revise=execute("""UPDATE "Market" SET resolution = false WHERE id = 'm1'"""),
+    settle=execute(
+        """UPDATE public."Market" SET resolved = true, resolution = true, "updatedAt" = now() WHERE id = 'm1'"""
+    ),
+    revise=execute("""UPDATE public."Market" SET resolution = false WHERE id = 'm1'"""),
 )
 
 
@@ -127,9 +129,9 @@ FEED = Case(
     change=CHANGE,
     corrupt=CORRUPT,
     settle=execute(
-        """UPDATE "Market" SET resolved = true, resolution = true, "updatedAt" = now() WHERE id = '41001'"""
+        """UPDATE public."Market" SET resolved = true, resolution = true, "updatedAt" = now() WHERE id = '41001'"""
     ),
-    revise=execute("""UPDATE "Market" SET resolution = false WHERE id = '41001'"""),
+    revise=execute("""UPDATE public."Market" SET resolution = false WHERE id = '41001'"""),
     window="2026-07-15T10:00",
 )
 
@@ -150,23 +152,25 @@ def _play(conn: Connection[Any]) -> None:
 def _resolve(conn: Connection[Any]) -> None:
     """A market that somebody bet on and that was open."""
     found = conn.execute(
-        """UPDATE "Market" SET resolved = true, resolution = true, "updatedAt" = now()
-        WHERE NOT resolved AND id IN (SELECT "marketId" FROM "AgentTrade") RETURNING id"""
+        """UPDATE public."Market" SET resolved = true, resolution = true, "updatedAt" = now()
+        WHERE NOT resolved AND id IN (SELECT "marketId" FROM public."AgentTrade") RETURNING id"""
     ).fetchall()
     assert found
 
 
 SIMULATED = Case(
     make=SimulatedEnvironment,
-    table="trajectories",
+    table="public.trajectories",
     create=create_game_tables,
     fill=_play,
     change=CHANGE,
     corrupt=CORRUPT,
     settle=_resolve,
     revise=execute(
-        """UPDATE "Market" SET resolution = NOT resolution
-        WHERE id = (SELECT min("marketId") FROM "AgentTrade" JOIN "Market" m ON m.id = "marketId" WHERE m.resolved)"""
+        """UPDATE public."Market" SET resolution = NOT resolution
+        WHERE id = (
+            SELECT min("marketId") FROM public."AgentTrade" JOIN public."Market" m ON m.id = "marketId" WHERE m.resolved
+        )"""
     ),
     settings=_SMALL,
 )

@@ -79,7 +79,7 @@ def test_a_table_that_is_missing_is_named(case: Case, environment: Environment, 
         case.create(conn)
         environment.check(conn)
         conn.execute(f"DROP TABLE {case.table} CASCADE".encode())
-        with pytest.raises(SourceError, match=case.table):
+        with pytest.raises(SourceError, match=case.table.removeprefix("public.")):
             environment.check(conn)
 
 

@@ -95,7 +95,7 @@ def test_a_connection_speaks_utc_and_waits_for_a_commit(database: Database) -> N
 def test_a_server_that_goes_away_in_the_middle_is_a_transient_failure(database: Database) -> None:
     def work(statements: list[str]) -> None:
         with database.connect() as conn:
-            conn.execute("CREATE TABLE half_done (n int)")
+            conn.execute("CREATE TABLE public.half_done (n int)")
             with database.connect_autocommit() as other:
                 other.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
             for statement in statements:
@@ -132,8 +132,8 @@ def test_migrating_an_empty_database_twice_changes_nothing_the_second_time(empty
 
 def test_tables_of_others_in_public_are_left_alone(empty_database: Database) -> None:
     with empty_database.connect() as conn:
-        conn.execute('CREATE TABLE windows (id int); CREATE TABLE "User" (id text PRIMARY KEY)')
-        conn.execute("CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('x')")
+        conn.execute('CREATE TABLE public.windows (id int); CREATE TABLE public."User" (id text PRIMARY KEY)')
+        conn.execute("CREATE TABLE public.alembic_version AS SELECT 'x'::varchar(32) AS version_num")
     before = catalogue(empty_database)
     migrate(empty_database)
     assert catalogue(empty_database) == before

@@ -78,10 +78,10 @@ def test_what_was_written_is_there_after_a_restart(home: Path) -> None:
     settings = Settings(home=home)
     database = open_database(settings)
     with database.connect() as conn:
-        conn.execute("CREATE TABLE kept (n int)")
+        conn.execute("CREATE TABLE public.kept (n int)")
     stop_embedded(settings)
     with open_database(settings).connect() as conn:
-        assert conn.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+        assert conn.execute("SELECT count(*) FROM public.kept").fetchone() == (0,)
 
 
 def test_many_processes_start_one_server(home: Path) -> None:
@@ -126,13 +126,13 @@ def test_a_folder_with_a_space_and_a_quote_in_its_name_works(home: Path) -> None
 def test_a_killed_server_is_started_again_with_what_was_committed(home: Path) -> None:
     settings = Settings(home=home)
     with open_database(settings).connect() as conn:
-        conn.execute("CREATE TABLE kept AS SELECT generate_series(1, 1000)")
+        conn.execute("CREATE TABLE public.kept AS SELECT generate_series(1, 1000)")
     (server,) = servers_of(home / "postgres")
     os.kill(server, signal.SIGKILL)
     while Path(f"/proc/{server}").exists() and "Z" not in Path(f"/proc/{server}/stat").read_text().split()[2]:
         time.sleep(0.01)
     with open_database(settings).connect() as conn:
-        assert conn.execute("SELECT count(*) FROM kept").fetchone() == (1000,)
+        assert conn.execute("SELECT count(*) FROM public.kept").fetchone() == (1000,)
 
 
 def test_a_process_id_that_was_given_to_another_program_is_not_taken_for_the_server(home: Path) -> None:
@@ -202,7 +202,7 @@ def test_an_ordinary_user_runs_the_server_as_themselves(home: Path) -> None:
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
         with open_database(Settings(home=home)).connect() as conn:
-            conn.execute("CREATE TABLE made_by_nobody (n int)")
+            conn.execute("CREATE TABLE public.made_by_nobody (n int)")
 
     child = multiprocessing.get_context("fork").Process(target=as_ordinary_user)
     child.start()
@@ -210,7 +210,7 @@ def test_an_ordinary_user_runs_the_server_as_themselves(home: Path) -> None:
     assert child.exitcode == 0
     assert (home / "postgres").stat().st_uid == account.pw_uid
     with open_database(Settings(home=home)).connect() as conn:
-        assert conn.execute("SELECT count(*) FROM made_by_nobody").fetchone() == (0,)
+        assert conn.execute("SELECT count(*) FROM public.made_by_nobody").fetchone() == (0,)
 
 
 @AS_ROOT

@@ -82,7 +82,7 @@ def test_the_whole_line_of_the_store_works_there(conn: psycopg.Connection[Any], 
 def test_the_game_can_be_read_and_not_written(conn: psycopg.Connection[Any]) -> None:
     schema.check_tables(conn)
     assert game_record.list_windows(conn) == []
-    for statement in ("DELETE FROM trajectories", "CREATE TABLE public.ours (n int)", "CREATE SCHEMA ours"):
+    for statement in ("DELETE FROM public.trajectories", "CREATE TABLE public.ours (n int)", "CREATE SCHEMA ours"):
         with pytest.raises(errors.InsufficientPrivilege):
             conn.execute(statement)
         conn.rollback()

@@ -66,7 +66,7 @@ class Loop:
         """Rows that can be scored and not trained on, which is enough for a loop that does not train."""
         start, end = HOURLY.bounds(window)
         with self.database.connect() as conn:
-            there = {row[0] for row in conn.execute('SELECT id FROM "User"').fetchall()}
+            there = {row[0] for row in conn.execute('SELECT id FROM public."User"').fetchall()}
             names = [f"agent-{n}" for n in range(agents)]
             users = [{"id": a, "username": a, "isAgent": True, "updatedAt": start} for a in names if a not in there]
             copy_rows(conn, "User", users)

@@ -31,7 +31,7 @@ def loop(tmp_path: Path, game_database: Database) -> Iterator[Loop]:
 
 def ask(loop: Loop, name: str, window: str | None) -> None:
     loop.execute(
-        """INSERT INTO training_batches
+        """INSERT INTO public.training_batches
            ("id", "batchId", "scenarioId", "baseModel", "modelVersion", "trajectoryIds", "rewardsJson")
            VALUES (%s, %s, %s, 'm', 'v', '[]', '[]')""",
         *(name, name, window),
@@ -40,7 +40,7 @@ def ask(loop: Loop, name: str, window: str | None) -> None:
 
 def told(loop: Loop, name: str) -> tuple[Any, ...]:
     query = """SELECT "status", "error", "trainingLoss", "startedAt" <= "completedAt"
-               FROM training_batches WHERE "id" = %s"""
+               FROM public.training_batches WHERE "id" = %s"""
     with loop.database.connect() as conn:
         found = conn.execute(query, [name]).fetchone()
     assert found is not None
@@ -117,7 +117,7 @@ def test_a_claim_whose_process_died_before_its_run_is_taken_up(loop: Loop) -> No
     with loop.database.connect() as conn:
         assert training_requests.claim(conn) is not None
     assert tick(loop) == "the game asks for nothing"
-    loop.execute("""UPDATE training_batches SET "startedAt" = "startedAt" - %s""", 2 * STALE)
+    loop.execute("""UPDATE public.training_batches SET "startedAt" = "startedAt" - %s""", 2 * STALE)
     assert asked(loop).tags[REQUEST_TAG] == "one"
 
 
@@ -143,5 +143,5 @@ def test_without_the_switch_the_table_is_left_alone(loop: Loop) -> None:
 
 
 def test_a_role_that_may_not_write_is_told_what_to_grant(loop: Loop) -> None:
-    loop.execute("ALTER TABLE training_batches RENAME TO gone")
+    loop.execute("ALTER TABLE public.training_batches RENAME TO gone")
     assert "no such table" in str(tick(loop))

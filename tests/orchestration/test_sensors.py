@@ -52,7 +52,7 @@ def test_what_the_games_tables_have_is_noted_for_the_windows_that_are_asked_for(
     """A row without a windowId counts for the hour of its end; the fourth window is not asked for yet."""
     for window in (FIRST, SECOND, FOURTH):
         loop.play(window)
-    loop.execute('UPDATE "trajectories" SET "windowId" = NULL WHERE id = %s', f"{SECOND}-agent-0")
+    loop.execute('UPDATE public."trajectories" SET "windowId" = NULL WHERE id = %s', f"{SECOND}-agent-0")
     end = HOURLY.bounds(FIRST)[1]
     market = {"question": "?", "liquidity": 1, "updatedAt": end + timedelta(hours=2)}
     markets = [{"id": f"m{n}", "endDate": end - timedelta(minutes=n), "resolved": n > 1, **market} for n in (0, 1, 2)]
@@ -72,7 +72,7 @@ def test_what_the_games_tables_have_is_noted_for_the_windows_that_are_asked_for(
     assert told["outcomes", SECOND] == {"outcomes": 0, "markets": 1, "markets_resolved": 0, "newest": newest}
 
     assert loop.run(loop.asked()).success
-    loop.execute('UPDATE "trajectories" SET "updatedAt" = now() WHERE "windowId" = %s', FIRST)
+    loop.execute('UPDATE public."trajectories" SET "updatedAt" = now() WHERE "windowId" = %s', FIRST)
     again = loop.tick("changed_windows")
     assert isinstance(again, dg.SensorResult)
     assert {event.partition for event in again.asset_events} == {FIRST}
@@ -190,7 +190,7 @@ def test_a_window_that_fails_for_good_is_left_and_the_loop_goes_on(loop: Loop, m
     monkeypatch.undo()
     assert loop.status(FIRST) == "failed"
     assert loop.asked().partition_key == THIRD
-    loop.execute('UPDATE "trajectories" SET "updatedAt" = now() WHERE "windowId" = %s', FIRST)
+    loop.execute('UPDATE public."trajectories" SET "updatedAt" = now() WHERE "windowId" = %s', FIRST)
     again = loop.asked()
     assert again.partition_key == FIRST
     assert again.run_key != request.run_key
@@ -231,7 +231,7 @@ def test_a_run_that_died_is_tried_again_later_and_not_for_ever(loop: Loop) -> No
 
 
 def test_a_database_without_the_game_is_said_and_nothing_fails(loop: Loop) -> None:
-    loop.execute('DROP TABLE "market_outcomes"')
+    loop.execute('DROP TABLE public."market_outcomes"')
     assert '"market_outcomes" is missing' in loop.said()
     assert '"market_outcomes" is missing' in loop.said("changed_windows")
 
@@ -240,7 +240,7 @@ def test_a_window_whose_rows_changed_is_read_again_once(loop: Loop) -> None:
     loop.play(FIRST)
     assert loop.run(loop.asked()).success
     assert loop.said("changed_windows").startswith("no change")
-    loop.execute('UPDATE "trajectories" SET "updatedAt" = now()')
+    loop.execute('UPDATE public."trajectories" SET "updatedAt" = now()')
     request = loop.asked("changed_windows")
     assert request.partition_key == FIRST
     assert loop.run(request, "refresh_window").success

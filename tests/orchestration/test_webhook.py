@@ -49,6 +49,15 @@ def failed_run(loop: Loop) -> dg.DagsterRun:
     return run
 
 
+@pytest.mark.parametrize("attack", ["<!channel>", "<https://evil.example|log in>", "@everyone", "\x1b]0;x\x07", "&lt;"])
+def test_no_text_of_an_agent_mentions_or_links_in_a_chat(attack: str) -> None:
+    run = dg.DagsterRun(job_name="train_window")
+    text = webhook.failure_of(run, f"SourceError: {attack} is no window")["text"]
+    assert attack not in text
+    assert not set(text) & set("<>\x1b")
+    assert len(webhook.failure_of(run, "x" * 100_000)["text"]) < 3000
+
+
 def test_a_failed_run_is_told_to_the_webhook(loop: Loop) -> None:
     hook = Hook(200)
     webhook.post(hook.url, webhook.failure_of(failed_run(loop), "it broke"))

@@ -135,9 +135,9 @@ def play(settings: Settings, base: Path, story: Story) -> Database:
         create_game_tables(conn)
         for window in story.windows:
             play_window(settings, conn, window, engine)
-        few = 'SELECT id FROM "trajectories" WHERE "windowId" = %s ORDER BY "agentId" OFFSET 2'
+        few = 'SELECT id FROM public."trajectories" WHERE "windowId" = %s ORDER BY "agentId" OFFSET 2'
         for window in story.thin:
-            conn.execute(f'DELETE FROM "trajectories" WHERE id IN ({few})'.encode(), [window])
+            conn.execute(f'DELETE FROM public."trajectories" WHERE id IN ({few})'.encode(), [window])
     return database
 
 

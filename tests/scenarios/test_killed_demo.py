@@ -28,9 +28,9 @@ from tests.servers import Server
 
 #: The calls that the game's record names. Those of a window that was killed while it was played are kept beside them.
 NAMED = """
-SELECT made.value ->> 'callId' AS call_id FROM trajectories,
+SELECT made.value ->> 'callId' AS call_id FROM public.trajectories,
     jsonb_array_elements("stepsJson"::jsonb) AS taken, jsonb_array_elements(taken.value -> 'llmCalls') AS made"""
-PLAYED = 'SELECT count(DISTINCT "windowId") FROM trajectories'
+PLAYED = 'SELECT count(DISTINCT "windowId") FROM public.trajectories'
 TRAINING = "SELECT count(*) FROM babylon_training.training_jobs WHERE state = 'training'"
 TRAINED = "SELECT count(*) FROM babylon_training.model_checkpoints WHERE step > 0"
 
@@ -95,7 +95,7 @@ def test_a_killed_demo_goes_on_where_it_stopped(demo: Demo, played_demo: Played)
         zip(demo.hours, (1, 2, 3), strict=True)
     )
     for query, expected in {
-        "SELECT count(*) FROM trajectories": len(demo.hours) * 6,
+        "SELECT count(*) FROM public.trajectories": len(demo.hours) * 6,
         f"SELECT count(DISTINCT call_id) FROM ({NAMED}) AS named": len(demo.hours) * ANSWERS,
         f"SELECT count(*) FROM babylon_training.inference_calls WHERE call_id IN ({NAMED})": len(demo.hours) * ANSWERS,
         "SELECT count(*) FROM babylon_training.windows WHERE status = 'trained'": len(demo.hours),

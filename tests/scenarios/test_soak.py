@@ -189,7 +189,7 @@ def settled(loop: Loop) -> bool:
 
 def every_hour_was_played_once(loop: Loop) -> None:
     """No hour is lost between the first and the last, and none has a row too many."""
-    rows = loop.ask('SELECT "windowId"::timestamp, count(*) FROM trajectories GROUP BY 1 ORDER BY 1')
+    rows = loop.ask('SELECT "windowId"::timestamp, count(*) FROM public.trajectories GROUP BY 1 ORDER BY 1')
     assert len(rows) >= WINDOWS
     assert {count for _, count in rows} == {AGENTS}
     hours = [hour for hour, _ in rows]

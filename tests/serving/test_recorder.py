@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -204,19 +205,65 @@ def test_nothing_is_lost_between_one_who_appends_and_one_who_removes(tmp_path: P
     assert found == list(range(20_000))
 
 
-def test_a_full_disk_breaks_no_answer_and_is_told(
-    recorder: Recorder, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_full_disk_breaks_no_answer_and_costs_bounded_memory_and_time(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(_self: Spool, _records: object) -> None:
+    tried: list[int] = []
+
+    def full(_self: Spool, records: Sequence[bytes]) -> None:
+        tried.append(len(records))
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(recording, "HELD", 3)
+    size = len(recording._encode(inference_call(100)))
+    monkeypatch.setattr(recording, "HELD_BYTES", 30 * size)
+    monkeypatch.setattr(recording, "WRITTEN_BYTES", 3 * size)
+    monkeypatch.setattr(recording, "EVERY_SECONDS", 60)  # the thread takes its turns when it is asked to
+    recorder = Recorder(database, tmp_path / "spool")
     with monkeypatch.context() as patch:
         patch.setattr(Spool, "append", full)
-        for number in range(5):
+        for number in range(100, 200):
             recorder.record([inference_call(number)])
-    assert recorder.lost == 2
-    assert "2 lost" in caplog.text
+        assert tried == [1]  # nobody who answers tries again what the thread tries
+        assert recorder.flush(20)
+        assert tried == [1, 4]
+    assert (recorder.lost, recorder._held_bytes) == (70, 30 * size)
+    assert "70 calls are lost" in caplog.text
     recorder.record([inference_call(9)])
     assert recorder.flush(20)
-    assert count(database) == 4
+    assert (recorder.lost, recorder._held_bytes, recorder.waiting()) == (71, 0, 0)
+    recorder.record([inference_call(10)])
+    recorder.close()
+    with database.connect() as conn:
+        assert missing_calls(conn, [f"call-{number}" for number in (*range(100, 130), 10)]) == []
+
+
+def test_nobody_else_may_read_what_waits(tmp_path: Path, database: Database) -> None:
+    before = os.umask(0)
+    try:
+        recorder = Recorder(NOWHERE, tmp_path / "home" / "spool")
+        recorder.record([inference_call(0)])
+        wait_for(lambda: not recorder.database_up)
+        recorder.record([inference_call(1, token_ids=[1, 2], logprobs=[-0.5])])
+        recorder._database = database
+        assert recorder.flush(20)
+    finally:
+        os.umask(before)
+    assert recorder.refused == 1
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "home" / "spool").rglob("*")}
+    assert {mode for name, mode in modes.items() if name in (spool.REFUSED, "lock")} == {0o600}
+    folders = [path for path in (tmp_path / "home").rglob("*") if path.is_dir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}
+    recorder.close()
+
+
+def test_bytes_that_wait_are_counted_without_a_look_at_the_disk(tmp_path: Path, database: Database) -> None:
+    first = Recorder(NOWHERE, tmp_path / "spool")
+    first.record([inference_call(0), inference_call(1)])
+    waiting = first.waiting()
+    assert waiting == sum(path.stat().st_size for path in (tmp_path / "spool").rglob("*.records"))
+    first.close(0.1)
+    second = Recorder(database, tmp_path / "spool")
+    assert second.waiting() in (waiting, 0)
+    assert second.flush(20)
+    assert second.waiting() == 0
+    second.close()

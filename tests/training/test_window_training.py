@@ -12,13 +12,15 @@ from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import ChainConflict, CorruptLedger, PermanentError
 from babylon_assets.ledger import checkpoints
+from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import get_window, upsert_window
 from babylon_assets.training import window_training
 from babylon_assets.training.backends.embedded import backend as embedded
 from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.planning import plan_training
-from babylon_assets.training.window_training import train_window
+from babylon_assets.training.selection import Selection
+from babylon_assets.training.window_training import _ended_early, train_window
 from tests.training.backends.test_embedded import answered
 from tests.training.conftest import Ready
 from tests.training.test_selection import sample
@@ -199,6 +201,21 @@ def test_a_lost_parent_is_said_and_nothing_is_made_up(
     assert chain_of(database) == [(0, None), (1, FIRST)]
 
 
+def test_nothing_is_trained_from_weights_that_are_not_those_of_the_ledger(
+    settings: Settings, database: Database, ready: Ready, samples: list[Sample]
+) -> None:
+    ready(FIRST, samples)
+    train_window(settings, database, FIRST)
+    ready(SECOND, samples)
+    weights = checkpoint_folder(settings, CHAIN, 1) / WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CorruptLedger, match="not those that the ledger recorded; restore"):
+        train_window(settings, database, SECOND)
+    assert chain_of(database) == [(0, None), (1, FIRST)]
+
+
 def test_a_window_without_a_dataset_is_refused(settings: Settings, database: Database) -> None:
     with pytest.raises(PermanentError, match="training_datasets"):
         train_window(settings, database, FIRST)
@@ -206,3 +223,13 @@ def test_a_window_without_a_dataset_is_refused(settings: Settings, database: Dat
 
 def _kill(*_: Any, **__: Any) -> Any:
     raise Killed
+
+
+def test_a_pass_that_ended_early_says_why_and_how_much_it_did_not_see(samples: list[Sample]) -> None:
+    tokens = sum(sample.tokens for sample in samples)
+    selection = Selection(samples, [], {})
+    steps = [{"tokens": 30.0}, {"tokens": 12.0, "undone": 1.0}]
+    assert _ended_early([{"tokens": float(tokens)}], selection) == ""
+    said = _ended_early(steps, selection)
+    assert "step 2 went further from the policy before than MAX_KL allows" in said
+    assert said.endswith(f"{tokens - 42} tokens were not seen")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -19,51 +19,61 @@ Side = Literal["yes", "no", "long", "short"]
 _SIDES: dict[str, Side] = {"yes": "yes", "no": "no", "long": "long", "short": "short"}
 
 
-class PredictionMarket(msgspec.Struct, frozen=True, rename="camel"):
-    """A market with a question; prices in (0, 1)."""
+#: What a snapshot may say: a name is stored and indexed, a price divides, a list is played through.
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+Dollars = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+#: Bytes of a snapshot.
+LARGEST = 64 * 2**20
 
-    id: str
-    question: str
-    yes_price: float
-    no_price: float
+
+class PredictionMarket(msgspec.Struct, frozen=True, rename="camel"):
+    """A market with a question."""
+
+    id: Name
+    question: Annotated[str, msgspec.Meta(max_length=10_000)]
+    yes_price: Probability
+    no_price: Probability
     resolved: bool = False
 
 
 class PerpetualMarket(msgspec.Struct, frozen=True):
     """A perpetual at its price in dollars."""
 
-    ticker: str
-    price: float
+    ticker: Name
+    price: Dollars
 
 
 class State(msgspec.Struct, frozen=True, rename="camel"):
     """Everything that can be traded at one tick."""
 
-    prediction_markets: list[PredictionMarket]
-    perpetual_markets: list[PerpetualMarket]
+    prediction_markets: Annotated[list[PredictionMarket], msgspec.Meta(max_length=1_000)]
+    perpetual_markets: Annotated[list[PerpetualMarket], msgspec.Meta(max_length=1_000)]
 
 
 class Event(msgspec.Struct, frozen=True):
     """Something that happened in a tick, such as `post:created` or `market:trade`."""
 
-    type: str
+    type: Name
     data: dict[str, Any]
 
 
 class Tick(msgspec.Struct, frozen=True):
     """One tick: what happened, and the state after it. `timestamp` in epoch milliseconds."""
 
-    number: int
-    timestamp: int
-    events: list[Event]
+    number: Number
+    timestamp: Milliseconds
+    events: Annotated[list[Event], msgspec.Meta(max_length=10_000)]
     state: State
 
 
 class Price(msgspec.Struct, frozen=True):
     """A perpetual's price after a tick."""
 
-    tick: int
-    price: float
+    tick: Number
+    price: Dollars
 
 
 class GroundTruth(msgspec.Struct, frozen=True, rename="camel"):
@@ -76,9 +86,9 @@ class GroundTruth(msgspec.Struct, frozen=True, rename="camel"):
 class Snapshot(msgspec.Struct, frozen=True, rename="camel"):
     """A benchmark of the game."""
 
-    id: str
+    id: Name
     initial_state: State
-    ticks: list[Tick]
+    ticks: Annotated[list[Tick], msgspec.Meta(max_length=10_000)]
     ground_truth: GroundTruth
 
 
@@ -88,9 +98,11 @@ def decode_snapshot(content: bytes) -> Snapshot:
     Raises:
         PermanentError: it is not one, or does not know what became of one of its markets.
     """
+    if len(content) > LARGEST:
+        raise PermanentError(f"the snapshot has more than {LARGEST >> 20} MiB; give another file")
     try:
         snapshot = msgspec.json.decode(content, type=Snapshot)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise PermanentError(f"this is no benchmark snapshot of the game: {error}; give another file") from None
     states = [snapshot.initial_state, *(tick.state for tick in snapshot.ticks)]
     markets = {market.id for state in states for market in state.prediction_markets}

@@ -46,7 +46,7 @@ TABLES: dict[str, str] = {
         "onChainResolved" boolean NOT NULL DEFAULT false, "oracleAddress" text""",
     "StockPrice": """
         "id" text PRIMARY KEY,
-        "organizationId" text NOT NULL REFERENCES "Organization" ("id") ON UPDATE CASCADE ON DELETE CASCADE,
+        "organizationId" text NOT NULL REFERENCES public."Organization" ("id") ON UPDATE CASCADE ON DELETE CASCADE,
         "price" double precision NOT NULL, "change" double precision NOT NULL,
         "changePercent" double precision NOT NULL,
         "timestamp" timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
@@ -54,7 +54,7 @@ TABLES: dict[str, str] = {
         precision, "lowPrice" double precision, "volume" double precision""",
     "PredictionPriceHistory": """
         "id" text PRIMARY KEY,
-        "marketId" text NOT NULL REFERENCES "Market" ("id") ON UPDATE CASCADE ON DELETE CASCADE,
+        "marketId" text NOT NULL REFERENCES public."Market" ("id") ON UPDATE CASCADE ON DELETE CASCADE,
         "yesPrice" double precision NOT NULL, "noPrice" double precision NOT NULL,
         "yesShares" numeric(24,8) NOT NULL, "noShares" numeric(24,8) NOT NULL, "liquidity" numeric(24,8) NOT
         NULL, "eventType" text NOT NULL, "source" text NOT NULL,
@@ -65,10 +65,10 @@ TABLES: dict[str, str] = {
         "side" text, "amount" double precision NOT NULL, "price" double precision NOT NULL,
         "pnl" double precision,
         "reasoning" text, "executedAt" timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
-        "agentUserId" text NOT NULL REFERENCES "User" ("id") ON UPDATE CASCADE ON DELETE CASCADE""",
+        "agentUserId" text NOT NULL REFERENCES public."User" ("id") ON UPDATE CASCADE ON DELETE CASCADE""",
     "trajectories": """
         "id" text PRIMARY KEY, "trajectoryId" text NOT NULL,
-        "agentId" text NOT NULL REFERENCES "User" ("id") ON UPDATE CASCADE ON DELETE CASCADE,
+        "agentId" text NOT NULL REFERENCES public."User" ("id") ON UPDATE CASCADE ON DELETE CASCADE,
         "startTime" timestamp(3) NOT NULL, "endTime" timestamp(3) NOT NULL, "durationMs" integer NOT NULL,
         "windowId" varchar(50), "windowHours" integer DEFAULT 1, "episodeId" varchar(100),
         "scenarioId" varchar(100), "batchId" varchar(100), "stepsJson" text NOT NULL,

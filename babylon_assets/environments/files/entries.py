@@ -19,8 +19,10 @@ from babylon_assets.domain.datasets import NEVER_KNOWN
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.trajectories import Message, Quarantined, StepFacts
 from babylon_assets.domain.windows import HOURLY, WindowGrid
+from babylon_assets.environments.files import bounds
 
 _LARGEST = 2**31 - 1
+_LARGEST_REWARD = 1e30
 _TOOLS = "a conversation with tools, whose texts are not all that the policy saw"
 CUT = "characters that were cut and are replaced"
 
@@ -60,7 +62,7 @@ class _BadError(Exception):
 
 
 def art_entries(
-    lines: Iterable[bytes], window: str | None, windows: WindowGrid = HOURLY
+    lines: Iterable[bytes | None], window: str | None, windows: WindowGrid = HOURLY
 ) -> Iterator[Entry | Quarantined]:
     """The answers in ART's JSONL: a line is a group of trajectories.
 
@@ -68,12 +70,16 @@ def art_entries(
     and window are in `metadata`; a trajectory that does not say is named by its content.
 
     Args:
+        lines: None for one that is too long.
         window: what all go into; None takes what each says.
     """
     for number, line in enumerate(lines, 1):
+        place = f"line {number}"
+        if line is None:
+            yield refuse(window, place, f"a line of more than {bounds.LINE >> 20} MiB", place.encode())
+            continue
         if not line.strip():
             continue
-        place = f"line {number}"
         try:
             group, cut = _read_json(line)
             members = group["trajectories"] if isinstance(group, dict) else None
@@ -89,16 +95,50 @@ def art_entries(
 
 
 def table_entries(
-    rows: Iterable[Mapping[str, Any]], window: str | None, windows: WindowGrid = HOURLY
+    rows: Iterable[Mapping[str, Any] | None], window: str | None, windows: WindowGrid = HOURLY
 ) -> Iterator[Entry | Quarantined]:
-    """The answers in rows of a table, as `exports.table_rows` makes them; `messages` and `response` are needed."""
+    """The answers in rows of a table, as `exports.table_rows` makes them; `messages` and `response` are needed.
+
+    Args:
+        rows: None for one that is too large.
+    """
     for number, row in enumerate(rows):
         place = f"row {number}"
+        if row is None:
+            yield refuse(window, place, f"a row of more than {bounds.LINE >> 20} MiB", place.encode())
+            continue
         try:
             columns = {name: _from_json(row.get(name)) for name in ("messages", "components", "facts")}
-            yield from _read_entry({**row, **columns}, window, windows, place, int(row.get("group_number") or number))
+            yield from _read_entry(
+                {**row, **columns}, window, windows, place, _count(row.get("group_number") or number)
+            )
         except _FAULTS as error:
-            yield refuse(window or _text(row.get("window")), place, _reason(error), repr(sorted(row.items())).encode())
+            content = repr(sorted(row.items())).encode()
+            yield refuse(window or _window_of(row, windows), place, _reason(error), content)
+
+
+def within_bounds(entries: Iterable[Entry | Quarantined]) -> Iterator[Entry | Quarantined]:
+    """The entries of a file, as long as all of them together can be held in memory.
+
+    Raises:
+        PermanentError: they cannot.
+    """
+    size = 0
+    for entry in entries:
+        if isinstance(entry, Entry):
+            size += bounds.size_of([message.content for message in entry.messages]) + bounds.size_of(entry.response)
+            size += sum(map(bounds.size_of, (entry.token_ids, entry.logprobs, entry.prompt_token_ids)))
+        if size > bounds.EXPANDED:
+            raise PermanentError(f"{entry.place}: the file expands to more than {bounds.EXPANDED >> 30} GiB; split it")
+        yield entry
+
+
+def _window_of(row: Mapping[str, Any], windows: WindowGrid) -> str | None:
+    """The window that a row names, where it names one."""
+    try:
+        return windows.parse(row["window"]).id
+    except _FAULTS:
+        return None
 
 
 def _of_trajectory(
@@ -218,11 +258,12 @@ def _components(values: Any) -> tuple[dict[str, float | None], list[str]]:
     """The components that are numbers or not known, and the names of those that are neither."""
     components: dict[str, float | None] = {}
     unread = []
+    bounds.require_length(_mapping(values), bounds.COMPONENTS, "components of a reward")
     for key, value in _mapping(values).items():
         name = _text(key) or ""
-        if value is None or (isinstance(value, int | float) and isfinite(value)):
+        if value is None or (isinstance(value, int | float) and abs(value) <= _LARGEST_REWARD):
             components[name] = None if value is None else float(value)
-        elif isinstance(value, float):
+        elif isinstance(value, int | float):
             unread.append(name)
     return components, unread
 
@@ -232,6 +273,7 @@ def _entry(fields: Mapping[str, Any], window: str | None, windows: WindowGrid, p
     response = fields.get("response")
     if not messages or not isinstance(response, str):
         raise _BadError("an answer without a prompt or without a text")
+    bounds.require_conversation(messages, response)
     placed = window or _text(fields.get("window"))
     if placed is None:
         raise _BadError("it does not say its window; give one with --window")
@@ -266,7 +308,9 @@ def _entry(fields: Mapping[str, Any], window: str | None, windows: WindowGrid, p
 def _step_facts(fields: Any) -> StepFacts:
     if not isinstance(fields, Mapping):
         raise _BadError("facts that are no object")
-    return trajectories.restore_named_step(fields)
+    facts = trajectories.restore_named_step(fields)
+    bounds.require_facts(facts)
+    return facts
 
 
 #: What looking at a hostile value may raise.
@@ -318,8 +362,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    """A name as text that PostgreSQL can hold."""
-    return value.replace("\0", "\ufffd") if isinstance(value, str) and value else None
+    """A name as text that PostgreSQL can hold, and index."""
+    return bounds.require_name(value.replace("\0", "\ufffd"), "a name") if isinstance(value, str) and value else None
 
 
 def _count(value: Any) -> int:
@@ -332,6 +376,7 @@ def _count(value: Any) -> int:
 def _integers(value: Any) -> list[int] | None:
     if value is None:
         return None
+    bounds.require_length(value, bounds.TOKENS, "tokens")
     numbers = [int(item) for item in value]
     if not numbers or any(not 0 <= number <= _LARGEST for number in numbers):
         raise _BadError("a token id that is none")
@@ -340,6 +385,6 @@ def _integers(value: Any) -> list[int] | None:
 
 def _finite(value: Any) -> float:
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
-    if not isfinite(number):
+    if not isfinite(number) or abs(number) > _LARGEST_REWARD:
         raise _BadError("a reward, component or log-probability that is no number")
     return number

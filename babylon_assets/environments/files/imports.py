@@ -156,3 +156,8 @@ def _imported_step(entry: Entry, fact: StepFacts) -> ImportedStep:
     unknown = "unknown" if entry.never_known else "pending"
     state = unknown if entry.reward is None else "invalid" if fact.invalid else "final"
     return ImportedStep(entry.step, state, entry.reward, entry.components)
+
+
+def refusal(record: TrajectoryRecord, reason: str) -> Quarantined:
+    """A trajectory that was read and cannot be stored."""
+    return Quarantined(record.window, record.trajectory_id, reason[:300], "", record.content_hash)

@@ -25,6 +25,7 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 from sqlalchemy.engine import Connection
 
+from babylon_assets.orchestration.runtime.qualified_names import qualified_url
 from babylon_assets.orchestration.runtime.tags import UNFINISHED
 
 #: A connection that lay idle longer is opened anew; firewalls drop the ones that lie for hours.
@@ -183,6 +184,7 @@ class Storage(DagsterPostgresStorage):
         should_autocreate_tables: bool = True,
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
+        postgres_url = qualified_url(postgres_url)
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         self._event_log_storage = EventLog(postgres_url, should_autocreate_tables)
 

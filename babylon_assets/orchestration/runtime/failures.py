@@ -13,6 +13,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from babylon_assets.domain.errors import BabylonError, MissingDependency, TransientError
 from babylon_assets.ledger.windows import get_window, upsert_window
+from babylon_assets.orchestration.metadata import harmless_text
 from babylon_assets.orchestration.resources import Installation
 
 ATTEMPTS = 4
@@ -32,7 +33,7 @@ def attempt(work: Callable[[], _T], warn: Callable[[str], None]) -> _T:
     def say(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait, left = state.upcoming_sleep, ATTEMPTS - state.attempt_number
-        warn(f"{type(error).__name__}: {error}; trying again in {wait:g} s, {left} times at most")
+        warn(f"{describe_error(error)}; trying again in {wait:g} s, {left} times at most")
 
     retrying = Retrying(
         retry=retry_if_exception_type(TransientError),
@@ -47,7 +48,12 @@ def attempt(work: Callable[[], _T], warn: Callable[[str], None]) -> _T:
 def failure_reason(error: Exception) -> str | None:
     """A failure of either kind in words for a person; None for an error that the product does not name."""
     known = MissingDependency.of(error) if isinstance(error, ModuleNotFoundError) else error
-    return f"{type(known).__name__}: {known}" if isinstance(known, BabylonError) else None
+    return describe_error(known) if isinstance(known, BabylonError) else None
+
+
+def describe_error(error: BaseException | None) -> str:
+    """An error in words that no log, page or table minds, whatever text of somebody else is in it."""
+    return harmless_text(f"{type(error).__name__}: {error}")
 
 
 def failed_step(failures: Mapping[str, Exception], windows: int) -> Exception:
@@ -55,9 +61,7 @@ def failed_step(failures: Mapping[str, Exception], windows: int) -> Exception:
 
     A transient error, which the caller may try again, only when nothing else stands in the way.
     """
-    reasons = {
-        window: failure_reason(error) or f"{type(error).__name__}: {error}" for window, error in failures.items()
-    }
+    reasons = {window: failure_reason(error) or describe_error(error) for window, error in failures.items()}
     listed = "; ".join(f"{window}: {reason}" for window, reason in list(reasons.items())[:NAMED])
     more = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     text = f"{len(failures)} of {windows} windows failed, the others are done. {listed}{more}"

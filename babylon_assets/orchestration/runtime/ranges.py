@@ -24,7 +24,13 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.orchestration.metadata import CODE_VERSION
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime.failures import attempt, failed_step, failure_reason, mark_failed
+from babylon_assets.orchestration.runtime.failures import (
+    attempt,
+    describe_error,
+    failed_step,
+    failure_reason,
+    mark_failed,
+)
 from babylon_assets.orchestration.runtime.provenance import input_tags
 from babylon_assets.orchestration.runtime.resume import done_before
 
@@ -194,7 +200,7 @@ def _record_failure(
     """Note a window's failure where it belongs; an error that is no one's is shown with its place in the code."""
     reason = failure_reason(error)
     known = reason is not None
-    reason = reason or f"{type(error).__name__}: {error}"
+    reason = reason or describe_error(error)
     mark_failed(context, installation, window, error, reason, keep_dataset=not isinstance(error, CheckFailed))
     if not known and alone:
         raise error

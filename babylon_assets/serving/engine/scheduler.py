@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babylon_assets.domain.errors import MissingDependency
+from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.engine.batching import Batch, Generation
 from babylon_assets.serving.engine.engine import Library, completion
@@ -28,8 +29,6 @@ from babylon_assets.serving.long_work import LongWork
 if TYPE_CHECKING:
     from babylon_assets.serving.engine.decoder import Weights
 
-#: The file of an adapter folder that goes when a checkpoint is pruned.
-WEIGHTS = "adapter_model.safetensors"
 #: Tokens of prompts that are read at one step, about; and so many may be in batches unread.
 READ_TOKENS = 2048
 #: Characters that a tokenizer's normalizer may join into one.
@@ -79,7 +78,14 @@ class Scheduler:
         self._thread.start()
 
     def prepare(self, policy: Target) -> None:
-        self._library.weights(_adapter(policy))
+        self._load(policy)
+
+    def _load(self, policy: Target) -> Weights:
+        """The policy's weights, which are compared with the ledger's before they are read from the disk."""
+        adapter = _adapter(policy)
+        if adapter is not None and self._library.cached(adapter) is None:
+            verify_weights(adapter, policy.weights_sha256)
+        return self._library.weights(adapter)
 
     def serves(self, policy: Target) -> bool:
         return not policy.path or (Path(policy.path) / WEIGHTS).is_file()  # a hosted one has an address for a folder
@@ -135,7 +141,7 @@ class Scheduler:
         adapter = _adapter(question.policy)
         weights = self._library.cached(adapter)
         if weights is None:
-            weights = await self._loop.run_in_executor(None, self._library.weights, adapter)
+            weights = await self._loop.run_in_executor(None, self._load, question.policy)
         prompt = await self._prompt(question, weights.context)
         room = weights.context - len(prompt)
         generations = [

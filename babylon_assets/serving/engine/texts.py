@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from babylon_assets.domain.chat_tokens import ChatTokens
 from babylon_assets.domain.trajectories import Message
 
 #: What a byte that is no whole character yet decodes to.
@@ -20,6 +21,7 @@ class ChatTokenizer:
 
         self._tokenizer: Any = AutoTokenizer.from_pretrained(base)
         self._fast: Any = getattr(self._tokenizer, "backend_tokenizer", None)
+        self._chat = ChatTokens(self._tokenizer)
         #: Most characters that one token stands for.
         self.longest = max(map(len, self._tokenizer.get_vocab()))
         self._plain = self._fast is not None and not self._tokenizer.clean_up_tokenization_spaces
@@ -31,12 +33,7 @@ class ChatTokenizer:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """A conversation as the policy reads it, up to where the answer begins."""
-        turns: list[Mapping[str, str]] = [{"role": message.role, "content": message.content} for message in messages]
-        if self._fast is None:
-            ids: list[int] = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-            return ids
-        text = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        return list(self._fast.encode(text, add_special_tokens=False).ids)
+        return self._chat.prompt([{"role": message.role, "content": message.content} for message in messages])
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Token ids as text, special tokens written out."""

@@ -10,14 +10,17 @@ from datetime import datetime
 import numpy as np
 
 from babylon_assets.domain.policies import Caller
-from babylon_assets.ledger.inference_calls import InferenceCall
+from babylon_assets.ledger.inference_calls import InferenceCall, check_storable
 from babylon_assets.serving.answers import Answer, Question, Source
 from babylon_assets.serving.http.keys import ANYBODY, Access
 from babylon_assets.serving.http.metrics import Metrics
-from babylon_assets.serving.http.protocol import ChatRequest
+from babylon_assets.serving.http.protocol import ApiError, ChatRequest
 from babylon_assets.serving.long_work import LongWork
 from babylon_assets.serving.policy_registry import Directory
 from babylon_assets.serving.recorder import Recorder
+
+#: An answer that is not there yet.
+_NOTHING = Answer("", "", None, None, None, None, 0, 0)
 
 
 @dataclass(slots=True)
@@ -83,6 +86,19 @@ class AcceptedRequest:
             key_name=None if self.key == ANYBODY else self.key,
             received_at=self.at,
         )
+
+    def require_recordable(self) -> None:
+        """Refuse what could not be recorded, before anything of an answer leaves.
+
+        Raises:
+            ApiError: 400.
+        """
+        if self.parts.recorder is None:
+            return
+        try:
+            check_storable(self.call(0, _NOTHING))
+        except ValueError as error:
+            raise ApiError(400, f"the answer could not be recorded: {error}", code="invalid_value") from None
 
     async def record(self, answers: dict[int, Answer]) -> None:
         """Write the answers down and count them."""

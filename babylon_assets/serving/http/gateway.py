@@ -131,7 +131,10 @@ class Gateway:
             with_end=bool(given.return_token_ids),
             key=key,
         )
-        return AcceptedRequest(parts, given, question, caller, key, f"chatcmpl-{secrets.token_hex(12)}", started, at)
+        call_id = f"chatcmpl-{secrets.token_hex(12)}"
+        accepted = AcceptedRequest(parts, given, question, caller, key, call_id, started, at)
+        accepted.require_recordable()
+        return accepted
 
     async def _policy(self, parts: Parts, name: str, agent: str | None) -> Target:
         known = parts.directory.known(name, agent)

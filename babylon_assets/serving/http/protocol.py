@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -25,6 +25,8 @@ MOST_STOPS = 4
 MOST_TOP_LOGPROBS = 20
 #: Longest id of an agent or a trajectory.
 LONGEST_NAME = 256
+#: Longest text at which an answer may be made to end.
+LONGEST_STOP = 1000
 _INT8, _INT4 = 2**63 - 1, 2**31 - 1
 
 
@@ -85,17 +87,20 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+_Stop = Annotated[str, Meta(max_length=LONGEST_STOP)]
+
+
 class ChatRequest(msgspec.Struct):
     """The body of /v1/chat/completions. Fields that change nothing about an answer are accepted and ignored."""
 
-    model: str
+    model: Annotated[str, Meta(max_length=LONGEST_NAME)]
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MOST_MESSAGES)]
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=_INT4)] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1, le=_INT4)] | None = None
-    stop: str | Annotated[list[str], Meta(max_length=MOST_STOPS)] | None = None
+    stop: _Stop | Annotated[list[_Stop], Meta(max_length=MOST_STOPS)] | None = None
     seed: Annotated[int, Meta(ge=-_INT8, le=_INT8)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
@@ -205,7 +210,8 @@ def _time(text: str | None) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        at = at.astimezone(UTC) if at.tzinfo is not None else datetime.min
+    except (ValueError, OverflowError):
         at = datetime.min
     if at.tzinfo is None:
         raise ApiError(400, f"{text[:40]!r} is no ISO time with a zone", param="metadata", code="invalid_value")

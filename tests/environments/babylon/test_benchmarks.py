@@ -91,10 +91,17 @@ def test_always_the_wrong_side_is_no_success(snapshot: Snapshot) -> None:
         (lambda body: body.update(ticks=[]), "it has no ticks"),
         (lambda body: body["ticks"][0]["state"].pop("perpetualMarkets"), "this is no benchmark snapshot"),
         (lambda body: body["initialState"]["predictionMarkets"][0].update(yesPrice="x"), "this is no benchmark"),
+        (lambda body: body["initialState"]["predictionMarkets"][0].update(yesPrice=0), "this is no benchmark"),
+        (lambda body: body["initialState"]["perpetualMarkets"][0].update(price=-1), "this is no benchmark"),
+        (lambda body: body["ticks"][0].update(timestamp=10**17), "this is no benchmark"),
+        (lambda body: body["ticks"][0].update(number=10**400), "this is no benchmark"),
+        (lambda body: body.update(id="a\0b"), "this is no benchmark"),
+        (lambda body: body.update(id="x" * 1_000_000), "this is no benchmark"),
+        (lambda body: body["ticks"][0]["events"].append({"type": "x", "data": "NESTED"}), "this is no benchmark"),
     ],
 )
 def test_what_cannot_be_played_is_refused_with_its_place(change: Any, said: str) -> None:
     body = json.loads(SMALL.read_text())
     change(body)
     with pytest.raises(PermanentError, match=said):
-        decode_snapshot(json.dumps(body).encode())
+        decode_snapshot(json.dumps(body).replace('"NESTED"', '{"a":' * 5_000 + "1" + "}" * 5_000).encode())

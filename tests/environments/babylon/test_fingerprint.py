@@ -41,22 +41,22 @@ class TestFingerprint:
     @pytest.mark.parametrize(
         "change",
         [
-            """UPDATE trajectories SET "updatedAt" = "updatedAt" + interval '1 ms' WHERE id = 'row-t1'""",
-            """UPDATE trajectories SET "stepsJson" = "stepsJson" || ' ' WHERE id = 'row-t1'""",
-            """UPDATE trajectories SET "isEvaluation" = true WHERE id = 'row-t1'""",
-            "DELETE FROM trajectories WHERE id = 'row-t2'",
-            """UPDATE "User" SET "isBanned" = true WHERE id = 'a2'""",
-            """UPDATE "Market" SET resolved = true, resolution = false WHERE id = 'm1'""",
-            """UPDATE "AgentTrade" SET price = 0.41 WHERE id = 'x1'""",
-            """DELETE FROM "AgentTrade" WHERE id = 'x2'""",
-            """INSERT INTO "StockPrice" VALUES ('p', 'ACME', 101, 1, 1, '2026-10-01 02:30')""",
-            """INSERT INTO market_outcomes (id, "windowId", "predictionMarketId", outcome)
+            """UPDATE public.trajectories SET "updatedAt" = "updatedAt" + interval '1 ms' WHERE id = 'row-t1'""",
+            """UPDATE public.trajectories SET "stepsJson" = "stepsJson" || ' ' WHERE id = 'row-t1'""",
+            """UPDATE public.trajectories SET "isEvaluation" = true WHERE id = 'row-t1'""",
+            "DELETE FROM public.trajectories WHERE id = 'row-t2'",
+            """UPDATE public."User" SET "isBanned" = true WHERE id = 'a2'""",
+            """UPDATE public."Market" SET resolved = true, resolution = false WHERE id = 'm1'""",
+            """UPDATE public."AgentTrade" SET price = 0.41 WHERE id = 'x1'""",
+            """DELETE FROM public."AgentTrade" WHERE id = 'x2'""",
+            """INSERT INTO public."StockPrice" VALUES ('p', 'ACME', 101, 1, 1, '2026-10-01 02:30')""",
+            """INSERT INTO public.market_outcomes (id, "windowId", "predictionMarketId", outcome)
                VALUES ('late', '2026-10-01T05:00', 'm1', 'YES')""",
-            "UPDATE market_outcomes SET outcome = 'YES'",
-            """UPDATE "PredictionPriceHistory" SET "noPrice" = 0.65 WHERE id = 'q1'""",
-            """UPDATE "PredictionPriceHistory" SET "yesPrice" = 0.45 WHERE id = 'q0'""",
-            """INSERT INTO "PredictionPriceHistory" SELECT 'q2', "marketId", "yesPrice", "noPrice", "yesShares",
-               "noShares", liquidity, "eventType", source, '2026-10-01 00:30' FROM "PredictionPriceHistory"
+            "UPDATE public.market_outcomes SET outcome = 'YES'",
+            """UPDATE public."PredictionPriceHistory" SET "noPrice" = 0.65 WHERE id = 'q1'""",
+            """UPDATE public."PredictionPriceHistory" SET "yesPrice" = 0.45 WHERE id = 'q0'""",
+            """INSERT INTO public."PredictionPriceHistory" SELECT 'q2', "marketId", "yesPrice", "noPrice", "yesShares",
+               "noShares", liquidity, "eventType", source, '2026-10-01 00:30' FROM public."PredictionPriceHistory"
                WHERE id = 'q1'""",
         ],
     )
@@ -68,11 +68,11 @@ class TestFingerprint:
     @pytest.mark.parametrize(
         "change",
         [
-            """UPDATE trajectories SET "usedInTraining" = true""",
-            """UPDATE "Market" SET resolved = true WHERE id = 'elsewhere'""",
-            """INSERT INTO "StockPrice" VALUES ('p', 'BOLT', 101, 1, 1, '2026-10-01 00:30')""",
-            """INSERT INTO "StockPrice" VALUES ('p', 'ACME', 101, 1, 1, '2026-10-01 09:00')""",
-            """UPDATE "PredictionPriceHistory" SET "yesPrice" = 0.1 WHERE id IN ('q-1', 'other')""",
+            """UPDATE public.trajectories SET "usedInTraining" = true""",
+            """UPDATE public."Market" SET resolved = true WHERE id = 'elsewhere'""",
+            """INSERT INTO public."StockPrice" VALUES ('p', 'BOLT', 101, 1, 1, '2026-10-01 00:30')""",
+            """INSERT INTO public."StockPrice" VALUES ('p', 'ACME', 101, 1, 1, '2026-10-01 09:00')""",
+            """UPDATE public."PredictionPriceHistory" SET "yesPrice" = 0.1 WHERE id IN ('q-1', 'other')""",
         ],
     )
     def test_a_change_that_does_not_matter_does_not(self, game: Connection, change: str) -> None:
@@ -83,9 +83,9 @@ class TestFingerprint:
     @pytest.mark.parametrize(
         "change",
         [
-            """UPDATE "Market" SET resolved = true WHERE id = 'elsewhere'""",
-            """UPDATE "PredictionPriceHistory" SET "yesPrice" = 0.1 WHERE id = 'other'""",
-            """INSERT INTO "StockPrice" VALUES ('p', 'BOLT', 101, 1, 1, '2026-10-01 00:30')""",
+            """UPDATE public."Market" SET resolved = true WHERE id = 'elsewhere'""",
+            """UPDATE public."PredictionPriceHistory" SET "yesPrice" = 0.1 WHERE id = 'other'""",
+            """INSERT INTO public."StockPrice" VALUES ('p', 'BOLT', 101, 1, 1, '2026-10-01 00:30')""",
         ],
     )
     def test_what_a_step_names_and_no_trade_can_be_added(self, game: Connection, change: str) -> None:

@@ -30,7 +30,7 @@ class TestCheckTables:
         schema.check_tables(game_conn)
 
     def test_what_is_missing_is_named_all_at_once(self, game_conn: Connection) -> None:
-        game_conn.execute('DROP TABLE "StockPrice"; ALTER TABLE trajectories DROP COLUMN "windowId"')
+        game_conn.execute('DROP TABLE public."StockPrice"; ALTER TABLE public.trajectories DROP COLUMN "windowId"')
         with pytest.raises(SourceError, match=r'"trajectories"."windowId" is missing; table "StockPrice" is missing'):
             schema.check_tables(game_conn)
 
@@ -40,7 +40,7 @@ class TestCheckTables:
 
     def test_what_may_not_be_read_is_named(self, game_conn: Connection) -> None:
         with (
-            as_role(game_conn, "GRANT SELECT ON trajectories TO {}"),
+            as_role(game_conn, "GRANT SELECT ON public.trajectories TO {}"),
             pytest.raises(SourceError, match=r'"AgentTrade"."id" may not be read'),
         ):
             schema.check_tables(game_conn)
@@ -220,7 +220,7 @@ class TestReadWindow:
     def test_numbers_and_times_beyond_reason(self, game_conn: Connection) -> None:
         add_users(game_conn, "a1")
         add_trajectories(game_conn, trajectory("t1", finalPnL=float("nan"), finalBalance=float("inf")))
-        game_conn.execute("""UPDATE trajectories SET "startTime" = '-infinity', "endTime" = 'infinity'""")
+        game_conn.execute("""UPDATE public.trajectories SET "startTime" = '-infinity', "endTime" = 'infinity'""")
         row = read(game_conn)["t1"]
         assert isinstance(row, TrajectoryRecord)
         assert (row.final_pnl, row.final_balance, row.start_time.year, row.end_time.year) == (None, None, 1, 9999)
@@ -247,9 +247,8 @@ def as_role(conn: Connection, *grants: str) -> Iterator[None]:
 def test_select_on_what_is_read_is_enough(game_conn: Connection) -> None:
     add_users(game_conn, "a1")
     add_trajectories(game_conn, trajectory("t1"))
-    grants = [
-        f'GRANT SELECT ON "{table}" TO {{}}' for table, needed in schema.BABYLON_GAME.tables.items() if not needed.cost
-    ]
+    tables = [table for table, needed in schema.BABYLON_GAME.tables.items() if not needed.cost]
+    grants = [f'GRANT SELECT ON public."{table}" TO {{}}' for table in tables]
     with as_role(game_conn, "GRANT USAGE ON SCHEMA public TO {}", *grants):
         schema.check_tables(game_conn)
         assert [window.window for window in game_record.list_windows(game_conn)] == [WINDOW]
@@ -257,4 +256,4 @@ def test_select_on_what_is_read_is_enough(game_conn: Connection) -> None:
         outcome_tables.read_outcomes(game_conn, WINDOW, steps_frame(rows))
         assert len(game_record.fingerprint(game_conn, WINDOW)) == 64
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            game_conn.execute("DELETE FROM trajectories")
+            game_conn.execute("DELETE FROM public.trajectories")

@@ -71,8 +71,8 @@ class TestTables:
     def test_a_trajectory_needs_its_agent_and_goes_with_it(self, game_conn: Connection) -> None:
         add_users(game_conn, "a1")
         add_trajectories(game_conn, trajectory("t1"))
-        game_conn.execute("""DELETE FROM "User" WHERE id = 'a1'""")
-        assert game_conn.execute("SELECT count(*) FROM trajectories").fetchone() == (0,)
+        game_conn.execute("""DELETE FROM public."User" WHERE id = 'a1'""")
+        assert game_conn.execute("SELECT count(*) FROM public.trajectories").fetchone() == (0,)
         with pytest.raises(psycopg.errors.ForeignKeyViolation):
             add_trajectories(game_conn, trajectory("t1"))
 
@@ -82,21 +82,23 @@ class TestCopyRows:
         add_users(game_conn, "a1")
         rows = [trajectory("t1"), trajectory("t2", isTrainingData=False, windowId=None)]
         add_trajectories(game_conn, *rows)
-        query = """SELECT "trajectoryId", "isTrainingData", "windowId", "windowHours" FROM trajectories ORDER BY 1"""
+        query = (
+            """SELECT "trajectoryId", "isTrainingData", "windowId", "windowHours" FROM public.trajectories ORDER BY 1"""
+        )
         assert game_conn.execute(query).fetchall() == [("t1", True, "2026-10-01T00:00", 1), ("t2", False, None, 1)]
 
     def test_an_aware_time_is_stored_as_utc_whatever_its_zone(self, game_conn: Connection) -> None:
         there = START.astimezone(timezone(timedelta(hours=5)))
         game_conn.execute("SET TimeZone TO 'America/New_York'")
         copy_rows(game_conn, "User", [{"id": "a1", "createdAt": there, "updatedAt": START}])
-        stored = game_conn.execute("""SELECT "createdAt", "updatedAt" FROM "User" """).fetchone()
+        stored = game_conn.execute("""SELECT "createdAt", "updatedAt" FROM public."User" """).fetchone()
         assert stored == (datetime(2026, 10, 1, 0, 5), datetime(2026, 10, 1, 0, 5))
         assert stored[0].replace(tzinfo=UTC) == START
 
     def test_json_and_numbers_of_every_kind(self, game_conn: Connection) -> None:
         row = {"id": "o1", "windowId": "2026-10-01T00:00", "stockTicker": "ACME", "changePercent": -1.25}
         copy_rows(game_conn, "market_outcomes", [row | {"newsEvents": '[{"a": "é\\n"}]'}])
-        query = """SELECT "changePercent"::float8, "newsEvents" FROM market_outcomes"""
+        query = """SELECT "changePercent"::float8, "newsEvents" FROM public.market_outcomes"""
         assert game_conn.execute(query).fetchall() == [(-1.25, [{"a": "é\n"}])]
 
     def test_no_rows_is_nothing_and_another_table_is_refused(self, game_conn: Connection) -> None:

@@ -86,7 +86,9 @@ class TestOutcomes:
             return list(zip(scores["state"], rewards, strict=True))
 
         assert scored() == [("pending", None), ("final", 0.5), ("invalid", -0.5)]
-        game_conn.execute("""UPDATE "Market" SET resolved = true, resolution = true, "updatedAt" = '2026-10-04'""")
+        game_conn.execute(
+            """UPDATE public."Market" SET resolved = true, resolution = true, "updatedAt" = '2026-10-04'"""
+        )
         assert scored() == [("final", 0.1), ("final", 0.5), ("invalid", -0.5)]
 
 

@@ -34,7 +34,9 @@ def model(step: int, **changes: Any) -> DeployedModel:
 
 
 def models(conn: Conn) -> dict[str, tuple[str, str, bool]]:
-    rows = conn.execute('SELECT "version", "status", "storagePath", "archivedAt" IS NOT NULL FROM trained_models')
+    rows = conn.execute(
+        'SELECT "version", "status", "storagePath", "archivedAt" IS NOT NULL FROM public.trained_models'
+    )
     return {row[0]: (row[1], row[2], row[3]) for row in rows}
 
 
@@ -67,16 +69,16 @@ def test_the_game_picks_what_was_deployed_last_also_after_going_back(game_conn: 
     }
     row = game_conn.execute(
         'SELECT "modelId", "baseModel", "evalMetrics", "updatedAt" >= "createdAt" - interval \'1 second\' '
-        "FROM trained_models WHERE status = 'deployed'"
+        "FROM public.trained_models WHERE status = 'deployed'"
     ).fetchone()
     assert row == ("babylon-agent-v1.0.1", "small", {"valid_share": 0.98}, True)
 
 
 def test_what_is_deployed_already_is_not_written_again(game_conn: Conn) -> None:
     deploy_model(game_conn, model(1))
-    before = game_conn.execute("SELECT * FROM trained_models").fetchall()
+    before = game_conn.execute("SELECT * FROM public.trained_models").fetchall()
     assert not deploy_model(game_conn, model(1))
-    assert game_conn.execute("SELECT * FROM trained_models").fetchall() == before
+    assert game_conn.execute("SELECT * FROM public.trained_models").fetchall() == before
 
 
 def test_others_rows_are_left_alone_and_a_newer_one_does_not_hide_ours(game_conn: Conn) -> None:
@@ -97,7 +99,7 @@ def test_trajectories_are_marked_once(game_conn: Conn) -> None:
     assert mark_used(game_conn, ["t0", "t1", "gone"], "c1") == 2
     assert mark_used(game_conn, ["t0", "t1"], "c1") == 0
     marks = game_conn.execute(
-        'SELECT "trajectoryId", "usedInTraining", "trainedInBatch" FROM trajectories ORDER BY 1'
+        'SELECT "trajectoryId", "usedInTraining", "trainedInBatch" FROM public.trajectories ORDER BY 1'
     ).fetchall()
     assert marks == [("t0", True, "c1"), ("t1", True, "c1"), ("t2", False, None)]
 

@@ -53,7 +53,7 @@ def spring(conn: Connection) -> None:
             }[table]
         )
         conn.execute(f'CREATE TABLE public."{table}" ({columns})'.encode())
-    conn.execute("ALTER TABLE trajectories ADD archetype varchar(50)")
+    conn.execute("ALTER TABLE public.trajectories ADD archetype varchar(50)")
 
 
 def test_a_babylon_of_spring_is_read_with_what_it_has(conn: Connection) -> None:
@@ -63,7 +63,7 @@ def test_a_babylon_of_spring_is_read_with_what_it_has(conn: Connection) -> None:
     add_trajectories(
         conn, trajectory("t1", metadataJson=metadata), trajectory("t2", archetype="liar", metadataJson="{")
     )
-    conn.execute("""INSERT INTO "UserAgentConfig" VALUES ('c1', 'a1', 'blue')""")
+    conn.execute("""INSERT INTO public."UserAgentConfig" VALUES ('c1', 'a1', 'blue')""")
     found = find_game(conn)
     assert found is not None and found.name == "babylon"
     environment = BabylonEnvironment(Settings())
@@ -89,7 +89,7 @@ def test_what_is_missing_is_named_with_what_it_costs(conn: Connection, table: st
     environment = FeedEnvironment(Settings())
     assert environment.describe_record(conn) == ""
     play_hour().write(conn)
-    conn.execute(f'DROP TABLE "{table}"'.encode())
+    conn.execute(f'DROP TABLE public."{table}"'.encode())
     fresh = FeedEnvironment(Settings())
     fresh.check(conn)
     assert f"without {table} {loss}" in fresh.describe_record(conn)

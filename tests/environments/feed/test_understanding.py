@@ -43,8 +43,8 @@ def shown(result: WindowResult) -> dict[str, object]:
 
 def test_what_was_understood_is_counted(installation: Installation) -> None:
     with installation.connect() as conn:
-        conn.execute("""UPDATE trajectories SET "isEvaluation" = true WHERE "trajectoryId" = 't-00095'""")
-        conn.execute("""UPDATE trajectories SET "stepsJson" = replace("stepsJson", '"hi"', '"h\\ud83d"')""")
+        conn.execute("""UPDATE public.trajectories SET "isEvaluation" = true WHERE "trajectoryId" = 't-00095'""")
+        conn.execute("""UPDATE public.trajectories SET "stepsJson" = replace("stepsJson", '"hi"', '"h\\ud83d"')""")
     read = shown(raw_trajectories.read(installation, WINDOW))
     assert (read["npcs"], read["rows_left_out"], read["dropped"]) == (2, "evaluation: 1", "cut characters: 1")
     result = scored_trajectories.score(installation, WINDOW)
@@ -57,12 +57,21 @@ def test_what_was_understood_is_counted(installation: Installation) -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ("""UPDATE trajectories SET "stepsJson" = replace("stepsJson", '"perp"', '"swap"')""", "marketType swap"),
-        ("""UPDATE trajectories SET "stepsJson" = replace("stepsJson", '"TRADE"', '"DEAL"')""", "actionType DEAL"),
-        ("""UPDATE trajectories SET "stepsJson" = replace("stepsJson", 'open_long', 'go_up')""", "side go_up"),
-        ("""UPDATE "AgentTrade" SET "marketType" = 'swap' WHERE "marketType" = 'perp'""", "AgentTrade.marketType swap"),
-        ("""UPDATE "AgentTrade" SET action = 'enter' WHERE action = 'open'""", "AgentTrade.action enter"),
-        ("""UPDATE "AgentTrade" SET side = 'up' WHERE side = 'long'""", "AgentTrade.side up"),
+        (
+            """UPDATE public.trajectories SET "stepsJson" = replace("stepsJson", '"perp"', '"swap"')""",
+            "marketType swap",
+        ),
+        (
+            """UPDATE public.trajectories SET "stepsJson" = replace("stepsJson", '"TRADE"', '"DEAL"')""",
+            "actionType DEAL",
+        ),
+        ("""UPDATE public.trajectories SET "stepsJson" = replace("stepsJson", 'open_long', 'go_up')""", "side go_up"),
+        (
+            """UPDATE public."AgentTrade" SET "marketType" = 'swap' WHERE "marketType" = 'perp'""",
+            "AgentTrade.marketType swap",
+        ),
+        ("""UPDATE public."AgentTrade" SET action = 'enter' WHERE action = 'open'""", "AgentTrade.action enter"),
+        ("""UPDATE public."AgentTrade" SET side = 'up' WHERE side = 'long'""", "AgentTrade.side up"),
     ],
 )
 def test_a_word_that_was_renamed_stops_the_window_by_its_name(
@@ -84,7 +93,7 @@ def test_a_word_that_was_renamed_stops_the_window_by_its_name(
 
 def test_a_lower_bound_lets_it_pass(installation: Installation) -> None:
     with installation.connect() as conn:
-        conn.execute("""UPDATE trajectories SET "stepsJson" = replace("stepsJson", '"POST"', '"DANCE"')""")
+        conn.execute("""UPDATE public.trajectories SET "stepsJson" = replace("stepsJson", '"POST"', '"DANCE"')""")
     result = score(installation)
     assert check(result).passed and "actionType DANCE (1)" in str(check(result).description)
     strict = Installation(installation.settings.replace(least_understood=1.0), installation.database)
@@ -107,8 +116,8 @@ def test_the_dataset_credits_the_answer_that_was_carried_out(installation: Insta
 
 def test_a_window_of_test_users_alone_says_so(installation: Installation) -> None:
     with installation.connect() as conn:
-        conn.execute("""UPDATE "User" SET "isTest" = true""")
-        conn.execute("""DELETE FROM trajectories WHERE "agentId" NOT IN (SELECT id FROM "User")""")
+        conn.execute("""UPDATE public."User" SET "isTest" = true""")
+        conn.execute("""DELETE FROM public.trajectories WHERE "agentId" NOT IN (SELECT id FROM public."User")""")
     score(installation)
     _, row = freeze_window(installation, WINDOW)
     assert row.status == "thin"

@@ -112,5 +112,5 @@ def test_the_role_of_the_docs_is_enough(hour: Feed, environment: FeedEnvironment
     assert environment.count_left_out(conn, WINDOW) == {}
     assert wrong(hour, *value(environment, conn)) == []
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        conn.execute("DELETE FROM trajectories")
+        conn.execute("DELETE FROM public.trajectories")
     conn.rollback()

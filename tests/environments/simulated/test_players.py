@@ -101,7 +101,7 @@ def test_a_window_that_was_interrupted_was_not_played(settings: Settings, game_d
         play_window(settings, conn, FIRST, Follower(fail_after=200))
     with game_database.connect() as conn:
         assert not game_state.is_played(conn, HOURLY.parse(FIRST))
-        assert conn.execute('SELECT count(*) FROM "AgentTrade"').fetchone() == (0,)
+        assert conn.execute('SELECT count(*) FROM public."AgentTrade"').fetchone() == (0,)
         assert conn.execute("SELECT count(*) FROM babylon_training.inference_calls").fetchone() == (0,)
         play_window(settings, conn, FIRST, Follower())
         assert game_state.is_played(conn, HOURLY.parse(FIRST))
@@ -112,14 +112,15 @@ def test_money_goes_on_from_window_to_window_and_late_markets_resolve(
 ) -> None:
     with game_database.connect() as conn:
         play_window(settings, conn, FIRST, Follower())
-        late = conn.execute('SELECT count(*) FROM "Market" WHERE NOT "resolved"').fetchone()
-        locked = 'SELECT coalesce(sum("amount"), 0) FROM "AgentTrade" t JOIN "Market" m ON m."id" = t."marketId"'
+        late = conn.execute('SELECT count(*) FROM public."Market" WHERE NOT "resolved"').fetchone()
+        trades = 'public."AgentTrade" t JOIN public."Market" m ON m."id" = t."marketId"'
+        locked = f'SELECT coalesce(sum("amount"), 0) FROM {trades}'
         open_stakes = conn.execute(f'{locked} WHERE NOT m."resolved"').fetchone()
-        money = conn.execute('SELECT sum("virtualBalance" - "lifetimePnL") FROM "User"').fetchone()
+        money = conn.execute('SELECT sum("virtualBalance" - "lifetimePnL") FROM public."User"').fetchone()
         conn.commit()
         play_window(settings, conn, SECOND, Follower())
         still_open = conn.execute(
-            'SELECT count(*) FROM "Market" WHERE NOT "resolved" AND "createdAt" < %s', [SECOND.replace("T", " ")]
+            'SELECT count(*) FROM public."Market" WHERE NOT "resolved" AND "createdAt" < %s', [SECOND.replace("T", " ")]
         ).fetchone()
     assert late and late[0] > 0
     assert still_open == (0,)
@@ -155,7 +156,8 @@ def test_the_same_seed_plays_the_same_game(settings: Settings, game_database: Da
 def _hashes(conn: Connection[Any]) -> list[str]:
     """What the newest window's rows say, by agent."""
     query = (
-        'SELECT md5("stepsJson") FROM "trajectories" WHERE "windowId" = (SELECT max("windowId") FROM "trajectories")'
+        'SELECT md5("stepsJson") FROM public.trajectories '
+        'WHERE "windowId" = (SELECT max("windowId") FROM public.trajectories)'
         ' ORDER BY "agentId"'
     )
     return [row[0] for row in conn.execute(query)]

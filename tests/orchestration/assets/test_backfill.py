@@ -68,7 +68,7 @@ def test_a_range_with_an_empty_window_is_trained_in_order_and_once(world: World)
 
 def test_what_changed_since_is_read_again(world: World) -> None:
     run(world)
-    world.execute('UPDATE "trajectories" SET "updatedAt" = now() WHERE "windowId" = %s', SECOND)
+    world.execute('UPDATE public."trajectories" SET "updatedAt" = now() WHERE "windowId" = %s', SECOND)
     again = run(world)
     assert (again.read, again.trained, len(again.runs)) == (1, 0, 1)
     assert chain(world) == [None, FIRST, SECOND, THIRD]
@@ -108,7 +108,7 @@ def test_the_command_speaks_json_and_shows_no_progress_among_it(world: World, mo
     assert shown.exit_code == 0, shown.output
     told = json.loads(shown.stdout)
     assert (told["windows"], told["read"], told["states"], told["error"]) == (2, 2, {"ready": 2}, None)
-    world.execute('DROP TABLE "market_outcomes"')
+    world.execute('DROP TABLE public."market_outcomes"')
     world.execute("UPDATE babylon_training.windows SET dataset_id = NULL")
     shown = CliRunner().invoke(app, ["backfill", FIRST, SECOND, "--json"], env=environment)
     assert shown.exit_code == 1

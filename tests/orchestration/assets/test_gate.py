@@ -136,7 +136,7 @@ def test_without_the_gate_everything_is_promoted(world: World) -> None:
 def test_the_game_is_told_what_is_live_where_that_is_allowed(trained: World) -> None:
     def told() -> tuple[tuple[str, str] | None, int]:
         with trained.database.connect() as conn:
-            marked = conn.execute('SELECT count(*) FROM trajectories WHERE "usedInTraining"').fetchone()
+            marked = conn.execute('SELECT count(*) FROM public.trajectories WHERE "usedInTraining"').fetchone()
             return served(conn), marked[0] if marked else 0
 
     assert told() == (None, 0)

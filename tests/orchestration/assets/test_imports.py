@@ -42,8 +42,10 @@ def exported(world: World, babylon: Babylon, tmp_path: Path) -> Path:
     """The folder with the files of a played window."""
     world.settings = world.settings.replace(train_rl_local=False)
     world.play(FIRST)
-    world.execute('UPDATE "Market" SET resolved = false WHERE id = (SELECT min("marketId") FROM "AgentTrade")')
-    world.execute('DELETE FROM "market_outcomes"')
+    world.execute(
+        'UPDATE public."Market" SET resolved = false WHERE id = (SELECT min("marketId") FROM public."AgentTrade")'
+    )
+    world.execute('DELETE FROM public."market_outcomes"')
     world.run(FIRST)
     babylon(world.database, "export", FIRST, "--to", str(tmp_path / "exported"))
     return tmp_path / "exported"
@@ -141,7 +143,7 @@ def test_in_a_game_of_its_own_an_imported_trajectory_stays_beside_those_that_are
             [SECOND],
         ).fetchall()
     assert versions == [("1", 6), ("imported", 6)]
-    world.execute('UPDATE "Market" SET "updatedAt" = now()')
+    world.execute('UPDATE public."Market" SET "updatedAt" = now()')
     world.run(SECOND)
     assert world.metadata("raw_trajectories", SECOND)["imported"] == 6
 

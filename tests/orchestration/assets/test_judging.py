@@ -106,7 +106,7 @@ def test_verdicts_are_written_into_the_game_by_a_switch(judged: World) -> None:
     judged.run(FIRST)
     rows = (
         'SELECT "trajectoryId", "overallScore", "rank", "normalizedScore", "judgeModel", "judgeVersion", '
-        '"componentScoresJson", "reasoning", "criteriaJson", xmin::text FROM reward_judgments ORDER BY "rank"'
+        '"componentScoresJson", "reasoning", "criteriaJson", xmin::text FROM public.reward_judgments ORDER BY "rank"'
     )
     with judged.database.connect() as conn:
         assert conn.execute(rows.encode()).fetchall() == []
@@ -126,7 +126,7 @@ def test_verdicts_are_written_into_the_game_by_a_switch(judged: World) -> None:
 
 
 def test_a_game_that_may_not_be_written_says_what_to_grant(judged: World) -> None:
-    judged.execute("DROP TABLE reward_judgments")
+    judged.execute("DROP TABLE public.reward_judgments")
     with pytest.raises(
         PermanentError, match=r"grant this role SELECT, INSERT and UPDATE.*WRITE_REWARD_JUDGMENTS=false"
     ):

@@ -26,7 +26,7 @@ from tests.servers import Server
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 CHAIN = "babylon-agent"
-LAST = 'id = (SELECT max(id) FROM "trajectories" WHERE "windowId" = %s)'
+LAST = 'id = (SELECT max(id) FROM public."trajectories" WHERE "windowId" = %s)'
 
 
 @pytest.fixture
@@ -43,15 +43,19 @@ def world(tmp_path: Path, taught_base: Path, engine: Engine, game_database: Data
     settings = small_game(tmp_path, taught_base).replace(database_url=game_database.url, gate=False)
     with open_instance(settings, game_database) as instance:
         made = World(settings, game_database, instance, engine)
-        made.execute(f'UPDATE "trajectories" SET "isTrainingData" = false WHERE {LAST}', FIRST)
+        made.execute(f'UPDATE public."trajectories" SET "isTrainingData" = false WHERE {LAST}', FIRST)
         made.run(FIRST)
-        made.execute(f'UPDATE "trajectories" SET "isTrainingData" = true, "updatedAt" = now() WHERE {LAST}', FIRST)
+        made.execute(
+            f'UPDATE public."trajectories" SET "isTrainingData" = true, "updatedAt" = now() WHERE {LAST}', FIRST
+        )
         yield made
 
 
 def late_trajectory(world: World) -> str:
     with world.database.connect() as conn:
-        row = conn.execute(f'SELECT "trajectoryId" FROM "trajectories" WHERE {LAST}'.encode(), [FIRST]).fetchone()
+        row = conn.execute(
+            f'SELECT "trajectoryId" FROM public."trajectories" WHERE {LAST}'.encode(), [FIRST]
+        ).fetchone()
     assert row is not None
     return str(row[0])
 
@@ -149,13 +153,15 @@ def observed(world: World, window: str) -> dict[str, Any]:
 
 def test_late_outcomes_are_carried_and_what_was_trained_is_not(world: World) -> None:
     """Of the second window, whose markets resolve after it was trained."""
-    world.execute('UPDATE "Market" SET resolved = false, "updatedAt" = now() - interval \'1 day\'')
-    world.execute('DELETE FROM "market_outcomes"')
+    world.execute('UPDATE public."Market" SET resolved = false, "updatedAt" = now() - interval \'1 day\'')
+    world.execute('DELETE FROM public."market_outcomes"')
     world.run(SECOND)
     known_before = world.metadata("scored_trajectories", SECOND)
     assert known_before["pending"] > 0 < known_before["known"]
     trained = {sample.sample_id: sample for sample in of(world, SECOND) if sample.trains_as != "skip"}
-    world.execute('UPDATE "Market" SET resolved = true, resolution = coalesce(resolution, true), "updatedAt" = now()')
+    world.execute(
+        'UPDATE public."Market" SET resolved = true, resolution = coalesce(resolution, true), "updatedAt" = now()'
+    )
     assert SECOND in refresh(world)
     assert world.row(SECOND).status == "trained"
     world.run(THIRD)

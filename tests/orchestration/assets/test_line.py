@@ -105,7 +105,7 @@ WRITTEN = "SELECT trajectory_id, xmin::text FROM babylon_training.raw_trajectori
 def test_unchanged_rows_are_not_written_again_and_a_late_outcome_is_noticed(world: World) -> None:
     """The market that resolves is one that steps name and no trade."""
     world.play(FIRST)
-    world.execute('DELETE FROM "AgentTrade"')
+    world.execute('DELETE FROM public."AgentTrade"')
     world = world.having(train_rl_local=False)
 
     def run() -> tuple[list[tuple[str, str]], str]:
@@ -115,7 +115,7 @@ def test_unchanged_rows_are_not_written_again_and_a_late_outcome_is_noticed(worl
 
     first = run()
     assert run() == first
-    world.execute('UPDATE "Market" SET resolved = NOT resolved, "updatedAt" = now()')
+    world.execute('UPDATE public."Market" SET resolved = NOT resolved, "updatedAt" = now()')
     rows, fingerprint = run()
     assert fingerprint != first[1]
     assert [row[0] for row in rows] == [row[0] for row in first[0]]
@@ -158,7 +158,7 @@ def test_too_few_samples_are_thin_and_say_so(world: World) -> None:
 
 def test_nothing_to_train_on_is_a_failed_check_and_no_checkpoint(world: World) -> None:
     world.play(FIRST)
-    world.execute("""UPDATE "trajectories" SET "stepsJson" = replace("stepsJson", '"llmCalls"', '"noCalls"')""")
+    world.execute("""UPDATE public.trajectories SET "stepsJson" = replace("stepsJson", '"llmCalls"', '"noCalls"')""")
     world.run(FIRST)
     row = world.row(FIRST)
     assert (row.status, row.checkpoint_id, row.trainable_tokens) == ("skipped", None, 0)
@@ -188,7 +188,7 @@ def test_a_package_that_is_missing_is_named_with_what_to_type(world: World, monk
     assert "transformers is not installed" in (world.row(FIRST).reason or "")
 
 
-NO_CALLS_IN_THE_GAME = """UPDATE "trajectories" SET "stepsJson" = (
+NO_CALLS_IN_THE_GAME = """UPDATE public.trajectories SET "stepsJson" = (
     SELECT json_agg(jsonb_set(step, '{llmCalls}', '[]') ORDER BY place)::text
     FROM jsonb_array_elements("stepsJson"::jsonb) WITH ORDINALITY AS steps (step, place))"""
 
@@ -227,8 +227,8 @@ def test_training_switched_off_is_green_and_said(world: World) -> None:
 def test_rows_that_cannot_be_read_warn_and_cost_nothing_else(world: World) -> None:
     world.play(FIRST)
     world.execute(
-        'UPDATE "trajectories" SET "stepsJson" = left("stepsJson", 100)'
-        ' WHERE id IN (SELECT id FROM "trajectories" ORDER BY id LIMIT 1)'
+        'UPDATE public.trajectories SET "stepsJson" = left("stepsJson", 100)'
+        " WHERE id IN (SELECT id FROM public.trajectories ORDER BY id LIMIT 1)"
     )
     world.run(FIRST)
     metadata = world.metadata("raw_trajectories", FIRST)
@@ -239,7 +239,7 @@ def test_rows_that_cannot_be_read_warn_and_cost_nothing_else(world: World) -> No
 
 
 def test_a_permanent_failure_names_the_remedy_and_marks_the_window(world: World) -> None:
-    world.execute('DROP TABLE "market_outcomes"')
+    world.execute('DROP TABLE public."market_outcomes"')
     with pytest.raises(PermanentError, match=r'"market_outcomes" is missing.*Point DATABASE_URL'):
         world.run(FIRST)
     row = world.row(FIRST)
@@ -251,7 +251,7 @@ def test_a_permanent_failure_names_the_remedy_and_marks_the_window(world: World)
 
 
 def test_a_failure_does_not_unmake_a_trained_window(trained: World) -> None:
-    trained.execute('DROP TABLE "market_outcomes"')
+    trained.execute('DROP TABLE public."market_outcomes"')
     with pytest.raises(PermanentError):
         trained.run(FIRST)
     assert trained.row(FIRST).status == "trained"

@@ -35,6 +35,6 @@ def test_what_was_made_from_older_data_is_out_of_step(world: World) -> None:
     world.run(FIRST)
     run(world, "raw_trajectories", windows=(FIRST,))
     assert stale(world, FIRST) == {}  # the same content once more
-    world.execute('UPDATE trajectories SET "updatedAt" = "updatedAt" + interval \'1 second\'')
+    world.execute('UPDATE public.trajectories SET "updatedAt" = "updatedAt" + interval \'1 second\'')
     run(world, "raw_trajectories", windows=(FIRST,))
     assert stale(world, FIRST)["scored_trajectories"] == ["has a new dependency data version"]

@@ -221,7 +221,7 @@ def test_a_dataset_that_was_tampered_with_stops_its_window_alone(world: World, m
 
 def test_a_prompt_that_names_a_result_is_not_trained_on(world: World) -> None:
     world.execute(
-        """UPDATE "trajectories" SET "stepsJson" =
+        """UPDATE public."trajectories" SET "stepsJson" =
            replace("stepsJson", '"systemPrompt":"', '"systemPrompt":"finalPnL: 12 ') WHERE "windowId" = %s""",
         FIRST,
     )

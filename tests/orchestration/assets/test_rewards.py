@@ -65,8 +65,8 @@ def test_a_scorer_that_cannot_be_imported_fails_the_window_with_what_to_do(world
 def test_a_market_that_resolves_days_later_makes_a_new_revision_and_another_dataset(world: World) -> None:
     world = world.having(train_rl_local=False)
     world.play(FIRST)
-    world.execute('UPDATE "Market" SET resolved = false, "updatedAt" = now() - interval \'1 day\'')
-    world.execute('DELETE FROM "market_outcomes"')
+    world.execute('UPDATE public."Market" SET resolved = false, "updatedAt" = now() - interval \'1 day\'')
+    world.execute('DELETE FROM public."market_outcomes"')
     world.run(FIRST)
     pending, before = world.metadata("scored_trajectories", FIRST), world.row(FIRST)
     assert pending["pending"] > 0
@@ -75,7 +75,9 @@ def test_a_market_that_resolves_days_later_makes_a_new_revision_and_another_data
     again = world.metadata("scored_trajectories", FIRST)
     assert (again["revision"], again["changed_trajectories"]) == (1, 0)
     assert world.row(FIRST).dataset_id == before.dataset_id
-    world.execute('UPDATE "Market" SET resolved = true, resolution = coalesce(resolution, true), "updatedAt" = now()')
+    world.execute(
+        'UPDATE public."Market" SET resolved = true, resolution = coalesce(resolution, true), "updatedAt" = now()'
+    )
     world.run(FIRST)
     final, after = world.metadata("scored_trajectories", FIRST), world.row(FIRST)
     assert (final["revision"], final["pending"]) == (2, 0)

@@ -68,7 +68,7 @@ def test_four_readers_see_a_window_as_it_was_or_as_it_is(game: Database) -> None
         for version in range(8):
             with game.connect() as conn:
                 conn.execute(
-                    """UPDATE trajectories SET "finalStatus" = %s, "updatedAt" = "updatedAt" + interval '1 s'""",
+                    """UPDATE public.trajectories SET "finalStatus" = %s, "updatedAt" = "updatedAt" + interval '1 s'""",
                     [str(version)],
                 )
             copy_window(installation, WINDOW)

@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from babylon_assets.domain.trajectories import Message
+from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.inference_calls import InferenceCall, calls_by_id
 from babylon_assets.serving.engine.engine import Engine
@@ -295,13 +296,17 @@ def test_the_challenger_answers_its_share_of_agents_and_the_record_says_so(
     ]
 
 
-def test_a_policy_whose_weights_are_broken_does_not_take_the_last_one_down(
-    gateway_with: Gateways, chain: Chain, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("instead", ["nothing of use", "another policy's"])
+def test_a_policy_whose_weights_are_broken_or_not_its_own_does_not_take_the_last_one_down(
+    gateway_with: Gateways, chain: Chain, caplog: pytest.LogCaptureFixture, instead: str
 ) -> None:
     chain.add(1)
     chain.promote(0)
     gateway = gateway_with()
-    (chain.adapter(1) / "adapter_model.safetensors").write_bytes(b"nothing of use")
+    other = chain.adapter(2)
+    chain.add(2)
+    content = (other / WEIGHTS).read_bytes() if instead == "another policy's" else instead.encode()
+    (chain.adapter(1) / WEIGHTS).write_bytes(content)
     chain.promote(1)
     wait_for(lambda: "babylon-agent@1 cannot be served" in caplog.text, 10)
     reply = httpx.post(f"{gateway.url}/chat/completions", json={"model": "babylon-agent", "messages": ASKED, "n": 1})

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from art import TrainableModel
@@ -129,6 +130,28 @@ def test_a_step_that_goes_too_far_is_undone_and_ends_the_pass(taught_base: Path,
         for one in samples
     ]
     assert sum(moved) / sum(len(one.token_ids or []) for one in samples) < 0.05
+
+
+def test_answers_of_older_policies_do_not_end_the_pass(taught_base: Path, tmp_path: Path) -> None:
+    """Their rows are far from the policy before anything has moved; what counts is how far a step moves it."""
+    samples = answered(taught_base, groups=12)
+    old = {f"g{number}" for number in range(0, 12, 2)}
+    late = [
+        msgspec.structs.replace(one, policy="babylon-agent@-8", logprobs=[value - 0.6 for value in one.logprobs or []])
+        if one.group in old
+        else one
+        for one in samples
+    ]
+    settings = Settings(
+        home=tmp_path, gradient_tokens=512, rows_per_step=1, lora_rank=8, learning_rate=1e-5, max_kl=0.01
+    )
+    train_embedded(settings, request(taught_base, late))
+    steps = read_steps(checkpoint_folder(settings, "babylon-agent", 1))
+    distances = [step["kl_to_behaviour"] for step in steps]
+    assert max(distances) - distances[0] > 0.02  # beyond the bound, before anything has moved
+    assert max(step["kl_to_parent"] for step in steps) < 0.001
+    assert not any("undone" in step for step in steps)
+    assert sum(step["tokens"] for step in steps) == sum(len(one.token_ids or []) for one in late)
 
 
 def test_when_no_step_is_kept_there_is_no_checkpoint(taught_base: Path, tmp_path: Path) -> None:

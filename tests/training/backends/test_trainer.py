@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_an_undone_step_leaves_weights_and_optimizer_as_they_were(tiny_base: Pat
     kept, momentum = weights(trainer), trainer._state()[1]["state"][0]["exp_avg"]
     assert trainer.policy_gradient_step(rows(), PPO) is not None
     assert any(not torch.equal(now, before) for now, before in zip(weights(trainer), kept, strict=True))
-    trainer._allowed_kl = 1e-12
+    trainer._first_kl, trainer._settings = 0.0, replace(trainer._settings, max_kl=1e-12)
     assert trainer.undo_if_too_far(rows(), PPO)
     assert all(torch.equal(now, before) for now, before in zip(weights(trainer), kept, strict=True))
     assert torch.equal(trainer._state()[1]["state"][0]["exp_avg"], momentum)

@@ -20,9 +20,10 @@ when it was sampled, and a reward R. They are used once: one pass, a few optimiz
 5. Step (`trainer`). AdamW (betas 0.9 and 0.99, no weight decay) on a LoRA adapter, after the gradient's norm is cut to
    `max_grad_norm`. The optimizer's two moments are kept beside the adapter and carried over to the next window.
 6. Trust region. Before every step but the first, and after the last, the distance KL(mu || pi) of the rows in hand is
-   estimated by Schulman's k3 = mean(r - 1 - log r) ("Approximating KL divergence", 2020). Where it exceeds what the
-   first rows had before any step by more than `max_kl`, the step before is undone, optimizer included, and the pass
-   ends: the rest of the window is not trained on.
+   estimated by Schulman's k3 = mean(r - 1 - log r) ("Approximating KL divergence", 2020). Where it exceeds what it was
+   before any step by more than `max_kl`, the step before is undone, optimizer included, and the pass ends: the rest of
+   the window is not trained on. What it was is that of the first rows, if one policy gave all answers; with late
+   samples, whose policies are older, it is that of the very rows, looked at before the first step.
 7. Halve. If even the first step was undone, it is tried again at half the step size, at most HALVINGS times. If no step
    is kept, there is no checkpoint.
 
@@ -49,18 +50,24 @@ HALVINGS = 6
 
 
 def policy_gradient_pass(
-    trainer: Trainer, rows: dict[str, torch.Tensor], rows_per_step: int, config: dev.TrainConfig
+    trainer: Trainer,
+    rows: dict[str, torch.Tensor],
+    rows_per_step: int,
+    config: dev.TrainConfig,
+    several_policies: bool = False,
 ) -> Iterator[dict[str, float]]:
     """One pass over a window's packed rows, steps 4 to 7; yields the metrics of each step.
 
     Args:
         rows: ART's packed tensors, each [rows, length]; see `Trainer.policy_gradient_step`.
+        several_policies: the answers are of policies of different age; each batch then has a distance of its own.
     """
     batches = [
         {name: tensor[part] for name, tensor in rows.items()} for part in parts(len(rows["tokens"]), rows_per_step)
     ]
-    for batch in batches:
-        metrics = trainer.policy_gradient_step(batch, config)
+    distances = [trainer.kl_to_behaviour(batch, config) if several_policies else None for batch in batches]
+    for batch, before in zip(batches, distances, strict=True):
+        metrics = trainer.policy_gradient_step(batch, config, before)
         if metrics is None:
             break
         yield {**metrics, "train/num_gradient_steps": len(batches)}

@@ -29,6 +29,7 @@ from art.utils.get_model_step import get_step_from_dir
 from art.utils.output_dirs import get_model_dir
 from transformers import AutoTokenizer
 
+from babylon_assets.domain.chat_tokens import chat_tokens
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.training.backend import CheckpointPlace
 from babylon_assets.training.backends.embedded.algorithm import (
@@ -52,6 +53,7 @@ class EmbeddedService:
     settings: TrainerSettings
     manifest: dict[str, Any]
     place: CheckpointPlace | None
+    several_policies: bool = False
 
     async def start_openai_server(self, config: dev.OpenAIServerConfig | None) -> tuple[str, int]:
         """Not offered by this backend, which only trains."""
@@ -73,7 +75,8 @@ class EmbeddedService:
         rows = {key: value for key, value in packed.items() if isinstance(value, torch.Tensor)}
         place = self._place()
         trainer = Trainer(self.base_model, place.parent, self.settings)
-        for metrics in policy_gradient_pass(trainer, rows, self.settings.rows_per_step, _config):
+        steps = policy_gradient_pass(trainer, rows, self.settings.rows_per_step, _config, self.several_policies)
+        for metrics in steps:
             yield metrics
         if trainer.has_learned:
             trainer.save(self._checkpoints, place.step, self.manifest)
@@ -140,6 +143,7 @@ class ArtBackend(LocalBackend):  # type: ignore[misc]
                 settings=self._settings,
                 manifest=self._manifest,
                 place=self._place,
+                several_policies=len({sample.policy for sample in self._samples or ()}) > 1,
             )
         return self._services[model.name]
 
@@ -202,9 +206,8 @@ def _imitation_batch(tokenizer: Any, trajectories: list[Trajectory], learning_ra
 
 def encode_turns(tokenizer: Any, messages: list[Any]) -> tuple[list[int], list[int]]:
     """Token ids of a conversation up to where its last message begins, and of that answer with its end of turn."""
-    prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False)
-    answer = tokenizer.encode(messages[-1]["content"], add_special_tokens=False)
-    return list(prompt), [*answer, int(tokenizer.eos_token_id)]
+    tokens = chat_tokens(tokenizer)
+    return tokens.prompt(messages[:-1]), [*tokens.answer(messages[-1]["content"]), int(tokenizer.eos_token_id)]
 
 
 def longest_row(lengths: Iterable[int], row_tokens: int) -> int:

@@ -65,16 +65,24 @@ class Trainer:
         restore_optimizer(self._model, self._optimizer, parent)
         self._steps: list[dict[str, float]] = []
         self._before: tuple[list[torch.Tensor], dict[str, Any]] | None = None
-        self._allowed_kl = 0.0
+        self._first_kl = 0.0
         self._probe: _Probe | None = None
 
-    def policy_gradient_step(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> dict[str, float] | None:
+    def kl_to_behaviour(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> float:
+        """How far the policy is from those that answered, by Schulman's k3 over the rows' trained tokens, in nats."""
+        with torch.no_grad():
+            return self._look(rows, config)[1]["kl_to_behaviour"]
+
+    def policy_gradient_step(
+        self, rows: dict[str, torch.Tensor], config: dev.TrainConfig, before: float | None = None
+    ) -> dict[str, float] | None:
         """One optimizer step of ART's loss; None, and the step before it undone, when that one went too far.
 
         Args:
             rows: ART's packed tensors, each [rows, length]: tokens, group_ids, parent_ids, input_pos,
                 assistant_mask, logprobs (NaN where unknown), advantages, weights.
             config: ART's loss settings.
+            before: the rows' `kl_to_behaviour` before the pass; None: as that of the first rows.
 
         Returns:
             Metrics of the step, see `_policy_gradient_metrics`.
@@ -84,8 +92,8 @@ class Trainer:
         if self._probe is None:
             self._probe = self._probed(rows, config)
         if not self._steps:
-            self._allowed_kl = metrics["kl_to_behaviour"] + self._settings.max_kl
-        elif metrics["kl_to_behaviour"] > self._allowed_kl:
+            self._first_kl = metrics["kl_to_behaviour"]
+        elif self._is_too_far(metrics, before):
             self._undo()
             return None
         self._before = self._state()
@@ -94,11 +102,15 @@ class Trainer:
         noted["seconds"] = time.perf_counter() - started
         return noted
 
+    def _is_too_far(self, metrics: dict[str, float], before: float | None) -> bool:
+        allowed = (self._first_kl if before is None else before) + self._settings.max_kl
+        return metrics["kl_to_behaviour"] > allowed
+
     def undo_if_too_far(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> bool:
-        """Look at some rows once more after the last step, and undo that step when it went too far; says whether."""
+        """Look at the first rows once more after the last step, and undo it when it went too far; says whether."""
         with torch.no_grad():
             _, metrics, _ = self._look(rows, config)
-        too_far = metrics["kl_to_behaviour"] > self._allowed_kl
+        too_far = self._is_too_far(metrics, None)
         if too_far:
             self._undo()
         return too_far

@@ -1,0 +1,99 @@
+"""Rows of a Parquet file, decoded by a child process that may take only so much memory.
+
+A small file can name a billion rows, or a page that expands a thousandfold, whatever its own numbers say; the decoder
+believes them. Run as a program, this module is that child: it writes each row as a frame of msgpack to its standard
+output.
+"""
+
+from __future__ import annotations
+
+import resource
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from babylon_assets.domain.errors import MissingDependency, PermanentError
+from babylon_assets.environments.files.bounds import EXPANDED, LINE, ROWS
+
+#: The columns that are read, as `exports.table_rows` names them.
+COLUMNS = (
+    *("window", "trajectory_id", "agent_id", "step", "call", "group_number", "messages", "response", "model", "policy"),
+    *("prompt_token_ids", "token_ids", "logprobs", "reward", "components", "facts", "skip_reason"),
+)
+#: Bytes of address space of the child: the decoded file, and polars itself.
+MEMORY = 2 * EXPANDED
+MODULE = "babylon_assets.environments.files.parquet_rows"
+_NO_POLARS, _UNREADABLE, _TOO_LARGE = 3, 4, 5
+
+
+def parquet_rows(file: Path, memory: int = MEMORY) -> Iterator[dict[str, Any] | None]:
+    """The rows of a file in their order; None for one that is too large.
+
+    Args:
+        memory: bytes of address space of the child that decodes it.
+
+    Raises:
+        MissingDependency: polars is not installed.
+        PermanentError: the file cannot be read, has too many rows, or expands to more than may be held.
+    """
+    command = [sys.executable, "-m", MODULE, str(file), str(memory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stderr is not None
+        try:
+            for number, row in enumerate(_frames(child.stdout)):
+                if number >= ROWS:
+                    raise PermanentError(f"{file} has more than {ROWS:,} rows; split it")
+                yield row
+            reason = child.stderr.read(1000).decode(errors="replace").strip()
+            code = child.wait()
+        finally:
+            child.kill()
+    _explain(file, code, reason)
+
+
+def _frames(stream: Any) -> Iterator[dict[str, Any] | None]:
+    while head := stream.read(4):
+        (length,) = struct.unpack(">I", head)
+        yield None if length == 0 else msgspec.msgpack.decode(stream.read(length))
+
+
+def _explain(file: Path, code: int, reason: str) -> None:
+    if code == _NO_POLARS:
+        raise MissingDependency("Parquet is read with polars; type: pip install polars")
+    if code == _UNREADABLE:
+        raise PermanentError(f"{file} cannot be read as Parquet ({reason}); export it again")
+    if code:
+        raise PermanentError(f"{file} is damaged or expands to too much to be held; split it, or export it again")
+
+
+def main(arguments: list[str], output: BinaryIO) -> int:
+    """Write the rows of a file, and return the exit code."""
+    memory = int(arguments[1])
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    try:
+        import polars
+    except ImportError:
+        return _NO_POLARS
+    try:
+        schema = polars.read_parquet_schema(arguments[0])
+        frame = polars.read_parquet(arguments[0], columns=[name for name in COLUMNS if name in schema])
+    except (polars.exceptions.PolarsError, OSError) as error:
+        sys.stderr.write(f"{error}"[:1000])
+        return _UNREADABLE
+    except BaseException:  # without memory polars panics, and a panic is no Exception
+        return _TOO_LARGE
+    for row in frame.iter_rows(named=True):
+        content = msgspec.msgpack.encode(row)
+        content = b"" if len(content) > LINE else content
+        output.write(struct.pack(">I", len(content)) + content)
+    output.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], sys.stdout.buffer))

@@ -1,0 +1,82 @@
+"""Dagster's sessions: names are looked up in the catalogue alone, and its tables are found all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.ledger.database import Database
+from babylon_assets.orchestration.runtime import open_instance
+from babylon_assets.orchestration.runtime.event_log import Storage
+from tests.ledger.traps import plant_traps
+
+DAYS = dg.DailyPartitionsDefinition("2026-11-01", end_date="2026-11-03")
+
+
+@dg.asset(partitions_def=DAYS)
+def thing() -> None:
+    pass
+
+
+def connect(database: Database) -> psycopg.Connection[Any]:
+    return psycopg.connect(database.dagster_url.replace("postgresql+psycopg2", "postgresql"))
+
+
+@pytest.fixture
+def trapped(database: Database, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of an instance in whose database another role has put operators and functions of its own."""
+    settings = Settings(home=tmp_path, database_url=database.url)
+    open_instance(settings, database).dispose()
+    role = f"{database.place.rpartition('/')[2]}_mallory"
+    with connect(database) as conn:
+        plant_traps(conn, role)
+    yield settings
+    with connect(database) as conn:
+        conn.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())
+
+
+def engines(storage: Storage) -> list[Any]:
+    parts: list[Any] = [storage.run_storage, storage.event_log_storage, storage.schedule_storage]
+    return [part._engine for part in parts]
+
+
+def test_every_session_looks_names_up_in_the_catalogue_alone(database: Database, tmp_path: Path) -> None:
+    open_instance(Settings(home=tmp_path, database_url=database.url), database).dispose()
+    storage = Storage(database.dagster_url)
+    plain = engines(storage)
+    for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+        part.optimize_for_webserver(statement_timeout=500, pool_recycle=100, max_overflow=1)
+    for engine in (*plain, *engines(storage)):
+        with engine.connect() as conn:
+            assert conn.execute(text("SHOW search_path")).scalar() == "pg_catalog"
+        engine.dispose()
+
+
+def test_a_run_is_made_kept_and_found_past_the_traps(trapped: Settings, database: Database) -> None:
+    with open_instance(trapped, database) as instance:
+        result = dg.materialize([thing], instance=instance, partition_key="2026-11-01", tags={"why": "test"})
+        assert result.success
+        [run] = instance.get_runs(filters=dg.RunsFilter(run_ids=[result.run_id], tags={"why": "test"}))
+        assert run.status == dg.DagsterRunStatus.SUCCESS
+        assert instance.get_materialized_partitions(thing.key) == {"2026-11-01"}
+        instance.add_dynamic_partitions("names", ["a"])
+        assert instance.get_dynamic_partitions("names") == ["a"]
+        assert instance.all_instigator_state() == []
+        instance.wipe_assets([thing.key])
+        instance.delete_run(result.run_id)
+
+
+def test_tables_lie_in_the_schema_that_the_urls_own_options_name(database: Database, tmp_path: Path) -> None:
+    open_instance(Settings(home=tmp_path, database_url=database.url), database).dispose()
+    with connect(database) as conn:
+        conn.execute("CREATE SCHEMA elsewhere")
+    Storage(f"{database.dagster_url}&options=-c%20search_path%3Delsewhere")
+    with connect(database) as conn:
+        assert conn.execute("SELECT count(*) FROM elsewhere.runs").fetchone() == (0,)

@@ -1,0 +1,148 @@
+"""Texts of agents on the terminal and in the log: shown as they are, and none of them acts."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from rich.table import Table
+from typer.testing import CliRunner
+
+from babylon_assets.cli import terminal
+from babylon_assets.cli.app import app, tell
+from babylon_assets.cli.terminal import Terminal, bold, number, plain, show_log
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.ledger import checkpoints, promotions
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.windows import upsert_window
+from tests.environments.babylon.rows import add_trajectories, add_users, trajectory
+from tests.ledger.values import CHAIN, checkpoint, dataset, root, sample
+
+#: A markup that closes nothing, one that hides, a terminal's title, its colours, a cursor that goes back, a text that
+#: shows itself backwards.
+ATTACK = "[/x] [conceal]seen[/] :bomb: \x1b]0;owned\x07 \x1b[2J \x9b31m red\rgone \u202egnp.exe"
+SHOWN = "[/x] [conceal]seen[/] :bomb: \ufffd]0;owned\ufffd \ufffd[2J \ufffd31m red\ufffdgone \ufffdgnp.exe"
+ACTS = set("\x1b\x07\x9b\r\u202e")
+Babylon = Callable[..., Result]
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """A terminal with colours, for both streams."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    console = Terminal(stderr=True)
+    assert console.is_terminal
+    console.width = 300
+    monkeypatch.setattr(terminal, "errors", console)
+    monkeypatch.setattr("babylon_assets.cli.app.errors", console)
+    yield console
+    logging.getLogger("babylon_assets").handlers = []
+
+
+def seen(printed: str) -> str:
+    """What is printed, without the colours of our own."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", printed)
+
+
+def test_a_text_a_cell_and_an_error_are_shown_and_do_not_act(
+    screen: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = Table(ATTACK, title=ATTACK)
+    table.add_row(ATTACK)
+    screen.print(ATTACK, soft_wrap=True)
+    screen.print(bold(ATTACK), ATTACK, soft_wrap=True)
+    screen.print(table)
+    tell(PermanentError(ATTACK))
+    printed = capsys.readouterr().err
+    assert "\x1b[1m" in printed  # bold is seen
+    assert seen(printed).count(SHOWN) == 7
+    assert not set(seen(printed)) & ACTS
+
+
+def test_a_log_has_one_line_for_an_entry_and_none_of_them_acts(
+    screen: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_log("INFO")
+    log = logging.getLogger("babylon_assets.test")
+    log.info("%s\nERROR all is lost", ATTACK)
+    try:
+        raise ValueError(ATTACK)
+    except ValueError:
+        log.exception("it failed")
+    printed = seen(capsys.readouterr().err)
+    assert f"{SHOWN} ERROR all is lost" in printed
+    assert f"ValueError: {SHOWN}" in printed and "Traceback" in printed
+    assert not set(printed) & ACTS
+
+
+@pytest.fixture
+def babylon(tmp_path: Path, game_database: Database) -> Babylon:
+    """Run a command over a game and a ledger whose texts attack the terminal."""
+    with game_database.connect() as conn:
+        add_users(conn, "a1")
+        add_trajectories(conn, trajectory("t1", windowId=ATTACK[-48:]), trajectory("t2", windowId="[/x]"))
+        upsert_window(conn, "2026-10-01T04:00", status="failed", reason=f"SourceError: {ATTACK}")
+        checkpoints.ensure_root(conn, root())
+        kept = dataset(sample(1, window="2026-10-01T05:00"), window="2026-10-01T05:00")
+        save_dataset(conn, kept)
+        tried = checkpoint(1, "2026-10-01T05:00", kept.id, path=ATTACK)
+        checkpoints.insert_checkpoint(conn, tried)
+        promotions.promote(conn, tried, by=ATTACK, why=ATTACK)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(
+            app, list(arguments), env={"BABYLON_HOME": str(tmp_path), "DATABASE_URL": game_database.url}
+        )
+
+    return run
+
+
+#: Each command with a part of what it prints.
+COMMANDS = {
+    ("windows",): "SourceError: [/x] [conceal]seen[/]",
+    ("status", "2026-10-01T04:00"): f"SourceError: {SHOWN}",
+    ("status",): "newest window",
+    ("chains",): SHOWN,
+    ("lineage", f"{CHAIN}@1"): SHOWN,
+    ("promotions",): "[/x]",
+    ("doctor",): "database",
+    ("status", ATTACK): "[/x]",
+    ("lineage", ATTACK): "[/x]",
+    ("forget", "--agent", ATTACK): "[/x]",
+    ("export", ATTACK): "[/x]",
+    ("import", ATTACK): "[/x]",
+}
+
+
+def test_no_command_lets_a_text_act(babylon: Babylon) -> None:
+    for command, text in COMMANDS.items():
+        done = babylon(*command)
+        printed = done.stdout + done.stderr
+        assert done.exception is None or isinstance(done.exception, SystemExit), (command, done.exception)
+        assert text in printed, (command, printed)
+        assert not set(printed) & ACTS, (command, printed)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.123456, "0.1235"),
+        (None, "-"),
+        ({}, "-"),
+        ([], "-"),
+        ("text", "text"),
+        (7, "7"),
+        ({"a": 0.98765432, "b": [1.0, None]}, "a: 0.9877, b: 1, -"),
+    ],
+)
+def test_values_are_rounded_for_people(value: object, text: str) -> None:
+    assert plain(value) == text
+
+
+def test_numbers_of_a_table_have_the_same_digits() -> None:
+    assert [number(value) for value in (0.5, 0.123456, None)] == ["0.5000", "0.1235", "-"]
