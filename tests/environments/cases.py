@@ -123,7 +123,7 @@ def _fill_feed(conn: Connection[Any]) -> None:
 
 FEED = Case(
     make=FeedEnvironment,
-    table="trajectories",
+    table="public.trajectories",
     create=create_feed_tables,
     fill=_fill_feed,
     change=CHANGE,
