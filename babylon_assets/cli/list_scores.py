@@ -78,13 +78,14 @@ def score_rows(settings: Settings, conn: Connection, window: str) -> Iterator[di
             "worth": _known(row["worth"]),
             "reward": _known(row["reward"]),
             "parts": {name: _known(row[name]) for name in names},
+            "judge": _name(prices.get(place, {}).get("judge")),
         }
 
 
 def _by_step(steps: pd.DataFrame, valued: pd.DataFrame) -> dict[tuple[str, int], dict[str, Any]]:
     """What the environment says of each step besides its worth."""
     places = zip(steps["trajectory_id"], steps["step"], strict=True)
-    columns = [name for name in ("kind", "entry", "exit") if name in valued]
+    columns = [name for name in ("kind", "entry", "exit", "judge") if name in valued]
     rows = zip(*(valued[name].tolist() for name in columns), strict=True)
     return (
         {place: dict(zip(columns, row, strict=True)) for place, row in zip(places, rows, strict=True)}
@@ -127,6 +128,10 @@ def _answer(head: SampleHead | None) -> dict[str, Any]:
 
 def _known(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _name(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _table(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> Table:

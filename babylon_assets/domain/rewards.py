@@ -164,11 +164,12 @@ def score_valued(
     """From a window's steps and what they turned out to be worth to their rewards.
 
     Args:
-        worth: on the index of `steps`, with `worth` and `state`, as `Environment.value_steps` gives it.
+        worth: on the index of `steps`, with `worth` and `state`, as `Environment.value_steps` gives it; scorers see its
+            other columns as well.
 
     Returns:
         On the index of `steps`: `KEY_COLUMNS`, `state`, `worth`, a column per scorer, `reward` and `final`.
     """
-    valued = steps.assign(worth=worth["worth"], state=worth["state"])
+    valued = steps.assign(**{str(name): worth[name] for name in worth.columns})
     scored = score_steps(valued, weights, invalid_reward, added)
     return pd.concat([valued[[*KEY_COLUMNS, "state", "worth"]], scored], axis=1)

@@ -22,8 +22,9 @@ from babylon_assets.environments.babylon import (
 )
 from babylon_assets.environments.babylon.details import DETAIL, RESULT_KEYS
 from babylon_assets.environments.babylon.outcomes import trade_worth
+from babylon_assets.environments.babylon.rules import GameRules
 from babylon_assets.environments.babylon.schema import BABYLON_GAME, Schema, check_tables, look_at_schema
-from babylon_assets.environments.babylon.scorers import HeuristicScorer
+from babylon_assets.environments.babylon.scorers import GameJudgmentScorer, HeuristicScorer
 from babylon_assets.environments.base import (
     BaseEnvironment,
     Benchmark,
@@ -67,7 +68,7 @@ resolved, and when the newest was written.
 
     @property
     def scorers(self) -> Mapping[str, Scorer]:
-        return {"heuristic": HeuristicScorer()}
+        return {"heuristic": HeuristicScorer(), "game_judgment": GameJudgmentScorer()}
 
     @property
     def benchmark(self) -> Benchmark | None:
@@ -84,7 +85,7 @@ resolved, and when the newest was written.
 
     @property
     def write_back(self) -> WriteBack | None:
-        return _WriteBack()
+        return _WriteBack(self.game.rules)
 
     @property
     def requests(self) -> RequestQueue | None:
@@ -114,6 +115,7 @@ resolved, and when the newest was written.
             odd=self._odd_ids(conn),
             windows=self.settings.windows,
             schema=self._schema(conn),
+            judged="game_judgment" in self.settings.rewards.weights,
         )
 
     def read_window(self, conn: Connection, window: str) -> Iterator[TrajectoryRecord | Quarantined]:
@@ -138,7 +140,7 @@ resolved, and when the newest was written.
             windows=self.settings.windows,
             schema=self._schema(conn),
         )
-        return trade_worth(
+        valued = trade_worth(
             steps,
             known,
             as_of=as_of,
@@ -146,6 +148,9 @@ resolved, and when the newest was written.
             full_scale_percent=self.settings.rewards.perp_full_scale_percent,
             rules=self.game.rules,
         )
+        if not self._schema(conn).has("reward_judgments"):
+            return valued
+        return valued.join(reward_judgments.read_judgments(conn, steps, as_of))
 
     def describe_action(self, step: StepFacts) -> str:
         detail = step.detail
@@ -218,8 +223,11 @@ resolved, and when the newest was written.
 class _WriteBack:
     """The game's trained_models, trajectories and reward_judgments."""
 
+    def __init__(self, rules: GameRules) -> None:
+        self._rules = rules
+
     def deploy(self, conn: Connection, model: DeployedModel) -> None:
-        writeback.deploy_model(conn, model)
+        writeback.deploy_model(conn, model, may_roll_back=self._rules.knows_rollbacks)
 
     def mark_used(self, conn: Connection, trajectories: Sequence[str], batch: str) -> None:
         writeback.mark_used(conn, trajectories, batch)

@@ -18,6 +18,13 @@ from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
 from babylon_assets.environments.babylon import decoding
 from babylon_assets.environments.babylon.decoding import SourceRow, decode_row
 from babylon_assets.environments.babylon.schema import Schema, look_at_schema
+from babylon_assets.environments.babylon.statements import (
+    JUDGMENTS,
+    RESOLVED_AT,
+    attribute_columns,
+    companies,
+    more_lines,
+)
 from babylon_assets.environments.base import SourceWindow
 
 #: Trades and prices up to this many horizons after a window may decide what its trades were worth.
@@ -75,14 +82,6 @@ _READ_TYPES = (
     "bytea",
     "bytea",
 )
-#: Attributes of a trajectory by the columns that hold them.
-_ATTRIBUTES = {
-    "trajectories": {"archetype": "archetype", "npcRole": "npc_role", "arcPhase": "arc_phase", "packId": "pack"},
-    "UserAgentConfig": {
-        **{"team": "team", "alignment": "alignment", "modelTier": "model_tier"},
-        **{"planningHorizon": "planning_horizon", "riskTolerance": "risk_tolerance"},
-    },
-}
 _LIST_WINDOWS = f"""
     WITH placed AS (
         SELECT "windowId" AS id, "agentId" AS agent, count(*) AS n FROM public.trajectories
@@ -205,6 +204,7 @@ def fingerprint(
     odd: Sequence[str] | None = None,
     windows: WindowGrid = HOURLY,
     schema: Schema | None = None,
+    judged: bool = False,
 ) -> str:
     """A hash, computed by the server, of all that a window's records and outcomes are made from.
 
@@ -220,7 +220,9 @@ def fingerprint(
         "version": decoding.VERSION,
         "outcome_windows": outcome_windows(span),
     }
-    row = conn.execute(_statement(_FINGERPRINT, windows, schema or look_at_schema(conn)), parameters).fetchone()
+    schema = schema or look_at_schema(conn)
+    judgments = (JUDGMENTS,) if judged and schema.has("reward_judgments") else ()
+    row = conn.execute(_statement(_FINGERPRINT, windows, schema, judgments), parameters).fetchone()
     assert row is not None
     return str(row[0])
 
@@ -308,78 +310,20 @@ def _placed(statement: str, windows: WindowGrid) -> str:
     return statement.replace(_PLACED, _PLACED_BY_ID if windows == HOURLY else _PLACED_BY_TIME)
 
 
-def _statement(template: str, windows: WindowGrid, schema: Schema) -> bytes:
-    """A statement over what is there of the game's tables."""
-    more = "".join(f"\n        UNION ALL\n        {line}" for line in _more_lines(schema))
+def _statement(template: str, windows: WindowGrid, schema: Schema, lines: Sequence[str] = ()) -> bytes:
+    """A statement over what is there of the game's tables; a fingerprint's has more lines."""
+    more = "".join(f"\n        UNION ALL\n        {line}" for line in (*more_lines(schema), *lines))
     parts = {
         "{config}": _CONFIG if schema.has("UserAgentConfig") else "",
-        "{attributes}": _attribute_columns(schema),
+        "{attributes}": attribute_columns(schema),
         "{metadata}": 't."metadataJson"' if schema.has("trajectories", "archetype", "metadataJson") else "NULL",
-        "{market_time}": '"updatedAt"' if not schema.game.rules.winners_share else _RESOLVED_AT,
+        "{market_time}": '"updatedAt"' if not schema.game.rules.winners_share else RESOLVED_AT,
         "{companies}": companies("SELECT ticker FROM tickers", schema),
         "{more}": more,
     }
     for name, part in parts.items():
         template = template.replace(name, part)
     return _placed(template, windows).encode()
-
-
-def _attribute_columns(schema: Schema) -> str:
-    """A JSON object of the attributes that the columns which are there have; null where that is none."""
-    aliases = {"trajectories": "t", "UserAgentConfig": "c"}
-    pairs = [
-        f"'{name}', {aliases[table]}.\"{column}\""
-        for table, columns in _ATTRIBUTES.items()
-        for column, name in columns.items()
-        if schema.has(table, column)
-    ]
-    pairs.append("""'npc', CASE WHEN u.id IS NULL THEN 'true' END""")
-    return f"nullif(json_strip_nulls(json_build_object({', '.join(pairs)}))::text, '{{}}')"
-
-
-def companies(asked: str, schema: Schema) -> str:
-    """A query of `ticker` and `organization` for the tickers that another query asks for, by all that names them."""
-    names = ["SELECT asked.ticker, asked.ticker AS organization FROM asked"]
-    if schema.has("Organization"):
-        ticker = " OR o.ticker = asked.ticker" if schema.has("Organization", "ticker") else ""
-        names.append(
-            'SELECT asked.ticker, o.id FROM asked JOIN public."Organization" o '
-            f"ON o.id = asked.ticker OR o.name = asked.ticker{ticker}"
-        )
-    names += [
-        f'SELECT asked.ticker, p."organizationId" FROM asked JOIN public."{table}" p ON p.ticker = asked.ticker'
-        for table in ("PerpMarketSnapshot", "PerpPosition")
-        if schema.has(table)
-    ]
-    return f"WITH asked AS ({asked}) SELECT DISTINCT * FROM ({' UNION ALL '.join(names)}) AS named"
-
-
-#: A market that trades is written at each trade; what is read of it changes when it is resolved.
-_RESOLVED_AT = """(CASE WHEN resolved THEN "updatedAt" END)"""
-_NOTES = """SELECT 5, id, concat_ws('|', "changePercent", outcome) FROM public.market_outcomes
-        WHERE "windowId" = ANY(%(outcome_windows)s)"""
-_SETTLED_POSITIONS = """SELECT 8, id, concat_ws('|', shares, "avgPrice", pnl, extract(epoch FROM "resolvedAt"))
-        FROM public."Position" WHERE "resolvedAt" IS NOT NULL AND "marketId" IN (SELECT id FROM markets)"""
-_PERP_POSITIONS = """SELECT 9, id, concat_ws('|', side, "entryPrice", extract(epoch FROM "closedAt"))
-        FROM public."PerpPosition" WHERE "userId" IN (SELECT agent FROM kept)
-          AND "openedAt" < %(until)s AND ("closedAt" IS NULL OR "closedAt" >= %(before)s)"""
-_OTHER_TRADES = """SELECT 10, id, concat_ws('|', action, side, amount, price, pnl) FROM public."AgentTrade"
-        WHERE "agentUserId" IN (SELECT agent FROM kept) AND "marketId" IN (SELECT id FROM markets)"""
-_NPC_TRADES = """SELECT 11, id, concat_ws('|', action, side, amount, price) FROM public."NPCTrade"
-        WHERE "npcActorId" IN (SELECT agent FROM kept) AND "executedAt" >= %(before)s AND "executedAt" < %(until)s"""
-
-
-def _more_lines(schema: Schema) -> list[str]:
-    """What else a fingerprint covers, by what the game's outcomes are made of."""
-    rules, lines = schema.game.rules, []
-    if rules.notes_are_outcomes:
-        lines.append(_NOTES)
-    if rules.winners_share:
-        lines.append(_OTHER_TRADES)
-        lines += [_SETTLED_POSITIONS] if schema.has("Position") else []
-    if rules.positions_net and schema.has("PerpPosition"):
-        lines.append(_PERP_POSITIONS)
-    return [*lines, _NPC_TRADES] if schema.has("NPCTrade") else lines
 
 
 def outcome_windows(window: Window) -> list[str]:

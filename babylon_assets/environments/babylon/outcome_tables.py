@@ -19,12 +19,12 @@ from babylon_assets.environments.babylon.game_record import (
     BEFORE,
     HORIZONS_AFTER,
     MILLISECONDS,
-    companies,
     naive,
     outcome_windows,
 )
 from babylon_assets.environments.babylon.outcomes import OutcomeTables
 from babylon_assets.environments.babylon.schema import Schema, look_at_schema
+from babylon_assets.environments.babylon.statements import companies
 
 
 def read_outcomes(

@@ -18,6 +18,7 @@ class GameRules:
         positions_net: an order on the other side of an open perpetual position reduces it before it opens anything.
         open_price_is_fill: the price of a trade that opens a perpetual is that at which it was filled.
         notes_are_outcomes: `market_outcomes` says what came of a market and by how much a ticker moved in the window.
+        knows_rollbacks: `rolled_back` is a status of its `trained_models`.
     """
 
     failure_may_hold: bool
@@ -27,6 +28,7 @@ class GameRules:
     positions_net: bool
     open_price_is_fill: bool
     notes_are_outcomes: bool
+    knows_rollbacks: bool
 
 
 BABYLON = GameRules(
@@ -37,4 +39,5 @@ BABYLON = GameRules(
     positions_net=False,
     open_price_is_fill=True,
     notes_are_outcomes=True,
+    knows_rollbacks=False,
 )

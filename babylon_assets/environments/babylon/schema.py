@@ -61,7 +61,8 @@ AGENT_CONFIG = SourceTable(
     cost="the agents' teams are not known",
 )
 REWARD_JUDGMENTS = SourceTable(
-    ("trajectoryId", "judgeModel", "judgeVersion", "overallScore"), cost="the scorer game_judgment knows nothing"
+    ("id", "trajectoryId", "judgeModel", "judgeVersion", "overallScore", "judgedAt"),
+    cost="the scorer game_judgment knows nothing",
 )
 BABYLON_GAME = RecordedGame(
     "babylon",

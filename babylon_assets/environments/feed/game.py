@@ -31,6 +31,7 @@ FEED = GameRules(
     positions_net=True,
     open_price_is_fill=False,
     notes_are_outcomes=False,
+    knows_rollbacks=True,
 )
 FEED_GAME = RecordedGame(
     "feed",
