@@ -45,12 +45,17 @@ def served_steps(world: World) -> list[int]:
 def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     measured, judged = (trained.metadata(name, FIRST) for name in ("checkpoint_evaluations", "promoted_model"))
     assert measured["checkpoint"] == judged["checkpoint"] == judged["served"] == f"{CHAIN}@1"
-    assert measured["market_reward_low"] < measured["market_reward"] < measured["market_reward_high"]
-    gained = measured["market_reward"] - measured["base_market_reward"]
+    policies = {record.data["policy"]: record.data for record in measured["policies"].records}
+    assert set(policies) == {"this", "its parent", "served", "base model"}
+    assert policies["this"]["market reward"] == measured["market_reward"]
+    assert policies["this"]["95% interval"].startswith(f"{measured['market_reward']:g} [")
+    assert policies["base model"]["this gains on it"].startswith(f"{measured['gain_on_base']:g} [")
+    gained = measured["market_reward"] - policies["base model"]["market reward"]
     assert measured["gain_on_base"] == pytest.approx(gained, abs=2e-4)  # both are rounded for people
     assert 0 < measured["market_valid_share"] <= 1
     assert (judged["status"], judged["promoted"], judged["served_step"]) == ("promoted", 1, 1)
     assert "its market reward is" in judged["why"]
+    assert all(record.data["holds"] and record.data["bound"] for record in judged["verdict"].records)
     assert trained.check("checkpoint_evaluations", "measured").passed
     assert trained.check("promoted_model", "gate").passed
     with trained.database.connect() as conn:
@@ -80,7 +85,8 @@ def test_a_thin_window_passes_through_and_the_live_one_stays(trained: World) -> 
     trained.run(SECOND)
     measured, judged = (trained.metadata(name, SECOND) for name in ("checkpoint_evaluations", "promoted_model"))
     assert measured["status"] == judged["status"] == "passed through"
-    assert measured["promoted_market_reward"] == trained.metadata("checkpoint_evaluations", FIRST)["market_reward"]
+    [served] = [record.data for record in measured["policies"].records if record.data["policy"] == "served"]
+    assert served["market reward"] == trained.metadata("checkpoint_evaluations", FIRST)["market_reward"]
     assert judged["served"] == f"{CHAIN}@1"
     assert trained.check("checkpoint_evaluations", "measured").passed
     assert trained.check("promoted_model", "gate").passed
@@ -96,6 +102,9 @@ def test_a_bad_checkpoint_is_refused_with_the_reason_and_never_a_parent(trained:
     judged = trained.metadata("promoted_model", SECOND)
     assert (judged["status"], judged["promoted"], judged["served"]) == ("refused", 0, f"{CHAIN}@1")
     assert "worse with confidence" in judged["why"]
+    first_rule = judged["verdict"].records[0].data
+    assert (first_rule["rule"], first_rule["holds"]) == ("market", False)
+    assert first_rule["bound"] == "not worse by more than 0, with 95% confidence"
     check = trained.check("promoted_model", "gate")
     assert not check.passed and check.severity.value == "WARN"
     trained.play(THIRD)
