@@ -40,6 +40,7 @@ from babylon_assets.cli import (
 from babylon_assets.cli.terminal import bold, errors
 from babylon_assets.config.settings import Settings, load_settings, unknown_variables
 from babylon_assets.domain.errors import BabylonError, MissingDependency, SettingsError, TransientError
+from babylon_assets.ledger.sqlstates import named_error
 
 EXIT_FAILED, EXIT_TRY_LATER, EXIT_INTERRUPTED = 1, 75, 130
 
@@ -68,6 +69,12 @@ class ErrorsAsExitCodes(TyperGroup):
             # end by the signal in place of our code; the next exec makes it forget.
             exec("")
             raise typer.Exit(EXIT_INTERRUPTED) from None
+        except Exception as error:
+            named = named_error(error)
+            if named is None:
+                raise
+            tell(named)
+            raise typer.Exit(EXIT_TRY_LATER if isinstance(named, TransientError) else EXIT_FAILED) from error
 
 
 def explain_arguments(command: click.Command) -> None:

@@ -7,7 +7,7 @@ id. How it is trained on is the business of `training`; where it is kept, of `st
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import groupby
 from operator import attrgetter, itemgetter
@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from babylon_assets.domain.dataset_codec import chats_of, dataset_id, decode, draft, encode, head_of, with_texts
+from babylon_assets.domain.gradient_shares import OVER_SHARE, bound_shares, largest_shares
 from babylon_assets.domain.grouping import GroupMode, compared, group_key
 from babylon_assets.domain.hindsight import NAMES_RESULT, Place, result_in
 from babylon_assets.domain.joining import JoinedSample, JoinedWindow, RecordedCall, join_calls
@@ -87,6 +88,7 @@ def draft_dataset(
     carried: Iterable[Sample] = (),
     result_keys: tuple[str, ...] = (),
     suspicious: Collection[Place] = (),
+    max_gradient_share: float = 1.0,
 ) -> DatasetDraft:
     """Build the dataset of a window, its texts unread.
 
@@ -108,24 +110,39 @@ def draft_dataset(
             advantage. One for which there is no room within the bounds is not in the dataset at all.
         result_keys, suspicious: as of `hindsight`; a sample whose prompt names a result is skipped. `suspicious` are
             those of the records' own texts, which are not read here.
+        max_gradient_share: as of `gradient_shares.bound_shares`, of the window's own samples.
     """
     joined = join_calls(records, calls)
     oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
-    rules = _Rules(
-        window, model_name, moment_seconds, group_mode, oldest, held_out_share, result_keys, frozenset(suspicious)
-    )
+    hidden = frozenset(suspicious)
+    rules = _Rules(window, model_name, moment_seconds, group_mode, oldest, held_out_share, result_keys, hidden)
     samples = _ordered(_heads(rules, joined.samples, scores))
+    keys = _keys(joined)
     _compare(samples)
+    bound_shares(samples, keys, max_gradient_share, partial(_skip, reason=OVER_SHARE), partial(_compare_own, samples))
     others = _others(carried, joined)
-    if others:
-        samples = _ordered([*samples, *map(head_of, others)])
-    samples = bounded(samples, max_samples, max_tokens, seed)
+    samples = bounded(_ordered([*samples, *map(head_of, others)]) if others else samples, max_samples, max_tokens, seed)
     if others:
         samples = [sample for sample in samples if sample.window == window or sample.skip_reason != NO_ROOM]
     own = {**_own_chats(joined), **_chats_among(others, samples)}
+    counts = {**joined.counts, **count(samples), **_counted(samples, window)}
+    drafted = draft(window, samples, counts, _hashes(joined, chats, own), own)
+    return replace(drafted, shares=largest_shares(samples, keys))
+
+
+def _hashes(joined: JoinedWindow, chats: Mapping[str, str], own: Mapping[str, bytes]) -> dict[str, str]:
+    """sha256 of the texts of each trajectory."""
     hashes = {name: chats[name] for name in {sample.record.trajectory_id for sample in joined.samples} - own.keys()}
-    hashes |= {trajectory: sha256(chat).hexdigest() for trajectory, chat in own.items()}
-    return draft(window, samples, {**joined.counts, **count(samples), **_counted(samples, window)}, hashes, own)
+    return hashes | {trajectory: sha256(chat).hexdigest() for trajectory, chat in own.items()}
+
+
+def _keys(joined: JoinedWindow) -> dict[str, str]:
+    """The name of the gateway's key by sample, of those whose call was made with one."""
+    return {
+        _sample_id(record, raw): call.key_name
+        for record, raw, call in joined.samples
+        if call is not None and call.key_name is not None
+    }
 
 
 def _others(carried: Iterable[Sample], joined: JoinedWindow) -> list[Sample]:
@@ -256,7 +273,7 @@ def _head(
     if reward is None:
         trains_as, skip_reason = "skip", _why_no_reward(state)
     return SampleHead(
-        f"{record.trajectory_id}/{raw.step}/{raw.call}",
+        _sample_id(record, raw),
         window,
         record.trajectory_id,
         record.agent_id,
@@ -278,6 +295,10 @@ def _head(
     )
 
 
+def _sample_id(record: TrajectoryRecord, raw: RawSample | CallHead) -> str:
+    return f"{record.trajectory_id}/{raw.step}/{raw.call}"
+
+
 def _has_tokens(call: RecordedCall) -> bool:
     """Whether the record has a prompt, an answer, and a finite log-probability for each of its tokens."""
     if not call.prompt_token_ids or not call.token_ids or call.logprobs is None:
@@ -293,6 +314,8 @@ def _skip(head: SampleHead, reason: str) -> None:
     """Change a head that nobody else has yet: another copy of each would cost as much as all that is decided."""
     force_setattr(head, "trains_as", "skip")
     force_setattr(head, "skip_reason", reason)
+    if reason in (ALONE, NO_RANGE, OVER_SHARE):
+        force_setattr(head, "advantage", None)
 
 
 def _ordered(heads: list[SampleHead]) -> list[SampleHead]:
@@ -317,6 +340,11 @@ def _compare(heads: Sequence[SampleHead]) -> None:
             force_setattr(head, "advantage", advantage)
             if head.trains_as == "sft" and (rank >= size // 2 or advantage <= 0):
                 _skip(head, WORSE_HALF)
+
+
+def _compare_own(heads: Sequence[SampleHead]) -> None:
+    """Compares again what is trained against the answers that are left; the weight of an imitation stays."""
+    _compare([head for head in heads if head.trains_as != "sft"])
 
 
 def _own_chats(joined: JoinedWindow) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from babylon_assets.config.network import is_loopback
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.http.protocol import ApiError, Token, token
@@ -42,7 +43,7 @@ class Upstream:
         from openai import AsyncOpenAI
 
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=most)
-        http = httpx.AsyncClient(limits=limits, timeout=seconds)
+        http = httpx.AsyncClient(limits=limits, timeout=seconds, trust_env=not is_loopback(url))
         self._client = AsyncOpenAI(base_url=url, api_key=key, timeout=seconds, max_retries=1, http_client=http)
         self._kind, self._base_model, self._most = kind, base_model, most
         self._active = 0

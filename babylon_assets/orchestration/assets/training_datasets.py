@@ -40,6 +40,9 @@ What the next checkpoint is trained on from this window, frozen and named by the
   (`calls_of_other_agents`), of another key (`calls_of_other_keys`), or of another time (`calls_out_of_time`).
   `steps_without_calls` counts the steps for which none was found.
 - A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on.
+- One agent, one key and one decision point may give at most MAX_GRADIENT_SHARE of the gradient, or twice an even share
+  where that is more. Of whoever gives more, the samples that weigh most are left out. `largest_share_of_one_agent` and
+  its neighbours say how much that is.
 - Whole groups are drawn from a window with more than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW.
   `effective_samples` says how many equally weighted samples the rest is worth.
 - With LATE_DATA=carry, samples of an earlier window whose data changed after it was trained join this one, once, each
@@ -139,5 +142,6 @@ def _strength(dataset: DatasetDraft, head_step: int) -> dict[str, dg.MetadataVal
             "effective_samples": effective_samples(dataset.samples),
             "policy_lag_mean": fmean(lags) if lags else None,
             "policy_lag_max": max(lags, default=None),
+            **{f"largest_share_of_one_{kind}": share for kind, share in dataset.shares.items()},
         }
     )
