@@ -14,6 +14,7 @@ from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.babylon.writeback import served
 from babylon_assets.environments.simulated.base_model import ensure_base_model
 from babylon_assets.ledger import checkpoints, evaluations, promotions, verdicts
+from babylon_assets.ledger.adapter_weights import weights_sha256
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.serving.engine.engine import Engine
 from babylon_assets.training.window_training import train_window
@@ -40,6 +41,15 @@ def served_steps(world: World) -> list[int]:
     steps = {one.id: one.step for one in chain(world)}
     with world.database.connect() as conn:
         return [steps[row.to_id] for row in promotions.history(conn, CHAIN)]
+
+
+def spoil(world: World, checkpoint: Checkpoint) -> None:
+    """Weights that a training might have left, recorded as it records them."""
+    perturb(Path(checkpoint.path), 1.0)
+    recorded = weights_sha256(Path(checkpoint.path))
+    world.execute(
+        "UPDATE babylon_training.model_checkpoints SET weights_sha256 = %s WHERE id = %s", recorded, checkpoint.id
+    )
 
 
 def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
@@ -97,7 +107,7 @@ def test_a_bad_checkpoint_is_refused_with_the_reason_and_never_a_parent(trained:
     trained.having(train_rl_local=False).run(SECOND)  # its dataset, and nothing more
     bad = train_window(trained.settings, trained.database, SECOND).checkpoint
     assert bad is not None and bad.step == 2
-    perturb(Path(bad.path), 1.0)
+    spoil(trained, bad)
     trained.run(SECOND)
     judged = trained.metadata("promoted_model", SECOND)
     assert (judged["status"], judged["promoted"], judged["served"]) == ("refused", 0, f"{CHAIN}@1")
@@ -166,7 +176,7 @@ def test_a_live_policy_that_misbehaves_is_rolled_back_where_that_is_on(world: Wo
     world.play(FIRST)
     world.run(FIRST)
     made = chain(world)[1]
-    perturb(Path(made.path), 1.0)
+    spoil(world, made)
     from babylon_assets.environments.simulated.players import play_window
 
     broken = Engine(Path(made.base_model))
@@ -218,7 +228,7 @@ def test_what_is_planted_at_the_demos_scale_is_refused_and_never_served(world: W
     demo.having(train_rl_local=False).run(perturbed)
     bad = train_window(settings, demo.database, perturbed).checkpoint
     assert bad is not None and bad.parent_id == best.id
-    perturb(Path(bad.path), 1.0)
+    spoil(demo, bad)
     demo.run(perturbed)
     assert "worse with confidence" in demo.metadata("promoted_model", perturbed)["why"]
     assert served_steps(demo) == before
