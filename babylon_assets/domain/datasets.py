@@ -216,9 +216,7 @@ def build_dataset(
 
 
 _UNSCORED: StepScore = (None, "unscored", {})
-_NOT_COMPONENTS = frozenset(
-    {"window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final", "entry", "exit"}
-)
+_NOT_COMPONENTS = {"window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final", "entry", "exit"}
 
 
 def scores_by_step(frame: pd.DataFrame) -> dict[tuple[str, int], StepScore]:
@@ -392,7 +390,7 @@ def _own_chats(joined: JoinedWindow) -> dict[str, bytes]:
     own = [sample for sample in joined.samples if isinstance(sample.raw, RawSample) and not sample.record.samples]
     own.sort(key=lambda sample: (sample.record.trajectory_id, sample.raw.step, sample.raw.call))
     return {
-        trajectory: encode_chat([Exchange(sample.raw.messages, sample.raw.response) for sample in members])
+        trajectory: encode_chat([_exchange(sample.raw) for sample in members])
         for trajectory, members in groupby(own, key=lambda sample: sample.record.trajectory_id)
     }
 
