@@ -29,6 +29,7 @@ from babylon_assets.cli import (
     doctor,
     export,
     import_file,
+    list_scores,
     list_windows,
     promote,
     serve,
@@ -40,6 +41,7 @@ from babylon_assets.cli import (
 from babylon_assets.cli.terminal import bold, errors
 from babylon_assets.config.settings import Settings, load_settings, unknown_variables
 from babylon_assets.domain.errors import BabylonError, MissingDependency, SettingsError, TransientError
+from babylon_assets.ledger.sqlstates import named_error
 
 EXIT_FAILED, EXIT_TRY_LATER, EXIT_INTERRUPTED = 1, 75, 130
 
@@ -68,6 +70,12 @@ class ErrorsAsExitCodes(TyperGroup):
             # end by the signal in place of our code; the next exec makes it forget.
             exec("")
             raise typer.Exit(EXIT_INTERRUPTED) from None
+        except Exception as error:
+            named = named_error(error)
+            if named is None:
+                raise
+            tell(named)
+            raise typer.Exit(EXIT_TRY_LATER if isinstance(named, TransientError) else EXIT_FAILED) from error
 
 
 def explain_arguments(command: click.Command) -> None:
@@ -101,6 +109,7 @@ app.command()(simulate.simulate)
 app.command()(serve.serve)
 app.command()(list_windows.migrate)
 app.command("windows")(list_windows.list_all)
+app.command("scores")(list_scores.list_scores)
 app.command()(train.train)
 app.command()(backfill.backfill)
 app.command()(list_windows.status)
