@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from babylon_assets.cli.app import app
 from babylon_assets.config.gate import GateSettings
 from babylon_assets.config.gateway import GatewaySettings
+from babylon_assets.config.network import is_loopback, reach_loopback_directly
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, subprocess_environment
 from babylon_assets.config.training import EmbeddedSettings
 from babylon_assets.domain.errors import SettingsError
@@ -218,3 +219,19 @@ def test_importing_settings_and_store_stays_light() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+def test_loopback_is_excepted_from_proxies_and_what_was_excepted_before_stays() -> None:
+    environ = {"no_proxy": "internal.example, 127.0.0.1"}
+    reach_loopback_directly(environ)
+    assert environ["no_proxy"] == "internal.example,127.0.0.1,localhost,::1"
+    assert environ["NO_PROXY"] == "localhost,127.0.0.1,::1"
+    everything = {"no_proxy": "*", "NO_PROXY": "*"}
+    reach_loopback_directly(everything)
+    assert everything == {"no_proxy": "*", "NO_PROXY": "*"}
+    assert [is_loopback(url) for url in ("http://127.0.0.5:1/v1", "http://localhost", "https://[::1]:8/x")] == [
+        True
+    ] * 3
+    assert [is_loopback(url) for url in ("http://example.com", "http://127.0.0.1.example.com", "nothing")] == [
+        False
+    ] * 3

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.verdicts import StoredVerdict, store_verdict
 from babylon_assets.ledger.windows import upsert_window
 from tests.environments.babylon.rows import add_trajectories, add_users, trajectory
 from tests.ledger.values import CHAIN, checkpoint, dataset, root, sample
@@ -92,6 +96,17 @@ def babylon(tmp_path: Path, game_database: Database) -> Babylon:
         save_dataset(conn, kept)
         tried = checkpoint(1, "2026-10-01T05:00", kept.id, path=ATTACK)
         checkpoints.insert_checkpoint(conn, tried)
+        upsert_window(conn, "2026-10-01T05:00", status="trained", checkpoint_id=tried.id)
+        findings = [{"rule": "market", "holds": False, "words": ATTACK}]
+        verdict = StoredVerdict(
+            checkpoint_id=tried.id,
+            chain=CHAIN,
+            champion_id=None,
+            passed=False,
+            why=ATTACK,
+            verdict={"passed": False, "findings": findings},
+        )
+        store_verdict(conn, verdict)
         promotions.promote(conn, tried, by=ATTACK, why=ATTACK)
 
     def run(*arguments: str) -> Result:
@@ -107,6 +122,7 @@ COMMANDS = {
     ("windows",): "SourceError: [/x] [conceal]seen[/]",
     ("status", "2026-10-01T04:00"): f"SourceError: {SHOWN}",
     ("status",): "newest window",
+    ("status", "2026-10-01T05:00"): f"gate  rejected: {SHOWN}",
     ("chains",): SHOWN,
     ("lineage", f"{CHAIN}@1"): SHOWN,
     ("promotions",): "[/x]",
@@ -146,3 +162,12 @@ def test_values_are_rounded_for_people(value: object, text: str) -> None:
 
 def test_numbers_of_a_table_have_the_same_digits() -> None:
     assert [number(value) for value in (0.5, 0.123456, None)] == ["0.5000", "0.1235", "-"]
+
+
+def test_a_terminal_without_the_letters_shows_their_numbers(database: Database, tmp_path: Path) -> None:
+    with database.connect() as conn:
+        upsert_window(conn, "2026-10-01T04:00", status="failed", reason="no “ünïcode” 📈 here")
+    environment = {"BABYLON_HOME": str(tmp_path), "DATABASE_URL": database.url, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "babylon_assets", "status", "2026-10-01T04:00"]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, check=True)
+    assert rb"no \u201c\xfcn\xefcode\u201d \U0001f4c8 here" in done.stdout

@@ -12,6 +12,7 @@ imported by the commands that use them, so that the others answer at once.
 from __future__ import annotations
 
 import inspect
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any, get_type_hints
@@ -40,6 +41,7 @@ from babylon_assets.cli import (
 from babylon_assets.cli.terminal import bold, errors
 from babylon_assets.config.settings import Settings, load_settings, unknown_variables
 from babylon_assets.domain.errors import BabylonError, MissingDependency, SettingsError, TransientError
+from babylon_assets.ledger.sqlstates import named_error
 
 EXIT_FAILED, EXIT_TRY_LATER, EXIT_INTERRUPTED = 1, 75, 130
 
@@ -68,6 +70,12 @@ class ErrorsAsExitCodes(TyperGroup):
             # end by the signal in place of our code; the next exec makes it forget.
             exec("")
             raise typer.Exit(EXIT_INTERRUPTED) from None
+        except Exception as error:
+            named = named_error(error)
+            if named is None:
+                raise
+            tell(named)
+            raise typer.Exit(EXIT_TRY_LATER if isinstance(named, TransientError) else EXIT_FAILED) from error
 
 
 def explain_arguments(command: click.Command) -> None:
@@ -128,6 +136,9 @@ def tell(error: BabylonError) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Without arguments, MODE and WINDOW_ID of the earlier trainer say what to do."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has no letter for a text shows its number
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         given = given or arguments_of_mode(load_settings())

@@ -6,19 +6,18 @@ hosted service is asked only when there is a key for it.
 
 from __future__ import annotations
 
-import http.client
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from urllib.parse import urlsplit
 
 import typer
 from rich.table import Table
 
 from babylon_assets.cli.list_windows import Json
 from babylon_assets.cli.terminal import bold, output, print_json
+from babylon_assets.config.network import is_loopback
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, unknown_variables
 from babylon_assets.domain.errors import BabylonError, PermanentError
 from babylon_assets.ledger.database import Connection, Database, open_database
@@ -190,21 +189,19 @@ def _key(settings: Settings) -> Diagnosis:
     """Whether the hosted service answers and takes the key; redirects are not followed, they would carry it along."""
     if settings.training.wandb_api_key is None:
         return Diagnosis("key of W&B", "not set: nothing is trained on the hosted service")
-    address = urlsplit(settings.serverless.url)
-    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
-    link = kind(address.hostname or "", address.port, timeout=ANSWER)
-    path = f"{address.path.rstrip('/')}/preview/training-jobs/doctor/events"
+    import httpx
+
+    url = f"{settings.serverless.url.rstrip('/')}/preview/training-jobs/doctor/events"
+    headers = {"Authorization": f"Bearer {settings.training.wandb_api_key}"}
     try:
-        link.request("GET", path, headers={"Authorization": f"Bearer {settings.training.wandb_api_key}"})
-        status = link.getresponse().status
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        with httpx.Client(timeout=ANSWER, trust_env=not is_loopback(url)) as client:
+            status = client.get(url, headers=headers).status_code
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         return Diagnosis(
             "key of W&B",
             f"set; {settings.serverless.url} does not answer ({type(error).__name__})",
             "check the network and SERVERLESS_URL, or set TRAINING_BACKEND=embedded to train on this machine",
         )
-    finally:
-        link.close()
     if status in (401, 403):
         return Diagnosis(
             "key of W&B", f"set, and refused ({status})", "set WANDB_API_KEY to a valid key, or leave it out"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
 from babylon_assets.config.group import Group, variable
 from babylon_assets.config.values import LOWER_CASE
@@ -37,6 +37,12 @@ class DatasetSettings(Group):
         "MAX_TOKENS_PER_WINDOW",
         10_000_000,
         "The most trained tokens of a dataset. Of more, TRAIN_SEED draws whole groups.",
+    )
+    max_gradient_share: Annotated[float, Gt(0), Le(1)] = variable(
+        "MAX_GRADIENT_SHARE",
+        0.25,
+        "The largest share of a window's gradient that one agent, one gateway key or one decision point may give, or "
+        "twice an even share where that is more. 1: no limit.",
     )
     include_test_users: bool = variable("INCLUDE_TEST_USERS", False, "Whether agents of test users are trained on.")
     include_banned_users: bool = variable(

@@ -55,7 +55,9 @@ class GatewaySettings(Group):
         "GATEWAY_POLICIES", 4, "How many policies keep their merged weights in memory."
     )
     answer_tokens: Annotated[int, Ge(1)] = variable(
-        "GATEWAY_ANSWER_TOKENS", 1024, "The longest answer that a request may ask for, in tokens, and the default."
+        "GATEWAY_ANSWER_TOKENS",
+        1024,
+        "The longest answer in tokens, and the default. A request that asks for more gets this.",
     )
     address_connections: Annotated[int, Ge(1)] = variable(
         "GATEWAY_ADDRESS_CONNECTIONS",

@@ -26,6 +26,7 @@ from babylon_assets.config.env_file import HOME, explain_unknown, find_env_file,
 from babylon_assets.config.gate import GateSettings
 from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.group import RULES, Group, allowed_values, is_secret, variable, variable_name, write_value
+from babylon_assets.config.network import reach_loopback_directly
 from babylon_assets.config.scoring import JudgeSettings, RewardSettings
 from babylon_assets.config.simulation import SimulationSettings
 from babylon_assets.config.training import EmbeddedSettings, LocalGpuSettings, ServerlessSettings, TrainingSettings
@@ -234,6 +235,7 @@ def load_settings(env: Mapping[str, str] | None = None, env_file: Path | None = 
         SettingsError: naming every wrong variable, its value (never a secret) and what is allowed.
     """
     if env is None:
+        reach_loopback_directly(os.environ)
         env, env_file = os.environ, env_file or find_env_file(Path.cwd())
     given = {name: text for name, text in env.items() if text.strip()}
     if env_file is None or not env_file.is_file():
@@ -289,6 +291,7 @@ def subprocess_environment(settings: Settings, dagster_url: str) -> dict[str, st
         BABYLON_DAGSTER_URL.
     """
     environment = dict(os.environ)
+    reach_loopback_directly(environment)
     for name, (text, _) in _rendered(settings).items():
         environment.pop(name, None)
         if text:

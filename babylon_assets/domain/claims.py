@@ -53,11 +53,21 @@ def is_untimely(record: TrajectoryRecord, call: Claim) -> bool:
     A call of a trajectory is made between its start and its end; one of a step, between the steps before and after it:
     by then nobody knows what the step will turn out to be worth. The clocks may differ by `CLOCK_SKEW`.
     """
-    earliest, latest = _span(record, call.step)
     if call.trajectory_id is None and not record.start_time <= call.created_at <= record.end_time:
         return True
+    return not fits_step(record, call.step, call)
+
+
+def is_anonymous(call: Claim) -> bool:
+    """Whether a call says neither whose it is nor of which trajectory: only its text can tell."""
+    return call.agent_id is None and call.trajectory_id is None
+
+
+def fits_step(record: TrajectoryRecord, step: int | None, call: Claim) -> bool:
+    """Whether a call was made when the record's step, or where none is given its episode, was decided."""
+    earliest, latest = _span(record, step)
     times = [call.created_at] if call.received_at is None else [call.created_at, call.received_at]
-    return any(not earliest <= time <= latest for time in times)
+    return all(earliest <= time <= latest for time in times)
 
 
 def _span(record: TrajectoryRecord, step: int | None) -> tuple[datetime, datetime]:

@@ -7,7 +7,7 @@ id. How it is trained on is the business of `training`; where it is kept, of `st
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import groupby
 from operator import attrgetter, itemgetter
@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from babylon_assets.domain.dataset_codec import chats_of, dataset_id, decode, draft, encode, head_of, with_texts
+from babylon_assets.domain.gradient_shares import OVER_SHARE, bound_shares, largest_shares
 from babylon_assets.domain.grouping import GroupMode, compared, group_key
 from babylon_assets.domain.hindsight import NAMES_RESULT, Place, result_in
 from babylon_assets.domain.joining import JoinedSample, JoinedWindow, RecordedCall, join_calls
@@ -91,6 +92,7 @@ def draft_dataset(
     suspicious: Collection[Place] = (),
     weights: Mapping[str, float] = DEFAULT_WEIGHTS,
     invalid_reward: float = INVALID_REWARD,
+    max_gradient_share: float = 1.0,
 ) -> DatasetDraft:
     """Build the dataset of a window, its texts unread.
 
@@ -99,19 +101,18 @@ def draft_dataset(
     imitated, but for what the environment refused. What cannot be trained on stays in, as `skip` with the reason.
 
     Args:
-        calls: recorded answers by call id; they know token ids and log-probabilities that the game does not keep, and
-            the whole conversation of agents of which it keeps none. `joining.join_calls` says which belong where.
-        scores: of the steps, as of `scores_by_step`; one that is not there was not scored.
+        calls: recorded answers by call id. `joining.join_calls` says which belong where.
+        scores: as of `scores_by_step`; a step that is not there was not scored.
         model_name: `<model_name>@<step>` are our policies.
-        chats: sha256 of the chat (`trajectories.KeptSamples`) of each record that has samples, by trajectory id.
+        chats: sha256 of the chat (`trajectories.StoredSamples`) of each record that has samples, by trajectory id.
         head_step, max_policy_lag: an answer of a policy further behind `head_step` than that is skipped.
         held_out_share: samples of this share of the agents, by hash, are scored and kept, but skipped and not compared.
         max_samples, max_tokens, seed: bounds of what is trained on, and what the choice is drawn by.
-        carried: late samples of earlier windows, which join these as they are: with their window, their group and their
-            advantage. One for which there is no room within the bounds is not in the dataset at all.
+        carried: late samples of earlier windows, which join these as they are, as far as there is room.
         result_keys, suspicious: as of `hindsight`; a sample whose prompt names a result is skipped. `suspicious` are
             those of the records' own texts, which are not read here.
-        weights, invalid_reward: of the scores, by which an answer that was refused within its step gets its own.
+        weights, invalid_reward: of the scores; a refused answer gets its own reward by them.
+        max_gradient_share: as of `gradient_shares.bound_shares`, of the window's own samples.
     """
     joined = join_calls(records, calls)
     rules = _Rules(
@@ -128,7 +129,14 @@ def draft_dataset(
     )
     samples, refused = _heads(rules, joined.samples, scores)
     _compare(_ordered(samples), refused)
+    _bound_shares(samples, joined, max_gradient_share)
     return _draft(window, samples, joined, _others(carried, joined), chats, (max_samples, max_tokens, seed))
+
+
+def _bound_shares(samples: list[SampleHead], joined: JoinedWindow, most: float) -> None:
+    """Leave out what would give one agent, one key or one decision point too much of the gradient."""
+    leave_out, compare_again = partial(_skip, reason=OVER_SHARE), partial(_compare_own, samples)
+    bound_shares(samples, _keys(joined), most, leave_out, compare_again)
 
 
 def _draft(
@@ -146,9 +154,24 @@ def _draft(
     if others:
         samples = [sample for sample in samples if sample.window == window or sample.skip_reason != NO_ROOM]
     own = {**_own_chats(joined), **_chats_among(others, samples)}
+    counts = {**joined.counts, **count(samples), **_counted(samples, window)}
+    drafted = draft(window, samples, counts, _hashes(joined, chats, own), own)
+    return replace(drafted, shares=largest_shares(samples, _keys(joined)))
+
+
+def _hashes(joined: JoinedWindow, chats: Mapping[str, str], own: Mapping[str, bytes]) -> dict[str, str]:
+    """sha256 of the texts of each trajectory."""
     hashes = {name: chats[name] for name in {sample.record.trajectory_id for sample in joined.samples} - own.keys()}
-    hashes |= {trajectory: sha256(chat).hexdigest() for trajectory, chat in own.items()}
-    return draft(window, samples, {**joined.counts, **count(samples), **_counted(samples, window)}, hashes, own)
+    return hashes | {trajectory: sha256(chat).hexdigest() for trajectory, chat in own.items()}
+
+
+def _keys(joined: JoinedWindow) -> dict[str, str]:
+    """The name of the gateway's key by sample, of those whose call was made with one."""
+    return {
+        _sample_id(sample.record, sample.raw): sample.call.key_name
+        for sample in joined.samples
+        if sample.call is not None and sample.call.key_name is not None
+    }
 
 
 def _others(carried: Iterable[Sample], joined: JoinedWindow) -> list[Sample]:
@@ -193,9 +216,7 @@ def build_dataset(
 
 
 _UNSCORED: StepScore = (None, "unscored", {})
-_NOT_COMPONENTS = frozenset(
-    {"window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final", "entry", "exit"}
-)
+_NOT_COMPONENTS = {"window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final", "entry", "exit"}
 
 
 def scores_by_step(frame: pd.DataFrame) -> dict[tuple[str, int], StepScore]:
@@ -288,7 +309,7 @@ def _head(
     if reward is None:
         trains_as, skip_reason = "skip", _why_no_reward(state)
     return SampleHead(
-        f"{record.trajectory_id}/{raw.step}/{raw.call}",
+        _sample_id(record, raw),
         window,
         record.trajectory_id,
         record.agent_id,
@@ -310,6 +331,10 @@ def _head(
     )
 
 
+def _sample_id(record: TrajectoryRecord, raw: RawSample | CallHead) -> str:
+    return f"{record.trajectory_id}/{raw.step}/{raw.call}"
+
+
 def _has_tokens(call: RecordedCall) -> bool:
     """Whether the record has a prompt, an answer, and a finite log-probability for each of its tokens."""
     if not call.prompt_token_ids or not call.token_ids or call.logprobs is None:
@@ -325,6 +350,8 @@ def _skip(head: SampleHead, reason: str) -> None:
     """Change a head that nobody else has yet: another copy of each would cost as much as all that is decided."""
     force_setattr(head, "trains_as", "skip")
     force_setattr(head, "skip_reason", reason)
+    if reason in (ALONE, NO_RANGE, OVER_SHARE):
+        force_setattr(head, "advantage", None)
 
 
 def _ordered(heads: list[SampleHead]) -> list[SampleHead]:
@@ -351,6 +378,11 @@ def _compare(heads: Sequence[SampleHead], refused: Collection[str]) -> None:
                 _skip(head, WORSE_HALF)
             elif head.trains_as == "sft" and head.sample_id in refused:
                 _skip(head, REFUSED)
+
+
+def _compare_own(heads: Sequence[SampleHead]) -> None:
+    """Compares again what is trained against the answers that are left; the weight of an imitation stays."""
+    _compare([head for head in heads if head.trains_as != "sft"], ())
 
 
 def _own_chats(joined: JoinedWindow) -> dict[str, bytes]:

@@ -82,9 +82,10 @@ def join_calls(records: Iterable[TrajectoryRecord], calls: Mapping[str, Recorded
     """Join calls, by their ids, to the samples and steps of records.
 
     A sample that names its call gets that call, if its text is the same. One whose id is not known gets the call of its
-    trajectory, or of its agent and time, that has its very text. A live record, of which the game keeps no call, gets
-    its samples from the calls of its trajectory, or else of its agent between its start and its end: a call that names
-    a step belongs to it; without steps, as many calls as steps belong to them in the order of time.
+    trajectory, or of its agent and time, that has its very text. A call that says nothing of its caller is joined so
+    too, where one sample alone of that time has its conversation and its answer. A live record, of which the game keeps
+    no call, gets its samples from the calls of its trajectory, or else of its agent between its start and its end: a
+    call that names a step belongs to it; without steps, as many calls as steps belong to them in the order of time.
 
     What no sample names has to be of the record's agent and time, as `claims` has it. Where several keys speak for an
     agent, one is believed: that of calls which the environment names, else the one whose calls fit the most steps, else
@@ -179,9 +180,8 @@ class _Join:
             alike[self._texts.of(record, place)].append((record, place))
         rivals: dict[_Key, dict[str, RecordedCall]] = defaultdict(dict)
         for call_id, call in self._free.items() if alike else ():
-            owners = {record.trajectory_id for record in self._owners(call)}
             for record, place in alike.get(_text(call), ()):
-                if record.trajectory_id in owners:
+                if self._may_own(record, place, call):
                     rivals[_key(record, place)][call_id] = call
         agreed = {key: self._without_copies(key, candidates) for key, candidates in rivals.items()}
         agreed = {key: [call_id for call_id in call_ids if call_id in self._free] for key, call_ids in agreed.items()}
@@ -189,6 +189,12 @@ class _Join:
         joined = {key: ids[0] for key, ids in agreed.items() if len(ids) == 1 and times[ids[0]] == 1}
         self._use({call_id for call_ids in agreed.values() for call_id in call_ids}, len(joined))
         return {key: self._calls[call_id] for key, call_id in joined.items()}
+
+    def _may_own(self, record: TrajectoryRecord, place: int, call: RecordedCall) -> bool:
+        """Whether a call with a sample's text may be that sample's."""
+        if claims.is_anonymous(call):
+            return claims.fits_step(record, _raws(record)[place].step, call)
+        return any(owner is record for owner in self._owners(call))
 
     def _without_copies(self, key: _Key, candidates: Mapping[str, RecordedCall]) -> list[str]:
         """Of the calls with a sample's text, those of one key, and one of each that was asked again."""

@@ -104,6 +104,7 @@ class DatasetDraft(msgspec.Struct, frozen=True, gc=False):
         content: what `id` is the sha256 of, in parts.
         chats: sha256 of each trajectory's texts, by trajectory id.
         own_chats: those texts that no kept trajectory has: of answers that only their record knows.
+        shares: the largest part of the gradient that one agent, one key and one decision point give.
     """
 
     id: str
@@ -113,6 +114,7 @@ class DatasetDraft(msgspec.Struct, frozen=True, gc=False):
     content: list[bytes]
     chats: dict[str, str]
     own_chats: Mapping[str, bytes]
+    shares: Mapping[str, float] = {}
 
 
 class CountedSample(Protocol):

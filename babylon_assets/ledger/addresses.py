@@ -78,6 +78,11 @@ def parse_address(url: str, variable: str) -> Address:
     """
     if not re.match(r"postgres(ql)?(\+\w+)?://", url):
         raise SettingsError(f"{variable} is not a PostgreSQL URL; write postgresql://user:password@host:5432/database")
+    if _is_ambiguous(url):
+        raise SettingsError(
+            f"{variable} cannot be read: user or password hold a character that must be written as a %-code; "
+            "write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25"
+        )
     scheme_free = re.sub(r"^[^:]+", "postgresql", url, count=1)
     try:
         parameters = conninfo_to_dict(_without_prisma(scheme_free, variable))
@@ -89,6 +94,15 @@ def parse_address(url: str, variable: str) -> Address:
     if not parameters.get("dbname"):
         raise SettingsError(f"{variable} names no database; write postgresql://user:password@host:5432/database")
     return Address({key: str(value) for key, value in parameters.items() if value not in (None, "")})
+
+
+def _is_ambiguous(url: str) -> bool:
+    """Whether a part of the login would be taken for a host, a port, a database or a parameter, and so be shown."""
+    rest = url.partition("://")[2].partition("?")[0]
+    place, _, path = rest.partition("/")
+    login, _, hosts = place.rpartition("@")
+    ports = [host.rpartition(":")[2] for host in hosts.split(",") if ":" in re.sub(r"\[[^]]*\]", "", host)]
+    return "@" in path or "@" in login or any(not re.fullmatch(r"\d*", port) for port in ports)
 
 
 def _without_prisma(url: str, variable: str) -> str:

@@ -92,7 +92,11 @@ INFERENCE_CALLS = Table(
         "seed": Column("int8", "Seed of the sampling.", null=True),
         "latency_ms": Column("float8", "Duration of the call, in milliseconds.", null=True),
         "finish_reason": Column("text", "stop, or length when the answer was cut.", null=True),
-        "sampling": Column("jsonb", "Other parameters: top_p, max_tokens, stop, choice, model.", null=True),
+        "sampling": Column(
+            "jsonb",
+            "Other parameters: top_p, max_tokens, stop, choice, model, ignored fields.",
+            null=True,
+        ),
         "key_name": Column("text", "Name of the key that asked; null: the gateway had no keys.", null=True),
         "received_at": Column("timestamptz", "When the question came, on the gateway's own clock.", null=True),
     },

@@ -74,6 +74,7 @@ def _builder(
         max_samples=settings.datasets.max_samples_per_window,
         max_tokens=settings.datasets.max_tokens_per_window,
         seed=settings.training.seed,
+        max_gradient_share=settings.datasets.max_gradient_share,
         result_keys=result_keys,
         suspicious=_suspicious_places(conn, window, records, result_keys),
         weights=settings.rewards.weights,

@@ -30,7 +30,7 @@ class Installation:
         self,
         settings: Settings,
         database: Database | None = None,
-        heard: Callable[[int, int, int], None] | None = None,
+        heard: Callable[[int, int, int], None] = lambda *_: None,
     ) -> None:
         """
         Args:

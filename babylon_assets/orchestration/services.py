@@ -29,6 +29,7 @@ WORKSPACE = Path(__file__).with_name("workspace.yaml")
 READY_SECONDS = 120
 LOOK_SECONDS = 1.0
 GRACE_SECONDS = 20
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class SupervisedDatabase(Protocol):
@@ -174,7 +175,7 @@ class Services:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/server_info", timeout=2) as reply:
+            with _DIRECT.open(f"{self.url}/server_info", timeout=2) as reply:
                 return bool(reply.status == 200)
         except (urllib.error.URLError, OSError):
             return False

@@ -16,7 +16,7 @@ from babylon_assets.environments.base import Environment, Presence
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import Status
-from babylon_assets.orchestration.metadata import OWNERS, numbers
+from babylon_assets.orchestration.metadata import OWNERS, numbers, only_shown
 from babylon_assets.orchestration.resources import Installation
 
 GROUP = "game"
@@ -43,9 +43,19 @@ def build_source_tables(tables: Mapping[str, str], windows: dg.PartitionsDefinit
 
 
 def observations(installation: Installation, windows: Sequence[str], now: datetime) -> list[dg.AssetObservation]:
-    """What the environment's tables have of these windows now; nothing is asked of the database for no windows."""
+    """What the environment's tables have of these windows now; nothing is asked of the database for no windows.
+
+    It is only shown: where it cannot be had, the log says why, and the windows are run without it.
+    """
     if not windows:
         return []
+    seen: list[dg.AssetObservation] = []
+    with only_shown("what the source's tables have"):
+        seen += _observations(installation, windows, now)
+    return seen
+
+
+def _observations(installation: Installation, windows: Sequence[str], now: datetime) -> list[dg.AssetObservation]:
     grid = installation.settings.windows
     with installation.connect() as conn:
         presence = installation.environment.presence(conn, windows)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import html
-import json
-import urllib.error
-import urllib.request
 from typing import Any
 
 import dagster as dg
 
+from babylon_assets.config.network import is_loopback
 from babylon_assets.domain.display_text import neutralize, shorten
 from babylon_assets.domain.errors import TransientError
 from babylon_assets.orchestration.runtime import window_range
@@ -39,17 +37,17 @@ def quote_for_chat(text: str) -> str:
 
 
 def post(url: str, message: dict[str, Any]) -> None:
-    """Post the message as JSON.
+    """Post the message as JSON. A redirect is not followed: it would carry the message to another host.
 
     Raises:
         TransientError: it was not taken; the address is not in the error.
     """
-    body = json.dumps(message).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
+    import httpx
+
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS):
-            pass
-    except urllib.error.HTTPError as error:
-        raise TransientError(f"the webhook answered {error.code}") from None
-    except OSError as error:
+        with httpx.Client(timeout=SECONDS, trust_env=not is_loopback(url)) as client:
+            status = client.post(url, json=message).status_code
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise TransientError(f"the webhook does not answer: {type(error).__name__}") from None
+    if status >= 300:
+        raise TransientError(f"the webhook answered {status}")

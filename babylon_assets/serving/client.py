@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from babylon_assets.config.network import is_loopback
 from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.domain.policies import Caller, Completion
 from babylon_assets.domain.trajectories import Message
@@ -30,7 +31,7 @@ class GatewayPolicy:
 
         self.name = name
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        http = httpx.AsyncClient(limits=limits, timeout=TIMEOUT_SECONDS, trust_env=False)
+        http = httpx.AsyncClient(limits=limits, timeout=TIMEOUT_SECONDS, trust_env=not is_loopback(url))
         self._client = AsyncOpenAI(base_url=url, api_key=key, timeout=TIMEOUT_SECONDS, http_client=http)
         self._runner = asyncio.Runner()
 

@@ -21,6 +21,7 @@ from babylon_assets.domain.errors import PermanentError
 #: The first one imports torch and may have a base model to make, which takes about a minute.
 READY_SECONDS = 300
 GRACE_SECONDS = 20
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 #: prctl's "send me this signal when my parent dies": a killed parent leaves nobody behind.
 _PARENT_DEATH_SIGNAL = 1
 _LIBC = ctypes.CDLL(None)
@@ -87,7 +88,7 @@ class GatewayProcess:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as reply:
+            with _DIRECT.open(f"http://127.0.0.1:{self.port}/health", timeout=5) as reply:
                 return bool(reply.status == 200)
         except (urllib.error.URLError, OSError):
             return False

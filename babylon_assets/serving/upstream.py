@@ -8,22 +8,22 @@ whole answer is put together from them.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+
+from babylon_assets.config.network import is_loopback
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
-from babylon_assets.serving.http.protocol import ApiError, Token, token
+from babylon_assets.serving.http.protocol import ApiError
+from babylon_assets.serving.upstream_replies import GatheredReply, read_events
 
 Kind = Literal["wandb", "vllm", "openai"]
 
 #: Pieces of a stream that may wait for a slow client before the server behind is held up.
 PIECES_AHEAD = 64
-#: How vLLM writes a token whose id was asked for in place of its text.
-_TOKEN_ID = re.compile(r"token_id:(\d+)")
 
 
 class Upstream:
@@ -42,8 +42,9 @@ class Upstream:
         from openai import AsyncOpenAI
 
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=most)
-        http = httpx.AsyncClient(limits=limits, timeout=seconds)
-        self._client = AsyncOpenAI(base_url=url, api_key=key, timeout=seconds, max_retries=1, http_client=http)
+        http = httpx.AsyncClient(limits=limits, timeout=seconds, trust_env=not is_loopback(url))
+        client = AsyncOpenAI(base_url=url, api_key=key, timeout=seconds, max_retries=1, http_client=http)
+        self._ask = client.chat.completions.with_streaming_response.create
         self._kind, self._base_model, self._most = kind, base_model, most
         self._active = 0
 
@@ -102,26 +103,22 @@ class Upstream:
             self._active -= count
 
     async def _answer(self, question: Question, seed: int) -> Answer:
+        gathered = GatheredReply(question, raw=self._kind == "vllm")
         with _translate_errors():
-            reply = await self._client.chat.completions.create(**self._request(question, seed))
-        choice, gathered = reply.choices[0], _Gathered(question, raw=self._kind == "vllm")
-        gathered.take(choice.message.content, choice)
-        gathered.take_frame(reply)
+            async with self._ask(**self._request(question, seed)) as response:
+                gathered.take_reply(await response.read())
         return gathered.answer()
 
     async def _stream(self, question: Question, index: int, seed: int, heard: asyncio.Queue[Any]) -> None:
         """Put the pieces of one answer where they are waited for, at last the whole, or what it failed of."""
-        gathered = _Gathered(question, raw=self._kind == "vllm")
+        gathered = GatheredReply(question, raw=self._kind == "vllm")
         request = self._request(question, seed) | {"stream": True, "stream_options": {"include_usage": True}}
         try:
             with _translate_errors():
-                async with await self._client.chat.completions.create(**request) as chunks:
-                    async for chunk in chunks:
-                        gathered.take_frame(chunk)
-                        for choice in chunk.choices:
-                            text, tokens = gathered.take(choice.delta.content, choice)
-                            if text or tokens:
-                                await heard.put(Piece(index, text, tokens))
+                async with self._ask(**request) as response:
+                    async for data in read_events(response.iter_lines()):
+                        for text, tokens in gathered.take_chunk(data):
+                            await heard.put(Piece(index, text, tokens))
             await heard.put(Piece(index, "", None, gathered.answer()))
         except Exception as error:  # told where the pieces are waited for
             await heard.put(error)
@@ -179,78 +176,5 @@ def _translate_errors() -> Iterator[None]:
         raise _passed_on(error) from error
     except (APIConnectionError, httpx.TransportError) as error:
         raise ApiError(502, "the server behind the gateway does not answer", code="upstream") from error
-    except APIError as error:  # an error that came in place of a stream's next piece
-        raise ApiError(502, "the server behind the gateway broke off its answer", code="upstream") from error
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """What of an answer has come so far: one reply, or the chunks of a stream.
-
-    Attributes:
-        raw: the server gives log-probabilities at temperature 1 whatever was asked, as vLLM does by default; of others
-            they are taken only where nothing was changed about the distribution.
-    """
-
-    question: Question
-    raw: bool
-    texts: list[str] = field(default_factory=list)
-    content: list[Any] = field(default_factory=list)
-    ids: list[int] | None = None
-    prompt_ids: list[int] | None = None
-    finish_reason: str | None = None
-    usage: Any = None
-
-    def take_frame(self, reply: Any) -> None:
-        """What stands around the choices: the prompt's tokens, how many there were of both."""
-        self.prompt_ids = (reply.model_extra or {}).get("prompt_token_ids") or self.prompt_ids
-        self.usage = reply.usage or self.usage
-
-    def take(self, text: str | None, choice: Any) -> tuple[str, list[Token] | None]:
-        """A choice, or a piece of it; gives what of it is for the client."""
-        content = (choice.logprobs.content if choice.logprobs is not None else None) or []
-        ids = (choice.model_extra or {}).get("token_ids")
-        self.texts.append(text or "")
-        self.content += content
-        self.ids = self.ids if ids is None else [*(self.ids or ()), *ids]
-        self.finish_reason = choice.finish_reason or self.finish_reason
-        wanted = self.question.top_logprobs is not None and content
-        return text or "", list(map(_token, content)) if wanted else None
-
-    def answer(self) -> Answer:
-        """All of it.
-
-        Raises:
-            ApiError: the server ended before the answer did.
-        """
-        if self.finish_reason is None:
-            raise ApiError(502, "the server behind the gateway broke off its answer", code="upstream")
-        ids, content, usage = self._token_ids(), self.content, self.usage
-        return Answer(
-            text="".join(self.texts),
-            finish_reason=self.finish_reason,
-            prompt_token_ids=self.prompt_ids,
-            token_ids=ids,
-            logprobs=self._logprobs(ids),
-            tokens=None if self.question.top_logprobs is None or not content else list(map(_token, content)),
-            prompt_tokens=usage.prompt_tokens if usage is not None else 0,
-            completion_tokens=usage.completion_tokens if usage is not None else len(ids or ()),
-        )
-
-    def _token_ids(self) -> list[int] | None:
-        """As they are, or as they are written in place of the tokens' texts."""
-        if self.ids is None and self.content and all(_TOKEN_ID.fullmatch(item.token) for item in self.content):
-            return [int(item.token.partition(":")[2]) for item in self.content]
-        return self.ids
-
-    def _logprobs(self, ids: list[int] | None) -> list[float] | None:
-        changed = self.question.temperature != 1 or self.question.top_p != 1
-        if not self.content or (changed and not self.raw):
-            return None
-        if ids is not None and len(ids) != len(self.content):
-            return None  # of which tokens they are is not known
-        return [item.logprob for item in self.content]
-
-
-def _token(entry: Any) -> Token:
-    return token(entry.token, entry.logprob, [(candidate.token, candidate.logprob) for candidate in entry.top_logprobs])
+    except (APIError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ApiError(502, "the server behind the gateway gave no answer that can be read", code="upstream") from error

@@ -54,6 +54,12 @@ def test_what_only_prisma_understands_is_left_out() -> None:
     ("url", "told"),
     [
         ("mysql://u:hunter2@h/db", "not a PostgreSQL URL"),
+        ("postgresql://user:hunter2/min@h/db", "written as a %-code"),
+        ("postgresql://user:12/hunter2@h/db", "written as a %-code"),
+        ("postgresql://user:hunter2@min@h/db", "written as a %-code"),
+        ("postgresql://user:hunter2?min@h/db", "written as a %-code"),
+        ("postgresql://user@hunter2:pw@h/db", "written as a %-code"),
+        ("postgresql://user:12?hunter2@h/db", "cannot be read"),
         ("postgresql://u:hunter2@h:port/db?nonsense=1", "cannot be read"),
         ("postgresql://u:hunter%2@h/db", "cannot be read"),
         ("postgresql://u:hunter2@[h/db", "cannot be read"),

@@ -210,7 +210,7 @@ def test_windows_that_stay_failed_are_listed_by_the_clock(loop: Loop) -> None:
         upsert_window(conn, SECOND, status="thin")
     passed, listed = look()
     assert not passed
-    assert f"| {FIRST} | a \\| broken row |" in listed
+    assert f"| {FIRST} | `a \\| broken row` |" in listed
     assert SECOND not in listed
 
 
@@ -273,3 +273,12 @@ def test_the_sensors_run_by_themselves_unless_told_otherwise(automation: bool, s
     found = build_definitions(Settings(automation=automation, train_requests=True)).sensors or ()
     assert {each.default_status.value for each in found} == {status}
     assert len(list(found)) == 4
+
+
+def test_what_is_only_shown_of_the_games_tables_costs_no_run(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop.play(FIRST)
+    monkeypatch.setattr(type(loop.installation.environment), "presence", broken)
+    result = loop.tick("closed_windows")
+    assert isinstance(result, dg.SensorResult)
+    assert [request.partition_key for request in result.run_requests or []] == [FIRST]
+    assert not result.asset_events

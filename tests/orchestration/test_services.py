@@ -71,7 +71,8 @@ def up(
         gateway_port=gateway_port,
         base_model=str(tiny_base),
     )
-    environment = subprocess_environment(settings, database.dagster_url)
+    proxy = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy"), "http://127.0.0.1:1")
+    environment = {**subprocess_environment(settings, database.dagster_url), **proxy, "no_proxy": "", "NO_PROXY": ""}
     command = [sys.executable, "-m", "babylon_assets", "up"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

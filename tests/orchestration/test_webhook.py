@@ -21,6 +21,7 @@ class Hook(HTTPServer):
     def __init__(self, code: int) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.code, self.told = code, []  # type: ignore[var-annotated]
+        self.location = ""
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -33,10 +34,38 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.told.append(json.loads(body))  # type: ignore[attr-defined]
         self.send_response(self.server.code)  # type: ignore[attr-defined]
+        if self.server.location:  # type: ignore[attr-defined]
+            self.send_header("Location", self.server.location)  # type: ignore[attr-defined]
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
         pass
+
+
+def test_a_redirect_does_not_carry_the_message_to_another_host() -> None:
+    elsewhere, hook = Hook(200), Hook(307)
+    hook.location = elsewhere.url.replace("127.0.0.1", "localhost")
+    with pytest.raises(TransientError, match="the webhook answered 307"):
+        webhook.post(hook.url, {"text": "x"})
+    for server in (elsewhere, hook):
+        server.shutdown()
+    assert elsewhere.told == []
+
+
+def test_a_webhook_on_loopback_is_not_reached_through_a_proxy_and_another_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy, hook = Hook(200), Hook(200)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    webhook.post(hook.url, {"text": "direct"})
+    webhook.post("http://hooks.example.com/secret", {"text": "through the proxy"})
+    for server in (proxy, hook):
+        server.shutdown()
+    assert ([said["text"] for said in hook.told], [said["text"] for said in proxy.told]) == (
+        ["direct"],
+        ["through the proxy"],
+    )
 
 
 def failed_run(loop: Loop) -> dg.DagsterRun:

@@ -4,6 +4,7 @@ Which samples are compared, and what each trains as, is decided in `domain.datas
 """
 
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 
 import dagster as dg
@@ -39,6 +40,9 @@ What the next checkpoint is trained on from this window, frozen and named by the
   (`calls_of_other_agents`), of another key (`calls_of_other_keys`), or of another time (`calls_out_of_time`).
   `steps_without_calls` counts the steps for which none was found.
 - A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on.
+- One agent, one key and one decision point may give at most MAX_GRADIENT_SHARE of the gradient, or twice an even share
+  where that is more. Of whoever gives more, the samples that weigh most are left out. `largest_share_of_one_agent` and
+  its neighbours say how much that is.
 - Whole groups are drawn from a window with more than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW.
   `effective_samples` says how many equally weighted samples the rest is worth.
 - With LATE_DATA=carry, samples of an earlier window whose data changed after it was trained join this one, once, each
@@ -79,8 +83,7 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
     settings = installation.settings
     with installation.connect() as conn:
         head = checkpoints.head(conn, settings.model_name)
-        givers = {name: carry_over.metadata(conn, settings, name) for name in carry_over.givers(conn, settings, window)}
-        carried = carry_over.metadata(conn, settings, window)
+        givers = carry_over.givers(conn, settings, window)
         lost = trajectories.summary(conn, window).quarantined
     metadata = show(
         {
@@ -89,11 +92,17 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
             "samples_went": lambda: picture(draw_sample_fates(dataset.counts, lost), "where the samples went"),
             "counts": lambda: _metadata(dataset, row),
             "strength": lambda: _strength(dataset, head.step if head else 0),
-            "late": lambda: carried,
+            "late": partial(_late, installation, window),
         }
     )
+    observed = {giver: show({"late": partial(_late, installation, giver)}) for giver in givers}
     results = [checks.trainable_tokens(dataset, row)]
-    return dataset.id, WindowResult(metadata, results, dataset.id, observed=givers)
+    return dataset.id, WindowResult(metadata, results, dataset.id, observed=observed)
+
+
+def _late(installation: Installation, window: str) -> dict[str, dg.MetadataValue]:
+    with installation.connect() as conn:
+        return carry_over.metadata(conn, installation.settings, window)
 
 
 def _examples(installation: Installation, dataset: DatasetDraft) -> dict[str, dg.MetadataValue]:
@@ -133,5 +142,6 @@ def _strength(dataset: DatasetDraft, head_step: int) -> dict[str, dg.MetadataVal
             "effective_samples": effective_samples(dataset.samples),
             "policy_lag_mean": fmean(lags) if lags else None,
             "policy_lag_max": max(lags, default=None),
+            **{f"largest_share_of_one_{kind}": share for kind, share in dataset.shares.items()},
         }
     )

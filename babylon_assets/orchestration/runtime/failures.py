@@ -12,6 +12,7 @@ import dagster as dg
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from babylon_assets.domain.errors import BabylonError, MissingDependency, TransientError
+from babylon_assets.ledger.sqlstates import named_error
 from babylon_assets.ledger.windows import get_window, upsert_window
 from babylon_assets.orchestration.metadata import harmless_text
 from babylon_assets.orchestration.resources import Installation
@@ -42,7 +43,17 @@ def attempt(work: Callable[[], _T], warn: Callable[[str], None]) -> _T:
         before_sleep=say,
         reraise=True,
     )
-    return retrying(work)
+
+    def named_work() -> _T:
+        try:
+            return work()
+        except Exception as error:
+            named = named_error(error)
+            if named is None or named is error:
+                raise
+            raise named from error
+
+    return retrying(named_work)
 
 
 def failure_reason(error: Exception) -> str | None:

@@ -22,7 +22,7 @@ from dagster._core.storage.tags import EXTERNALLY_MANAGED_ASSETS_TAG
 
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.windows import WindowGrid
-from babylon_assets.orchestration.metadata import CODE_VERSION
+from babylon_assets.orchestration.metadata import CODE_VERSION, only_shown
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime.failures import (
     attempt,
@@ -110,7 +110,7 @@ def run_windows(
                     failures |= _windows_left_out(windows[place + 1 :], window)
                     break
             clock.tick(place + 1, len(failures))
-            if installation.heard is not None:
+            with only_shown("how far the run is"):
                 installation.heard(place + 1, len(windows), len(failures))
     if failures:
         raise failed_step(failures, len(windows))

@@ -23,7 +23,7 @@ from babylon_assets.serving.engine.batching import Batch, Generation
 from babylon_assets.serving.engine.engine import Library, completion
 from babylon_assets.serving.engine.fair_queue import FairQueue
 from babylon_assets.serving.engine.texts import UNFINISHED, ChatTokenizer
-from babylon_assets.serving.http.protocol import ApiError, Token, token
+from babylon_assets.serving.http.protocol import ApiError, Token
 from babylon_assets.serving.long_work import LongWork
 
 if TYPE_CHECKING:
@@ -284,17 +284,17 @@ def _answer(
 
 
 def _tokens(generation: Generation, start: int, end: int, tokenizer: ChatTokenizer) -> list[Token]:
-    return [
-        token(
-            tokenizer.token(generation.token_ids[at]),
-            generation.logprobs[at],
-            [
-                (tokenizer.token(candidate), value)
-                for candidate, value in (generation.top[at] if generation.top_logprobs else ())
-            ],
-        )
-        for at in range(start, end)
-    ]
+    tokens = []
+    for at in range(start, end):
+        likeliest = generation.top[at] if generation.top_logprobs else ()
+        top = [_token(tokenizer, token_id, value, []) for token_id, value in likeliest]
+        tokens.append(_token(tokenizer, generation.token_ids[at], generation.logprobs[at], top))
+    return tokens
+
+
+def _token(tokenizer: ChatTokenizer, token_id: int, logprob: float, top: list[Token]) -> Token:
+    text, raw = tokenizer.token(token_id)
+    return Token(text, logprob, raw, top)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from babylon_assets.domain.trajectories import Message
 
 #: What a byte that is no whole character yet decodes to.
 UNFINISHED = "\ufffd"
+#: How vocabularies with byte fallback spell a byte; others write a character for each.
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 class ChatTokenizer:
@@ -18,10 +21,13 @@ class ChatTokenizer:
 
     def __init__(self, base: Path) -> None:
         from transformers import AutoTokenizer
+        from transformers.convert_slow_tokenizer import bytes_to_unicode
 
         self._tokenizer: Any = AutoTokenizer.from_pretrained(base)
         self._fast: Any = getattr(self._tokenizer, "backend_tokenizer", None)
         self._chat = ChatTokens(self._tokenizer)
+        self._tokens: dict[int, tuple[str, Sequence[int]]] = {}
+        self._byte_of = {character: value for value, character in bytes_to_unicode().items()}
         #: Most characters that one token stands for.
         self.longest = max(map(len, self._tokenizer.get_vocab()))
         self._plain = self._fast is not None and not self._tokenizer.clean_up_tokenization_spaces
@@ -41,6 +47,18 @@ class ChatTokenizer:
             return str(self._fast.decode(token_ids, skip_special_tokens=False))
         return str(self._tokenizer.decode(token_ids))
 
-    def token(self, token_id: int) -> str:
-        """One token's text, as far as it is one by itself."""
-        return self.text([token_id])
+    def token(self, token_id: int) -> tuple[str, Sequence[int]]:
+        """One token's text, as far as it is one by itself, and its bytes."""
+        known = self._tokens.get(token_id)
+        if known is None:
+            text = self.text([token_id])
+            known = self._tokens[token_id] = text, list(self._bytes(token_id) if UNFINISHED in text else text.encode())
+        return known
+
+    def _bytes(self, token_id: int) -> bytes:
+        """The bytes of a token that may be a part of a character: as its name in the vocabulary spells them."""
+        name = str(self._tokenizer.convert_ids_to_tokens(token_id))
+        if spelled := _BYTE.fullmatch(name):
+            return bytes([int(spelled[1], 16)])
+        values = [self._byte_of.get(character) for character in name]
+        return bytes(value for value in values if value is not None) if None not in values else name.encode()

@@ -6,6 +6,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
@@ -55,15 +56,24 @@ class AcceptedRequest:
     started: float
     at: datetime
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the reply says beside the answer: which fields of the request were ignored."""
+        return {"x-babylon-ignored": ", ".join(self.request.ignored)} if self.request.ignored else {}
+
     def call(self, index: int, answer: Answer) -> InferenceCall:
         """The record of one of the answers; the first has the completion's own id."""
         question, policy = self.question, self.question.policy
-        sampling = {
+        sampling: dict[str, Any] = {
             "model": self.request.model,
             "top_p": question.top_p,
             "max_tokens": question.max_tokens,
             "choice": index,
         }
+        if question.stop:
+            sampling["stop"] = list(question.stop)
+        if self.request.ignored:
+            sampling["ignored"] = list(self.request.ignored)
         return InferenceCall(
             call_id=self.id if index == 0 else f"{self.id}-{index}",
             created_at=self.caller.at or self.at,
@@ -82,7 +92,7 @@ class AcceptedRequest:
             seed=question.seeds[index],
             latency_ms=1000 * (time.perf_counter() - self.started),
             finish_reason=answer.finish_reason,
-            sampling=sampling | ({"stop": list(question.stop)} if question.stop else {}),
+            sampling=sampling,
             key_name=None if self.key == ANYBODY else self.key,
             received_at=self.at,
         )

@@ -115,15 +115,12 @@ class Gateway:
         given, messages = await parts.work.do(key, len(body) / 50, lambda: _read(body))
         caller = protocol.read_caller(given, request.headers)
         parts.access.require_own_agent(key, caller)
-        tokens = given.requested_tokens
-        if tokens is not None and tokens > parts.answer_tokens:
-            param = "max_tokens" if given.max_completion_tokens is None else "max_completion_tokens"
-            raise ApiError(400, f"an answer may have {parts.answer_tokens} tokens", param=param, code="invalid_value")
+        parts.metrics.count_ignored(given.ignored)
         question = Question(
             policy=await self._policy(parts, given.model, caller.agent),
             messages=messages,
             seeds=draw_seeds(given.seed, given.n or 1),
-            max_tokens=tokens or parts.answer_tokens,
+            max_tokens=min(given.requested_tokens or parts.answer_tokens, parts.answer_tokens),
             temperature=1.0 if given.temperature is None else given.temperature,
             top_p=1.0 if given.top_p is None else given.top_p,
             stop=given.stops,
@@ -196,7 +193,7 @@ async def _whole(accepted: AcceptedRequest) -> Response:
     await accepted.record(dict(enumerate(answers)))
     tokens = sum(answer.completion_tokens for answer in answers) * (1 + (accepted.question.top_logprobs or 0))
     body = await accepted.parts.work.do(accepted.key, tokens, lambda: _body(accepted, answers))
-    return Response(body, media_type="application/json")
+    return Response(body, headers=accepted.headers, media_type="application/json")
 
 
 def _body(accepted: AcceptedRequest, answers: Sequence[Answer]) -> bytes:

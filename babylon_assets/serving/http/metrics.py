@@ -14,6 +14,19 @@ from babylon_assets.serving.policy_registry import Directory
 from babylon_assets.serving.recorder import Recorder
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_FIELDS = {
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "top_k",
+    "min_p",
+    "service_tier",
+    "store",
+    "reasoning_effort",
+    "parallel_tool_calls",
+    "verbosity",
+}
 _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
@@ -35,6 +48,9 @@ class Metrics:
         self.cancelled = Counter(
             "babylon_gateway_cancelled", "Requests whose client went away.", registry=self.registry
         )
+        self.ignored = Counter(
+            "babylon_gateway_ignored", "Requests with a field that was ignored.", ["field"], registry=self.registry
+        )
         self.seconds = Histogram(
             "babylon_gateway_seconds", "From a request to its whole answer.", buckets=_SECONDS, registry=self.registry
         )
@@ -43,6 +59,11 @@ class Metrics:
     def text(self) -> bytes:
         """All of them in Prometheus's text format."""
         return generate_latest(self.registry)
+
+    def count_ignored(self, fields: Iterable[str]) -> None:
+        """Count fields by their names, as far as these are OpenAI's or vLLM's: anybody can make up others."""
+        for field in {field if field in _FIELDS else "unknown" for field in fields}:
+            self.ignored.labels(field).inc()
 
 
 class _Gauges(Collector):

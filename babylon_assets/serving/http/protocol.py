@@ -1,7 +1,8 @@
 """OpenAI's chat completions as the gateway speaks them: requests that are checked, responses, stream chunks and errors.
 
-Beyond the standard: `return_token_ids`, as vLLM has it, adds the token ids of prompt and answer. What cannot be done is
-refused by name, never ignored. Nothing here knows who answers.
+Beyond the standard: `return_token_ids`, as vLLM has it, adds the token ids of prompt and answer. What would change the
+form of an answer and cannot be done is refused by name. Other fields that are not known are ignored; the reply's header
+and the record name them. Nothing here knows who answers.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ MOST_TOP_LOGPROBS = 20
 LONGEST_NAME = 256
 #: Longest text at which an answer may be made to end.
 LONGEST_STOP = 1000
+#: How many names of fields that are ignored are told, and how much of each.
+MOST_IGNORED, LONGEST_FIELD = 32, 64
 _INT8, _INT4 = 2**63 - 1, 2**31 - 1
 
 
@@ -91,7 +94,11 @@ _Stop = Annotated[str, Meta(max_length=LONGEST_STOP)]
 
 
 class ChatRequest(msgspec.Struct):
-    """The body of /v1/chat/completions. Fields that change nothing about an answer are accepted and ignored."""
+    """The body of /v1/chat/completions.
+
+    Attributes:
+        ignored: names of the fields that were given and change nothing here; never read from the body.
+    """
 
     model: Annotated[str, Meta(max_length=LONGEST_NAME)]
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MOST_MESSAGES)]
@@ -109,12 +116,10 @@ class ChatRequest(msgspec.Struct):
     user: Annotated[str, Meta(max_length=LONGEST_NAME)] | None = None
     metadata: dict[str, str] | None = None
     return_token_ids: bool | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
     tools: list[Any] | None = None
     functions: list[Any] | None = None
     response_format: dict[str, Any] | None = None
+    ignored: Annotated[tuple[str, ...], Meta(max_length=0)] = ()
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -130,20 +135,22 @@ class ChatRequest(msgspec.Struct):
 _decode_request = msgspec.json.Decoder(ChatRequest).decode
 _PLACE = re.compile(r" - at `\$\.?([^`\[]*)")
 _MISSING = re.compile(r"missing required field `(\w+)`")
-_REFUSED = ("frequency_penalty", "presence_penalty", "logit_bias", "tools", "functions")
+_REFUSED = ("tools", "functions")
+_KNOWN = {field.name for field in msgspec.structs.fields(ChatRequest)}
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+#: Values that ask for nothing.
+_NEUTRAL = {b"null", b"0", b"0.0", b"false", b'""', b"[]", b"{}"}
 
 
-def _decode_whole(body: bytes) -> ChatRequest:
-    """The request of a body; a character that was cut in two, as at the end of a bounded prompt, is replaced."""
+def _repair(body: bytes) -> bytes:
+    """The body; where it is no JSON for a character that was cut in two, as at the end of a bounded prompt, with that
+    replaced."""
     try:
-        return _decode_request(body)
-    except msgspec.ValidationError:
-        raise
+        _decode_fields(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         repaired, count = replace_halves(body)
-        if not count:
-            raise
-        return _decode_request(repaired)
+        return repaired if count else body
+    return body
 
 
 def read_request(body: bytes) -> ChatRequest:
@@ -153,11 +160,13 @@ def read_request(body: bytes) -> ChatRequest:
         ApiError: 400 with the field that is at fault.
     """
     try:
-        request = _decode_whole(body)
+        body = _repair(body)
+        request = _decode_request(body)
+        request.ignored = _ignored(body)
     except msgspec.ValidationError as error:
         missing, place = _MISSING.search(str(error)), _PLACE.search(str(error))
         param = missing[1] if missing else place[1] if place and place[1] else None
-        raise ApiError(400, str(error), param=param, code="invalid_value") from None
+        raise ApiError(400, str(error)[:LONGEST_STOP], param=param, code="invalid_value") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
     for name in _REFUSED:
@@ -174,6 +183,14 @@ def read_request(body: bytes) -> ChatRequest:
     if "" in request.stops:
         raise ApiError(400, "a stop may not be empty", param="stop", code="invalid_value")
     return request
+
+
+def _ignored(body: bytes) -> tuple[str, ...]:
+    """Names of the fields that nothing here knows and that ask for something, as fit for a header."""
+    names = [
+        name for name, value in _decode_fields(body).items() if name not in _KNOWN and bytes(value) not in _NEUTRAL
+    ]
+    return tuple(re.sub(r"[^A-Za-z0-9_.-]", "?", name[:LONGEST_FIELD]) for name in sorted(names)[:MOST_IGNORED])
 
 
 def read_caller(request: ChatRequest, headers: Mapping[str, str]) -> Caller:
@@ -235,17 +252,16 @@ class Choice:
 
 
 class Token(msgspec.Struct):
-    """A token in a `logprobs` object."""
+    """A token in a `logprobs` object.
+
+    Attributes:
+        bytes: its own, which may be a part of a character; those of an answer's tokens together are its text in UTF-8.
+    """
 
     token: str
     logprob: float
-    bytes: list[int] | None
+    bytes: Sequence[int] | None
     top_logprobs: list[Token]
-
-
-def token(text: str, logprob: float, top: Sequence[tuple[str, float]] = ()) -> Token:
-    """A token with its log-probability and the likeliest ones at its place."""
-    return Token(text, logprob, list(text.encode()), [token(*candidate) for candidate in top])
 
 
 def response(

@@ -58,7 +58,7 @@ class Events(Response):
     def __init__(
         self, accepted: AcceptedRequest, first: Piece, pieces: AsyncGenerator[Piece], held: ExitStack, watch: Watch
     ) -> None:
-        super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache", **accepted.headers})
         self._accepted, self._first, self._pieces, self._held, self._watch = accepted, first, pieces, held, watch
         self._unwritten: list[bytes] = []
         self._heard = asyncio.Event()

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from babylon_assets.definitions import build_definitions
 from babylon_assets.domain import datasets
 from babylon_assets.domain.sampling import HELD_OUT
 from babylon_assets.ledger.datasets import load_dataset
-from babylon_assets.orchestration import examples
+from babylon_assets.orchestration import carry_over, examples
 from babylon_assets.orchestration.assets import (
     checkpoint_evaluations,
     model_checkpoints,
@@ -22,6 +23,8 @@ from babylon_assets.orchestration.assets import (
     training_datasets,
 )
 from babylon_assets.orchestration.metadata import NOT_SHOWN
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime import Line
 from tests.orchestration.assets.conftest import FIRST, SECOND, World
 
 #: A reward for half of the agents and one for the others, by decision point.
@@ -78,6 +81,7 @@ def test_a_fault_of_what_is_shown_fails_no_window(world: World, monkeypatch: pyt
 
     for module, names in {
         scored_trajectories: ("draw_rewards", "_metadata"),
+        carry_over: ("metadata",),
         training_datasets: ("draw_rewards", "draw_sample_fates", "_strength", "policy_lags"),
         model_checkpoints: ("draw_curve", "draw_training_steps"),
         checkpoint_evaluations: ("_metadata",),
@@ -87,7 +91,8 @@ def test_a_fault_of_what_is_shown_fails_no_window(world: World, monkeypatch: pyt
         for name in names:
             monkeypatch.setattr(module, name, broken)
     world.play(SECOND)
-    world.run(SECOND)
+    installation = Installation(world.settings, world.database, heard=broken)
+    Line(build_definitions(world.settings, installation=installation), world.instance).materialize(SECOND)
     assert world.row(SECOND).status == "trained"
     for asset in ASSETS:
         assert "ZeroDivisionError: a bug of a picture" in world.metadata(asset, SECOND)[NOT_SHOWN]

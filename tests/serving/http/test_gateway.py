@@ -140,7 +140,9 @@ def test_many_answers_to_one_question_differ_and_each_is_recorded(
         ({"temperature": 3}, 400, "temperature"),
         ({"messages": []}, 400, "messages"),
         ({"n": 0}, 400, "n"),
-        ({"max_tokens": 100_000}, 400, "max_tokens"),
+        ({"max_tokens": 0}, 400, "max_tokens"),
+        ({"ignored": ["top_k"]}, 400, "ignored"),
+        ({"messages": [{"role": "y" * 100_000, "content": ""}]}, 400, "messages"),
         ({"tools": [{"type": "function"}]}, 400, "tools"),
         ({"top_logprobs": 2}, 400, "top_logprobs"),
         ({"metadata": {"step": "first"}}, 400, "metadata"),
@@ -156,6 +158,62 @@ def test_what_is_wrong_is_refused_by_name(
         assert reply.status_code == status
         error = reply.json()["error"]
         assert (error["param"], error["type"]) == (param, "invalid_request_error")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_ignored_is_told_counted_and_recorded(
+    gateway: RunningGateway, database: Database, stream: bool
+) -> None:
+    ignored = {
+        "top_k": 5,
+        "repetition_penalty": 1.2,
+        "tempreature": 0.1,
+        "frequency_penalty": 0.5,
+        "logit_bias": {"7": -100},
+        "evil\r\nX-Header: 1": 1,
+        **{f"field-{number:02d}": 1 for number in range(60)},
+    }
+    nothing: dict[str, Any] = {"store": False, "presence_penalty": 0, "parallel_tool_calls": None, "logit_bias_": {}}
+    body = {"model": "base", "messages": ASKED, "max_tokens": 3, "stream": stream, **ignored, **nothing}
+    reply = httpx.post(f"{gateway.url}/chat/completions", json=body, timeout=30)
+    assert reply.status_code == 200
+    names = reply.headers["x-babylon-ignored"].split(", ")
+    assert len(names) == 32
+    assert names[0] == "evil??X-Header??1"
+    first = json.loads(reply.text.splitlines()[0].removeprefix("data: "))
+    (call,) = recorded(gateway, database, first["id"])
+    assert call.sampling is not None and call.sampling["ignored"] == names
+    few = {"model": "base", "messages": ASKED, "max_tokens": 3, "top_k": 5, "tempreature": 0.1, **nothing}
+    again = httpx.post(f"{gateway.url}/chat/completions", json=few, timeout=30)
+    assert again.headers["x-babylon-ignored"] == "tempreature, top_k"
+    metrics = httpx.get(f"{gateway.root}/metrics").text
+    assert 'babylon_gateway_ignored_total{field="top_k"} 1.0' in metrics
+    assert 'babylon_gateway_ignored_total{field="unknown"} 2.0' in metrics
+    assert "tempreature" not in metrics
+
+
+def test_a_longer_answer_than_is_allowed_is_cut(gateway_with: Gateways, database: Database) -> None:
+    gateway = gateway_with(gateway_answer_tokens=5)
+    body = {"model": "base", "messages": ASKED, "max_tokens": 100_000, "temperature": 0}
+    reply = httpx.post(f"{gateway.url}/chat/completions", json=body, timeout=30).json()
+    assert (reply["choices"][0]["finish_reason"], reply["usage"]["completion_tokens"]) == ("length", 5)
+    (call,) = recorded(gateway, database, reply["id"])
+    assert call.sampling is not None and call.sampling["max_tokens"] == 5
+
+
+def test_the_bytes_of_tokens_are_the_answers_own(gateway: RunningGateway, client: openai.OpenAI) -> None:
+    halves = 0
+    for seed in range(4):
+        reply = client.chat.completions.create(
+            model="base", messages=ASKED, seed=seed, max_tokens=60, temperature=2, logprobs=True, top_logprobs=1
+        )
+        (choice,) = reply.choices
+        assert choice.logprobs is not None and choice.logprobs.content is not None
+        raw = [bytes(token.bytes or ()) for token in choice.logprobs.content]
+        assert b"".join(raw).decode(errors="replace") == choice.message.content
+        halves += sum(token.token == "\ufffd" and len(token.bytes or ()) == 1 for token in choice.logprobs.content)
+        assert all(token.top_logprobs[0].bytes for token in choice.logprobs.content)
+    assert halves > 0
 
 
 def test_what_is_no_request_is_refused_in_openais_form(gateway_with: Gateways) -> None:

@@ -15,29 +15,26 @@ Gateways = Callable[..., RunningGateway]
 BODY = {"model": "base", "messages": [{"role": "user", "content": "A yes 40"}], "max_tokens": 2}
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"metadata": {"at": "9999-12-31T23:59:59-14:00"}},
-        {"metadata": {"at": "0001-01-01T00:00:00+14:00"}},
-        {"metadata": {"at": "9999-12-31T23:59:59+00:00"}},
-        {"metadata": {"step": "9" * 400}},
-        {"metadata": {"agent": "NUL \0"}},
-        {"metadata": {"trajectory": "y" * 300}},
-        {"stop": "NUL \0"},
-        {"stop": ["y" * 100_000]},
-        {"model": "y" * 100_000},
-    ],
-    ids=lambda changes: next(iter(changes)),
-)
+UNFIT: list[dict[str, Any]] = [
+    {"metadata": {"at": "9999-12-31T23:59:59-14:00"}},
+    {"metadata": {"at": "0001-01-01T00:00:00+14:00"}},
+    {"metadata": {"at": "9999-12-31T23:59:59+00:00"}},
+    {"metadata": {"step": "9" * 400}},
+    {"metadata": {"agent": "NUL \0"}},
+    {"metadata": {"trajectory": "y" * 300}},
+    {"stop": "NUL \0"},
+    {"stop": ["y" * 100_000]},
+    {"model": "y" * 100_000},
+]
+
+
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_cannot_be_recorded_is_refused_before_the_first_piece(
-    gateway_with: Gateways, changes: dict[str, Any], stream: bool
-) -> None:
+def test_what_cannot_be_recorded_is_refused_before_the_first_piece(gateway_with: Gateways, stream: bool) -> None:
     gateway = gateway_with()
-    refused = httpx.post(f"{gateway.url}/chat/completions", json={**BODY, **changes, "stream": stream}, timeout=30)
-    assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
-    assert len(refused.content) < 1000
+    for changes in UNFIT:
+        refused = httpx.post(f"{gateway.url}/chat/completions", json={**BODY, **changes, "stream": stream}, timeout=30)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error"), changes
+        assert len(refused.content) < 1500
     assert gateway.parts.source.load() == (0, 0)
 
 

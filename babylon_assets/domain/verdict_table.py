@@ -1,0 +1,50 @@
+"""A verdict of the gate as a table: each rule, what it came to, the bound that it was held to, and whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from babylon_assets.domain.gates import Rules
+
+#: What is allowed, by rule, with the names of `Rules` in it.
+_BOUNDS = {
+    "finite": "loss and gradient are finite",
+    "window": "tokens to train on, and not thin",
+    "hygiene": "at most {quarantined:.0%} corrupt",
+    "rewards": "at least {agreement:+.2f}",
+    "market": "not worse by more than {margin:g}, with {confidence:.0%} confidence",
+    "best": "not worse by more than {decline:g}, with {confidence:.0%} confidence",
+    "valid": "not lower by more than {valid_drop:g}, with {confidence:.0%} confidence",
+    "recorded": "not worse by more than {margin:g}, with {confidence:.0%} confidence",
+    "recorded valid": "at least {recorded_valid:.0%}, and not lower by more than {valid_drop:g}",
+    "off_policy": "not worse by more than {off_policy_margin:g} nats, with {confidence:.0%} confidence",
+}
+
+
+class VerdictRow(NamedTuple):
+    """One rule of a verdict."""
+
+    rule: str
+    finding: str
+    bound: str
+    holds: bool
+
+
+def verdict_rows(verdict: Mapping[str, Any]) -> list[VerdictRow]:
+    """The rows of a verdict as it is kept (`GateVerdict.record`), those that do not hold first.
+
+    Rules that a verdict does not name are taken as they are now; a rule that is no more has no bound.
+    """
+    rules = {**asdict(Rules()), **verdict.get("rules", {})}
+    rows = [
+        VerdictRow(
+            rule=finding["rule"],
+            finding=finding["words"],
+            bound=_BOUNDS.get(finding["rule"], "").format_map(rules),
+            holds=bool(finding["holds"]),
+        )
+        for finding in verdict["findings"]
+    ]
+    return sorted(rows, key=lambda row: row.holds)
