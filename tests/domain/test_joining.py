@@ -198,6 +198,16 @@ class TestIdentity:
         assert joined_ids(joined, calls) == {("t1", 0): "own"}
         assert (joined.counts["calls_of_other_keys"], joined.counts["calls_ambiguous"]) == (5, 0)
 
+    @pytest.mark.parametrize("shape", [live, full])
+    def test_who_does_not_say_for_whom_makes_nobody_ambiguous(self, shape: Any) -> None:
+        copy: dict[str, Any] = {"trajectory_id": "t1", "agent_id": None}
+        calls = {f"copy{n}": Recorded(**copy, created_at=START + n * 2 * MINUTE) for n in range(5)} | {
+            "own": Recorded()
+        }
+        joined = join_calls([shape()], calls)
+        assert joined_ids(joined, calls) == {("t1", 0): "own"}
+        assert (joined.counts["calls_of_other_keys"], joined.counts["calls_ambiguous"]) == (5, 0)
+
     def test_the_key_whose_calls_fit_the_steps_is_believed(self) -> None:
         calls = {f"c{n}": Recorded(step=n, created_at=START + n * MINUTE, key_name="anna") for n in range(1, 5)}
         calls["first"] = Recorded(step=1, created_at=START, key_name="mallory")
