@@ -104,7 +104,9 @@ class PoolMarkets:
         if side not in ("yes", "no") or not is_stake(trade.amount):
             return UNKNOWN
         since = min(order.at, trade.at)
-        price = believed_share_price(trade.price, self._quotes, f"{side} {order.instrument}", since, since + 1)
+        price = believed_share_price(
+            trade.price, self._quotes, f"{side} {order.instrument}", since, max(order.at, trade.at)
+        )
         if price is None:
             return UNKNOWN
         account = self._account(trade.agent, order.instrument, side)

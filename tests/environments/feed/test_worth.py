@@ -19,6 +19,7 @@ from babylon_assets.environments.feed.environment import FeedEnvironment
 from babylon_assets.ledger.database import Database
 from tests.environments.feed.game import Feed
 from tests.environments.feed.hour import AGENTS, NPCS, WINDOW, at, play_hour
+from tests.environments.feed.random_hour import draw_hour
 from tests.environments.feed.tables import create_feed_tables
 
 Connection = psycopg.Connection[Any]
@@ -69,6 +70,18 @@ def test_every_worth_is_right(hour: Feed, environment: FeedEnvironment, conn: Co
     assert set(zip(steps["trajectory_id"], steps["step"], strict=True)) == hour.truth.keys()
     assert wrong(hour, steps, valued) == []
     assert (valued["state"] == "final").sum() >= 14
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_every_worth_of_an_hour_at_random_is_right(environment: FeedEnvironment, database: Database, seed: int) -> None:
+    hour = draw_hour(seed)
+    with database.connect() as connection:
+        create_feed_tables(connection)
+        hour.write(connection)
+        steps, valued = value(environment, connection)
+    assert len(steps) == len(hour.truth) >= 250
+    assert wrong(hour, steps, valued) == []
+    assert valued["word"].isna().all() and (valued["linked"].dropna() == True).all()  # noqa: E712
 
 
 def test_npcs_are_read_and_say_that_they_are(environment: FeedEnvironment, conn: Connection) -> None:
