@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.environments.registry import source_tables
 from babylon_assets.orchestration.assets import build_assets
 from babylon_assets.orchestration.checks import build_standing_check
 from babylon_assets.orchestration.io_manager import FrameReader
@@ -39,7 +40,7 @@ def build_definitions(
     standing = build_standing_check()
     line, again = build_line_job(assets), build_refresh_job(retrain=settings.automation.late_data == "retrain")
     given: dict[str, Any] = {
-        "assets": [*assets, *build_source_tables(installation.environment.tables, windows)],
+        "assets": [*assets, *build_source_tables(source_tables(settings), windows)],
         "asset_checks": [standing],
         "jobs": [line, again, build_look_job(standing), *build_nightly_jobs()],
         "sensors": [] if "jobs" in overrides else build_sensors(installation),

@@ -22,6 +22,7 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.verdicts import StoredVerdict, store_verdict
 from babylon_assets.ledger.windows import upsert_window
 from tests.environments.babylon.rows import add_trajectories, add_users, trajectory
 from tests.ledger.values import CHAIN, checkpoint, dataset, root, sample
@@ -95,6 +96,17 @@ def babylon(tmp_path: Path, game_database: Database) -> Babylon:
         save_dataset(conn, kept)
         tried = checkpoint(1, "2026-10-01T05:00", kept.id, path=ATTACK)
         checkpoints.insert_checkpoint(conn, tried)
+        upsert_window(conn, "2026-10-01T05:00", status="trained", checkpoint_id=tried.id)
+        findings = [{"rule": "market", "holds": False, "words": ATTACK}]
+        verdict = StoredVerdict(
+            checkpoint_id=tried.id,
+            chain=CHAIN,
+            champion_id=None,
+            passed=False,
+            why=ATTACK,
+            verdict={"passed": False, "findings": findings},
+        )
+        store_verdict(conn, verdict)
         promotions.promote(conn, tried, by=ATTACK, why=ATTACK)
 
     def run(*arguments: str) -> Result:
@@ -110,6 +122,7 @@ COMMANDS = {
     ("windows",): "SourceError: [/x] [conceal]seen[/]",
     ("status", "2026-10-01T04:00"): f"SourceError: {SHOWN}",
     ("status",): "newest window",
+    ("status", "2026-10-01T05:00"): f"gate  rejected: 1 of 1 rules does not hold: {SHOWN}",
     ("chains",): SHOWN,
     ("lineage", f"{CHAIN}@1"): SHOWN,
     ("promotions",): "[/x]",

@@ -29,6 +29,7 @@ from babylon_assets.cli import (
     doctor,
     export,
     import_file,
+    list_scores,
     list_windows,
     promote,
     serve,
@@ -108,6 +109,7 @@ app.command()(simulate.simulate)
 app.command()(serve.serve)
 app.command()(list_windows.migrate)
 app.command("windows")(list_windows.list_all)
+app.command("scores")(list_scores.list_scores)
 app.command()(train.train)
 app.command()(backfill.backfill)
 app.command()(list_windows.status)

@@ -14,6 +14,7 @@ from babylon_assets.cli.terminal import bold, count, errors, number, output, pla
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, verdicts
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection, Database, open_database
@@ -71,8 +72,11 @@ def status(
         shown = lineage(conn, settings, window) if window else overview(conn, settings.model_name)
     if json:
         print_json(shown)
-    else:
-        _print_nested(shown)
+        return
+    verdict = shown.pop("verdict", None)
+    _print_nested(shown)
+    if verdict is not None:
+        _print_verdict(verdict)
 
 
 def opened(settings: Settings) -> Database:
@@ -216,6 +220,21 @@ def lineage(conn: Connection, settings: Settings, window: str) -> dict[str, Any]
         "lineage": None
         if checkpoint is None
         else {"policy": policy_name(chain, checkpoint.step), **asdict(checkpoint)},
+        "verdict": None if checkpoint is None else _verdict(conn, checkpoint.id),
+    }
+
+
+def _verdict(conn: Connection, checkpoint: str) -> dict[str, Any] | None:
+    """What the gate said of a checkpoint, with a row for each rule."""
+    kept = verdicts.verdict_on(conn, checkpoint)
+    if kept is None:
+        return None
+    return {
+        "passed": kept.passed,
+        "summary": explain_decision(kept.why, kept.verdict),
+        "why": kept.why,
+        "at": kept.judged_at,
+        "rules": [row._asdict() for row in verdict_rows(kept.verdict)],
     }
 
 
@@ -262,6 +281,19 @@ def _unread(source: SourceWindow) -> WindowRow:
         reason=None,
         changed_at=datetime.now(UTC),
     )
+
+
+def _print_verdict(verdict: Mapping[str, Any]) -> None:
+    """The sentence, and below it each rule of the gate."""
+    output.print(
+        bold("gate"), f" {'passed' if verdict['passed'] else 'rejected'}: {verdict['summary']}", soft_wrap=True
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("rule", "holds", "what it came to", "bound"):
+        table.add_column(name, overflow="fold")
+    for row in verdict["rules"]:
+        table.add_row(row["rule"], "yes" if row["holds"] else "no", row["finding"], row["bound"])
+    output.print(table)
 
 
 def _print_nested(values: dict[str, Any], indent: int = 0) -> None:

@@ -27,6 +27,12 @@ class RewardSettings(Group):
         "PERP_FULL_SCALE_PERCENT", 10.0, "The price change that counts as a full win or a full loss."
     )
 
+    least_understood: Annotated[float, Ge(0), Le(1)] = variable(
+        "LEAST_UNDERSTOOD",
+        0.95,
+        "The least share of a window's actions, and of its trades, whose words are known. A window below it stops.",
+    )
+
 
 class JudgeSettings(Group):
     """Which model judges the answers of a group, for the scorer `ruler`."""

@@ -130,7 +130,7 @@ ChainName = Annotated[
 EnvironmentName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
-    TextForm("auto, babylon, simulated, or one that a package adds"),
+    TextForm("auto, babylon, feed, simulated, or one that a package adds"),
 ]
 PolicyName = Annotated[str, StringConstraints(pattern=r"^\S+$"), TextForm("a policy such as babylon-agent@7")]
 PostgresUrl = Annotated[

@@ -23,6 +23,7 @@ from babylon_assets.domain.grouping import GroupMode, compared, group_key
 from babylon_assets.domain.hindsight import NAMES_RESULT, Place, result_in
 from babylon_assets.domain.joining import JoinedSample, JoinedWindow, RecordedCall, join_calls
 from babylon_assets.domain.policies import policy_step
+from babylon_assets.domain.rewards import DEFAULT_WEIGHTS, INVALID_REWARD, refused_score
 from babylon_assets.domain.samples import (
     Dataset,
     DatasetDraft,
@@ -64,6 +65,7 @@ NO_NUMBER = "a scorer has no number for it yet"
 NO_RANGE = "group has no spread"
 ALONE = "group has one sample"
 WORSE_HALF = "worse half of its group"
+REFUSED = "the environment refused it"
 #: Counts of a dataset that has samples of other windows.
 CARRIED, CARRIED_TRAJECTORIES = "carried_samples", "carried_trajectories"
 _CHARACTERS_PER_TOKEN = 4
@@ -88,46 +90,73 @@ def draft_dataset(
     carried: Iterable[Sample] = (),
     result_keys: tuple[str, ...] = (),
     suspicious: Collection[Place] = (),
+    weights: Mapping[str, float] = DEFAULT_WEIGHTS,
+    invalid_reward: float = INVALID_REWARD,
     max_gradient_share: float = 1.0,
 ) -> DatasetDraft:
     """Build the dataset of a window, its texts unread.
 
     Each sample gets the reward of its step and is compared with those of its group that are of its kind: answers of
     our own policies among each other, other models' answers among each other. Of the latter the better half is
-    imitated. What cannot be trained on stays in, as `skip` with the reason.
+    imitated, but for what the environment refused. What cannot be trained on stays in, as `skip` with the reason.
 
     Args:
-        calls: recorded answers by call id; they know token ids and log-probabilities that the game does not keep, and
-            the whole conversation of agents of which it keeps none. `joining.join_calls` says which belong where.
-        scores: of the steps, as of `scores_by_step`; one that is not there was not scored.
-        model_name: the chain's model: `<model_name>@<step>` are our policies.
-        chats: sha256 of the chat (`trajectories.KeptSamples`) of each record that has samples, by trajectory id.
-        head_step, max_policy_lag: an answer of a policy more than `max_policy_lag` steps behind `head_step`
-            is skipped.
+        calls: recorded answers by call id. `joining.join_calls` says which belong where.
+        scores: as of `scores_by_step`; a step that is not there was not scored.
+        model_name: `<model_name>@<step>` are our policies.
+        chats: sha256 of the chat (`trajectories.StoredSamples`) of each record that has samples, by trajectory id.
+        head_step, max_policy_lag: an answer of a policy further behind `head_step` than that is skipped.
         held_out_share: samples of this share of the agents, by hash, are scored and kept, but skipped and not compared.
         max_samples, max_tokens, seed: bounds of what is trained on, and what the choice is drawn by.
-        carried: late samples of earlier windows, which join these as they are: with their window, their group and their
-            advantage. One for which there is no room within the bounds is not in the dataset at all.
+        carried: late samples of earlier windows, which join these as they are, as far as there is room.
         result_keys, suspicious: as of `hindsight`; a sample whose prompt names a result is skipped. `suspicious` are
             those of the records' own texts, which are not read here.
+        weights, invalid_reward: of the scores; a refused answer gets its own reward by them.
         max_gradient_share: as of `gradient_shares.bound_shares`, of the window's own samples.
     """
     joined = join_calls(records, calls)
-    oldest = 0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag
-    hidden = frozenset(suspicious)
-    rules = _Rules(window, model_name, moment_seconds, group_mode, oldest, held_out_share, result_keys, hidden)
-    samples = _ordered(_heads(rules, joined.samples, scores))
-    keys = _keys(joined)
-    _compare(samples)
-    bound_shares(samples, keys, max_gradient_share, partial(_skip, reason=OVER_SHARE), partial(_compare_own, samples))
-    others = _others(carried, joined)
-    samples = bounded(_ordered([*samples, *map(head_of, others)]) if others else samples, max_samples, max_tokens, seed)
+    rules = _Rules(
+        window=window,
+        model_name=model_name,
+        moment_seconds=moment_seconds,
+        mode=group_mode,
+        oldest=0 if head_step is None or max_policy_lag is None else head_step - max_policy_lag,
+        held_out_share=held_out_share,
+        result_keys=result_keys,
+        suspicious=frozenset(suspicious),
+        weights=weights,
+        invalid_reward=invalid_reward,
+    )
+    samples, refused = _heads(rules, joined.samples, scores)
+    _compare(_ordered(samples), refused)
+    _bound_shares(samples, joined, max_gradient_share)
+    return _draft(window, samples, joined, _others(carried, joined), chats, (max_samples, max_tokens, seed))
+
+
+def _bound_shares(samples: list[SampleHead], joined: JoinedWindow, most: float) -> None:
+    """Leave out what would give one agent, one key or one decision point too much of the gradient."""
+    leave_out, compare_again = partial(_skip, reason=OVER_SHARE), partial(_compare_own, samples)
+    bound_shares(samples, _keys(joined), most, leave_out, compare_again)
+
+
+def _draft(
+    window: str,
+    samples: list[SampleHead],
+    joined: JoinedWindow,
+    others: Sequence[Sample],
+    chats: Mapping[str, str],
+    bounds: tuple[int | None, int | None, int],
+) -> DatasetDraft:
+    """The samples, with others of earlier windows, that there is room for, and the hashes of their texts."""
+    if others:
+        samples = _ordered([*samples, *map(head_of, others)])
+    samples = bounded(samples, *bounds)
     if others:
         samples = [sample for sample in samples if sample.window == window or sample.skip_reason != NO_ROOM]
     own = {**_own_chats(joined), **_chats_among(others, samples)}
     counts = {**joined.counts, **count(samples), **_counted(samples, window)}
     drafted = draft(window, samples, counts, _hashes(joined, chats, own), own)
-    return replace(drafted, shares=largest_shares(samples, keys))
+    return replace(drafted, shares=largest_shares(samples, _keys(joined)))
 
 
 def _hashes(joined: JoinedWindow, chats: Mapping[str, str], own: Mapping[str, bytes]) -> dict[str, str]:
@@ -139,9 +168,9 @@ def _hashes(joined: JoinedWindow, chats: Mapping[str, str], own: Mapping[str, by
 def _keys(joined: JoinedWindow) -> dict[str, str]:
     """The name of the gateway's key by sample, of those whose call was made with one."""
     return {
-        _sample_id(record, raw): call.key_name
-        for record, raw, call in joined.samples
-        if call is not None and call.key_name is not None
+        _sample_id(sample.record, sample.raw): sample.call.key_name
+        for sample in joined.samples
+        if sample.call is not None and sample.call.key_name is not None
     }
 
 
@@ -187,9 +216,7 @@ def build_dataset(
 
 
 _UNSCORED: StepScore = (None, "unscored", {})
-_NOT_COMPONENTS = frozenset(
-    {"window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final", "entry", "exit"}
-)
+_NOT_COMPONENTS = {"window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final", "entry", "exit"}
 
 
 def scores_by_step(frame: pd.DataFrame) -> dict[tuple[str, int], StepScore]:
@@ -218,6 +245,8 @@ class _Rules(NamedTuple):
     held_out_share: float
     result_keys: tuple[str, ...]
     suspicious: frozenset[Place]
+    weights: Mapping[str, float]
+    invalid_reward: float
 
     def names_result(self, trajectory: str, raw: RawSample | CallHead) -> bool:
         if isinstance(raw, RawSample):
@@ -225,15 +254,20 @@ class _Rules(NamedTuple):
         return (trajectory, raw.step, raw.call) in self.suspicious
 
 
-def _heads(rules: _Rules, joined: Iterable[JoinedSample], scores: StepScores) -> list[SampleHead]:
-    """Samples that know everything but what they are compared with."""
+def _heads(
+    rules: _Rules, joined: Iterable[JoinedSample], scores: StepScores
+) -> tuple[list[SampleHead], frozenset[str]]:
+    """Samples that know everything but what they are compared with, and which of them the environment refused."""
     heads: list[SampleHead] = []
+    refused: set[str] = set()
     behind_of = lru_cache(None)(policy_step)
     is_out = lru_cache(None)(lambda agent: is_held_out(agent, rules.held_out_share))
     for record, samples in groupby(joined, key=_record_of):
         groups, trajectory, out = _groups(rules, record), record.trajectory_id, is_out(record.agent_id)
         for _, raw, call in samples:
             score = scores.get((trajectory, raw.step), _UNSCORED)
+            if raw.refused:
+                score = refused_score(score, rules.weights, rules.invalid_reward)
             policy = (call.policy if call is not None else None) or raw.model
             behind = behind_of(policy, rules.model_name)
             head = _head(rules.window, record, raw, call, score, groups[raw.step], policy, behind)
@@ -244,7 +278,9 @@ def _heads(rules: _Rules, joined: Iterable[JoinedSample], scores: StepScores) ->
             elif behind is not None and behind < rules.oldest and head.trains_as != "skip":
                 _skip(head, TOO_OLD)
             heads.append(head)
-    return heads
+            if score[1] == "invalid":
+                refused.add(head.sample_id)
+    return heads, frozenset(refused)
 
 
 _record_of = itemgetter(0)
@@ -325,8 +361,8 @@ def _ordered(heads: list[SampleHead]) -> list[SampleHead]:
     return heads
 
 
-def _compare(heads: Sequence[SampleHead]) -> None:
-    """Gives advantages within groups; skips what cannot be compared and the worse half of imitations."""
+def _compare(heads: Sequence[SampleHead], refused: Collection[str]) -> None:
+    """Gives advantages within groups; skips what cannot be compared, and of imitations the worse half and refusals."""
     compared_heads = [head for head in heads if head.trains_as != "skip"]
     groups = [(head.group, head.trains_as == "sft") for head in compared_heads]
     comparison = compared(groups, [head.reward or 0.0 for head in compared_heads])
@@ -340,11 +376,13 @@ def _compare(heads: Sequence[SampleHead]) -> None:
             force_setattr(head, "advantage", advantage)
             if head.trains_as == "sft" and (rank >= size // 2 or advantage <= 0):
                 _skip(head, WORSE_HALF)
+            elif head.trains_as == "sft" and head.sample_id in refused:
+                _skip(head, REFUSED)
 
 
 def _compare_own(heads: Sequence[SampleHead]) -> None:
     """Compares again what is trained against the answers that are left; the weight of an imitation stays."""
-    _compare([head for head in heads if head.trains_as != "sft"])
+    _compare([head for head in heads if head.trains_as != "sft"], ())
 
 
 def _own_chats(joined: JoinedWindow) -> dict[str, bytes]:

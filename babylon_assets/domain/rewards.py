@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from babylon_assets.domain.errors import SettingsError
+from babylon_assets.domain.samples import StepScore
 
 DEFAULT_WEIGHTS: Mapping[str, float] = {"outcome": 1.0, "heuristic": 0.1}
 INVALID_REWARD = -0.5
@@ -132,6 +133,21 @@ def score_steps(
     return scored
 
 
+def refused_score(score: StepScore, weights: Mapping[str, float], invalid_reward: float = INVALID_REWARD) -> StepScore:
+    """The score of an answer that was refused, while another answer of its step was carried out.
+
+    What came of the step is not its doing: its outcome is `invalid_reward` and its format 0; all else is the step's.
+    """
+    _, state, components = score
+    if state == "unscored":
+        return score
+    own = {name: value for name, value in (("outcome", invalid_reward), ("format", 0.0)) if name in components}
+    components = {**components, **own}
+    parts = [(weight, components.get(name)) for name, weight in weights.items() if weight]
+    known = [weight * value for weight, value in parts if value is not None]
+    return (sum(known) if len(known) == len(parts) else None), "invalid", components
+
+
 def unvalued(steps: pd.DataFrame) -> pd.DataFrame:
     """The worth of steps of which nobody says anything: `worth` is NaN and `state` is unknown."""
     return pd.DataFrame({"worth": float("nan"), "state": "unknown"}, index=steps.index)
@@ -148,11 +164,12 @@ def score_valued(
     """From a window's steps and what they turned out to be worth to their rewards.
 
     Args:
-        worth: on the index of `steps`, with `worth` and `state`, as `Environment.value_steps` gives it.
+        worth: on the index of `steps`, with `worth` and `state`, as `Environment.value_steps` gives it; scorers see its
+            other columns as well.
 
     Returns:
         On the index of `steps`: `KEY_COLUMNS`, `state`, `worth`, a column per scorer, `reward` and `final`.
     """
-    valued = steps.assign(worth=worth["worth"], state=worth["state"])
+    valued = steps.assign(**{str(name): worth[name] for name in worth.columns})
     scored = score_steps(valued, weights, invalid_reward, added)
     return pd.concat([valued[[*KEY_COLUMNS, "state", "worth"]], scored], axis=1)

@@ -34,6 +34,7 @@ class RawSample(msgspec.Struct, frozen=True, gc=False):
         model: the model's name as the game wrote it; `<model>@<step>` for one of our policies.
         timestamp_ms: epoch milliseconds of the call, if known.
         messages: the conversation up to where the answer begins.
+        refused: the environment could not carry it out and asked again: what came of the step is not its doing.
     """
 
     step: int
@@ -44,6 +45,7 @@ class RawSample(msgspec.Struct, frozen=True, gc=False):
     timestamp_ms: int | None
     messages: list[Message]
     response: str
+    refused: bool = False
 
     @property
     def characters(self) -> int:
@@ -68,6 +70,7 @@ class CallHead(msgspec.Struct, frozen=True, gc=False, array_like=True):
     temperature: float | None
     timestamp_ms: int | None
     characters: int
+    refused: bool = False
 
 
 class StoredSamples(Sequence[RawSample]):
@@ -121,7 +124,8 @@ def store_samples(samples: Sequence[RawSample]) -> StoredSamples:
         return samples
     samples = sorted(samples, key=attrgetter("step", "call"))
     heads = [
-        CallHead(s.step, s.call, s.call_id, s.model, s.temperature, s.timestamp_ms, len(s.response)) for s in samples
+        CallHead(s.step, s.call, s.call_id, s.model, s.temperature, s.timestamp_ms, len(s.response), s.refused)
+        for s in samples
     ]
     return StoredSamples(heads, encode_chat([Exchange(s.messages, s.response) for s in samples]))
 
@@ -136,6 +140,7 @@ def _raw_sample(head: CallHead, exchange: Exchange) -> RawSample:
         head.timestamp_ms,
         exchange.messages,
         exchange.response,
+        head.refused,
     )
 
 
@@ -210,6 +215,8 @@ class TrajectoryRecord(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         references: what else of the environment its steps name, sorted: a change of these is a change of the window.
+        attributes: what the record says of its agent and its circumstances, such as its archetype or its team.
+        dropped: how much of what could not be read in it, and was left out.
     """
 
     window: str
@@ -226,6 +233,8 @@ class TrajectoryRecord(msgspec.Struct, frozen=True, gc=False):
     samples: Sequence[RawSample]
     facts: list[StepFacts]
     references: list[str] = []
+    attributes: dict[str, str] = {}
+    dropped: dict[str, int] = {}
 
 
 class Quarantined(msgspec.Struct, frozen=True, gc=False):

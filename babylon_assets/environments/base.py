@@ -259,6 +259,10 @@ class Environment(Protocol):
         """What a person should know of the record, for `babylon doctor`; empty when there is nothing to say."""
         ...
 
+    def count_left_out(self, conn: Connection, window: str) -> Mapping[str, int]:
+        """How many rows of a window are not read, by the reason, such as `test users`."""
+        ...
+
     def misplaced_rows(self, conn: Connection) -> Mapping[str, int]:
         """How many rows name a window that is none, by that name, most first; they are placed by their time."""
         ...
@@ -324,6 +328,9 @@ class BaseEnvironment:
 
     def describe_record(self, conn: Connection) -> str:
         return ""
+
+    def count_left_out(self, conn: Connection, window: str) -> Mapping[str, int]:
+        return {}
 
     def misplaced_rows(self, conn: Connection) -> Mapping[str, int]:
         return {}

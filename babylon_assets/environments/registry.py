@@ -6,11 +6,11 @@ settings.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from babylon_assets.domain.errors import SettingsError
+from babylon_assets.domain.errors import BabylonError, SettingsError
 from babylon_assets.environments.base import Environment
 
 if TYPE_CHECKING:
@@ -20,15 +20,45 @@ GROUP = "babylon_assets.environments"
 
 
 def open_environment(settings: Settings) -> Environment:
-    """The environment that ENVIRONMENT names; `auto` is the simulated market in the embedded database, else Babylon.
+    """The environment that ENVIRONMENT names; `auto` is the simulated market in the embedded database.
+
+    In another database `auto` is the game that it holds, Babylon where it holds none or cannot be asked.
 
     Raises:
         SettingsError: there is none of that name, or its package cannot be loaded.
     """
     name = settings.database.environment
     if name == "auto":
-        name = "babylon" if settings.database.url else "simulated"
+        name = _game_of(settings) if settings.database.url else "simulated"
     return _load(name)(settings)
+
+
+def source_tables(settings: Settings) -> Mapping[str, str]:
+    """What the environment says of its `trajectories` and `outcomes`; for `auto`, no database is asked."""
+    name = settings.database.environment
+    return _load(name)(settings).tables if name != "auto" else _babylon(settings).tables
+
+
+#: Games that were found, by the database's address: an installation opens its environment for each unit of work.
+_games: dict[str, str] = {}
+
+
+def _game_of(settings: Settings) -> str:
+    """The game in the database of DATABASE_URL; looked for until rows of one were found."""
+    from babylon_assets.environments.feed.game import find_game
+    from babylon_assets.ledger.database import open_database
+
+    address = settings.database.url or ""
+    if address not in _games:
+        try:
+            with open_database(settings).connect() as conn:
+                game = find_game(conn)
+        except BabylonError:
+            return "babylon"
+        if game is None or not game.has_rows:
+            return game.name if game else "babylon"
+        _games[address] = game.name
+    return _games[address]
 
 
 def environment_names() -> list[str]:
@@ -59,10 +89,20 @@ def _babylon(settings: Settings) -> Environment:
     return BabylonEnvironment(settings)
 
 
+def _feed(settings: Settings) -> Environment:
+    from babylon_assets.environments.feed.environment import FeedEnvironment
+
+    return FeedEnvironment(settings)
+
+
 def _simulated(settings: Settings) -> Environment:
     from babylon_assets.environments.simulated.environment import SimulatedEnvironment
 
     return SimulatedEnvironment(settings)
 
 
-_OWN: dict[str, Callable[[Settings], Environment]] = {"babylon": _babylon, "simulated": _simulated}
+_OWN: dict[str, Callable[[Settings], Environment]] = {
+    "babylon": _babylon,
+    "feed": _feed,
+    "simulated": _simulated,
+}

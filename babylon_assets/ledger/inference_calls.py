@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, LiteralString
 
 import msgspec
 from psycopg import Connection, sql
 
+from babylon_assets.domain.claims import CLOCK_SKEW
 from babylon_assets.domain.errors import CorruptLedger
-from babylon_assets.domain.trajectories import Message
+from babylon_assets.domain.trajectories import Message, decode_chat
 from babylon_assets.ledger.compression import pack, unpack
 from babylon_assets.ledger.specification import INFERENCE_CALLS
 from babylon_assets.ledger.table import json_value
+from babylon_assets.ledger.trajectories import stream_chats
 
 
 @INFERENCE_CALLS.row
@@ -69,6 +72,9 @@ _CANDIDATES = """WHERE call_id IN (
     UNION SELECT c.call_id FROM babylon_training.raw_trajectories r JOIN babylon_training.inference_calls c
           ON c.agent_id = r.agent_id AND c.created_at BETWEEN r.start_time AND r.end_time AND c.trajectory_id IS NULL
           WHERE r.window_id = %s)"""
+_TIMES: LiteralString = """
+SELECT min(start_time), max(end_time) FROM babylon_training.raw_trajectories WHERE window_id = %s AND samples > 0"""
+_ANONYMOUS: LiteralString = "WHERE agent_id IS NULL AND trajectory_id IS NULL AND created_at BETWEEN %s AND %s"
 _MAKE_INCOMING: LiteralString = """
 CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE babylon_training.inference_calls) ON COMMIT DELETE ROWS"""
 _TAKE_OVER: LiteralString = """
@@ -181,13 +187,28 @@ def missing_calls(conn: Connection[Any], ids: Iterable[str]) -> list[str]:
 def calls_of(conn: Connection[Any], window: str, ids: Iterable[str]) -> dict[str, InferenceCall]:
     """The recorded calls that may belong to the trajectories kept of a window, by id.
 
-    Those named by `ids`, those of the trajectories, and those without a trajectory that their agents made within an
-    episode.
+    Those named by `ids`, those of the trajectories, those without a trajectory that their agents made within an
+    episode, and those of that time that say nothing of their caller and gave an answer which a trajectory has.
 
     Raises:
         CorruptLedger: when a call's messages or response cannot be decoded.
     """
-    return _select_calls(conn, INFERENCE_CALLS.select(_CANDIDATES, *_COLUMNS), [list(ids), window, window])
+    calls = _select_calls(conn, INFERENCE_CALLS.select(_CANDIDATES, *_COLUMNS), [list(ids), window, window])
+    return calls | _anonymous_calls(conn, window)
+
+
+def _anonymous_calls(conn: Connection[Any], window: str) -> dict[str, InferenceCall]:
+    """Calls of the window's time that say nothing of their caller, and whose answers a trajectory of the window has."""
+    start, end = conn.execute(_TIMES, [window]).fetchone() or (None, None)
+    if start is None or end is None:
+        return {}
+    times = [start - CLOCK_SKEW, end + CLOCK_SKEW]
+    if conn.execute(INFERENCE_CALLS.select(f"{_ANONYMOUS} LIMIT 1", "call_id"), times).fetchone() is None:
+        return {}
+    answers = {exchange.response for _, chat in stream_chats(conn, window) for exchange in decode_chat(chat)}
+    hashes = [sha256(answer.encode()).digest() for answer in answers]
+    alike = INFERENCE_CALLS.select(f"{_ANONYMOUS} AND sha256(response) = ANY(%s)", *_COLUMNS)
+    return _select_calls(conn, alike, [*times, hashes])
 
 
 def _select_calls(conn: Connection[Any], query: sql.Composed, parameters: list[Any]) -> dict[str, InferenceCall]:

@@ -13,16 +13,20 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.joining import join_calls, named_calls
 from babylon_assets.domain.policies import BRANCH, main_chain, policy_name
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.inference_calls import calls_of
 from babylon_assets.ledger.specification import MODEL_CHECKPOINTS
+from babylon_assets.ledger.trajectories import read_heads
 
 # Rows of our own tables that hold what an agent did, besides the datasets.
 _OF_AGENT: dict[str, LiteralString] = {
     "trajectories": "DELETE FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s",
     "calls": "DELETE FROM babylon_training.inference_calls WHERE agent_id = %(agent)s OR trajectory_id IN "
-    "(SELECT trajectory_id FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s)",
+    "(SELECT trajectory_id FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s) "
+    "OR call_id = ANY(%(joined)s)",
     "scores": "DELETE FROM babylon_training.trajectory_scores WHERE agent_id = %(agent)s",
     "samples": "WITH gone AS (DELETE FROM babylon_training.training_dataset_trajectories WHERE agent_id = %(agent)s "
     "RETURNING steps) SELECT unnest(steps) FROM gone",
@@ -134,13 +138,26 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     A dataset that holds an answer of the agent is emptied: it cannot be trained on or reproduced any more, and its id
     stays as what checkpoints were made from.
     """
-    given = {"agent": agent}
     with conn.transaction():
+        given = {"agent": agent, "joined": _joined_calls(conn, agent)}
         emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
         # Calls are found by the trajectories. These leave their texts to datasets that refer to them: none does by now.
         order = ("calls", "samples", "trajectories", "scores", "judgments", "late_samples")
         removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
     return {**removed, "datasets": emptied}
+
+
+def _joined_calls(conn: Connection[Any], agent: str) -> list[str]:
+    """The calls that belong to an agent's trajectories, those included that say nothing of their caller."""
+    query = "SELECT DISTINCT window_id FROM babylon_training.raw_trajectories WHERE agent_id = %s"
+    windows = [window for (window,) in conn.execute(query, [agent]).fetchall()]
+    names: list[str] = []
+    for window in windows:
+        records = read_heads(conn, window)
+        calls = calls_of(conn, window, named_calls(records))
+        theirs = {id(sample.call) for sample in join_calls(records, calls).samples if sample.record.agent_id == agent}
+        names += [name for name, call in calls.items() if id(call) in theirs]
+    return names
 
 
 def policy_lags(conn: Connection[Any], parent: Checkpoint, policies: Iterable[str]) -> dict[str, int]:

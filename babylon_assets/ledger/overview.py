@@ -13,8 +13,9 @@ from psycopg import Connection
 from psycopg.rows import namedtuple_row
 
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.domain.windows import WindowGrid
-from babylon_assets.ledger import checkpoints, windows
+from babylon_assets.ledger import checkpoints, verdicts, windows
 from babylon_assets.ledger.training_jobs import SILENT_SECONDS
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.report.summary import (
@@ -26,6 +27,7 @@ from babylon_assets.report.summary import (
     PromotionSummary,
     QuarantineSummary,
     Report,
+    VerdictSummary,
     WindowSummary,
 )
 
@@ -45,7 +47,7 @@ SELECT * FROM (
     WHERE hour.checkpoint_id IS NULL ORDER BY job.window_id, job.id DESC) AS last
 WHERE state = 'failed' ORDER BY id DESC"""
 _PROMOTIONS: LiteralString = """
-SELECT kind, from_id, to_id, promoted_by, why, promoted_at FROM babylon_training.promotions
+SELECT kind, from_id, to_id, promoted_by, why, verdict, promoted_at FROM babylon_training.promotions
 WHERE chain = %s ORDER BY id DESC LIMIT %s"""
 _EVALUATIONS: LiteralString = """
 SELECT checkpoint_id, evaluation, value, low, high, baseline_id, created_at
@@ -96,7 +98,8 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
         running=_rows(conn, _RUNNING, _job),
         failed=_rows(conn, _FAILED, _job),
         promotions=promoted,
-        evaluations=_rows(conn, _EVALUATIONS, lambda row: _evaluation(row, names)),
+        verdict=_verdict(verdicts.newest(conn, chain), names, made_of),
+        evaluations=_rows(conn, _EVALUATIONS, lambda row: _evaluation(row, names, made_of)),
         quarantine=_rows(conn, _QUARANTINE, lambda row: QuarantineSummary(**row._asdict()), MOST),
         costs=_rows(conn, _COSTS, lambda row: Cost(**row._asdict())),
         samples={row[0]: row[1] for row in conn.execute(_SAMPLES)},
@@ -167,7 +170,7 @@ def _promotion(row: Any, names: Names, made_of: dict[str, str | None]) -> Promot
         after=_named(names, row.to_id),
         window=made_of.get(row.to_id),
         by=row.promoted_by,
-        why=row.why,
+        why=explain_decision(row.why, row.verdict),
         at=row.promoted_at,
     )
 
@@ -180,9 +183,25 @@ def _served(promotions: list[PromotionSummary]) -> PolicySummary | None:
     return PolicySummary(name=promotions[0].after, window=newest.window, made_at=newest.at)
 
 
-def _evaluation(row: Any, names: Names) -> EvaluationSummary:
+def _verdict(
+    verdict: verdicts.StoredVerdict | None, names: Names, made_of: dict[str, str | None]
+) -> VerdictSummary | None:
+    if verdict is None or verdict.judged_at is None:
+        return None
+    return VerdictSummary(
+        policy=_named(names, verdict.checkpoint_id) or "",
+        window=made_of.get(verdict.checkpoint_id),
+        passed=verdict.passed,
+        why=explain_decision(verdict.why, verdict.verdict),
+        at=verdict.judged_at,
+        rows=verdict_rows(verdict.verdict),
+    )
+
+
+def _evaluation(row: Any, names: Names, made_of: dict[str, str | None]) -> EvaluationSummary:
     return EvaluationSummary(
         policy=_named(names, row.checkpoint_id) or "",
+        window=made_of.get(row.checkpoint_id),
         evaluation=row.evaluation,
         value=row.value,
         low=row.low,

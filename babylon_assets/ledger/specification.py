@@ -54,6 +54,8 @@ RAW_TRAJECTORIES = Table(
         "chat": Column("bytea", "Texts of the calls, as JSON under zstd.", default="'\\x'"),
         "chat_sha256": Column("text", "sha256 of these texts.", default="''"),
         "given": Column("jsonb", "Rewards that an imported file gave; null: not imported.", null=True),
+        "attributes": Column("jsonb", "What the source says of its agent, such as archetype or team.", default="'{}'"),
+        "dropped": Column("jsonb", "How much of what could not be read in it, and was left out.", default="'{}'"),
     },
 )
 QUARANTINED_TRAJECTORIES = Table(

@@ -61,10 +61,11 @@ __all__ = [
 
 _T = TypeVar("_T")
 _TEXTS = ("chat", "chat_sha256")
+_JSON = ("attributes", "dropped")
 _INSPECTED = tuple(name for name in RAW_TRAJECTORIES.columns if name not in ("body", "instruments", "given", *_TEXTS))
 # Columns that are fields of TrajectoryRecord under the same name; `window_id` is its `window`.
-_PLAIN = tuple(name for name in _INSPECTED if name not in ("window_id", "steps", "samples"))
-_WRITTEN = ("window_id", *_PLAIN, "steps", "samples", "body", "instruments", *_TEXTS)
+_PLAIN = tuple(name for name in _INSPECTED if name not in ("window_id", "steps", "samples", *_JSON))
+_WRITTEN = ("window_id", *_PLAIN, "steps", "samples", "body", "instruments", *_TEXTS, *_JSON)
 _ARRAYS = ("instruments",)
 _OF_WINDOW = "WHERE window_id = %s"
 _QUARANTINED = ("window_id", "trajectory_id", "reason", "place", "row_hash")
@@ -193,7 +194,8 @@ def _row(window: str, record: TrajectoryRecord) -> tuple[Any, ...]:
         chat, digest = pack(text), sha256(text).hexdigest()
     body = encode_body(Body(record.facts, samples.heads))
     counts = len(record.facts), len(samples.heads)
-    return (window, *_plain_of(record), *counts, body, text_array(record.references), chat, digest)
+    extra = (json_value(record.attributes), json_value(record.dropped))
+    return (window, *_plain_of(record), *counts, body, text_array(record.references), chat, digest, *extra)
 
 
 def _quarantine_rows(window: str, rows: Iterable[Quarantined]) -> Iterator[tuple[Any, ...]]:
@@ -306,13 +308,14 @@ def read_facts(conn: Connection[Any], window: str, names: Sequence[str]) -> dict
 
 
 def _records_of(conn: Connection[Any], window: str, *texts: str) -> Iterator[TrajectoryRecord]:
-    columns = (*_PLAIN, "instruments", "body", *texts)
+    columns = (*_PLAIN, *_JSON, "instruments", "body", *texts)
     query = RAW_TRAJECTORIES.select('WHERE window_id = %s ORDER BY trajectory_id COLLATE "C"', *columns)
     with conn.cursor(binary=True) as cursor:
         for row in cursor.execute(query, [window]):
-            fields = dict(zip(_PLAIN, row, strict=False))
+            fields = dict(zip((*_PLAIN, *_JSON), row, strict=False))
             trajectory = fields["trajectory_id"]
-            references, body = row[len(_PLAIN)], _decoded(decode_body, row[len(_PLAIN) + 1], window, trajectory)
+            references, packed = row[len(fields) : len(fields) + 2]
+            body = _decoded(decode_body, packed, window, trajectory)
             given = texts and partial(_unpacked, row[-1], window, trajectory)
             chat = given or partial(_fetched, conn, window, trajectory)
             samples = StoredSamples(body.samples, chat)

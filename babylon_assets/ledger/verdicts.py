@@ -49,6 +49,13 @@ def without_verdict(conn: Connection[Any], chain: str) -> Checkpoint | None:
     return head if verdict_on(conn, head.id) is None else None
 
 
+def newest(conn: Connection[Any], chain: str) -> StoredVerdict | None:
+    """The last verdict of a chain; None before the first."""
+    query = GATE_VERDICTS.select("WHERE chain = %s ORDER BY judged_at DESC LIMIT 1")
+    with conn.cursor(row_factory=class_row(StoredVerdict)) as cursor:
+        return cursor.execute(query, [chain]).fetchone()
+
+
 def of_chain(conn: Connection[Any], chain: str) -> list[StoredVerdict]:
     """Every verdict of a chain, oldest first."""
     with conn.cursor(row_factory=class_row(StoredVerdict)) as cursor:

@@ -19,6 +19,7 @@ from babylon_assets.domain.grouping import measure_range
 from babylon_assets.domain.hindsight import too_suspicious
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.trajectories import Quarantined
+from babylon_assets.domain.understanding import Understanding
 from babylon_assets.domain.windows import Window
 from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
@@ -29,7 +30,7 @@ from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.stored_datasets import DatasetFaults
 
 COMPLETE, QUARANTINE = "source_complete", "little_in_quarantine"
-REWARD_RANGE = "reward_range"
+REWARD_RANGE, UNDERSTOOD = "reward_range", "understood"
 TOKENS, HINDSIGHT, STABLE = "has_trainable_tokens", "no_hindsight", "ids_stable"
 TRAINED, MEASURED, GATE = "trained_on_tokens", "measured", "gate"
 STANDING = "no_window_stays_failed"
@@ -41,6 +42,7 @@ _ABOUT = {
     COMPLETE: "The window and WINDOW_GRACE_MINUTES after it are over: no more rows come.",
     QUARANTINE: "At most 5% of the window's rows are in quarantine.",
     REWARD_RANGE: "The rewards differ. Where all are equal, no answer is better than another.",
+    UNDERSTOOD: "Of at least LEAST_UNDERSTOOD of the actions, and of the trades, every word is known.",
     TOKENS: "The window has tokens to train on, or it is thin.",
     HINDSIGHT: "Every stored prompt and answer is as recorded. At most 5% of the prompts name a result; none trains.",
     STABLE: "The dataset, read back from the database, hashes to its id.",
@@ -48,7 +50,7 @@ _ABOUT = {
     MEASURED: "The window's checkpoint was measured, or it has none.",
     GATE: "The window's checkpoint was promoted, or it has none.",
 }
-BLOCKING = frozenset({COMPLETE, HINDSIGHT, STABLE})
+BLOCKING = frozenset({COMPLETE, UNDERSTOOD, HINDSIGHT, STABLE})
 
 
 def declare_checks(asset: str, names: Iterable[str], windows: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:
@@ -101,6 +103,20 @@ def reward_range(known: Sequence[float]) -> dg.AssetCheckResult:
         passed=len(known) < 2 or bool(measure_range(best, worst)),
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{len(known)} known rewards, from {format_number(worst)} to {format_number(best)}",
+    )
+
+
+def understood(understanding: Understanding, least: float) -> dg.AssetCheckResult:
+    """Whether enough of a window's words are known; the description names those that are not."""
+    fault = understanding.fault(least)
+    unknown = understanding.list_words()
+    return dg.AssetCheckResult(
+        check_name=UNDERSTOOD,
+        passed=fault is None,
+        description=harmless_text(
+            fault or f"{understanding.share:.1%} understood{f'; not: {unknown}' if unknown else ''}"
+        ),
+        metadata=numbers({"understood_share": understanding.share}),
     )
 
 

@@ -6,7 +6,6 @@ secret are blotted out, should an agent have come to know one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -14,12 +13,12 @@ import dagster as dg
 
 from babylon_assets.config.settings import HIDDEN
 from babylon_assets.domain.dataset_codec import with_texts
-from babylon_assets.domain.display_text import format_number, neutralize, round_number
+from babylon_assets.domain.display_text import format_number, neutralize
 from babylon_assets.domain.samples import DatasetDraft, Sample, SampleHead
 from babylon_assets.domain.trajectories import StepFacts
 from babylon_assets.ledger import datasets, trajectories
 from babylon_assets.ledger.database import Connection
-from babylon_assets.orchestration.metadata import code_block
+from babylon_assets.orchestration.metadata import code_block, table
 
 _S = TypeVar("_S", bound=Sample | SampleHead)
 SHOWN = 5
@@ -64,39 +63,22 @@ def example_metadata(
         return {}
     hide = [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
     rows = [("best", sample) for sample in best] + [("worst", sample) for sample in worst]
-    records = [dg.TableRecord(_row(which, sample, actions, hide)) for which, sample in rows]
     return {
-        "best_and_worst": dg.MetadataValue.table(records, _SCHEMA),
+        "best_and_worst": table([_row(which, sample, actions, hide) for which, sample in rows]),
         "samples_in_full": dg.MetadataValue.md("\n\n".join(_in_full(which, sample, hide) for which, sample in rows)),
     }
 
 
-_SCHEMA = dg.TableSchema(
-    [
-        dg.TableColumn(name, kind)
-        for name, kind in (
-            *(("which", "string"), ("reward", "float"), ("advantage", "float"), ("agent", "string")),
-            *(("action", "string"), ("trains_as", "string"), ("sample", "string")),
-        )
-    ]
-)
-
-
-def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> dict[str, str | int | float | bool]:
+def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> dict[str, object]:
     return {
         "which": which,
-        "reward": _rounded(sample.reward or 0.0),
-        "advantage": _rounded(sample.advantage or 0.0),
+        "reward": sample.reward or 0.0,
+        "advantage": sample.advantage or 0.0,
         "agent": _cell(sample.agent_id, hide),
         "action": _cell(actions.get((sample.trajectory_id, sample.step), sample.response), hide),
         "trains_as": sample.skip_reason or sample.trains_as,
         "sample": _cell(sample.sample_id, hide),
     }
-
-
-def _rounded(value: float) -> float | str:
-    """The number for a table; one that is not finite is a text, which a page can show."""
-    return round_number(value) if math.isfinite(value) else str(value)
 
 
 def _in_full(which: str, sample: Sample, hide: Sequence[str]) -> str:

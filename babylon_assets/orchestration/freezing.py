@@ -22,6 +22,7 @@ from babylon_assets.ledger.windows import WindowColumns, WindowRow
 from babylon_assets.orchestration import carry_over
 from babylon_assets.orchestration.collector import collector_held_off
 from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.source_tables import list_left_out
 
 
 @collector_held_off()
@@ -39,6 +40,8 @@ def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft
         build = _builder(conn, installation, window, records)
         dataset, agents = build(), len({record.agent_id for record in records})
         thin = _why_thin(dataset, agents, settings)
+        if thin and (left_out := list_left_out(installation.environment, conn, window)):
+            thin += f"; not read: {left_out}"
         teaches = thin is None and dataset.counts["trainable_samples"] > 0
         stands = carry_over.plan_carry_over(conn, settings, window, teaches=teaches)
         if stands.samples:
@@ -74,6 +77,8 @@ def _builder(
         max_gradient_share=settings.datasets.max_gradient_share,
         result_keys=result_keys,
         suspicious=_suspicious_places(conn, window, records, result_keys),
+        weights=settings.rewards.weights,
+        invalid_reward=settings.rewards.invalid_action_reward,
     )
 
 

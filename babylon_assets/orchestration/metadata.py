@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -33,6 +33,8 @@ FRAMES = "frames"
 #: Characters of one text, and of one entry of any kind: an event that is larger makes the run's page slow.
 LONGEST_TEXT, MOST_CHARACTERS = 2000, 500_000
 NOT_SHOWN = "not_shown"
+#: What a person asks first of a window, in this order; the rest follows as its asset gives it.
+FIRST = ("status", "reason", "why", "checkpoint", "served", NOT_SHOWN)
 _log = logging.getLogger(__name__)
 #: The table whose columns an asset's page shows.
 TABLE_OF = {
@@ -98,8 +100,10 @@ def show(parts: Mapping[str, Callable[[], Shown | Mapping[str, Shown]]]) -> dict
                 raise
     sizes = {name: len(repr(value)) for name, value in entries.items()}
     reasons |= {name: f"{size:,} characters are too many" for name, size in sizes.items() if size > MOST_CHARACTERS}
-    kept = {name: value for name, value in entries.items() if name not in reasons}
-    return {**kept, **texts({NOT_SHOWN: "\n".join(f"{name}: {reason}" for name, reason in reasons.items())})}
+    entries = {name: value for name, value in entries.items() if name not in reasons}
+    entries |= texts({NOT_SHOWN: "\n".join(f"{name}: {reason}" for name, reason in reasons.items())})
+    asked_first = {name: entries[name] for name in FIRST if name in entries}
+    return {**asked_first, **entries}
 
 
 def numbers(values: Mapping[str, object]) -> dict[str, Shown]:
@@ -116,6 +120,21 @@ def numbers(values: Mapping[str, object]) -> dict[str, Shown]:
 def texts(values: Mapping[str, str | None]) -> dict[str, Shown]:
     """Each text that is there as a metadata value."""
     return {name: dg.MetadataValue.text(harmless_text(value)) for name, value in values.items() if value}
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> Shown:
+    """Rows with the same columns as a table: texts harmless, numbers rounded, a dash for what is not known."""
+    records = [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows]
+    schema = dg.TableSchema([dg.TableColumn(name) for name in (rows[0] if rows else ())])
+    return dg.MetadataValue.table(records, schema)
+
+
+def _cell(value: object) -> str | int | float | bool:
+    if isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return round_number(value) if math.isfinite(value) else str(value)
+    return "-" if value is None else harmless_text(str(value))
 
 
 def tally(values: Mapping[str, int]) -> Shown:
@@ -202,7 +221,17 @@ METADATA: dict[str, Meaning] = {
     "wrong": Meaning("", "What a check found to be wrong; at most ten."),
     "window": Meaning("", "The window that a check is about."),
     NOT_SHOWN: Meaning("", "What of the window cannot be shown, and why; nothing else depends on it."),
+    "rows_left_out": Meaning("", "How many rows of the window are not read, and why."),
+    "dropped": Meaning("", "How much of what could not be read within trajectories, and was left out."),
+    "npcs": Meaning("agents", "Agents that have no account of their own."),
+    "unknown_words": Meaning("", "Words of the source that are not known, with the number of steps that have each."),
     # scored
+    "understood_share": Meaning("share", "Actions, or trades where fewer, of which every word is known."),
+    "recognised": Meaning("steps", "Steps whose every word is known."),
+    "trades": Meaning("steps", "Steps that traded, and were not refused."),
+    "trades_linked": Meaning("steps", "Those whose trade is in the environment's own record."),
+    "trades_valued": Meaning("steps", "Those whose worth is known by now."),
+    "trades_pending": Meaning("steps", "Those whose worth is still to come."),
     "rewards": Meaning("", "Picture: the distribution of the rewards with its mean, and the means of the groups."),
     "steps": Meaning("steps", "Steps of the window's trajectories."),
     "known": Meaning("steps", "Steps whose reward is known by now."),
@@ -299,6 +328,7 @@ METADATA: dict[str, Meaning] = {
     "recomputed_samples": Meaning("samples", "Samples whose log-probabilities were computed before training."),
     "left_out": Meaning("", "How many samples training left out for which reason."),
     # evaluated
+    "policies": Meaning("", "Table: the checkpoint, its parent, the served policy and the base model, side by side."),
     "market_seeds": Meaning("seeds", "Held-out markets of the nightly evaluation."),
     "market_reward": Meaning("reward", "Mean worth of the checkpoint's orders on the held-out market."),
     "market_reward_low": Meaning("reward", "Lower end of its 95% interval, by bootstrap over the seeds."),
@@ -306,14 +336,10 @@ METADATA: dict[str, Meaning] = {
     "market_valid_share": Meaning("share", "Answers on the held-out market that are orders."),
     "market_advantage": Meaning("share", "Share of the oracle's advantage over acting at random on those boards."),
     "gain_on_promoted": Meaning("reward", "Market reward less that of the served policy, seed by seed."),
-    "gain_on_promoted_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
-    "gain_on_promoted_high": Meaning("reward", "Upper end."),
     "gain_on_base": Meaning("reward", "Market reward less that of the base model, seed by seed."),
     "gain_on_base_low": Meaning("reward", "Lower end of its 95% interval, over the same seeds."),
     "gain_on_base_high": Meaning("reward", "Upper end."),
     "recorded_reward": Meaning("reward", "Mean reward of its answers to the environment's recorded prompts."),
-    "recorded_reward_low": Meaning("reward", "Lower end of its 95% interval, by bootstrap over the agents."),
-    "recorded_reward_high": Meaning("reward", "Upper end."),
     "recorded_valid_share": Meaning("share", "Its answers to recorded prompts whose action could be carried out."),
     "recorded_prompts": Meaning("prompts", "Recorded prompts that it was asked."),
     "recorded_valued": Meaning("prompts", "Those of them where the environment's record values its answer."),
@@ -326,6 +352,7 @@ METADATA: dict[str, Meaning] = {
     # judged
     "promoted": Meaning("", "1 when the window's checkpoint was promoted, 0 when it was rejected."),
     "why": Meaning("", "The gate's reasons, with their numbers."),
+    "verdict": Meaning("", "Each rule of the gate: what it came to, the bound it was held to, whether it holds."),
     "served": Meaning("", "The policy that is served from then on."),
     "served_step": Meaning("checkpoints", "Its place in the chain."),
     "served_answers": Meaning("answers", "Answers that it has given to agents so far."),
@@ -337,16 +364,4 @@ METADATA: dict[str, Meaning] = {
     "pruned_checkpoints": Meaning("checkpoints", "Checkpoints whose weights were removed."),
     "freed_bytes": Meaning("bytes", "Bytes of these."),
     "removed_events": Meaning("events", "Events of old runs that were removed from Dagster's tables."),
-}
-#: The same figures of the policies beside a window's checkpoint, under `<role>_<name>`.
-_BESIDE = {"parent": "the one that it was trained from", "promoted": "the served policy", "base": "the base model"}
-_FIGURES = (
-    *("market_reward", "market_valid_share", "market_advantage"),
-    *("recorded_reward", "recorded_valid_share"),
-    *("off_policy_preference", "off_policy_estimate", "off_policy_effective_samples"),
-)
-METADATA |= {
-    f"{role}_{name}": Meaning(METADATA[name].unit, f"{METADATA[name].doc.removesuffix('.')}; of {words}.")
-    for role, words in _BESIDE.items()
-    for name in _FIGURES
 }

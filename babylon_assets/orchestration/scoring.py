@@ -14,6 +14,7 @@ from babylon_assets.domain.imported_rewards import with_imported
 from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer, JudgeScore
 from babylon_assets.domain.scorers import load_scorers
 from babylon_assets.domain.step_texts import add_texts, needs_texts
+from babylon_assets.domain.understanding import Understanding, understand
 from babylon_assets.environments.base import Environment, WriteBack
 from babylon_assets.ledger import inference_calls, judge_scores, trajectories
 from babylon_assets.ledger import scores as score_ledger
@@ -33,11 +34,13 @@ class ScoredWindow:
     Attributes:
         judge_numbers: numbers about the judge: groups, judged and missing ones, requests, tokens and cost.
         failures: why groups could not be judged, each reason once.
+        understanding: how much of the environment's own steps was understood.
     """
 
     scores: pd.DataFrame
     versions: Mapping[str, str]
     revision: Revision
+    understanding: Understanding
     judge_numbers: Mapping[str, float | int | None] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
 
@@ -72,6 +75,7 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         given = trajectories.read_imported_rewards(conn, window)
         own = steps[~steps["trajectory_id"].isin(list(given))]
         worth = _worth(environment, conn, window, own) if len(own) or not given else rewards.unvalued(own)
+        understanding = understand(own, worth)
         weights, verdicts = dict(settings.rewards.weights), list[JudgeScore]()
         if judged is not None:
             weights.setdefault(llm_judge.NAME, 0.0)
@@ -88,7 +92,7 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         revision = score_ledger.replace_scores(conn, window, scores, versions, notes=notes, imported=given.keys())
         if judged is not None and settings.judge.write_reward_judgments and environment.write_back is not None:
             _write_judgments(environment.write_back, settings, conn, window, judged, verdicts)
-    return ScoredWindow(scores, versions, revision, *_judge_summary(judged))
+    return ScoredWindow(scores, versions, revision, understanding, *_judge_summary(judged))
 
 
 def _worth(environment: Environment, conn: Connection, window: str, steps: pd.DataFrame) -> pd.DataFrame:

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from babylon_assets.domain.windows import WindowGrid
-from babylon_assets.environments.base import Presence
+from babylon_assets.environments.base import Environment, Presence
 from babylon_assets.ledger import windows as ledger
+from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import Status
 from babylon_assets.orchestration.metadata import OWNERS, numbers, only_shown
 from babylon_assets.orchestration.resources import Installation
@@ -68,6 +69,16 @@ def _observations(installation: Installation, windows: Sequence[str], now: datet
             _outcomes(window_presence),
         )
     ]
+
+
+def list_left_out(environment: Environment, conn: Connection, window: str) -> str:
+    """How many rows of a window the environment does not read, by reason; empty where it reads all, or has none."""
+    return list_counts(environment.count_left_out(conn, window)) if environment.has_record(conn) else ""
+
+
+def list_counts(counts: Mapping[str, int]) -> str:
+    """Counts by name in words, such as `test users: 12`."""
+    return ", ".join(f"{name}: {count}" for name, count in counts.items())
 
 
 def _overdue(

@@ -18,7 +18,7 @@ from babylon_assets.report.scales import Scale, bounds, finite, mean, points, ti
 REFERENCES = ("oracle", "expert", "random")
 #: More points than this are drawn as a line only: a dot would be narrower than a pixel.
 DOTS = 200
-LEFT, RIGHT, TOP, BOTTOM = 40, 104, 14, 42
+LEFT, RIGHT, TOP, BOTTOM = 40, 120, 14, 42
 LETTER = 15
 #: Room for the title, and for what the marks mean, of a drawing that stands alone.
 _TITLE, _LEGEND = 22, 18

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from babylon_assets.domain.verdict_table import VerdictRow
+
 #: A window that is over for longer than this and not finished is late: the game's last rows come within minutes, and
 #: training takes seconds to minutes.
 LATE_AFTER = timedelta(hours=2)
@@ -96,10 +98,23 @@ class PromotionSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictSummary:
+    """What the gate said of a checkpoint last: the sentence, and a row for each rule."""
+
+    policy: str
+    window: str | None
+    passed: bool
+    why: str
+    at: datetime
+    rows: Sequence[VerdictRow] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSummary:
     """A measurement of a policy, with the interval that it lies in."""
 
     policy: str
+    window: str | None = None
     evaluation: str
     value: float | None
     low: float | None
@@ -154,6 +169,7 @@ class Report:
     running: Sequence[JobSummary] = ()
     failed: Sequence[JobSummary] = ()
     promotions: Sequence[PromotionSummary] = ()
+    verdict: VerdictSummary | None = None
     evaluations: Sequence[EvaluationSummary] = ()
     quarantine: Sequence[QuarantineSummary] = ()
     costs: Sequence[Cost] = ()

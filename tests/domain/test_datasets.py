@@ -177,6 +177,23 @@ class TestTrainsAs:
 
 
 class TestGroups:
+    def test_a_refused_attempt_is_an_invalid_answer_and_the_last_one_has_the_reward(self) -> None:
+        calls = [call(callId="a", response="I wait"), call(callId="b")]
+        two = record([step(llmCalls=calls)], trajectory_id="t0")
+        frame = scores([0.8, 0.1], heuristic=[0.5, 0.5])
+        built = build_dataset(WINDOW, [two, *answers(2)[1:]], {}, frame, MODEL)
+        rewards = {sample.sample_id: sample.reward for sample in built.samples}
+        assert rewards == pytest.approx({"t0/0/0": -0.5 + 0.05, "t0/0/1": 0.8, "t1/0/0": 0.1})
+        components = {sample.sample_id: sample.components for sample in built.samples}
+        assert components["t0/0/0"] == {"outcome": -0.5, "heuristic": 0.5}
+
+    def test_what_the_environment_refused_is_never_imitated(self) -> None:
+        calls = [call(callId=None, model="gpt", response="I wait"), call(callId=None, model="gpt")]
+        losing = [record([step(llmCalls=calls)], trajectory_id=f"t{n}", agent_id=f"agent-{n}") for n in range(2)]
+        built = build_dataset(WINDOW, losing, {}, scores([-1.0, -0.9], heuristic=[0.0, 0.0]), MODEL)
+        fates = {sample.sample_id: sample.skip_reason for sample in built.samples}
+        assert fates["t0/0/0"] == fates["t1/0/0"] == "the environment refused it"
+
     def test_moments_are_compared_apart(self) -> None:
         early, late = step(0), step(1, environmentState={"timestamp": START_MS + 600_000})
         records = [record([early, late], trajectory_id=f"t{n}", agent_id=f"a{n}") for n in range(2)]

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from babylon_assets.domain.joining import JoinedWindow, join_calls, named_calls
 from babylon_assets.domain.trajectories import Message, RawSample, TrajectoryRecord
-from tests.domain.rows import START, call, record, step
+from tests.domain.rows import START, START_MS, call, record, step
 
 MINUTE = timedelta(minutes=1)
 PROMPT = [Message("system", "Trade."), Message("user", "A yes 40")]
@@ -177,6 +178,25 @@ class TestIdentity:
         [sample] = join_calls([live(steps=9)], {"c": Recorded(**late, received_at=START + 2.5 * MINUTE)}).samples
         assert sample.raw.step == 1
 
+    @pytest.mark.parametrize("named", [True, False])
+    def test_what_came_when_the_outcome_may_be_known_trains_nothing(self, named: bool) -> None:
+        """Within the episode, and before the next step, which comes late."""
+        rows = [step(0, llmCalls=[]), step(1, llmCalls=[], timestamp=START_MS + 9 * 60_000)]
+        for minutes, joins in ((4, True), (8, False)):
+            at = START + minutes * MINUTE
+            calls = {
+                "early": Recorded(step=0 if named else None, created_at=at, received_at=at),
+                "last": Recorded(step=1 if named else None, created_at=START + 9 * MINUTE),
+            }
+            joined = join_calls([record(rows)], calls)
+            assert (("t1", 0) in joined_ids(joined, calls), ("t1", 1) in joined_ids(joined, calls)) == (joins, True)
+            assert joined.counts["calls_out_of_time"] == (not joins)
+
+    def test_steps_without_a_time_of_their_own_bound_nothing(self) -> None:
+        rows = [step(n, llmCalls=[], timestamp=None) for n in range(3)]
+        calls = {f"c{n}": Recorded(step=n, created_at=START + (3 * n + 3) * MINUTE) for n in range(3)}
+        assert len(join_calls([record(rows)], calls).samples) == 3
+
     def test_clocks_that_differ_by_forty_seconds_lose_nothing(self) -> None:
         end = START + 10 * MINUTE
         at = [START - timedelta(seconds=40), end + timedelta(seconds=40)]
@@ -192,6 +212,16 @@ class TestIdentity:
         calls = {"own": Recorded(**named, key_name="anna")}
         calls |= {
             f"copy{n}": Recorded(**named, key_name="mallory", created_at=START + MINUTE * (1.5 + n)) for n in range(5)
+        }
+        joined = join_calls([shape()], calls)
+        assert joined_ids(joined, calls) == {("t1", 0): "own"}
+        assert (joined.counts["calls_of_other_keys"], joined.counts["calls_ambiguous"]) == (5, 0)
+
+    @pytest.mark.parametrize("shape", [live, full])
+    def test_who_does_not_say_for_whom_makes_nobody_ambiguous(self, shape: Any) -> None:
+        copy: dict[str, Any] = {"trajectory_id": "t1", "agent_id": None}
+        calls = {f"copy{n}": Recorded(**copy, created_at=START + n * 2 * MINUTE) for n in range(5)} | {
+            "own": Recorded()
         }
         joined = join_calls([shape()], calls)
         assert joined_ids(joined, calls) == {("t1", 0): "own"}
@@ -257,6 +287,59 @@ class TestRetries:
     def test_as_many_like_questions_as_steps_are_no_retries(self) -> None:
         calls = {f"c{n}": Recorded(created_at=START + n * timedelta(seconds=9)) for n in range(3)}
         assert joined_ids(join_calls([live(steps=3)], calls), calls) == {("t1", n): f"c{n}" for n in range(3)}
+
+
+class TestAnonymousCalls:
+    """An agent whose client sends nothing but its messages."""
+
+    @pytest.mark.parametrize("seconds", [-40, 0, 40])
+    def test_the_text_joins_them_to_the_one_sample_that_has_it(self, seconds: int) -> None:
+        off = timedelta(seconds=seconds)
+        calls = {
+            f"{agent}{n}": Recorded(
+                agent_id=None,
+                messages=question(n),
+                response=f"{agent} buys",
+                created_at=START + n * MINUTE + off,
+                received_at=START + n * MINUTE + off,
+            )
+            for agent in ("a1", "a2")
+            for n in range(4)
+        }
+        records = [
+            record(
+                [
+                    step(n, llmCalls=[call(callId=None, userPrompt=f"A yes 4{n}", response=f"{agent} buys")])
+                    for n in range(4)
+                ],
+                trajectory_id=f"t-{agent}",
+                agent_id=agent,
+            )
+            for agent in ("a1", "a2")
+        ]
+        joined = join_calls(records, calls)
+        assert joined_ids(joined, calls) == {(f"t-{name[:2]}", int(name[2:])): name for name in calls}
+        assert joined.counts["calls_ambiguous"] == 0
+
+    def test_what_three_agents_said_in_one_second_is_counted_not_guessed(self) -> None:
+        calls = {f"c{n}": Recorded(agent_id=None, created_at=START + timedelta(seconds=n)) for n in range(3)}
+        joined = join_calls([full(f"t{n}", agent_id=f"a{n}") for n in range(3)], calls)
+        assert [sample.call for sample in joined.samples] == [None] * 3
+        assert joined.counts["calls_joined"] == 0
+        assert joined.counts["calls_ambiguous"] + joined.counts["calls_repeated"] == 3
+
+    def test_the_same_text_at_another_time_is_another_answer(self) -> None:
+        later = full("t2", agent_id="a2", start_time=START + 20 * MINUTE, end_time=START + 30 * MINUTE)
+        moved = replace(later, facts=[replace(fact, timestamp_ms=START_MS + 1_300_000) for fact in later.facts])
+        calls = {"first": Recorded(agent_id=None), "later": Recorded(agent_id=None, created_at=START + 22 * MINUTE)}
+        assert joined_ids(join_calls([full(), moved], calls), calls) == {("t1", 0): "first", ("t2", 0): "later"}
+
+    def test_a_retry_is_one_answer(self) -> None:
+        calls = {f"c{n}": Recorded(agent_id=None, created_at=START + timedelta(seconds=9 * n)) for n in range(2)}
+        assert joined_ids(join_calls([full()], calls), calls) == {("t1", 0): "c1"}
+
+    def test_a_record_without_texts_gets_none(self) -> None:
+        assert join_calls([live()], {"c": Recorded(agent_id=None)}).samples == []
 
 
 Calls = st.builds(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
@@ -14,10 +14,15 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.environments.babylon.environment import BabylonEnvironment
 from babylon_assets.environments.babylon.game_tables import copy_rows, create_game_tables
 from babylon_assets.environments.base import Environment
+from babylon_assets.environments.feed.environment import FeedEnvironment
 from babylon_assets.environments.simulated.environment import SimulatedEnvironment
 from babylon_assets.environments.simulated.players import play_window
 from tests.domain.rows import START, WINDOW, step
 from tests.environments.babylon.rows import add_trajectories, add_users, market, trajectory
+from tests.environments.feed.game import Feed, order
+from tests.environments.feed.game import Step as FeedStep
+from tests.environments.feed.game import call as feed_call
+from tests.environments.feed.tables import create_feed_tables
 from tests.environments.support_desk import SCHEMA, SupportDesk
 from tests.evaluation.players import Scripted
 
@@ -93,6 +98,44 @@ BABYLON = Case(
 )
 
 
+# -- Feed --------------------------------------------------------------------------------------------------------------
+
+_FEED_START = datetime(2026, 7, 15, 10, 0, tzinfo=UTC)
+
+
+def _fill_feed(conn: Connection[Any]) -> None:
+    """Two bets against each other, an agent whose answer was refused, and an NPC that posts."""
+    feed, time = Feed(_FEED_START), _FEED_START + timedelta(minutes=5)
+    for agent in ("31001", "31002"):
+        feed.user(agent)
+    feed.market("41001")
+    for agent, side in (("31001", "yes"), ("31002", "no")):
+        feed.buy(agent, "41001", side, 40.0, time + timedelta(seconds=1))
+        bet = order(f"buy_{side}", side.upper(), "41001")
+        feed.tick(agent, [FeedStep(time, bet, (None, "pending"), [feed_call("{}")])])
+    refused = order("buy_yes", "YES", "41001", success=False, error="closed", result={})
+    feed.tick("31001", [FeedStep(time + timedelta(minutes=3), refused, (None, "invalid"), [feed_call("{}")])])
+    post = {"actionType": "POST", "success": True, "parameters": {}, "result": {"success": True}}
+    feed.tick("mira-vale", [FeedStep(time, post, (None, "unknown"), [feed_call("{}")])])
+    feed.leave_open("41001")
+    feed.write(conn)
+
+
+FEED = Case(
+    make=FeedEnvironment,
+    table="public.trajectories",
+    create=create_feed_tables,
+    fill=_fill_feed,
+    change=CHANGE,
+    corrupt=CORRUPT,
+    settle=execute(
+        """UPDATE public."Market" SET resolved = true, resolution = true, "updatedAt" = now() WHERE id = '41001'"""
+    ),
+    revise=execute("""UPDATE public."Market" SET resolution = false WHERE id = '41001'"""),
+    window="2026-07-15T10:00",
+)
+
+
 # -- the simulated market ----------------------------------------------------------------------------------------------
 
 _SMALL = {"simulation_rooms": 1, "simulation_agents_per_room": 4, "simulation_ticks": 24}
@@ -162,4 +205,4 @@ DESK = Case(
     revise=execute("UPDATE desk.ratings SET stars = 1 WHERE reply_id = 't1/amira'"),
 )
 
-CASES = {"babylon": BABYLON, "simulated": SIMULATED, "support_desk": DESK}
+CASES = {"babylon": BABYLON, "feed": FEED, "simulated": SIMULATED, "support_desk": DESK}

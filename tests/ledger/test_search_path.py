@@ -9,7 +9,7 @@ import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import SettingsError
-from babylon_assets.environments.babylon import game_record
+from babylon_assets.environments.babylon import schema
 from babylon_assets.environments.registry import open_environment
 from babylon_assets.ledger.database import (
     Database,
@@ -59,7 +59,7 @@ def test_the_record_of_the_game_is_read_past_the_traps(trapped: Database) -> Non
     with trapped.connect() as conn:
         add_users(conn, "a1")
         add_trajectories(conn, trajectory("t1"))
-        game_record.check_tables(conn)
+        schema.check_tables(conn)
         assert [row.window for row in environment.list_windows(conn)] == [WINDOW]
         assert environment.presence(conn, [WINDOW])
         assert environment.fingerprint(conn, WINDOW, ["m1"])

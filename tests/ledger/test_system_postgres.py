@@ -11,7 +11,7 @@ from psycopg import errors, sql
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import SettingsError
-from babylon_assets.environments.babylon import game_record
+from babylon_assets.environments.babylon import game_record, schema
 from babylon_assets.environments.babylon.game_tables import create_game_tables
 from babylon_assets.ledger import checkpoints, datasets, inference_calls, training_jobs, trajectories, windows
 from babylon_assets.ledger.addresses import Address
@@ -80,7 +80,7 @@ def test_the_whole_line_of_the_store_works_there(conn: psycopg.Connection[Any], 
 
 
 def test_the_game_can_be_read_and_not_written(conn: psycopg.Connection[Any]) -> None:
-    game_record.check_tables(conn)
+    schema.check_tables(conn)
     assert game_record.list_windows(conn) == []
     for statement in ("DELETE FROM public.trajectories", "CREATE TABLE public.ours (n int)", "CREATE SCHEMA ours"):
         with pytest.raises(errors.InsufficientPrivilege):

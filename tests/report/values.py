@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from babylon_assets.domain.verdict_table import VerdictRow
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.report.summary import (
     Cost,
@@ -15,6 +16,7 @@ from babylon_assets.report.summary import (
     PromotionSummary,
     QuarantineSummary,
     Report,
+    VerdictSummary,
     WindowSummary,
 )
 
@@ -124,9 +126,21 @@ def full() -> Report:
         ],
         failed=[job(3, reason="the daily cap of $20.00 is reached")],
         promotions=promotions,
+        verdict=VerdictSummary(
+            policy=f"{CHAIN}@38",
+            window=window(2).id,
+            passed=False,
+            why=f"its market reward is -0.041 [-0.060, -0.021] {HOSTILE}",
+            at=NOW,
+            rows=[
+                VerdictRow("market", HOSTILE, "not worse by more than 0", False),
+                VerdictRow("finite", "it is", "", True),
+            ],
+        ),
         evaluations=[
             EvaluationSummary(
                 policy=f"{CHAIN}@39",
+                window=window(1).id,
                 evaluation="market",
                 value=0.481,
                 low=0.44,

@@ -1,17 +1,18 @@
 """One row of the game's record, decoded: a trajectory, or a reason why it cannot be one.
 
 The reader is strict about structure (an array of steps, each an object with an action) and lenient about values, as
-`environments.babylon.steps` reads them. What an agent did wrong is not a reason to refuse a row: an action that failed
-comes out as a step with `invalid`.
+`environments.babylon.steps` reads them. What cannot be read is dropped in the smallest part and counted. What an agent
+did wrong is not a reason to refuse a row: an action that failed comes out as a step with `invalid`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -28,8 +29,18 @@ from babylon_assets.domain.trajectories import (
     TrajectoryRecord,
     encode_chat,
 )
-from babylon_assets.environments.babylon.details import MarketType, Side, instruments, make_step
-from babylon_assets.environments.babylon.steps import FAULTS, Call, Parameters, Step, StepState, as_number, read_steps
+from babylon_assets.environments.babylon.details import instruments, make_step
+from babylon_assets.environments.babylon.rules import BABYLON, GameRules
+from babylon_assets.environments.babylon.salvage import read_or_salvage
+from babylon_assets.environments.babylon.steps import FAULTS, Call, Parameters, Result, Step, StepState, as_number
+from babylon_assets.environments.babylon.words import (
+    MARKET_OF_SIDE,
+    MarketType,
+    Side,
+    read_action,
+    read_market_type,
+    read_side,
+)
 
 
 class SourceRow(msgspec.Struct, frozen=True, gc=False):
@@ -46,6 +57,7 @@ class SourceRow(msgspec.Struct, frozen=True, gc=False):
     final_balance: float | None
     final_pnl: float | None
     steps_json: bytes
+    attributes: dict[str, str] = {}
 
 
 class _UnreadableError(Exception):
@@ -54,30 +66,22 @@ class _UnreadableError(Exception):
 
 #: Of what a row becomes: another one has windows read again whose rows did not change.
 VERSION = "2"
-_HOLDS = frozenset({"HOLD", "WAIT", "PASS", "NONE", "NO_ACTION", "NOOP"})
-_TRADES = re.compile(r"TRAD|BUY|SELL|LONG|SHORT|PERP|OPEN_|CLOSE_|SHARES|POSITION")
-_SIDE_IN_NAME = re.compile(r"(?:^|_)(YES|NO|LONG|SHORT)(?:_|$)")
-_SIDES: dict[str, Side] = {"yes": "yes", "no": "no", "long": "long", "short": "short"}
-_MARKET_OF_SIDE: dict[Side, MarketType] = {
-    "yes": "prediction",
-    "no": "prediction",
-    "long": "perp",
-    "short": "perp",
-}
 #: Epoch milliseconds beyond the year 9999 are no time.
 _LATEST_MS = 253_402_300_799_999
 _LARGEST_STEP = 2**31 - 1
-_Order = tuple[MarketType | None, str | None, str | None, Side | None, float | None]
-_NO_ORDER: _Order = (None, None, None, None, None)
-_NOWHERE, _NOTHING = StepState(), Parameters()
+_NOWHERE, _NOTHING, _SILENT = StepState(), Parameters(), Result()
+#: So begins the reasoning of an action that the game chose itself, all answers of the step being refused.
+FALLBACK = "Parser fallback selected"
+NO_PROMPT, NO_ROLE = "calls without a prompt", "calls with a message without a role"
+TOOLS, NO_TEXT = "calls with tools, whose texts are not all that the policy saw", "calls with what is not text"
 
 
-def decode_row(row: SourceRow) -> TrajectoryRecord | Quarantined:
+def decode_row(row: SourceRow, rules: GameRules = BABYLON) -> TrajectoryRecord | Quarantined:
     """Decode one row. Never raises for what a row holds: what cannot be read comes back as `Quarantined`."""
     row_hash = hash_row(row)
     try:
-        steps = _read_steps(row.steps_json)
-        return _record(row, steps, row_hash)
+        steps, dropped = _read_steps(row.steps_json)
+        return _record(row, steps, row_hash, rules, dropped)
     except _UnreadableError as error:
         reason, place = error.args
     except RecursionError:
@@ -88,13 +92,15 @@ def decode_row(row: SourceRow) -> TrajectoryRecord | Quarantined:
 def hash_row(row: SourceRow) -> str:
     """The hash of everything that was read of a row."""
     facts = (row.window, row.trajectory_id, row.agent_id, row.scenario_id, row.start_time, row.end_time)
-    ends = (row.final_status, row.final_balance, row.final_pnl)
-    return bytes_id([repr(facts).encode("utf-8", "backslashreplace"), repr(ends).encode(), row.steps_json])
+    ends: tuple[Any, ...] = (row.final_status, row.final_balance, row.final_pnl)
+    if row.attributes:
+        ends += (sorted(row.attributes.items()),)
+    return bytes_id([*(repr(part).encode("utf-8", "backslashreplace") for part in (facts, ends)), row.steps_json])
 
 
-def _read_steps(text: bytes) -> list[Step]:
+def _read_steps(text: bytes) -> tuple[list[Step], Counter[str]]:
     try:
-        return read_steps(text)
+        return read_or_salvage(text)
     except FAULTS as error:
         raise _unreadable(error) from error
 
@@ -109,39 +115,84 @@ def _unreadable(error: BaseException) -> _UnreadableError:
     return _UnreadableError(f"not JSON: {text}", f"stepsJson byte {at_byte[1]}" if at_byte else "stepsJson")
 
 
-def _record(row: SourceRow, steps: list[Step], row_hash: str) -> TrajectoryRecord:
-    start_ms = int(row.start_time.timestamp() * 1000)
+def _record(
+    row: SourceRow, steps: list[Step], row_hash: str, rules: GameRules, dropped: Counter[str]
+) -> TrajectoryRecord:
     numbers = _step_numbers(steps)
-    facts = [_facts(number, step, start_ms) for number, step in zip(numbers, steps, strict=True)]
+    times = _times(row, steps)
+    facts = [
+        _facts(number, step, at, until, rules)
+        for number, step, at, until in zip(numbers, steps, times, _ends(row, times), strict=True)
+    ]
     return TrajectoryRecord(
-        row.window,
-        row.trajectory_id,
-        row.agent_id,
-        row.scenario_id,
-        _shape(row, steps),
-        row.start_time,
-        row.end_time,
-        row.final_status,
-        as_number(row.final_balance),
-        as_number(row.final_pnl),
-        row_hash,
-        _samples(numbers, steps),
-        facts,
-        instruments(facts),
+        window=row.window,
+        trajectory_id=row.trajectory_id,
+        agent_id=row.agent_id,
+        scenario_id=row.scenario_id,
+        shape=_shape(row, steps),
+        start_time=row.start_time,
+        end_time=row.end_time,
+        final_status=row.final_status,
+        final_balance=as_number(row.final_balance),
+        final_pnl=as_number(row.final_pnl),
+        content_hash=row_hash,
+        samples=_samples(numbers, steps, rules, dropped),
+        facts=facts,
+        references=instruments(facts),
+        attributes=row.attributes,
+        dropped=dict(dropped),
     )
 
 
-def _samples(numbers: list[int], steps: list[Step]) -> Sequence[RawSample]:
-    """The calls of purpose action, ordered by step and call."""
+def _times(row: SourceRow, steps: Sequence[Step]) -> list[int]:
+    """Epoch milliseconds of each step; one without a time has that of the trajectory's start."""
+    start = int(row.start_time.timestamp() * 1000)
+    return [at if (at := step.timestamp) is not None and 0 < at <= _LATEST_MS else start for step in steps]
+
+
+def _ends(row: SourceRow, times: Sequence[int]) -> list[int]:
+    """When the trajectory's next step after each begins, or else when it ends, both rounded up."""
+    end = -int(-row.end_time.timestamp() * 1000 // 1)
+    order = [*sorted(set(times)), end]
+    return [max(at, order[bisect_right(order, at, hi=len(order) - 1)]) for at in times]
+
+
+def _samples(numbers: list[int], steps: list[Step], rules: GameRules, dropped: Counter[str]) -> Sequence[RawSample]:
+    """The calls that chose the steps' actions, ordered by step and call."""
     order = range(len(steps)) if numbers == sorted(numbers) else sorted(range(len(steps)), key=numbers.__getitem__)
     heads: list[CallHead] = []
     exchanges: list[Exchange] = []
     for position in order:
-        for index, call in enumerate(steps[position].llm_calls or ()):
-            if call.purpose == "action" and call.response is not None:
-                exchanges.append(Exchange(_messages(call, call.response, position, index), call.response))
-                heads.append(_head(numbers[position], index, call, call.response))
+        for index, call, response, refused in _answers(steps[position], rules):
+            messages = _messages(call, response)
+            if isinstance(messages, str):
+                dropped[messages] += 1
+                continue
+            exchanges.append(Exchange(messages, response))
+            heads.append(_head(numbers[position], index, call, response, refused))
     return StoredSamples(heads, encode_chat(exchanges)) if heads else []
+
+
+def _answers(step: Step, rules: GameRules) -> Iterator[tuple[int, Call, str, bool]]:
+    """The calls of a step that were to choose its action, each with its answer and whether that was refused.
+
+    The last one was carried out; the game refused those before it, and all of them where it fell back on an action of
+    its own. Calls of another purpose get no credit; where a step has no other, the last of them chose its action.
+    """
+    calls = [
+        (index, call, call.response) for index, call in enumerate(step.llm_calls or ()) if call.response is not None
+    ]
+    purposes = ("action", None) if rules.unnamed_calls_act else ("action",)
+    choosing = [entry for entry in calls if entry[1].purpose in purposes] or calls[-1:]
+    none_stands = _is_fallback(step)
+    for place, (index, call, response) in enumerate(choosing):
+        yield index, call, response, none_stands or place < len(choosing) - 1
+
+
+def _is_fallback(step: Step) -> bool:
+    """Whether the game chose the action itself, because no answer could be read."""
+    parameters = step.action.parameters or _NOTHING
+    return any((text or "").startswith(FALLBACK) for text in (step.action.reasoning, parameters.reasoning))
 
 
 def _step_numbers(steps: list[Step]) -> list[int]:
@@ -157,77 +208,93 @@ def _shape(row: SourceRow, steps: list[Step]) -> Shape:
     return "full" if any(step.llm_calls for step in steps) else "live"
 
 
-def _facts(number: int, step: Step, start_ms: int) -> StepFacts:
+def _facts(number: int, step: Step, at: int, until: int, rules: GameRules) -> StepFacts:
     action, environment = step.action, step.environment_state or _NOWHERE
-    at, seen = step.timestamp, environment.timestamp
-    timestamp = at if at is not None and 0 < at <= _LATEST_MS else start_ms
-    kind = _kind(action.action_type)
-    error = _clean(action.error) if action.error else None
+    seen, result = environment.timestamp, action.result or _SILENT
+    word = read_action(action.action_type)
+    order = _read_order(action.action_type, action.parameters or _NOTHING, result)
+    success = False if result.success is False else action.success
+    reason = action.error or result.error
+    error = _clean(reason) if reason else None
+    failed = (
+        success is False
+        and (error is not None or not rules.failure_may_hold)
+        and word.kind not in ("hold", "unfinished")
+    )
     return make_step(
         number,
-        timestamp,
-        seen if seen is not None and 0 < seen <= _LATEST_MS else timestamp,
+        at,
+        seen if seen is not None and 0 < seen <= _LATEST_MS else at,
         environment.agent_balance,
         environment.agent_pnl,
-        kind.name,
-        *(_order(kind, action.parameters or _NOTHING) if kind.trades else _NO_ORDER),
-        action.success,
+        _clean(action.action_type),
+        *order.detail,
+        success,
         error,
-        kind.invalid or (action.success is False and error is not None and not kind.holds),
+        word.kind == "refused" or failed or _is_fallback(step),
+        order.closes,
+        until if rules.trades_follow_steps and word.kind == "trade" else None,
+        _clean(order.word) if order.word else None,
     )
 
 
-class _Kind(NamedTuple):
-    """What an action's name says: how it is kept, and whether it trades, on which side, holds, or could not be read."""
+class _Order(msgspec.Struct, frozen=True, gc=False):
+    """What a trading action was about; `word` is what it says that is not known."""
 
-    name: str
-    trades: bool
-    side: Side | None
-    holds: bool
-    invalid: bool
+    market_type: MarketType | None = None
+    market_id: str | None = None
+    ticker: str | None = None
+    side: Side | None = None
+    amount: float | None = None
+    closes: bool = False
+    word: str | None = None
 
-
-@lru_cache(maxsize=4096)
-def _kind(action_type: str) -> _Kind:
-    name = action_type.upper()
-    side = _SIDE_IN_NAME.search(name)
-    return _Kind(
-        _clean(action_type),
-        _TRADES.search(name) is not None,
-        _SIDES[side[1].lower()] if side else None,
-        name in _HOLDS,
-        name == "INVALID_ACTION",
-    )
+    @property
+    def detail(self) -> tuple[MarketType | None, str | None, str | None, Side | None, float | None]:
+        return self.market_type, self.market_id, self.ticker, self.side, self.amount
 
 
-def _order(kind: _Kind, given: Parameters) -> _Order:
-    """What a trading action was about, from its parameters and, where these are silent, from its name."""
-    market_id = _clean(given.market_id) if given.market_id else None
-    ticker = _clean(given.ticker) if given.ticker else None
-    sides = (given.side, given.outcome, given.direction, given.position)
-    side = next((word for name in sides if name and (word := _side(name))), kind.side)
+def _read_order(action_type: str, given: Parameters, result: Result) -> _Order:
+    """What an action was about, from its parameters and, where these are silent, from its result and its name."""
+    action = read_action(action_type)
+    if action.kind is None:
+        return _Order(word=f"actionType {action_type}")
+    if action.kind != "trade":
+        return _Order()
+    market_id = given.market_id or result.market_id
+    ticker = given.ticker or result.ticker
+    words = [text for text in (given.side, given.outcome, given.direction, given.position, result.side) if text]
+    meanings = [meaning for text in words if (meaning := read_side(text)) is not None]
+    side = next((meaning.side for meaning in meanings if meaning.side), action.side)
+    market_type = read_market_type(given.market_type) if given.market_type else _implied(market_id, ticker, side)
+    if market_type == "perp" and ticker is None:
+        ticker, market_id = market_id, None
     amounts = (given.amount, given.size, given.shares, given.quantity)
-    amount = next((number for number in amounts if number is not None), None)
-    return _market_type(given.market_type, market_id, ticker, side), market_id, ticker, side, amount
+    return _Order(
+        market_type,
+        _clean(market_id) if market_id else None,
+        _clean(ticker) if ticker else None,
+        side,
+        next((number for number in amounts if number is not None), None),
+        action.closes or any(meaning.closes for meaning in meanings),
+        _unknown_word(given, market_type),
+    )
 
 
-@lru_cache(maxsize=4096)
-def _side(name: str) -> Side | None:
-    return _SIDES.get(name.strip().lower())
+def _unknown_word(given: Parameters, market_type: MarketType | None) -> str | None:
+    if given.market_type and market_type is None:
+        return f"marketType {given.market_type}"
+    return f"side {given.side}" if given.side and read_side(given.side) is None else None
 
 
-def _market_type(value: str | None, market_id: str | None, ticker: str | None, side: Side | None) -> MarketType | None:
-    given = value.lower() if value else ""
-    if given.startswith("perp"):
-        return "perp"
-    if given.startswith("prediction"):
-        return "prediction"
+def _implied(market_id: str | None, ticker: str | None, side: Side | None) -> MarketType | None:
+    """The kind of market where no word says it."""
     if market_id is not None or ticker is not None:
         return "prediction" if ticker is None else "perp"
-    return _MARKET_OF_SIDE[side] if side else None
+    return MARKET_OF_SIDE[side] if side else None
 
 
-def _head(number: int, index: int, call: Call, response: str) -> CallHead:
+def _head(number: int, index: int, call: Call, response: str, refused: bool) -> CallHead:
     at, model = call.timestamp, call.model
     return CallHead(
         number,
@@ -237,34 +304,39 @@ def _head(number: int, index: int, call: Call, response: str) -> CallHead:
         call.temperature,
         at if at is not None and 0 < at <= _LATEST_MS else None,
         len(response),
+        refused,
     )
 
 
-def _messages(call: Call, response: str, position: int, index: int) -> list[Message]:
-    """The conversation up to the answer, which is not part of its own prompt."""
+def _messages(call: Call, response: str) -> list[Message] | str:
+    """The conversation up to the answer, which is not part of its own prompt; or why it is not known as texts."""
     if call.messages:
-        where = f"stepsJson[{position}].llmCalls[{index}].messages"
-        messages = [_message(message, where) for message in call.messages]
-        if messages[-1] == Message("assistant", response):
-            messages.pop()
+        messages = [_message(message) for message in call.messages]
+        if reason := next((message for message in messages if isinstance(message, str)), None):
+            return reason
+        texts = [message for message in messages if isinstance(message, Message)]
+        if texts[-1] == Message("assistant", response):
+            texts.pop()
     else:
         prompts = (("system", call.system_prompt), ("user", call.user_prompt))
-        messages = [Message(role, content) for role, content in prompts if content]
-    if not messages:
-        raise _UnreadableError("a call of purpose action without a prompt", f"stepsJson[{position}].llmCalls[{index}]")
-    return messages
+        texts = [Message(role, content) for role, content in prompts if content]
+    return texts or NO_PROMPT
 
 
-def _message(message: dict[str, Any], where: str) -> Message:
-    """One message of a recorded conversation; content in parts is joined if every part is text."""
+def _message(message: Mapping[str, Any]) -> Message | str:
+    """One message of a recorded conversation, or why it is no text; content in parts is joined if all are texts."""
     role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str):
+        return NO_ROLE
+    if message.get("tool_calls") or message.get("function_call") or role in ("tool", "function"):
+        return TOOLS
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, dict) else None for part in content]
         texts = [part for part in parts if isinstance(part, str)]
-        content = "".join(texts) if len(texts) == len(parts) else None
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise _UnreadableError("a message without a role or a text", where)
-    return Message(role, content)
+        content = "".join(texts) if len(texts) == len(parts) else NO_TEXT
+        if content is NO_TEXT:
+            return NO_TEXT
+    return Message(role, content or "") if content is None or isinstance(content, str) else NO_TEXT
 
 
 def _clean(text: str) -> str:

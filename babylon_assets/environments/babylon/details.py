@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from babylon_assets.domain import frames
 from babylon_assets.domain.frames import Episode
 from babylon_assets.domain.trajectories import StepFacts
-
-MarketType = Literal["prediction", "perp"]
-Side = Literal["yes", "no", "long", "short"]
+from babylon_assets.environments.babylon.words import MarketType, Side
 
 #: The columns of a step's details by pandas dtype. `balance` and `pnl` are the agent's balance and lifetime P&L in
-#: virtual dollars before the action; `amount` is the stake as the game wrote it.
+#: virtual dollars before the action; `amount` is the stake as the game wrote it, `closes` says that it ends a position,
+#: `until_ms` until when its trade may have been executed, `word` which word of it is not known.
 DETAIL: Mapping[str, str] = {
     "balance": "float64",
     "pnl": "float64",
@@ -24,6 +23,9 @@ DETAIL: Mapping[str, str] = {
     "ticker": "object",
     "side": "object",
     "amount": "float64",
+    "closes": "object",
+    "until_ms": "float64",
+    "word": "object",
 }
 #: Under these names the game writes what was not known when the policy answered.
 RESULT_KEYS: tuple[str, ...] = (
@@ -47,9 +49,12 @@ def make_step(
     success: bool | None,
     error: str | None,
     invalid: bool,
+    closes: bool | None = None,
+    until_ms: int | None = None,
+    word: str | None = None,
 ) -> StepFacts:
     """A step of the game; a detail that the game does not say is left out."""
-    values = (balance, pnl, market_type, market_id, ticker, side, amount)
+    values = (balance, pnl, market_type, market_id, ticker, side, amount, closes or None, until_ms, word)
     detail = {name: value for name, value in zip(DETAIL, values, strict=True) if value is not None}
     return StepFacts(step, timestamp_ms, moment_ms, action_type, success, error, invalid, detail)
 

@@ -22,7 +22,9 @@ from babylon_assets.environments.babylon import (
 )
 from babylon_assets.environments.babylon.details import DETAIL, RESULT_KEYS
 from babylon_assets.environments.babylon.outcomes import trade_worth
-from babylon_assets.environments.babylon.scorers import HeuristicScorer
+from babylon_assets.environments.babylon.rules import GameRules
+from babylon_assets.environments.babylon.schema import BABYLON_GAME, Schema, check_tables, look_at_schema
+from babylon_assets.environments.babylon.scorers import GameJudgmentScorer, HeuristicScorer
 from babylon_assets.environments.base import (
     BaseEnvironment,
     Benchmark,
@@ -60,11 +62,13 @@ finds the window to be run: rows of `market_outcomes`, markets that end in the w
 resolved, and when the newest was written.
 """,
     }
+    game = BABYLON_GAME
     _odd: Sequence[str] | None = None
+    _seen: Schema | None = None
 
     @property
     def scorers(self) -> Mapping[str, Scorer]:
-        return {"heuristic": HeuristicScorer()}
+        return {"heuristic": HeuristicScorer(), "game_judgment": GameJudgmentScorer()}
 
     @property
     def benchmark(self) -> Benchmark | None:
@@ -81,7 +85,7 @@ resolved, and when the newest was written.
 
     @property
     def write_back(self) -> WriteBack | None:
-        return _WriteBack()
+        return _WriteBack(self.game.rules)
 
     @property
     def requests(self) -> RequestQueue | None:
@@ -91,13 +95,14 @@ resolved, and when the newest was written.
         return game_record.has_game(conn)
 
     def check(self, conn: Connection) -> None:
-        game_record.check_tables(conn)
+        self._seen = check_tables(conn, self.game)
 
     def list_windows(self, conn: Connection, since: str | None = None) -> list[SourceWindow]:
         return game_record.list_windows(conn, since, windows=self.settings.windows)
 
     def presence(self, conn: Connection, windows: Sequence[str]) -> list[Presence]:
-        return presence.presence(conn, windows, self.settings.windows)
+        notes = self.game.rules.notes_are_outcomes
+        return presence.presence(conn, windows, self.settings.windows, notes=notes)
 
     def fingerprint(self, conn: Connection, window: str, references: Sequence[str]) -> str:
         return game_record.fingerprint(
@@ -109,6 +114,8 @@ resolved, and when the newest was written.
             instruments=references,
             odd=self._odd_ids(conn),
             windows=self.settings.windows,
+            schema=self._schema(conn),
+            judged="game_judgment" in self.settings.rewards.weights,
         )
 
     def read_window(self, conn: Connection, window: str) -> Iterator[TrajectoryRecord | Quarantined]:
@@ -119,6 +126,7 @@ resolved, and when the newest was written.
             include_banned=self.settings.datasets.include_banned_users,
             odd=self._odd_ids(conn),
             windows=self.settings.windows,
+            schema=self._schema(conn),
         )
 
     def value_steps(
@@ -130,14 +138,19 @@ resolved, and when the newest was written.
             steps,
             horizon_minutes=self.settings.rewards.perp_horizon_minutes,
             windows=self.settings.windows,
+            schema=self._schema(conn),
         )
-        return trade_worth(
+        valued = trade_worth(
             steps,
             known,
             as_of=as_of,
             horizon_minutes=self.settings.rewards.perp_horizon_minutes,
             full_scale_percent=self.settings.rewards.perp_full_scale_percent,
+            rules=self.game.rules,
         )
+        if not self._schema(conn).has("reward_judgments"):
+            return valued
+        return valued.join(reward_judgments.read_judgments(conn, steps, as_of))
 
     def describe_action(self, step: StepFacts) -> str:
         detail = step.detail
@@ -152,7 +165,7 @@ resolved, and when the newest was written.
         return " ".join(part for part in parts if part)
 
     def describe_record(self, conn: Connection) -> str:
-        text = ""
+        text = self._describe_game(conn) + "".join(f"; {loss}" for loss in self._schema(conn).losses())
         row = conn.execute("SELECT has_table_privilege('public.trajectories', 'INSERT, UPDATE, DELETE')").fetchone()
         writes = self.settings.gate.write_trained_models or self.settings.judge.write_reward_judgments
         if row and row[0] and not writes and self.settings.database.url:
@@ -174,6 +187,32 @@ resolved, and when the newest was written.
 
         return ensure_base_model(home, open_policy=open_policy, progress=progress)
 
+    def count_left_out(self, conn: Connection, window: str) -> Mapping[str, int]:
+        return game_record.count_left_out(
+            conn,
+            window,
+            include_test=self.settings.datasets.include_test_users,
+            include_banned=self.settings.datasets.include_banned_users,
+            odd=self._odd_ids(conn),
+            windows=self.settings.windows,
+        )
+
+    def _describe_game(self, conn: Connection) -> str:
+        """What shows that the database holds this game, or another one."""
+        from babylon_assets.environments.feed.game import find_game
+
+        game = find_game(conn) if self.settings.database.url else None
+        if game is None:
+            return ""
+        other = f"; the record looks like {game.name}'s: set ENVIRONMENT=auto" if game.name != self.name else ""
+        return f"; {game.evidence}{other}"
+
+    def _schema(self, conn: Connection) -> Schema:
+        """What is there of the game's tables, looked up once: an environment is opened for each run."""
+        if self._seen is None:
+            self._seen = look_at_schema(conn, self.game)
+        return self._seen
+
     def _odd_ids(self, conn: Connection) -> Sequence[str]:
         """The windowIds that are no window's, looked up once: an environment is opened for each run."""
         if self._odd is None:
@@ -184,8 +223,11 @@ resolved, and when the newest was written.
 class _WriteBack:
     """The game's trained_models, trajectories and reward_judgments."""
 
+    def __init__(self, rules: GameRules) -> None:
+        self._rules = rules
+
     def deploy(self, conn: Connection, model: DeployedModel) -> None:
-        writeback.deploy_model(conn, model)
+        writeback.deploy_model(conn, model, may_roll_back=self._rules.knows_rollbacks)
 
     def mark_used(self, conn: Connection, trajectories: Sequence[str], batch: str) -> None:
         writeback.mark_used(conn, trajectories, batch)

@@ -10,60 +10,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import psycopg
 
-from babylon_assets.domain.errors import SourceError
 from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
 from babylon_assets.environments.babylon import decoding
 from babylon_assets.environments.babylon.decoding import SourceRow, decode_row
+from babylon_assets.environments.babylon.schema import Schema, look_at_schema
+from babylon_assets.environments.babylon.statements import (
+    JUDGMENTS,
+    RESOLVED_AT,
+    attribute_columns,
+    companies,
+    more_lines,
+)
 from babylon_assets.environments.base import SourceWindow
 
-#: Tables and the columns that are read of them.
-READS: dict[str, tuple[str, ...]] = {
-    "trajectories": (
-        *(
-            "trajectoryId",
-            "agentId",
-            "windowId",
-            "scenarioId",
-            "startTime",
-            "endTime",
-            "stepsJson",
-            "finalStatus",
-        ),
-        *("finalBalance", "finalPnL", "isTrainingData", "isEvaluation", "updatedAt"),
-    ),
-    "User": ("id", "isTest", "isBanned"),
-    "AgentTrade": (
-        *(
-            "id",
-            "agentUserId",
-            "marketType",
-            "marketId",
-            "ticker",
-            "action",
-            "side",
-            "amount",
-            "price",
-            "pnl",
-        ),
-        "executedAt",
-    ),
-    "Market": ("id", "resolved", "resolution", "endDate", "updatedAt"),
-    "Organization": ("id", "name"),
-    "StockPrice": ("id", "organizationId", "price", "timestamp"),
-    "PredictionPriceHistory": ("id", "marketId", "yesPrice", "noPrice", "createdAt"),
-    "market_outcomes": (
-        "id",
-        "windowId",
-        "stockTicker",
-        "changePercent",
-        "predictionMarketId",
-        "outcome",
-        "createdAt",
-    ),
-}
 #: Trades and prices up to this many horizons after a window may decide what its trades were worth.
 HORIZONS_AFTER = 2
 #: A step of a window may lie this long before it, in an episode that crossed the hour.
@@ -75,10 +38,20 @@ OUTCOME_WINDOWS = 24
 _WINDOW_PATTERN = r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):00$"
 _HOUR_OF_END = """to_char("endTime", 'YYYY-MM-DD"T"HH24":00"')"""
 _OF_WINDOW = """
-    FROM public.trajectories t JOIN public."User" u ON u.id = t."agentId"
+    FROM public.trajectories t LEFT JOIN public."User" u ON u.id = t."agentId"{config}
     WHERE {placed}
       AND t."isTrainingData" AND NOT t."isEvaluation"
-      AND (NOT u."isTest" OR %(include_test)s) AND (NOT u."isBanned" OR %(include_banned)s)"""
+      AND (NOT coalesce(u."isTest", false) OR %(include_test)s)
+      AND (NOT coalesce(u."isBanned", false) OR %(include_banned)s)"""
+_CONFIG = """
+    LEFT JOIN public."UserAgentConfig" c ON c."userId" = t."agentId\""""
+#: Why a row of a window is left out; the first reason that holds.
+_LEFT_OUT = """
+    SELECT CASE WHEN t."isEvaluation" THEN 'evaluation' WHEN NOT t."isTrainingData" THEN 'no training data'
+                WHEN u."isTest" AND NOT %(include_test)s THEN 'test users'
+                WHEN u."isBanned" AND NOT %(include_banned)s THEN 'banned users' END AS reason, count(*)
+    FROM public.trajectories t LEFT JOIN public."User" u ON u.id = t."agentId"
+    WHERE {placed} GROUP BY 1 ORDER BY 2 DESC, 1"""
 _PLACED = "{placed}"
 _PLACED_BY_TIME = """(t."endTime" >= %(start)s AND t."endTime" < %(end)s)"""
 _PLACED_BY_ID = f"""(t."windowId" = %(window)s
@@ -92,7 +65,8 @@ MILLISECONDS = (
 _TIME = """least(greatest(t."{0}", timestamp '0001-01-02'), timestamp '9999-12-30') AT TIME ZONE 'UTC'"""
 _READ_WINDOW = f"""COPY (
     SELECT t."trajectoryId", t."agentId", t."windowId" IS NOT NULL, t."scenarioId", {_TIME.format("startTime")},
-           {_TIME.format("endTime")}, t."finalStatus", t."finalBalance", t."finalPnL", t."stepsJson"
+           {_TIME.format("endTime")}, t."finalStatus", t."finalBalance", t."finalPnL", t."stepsJson",
+           {{attributes}}, {{metadata}}
     {_OF_WINDOW}) TO STDOUT (FORMAT binary)"""
 _READ_TYPES = (
     "text",
@@ -105,11 +79,9 @@ _READ_TYPES = (
     "float8",
     "float8",
     "bytea",
+    "bytea",
+    "bytea",
 )
-_COLUMNS_THERE = """
-    SELECT c.relname, a.attname, has_column_privilege(c.oid, a.attnum, 'SELECT') FROM pg_class c
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm')"""
 _LIST_WINDOWS = f"""
     WITH placed AS (
         SELECT "windowId" AS id, "agentId" AS agent, count(*) AS n FROM public.trajectories
@@ -137,7 +109,8 @@ _LIST_BY_TIME = """
     GROUP BY 1 ORDER BY 1"""
 _FINGERPRINT = f"""
     WITH kept AS (
-        SELECT t."trajectoryId" AS id, t."agentId" AS agent, t."updatedAt" AS at, octet_length(t."stepsJson") AS size
+        SELECT t."trajectoryId" AS id, t."agentId" AS agent, t."updatedAt" AS at, octet_length(t."stepsJson") AS size,
+               {{attributes}} AS attributes
         {_OF_WINDOW}),
     trades AS (
         SELECT a.* FROM public."AgentTrade" a WHERE a."agentUserId" IN (SELECT agent FROM kept)
@@ -145,24 +118,21 @@ _FINGERPRINT = f"""
     markets AS (
         SELECT "marketId" AS id FROM trades WHERE "marketId" IS NOT NULL UNION SELECT unnest(%(instruments)s::text[])),
     tickers AS (SELECT ticker FROM trades WHERE ticker IS NOT NULL UNION SELECT unnest(%(instruments)s::text[])),
+    companies AS ({{companies}}),
     lines AS (
         SELECT 0 AS part, %(version)s::text AS key, '' AS line
         UNION ALL
-        SELECT 1, id, concat_ws('|', agent, extract(epoch FROM at), size) FROM kept
+        SELECT 1, id, concat_ws('|', agent, extract(epoch FROM at), size, attributes) FROM kept
         UNION ALL
         SELECT 2, id, concat_ws('|', "agentUserId", action, side, amount, price, extract(epoch FROM "executedAt"))
         FROM trades
         UNION ALL
-        SELECT 3, id, concat_ws('|', resolved, resolution, extract(epoch FROM "updatedAt")) FROM public."Market"
+        SELECT 3, id, concat_ws('|', resolved, resolution, extract(epoch FROM {{market_time}})) FROM public."Market"
         WHERE id IN (SELECT id FROM markets)
         UNION ALL
         SELECT 4, s.id, s.price::text FROM public."StockPrice" s
-        JOIN public."Organization" o ON o.id = s."organizationId"
-        WHERE (o.id IN (SELECT ticker FROM tickers) OR o.name IN (SELECT ticker FROM tickers))
+        WHERE s."organizationId" IN (SELECT organization FROM companies)
           AND s."timestamp" >= %(before)s AND s."timestamp" < %(until)s
-        UNION ALL
-        SELECT 5, id, concat_ws('|', "changePercent", outcome) FROM public.market_outcomes
-        WHERE "windowId" = ANY(%(outcome_windows)s)
         UNION ALL
         SELECT 6, p.id, concat_ws('|', p."yesPrice", p."noPrice", extract(epoch FROM p."createdAt"))
         FROM public."PredictionPriceHistory" p JOIN markets m ON m.id = p."marketId"
@@ -171,41 +141,17 @@ _FINGERPRINT = f"""
         SELECT 7, last.id, concat_ws('|', last."yesPrice", last."noPrice")
         FROM markets m CROSS JOIN LATERAL (
             SELECT p.* FROM public."PredictionPriceHistory" p WHERE p."marketId" = m.id
-            AND p."createdAt" < %(before)s ORDER BY p."createdAt" DESC LIMIT 1) AS last),
+            AND p."createdAt" < %(before)s ORDER BY p."createdAt" DESC LIMIT 1) AS last{{more}}),
     joined AS (
         SELECT coalesce(string_agg(concat_ws('|', part, key, line), E'\\n' ORDER BY part, key COLLATE "C"), '') AS text
         FROM lines)
     SELECT encode(sha256(convert_to(text, 'UTF8')), 'hex') FROM joined"""
 
 
-def check_tables(conn: psycopg.Connection[Any]) -> None:
-    """Check that every table and column in `READS` is there and may be read.
-
-    Raises:
-        SourceError: it names each that is missing or forbidden, and says what to do.
-    """
-    present: dict[str, dict[str, bool]] = {}
-    for table, column, readable in conn.execute(_COLUMNS_THERE, [list(READS)]).fetchall():
-        present.setdefault(table, {})[column] = readable
-    missing = [fault for table, columns in READS.items() for fault in _faults(table, columns, present.get(table))]
-    if missing:
-        raise SourceError(
-            f"the database lacks what is read of the game: {'; '.join(missing)}. "
-            "Point DATABASE_URL at the game's database and grant its role SELECT on these tables."
-        )
-
-
 def has_game(conn: psycopg.Connection[Any]) -> bool:
     """Whether the database holds a game at all; what is wrong with one that is not whole, `check_tables` says."""
     row = conn.execute("SELECT to_regclass('public.trajectories')").fetchone()
     return bool(row and row[0] is not None)
-
-
-def _faults(table: str, columns: Sequence[str], readable: dict[str, bool] | None) -> list[str]:
-    if readable is None:
-        return [f'table "{table}" is missing']
-    absent = [f'"{table}"."{column}" is missing' for column in columns if column not in readable]
-    return absent + [f'"{table}"."{column}" may not be read' for column in columns if readable.get(column) is False]
 
 
 def list_windows(
@@ -257,6 +203,8 @@ def fingerprint(
     instruments: Iterable[str] = (),
     odd: Sequence[str] | None = None,
     windows: WindowGrid = HOURLY,
+    schema: Schema | None = None,
+    judged: bool = False,
 ) -> str:
     """A hash, computed by the server, of all that a window's records and outcomes are made from.
 
@@ -272,7 +220,9 @@ def fingerprint(
         "version": decoding.VERSION,
         "outcome_windows": outcome_windows(span),
     }
-    row = conn.execute(_placed(_FINGERPRINT, windows), parameters).fetchone()
+    schema = schema or look_at_schema(conn)
+    judgments = (JUDGMENTS,) if judged and schema.has("reward_judgments") else ()
+    row = conn.execute(_statement(_FINGERPRINT, windows, schema, judgments), parameters).fetchone()
     assert row is not None
     return str(row[0])
 
@@ -285,6 +235,7 @@ def read_window(
     include_banned: bool = False,
     odd: Sequence[str] | None = None,
     windows: WindowGrid = HOURLY,
+    schema: Schema | None = None,
 ) -> Iterator[TrajectoryRecord | Quarantined]:
     """Stream the rows of a window, in no particular order, each once; memory is bounded by the longest row.
 
@@ -294,10 +245,51 @@ def read_window(
     asked for. The connection can do nothing else until the iterator is exhausted or closed.
     """
     parameters = _window_parameters(conn, windows.parse(window), include_test, include_banned, odd)
-    with conn.cursor() as cursor, cursor.copy(_placed(_READ_WINDOW, windows), parameters) as copy:
+    schema = schema or look_at_schema(conn)
+    statement, rules = _statement(_READ_WINDOW, windows, schema), schema.game.rules
+    with conn.cursor() as cursor, cursor.copy(statement, parameters) as copy:
         copy.set_types(_READ_TYPES)
-        for row in copy.rows():
-            yield decode_row(SourceRow(window, row[2], row[0], row[1], *row[3:]))
+        for trajectory, agent, given, *values, columns, metadata in copy.rows():
+            source = SourceRow(window, given, trajectory, agent, *values)
+            source.attributes.update(_attributes(columns, metadata))
+            yield decode_row(source, rules)
+
+
+def count_left_out(
+    conn: psycopg.Connection[Any],
+    window: str,
+    *,
+    include_test: bool = False,
+    include_banned: bool = False,
+    odd: Sequence[str] | None = None,
+    windows: WindowGrid = HOURLY,
+) -> dict[str, int]:
+    """How many rows of a window `read_window` leaves out, by reason, most first."""
+    parameters = _window_parameters(conn, windows.parse(window), include_test, include_banned, odd)
+    rows = conn.execute(_placed(_LEFT_OUT, windows).encode(), parameters)
+    return {reason: count for reason, count in rows if reason is not None}
+
+
+class _Metadata(msgspec.Struct, gc=False, rename="camel"):
+    """What is read of a row's `metadataJson`. The rest of it may be hindsight."""
+
+    archetype: Any = None
+    scenario_profile: Any = None
+    tick_type: Any = None
+
+
+def _attributes(columns: bytes | None, metadata: bytes | None) -> dict[str, str]:
+    """What a row says of its agent; its columns go before its metadata."""
+    named: dict[str, str] = {}
+    if metadata:
+        try:
+            read = msgspec.structs.asdict(msgspec.json.decode(metadata, type=_Metadata))
+            named = {name: value for name, value in read.items() if isinstance(value, str) and value}
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            named = {}
+    if columns:
+        named |= msgspec.json.decode(columns, type=dict[str, str])
+    return {name: value.replace("\0", "\ufffd") for name, value in named.items()}
 
 
 def _window_parameters(
@@ -313,9 +305,25 @@ def _window_parameters(
     }
 
 
-def _placed(statement: str, windows: WindowGrid) -> bytes:
+def _placed(statement: str, windows: WindowGrid) -> str:
     """The statement over the rows of a window: those of its windowId where it is an hour, else by their endTime."""
-    return statement.replace(_PLACED, _PLACED_BY_ID if windows == HOURLY else _PLACED_BY_TIME).encode()
+    return statement.replace(_PLACED, _PLACED_BY_ID if windows == HOURLY else _PLACED_BY_TIME)
+
+
+def _statement(template: str, windows: WindowGrid, schema: Schema, lines: Sequence[str] = ()) -> bytes:
+    """A statement over what is there of the game's tables; a fingerprint's has more lines."""
+    more = "".join(f"\n        UNION ALL\n        {line}" for line in (*more_lines(schema), *lines))
+    parts = {
+        "{config}": _CONFIG if schema.has("UserAgentConfig") else "",
+        "{attributes}": attribute_columns(schema),
+        "{metadata}": 't."metadataJson"' if schema.has("trajectories", "archetype", "metadataJson") else "NULL",
+        "{market_time}": '"updatedAt"' if not schema.game.rules.winners_share else RESOLVED_AT,
+        "{companies}": companies("SELECT ticker FROM tickers", schema),
+        "{more}": more,
+    }
+    for name, part in parts.items():
+        template = template.replace(name, part)
+    return _placed(template, windows).encode()
 
 
 def outcome_windows(window: Window) -> list[str]:

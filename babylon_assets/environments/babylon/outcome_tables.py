@@ -15,8 +15,16 @@ import pandas as pd
 import psycopg
 
 from babylon_assets.domain.windows import HOURLY, WindowGrid
-from babylon_assets.environments.babylon.game_record import BEFORE, HORIZONS_AFTER, MILLISECONDS, naive, outcome_windows
+from babylon_assets.environments.babylon.game_record import (
+    BEFORE,
+    HORIZONS_AFTER,
+    MILLISECONDS,
+    naive,
+    outcome_windows,
+)
 from babylon_assets.environments.babylon.outcomes import OutcomeTables
+from babylon_assets.environments.babylon.schema import Schema, look_at_schema
+from babylon_assets.environments.babylon.statements import companies
 
 
 def read_outcomes(
@@ -26,56 +34,132 @@ def read_outcomes(
     *,
     horizon_minutes: int = 60,
     windows: WindowGrid = HOURLY,
+    schema: Schema | None = None,
 ) -> OutcomeTables:
     """All that is known by now of the trades among a window's steps (a frame with `STEP_COLUMNS`)."""
-    span = windows.parse(window)
+    span, schema = windows.parse(window), schema or look_at_schema(conn)
+    rules = schema.game.rules
     start, end = span.start - BEFORE, span.end
     until = end + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)
-    trades = read_trades(conn, _distinct(steps["agent_id"]), start, until)
+    agents, named = _distinct(steps["agent_id"]), _distinct(steps["market_id"])
+    trades = read_trades(conn, agents, start, until, named if rules.winners_share else (), schema)
     markets = _distinct(pd.concat([steps["market_id"], trades["market_id"]]))
     tickers = _distinct(pd.concat([steps["ticker"], trades["ticker"]]))
+    empty = OutcomeTables.empty()
+    pools, perps = rules.winners_share and schema.has("Position"), rules.positions_net and schema.has("PerpPosition")
     return OutcomeTables(
         trades=trades,
-        markets=read_markets(conn, markets),
+        markets=read_markets(conn, markets, schema),
         prediction_prices=read_prediction_prices(conn, markets, start, end),
-        stock_prices=read_stock_prices(conn, tickers, start, until),
-        market_outcomes=read_market_outcomes(conn, outcome_windows(span)),
+        stock_prices=read_stock_prices(conn, tickers, start, until, schema),
+        market_outcomes=read_market_outcomes(conn, outcome_windows(span))
+        if rules.notes_are_outcomes
+        else empty.market_outcomes,
+        positions=read_positions(conn, markets) if pools else empty.positions,
+        perp_positions=read_perp_positions(conn, agents, start, until) if perps else empty.perp_positions,
         windows=windows,
     )
 
 
 def read_trades(
-    conn: psycopg.Connection[Any], agent_ids: Sequence[str], start: datetime, end: datetime
+    conn: psycopg.Connection[Any],
+    agent_ids: Sequence[str],
+    start: datetime,
+    end: datetime,
+    markets: Sequence[str] = (),
+    schema: Schema | None = None,
 ) -> pd.DataFrame:
-    """The agents' trades in [start, end), oldest first. `price` of a NO share is the price of NO."""
+    """The agents' trades in [start, end), and those in some markets at any time, oldest first.
+
+    `price` of a NO share is the price of NO. Of agents without any, those of the older engine, where it kept some.
+    """
     query = f"""
         SELECT "agentUserId" AS agent_id, "marketType" AS market_type, "marketId" AS market_id, ticker, action, side,
                amount, price, pnl, {MILLISECONDS.format('"executedAt"')} AS executed_at
         FROM public."AgentTrade"
-        WHERE "agentUserId" = ANY(%s) AND "executedAt" >= %s AND "executedAt" < %s ORDER BY "executedAt", id"""
-    return _frame(conn, query, (list(agent_ids), naive(start), naive(end)), OutcomeTables.TRADES)
-
-
-def read_markets(conn: psycopg.Connection[Any], ids: Sequence[str]) -> pd.DataFrame:
-    """Prediction markets by id; `resolution` is null until `resolved`, `updated_at` then the time of resolution."""
+        WHERE "agentUserId" = ANY(%(agents)s)
+          AND ("executedAt" >= %(start)s AND "executedAt" < %(end)s OR "marketId" = ANY(%(markets)s))
+        ORDER BY "executedAt", id"""
+    parameters = {"agents": list(agent_ids), "start": naive(start), "end": naive(end), "markets": list(markets)}
+    trades = _frame(conn, query, parameters, OutcomeTables.TRADES)
+    others = sorted(set(agent_ids) - set(trades["agent_id"]))
+    if schema is None or not schema.has("NPCTrade") or not others:
+        return trades
     query = f"""
-        SELECT id AS market_id, resolved, resolution, {MILLISECONDS.format('"endDate"')} AS end_date,
-               {MILLISECONDS.format('"updatedAt"')} AS updated_at
-        FROM public."Market" WHERE id = ANY(%s) ORDER BY id"""
+        SELECT "npcActorId" AS agent_id, "marketType" AS market_type, "marketId" AS market_id, ticker, action, side,
+               amount, price, NULL::float8 AS pnl, {MILLISECONDS.format('"executedAt"')} AS executed_at
+        FROM public."NPCTrade"
+        WHERE "npcActorId" = ANY(%(agents)s) AND "executedAt" >= %(start)s AND "executedAt" < %(end)s
+        ORDER BY "executedAt", id"""
+    older = _frame(conn, query, parameters | {"agents": others}, OutcomeTables.TRADES)
+    return pd.concat([trades, older], ignore_index=True) if len(older) else trades
+
+
+def read_markets(conn: psycopg.Connection[Any], ids: Sequence[str], schema: Schema | None = None) -> pd.DataFrame:
+    """Prediction markets by id; `resolution` is null until `resolved`, `updated_at` then the time of resolution.
+
+    A position's own time of resolution goes before that of the market's row, which may be written again later.
+    """
+    settled = schema is not None and schema.game.rules.winners_share and schema.has("Position")
+    positions = """(SELECT max(p."resolvedAt") FROM public."Position" p WHERE p."marketId" = m.id)"""
+    at = f"""coalesce({positions}, m."updatedAt")""" if settled else 'm."updatedAt"'
+    query = f"""
+        SELECT m.id AS market_id, m.resolved, m.resolution, {MILLISECONDS.format('m."endDate"')} AS end_date,
+               {MILLISECONDS.format(at)} AS updated_at
+        FROM public."Market" m WHERE m.id = ANY(%s) ORDER BY m.id"""
     return _frame(conn, query, (list(ids),), OutcomeTables.MARKETS)
 
 
-def read_stock_prices(
-    conn: psycopg.Connection[Any], tickers: Sequence[str], start: datetime, end: datetime
-) -> pd.DataFrame:
-    """Prices in [start, end), oldest first, by the ticker asked for: an organization's id or its name."""
+def read_positions(conn: psycopg.Connection[Any], markets: Sequence[str]) -> pd.DataFrame:
+    """Everybody's positions in some markets; what came of one, and when, is NaN while that is open."""
     query = f"""
-        SELECT asked.ticker, s.price, {MILLISECONDS.format('s."timestamp"')} AS timestamp
-        FROM unnest(%s::text[]) AS asked (ticker)
-        JOIN public."Organization" o ON o.id = asked.ticker OR o.name = asked.ticker
-        JOIN public."StockPrice" s ON s."organizationId" = o.id
-        WHERE s."timestamp" >= %s AND s."timestamp" < %s ORDER BY s."timestamp", s.id"""
-    return _frame(conn, query, (list(tickers), naive(start), naive(end)), OutcomeTables.STOCK_PRICES)
+        SELECT "userId" AS agent_id, "marketId" AS market_id, CASE WHEN side THEN 'yes' ELSE 'no' END AS side,
+               shares::float8, "avgPrice"::float8 AS price, pnl::float8,
+               {MILLISECONDS.format('"resolvedAt"')}::float8 AS resolved_at
+        FROM public."Position" WHERE "marketId" = ANY(%s) ORDER BY "createdAt", id"""
+    return _frame(conn, query, (list(markets),), OutcomeTables.POSITIONS)
+
+
+def read_perp_positions(
+    conn: psycopg.Connection[Any], agent_ids: Sequence[str], start: datetime, end: datetime
+) -> pd.DataFrame:
+    """The agents' positions in perpetuals that were open in [start, end), oldest first.
+
+    `adds` counts the trades that added to one after its opening, by which its entry became an average.
+    """
+    query = f"""
+        SELECT p."userId" AS agent_id, p.ticker, lower(p.side) AS side, p."entryPrice" AS entry, p.size,
+               p.leverage::float8, {MILLISECONDS.format('p."openedAt"')}::float8 AS opened_at,
+               {MILLISECONDS.format('p."closedAt"')}::float8 AS closed_at,
+               (SELECT count(*) FROM public."AgentTrade" t WHERE t."agentUserId" = p."userId"
+                AND p.ticker IN (t.ticker, t."marketId") AND lower(t.action) = 'open' AND lower(t.side) = lower(p.side)
+                AND t."executedAt" > p."openedAt" + interval '5 seconds'
+                AND (p."closedAt" IS NULL OR t."executedAt" < p."closedAt"))::float8 AS adds
+        FROM public."PerpPosition" p
+        WHERE p."userId" = ANY(%s) AND p."openedAt" < %s AND (p."closedAt" IS NULL OR p."closedAt" >= %s)
+        ORDER BY p."openedAt", p.id"""
+    return _frame(conn, query, (list(agent_ids), naive(end), naive(start)), OutcomeTables.PERP_POSITIONS)
+
+
+def read_stock_prices(
+    conn: psycopg.Connection[Any],
+    tickers: Sequence[str],
+    start: datetime,
+    end: datetime,
+    schema: Schema | None = None,
+) -> pd.DataFrame:
+    """Prices in [start, end), oldest first, by the ticker asked for.
+
+    A ticker is an organization's id, its name, or what snapshots and positions call it.
+    """
+    names = companies("SELECT unnest(%(tickers)s::text[]) AS ticker", schema or look_at_schema(conn))
+    query = f"""
+        WITH named AS ({names})
+        SELECT named.ticker, s.price, {MILLISECONDS.format('s."timestamp"')} AS timestamp
+        FROM named JOIN public."StockPrice" s ON s."organizationId" = named.organization
+        WHERE s."timestamp" >= %(start)s AND s."timestamp" < %(end)s ORDER BY s."timestamp", s.id"""
+    parameters = {"tickers": list(tickers), "start": naive(start), "end": naive(end)}
+    return _frame(conn, query, parameters, OutcomeTables.STOCK_PRICES)
 
 
 def read_prediction_prices(

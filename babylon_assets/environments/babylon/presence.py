@@ -28,6 +28,9 @@ _BY_TIME = """SELECT "agentId" AS agent, "updatedAt" AS at FROM public.trajector
 _BY_ID = f"""SELECT "agentId" AS agent, "updatedAt" AS at FROM public.trajectories WHERE "windowId" = asked.id
         UNION ALL
         {_BY_TIME} AND "windowId" IS NULL"""
+_NOTES = """SELECT count(*), max(o."createdAt") AS newest FROM public.market_outcomes o
+        WHERE o."windowId" >= asked.first AND o."windowId" <= asked.last"""
+_NO_NOTES = "SELECT NULL::int8 AS count, NULL::timestamp AS newest"
 # Numbers of each kind by themselves: a join of both would count each outcome once per market.
 _OUTCOMES = """
     SELECT asked.id, noted.count, ending.count, ending.resolved,
@@ -35,8 +38,7 @@ _OUTCOMES = """
     FROM unnest(%s::text[], %s::timestamp[], %s::timestamp[], %s::text[], %s::text[])
          AS asked (id, start, until, first, last)
     CROSS JOIN LATERAL (
-        SELECT count(*), max(o."createdAt") AS newest FROM public.market_outcomes o
-        WHERE o."windowId" >= asked.first AND o."windowId" <= asked.last
+        {notes}
     ) AS noted
     CROSS JOIN LATERAL (
         SELECT count(*), count(*) FILTER (WHERE m.resolved) AS resolved, max(m."updatedAt") AS newest
@@ -45,8 +47,10 @@ _OUTCOMES = """
     ) AS ending"""
 
 
-def presence(conn: psycopg.Connection[Any], windows: Sequence[str], grid: WindowGrid = HOURLY) -> list[Presence]:
-    """What there is of each of these windows, in their order."""
+def presence(
+    conn: psycopg.Connection[Any], windows: Sequence[str], grid: WindowGrid = HOURLY, *, notes: bool = True
+) -> list[Presence]:
+    """What there is of each of these windows, in their order; `notes`: the rows of `market_outcomes` are counted."""
     bounds = [grid.bounds(window) for window in windows]
     parameters = [list(windows), [naive(start) for start, _ in bounds], [naive(end) for _, end in bounds]]
     hours = [hours_of(grid.parse(window)) for window in windows]
@@ -56,14 +60,18 @@ def presence(conn: psycopg.Connection[Any], windows: Sequence[str], grid: Window
         row[0]: row[1:]
         for row in conn.execute(_TRAJECTORIES.format(placed=_BY_ID if by_id else _BY_TIME).encode(), parameters)
     }
-    outcomes = {row[0]: row[1:] for row in conn.execute(_OUTCOMES.encode(), [*parameters, *ends])}
+    outcomes = {
+        row[0]: row[1:]
+        for row in conn.execute(_OUTCOMES.format(notes=_NOTES if notes else _NO_NOTES).encode(), [*parameters, *ends])
+    }
     return [_presence(window, rows[window], outcomes[window]) for window in windows]
 
 
 def _presence(window: str, rows: tuple[Any, ...], outcomes: tuple[Any, ...]) -> Presence:
     many, agents, rows_newest = rows
     noted, markets, resolved, newest = outcomes
-    counts = {"outcomes": noted, "markets": markets, "markets_resolved": resolved}
+    counts = {"markets": markets, "markets_resolved": resolved}
+    counts |= {} if noted is None else {"outcomes": noted}
     return Presence(window, many, agents, _aware(rows_newest), counts, _aware(newest))
 
 

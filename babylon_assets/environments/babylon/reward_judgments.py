@@ -1,12 +1,17 @@
-"""The game's table `reward_judgments`: a judge's verdicts, written where WRITE_REWARD_JUDGMENTS says so."""
+"""The game's table `reward_judgments`: the game's own judgments, read; and those of our judge, written.
+
+Ours are written where WRITE_REWARD_JUDGMENTS says so, and never over a row that is not ours.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
+import pandas as pd
 from psycopg import Connection
 
 from babylon_assets.domain.errors import SourceError
@@ -22,9 +27,42 @@ _JUDGMENT = """
         "overallScore" = excluded."overallScore", "componentScoresJson" = excluded."componentScoresJson",
         "rank" = excluded."rank", "normalizedScore" = excluded."normalizedScore", "groupId" = excluded."groupId",
         "reasoning" = excluded."reasoning", "criteriaJson" = excluded."criteriaJson", "judgedAt" = excluded."judgedAt"
-    WHERE (kept."judgeVersion", kept."overallScore", kept."rank", kept."normalizedScore", kept."reasoning")
+    WHERE starts_with(kept."id", 'ruler-')
+        AND (kept."judgeVersion", kept."overallScore", kept."rank", kept."normalizedScore", kept."reasoning")
         IS DISTINCT FROM (excluded."judgeVersion", excluded."overallScore", excluded."rank",
             excluded."normalizedScore", excluded."reasoning")"""
+
+
+#: Judges that are a formula of the game's, not a model.
+FORMULAS = ("feed-deterministic", "trust-v1")
+_FOREIGN = """
+    SELECT "trajectoryId", "judgeModel", "judgeVersion", "overallScore" FROM public.reward_judgments
+    WHERE "trajectoryId" = ANY(%s) AND NOT starts_with("id", 'ruler-')
+      AND (%s::timestamp IS NULL OR "judgedAt" <= %s)"""
+
+
+def read_judgments(conn: Connection[Any], steps: pd.DataFrame, as_of: datetime | None = None) -> pd.DataFrame:
+    """The game's own judgment of each step's trajectory, and who gave it; None and NaN where there is none.
+
+    Returns:
+        On the index of `steps`: `judgment` in [0, 1], and `judge`, such as `formula feed-deterministic` or `model X`.
+    """
+    at = None if as_of is None else as_of.astimezone(UTC).replace(tzinfo=None)
+    rows = conn.execute(_FOREIGN, [sorted(set(steps["trajectory_id"])), at, at]).fetchall()
+    scores = {name: score for name, _, _, score in rows}
+    judges = {name: _describe_judge(model, version) for name, model, version, _ in rows}
+    return pd.DataFrame(
+        {
+            "judgment": steps["trajectory_id"].map(scores).astype("float64"),
+            "judge": steps["trajectory_id"].map(judges).astype("object"),
+        },
+        index=steps.index,
+    )
+
+
+def _describe_judge(model: str, version: str) -> str:
+    is_formula = any(name.startswith(formula) for name in (model, version) for formula in FORMULAS)
+    return f"{'formula' if is_formula else 'model'} {model}"
 
 
 def write_judgments(

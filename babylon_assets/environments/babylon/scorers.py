@@ -1,4 +1,4 @@
-"""The game's own formula as a scorer."""
+"""The game's own formula, and its own judgments, as scorers."""
 
 from __future__ import annotations
 
@@ -40,6 +40,18 @@ class HeuristicScorer:
         activity = np.minimum(1.0, np.bincount(codes, minlength=len(uniques)) / 20)
         score = 0.5 * np.clip((profit + 1000) / 2000, 0, 1) + 0.3 * win_rate + 0.2 * activity
         return pd.Series(score[codes], index=steps.index)
+
+
+@dataclass(frozen=True)
+class GameJudgmentScorer:
+    """The game's own judgment of the step's trajectory, in [0, 1]; NaN where there is none."""
+
+    name: str = "game_judgment"
+    version: str = "1"
+
+    def score(self, steps: pd.DataFrame) -> pd.Series[Any]:
+        unknown = pd.Series(np.nan, index=steps.index, dtype="float64")
+        return steps.get("judgment", unknown)
 
 
 def _window_profit(steps: pd.DataFrame, codes: np.ndarray[Any, Any], agents: int) -> np.ndarray[Any, Any]:

@@ -29,6 +29,7 @@ class Parameters(msgspec.Struct, gc=False, rename="camel"):
     market_id: str | None = None
     ticker: str | None = None
     side: str | None = None
+    reasoning: str | None = None
     outcome: str | None = None
     direction: str | None = None
     position: str | None = None
@@ -38,6 +39,16 @@ class Parameters(msgspec.Struct, gc=False, rename="camel"):
     quantity: float | None = None
 
 
+class Result(msgspec.Struct, gc=False, rename="camel"):
+    """What the game answered to an action."""
+
+    success: bool | None = None
+    error: str | None = None
+    market_id: str | None = None
+    ticker: str | None = None
+    side: str | None = None
+
+
 class Action(msgspec.Struct, gc=False, rename="camel"):
     """What the agent did, and what the game said to it."""
 
@@ -45,6 +56,8 @@ class Action(msgspec.Struct, gc=False, rename="camel"):
     parameters: Parameters | None = None
     success: bool | None = None
     error: str | None = None
+    reasoning: str | None = None
+    result: Result | None = None
 
 
 class Call(msgspec.Struct, gc=False, rename="camel"):
@@ -83,6 +96,8 @@ class _LooseAction(msgspec.Struct, gc=False, rename="camel"):
     parameters: Any = None
     success: Any = None
     error: Any = None
+    reasoning: Any = None
+    result: Any = None
 
 
 class _LooseCall(Call, gc=False, rename="camel"):
@@ -90,7 +105,7 @@ class _LooseCall(Call, gc=False, rename="camel"):
     timestamp: Any = None
 
 
-class _LooseStep(msgspec.Struct, gc=False, rename="camel"):
+class LooseStep(msgspec.Struct, gc=False, rename="camel"):
     action: _LooseAction
     step_number: Any = None
     step_id: Any = None
@@ -101,10 +116,10 @@ class _LooseStep(msgspec.Struct, gc=False, rename="camel"):
 
 #: What decoding a hostile text may raise.
 FAULTS = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
-_TEXTS = ("side", "outcome", "direction", "position")
+_TEXTS = ("side", "reasoning", "outcome", "direction", "position")
 _NUMBERS = ("amount", "size", "shares", "quantity")
 _decode = msgspec.json.Decoder(list[Step]).decode
-_decode_loosely = msgspec.json.Decoder(list[_LooseStep]).decode
+_decode_loosely = msgspec.json.Decoder(list[LooseStep]).decode
 
 
 def read_steps(text: bytes) -> list[Step]:
@@ -127,7 +142,7 @@ def read_loosely(text: bytes) -> list[Step]:
         if b"NaN" not in text and b"Infinity" not in text:
             raise
         steps = _decode_loosely(_without_nan(text))
-    return [_tidied(step) for step in steps]
+    return [tidy(step) for step in steps]
 
 
 def _without_nan(text: bytes) -> bytes:
@@ -135,7 +150,8 @@ def _without_nan(text: bytes) -> bytes:
     return msgspec.json.encode(json.loads(text, parse_constant=lambda _: None))
 
 
-def _tidied(step: _LooseStep) -> Step:
+def tidy(step: LooseStep) -> Step:
+    """The step with each value as its type has it, or None."""
     number, seen = as_number(step.step_number), step.environment_state
     return Step(
         _tidied_action(step.action),
@@ -160,7 +176,14 @@ def _tidied_action(action: _LooseAction) -> Action:
         _text(given.get("ticker")),
         **others,
     )
-    return Action(action.action_type, parameters, _flag(action.success), _error(action.error))
+    reasoning = action.reasoning if isinstance(action.reasoning, str) else None
+    result = _tidied_result(action.result) if isinstance(action.result, dict) else None
+    return Action(action.action_type, parameters, _flag(action.success), _error(action.error), reasoning, result)
+
+
+def _tidied_result(result: dict[str, Any]) -> Result:
+    names = ("marketId", "ticker", "side")
+    return Result(_flag(result.get("success")), _error(result.get("error")), *(_text(result.get(n)) for n in names))
 
 
 def _tidied_call(call: _LooseCall) -> Call:

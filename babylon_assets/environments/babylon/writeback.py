@@ -26,8 +26,11 @@ OURS = "babylon-assets-"
 #: The game's columns are `timestamp(3)` that holds UTC.
 _NOW: LiteralString = "(clock_timestamp() AT TIME ZONE 'UTC')"
 
+# A checkpoint that an earlier one takes the place of was rolled back, where the game has a word for that.
 _ARCHIVE: LiteralString = f"""
-UPDATE public.trained_models SET "status" = 'archived', "archivedAt" = {_NOW}, "updatedAt" = {_NOW}
+UPDATE public.trained_models SET "archivedAt" = {_NOW}, "updatedAt" = {_NOW},
+    "status" = CASE WHEN %(may_roll_back)s AND coalesce(substring("version" FROM '[0-9]+$')::int8, 0) > %(step)s
+        THEN 'rolled_back' ELSE 'archived' END
 WHERE starts_with("id", %(ours)s) AND "id" <> %(id)s AND "status" IN ('ready', 'deployed')"""
 # The game serves the newest of what is ready or deployed, so that the row must be newer than everybody's.
 _DEPLOY: LiteralString = f"""
@@ -57,17 +60,18 @@ def row_id(model: DeployedModel) -> str:
     return OURS + model.checkpoint_id
 
 
-def deploy_model(conn: Connection[Any], model: DeployedModel) -> bool:
+def deploy_model(conn: Connection[Any], model: DeployedModel, *, may_roll_back: bool = False) -> bool:
     """Make a checkpoint the one row of ours that the game may serve, and the one that it picks.
 
-    In the caller's transaction, or in one of its own; False, and nothing is written, when that is so already.
+    Later ones of ours become `rolled_back` where the game knows that status, all others `archived`. In the caller's
+    transaction, or in one of its own; False, and nothing is written, when that is so already.
 
     Raises:
         SourceError: the table is missing, or the role may not write it.
     """
     with explain_refusal(_REMEDY), conn.transaction():
         conn.execute("LOCK TABLE public.trained_models IN SHARE ROW EXCLUSIVE MODE")
-        known = {"ours": OURS, "id": row_id(model)}
+        known = {"ours": OURS, "id": row_id(model), "step": model.step, "may_roll_back": may_roll_back}
         archived = conn.execute(_ARCHIVE, known).rowcount
         if not archived and served(conn) == (row_id(model), model.inference_name):
             return False

@@ -3,16 +3,39 @@
 How it is measured lives in `evaluation`; what the numbers lead to, in `promoted_model`.
 """
 
+from collections.abc import Mapping
+
 import dagster as dg
 
-from babylon_assets.evaluation.window_evaluation import CHECKPOINT, EvaluatedWindow, evaluate_window
+from babylon_assets.domain.display_text import format_number
+from babylon_assets.evaluation.window_evaluation import (
+    BASE,
+    CHECKPOINT,
+    PARENT,
+    PROMOTED,
+    EvaluatedWindow,
+    evaluate_window,
+)
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.model_checkpoints import NAME as CHECKPOINTS
-from babylon_assets.orchestration.metadata import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declare, show
+from babylon_assets.orchestration.metadata import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declare, show, table
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 
 NAME = "checkpoint_evaluations"
+#: The policies of the table by their role, and its figures by their names in metadata.
+ROLES = {CHECKPOINT: "this", PARENT: "its parent", PROMOTED: "served", BASE: "base model"}
+FIGURES = {
+    "market_reward": "market reward",
+    "market_valid_share": "valid share",
+    "market_advantage": "advantage",
+    "recorded_reward": "recorded reward",
+    "recorded_valid_share": "recorded valid share",
+    "off_policy_preference": "off-policy preference",
+    "off_policy_estimate": "off-policy estimate",
+}
+#: What is in the table only: ends of intervals.
+ENDS = ("_low", "_high")
 CHECKS = (checks.MEASURED,)
 
 DESCRIPTION = f"""
@@ -52,11 +75,34 @@ def evaluate(installation: Installation, window: str, _run_id: str | None = None
     evaluated = evaluate_window(installation.settings, installation.database, window)
     checkpoint = evaluated.checkpoint
     return WindowResult(
-        metadata=show({"measurements": lambda: _metadata(evaluated)}),
+        metadata=show(
+            {"policies": lambda: _policies(evaluated.numbers()), "measurements": lambda: _metadata(evaluated)}
+        ),
         data_version=checkpoint.id if checkpoint else None,
         checks=[_measured_check(evaluated)],
         made_from={CHECKPOINTS: checkpoint.id} if checkpoint else {},
     )
+
+
+def _policies(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
+    """A table with a row for each policy that was measured, the window's own first."""
+    rows: list[dict[str, object]] = []
+    for role, policy in ROLES.items():
+        prefix = "" if role == CHECKPOINT else f"{role}_"
+        figures = {heading: numbers.get(f"{prefix}{name}") for name, heading in FIGURES.items()}
+        if any(value is not None for value in figures.values()):
+            interval = _interval(numbers, "market_reward") if role == CHECKPOINT else None
+            gain = None if role == CHECKPOINT else _interval(numbers, f"gain_on_{role}")
+            rows.append({"policy": policy, **figures, "95% interval": interval, "this gains on it": gain})
+    return {"policies": table(rows)} if rows else {}
+
+
+def _interval(numbers: Mapping[str, float | None], name: str) -> str | None:
+    """A figure with its interval in words."""
+    value, low, high = (numbers.get(f"{name}{end}") for end in ("", "_low", "_high"))
+    if value is None or low is None or high is None:
+        return None
+    return f"{format_number(value)} [{format_number(low)}, {format_number(high)}]"
 
 
 def _metadata(evaluated: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
@@ -64,7 +110,10 @@ def _metadata(evaluated: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
     measured = CHECKPOINT in evaluated.market or CHECKPOINT in evaluated.recorded
     status = "measured" if measured else PASSED_THROUGH
     text = {"reason": evaluated.unplayable, "no_off_policy_estimate": ours.results["refused"] if ours else None}
-    return about_checkpoint(evaluated.checkpoint, status, text, evaluated.numbers())
+    beside = tuple(f"{role}_" for role in ROLES if role != CHECKPOINT)
+    numbers = evaluated.numbers().items()
+    plotted = {name: value for name, value in numbers if not name.startswith(beside) and not name.endswith(ENDS)}
+    return about_checkpoint(evaluated.checkpoint, status, text, plotted)
 
 
 def _measured_check(evaluated: EvaluatedWindow) -> dg.AssetCheckResult:
@@ -74,7 +123,7 @@ def _measured_check(evaluated: EvaluatedWindow) -> dg.AssetCheckResult:
         passed, text = True, evaluated.unplayable
     else:
         rewards = [
-            f"{name} {evaluation.value:+.3f}"
+            f"{name} {format_number(evaluation.value)}"
             for name, evaluations in (("market reward", evaluated.market), ("recorded reward", evaluated.recorded))
             if (evaluation := evaluations.get(CHECKPOINT)) is not None and evaluation.value is not None
         ]

@@ -6,11 +6,13 @@ The rules are in `domain.gates`, carrying them out is in `evaluation.gate_runner
 import dagster as dg
 
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.verdict_table import verdict_rows
 from babylon_assets.evaluation.served_results import measure_served
 from babylon_assets.evaluation.window_promotion import PromotionOutcome, promote_window
+from babylon_assets.ledger import verdicts
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as EVALUATIONS
-from babylon_assets.orchestration.metadata import NO_CHECKPOINT, about_checkpoint, declare, show
+from babylon_assets.orchestration.metadata import NO_CHECKPOINT, about_checkpoint, declare, show, table
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 
@@ -49,7 +51,12 @@ def promote(installation: Installation, window: str, run_id: str) -> WindowResul
     outcome = promote_window(installation.settings, installation.database, window, run_id)
     judged = outcome.judged
     return WindowResult(
-        metadata=show({"decision": lambda: _metadata(installation, outcome)}),
+        metadata=show(
+            {
+                "decision": lambda: _metadata(installation, outcome),
+                "verdict": lambda: _verdict(installation, outcome),
+            }
+        ),
         data_version=outcome.served.id if outcome.served else None,
         checks=[_gate_check(outcome)],
         made_from={EVALUATIONS: judged.checkpoint.id} if judged else {},
@@ -77,6 +84,15 @@ def _metadata(installation: Installation, outcome: PromotionOutcome) -> dict[str
             "served_reward": seen.reward if seen else None,
         },
     )
+
+
+def _verdict(installation: Installation, outcome: PromotionOutcome) -> dict[str, dg.MetadataValue]:
+    """Every rule of the gate, with what it came to; nothing for a checkpoint that the gate was not asked about."""
+    if outcome.judged is None:
+        return {}
+    with installation.connect() as conn:
+        kept = verdicts.verdict_on(conn, outcome.judged.checkpoint.id)
+    return {} if kept is None else {"verdict": table([row._asdict() for row in verdict_rows(kept.verdict)])}
 
 
 def _gate_check(outcome: PromotionOutcome) -> dg.AssetCheckResult:

@@ -9,14 +9,15 @@ import dagster as dg
 
 from babylon_assets.environments.base import read_at_one_moment
 from babylon_assets.ledger import trajectories as ledger
+from babylon_assets.ledger import trajectory_counts
 from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.collector import collector_held_off
-from babylon_assets.orchestration.metadata import declare, numbers
+from babylon_assets.orchestration.metadata import declare, numbers, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
-from babylon_assets.orchestration.source_tables import TRAJECTORIES
+from babylon_assets.orchestration.source_tables import TRAJECTORIES, list_counts, list_left_out
 
 NAME = "raw_trajectories"
 CHECKS = (checks.COMPLETE, checks.QUARANTINE)
@@ -30,6 +31,8 @@ What the agents did in this window, copied from the environment's own tables and
   Bad behaviour is not quarantined: an action that failed stays in and gets a low score.
 - What `babylon import` put into the window **stays**, with its rewards, even where the environment has the same
   trajectory. `imported` counts it.
+- Rows that are **left out** (evaluation, test and banned users) are counted with the reason, as is what was **dropped**
+  because it could not be read.
 - A **fingerprint** of the source, outcomes included, says whether anything changed. Unchanged input writes nothing and
   keeps the data version.
 
@@ -56,8 +59,13 @@ def read(installation: Installation, window: str, _run_id: str | None = None) ->
     with installation.connect() as conn:
         kept, quarantined = ledger.summary(conn, window), ledger.quarantined(conn, window)
         imported = len(ledger.read_imported_rewards(conn, window))
+        left_out = list_left_out(installation.environment, conn, window)
+        dropped, npcs = trajectory_counts.count_dropped(conn, window), trajectory_counts.count_npcs(conn, window)
     return WindowResult(
-        metadata=numbers({**kept._asdict(), "imported": imported}),
+        metadata={
+            **numbers({**kept._asdict(), "imported": imported, "npcs": npcs}),
+            **texts({"rows_left_out": left_out, "dropped": list_counts(dropped)}),
+        },
         data_version=fingerprint,
         checks=[
             checks.complete(

@@ -8,9 +8,10 @@ import dagster as dg
 import pandas as pd
 
 from babylon_assets.domain.content_ids import bytes_id
+from babylon_assets.domain.understanding import Understanding
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.raw_trajectories import NAME as RAW
-from babylon_assets.orchestration.metadata import declare, numbers, picture, show, texts
+from babylon_assets.orchestration.metadata import declare, harmless_text, numbers, picture, show, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.orchestration.scoring import ScoredWindow, score_window
@@ -18,7 +19,7 @@ from babylon_assets.orchestration.source_tables import OUTCOMES
 from babylon_assets.report.pictures import draw_rewards
 
 NAME = "scored_trajectories"
-CHECKS = (checks.REWARD_RANGE,)
+CHECKS = (checks.REWARD_RANGE, checks.UNDERSTOOD)
 
 DESCRIPTION = f"""
 How good each step of this window was.
@@ -35,6 +36,10 @@ How good each step of this window was.
 An outcome that is **not known yet** is left open, not counted as 0. Materialize the partition again to fill it in: the
 scores get a new **revision**, and the old one is kept.
 
+What was **understood** is counted: actions and trades whose words are known, trades that are in the environment's own
+record, trades whose worth is known. A word that is not known is named, and what it stands for has no worth.
+
+The check `{checks.UNDERSTOOD}` stops a window of which too little is understood (LEAST_UNDERSTOOD).
 The check `{checks.REWARD_RANGE}` warns when all rewards are equal.
 """
 
@@ -62,11 +67,28 @@ def score(installation: Installation, window: str, _run_id: str | None = None) -
                 "rewards": lambda: picture(draw_rewards(scores["reward"].tolist(), "Rewards of the steps"), "rewards"),
                 "scores": lambda: _metadata(scores, versions),
                 "changes": lambda: _changes(scored),
+                "understanding": lambda: _understood(scored.understanding),
             }
         ),
         data_version=_version(scores, versions),
-        checks=[checks.reward_range(known.tolist())],
+        checks=[
+            checks.reward_range(known.tolist()),
+            checks.understood(scored.understanding, installation.settings.rewards.least_understood),
+        ],
     )
+
+
+def _understood(understanding: Understanding) -> dict[str, dg.MetadataValue]:
+    """How much of the window was understood, and the words that were not."""
+    counts = {
+        "understood_share": understanding.share,
+        "recognised": understanding.recognised,
+        "trades": understanding.trades,
+        "trades_linked": understanding.linked,
+        "trades_valued": understanding.valued,
+        "trades_pending": understanding.pending,
+    }
+    return {**numbers(counts), **texts({"unknown_words": harmless_text(understanding.list_words())})}
 
 
 def _changes(scored: ScoredWindow) -> dict[str, dg.MetadataValue]:

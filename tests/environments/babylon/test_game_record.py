@@ -15,7 +15,7 @@ from psycopg import sql
 from babylon_assets.domain.errors import SourceError
 from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.domain.windows import WindowGrid
-from babylon_assets.environments.babylon import game_record, outcome_tables
+from babylon_assets.environments.babylon import game_record, outcome_tables, schema
 from babylon_assets.environments.babylon.details import steps_frame
 from babylon_assets.environments.base import SourceWindow
 from tests.domain.rows import START, WINDOW, call, step
@@ -27,23 +27,23 @@ NEXT_WINDOW = "2026-10-01T01:00"
 
 class TestCheckTables:
     def test_the_games_tables_pass(self, game_conn: Connection) -> None:
-        game_record.check_tables(game_conn)
+        schema.check_tables(game_conn)
 
     def test_what_is_missing_is_named_all_at_once(self, game_conn: Connection) -> None:
         game_conn.execute('DROP TABLE public."StockPrice"; ALTER TABLE public.trajectories DROP COLUMN "windowId"')
         with pytest.raises(SourceError, match=r'"trajectories"."windowId" is missing; table "StockPrice" is missing'):
-            game_record.check_tables(game_conn)
+            schema.check_tables(game_conn)
 
     def test_an_empty_database_says_what_to_do(self, conn: Connection) -> None:
         with pytest.raises(SourceError, match="DATABASE_URL"):
-            game_record.check_tables(conn)
+            schema.check_tables(conn)
 
     def test_what_may_not_be_read_is_named(self, game_conn: Connection) -> None:
         with (
             as_role(game_conn, "GRANT SELECT ON public.trajectories TO {}"),
             pytest.raises(SourceError, match=r'"AgentTrade"."id" may not be read'),
         ):
-            game_record.check_tables(game_conn)
+            schema.check_tables(game_conn)
 
 
 class TestWindows:
@@ -195,16 +195,16 @@ class TestReadWindow:
         bad: dict[str, Any] = {
             "truncated": json.dumps([step()])[:-30],
             "object": {},
-            "null step": [step(), None],
             "null action": [step(action=None)],
-            "text state": [step(environmentState="x")],
-            "surrogate": '[{"action":{"actionType":"\\ud800"}}]',
             "deep": '[{"action":{"actionType":"x"},"z":' + "[" * 5000 + "]" * 5000 + "}]",
             "not json": "",
         }
         good: dict[str, Any] = {
             "live": [step(llmCalls=[])],
             "empty": [],
+            "null step": [step(), None],
+            "text state": [step(environmentState="x")],
+            "surrogate": '[{"action":{"actionType":"\\ud800"}}]',
             "null pnl": [step(environmentState={"agentPnL": None, "agentBalance": None})],
             "numerals": [step(environmentState={"agentPnL": "5.5", "agentBalance": "1e3"})],
             "nan": [step(environmentState={"agentPnL": float("nan")})],
@@ -247,9 +247,10 @@ def as_role(conn: Connection, *grants: str) -> Iterator[None]:
 def test_select_on_what_is_read_is_enough(game_conn: Connection) -> None:
     add_users(game_conn, "a1")
     add_trajectories(game_conn, trajectory("t1"))
-    grants = [f'GRANT SELECT ON public."{table}" TO {{}}' for table in game_record.READS]
+    tables = [table for table, needed in schema.BABYLON_GAME.tables.items() if not needed.cost]
+    grants = [f'GRANT SELECT ON public."{table}" TO {{}}' for table in tables]
     with as_role(game_conn, "GRANT USAGE ON SCHEMA public TO {}", *grants):
-        game_record.check_tables(game_conn)
+        schema.check_tables(game_conn)
         assert [window.window for window in game_record.list_windows(game_conn)] == [WINDOW]
         rows = [row for row in read(game_conn).values() if isinstance(row, TrajectoryRecord)]
         outcome_tables.read_outcomes(game_conn, WINDOW, steps_frame(rows))

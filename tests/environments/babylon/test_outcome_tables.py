@@ -105,6 +105,11 @@ def test_rows_of_the_real_game_become_imitation(game_conn: Connection) -> None:
     add_trajectories(game_conn, *rows)
     copy_rows(game_conn, "Market", [market("m1", resolved=True, resolution=True)])
     copy_rows(game_conn, "PredictionPriceHistory", [quote("q1", 0.3, -1)])
+    trades = [
+        trade(f"x{n}", agentUserId=f"a{n}", side=side, price=0.3 if side == "YES" else 0.7)
+        for n, side in enumerate(["YES", "NO", "YES", "NO"])
+    ]
+    copy_rows(game_conn, "AgentTrade", trades)
     records = [row for row in read(game_conn).values() if isinstance(row, TrajectoryRecord)]
     steps_table = steps_frame(records)
     scores = score_window(steps_table, outcome_tables.read_outcomes(game_conn, WINDOW, steps_table))

@@ -44,7 +44,7 @@ PERP = {"action_type": "OPEN_PERP_POSITION", "market_type": "perp", "market_id":
 def tables(**rows: list[dict[str, Any]]) -> OutcomeTables:
     """Tables with these rows; a column that a row leaves out is missing."""
     specs: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
-        "trades": (OutcomeTables.TRADES, {"agent_id": "a1", "action": "buy", "executed_at": AT}),
+        "trades": (OutcomeTables.TRADES, {"agent_id": "a1", "action": "buy", "amount": 25.0, "executed_at": AT}),
         "markets": (OutcomeTables.MARKETS, {"resolved": False, "end_date": AT + MINUTE, "updated_at": AT}),
         "prediction_prices": (OutcomeTables.PREDICTION_PRICES, {"created_at": AT - MINUTE}),
         "stock_prices": (OutcomeTables.STOCK_PRICES, {"ticker": "ACME"}),
@@ -90,15 +90,57 @@ class TestPrediction:
         known = tables(trades=[bought(price, side)], markets=[resolved(resolution)])
         assert worth(steps_of({"side": side}), known) == [(expected, "final")]
 
-    def test_without_a_trade_row_the_entry_is_the_last_quote_of_the_side(self) -> None:
-        quotes = [
-            {"market_id": "m1", "yes_price": 0.2, "no_price": 0.8, "created_at": AT - 9 * MINUTE},
-            {"market_id": "m1", "yes_price": 0.3, "no_price": 0.7, "created_at": AT - MINUTE},
-            {"market_id": "m1", "yes_price": 0.9, "no_price": 0.1, "created_at": AT + MINUTE},
-            {"market_id": "m2", "yes_price": 0.5, "no_price": 0.5, "created_at": AT},
-        ]
+    def test_a_trade_that_the_record_lacks_earns_nothing(self) -> None:
+        quotes = [{"market_id": "m1", "yes_price": 0.05, "no_price": 0.95, "created_at": AT - MINUTE}]
         known = tables(prediction_prices=quotes, markets=[resolved(True)])
-        assert worth(steps_of({}, {"side": "no"}), known) == [(0.7, "final"), (-0.7, "final")]
+        assert worth(steps_of({}, {"side": "no"}), known) == [(None, "unknown"), (None, "unknown")]
+
+    def test_a_trade_is_of_one_step(self) -> None:
+        steps = steps_of(*({"timestamp_ms": AT_MS + 1000 * number} for number in range(20)))
+        result = worth(
+            steps, tables(trades=[bought(0.4, executed_at=AT + 5 * timedelta(seconds=1))], markets=[resolved(True)])
+        )
+        assert (
+            result[5] == (0.6, "final")
+            and [result[place] for place in range(20) if place != 5] == [(None, "unknown")] * 19
+        )
+
+    @pytest.mark.parametrize(("amount", "expected"), [(0.01, 0.006), (0.5, 0.3), (1.0, 0.6), (1e6, 0.6)])
+    def test_a_stake_below_the_least_counts_for_its_share(self, amount: float, expected: float) -> None:
+        known = tables(trades=[bought(0.4, amount=amount)], markets=[resolved(True)])
+        assert worth(steps_of({}), known) == [(expected, "final")]
+
+    @pytest.mark.parametrize("amount", [0.0, -1e9, float("nan"), float("inf")])
+    def test_what_is_no_stake_earns_nothing(self, amount: float) -> None:
+        known = tables(trades=[bought(0.4, amount=amount)], markets=[resolved(True)])
+        assert worth(steps_of({}), known) == [(None, "unknown")]
+
+    @pytest.mark.parametrize(
+        ("price", "resolution", "expected"), [(4.0, True, -1.0), (1.5, True, -0.5), (1.5, False, -1.0)]
+    )
+    def test_a_share_that_costs_more_than_it_can_pay_loses(
+        self, price: float, resolution: bool, expected: float
+    ) -> None:
+        known = tables(trades=[bought(price)], markets=[resolved(resolution)])
+        assert worth(steps_of({}), known) == [(expected, "final")]
+
+    @pytest.mark.parametrize("price", [0.0, 0.01, 0.3, 1.6, -0.4])
+    def test_a_price_that_the_quotes_contradict_earns_nothing(self, price: float) -> None:
+        quotes = [
+            {"market_id": "m1", "yes_price": p, "no_price": 1 - p, "created_at": AT + minute * MINUTE}
+            for p, minute in ((0.5, -9), (0.55, 2))
+        ]
+        known = tables(trades=[bought(price)], markets=[resolved(True)], prediction_prices=quotes)
+        assert worth(steps_of({}), known) == [(None, "unknown")]
+        fair = tables(trades=[bought(1.1)], markets=[resolved(True)], prediction_prices=quotes)
+        assert worth(steps_of({}), fair) == [(-0.1, "final")]
+
+    def test_a_sale_is_worth_its_price_less_what_the_share_had_cost(self) -> None:
+        sale = bought(0.7, action="sell", amount=35.0, executed_at=AT)
+        step = steps_of({"action_type": "SELL_SHARES"})
+        assert worth(step, tables(trades=[bought(0.4, executed_at=AT - MINUTE), sale])) == [(0.3, "final")]
+        assert worth(step, tables(trades=[sale | {"pnl": 10.0}])) == [(0.2, "final")]
+        assert worth(step, tables(trades=[sale])) == [(None, "unknown")]
 
     def test_the_trade_row_nearest_in_time_with_the_same_side_is_the_steps_own(self) -> None:
         trades = [
@@ -191,12 +233,14 @@ class TestPerp:
 
     def test_without_a_close_it_is_the_first_price_at_the_horizon(self) -> None:
         prices = [priced(100.0, -1), priced(130.0, 29), priced(104.0, 30), priced(150.0, 31)]
-        assert worth(steps_of(PERP), tables(stock_prices=prices), horizon_minutes=30) == [(0.4, "final")]
+        known = tables(trades=[opened(100.0)], stock_prices=prices)
+        assert worth(steps_of(PERP), known, horizon_minutes=30) == [(0.4, "final")]
 
     def test_before_the_horizon_it_is_pending(self) -> None:
         prices = [priced(100.0, -1), priced(130.0, 29)]
-        assert worth(steps_of(PERP), tables(stock_prices=prices), horizon_minutes=30) == [(None, "pending")]
-        later = tables(stock_prices=[*prices, priced(101.0, 30)])
+        known = tables(trades=[opened(100.0)], stock_prices=prices)
+        assert worth(steps_of(PERP), known, horizon_minutes=30) == [(None, "pending")]
+        later = tables(trades=[opened(100.0)], stock_prices=[*prices, priced(101.0, 30)])
         assert worth(steps_of(PERP), later, horizon_minutes=30, as_of=AT + 29 * MINUTE) == [(None, "pending")]
 
     def test_a_close_before_the_opening_or_by_another_agent_or_of_another_ticker_does_not_count(self) -> None:
@@ -209,14 +253,31 @@ class TestPerp:
         assert worth(steps_of(PERP), tables(trades=[opened(100.0), *closes])) == [(None, "pending")]
 
     def test_the_scale_is_a_setting(self) -> None:
-        known = tables(stock_prices=[priced(100.0, 0), priced(105.0, 60)])
+        known = tables(trades=[opened(100.0)], stock_prices=[priced(100.0, 0), priced(105.0, 60)])
         assert worth(steps_of(PERP), known, full_scale_percent=50) == [(0.1, "final")]
 
     def test_the_games_note_stands_in_where_there_are_no_prices(self) -> None:
         note = [{"ticker": "ACME", "change_percent": -4.0}]
-        assert worth(steps_of(PERP | {"side": "short"}), tables(market_outcomes=note)) == [(0.4, "final")]
-        unfinished = tables(market_outcomes=note, stock_prices=[priced(100.0, 0)])
+        known = tables(trades=[opened(100.0, "short")], market_outcomes=note)
+        assert worth(steps_of(PERP | {"side": "short"}), known) == [(0.4, "final")]
+        unfinished = tables(trades=[opened(100.0)], market_outcomes=note, stock_prices=[priced(100.0, 0)])
         assert worth(steps_of(PERP), unfinished) == [(None, "pending")]
+
+    @pytest.mark.parametrize("price", [0.0, 0.01, 90.0, 1e9])
+    def test_a_price_that_the_quotes_contradict_earns_nothing(self, price: float) -> None:
+        flat = [priced(100.0, minute) for minute in range(-2, 63)]
+        assert worth(steps_of(PERP), tables(trades=[opened(price)], stock_prices=flat)) == [(None, "unknown")]
+        close = opened(price, action="close", executed_at=AT + 2 * MINUTE)
+        own = [*flat, priced(price, 1.99)] if price else flat
+        assert worth(steps_of(PERP), tables(trades=[opened(100.0), close], stock_prices=own)) == [(0.0, "final")]
+
+    def test_a_close_is_worth_what_it_realised(self) -> None:
+        step = steps_of(PERP | {"action_type": "close_position"})
+        close = opened(105.0, action="close")
+        before = [opened(100.0, executed_at=AT - 9 * MINUTE), close]
+        assert worth(step, tables(trades=before)) == [(0.5, "final")]
+        assert worth(step, tables(trades=[close | {"pnl": -0.5}])) == [(-0.2, "final")]
+        assert worth(step, tables(trades=[close])) == [(None, "unknown")]
 
     def test_no_side_and_no_price_are_unknown(self) -> None:
         prices = [priced(100.0, 0), priced(105.0, 60)]
@@ -229,18 +290,26 @@ class TestNoTrade:
         "change",
         [
             {"action_type": "HOLD", "market_type": None, "market_id": None, "side": None},
-            {"action_type": "CREATE_POST", "market_type": None, "market_id": None, "side": None},
-            {"action_type": "SELL_PREDICTION_SHARES"},
-            {"action_type": "close_position", "market_type": "perp", "ticker": "ACME"},
             {"action_type": "TRADING_DECISION", "success": False},
         ],
     )
-    def test_what_opens_nothing_is_worth_nothing(self, change: dict[str, Any]) -> None:
+    def test_a_hold_is_worth_nothing(self, change: dict[str, Any]) -> None:
         assert worth(steps_of(change), tables(trades=[bought(0.4)], markets=[resolved(True)])) == [(0.0, "no_trade")]
 
+    @pytest.mark.parametrize(
+        ("name", "kind"),
+        [("CREATE_POST", "social"), ("LIKE_POST", "social"), ("pending", "unfinished"), ("DANCE", None)],
+    )
+    def test_what_no_price_speaks_of_is_unknown(self, name: str, kind: str | None) -> None:
+        step = steps_of({"action_type": name, "market_type": None, "market_id": None, "side": None})
+        result = trade_worth(step, tables())
+        assert (result["state"][0], result["kind"][0]) == ("unknown", kind)
+        assert np.isnan(result["worth"][0])
+
     def test_a_decision_that_turns_out_to_be_a_close_opens_nothing(self) -> None:
-        known = tables(trades=[opened(100.0, action="close")], stock_prices=[priced(100.0, 0), priced(105.0, 60)])
-        assert worth(steps_of(PERP | {"action_type": "TRADING_DECISION"}), known) == [(0.0, "no_trade")]
+        close = opened(100.0, action="close", pnl=0.5)
+        known = tables(trades=[close], stock_prices=[priced(100.0, 0), priced(105.0, 60)])
+        assert worth(steps_of(PERP | {"action_type": "TRADING_DECISION"}), known) == [(0.2, "final")]
 
     def test_an_action_that_could_not_be_carried_out_has_no_worth(self) -> None:
         known = tables(trades=[bought(0.4)], markets=[resolved(True)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -193,24 +194,9 @@ class TestRefused:
             ("", "not JSON: Input data was truncated", "stepsJson"),
             (json.dumps([step()])[:-40], "not JSON: Input data was truncated", "stepsJson"),
             ("[}", "not JSON: JSON is malformed: invalid character (byte 1)", "stepsJson byte 1"),
-            ([step(), None], "Expected `object`, got `null`", "stepsJson[1]"),
             ([step(action=None)], "Expected `object`, got `null`", "stepsJson[0].action"),
             ([{"stepNumber": 0}], "Object missing required field `action`", "stepsJson[0]"),
-            ([step(environmentState="x")], "Expected `object | null`, got `str`", "stepsJson[0].environmentState"),
-            ([step(llmCalls={})], "Expected `array | null`, got `object`", "stepsJson[0].llmCalls"),
-            (
-                [step(llmCalls=[call(systemPrompt=None, userPrompt="")])],
-                "a call of purpose action without a prompt",
-                "stepsJson[0].llmCalls[0]",
-            ),
-            (
-                [step(llmCalls=[call(messages=[{"role": "user", "content": None}])])],
-                "a message without a role or a text",
-                "stepsJson[0].llmCalls[0].messages",
-            ),
-            ('[{"action":{"actionType":"x"},"environmentState":{"agentPnL":1e400}}]', "Number out of range", None),
             ('[{"action":{"actionType":"x"},"z":' + "[" * 9000 + "]" * 9000 + "}]", "nested too deeply", "stepsJson"),
-            ('[{"action":{"actionType":"\\ud800 NaN"}}]', None, "stepsJson"),
         ],
     )
     def test_with_reason_and_place(self, steps: Any, reason: str | None, place: str | None) -> None:
@@ -218,6 +204,82 @@ class TestRefused:
         assert reason in (None, entry.reason)
         assert place in (None, entry.place)
         assert (entry.trajectory_id, len(entry.row_hash)) == ("t1", 64)
+
+
+class TestDropped:
+    """The smallest part that cannot be read is left out and counted; the rest of the trajectory stays."""
+
+    @pytest.mark.parametrize(
+        ("odd", "dropped"),
+        [
+            (None, {"steps that cannot be read": 1}),
+            ({"action": None}, {"steps that cannot be read": 1}),
+            ({"action": {"parameters": {}}}, {"steps that cannot be read": 1}),
+            (step(1, environmentState="x"), {"states that cannot be read": 1}),
+            (step(1, llmCalls={}), {"calls that cannot be read": 1}),
+            (step(1, llmCalls=[None, call()]), {"calls that cannot be read": 1}),
+            (step(1, llmCalls=[call(systemPrompt=None, userPrompt="")]), {"calls without a prompt": 1}),
+            (step(1, environmentState={"agentPnL": 1e400}), {}),
+        ],
+    )
+    def test_a_part_that_cannot_be_read(self, odd: Any, dropped: dict[str, int]) -> None:
+        read = record(json.dumps([step(), odd]).replace("Infinity", "1e400"))
+        assert read.dropped == dropped
+        assert [fact.step for fact in read.facts] == [0, 1][: 1 if "steps that cannot be read" in dropped else 2]
+        assert (read.samples[0].step, read.samples[0].response) == (0, '{"action":"buy_yes"}')
+
+    @pytest.mark.parametrize("half", ["\ud83d", "\udc00", "\ude00\ud83d", "\\\\\ud83d"])
+    def test_half_a_character_becomes_the_replacement_character(self, half: str) -> None:
+        read = record([step(0, llmCalls=[call(response=f"cut {half}, whole \U0001f600")])])
+        assert read.samples[0].response == "cut " + re.sub(r"[\ud800-\udfff]", "\ufffd", half) + ", whole \U0001f600"
+        assert read.dropped == {"cut characters": len(half.replace("\\", ""))}
+
+    @pytest.mark.parametrize(
+        ("message", "reason"),
+        [
+            ({"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}, "calls with tools"),
+            ({"role": "tool", "content": "7"}, "calls with tools"),
+            ({"role": None, "content": "x"}, "calls with a message without a role"),
+            ({"role": "user", "content": [{"type": "image_url"}]}, "calls with what is not text"),
+            ({"role": "user", "content": 7}, "calls with what is not text"),
+        ],
+    )
+    def test_a_call_whose_texts_are_not_known_costs_that_call(self, message: Any, reason: str) -> None:
+        odd = call(messages=[{"role": "user", "content": "look"}, message])
+        read = record([step(0, llmCalls=[odd]), step(1)])
+        assert [sample.step for sample in read.samples] == [1]
+        assert [name[: len(reason)] for name in read.dropped] == [reason]
+
+    def test_content_that_is_null_is_an_empty_text(self) -> None:
+        messages = [{"role": "user", "content": "look"}, {"role": "assistant", "content": None}]
+        (sample,) = record([step(llmCalls=[call(messages=messages)])]).samples
+        assert sample.messages == [Message("user", "look"), Message("assistant", "")]
+
+
+class TestAnswers:
+    """Of several calls of a step the last one was carried out; the game refused those before it."""
+
+    def test_the_last_call_is_the_answer(self) -> None:
+        calls = [call(response="I wait"), call(response="{"), call(response="buy")]
+        samples = record([step(llmCalls=calls)]).samples
+        assert [(sample.response, sample.refused) for sample in samples] == [
+            ("I wait", True),
+            ("{", True),
+            ("buy", False),
+        ]
+
+    @pytest.mark.parametrize("place", ["action", "parameters"])
+    def test_after_a_fallback_no_answer_stands(self, place: str) -> None:
+        action: dict[str, Any] = {"actionType": "COMMENT", "success": True, "parameters": {}}
+        (action if place == "action" else action["parameters"])["reasoning"] = "Parser fallback selected a comment."
+        read = record([step(llmCalls=[call(), call(response="x")], action=action)])
+        assert [sample.refused for sample in read.samples] == [True, True]
+        assert read.facts[0].invalid
+
+    def test_without_a_call_of_purpose_action_the_last_one_chose(self) -> None:
+        calls = [call(purpose="reasoning"), call(purpose="response", response="hi")]
+        (sample,) = record([step(llmCalls=calls)]).samples
+        assert (sample.response, sample.refused) == ("hi", False)
 
 
 class TestHash:

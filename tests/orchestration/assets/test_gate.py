@@ -14,6 +14,7 @@ from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.babylon.writeback import served
 from babylon_assets.environments.simulated.base_model import ensure_base_model
 from babylon_assets.ledger import checkpoints, evaluations, promotions, verdicts
+from babylon_assets.ledger.adapter_weights import weights_sha256
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.serving.engine.engine import Engine
 from babylon_assets.training.window_training import train_window
@@ -42,15 +43,29 @@ def served_steps(world: World) -> list[int]:
         return [steps[row.to_id] for row in promotions.history(conn, CHAIN)]
 
 
+def spoil(world: World, checkpoint: Checkpoint) -> None:
+    """Weights that a training might have left, recorded as it records them."""
+    perturb(Path(checkpoint.path), 1.0)
+    recorded = weights_sha256(Path(checkpoint.path))
+    world.execute(
+        "UPDATE babylon_training.model_checkpoints SET weights_sha256 = %s WHERE id = %s", recorded, checkpoint.id
+    )
+
+
 def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     measured, judged = (trained.metadata(name, FIRST) for name in ("checkpoint_evaluations", "promoted_model"))
     assert measured["checkpoint"] == judged["checkpoint"] == judged["served"] == f"{CHAIN}@1"
-    assert measured["market_reward_low"] < measured["market_reward"] < measured["market_reward_high"]
-    gained = measured["market_reward"] - measured["base_market_reward"]
+    policies = {record.data["policy"]: record.data for record in measured["policies"].records}
+    assert set(policies) == {"this", "its parent", "served", "base model"}
+    assert policies["this"]["market reward"] == measured["market_reward"]
+    assert policies["this"]["95% interval"].startswith(f"{measured['market_reward']:g} [")
+    assert policies["base model"]["this gains on it"].startswith(f"{measured['gain_on_base']:g} [")
+    gained = measured["market_reward"] - policies["base model"]["market reward"]
     assert measured["gain_on_base"] == pytest.approx(gained, abs=2e-4)  # both are rounded for people
     assert 0 < measured["market_valid_share"] <= 1
     assert (judged["status"], judged["promoted"], judged["served_step"]) == ("promoted", 1, 1)
     assert "its market reward is" in judged["why"]
+    assert all(record.data["holds"] and record.data["bound"] for record in judged["verdict"].records)
     assert trained.check("checkpoint_evaluations", "measured").passed
     assert trained.check("promoted_model", "gate").passed
     with trained.database.connect() as conn:
@@ -80,7 +95,8 @@ def test_a_thin_window_passes_through_and_the_live_one_stays(trained: World) -> 
     trained.run(SECOND)
     measured, judged = (trained.metadata(name, SECOND) for name in ("checkpoint_evaluations", "promoted_model"))
     assert measured["status"] == judged["status"] == "passed through"
-    assert measured["promoted_market_reward"] == trained.metadata("checkpoint_evaluations", FIRST)["market_reward"]
+    [served] = [record.data for record in measured["policies"].records if record.data["policy"] == "served"]
+    assert served["market reward"] == trained.metadata("checkpoint_evaluations", FIRST)["market_reward"]
     assert judged["served"] == f"{CHAIN}@1"
     assert trained.check("checkpoint_evaluations", "measured").passed
     assert trained.check("promoted_model", "gate").passed
@@ -91,11 +107,14 @@ def test_a_bad_checkpoint_is_refused_with_the_reason_and_never_a_parent(trained:
     trained.having(train_rl_local=False).run(SECOND)  # its dataset, and nothing more
     bad = train_window(trained.settings, trained.database, SECOND).checkpoint
     assert bad is not None and bad.step == 2
-    perturb(Path(bad.path), 1.0)
+    spoil(trained, bad)
     trained.run(SECOND)
     judged = trained.metadata("promoted_model", SECOND)
     assert (judged["status"], judged["promoted"], judged["served"]) == ("refused", 0, f"{CHAIN}@1")
     assert "worse with confidence" in judged["why"]
+    first_rule = judged["verdict"].records[0].data
+    assert (first_rule["rule"], first_rule["holds"]) == ("market", False)
+    assert first_rule["bound"] == "not worse by more than 0, with 95% confidence"
     check = trained.check("promoted_model", "gate")
     assert not check.passed and check.severity.value == "WARN"
     trained.play(THIRD)
@@ -157,7 +176,7 @@ def test_a_live_policy_that_misbehaves_is_rolled_back_where_that_is_on(world: Wo
     world.play(FIRST)
     world.run(FIRST)
     made = chain(world)[1]
-    perturb(Path(made.path), 1.0)
+    spoil(world, made)
     from babylon_assets.environments.simulated.players import play_window
 
     broken = Engine(Path(made.base_model))
@@ -209,7 +228,7 @@ def test_what_is_planted_at_the_demos_scale_is_refused_and_never_served(world: W
     demo.having(train_rl_local=False).run(perturbed)
     bad = train_window(settings, demo.database, perturbed).checkpoint
     assert bad is not None and bad.parent_id == best.id
-    perturb(Path(bad.path), 1.0)
+    spoil(demo, bad)
     demo.run(perturbed)
     assert "worse with confidence" in demo.metadata("promoted_model", perturbed)["why"]
     assert served_steps(demo) == before

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from babylon_assets.domain.hindsight import NAMES_RESULT
+from babylon_assets.ledger import lineage
 from babylon_assets.ledger.inference_calls import InferenceCall, calls_by_id, insert_calls
 from tests.orchestration.assets.conftest import FIRST, SECOND, World
 from tests.orchestration.assets.test_line import NO_CALLS_IN_THE_GAME
@@ -85,7 +86,7 @@ def test_calls_attached_when_the_outcomes_are_known_train_nothing(world: World) 
     assert world.metadata("training_datasets", FIRST)["calls_out_of_time"] == 8
 
 
-PROMPT = """UPDATE "trajectories" SET "stepsJson" = (
+PROMPT = """UPDATE public."trajectories" SET "stepsJson" = (
     SELECT json_agg(jsonb_set(step, '{llmCalls,0,userPrompt}', to_jsonb(
         CASE WHEN (step->>'stepNumber')::int = ANY(%s) AND "agentId" = ANY(%s) THEN %s
         ELSE step#>>'{llmCalls,0,userPrompt}' END)) ORDER BY place)::text
@@ -96,7 +97,7 @@ RESULT = '{"board": "A yes 40", "state": {"finalPnL": 9000}}'
 
 def agents(world: World) -> list[str]:
     with world.database.connect() as conn:
-        return [name for (name,) in conn.execute('SELECT DISTINCT "agentId" FROM "trajectories" ORDER BY 1')]
+        return [name for (name,) in conn.execute('SELECT DISTINCT "agentId" FROM public."trajectories" ORDER BY 1')]
 
 
 def test_a_quoted_result_stops_nobodys_hour(world: World) -> None:
@@ -123,3 +124,29 @@ def test_one_prompt_with_a_result_is_skipped_and_an_hour_of_them_stops(world: Wo
     check = world.check("training_datasets", "no_hindsight")
     assert not check.passed and "the prompt names state.finalPnL" in (check.description or "")
     assert world.row(SECOND).status == "failed"
+
+
+NO_IDS_IN_THE_GAME = """UPDATE public."trajectories" SET "stepsJson" = (
+    SELECT json_agg(step #- '{llmCalls,0,callId}' ORDER BY place)::text
+    FROM jsonb_array_elements("stepsJson"::jsonb) WITH ORDINALITY AS steps (step, place))"""
+
+
+def test_calls_without_ids_are_joined_by_their_texts(world: World) -> None:
+    """As an agent's own client sends them: nothing but messages, on a clock that is 40 s off."""
+    world.play(FIRST)
+    before = frozen(world)
+    world.execute(NO_IDS_IN_THE_GAME)
+    world.execute(
+        "UPDATE babylon_training.inference_calls SET agent_id = NULL, trajectory_id = NULL, step = NULL, "
+        "created_at = created_at + interval '40 s', received_at = created_at + interval '40 s'"
+    )
+    _, trained = frozen(world)
+    dataset = world.metadata("training_datasets", FIRST)
+    joined, left = dataset["calls_joined"], dataset["calls_ambiguous"] + dataset["calls_repeated"]
+    assert (joined + left, dataset["policy_gradient"] + left >= before[1]) == (48, True)
+    assert joined > 36 and trained > 24  # agents of a room see the same board, and some of them say the same
+    [agent, *_] = agents(world)
+    with world.database.connect() as conn:
+        forgotten = lineage.forget_agent(conn, agent)["calls"]
+        assert 8 - left <= forgotten <= 8 and forgotten > 0
+        assert conn.execute("SELECT count(*) FROM babylon_training.inference_calls").fetchone() == (48 - forgotten,)

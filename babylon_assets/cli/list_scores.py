@@ -1,0 +1,157 @@
+"""`babylon scores`: each step of a window with its action, its worth, its reward, and what became of its answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from babylon_assets.cli.list_windows import Json, opened
+from babylon_assets.cli.terminal import number, output, print_json
+from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.display_text import neutralize_line
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.ledger import datasets, scores, trajectories, windows
+from babylon_assets.ledger.database import Connection
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from babylon_assets.domain.samples import SampleHead
+
+#: Columns of the scores that are no scorer's.
+_FACTS = ("window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final")
+
+
+def list_scores(
+    window: Annotated[str, typer.Argument(help="A window such as 2026-11-05T14:00.")], json: Json = False
+) -> None:
+    """Show what each step of a window was worth, and why: prices, reward and its parts, training mode, advantage.
+
+    Entry and exit are the prices per share or unit that the environment computes the worth from.
+
+    Example: [bold]babylon scores 2026-11-05T14:00 --json[/]
+    """
+    settings = load_settings()
+    settings.windows.parse(window)
+    with opened(settings).connect() as conn:
+        rows = list(score_rows(settings, conn, window))
+    if json:
+        print_json(rows)
+    else:
+        output.print(_table(rows))
+
+
+def score_rows(settings: Settings, conn: Connection, window: str) -> Iterator[dict[str, Any]]:
+    """A row per step, by trajectory and step; the keys are a promise.
+
+    Raises:
+        PermanentError: the window was not scored.
+    """
+    from babylon_assets.environments.registry import open_environment
+
+    kept = scores.read_scores(conn, window)
+    if kept.empty:
+        raise PermanentError(f"{window} has no scores; type: babylon train {window}")
+    environment = open_environment(settings)
+    steps = trajectories.read_steps(conn, window, environment.detail)
+    valued = environment.value_steps(conn, window, steps) if environment.has_record(conn) else steps[[]]
+    prices = _by_step(steps, valued)
+    facts = trajectories.read_facts(conn, window, sorted(set(kept["trajectory_id"])))
+    answers = _answers(conn, window)
+    names = [name for name in kept.columns if name not in _FACTS]
+    for row in kept.to_dict("records"):
+        place = (row["trajectory_id"], row["step"])
+        yield {
+            "trajectory": place[0],
+            "agent": row["agent_id"],
+            "step": place[1],
+            **_answer(answers.get(place)),
+            "action": environment.describe_action(facts[place]) if place in facts else None,
+            "kind": prices.get(place, {}).get("kind"),
+            "state": row["state"],
+            **{name: _known(prices.get(place, {}).get(name)) for name in ("entry", "exit")},
+            "worth": _known(row["worth"]),
+            "reward": _known(row["reward"]),
+            "parts": {name: _known(row[name]) for name in names},
+            "judge": _name(prices.get(place, {}).get("judge")),
+        }
+
+
+def _by_step(steps: pd.DataFrame, valued: pd.DataFrame) -> dict[tuple[str, int], dict[str, Any]]:
+    """What the environment says of each step besides its worth."""
+    places = zip(steps["trajectory_id"], steps["step"], strict=True)
+    columns = [name for name in ("kind", "entry", "exit", "judge") if name in valued]
+    rows = zip(*(valued[name].tolist() for name in columns), strict=True)
+    return (
+        {place: dict(zip(columns, row, strict=True)) for place, row in zip(places, rows, strict=True)}
+        if columns
+        else {}
+    )
+
+
+def _answers(conn: Connection, window: str) -> dict[tuple[str, int], SampleHead]:
+    """The answer of each step that was carried out, of the window's newest dataset: the last that was not refused."""
+    row = windows.get_window(conn, window)
+    if row is None or row.dataset_id is None:
+        return {}
+    refused = {
+        (record.trajectory_id, head.step, head.call)
+        for record in trajectories.read_heads(conn, window)
+        for head in getattr(record.samples, "heads", record.samples)
+        if head.refused
+    }
+    answers: dict[tuple[str, int], SampleHead] = {}
+    for head in sorted(datasets.load_heads(conn, row.dataset_id), key=lambda head: head.call):
+        if head.window == window and (head.trajectory_id, head.step, head.call) not in refused:
+            answers[head.trajectory_id, head.step] = head
+    return answers
+
+
+def _answer(head: SampleHead | None) -> dict[str, Any]:
+    """How an answer is trained, or why not, and what its reward was compared with."""
+    if head is None:
+        return dict.fromkeys(("call", "trains_as", "skip_reason", "baseline", "advantage"))
+    comparable = head.reward is not None and head.advantage is not None
+    return {
+        "call": head.call,
+        "trains_as": head.trains_as,
+        "skip_reason": head.skip_reason,
+        "baseline": (head.reward or 0.0) - (head.advantage or 0.0) if comparable else None,
+        "advantage": head.advantage,
+    }
+
+
+def _known(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _name(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _table(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("trajectory", "agent"):
+        table.add_column(name, overflow="fold")
+    for name in ("step", "call"):
+        table.add_column(name, justify="right")
+    for name in ("action", "kind", "state"):
+        table.add_column(name, overflow="fold")
+    for name in ("entry", "exit", "worth", "reward", "baseline", "advantage"):
+        table.add_column(name, justify="right")
+    table.add_column("trained as", overflow="fold")
+    for row in rows:
+        texts = [_text(row[name]) for name in ("trajectory", "agent", "step", "call", "action", "kind", "state")]
+        numbers = [number(row[name]) for name in ("entry", "exit", "worth", "reward", "baseline", "advantage")]
+        fate = row["skip_reason"] or row["trains_as"] or "no call"
+        table.add_row(*texts, *numbers, _text(fate))
+    return table
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None else escape(neutralize_line(str(value)))

@@ -1,0 +1,65 @@
+"""A verdict of the gate as a table: each rule, what it came to, the bound that it was held to, and whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from babylon_assets.domain.gates import Rules
+
+#: What is allowed, by rule, with the names of `Rules` in it.
+_BOUNDS = {
+    "finite": "loss and gradient are finite",
+    "window": "tokens to train on, and not thin",
+    "hygiene": "at most {quarantined:.0%} corrupt",
+    "rewards": "at least {agreement:+.2f}",
+    "market": "not worse by more than {margin:g}, with {confidence:.0%} confidence",
+    "best": "not worse by more than {decline:g}, with {confidence:.0%} confidence",
+    "valid": "not lower by more than {valid_drop:g}, with {confidence:.0%} confidence",
+    "recorded": "not worse by more than {margin:g}, with {confidence:.0%} confidence",
+    "recorded valid": "at least {recorded_valid:.0%}, and not lower by more than {valid_drop:g}",
+    "off_policy": "not worse by more than {off_policy_margin:g} nats, with {confidence:.0%} confidence",
+}
+
+
+class VerdictRow(NamedTuple):
+    """One rule of a verdict."""
+
+    rule: str
+    finding: str
+    bound: str
+    holds: bool
+
+
+def verdict_rows(verdict: Mapping[str, Any]) -> list[VerdictRow]:
+    """The rows of a verdict as it is kept (`GateVerdict.record`), those that do not hold first.
+
+    Rules that a verdict does not name are taken as they are now; a rule that is no more has no bound.
+    """
+    rules = {**asdict(Rules()), **verdict.get("rules", {})}
+    rows = [
+        VerdictRow(
+            rule=finding["rule"],
+            finding=finding["words"],
+            bound=_BOUNDS.get(finding["rule"], "").format_map(rules),
+            holds=bool(finding["holds"]),
+        )
+        for finding in verdict.get("findings", ())
+    ]
+    return sorted(rows, key=lambda row: row.holds)
+
+
+def explain_decision(why: str, verdict: Mapping[str, Any] | None) -> str:
+    """A decision in one sentence: how many rules of its verdict hold, and what the others came to.
+
+    Args:
+        why: what is said where there is no verdict, as of a person's decision.
+    """
+    rows = verdict_rows(verdict or {})
+    broken = [row.finding for row in rows if not row.holds]
+    if not rows:
+        return why
+    if not broken:
+        return f"all {len(rows)} rules hold"
+    return f"{len(broken)} of {len(rows)} rules {'does' if len(broken) == 1 else 'do'} not hold: {'; '.join(broken)}"

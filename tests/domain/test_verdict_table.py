@@ -1,0 +1,60 @@
+"""A verdict as a table: every rule that the gate has, with its bound in words."""
+
+from __future__ import annotations
+
+import json
+
+from babylon_assets.domain.evaluations import Interval
+from babylon_assets.domain.gates import GateVerdict, Rules, may_promote
+from babylon_assets.domain.prompt_evaluation import PromptComparison
+from babylon_assets.domain.verdict_table import _BOUNDS, explain_decision, verdict_rows
+from tests.domain.test_gates import CHAMPION, challenger, measured
+
+
+def verdict() -> GateVerdict:
+    """Every rule at once, some of which do not hold."""
+    worse = measured("agent@2", -0.2)
+    off_policy = Interval(-0.5, -0.6, -0.4)
+    asked = challenger(worse, agreement=-0.5, off_policy=off_policy, off_policy_groups=20, numbers={"loss": None})
+    return may_promote(asked, CHAMPION, measured("agent@0", seed=3), Rules(margin=0.0125))
+
+
+def test_every_rule_has_a_row_with_its_bound_and_the_broken_ones_come_first() -> None:
+    rows = verdict_rows(json.loads(json.dumps(verdict().record())))
+    assert [row.holds for row in rows] == sorted(row.holds for row in rows)
+    assert {row.rule: row.holds for row in rows if not row.holds} == dict.fromkeys(
+        ("finite", "rewards", "market", "best", "off_policy"), False
+    )
+    assert all(row.finding and row.bound for row in rows)
+    sentence = explain_decision("why", verdict().record())
+    assert sentence.startswith(f"5 of {len(rows)} rules do not hold: loss of its training was not finite; ")
+    [market] = [row for row in rows if row.rule == "market"]
+    assert market.bound == "not worse by more than 0.0125, with 95% confidence"
+    assert "worse with confidence" in market.finding
+
+
+def test_the_rules_on_recorded_prompts_have_bounds() -> None:
+    recorded = PromptComparison(
+        reward=Interval(-0.5, -0.6, -0.4), valid=None, valid_share=0.05, asked=40, prompts=40, agents=8
+    )
+    rows = verdict_rows(may_promote(challenger(None, recorded=recorded), None).record())
+    assert {"recorded", "recorded valid"} <= {row.rule for row in rows}
+    assert all(row.bound for row in rows)
+
+
+def test_no_bound_is_of_a_rule_that_is_not_there() -> None:
+    assert set(_BOUNDS) <= {
+        *("finite", "window", "hygiene", "rewards", "market", "best", "valid", "recorded", "recorded valid"),
+        "off_policy",
+    }
+
+
+def test_a_verdict_of_an_older_gate_has_its_rows() -> None:
+    old = {"passed": True, "findings": [{"rule": "replay", "holds": True, "words": "it prefers better"}]}
+    [row] = verdict_rows(old)
+    assert (row.rule, row.bound, row.holds) == ("replay", "", True)
+    assert explain_decision("it prefers better", old) == "all 1 rules hold"
+
+
+def test_a_persons_decision_is_explained_by_the_person() -> None:
+    assert explain_decision("I know better", None) == explain_decision("I know better", {}) == "I know better"

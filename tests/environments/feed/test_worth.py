@@ -1,0 +1,129 @@
+"""What every step of an hour of Feed was worth, against what the game that wrote it knows; what is counted of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psycopg
+import pytest
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.frames import steps_frame
+from babylon_assets.domain.trajectories import TrajectoryRecord
+from babylon_assets.environments.feed.environment import FeedEnvironment
+from babylon_assets.ledger.database import Database
+from tests.environments.feed.game import Feed
+from tests.environments.feed.hour import AGENTS, NPCS, WINDOW, at, play_hour
+from tests.environments.feed.random_hour import draw_hour
+from tests.environments.feed.tables import create_feed_tables
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture(scope="module")
+def hour() -> Feed:
+    return play_hour()
+
+
+@pytest.fixture
+def conn(database: Database, hour: Feed) -> Iterator[Connection]:
+    with database.connect() as connection:
+        create_feed_tables(connection)
+        hour.write(connection)
+        yield connection
+
+
+@pytest.fixture
+def environment() -> FeedEnvironment:
+    return FeedEnvironment(Settings())
+
+
+def records(environment: FeedEnvironment, conn: Connection) -> list[TrajectoryRecord]:
+    return [row for row in environment.read_window(conn, WINDOW) if isinstance(row, TrajectoryRecord)]
+
+
+def value(environment: FeedEnvironment, conn: Connection, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    steps = steps_frame(records(environment, conn), environment.detail)
+    return steps, environment.value_steps(conn, WINDOW, steps, **options)
+
+
+def wrong(hour: Feed, steps: pd.DataFrame, valued: pd.DataFrame) -> list[str]:
+    """Each step whose state or worth, within 1e-9, is not what it is in truth."""
+    faults = []
+    for name, step, kind, worth, state in zip(
+        steps["trajectory_id"], steps["step"], steps["action_type"], valued["worth"], valued["state"], strict=True
+    ):
+        true, true_state = hour.truth[name, step]
+        same = np.isnan(worth) if true is None else abs(worth - true) <= 1e-9
+        if not same or state != true_state:
+            faults.append(f"{name}/{step} {kind}: {worth} {state}, in truth {true} {true_state}")
+    return faults
+
+
+def test_every_worth_is_right(hour: Feed, environment: FeedEnvironment, conn: Connection) -> None:
+    steps, valued = value(environment, conn)
+    assert set(zip(steps["trajectory_id"], steps["step"], strict=True)) == hour.truth.keys()
+    assert wrong(hour, steps, valued) == []
+    assert (valued["state"] == "final").sum() >= 14
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_every_worth_of_an_hour_at_random_is_right(environment: FeedEnvironment, database: Database, seed: int) -> None:
+    hour = draw_hour(seed)
+    with database.connect() as connection:
+        create_feed_tables(connection)
+        hour.write(connection)
+        steps, valued = value(environment, connection)
+    assert len(steps) == len(hour.truth) >= 250
+    assert wrong(hour, steps, valued) == []
+    assert valued["word"].isna().all() and (valued["linked"].dropna() == True).all()  # noqa: E712
+
+
+def test_npcs_are_read_and_say_that_they_are(environment: FeedEnvironment, conn: Connection) -> None:
+    read = records(environment, conn)
+    assert {record.agent_id for record in read} == {*AGENTS, *NPCS}
+    [npc] = {record.attributes.get("npc_role") for record in read if record.attributes.get("npc") == "true"} - {None}
+    assert npc == "insider"
+    user = next(record for record in read if record.agent_id == "31001")
+    expected = {"archetype": "trader", "scenario_profile": "calm", "team": "red", "alignment": "evil"}
+    assert expected.items() <= user.attributes.items() and "npc" not in user.attributes
+
+
+def test_an_outcome_that_is_not_known_yet_is_pending(
+    hour: Feed, environment: FeedEnvironment, conn: Connection
+) -> None:
+    steps, early = value(environment, conn, as_of=at(62))
+    bets = (steps["market_id"] == "41001") & (early["state"] != "invalid")
+    assert set(early["state"][bets]) == {"pending"}
+    assert set(early["state"][steps["market_id"] == "41002"]) == {"final", "unknown"}
+    _, later = value(environment, conn, as_of=at(1000))
+    assert wrong(hour, steps, later) == []
+
+
+def test_answers_that_were_refused_are_known(environment: FeedEnvironment, conn: Connection) -> None:
+    samples = [sample for record in records(environment, conn) for sample in record.samples]
+    refused = [sample.response for sample in samples if sample.refused]
+    assert sorted(refused) == sorted(["I wait", "<think>x</think>{}", "no", "json", ""])
+
+
+def test_the_role_of_the_docs_is_enough(hour: Feed, environment: FeedEnvironment, conn: Connection) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "operating.md").read_text()
+    [grants] = re.findall(r"<!-- feed role -->\n```sql\n(.*?)```", text, flags=re.DOTALL)
+    conn.execute("CREATE ROLE babylon_training")
+    conn.execute(grants.encode())
+    conn.execute("SET LOCAL ROLE babylon_training")
+    environment.check(conn)
+    assert environment._schema(conn).losses() == []
+    assert environment.list_windows(conn)[0].window == WINDOW
+    assert environment.presence(conn, [WINDOW])[0].rows == len(hour.rows["trajectories"])
+    assert environment.fingerprint(conn, WINDOW, ["41001", "ACME"])
+    assert environment.count_left_out(conn, WINDOW) == {}
+    assert wrong(hour, *value(environment, conn)) == []
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        conn.execute("DELETE FROM public.trajectories")
+    conn.rollback()
