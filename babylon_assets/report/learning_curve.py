@@ -79,11 +79,7 @@ def draw_learning_curve(
     smooth = trailing_means([point.reward for point in shown])
     low, high = bounds([*(point.reward for point in shown), *levels.values()], 0.08)
     top, floor = TOP + _TITLE * alone, height - BOTTOM - _LEGEND * alone
-    across = (
-        Scale(0, max(1, len(shown) - 1), LEFT, width - RIGHT)
-        if len(shown) > 1
-        else lambda _: (LEFT + width - RIGHT) / 2
-    )
+    across = places(len(shown), LEFT, width - RIGHT)
     up = Scale(low, high, floor, top)
     place_of = {point.window: x for point, x in zip(shown, across, strict=True)}
     drawn = [mark for mark in marks if mark.window in place_of]
