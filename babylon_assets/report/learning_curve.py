@@ -13,7 +13,7 @@ from typing import Any
 
 from babylon_assets.domain.display_text import as_number, format_number
 from babylon_assets.report.rendering import format_plural, render
-from babylon_assets.report.scales import Scale, bounds, finite, mean, points, ticks, trailing_means
+from babylon_assets.report.scales import Scale, bounds, finite, mean, places, points, ticks, trailing_means
 
 REFERENCES = ("oracle", "expert", "random")
 #: More points than this are drawn as a line only: a dot would be narrower than a pixel.
