@@ -235,7 +235,7 @@ class _Join:
                 self._use({call_id}, 0)
         for trajectory_id, calls in sorted(theirs.items()):
             record = self._by_id[trajectory_id]
-            placed = self._placed(record, calls)
+            placed = self._in_time(record, self._placed(record, calls))
             for step, call_id in sorted(placed.items()):
                 yield JoinedSample(record, _sample(step, call_id, calls[call_id]), calls[call_id])
             self._use({call_id for call_id in calls if call_id in self._free}, len(placed))
@@ -255,6 +255,12 @@ class _Join:
         kept = set(claims.without_retries(speakers[chosen], same_answer=False))
         self._leave_aside([call_id for call_id in speakers[chosen] if call_id not in kept | used], "calls_repeated")
         return placed[chosen]
+
+    def _in_time(self, record: TrajectoryRecord, placed: Mapping[int, str]) -> dict[int, str]:
+        """The calls of steps without those that came too late for theirs, as their order alone did not tell."""
+        late = {step: call_id for step, call_id in placed.items() if claims.is_late(record, step, self._calls[call_id])}
+        self._leave_aside(late.values(), "calls_out_of_time")
+        return {step: call_id for step, call_id in placed.items() if step not in late}
 
     def _leave_aside(self, call_ids: Iterable[str], count: str) -> None:
         """Nobody gets these calls, and nobody else is kept from his."""
