@@ -30,7 +30,7 @@ from tests.ledger.values import CHAIN, dataset, sample
 COMMANDS = (
     *("demo", "up", "simulate", "migrate", "windows", "train", "status", "export", "doctor"),
     *("chains", "lineage", "reproduce", "prune", "forget", "report", "backfill", "serve", "import"),
-    *("evaluate", "promote", "rollback", "promotions"),
+    *("evaluate", "promote", "rollback", "scores", "promotions"),
 )
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),

@@ -74,7 +74,7 @@ def test_every_program_exists_and_takes_these_options(command: list[str]) -> Non
     if command[0] == "babylon":
         assert command[1] in COMMANDS
     words = [word for word in command[1:] if re.fullmatch(r"[a-z][a-z-]*", word) and word != "workspace.yaml"]
-    subcommands = [] if command[0] == "dagster-webserver" else words[: {"dagster": 2}.get(command[0], 1)]
+    subcommands = [] if command[0] == "babylon-webserver" else words[: {"dagster": 2}.get(command[0], 1)]
     shown = explained(command[0], *subcommands)
     assert [word for word in command if word.startswith("--") and word not in shown] == []
 

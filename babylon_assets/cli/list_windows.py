@@ -14,7 +14,7 @@ from babylon_assets.cli.terminal import bold, count, errors, number, output, pla
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.verdict_table import verdict_rows
+from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, verdicts
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection, Database, open_database
@@ -229,8 +229,13 @@ def _verdict(conn: Connection, checkpoint: str) -> dict[str, Any] | None:
     kept = verdicts.verdict_on(conn, checkpoint)
     if kept is None:
         return None
-    rows = [row._asdict() for row in verdict_rows(kept.verdict)]
-    return {"passed": kept.passed, "why": kept.why, "at": kept.judged_at, "rules": rows}
+    return {
+        "passed": kept.passed,
+        "summary": explain_decision(kept.why, kept.verdict),
+        "why": kept.why,
+        "at": kept.judged_at,
+        "rules": [row._asdict() for row in verdict_rows(kept.verdict)],
+    }
 
 
 def overview(conn: Connection, chain: str) -> dict[str, Any]:
@@ -280,7 +285,9 @@ def _unread(source: SourceWindow) -> WindowRow:
 
 def _print_verdict(verdict: Mapping[str, Any]) -> None:
     """The sentence, and below it each rule of the gate."""
-    output.print(bold("gate"), f" {'passed' if verdict['passed'] else 'rejected'}: {verdict['why']}", soft_wrap=True)
+    output.print(
+        bold("gate"), f" {'passed' if verdict['passed'] else 'rejected'}: {verdict['summary']}", soft_wrap=True
+    )
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("rule", "holds", "what it came to", "bound"):
         table.add_column(name, overflow="fold")

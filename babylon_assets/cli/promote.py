@@ -17,6 +17,7 @@ from babylon_assets.cli.terminal import output, plain, print_json
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.verdict_table import explain_decision
 from babylon_assets.ledger import checkpoints, lineage, promotions, verdicts
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection, Database
@@ -214,6 +215,7 @@ def decisions(conn: Connection, chain: str) -> list[dict[str, Any]]:
             "from": names.get(row.champion_id or ""),
             "by": "gate",
             "why": row.why,
+            "summary": explain_decision(row.why, row.verdict),
             "window": None,
         }
         for row in verdicts.of_chain(conn, chain)
@@ -241,6 +243,7 @@ def _promotion_facts(row: Promotion, names: dict[str, str]) -> dict[str, Any]:
         "from": names.get(row.from_id or ""),
         "by": row.promoted_by,
         "why": row.why,
+        "summary": explain_decision(row.why, row.verdict),
     }
 
 
@@ -251,7 +254,7 @@ def _table(entries: list[dict[str, Any]]) -> Table:
     table.add_column("why")
     for entry in entries:
         at = entry["at"].astimezone(UTC)
-        table.add_row(f"{at:%Y-%m-%d %H:%M:%S}", entry["kind"], entry["policy"], entry["by"], entry["why"])
+        table.add_row(f"{at:%Y-%m-%d %H:%M:%S}", entry["kind"], entry["policy"], entry["by"], entry["summary"])
     return table
 
 

@@ -6,18 +6,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count as numbers_from
 from typing import TYPE_CHECKING, Annotated
 
+import psycopg
 import typer
 
 from babylon_assets.cli.list_windows import policy_names
 from babylon_assets.cli.promote import checkpoint_state
-from babylon_assets.cli.terminal import bold, count, number, output, show_log
+from babylon_assets.cli.terminal import bold, count, errors, number, output, show_log
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import checkpoints, verdicts
+from babylon_assets.ledger.sqlstates import named_error
 from babylon_assets.ledger.windows import WindowRow, get_window
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 #: States in which a window asks for nothing more.
 FINISHED = ("trained", "thin", "skipped")
 POLL_SECONDS = 60
+#: Until a window that failed is tried again.
+RETRY_SECONDS = 3600
 
 
 def train(
@@ -66,10 +71,36 @@ def train(
             )
         return
     with opened_line(settings) as (database, line):
-        while True:
-            for waiting in waiting_windows(database, settings):
-                report(database, line, settings, waiting)
+        follow_windows(database, line, settings)
+
+
+def follow_windows(database: Database, line: Line, settings: Settings, rounds: int | None = None) -> None:
+    """Train every window that waits, again and again; one that fails is noted, and tried again an hour later.
+
+    Args:
+        rounds: how often to look for windows; None: until the process is ended.
+    """
+    due: dict[str, float] = {}
+    for round_number in numbers_from(0) if rounds is None else range(rounds):
+        if round_number:
             time.sleep(POLL_SECONDS)
+        try:
+            waiting = waiting_windows(database, settings)
+        except TransientError as error:
+            note_failure(f"no windows can be read now: {error}")
+            continue
+        for window_id in waiting:
+            if time.monotonic() < due.get(window_id, 0.0):
+                continue
+            try:
+                report(database, line, settings, window_id)
+            except (PermanentError, TransientError, psycopg.Error) as error:
+                note_failure(f"{window_id} failed, the next one is trained: {named_error(error) or error}")
+                due[window_id] = time.monotonic() + RETRY_SECONDS
+
+
+def note_failure(sentence: str) -> None:
+    errors.print(f"{datetime.now():%H:%M:%S} {sentence}", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -30,7 +30,16 @@ from babylon_assets.config.network import reach_loopback_directly
 from babylon_assets.config.scoring import JudgeSettings, RewardSettings
 from babylon_assets.config.simulation import SimulationSettings
 from babylon_assets.config.training import EmbeddedSettings, LocalGpuSettings, ServerlessSettings, TrainingSettings
-from babylon_assets.config.values import LOWER_CASE, UPPER_CASE, ChainName, Folder, WindowId, WindowMinutes
+from babylon_assets.config.values import (
+    LOWER_CASE,
+    UPPER_CASE,
+    ChainName,
+    Folder,
+    HashedKeys,
+    HostNames,
+    WindowId,
+    WindowMinutes,
+)
 from babylon_assets.domain.errors import PermanentError, SettingsError
 from babylon_assets.domain.windows import WindowGrid
 
@@ -79,6 +88,14 @@ class Settings(BaseSettings):
     )
     dagster_port: Annotated[int, Ge(1), Le(65535)] = variable(
         "DAGSTER_PORT", 3000, "The port of the Dagster UI on loopback."
+    )
+    dagster_keys: HashedKeys = variable(
+        "DAGSTER_KEYS",
+        "",
+        "The hashes of the keys that the Dagster UI asks for, such as `anna:HASH`: a browser asks for name and key.",
+    )
+    dagster_hosts: HostNames = variable(
+        "DAGSTER_HOSTS", "", "The names by which the Dagster UI may be asked, beside addresses and localhost."
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UPPER_CASE] = variable(
         "LOG_LEVEL", "INFO", "The least severe message that is logged."

@@ -13,6 +13,8 @@ from babylon_assets.domain.trajectories import Message, TrajectoryRecord
 
 #: How far the clocks of the environment and of the recorder may be apart.
 CLOCK_SKEW = timedelta(seconds=60)
+#: How long after the time of a step its last call is made, with all that a game tries.
+PATIENCE = timedelta(minutes=5)
 #: The same question asked again so soon after the last one was answered is a retry.
 RETRY = timedelta(seconds=30)
 
@@ -50,8 +52,9 @@ def is_foreign(record: TrajectoryRecord, call: Claim) -> bool:
 def is_untimely(record: TrajectoryRecord, call: Claim) -> bool:
     """Whether the call cannot have led to what it names, by the time it gives or by the recorder's clock.
 
-    A call of a trajectory is made between its start and its end; one of a step, between the steps before and after it:
-    by then nobody knows what the step will turn out to be worth. The clocks may differ by `CLOCK_SKEW`.
+    A call of a trajectory is made between its start and its end; one of a step, between the steps before and after it,
+    and within `PATIENCE`: by then nobody knows what the step will turn out to be worth. The clocks may differ by
+    `CLOCK_SKEW`.
     """
     if call.trajectory_id is None and not record.start_time <= call.created_at <= record.end_time:
         return True
@@ -70,15 +73,29 @@ def fits_step(record: TrajectoryRecord, step: int | None, call: Claim) -> bool:
     return all(earliest <= time <= latest for time in times)
 
 
+def is_late(record: TrajectoryRecord, step: int, call: Claim) -> bool:
+    """Whether a call was made when it could have been known what became of the step."""
+    return clock(call) > _span(record, step)[1]
+
+
 def _span(record: TrajectoryRecord, step: int | None) -> tuple[datetime, datetime]:
     """When a call of the record, or of one of its steps, may have been made."""
     start, end = record.start_time, record.end_time
     own = next((fact.timestamp_ms for fact in record.facts if fact.step == step), None)
-    if own is not None:
-        before = [fact.timestamp_ms for fact in record.facts if fact.step < (step or 0) and fact.timestamp_ms < own]
-        after = [fact.timestamp_ms for fact in record.facts if fact.step > (step or 0) and fact.timestamp_ms > own]
+    if own is not None and step is not None:
+        before = [fact.timestamp_ms for fact in record.facts if fact.step < step and fact.timestamp_ms < own]
+        after = [fact.timestamp_ms for fact in record.facts if fact.step > step and fact.timestamp_ms > own]
+        if _has_time(record, step, own):
+            after.append(own + int(PATIENCE.total_seconds() * 1000))
         start, end = _time(max(before), start) if before else start, _time(min(after), end) if after else end
     return _moved(start, -CLOCK_SKEW), _moved(end, CLOCK_SKEW)
+
+
+def _has_time(record: TrajectoryRecord, step: int, own: int) -> bool:
+    """Whether a step has a time of its own; one without has that of the trajectory's start."""
+    start = int(record.start_time.timestamp() * 1000)
+    others = [fact for fact in record.facts if fact.step != step]
+    return own != start or (all(fact.step > step for fact in others) and any(f.timestamp_ms > start for f in others))
 
 
 def _time(milliseconds: int, otherwise: datetime) -> datetime:

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from babylon_assets.domain import claims
 from babylon_assets.domain.claims import Claim
@@ -20,6 +20,8 @@ from babylon_assets.domain.trajectories import CallHead, RawSample, StoredSample
 _Raw = RawSample | CallHead
 _Place = tuple[TrajectoryRecord, int]
 _Key = tuple[str, int]
+#: A key, and whether a call is silent about its agent.
+_Speaker = tuple[str | None, bool]
 _Text = tuple[tuple[tuple[str, str], ...], str]
 
 
@@ -88,8 +90,9 @@ def join_calls(records: Iterable[TrajectoryRecord], calls: Mapping[str, Recorded
     call that names a step belongs to it; without steps, as many calls as steps belong to them in the order of time.
 
     What no sample names has to be of the record's agent and time, as `claims` has it. Where several keys speak for an
-    agent, one is believed: that of calls which the environment names, else the one whose calls fit the most steps, else
-    the first. The calls of the others are counted and make nobody ambiguous. A retry is one answer.
+    agent, one is believed: one that says for whom, then that of calls which the environment names, then the one whose
+    calls fit the most steps, then the first. The calls of the others are counted and make nobody ambiguous. A retry is
+    one answer.
     """
     return _Join(sorted(records, key=lambda record: record.trajectory_id), calls).result()
 
@@ -197,18 +200,24 @@ class _Join:
         return any(owner is record for owner in self._owners(call))
 
     def _without_copies(self, key: _Key, candidates: Mapping[str, RecordedCall]) -> list[str]:
-        """Of the calls with a sample's text, those of one key, and one of each that was asked again."""
-        by_key = _by_key(candidates)
-        chosen = min(by_key, key=lambda name: self._rank(self._by_id[key[0]].agent_id, by_key[name]))
-        for name, several in by_key.items():
-            if name != chosen:
-                self._leave_aside(several, "calls_of_other_keys")
-        return self._last_of_each(by_key[chosen], same_answer=True)
+        """Of the calls with a sample's text, those of one speaker, and one of each that was asked again."""
+        speakers, agent = _by_speaker(candidates), self._by_id[key[0]].agent_id
+        chosen = min(speakers, key=lambda speaker: self._rank(agent, speaker, speakers[speaker]))
+        self._leave_others_aside(speakers, chosen)
+        return self._last_of_each(speakers[chosen], same_answer=True)
 
-    def _rank(self, agent: str, calls: Mapping[str, RecordedCall]) -> tuple[bool, datetime, str]:
-        """Of several keys that speak for an agent the least is believed."""
-        first = claims.in_time(calls, calls)[0]
-        return calls[first].key_name not in self._named_keys[agent], claims.clock(calls[first]), first
+    def _rank(
+        self, agent: str, speaker: _Speaker, calls: Mapping[str, RecordedCall], placed: int = 0
+    ) -> tuple[bool, bool, int, datetime, str]:
+        """Of several who speak for an agent the least is believed."""
+        key_name, silent = speaker
+        first = min(calls, key=lambda call_id: (claims.clock(calls[call_id]), call_id))
+        return silent, key_name not in self._named_keys[agent], -placed, claims.clock(calls[first]), first
+
+    def _leave_others_aside(self, speakers: Mapping[_Speaker, Iterable[str]], chosen: _Speaker) -> None:
+        for speaker, call_ids in speakers.items():
+            if speaker != chosen:
+                self._leave_aside(call_ids, "calls_of_other_keys")
 
     def _last_of_each(self, calls: Mapping[str, RecordedCall], *, same_answer: bool) -> list[str]:
         kept = claims.without_retries(calls, same_answer=same_answer)
@@ -226,26 +235,32 @@ class _Join:
                 self._use({call_id}, 0)
         for trajectory_id, calls in sorted(theirs.items()):
             record = self._by_id[trajectory_id]
-            placed = self._placed(record, calls)
+            placed = self._in_time(record, self._placed(record, calls))
             for step, call_id in sorted(placed.items()):
                 yield JoinedSample(record, _sample(step, call_id, calls[call_id]), calls[call_id])
             self._use({call_id for call_id in calls if call_id in self._free}, len(placed))
 
     def _placed(self, record: TrajectoryRecord, calls: Mapping[str, RecordedCall]) -> dict[int, str]:
-        """The call of each step of a live record, all of one key; the others are left aside."""
-        by_key = _by_key(calls)
-        placed = {name: _place(record, several) for name, several in by_key.items()}
-        agent = record.agent_id
-        chosen = min(by_key, key=lambda name: (-len(placed[name]), self._rank(agent, by_key[name])))
-        named = [name for name in by_key if name in self._named_keys[agent] and placed[name]]
-        chosen = named[0] if len(named) == 1 else chosen
-        for name, several in by_key.items():
-            if name != chosen:
-                self._leave_aside(several, "calls_of_other_keys")
+        """The call of each step of a live record, all of one speaker; the others are left aside."""
+        speakers = _by_speaker(calls)
+        placed = {speaker: _place(record, several) for speaker, several in speakers.items()}
+
+        def rank(speaker: _Speaker) -> tuple[bool, Any]:
+            steps = placed[speaker]
+            return not steps, self._rank(record.agent_id, speaker, speakers[speaker], len(steps))
+
+        chosen = min(speakers, key=rank)
+        self._leave_others_aside(speakers, chosen)
         used = set(placed[chosen].values())
-        kept = set(claims.without_retries(by_key[chosen], same_answer=False))
-        self._leave_aside([call_id for call_id in by_key[chosen] if call_id not in kept | used], "calls_repeated")
+        kept = set(claims.without_retries(speakers[chosen], same_answer=False))
+        self._leave_aside([call_id for call_id in speakers[chosen] if call_id not in kept | used], "calls_repeated")
         return placed[chosen]
+
+    def _in_time(self, record: TrajectoryRecord, placed: Mapping[int, str]) -> dict[int, str]:
+        """The calls of steps without those that came too late for theirs, as their order alone did not tell."""
+        late = {step: call_id for step, call_id in placed.items() if claims.is_late(record, step, self._calls[call_id])}
+        self._leave_aside(late.values(), "calls_out_of_time")
+        return {step: call_id for step, call_id in placed.items() if step not in late}
 
     def _leave_aside(self, call_ids: Iterable[str], count: str) -> None:
         """Nobody gets these calls, and nobody else is kept from his."""
@@ -261,11 +276,12 @@ class _Join:
             del self._free[call_id]
 
 
-def _by_key(calls: Mapping[str, RecordedCall]) -> dict[str | None, dict[str, RecordedCall]]:
-    by_key: dict[str | None, dict[str, RecordedCall]] = defaultdict(dict)
+def _by_speaker(calls: Mapping[str, RecordedCall]) -> dict[_Speaker, dict[str, RecordedCall]]:
+    """The calls of each who speaks for an agent: by key, and apart those that do not say for whom."""
+    speakers: dict[_Speaker, dict[str, RecordedCall]] = defaultdict(dict)
     for call_id, call in calls.items():
-        by_key[call.key_name][call_id] = call
-    return by_key
+        speakers[call.key_name, call.agent_id is None][call_id] = call
+    return speakers
 
 
 def _place(record: TrajectoryRecord, calls: Mapping[str, RecordedCall]) -> dict[int, str]:

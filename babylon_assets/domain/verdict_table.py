@@ -45,6 +45,21 @@ def verdict_rows(verdict: Mapping[str, Any]) -> list[VerdictRow]:
             bound=_BOUNDS.get(finding["rule"], "").format_map(rules),
             holds=bool(finding["holds"]),
         )
-        for finding in verdict["findings"]
+        for finding in verdict.get("findings", ())
     ]
     return sorted(rows, key=lambda row: row.holds)
+
+
+def explain_decision(why: str, verdict: Mapping[str, Any] | None) -> str:
+    """A decision in one sentence: how many rules of its verdict hold, and what the others came to.
+
+    Args:
+        why: what is said where there is no verdict, as of a person's decision.
+    """
+    rows = verdict_rows(verdict or {})
+    broken = [row.finding for row in rows if not row.holds]
+    if not rows:
+        return why
+    if not broken:
+        return f"all {len(rows)} rules hold"
+    return f"{len(broken)} of {len(rows)} rules {'does' if len(broken) == 1 else 'do'} not hold: {'; '.join(broken)}"

@@ -28,6 +28,7 @@ from babylon_assets.domain.errors import (
 from babylon_assets.ledger import embedded_postgres
 from babylon_assets.ledger.addresses import Address, parse_address
 from babylon_assets.ledger.table import SCHEMA
+from babylon_assets.ledger.waiting import lock_holder, wait_for_lock
 
 CONNECT_SECONDS = 10
 Connection = psycopg.Connection[Any]
@@ -38,6 +39,8 @@ _GAME_LOCK = (0x6261_6267, 0)
 _CHAIN_SPACE = 0x6261_6263
 _WINDOW_SPACE = 0x6261_6277
 _JUDGE_SPACE = 0x6261_626A
+_TRY_TRANSACTION = "pg_try_advisory_xact_lock"
+_HASHED, _NUMBER = "hashtext(%s)", "%s"
 
 # What every session of ours begins with. With no other schema in the search path, an operator or a function that
 # another role made in `public` is not taken for PostgreSQL's own; every name of ours is written with its schema.
@@ -242,7 +245,7 @@ def migrate(database: Database, revision: str = "head") -> str:
     engine = create_engine("postgresql+psycopg://", creator=database.connect, poolclass=NullPool)
     with engine.begin() as connection:
         driver: Any = connection.connection.driver_connection
-        driver.execute("SELECT pg_advisory_xact_lock(%s, %s)", _MIGRATION_LOCK)
+        wait_for_lock(driver, _TRY_TRANSACTION, _NUMBER, _MIGRATION_LOCK, "the right to migrate our tables")
         try:
             _create_schema(driver)
             command.upgrade(_alembic_config(connection), revision)
@@ -331,10 +334,12 @@ def chain_lock(database: Database, chain: str) -> Iterator[None]:
         TrainingBusy: when someone else holds it.
     """
     conn = database.connect_autocommit()
+    lock = (_CHAIN_SPACE, chain)
     try:
-        row = conn.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [_CHAIN_SPACE, chain]).fetchone()
+        row = conn.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", lock).fetchone()
         if row is None or not row[0]:
-            raise TrainingBusy(f"another run is training the chain {chain!r}; try again when it is done")
+            holder = lock_holder(conn, _HASHED, lock)
+            raise TrainingBusy(f"another run is training the chain {chain!r} ({holder}); try again when it is done")
         yield
     finally:
         _release(conn)
@@ -353,12 +358,12 @@ def _release(conn: Connection) -> None:
 
 def game_lock(conn: Connection) -> None:
     """Wait for the exclusive right to play the simulated game; it ends with the transaction that `conn` is in."""
-    conn.execute("SELECT pg_advisory_xact_lock(%s, %s)", _GAME_LOCK)
+    wait_for_lock(conn, _TRY_TRANSACTION, _NUMBER, _GAME_LOCK, "the right to play the simulated game")
 
 
 def window_lock(conn: Connection, window: str) -> None:
     """Wait for the exclusive right to write one window's rows; it ends with the transaction that `conn` is in."""
-    conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_WINDOW_SPACE, window])
+    wait_for_lock(conn, _TRY_TRANSACTION, _HASHED, (_WINDOW_SPACE, window), f"the right to write the window {window}")
 
 
 @contextmanager
@@ -369,7 +374,8 @@ def judge_lock(database: Database, window: str) -> Iterator[Connection]:
     """
     conn = database.connect_autocommit()
     try:
-        conn.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", [_JUDGE_SPACE, window])
+        what = f"the right to have the window {window} judged"
+        wait_for_lock(conn, "pg_try_advisory_lock", _HASHED, (_JUDGE_SPACE, window), what)
         yield conn
     finally:
         _release(conn)

@@ -32,6 +32,7 @@ from babylon_assets.ledger.server_account import (
     real_folder,
     refuse_impassable,
 )
+from babylon_assets.ledger.waiting import wait_until
 
 SUPERUSER = "postgres"
 PORT = "5432"
@@ -119,12 +120,28 @@ def _answers(address: Address) -> bool:
 def _wait_until_ready(data: Path) -> Address:
     """Wait out a start or a recovery after a crash."""
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
+    ready: list[Address] = []
+
+    def is_over() -> bool:
         address = _running(data)
         if address is not None and _answers(address):
-            return address
-        time.sleep(0.05)
-    raise DatabaseUnavailable(f"the embedded PostgreSQL in {data} does not come up; its log ends:\n{_log_end(data)}")
+            ready.append(address)
+        return bool(ready) or time.monotonic() > deadline
+
+    wait_until(is_over, lambda: f"the embedded PostgreSQL in {data}, which starts or recovers")
+    if not ready:
+        raise DatabaseUnavailable(
+            f"the embedded PostgreSQL in {data} does not come up; its log ends:\n{_log_end(data)}"
+        )
+    return ready[0]
+
+
+def _flocked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -138,7 +155,7 @@ def _file_lock(data: Path) -> Iterator[None]:
             f"cannot write to {data.parent} ({error.strerror}); set BABYLON_HOME to a folder of yours"
         ) from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_until(lambda: _flocked(lock), lambda: f"another process that starts or stops the PostgreSQL in {data}")
         yield
     finally:
         os.close(lock)

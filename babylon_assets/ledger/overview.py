@@ -13,7 +13,7 @@ from psycopg import Connection
 from psycopg.rows import namedtuple_row
 
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.verdict_table import verdict_rows
+from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import checkpoints, verdicts, windows
 from babylon_assets.ledger.training_jobs import SILENT_SECONDS
@@ -47,7 +47,7 @@ SELECT * FROM (
     WHERE hour.checkpoint_id IS NULL ORDER BY job.window_id, job.id DESC) AS last
 WHERE state = 'failed' ORDER BY id DESC"""
 _PROMOTIONS: LiteralString = """
-SELECT kind, from_id, to_id, promoted_by, why, promoted_at FROM babylon_training.promotions
+SELECT kind, from_id, to_id, promoted_by, why, verdict, promoted_at FROM babylon_training.promotions
 WHERE chain = %s ORDER BY id DESC LIMIT %s"""
 _EVALUATIONS: LiteralString = """
 SELECT checkpoint_id, evaluation, value, low, high, baseline_id, created_at
@@ -170,7 +170,7 @@ def _promotion(row: Any, names: Names, made_of: dict[str, str | None]) -> Promot
         after=_named(names, row.to_id),
         window=made_of.get(row.to_id),
         by=row.promoted_by,
-        why=row.why,
+        why=explain_decision(row.why, row.verdict),
         at=row.promoted_at,
     )
 
@@ -192,7 +192,7 @@ def _verdict(
         policy=_named(names, verdict.checkpoint_id) or "",
         window=made_of.get(verdict.checkpoint_id),
         passed=verdict.passed,
-        why=verdict.why,
+        why=explain_decision(verdict.why, verdict.verdict),
         at=verdict.judged_at,
         rows=verdict_rows(verdict.verdict),
     )

@@ -33,6 +33,8 @@ FRAMES = "frames"
 #: Characters of one text, and of one entry of any kind: an event that is larger makes the run's page slow.
 LONGEST_TEXT, MOST_CHARACTERS = 2000, 500_000
 NOT_SHOWN = "not_shown"
+#: What a person asks first of a window, in this order; the rest follows as its asset gives it.
+FIRST = ("status", "reason", "why", "checkpoint", "served", NOT_SHOWN)
 _log = logging.getLogger(__name__)
 #: The table whose columns an asset's page shows.
 TABLE_OF = {
@@ -98,8 +100,10 @@ def show(parts: Mapping[str, Callable[[], Shown | Mapping[str, Shown]]]) -> dict
                 raise
     sizes = {name: len(repr(value)) for name, value in entries.items()}
     reasons |= {name: f"{size:,} characters are too many" for name, size in sizes.items() if size > MOST_CHARACTERS}
-    kept = {name: value for name, value in entries.items() if name not in reasons}
-    return {**kept, **texts({NOT_SHOWN: "\n".join(f"{name}: {reason}" for name, reason in reasons.items())})}
+    entries = {name: value for name, value in entries.items() if name not in reasons}
+    entries |= texts({NOT_SHOWN: "\n".join(f"{name}: {reason}" for name, reason in reasons.items())})
+    asked_first = {name: entries[name] for name in FIRST if name in entries}
+    return {**asked_first, **entries}
 
 
 def numbers(values: Mapping[str, object]) -> dict[str, Shown]:

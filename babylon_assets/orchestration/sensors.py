@@ -13,6 +13,7 @@ import dagster as dg
 from babylon_assets.domain.errors import BabylonError
 from babylon_assets.orchestration import training_requests, webhook, window_queue
 from babylon_assets.orchestration.jobs import REFRESH
+from babylon_assets.orchestration.metadata import harmless_text
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import (
     LINE,
@@ -73,7 +74,7 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
             changed, cursor = window_queue.changed_windows(installation, context.cursor or None, COMPARED)
             seen = observations(installation, [window for window, _ in changed], datetime.now(UTC))
         except BabylonError as error:
-            return dg.SkipReason(str(error))
+            return dg.SkipReason(harmless_text(str(error)))
         return dg.SensorResult(
             [refresh(window, fingerprint) for window, fingerprint in changed],
             cursor=cursor or "",
@@ -107,7 +108,7 @@ def build_request_sensor(installation: Installation, status: dg.DefaultSensorSta
                 return dg.SkipReason(f"the line is running: {busy}")
             launch = training_requests.next_launch(installation, context.instance, again, now)
         except BabylonError as error:
-            return dg.SkipReason(str(error))
+            return dg.SkipReason(harmless_text(str(error)))
         if launch is None:
             return dg.SkipReason("the game asks for nothing")
         tags = {training_requests.REQUEST_TAG: launch.request.id}

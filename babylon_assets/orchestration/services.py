@@ -25,6 +25,7 @@ from typing import Protocol
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.orchestration.children import Child
 
+UI = "babylon_assets.orchestration.ui"
 WORKSPACE = Path(__file__).with_name("workspace.yaml")
 READY_SECONDS = 120
 LOOK_SECONDS = 1.0
@@ -94,7 +95,7 @@ class Services:
         self.logs = home.parent / "logs"
         self.url = f"http://127.0.0.1:{port}"
         commands = {
-            "webserver": ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port), "-w", str(workspace)],
+            "webserver": ["-m", UI, "-h", "127.0.0.1", "-p", str(port), "-w", str(workspace)],
             "daemon": ["-m", "dagster._daemon", "run", "-w", str(workspace)],
         }
         if gateway_port is not None:
@@ -177,6 +178,8 @@ class Services:
         try:
             with _DIRECT.open(f"{self.url}/server_info", timeout=2) as reply:
                 return bool(reply.status == 200)
+        except urllib.error.HTTPError as refusal:
+            return refusal.code == 401  # it asks for a key
         except (urllib.error.URLError, OSError):
             return False
 

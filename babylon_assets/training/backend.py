@@ -41,6 +41,8 @@ class Capabilities:
         trains_here: the steps use this machine's processor or GPU.
         keeps_weights_here: a checkpoint's path is a folder on this machine, in peft's format, which the embedded engine
             serves and `babylon prune` removes. False: the backend answers for its checkpoints (`open_policy`).
+        reads_texts: makes a prompt's tokens of its texts by a tokenizer of its own. The core leaves out what spells a
+            model's own tokens, which would be made of it, and counts it.
         gateway_engine: what GATEWAY_ENGINE=auto is with this backend.
     """
 
@@ -51,6 +53,7 @@ class Capabilities:
     reproduces: bool = False
     trains_here: bool = True
     keeps_weights_here: bool = True
+    reads_texts: bool = False
     gateway_engine: str = "embedded"
 
 

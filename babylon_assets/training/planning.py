@@ -25,7 +25,7 @@ from babylon_assets.training.backends import registry
 from babylon_assets.training.branches import Branch
 from babylon_assets.training.recompute import fill
 from babylon_assets.training.roots import base_model_of, root_of
-from babylon_assets.training.selection import Selection, select
+from babylon_assets.training.selection import Selection, select, without_spelled_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,8 @@ def plan_training(
         step = checkpoints.next_step(conn, chain, parent)
     _require_parent(backend, parent, chain, step, open_job)
     readable, recomputed, lags = _readable(settings, database, dataset, parent, base_model, backend)
+    if backend.capabilities.reads_texts:
+        readable = without_spelled_tokens(readable)
     selection = select(readable, parent.step, settings.training.max_policy_lag, lags)
     if not backend.capabilities.imitates:
         selection = selection.recorded_only(f"{backend.title} trains on recorded log-probabilities alone")

@@ -7,10 +7,13 @@ Which samples a dataset has is decided in `domain.datasets`.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from babylon_assets.domain.datasets import Dataset, Sample
 from babylon_assets.domain.grouping import measure_range
@@ -18,6 +21,13 @@ from babylon_assets.domain.trajectories import Message
 
 if TYPE_CHECKING:
     from art import Trajectory, TrajectoryGroup
+
+
+SPELLS_TOKENS = "a text spells a model's own tokens"
+#: Special tokens of the common families: ChatML and Llama 3, Llama 2 and Mistral, Gemma.
+_OWN_TOKEN = re.compile(
+    r"<\|[^\s<>|]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,26 @@ def select(dataset: Dataset, parent_step: int, max_lag: int, lags: Mapping[str, 
         left_out["another model's answer in a window of our own"] += len(sft)
         sft = []
     return Selection(policy_gradient, sft, dict(left_out), baselines)
+
+
+def without_spelled_tokens(dataset: Dataset) -> Dataset:
+    """The dataset for who makes tokens of texts: a sample whose text spells a model's own tokens is skipped.
+
+    The policy read these characters; the tokens that a chat template makes of them would be another prompt.
+    """
+    samples = [
+        replace(sample, trains_as="skip", skip_reason=SPELLS_TOKENS)
+        if sample.trains_as != "skip" and _spells_tokens(sample)
+        else sample
+        for sample in dataset.samples
+    ]
+    return replace(dataset, samples=samples)
+
+
+def _spells_tokens(sample: Sample) -> bool:
+    read = [message.content for message in sample.messages]
+    texts = [*read, sample.response] if sample.trains_as == "sft" else read
+    return any(_OWN_TOKEN.search(text) for text in texts)
 
 
 def _reason_against(sample: Sample, lag: int, max_lag: int) -> str | None:

@@ -178,6 +178,25 @@ class TestIdentity:
         [sample] = join_calls([live(steps=9)], {"c": Recorded(**late, received_at=START + 2.5 * MINUTE)}).samples
         assert sample.raw.step == 1
 
+    @pytest.mark.parametrize("named", [True, False])
+    def test_what_came_when_the_outcome_may_be_known_trains_nothing(self, named: bool) -> None:
+        """Within the episode, and before the next step, which comes late."""
+        rows = [step(0, llmCalls=[]), step(1, llmCalls=[], timestamp=START_MS + 9 * 60_000)]
+        for minutes, joins in ((4, True), (8, False)):
+            at = START + minutes * MINUTE
+            calls = {
+                "early": Recorded(step=0 if named else None, created_at=at, received_at=at),
+                "last": Recorded(step=1 if named else None, created_at=START + 9 * MINUTE),
+            }
+            joined = join_calls([record(rows)], calls)
+            assert (("t1", 0) in joined_ids(joined, calls), ("t1", 1) in joined_ids(joined, calls)) == (joins, True)
+            assert joined.counts["calls_out_of_time"] == (not joins)
+
+    def test_steps_without_a_time_of_their_own_bound_nothing(self) -> None:
+        rows = [step(n, llmCalls=[], timestamp=None) for n in range(3)]
+        calls = {f"c{n}": Recorded(step=n, created_at=START + (3 * n + 3) * MINUTE) for n in range(3)}
+        assert len(join_calls([record(rows)], calls).samples) == 3
+
     def test_clocks_that_differ_by_forty_seconds_lose_nothing(self) -> None:
         end = START + 10 * MINUTE
         at = [START - timedelta(seconds=40), end + timedelta(seconds=40)]
@@ -193,6 +212,16 @@ class TestIdentity:
         calls = {"own": Recorded(**named, key_name="anna")}
         calls |= {
             f"copy{n}": Recorded(**named, key_name="mallory", created_at=START + MINUTE * (1.5 + n)) for n in range(5)
+        }
+        joined = join_calls([shape()], calls)
+        assert joined_ids(joined, calls) == {("t1", 0): "own"}
+        assert (joined.counts["calls_of_other_keys"], joined.counts["calls_ambiguous"]) == (5, 0)
+
+    @pytest.mark.parametrize("shape", [live, full])
+    def test_who_does_not_say_for_whom_makes_nobody_ambiguous(self, shape: Any) -> None:
+        copy: dict[str, Any] = {"trajectory_id": "t1", "agent_id": None}
+        calls = {f"copy{n}": Recorded(**copy, created_at=START + n * 2 * MINUTE) for n in range(5)} | {
+            "own": Recorded()
         }
         joined = join_calls([shape()], calls)
         assert joined_ids(joined, calls) == {("t1", 0): "own"}

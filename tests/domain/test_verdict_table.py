@@ -7,7 +7,7 @@ import json
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.domain.gates import GateVerdict, Rules, may_promote
 from babylon_assets.domain.prompt_evaluation import PromptComparison
-from babylon_assets.domain.verdict_table import _BOUNDS, verdict_rows
+from babylon_assets.domain.verdict_table import _BOUNDS, explain_decision, verdict_rows
 from tests.domain.test_gates import CHAMPION, challenger, measured
 
 
@@ -26,6 +26,8 @@ def test_every_rule_has_a_row_with_its_bound_and_the_broken_ones_come_first() ->
         ("finite", "rewards", "market", "best", "off_policy"), False
     )
     assert all(row.finding and row.bound for row in rows)
+    sentence = explain_decision("why", verdict().record())
+    assert sentence.startswith(f"5 of {len(rows)} rules do not hold: loss of its training was not finite; ")
     [market] = [row for row in rows if row.rule == "market"]
     assert market.bound == "not worse by more than 0.0125, with 95% confidence"
     assert "worse with confidence" in market.finding
@@ -51,3 +53,8 @@ def test_a_verdict_of_an_older_gate_has_its_rows() -> None:
     old = {"passed": True, "findings": [{"rule": "replay", "holds": True, "words": "it prefers better"}]}
     [row] = verdict_rows(old)
     assert (row.rule, row.bound, row.holds) == ("replay", "", True)
+    assert explain_decision("it prefers better", old) == "all 1 rules hold"
+
+
+def test_a_persons_decision_is_explained_by_the_person() -> None:
+    assert explain_decision("I know better", None) == explain_decision("I know better", {}) == "I know better"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import DatabaseUnavailable, SettingsError, TrainingBusy
-from babylon_assets.ledger import compression, specification
+from babylon_assets.ledger import compression, specification, waiting
 from babylon_assets.ledger.addresses import Address
 from babylon_assets.ledger.database import (
     _MIGRATION_LOCK,
@@ -160,9 +161,8 @@ def test_migrating_from_two_processes_at_once_is_the_same_as_once(empty_database
 def test_answers_kept_as_text_by_an_earlier_version_stay_what_they_were(empty_database: Database) -> None:
     migrate(empty_database, "0001")
     call = inference_call(0, response="kauf “jetzt” … \\x41")
-    columns = [
-        name for name in specification.INFERENCE_CALLS.columns if name not in ("messages", "response", "sampling")
-    ]
+    later = ("messages", "response", "sampling", "key_name", "received_at")
+    columns = [name for name in specification.INFERENCE_CALLS.columns if name not in later]
     values = {name: getattr(call, name) for name in columns}
     values |= {"messages": compression.pack(msgspec.json.encode(call.messages)), "response": call.response}
     with empty_database.connect() as conn:
@@ -344,3 +344,26 @@ def test_a_window_is_locked_to_the_end_of_the_transaction(database: Database) ->
         conn.commit()
         assert entered.wait(10)
     thread.join()
+
+
+def test_a_wait_for_a_lock_says_for_whom_and_is_ended_by_its_release(
+    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE", 0.0)
+    with database.connect() as holder, database.connect() as conn, ThreadPoolExecutor(1) as pool:
+        window_lock(holder, "w")
+        second = pool.submit(window_lock, conn, "w")
+        for _ in range(500):
+            if caplog.records:
+                break
+            time.sleep(0.01)
+        session = f"session {holder.info.backend_pid} of babylon from this machine since 20"
+        assert f"waiting for the right to write the window w, which {session}" in caplog.text
+        holder.commit()
+        second.result(timeout=10)
+
+
+def test_who_holds_a_chain_is_named(database: Database) -> None:
+    busy = pytest.raises(TrainingBusy, match=r"session \d+ of babylon")
+    with chain_lock(database, "c"), busy, chain_lock(database, "c"):
+        pass

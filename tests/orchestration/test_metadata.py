@@ -63,6 +63,11 @@ def test_what_is_too_large_is_named_with_its_size() -> None:
     assert "picture: " in shown[NOT_SHOWN].value and "wrong: " in shown[NOT_SHOWN].value
 
 
+def test_what_a_person_asks_first_comes_first() -> None:
+    shown = show({"counts": lambda: numbers({"steps": 3}), "more": lambda: texts({"reason": "r", "status": "s"})})
+    assert list(shown) == ["status", "reason", "steps"]
+
+
 def test_an_interruption_is_no_fault_of_a_picture() -> None:
     def interrupted() -> dg.MetadataValue[Any]:
         raise KeyboardInterrupt

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from babylon_assets.config.settings import Settings, subprocess_environment
@@ -87,6 +88,7 @@ def test_up_serves_and_stops_with_all_it_started(
 ) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info") as reply:
         assert reply.status == 200
+    refuse_a_foreign_page(f"http://127.0.0.1:{port}/graphql")
     wait_until_healthy(gateway_port)
     assert len(children(up.pid)) >= 3
     if number is signal.SIGTERM:
@@ -95,6 +97,15 @@ def test_up_serves_and_stops_with_all_it_started(
     up.send_signal(number)
     assert up.wait(40) == 0
     wait_until_gone(family)
+
+
+def refuse_a_foreign_page(url: str) -> None:
+    """Dagster's own webserver stands behind the guard: its pages work, a foreign page's requests do not."""
+    query = {"query": "{ version }"}
+    assert "version" in httpx.post(url, json=query).text
+    for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}):
+        assert httpx.post(url, json=query, headers=headers).status_code in (403, 421)
+    assert httpx.get(url, params={"query": "mutation { wipeAssets(assetPartitionRanges: []) { __typename } }"}).is_error
 
 
 def kill_and_see_it_come_back(up: subprocess.Popen[str], gateway_port: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 #: What tells a process of `up` by its command line.
 MARKS = {
-    "webserver": b"dagster_webserver",
+    "webserver": b"babylon_assets.orchestration.ui",
     "daemon": b"dagster._daemon",
     "gateway": b"\0serve\0",
     "simulation": b"\0simulate\0",

@@ -213,7 +213,8 @@ def _facts(number: int, step: Step, at: int, until: int, rules: GameRules) -> St
     seen, result = environment.timestamp, action.result or _SILENT
     word = read_action(action.action_type)
     order = read_order(action.action_type, action.parameters or _NOTHING, result)
-    success = False if result.success is False else action.success
+    thrown = action.error is not None and not rules.failure_may_hold
+    success = False if result.success is False or thrown else action.success
     reason = action.error or result.error
     error = _clean(reason) if reason else None
     failed = (
@@ -238,7 +239,7 @@ def _facts(number: int, step: Step, at: int, until: int, rules: GameRules) -> St
     )
 
 
-class Order(msgspec.Struct, frozen=True, gc=False):
+class TradeOrder(msgspec.Struct, frozen=True, gc=False):
     """What a trading action was about; `word` is what it says that is not known."""
 
     market_type: MarketType | None = None
@@ -260,13 +261,13 @@ class Order(msgspec.Struct, frozen=True, gc=False):
         return self.market_type, self.market_id, self.ticker, self.side, self.amount
 
 
-def read_order(action_type: str, given: Parameters, result: Result) -> Order:
+def read_order(action_type: str, given: Parameters, result: Result) -> TradeOrder:
     """What an action was about, from its parameters and, where these are silent, from its result and its name."""
     action = read_action(action_type)
     if action.kind is None:
-        return Order(word=f"actionType {action_type}")
+        return TradeOrder(word=f"actionType {action_type}")
     if action.kind != "trade":
-        return Order()
+        return TradeOrder()
     market_id = given.market_id or result.market_id
     ticker = given.ticker or result.ticker
     words = [text for text in (given.side, given.outcome, given.direction, given.position, result.side) if text]
@@ -276,7 +277,7 @@ def read_order(action_type: str, given: Parameters, result: Result) -> Order:
     if market_type == "perp" and ticker is None:
         ticker, market_id = market_id, None
     amounts = (given.amount, given.size, given.shares, given.quantity)
-    return Order(
+    return TradeOrder(
         market_type,
         _clean(market_id) if market_id else None,
         _clean(ticker) if ticker else None,

@@ -18,7 +18,7 @@ from babylon_assets.environments.babylon import (
     training_requests,
     writeback,
 )
-from babylon_assets.environments.babylon.answers import GameAnswers
+from babylon_assets.environments.babylon.answer_reader import GameAnswers
 from babylon_assets.environments.babylon.details import DETAIL, RESULT_KEYS
 from babylon_assets.environments.babylon.outcomes import OutcomeTables, trade_worth
 from babylon_assets.environments.babylon.rules import GameRules

@@ -14,7 +14,7 @@ from math import isfinite
 #: A quote that comes later than this, in milliseconds, says nothing of a trade.
 SOON_MS = 15 * 60 * 1000
 #: How far a perpetual's price may lie from the quote before it, as a share of that.
-PERP_SLACK = 0.02
+PERP_SLACK = 0.05
 #: The same of a prediction share, beside quotes before and after the trade.
 SHARE_SLACK = 0.02
 
@@ -49,6 +49,11 @@ class Quotes:
             return prices[: 1 if times and times[0] <= until + SOON_MS else 0]
         return prices[bisect_left(times, times[end - 1]) : max(end, bisect_right(times, until) - 1)]
 
+    def between(self, instrument: str, since: int, until: int) -> list[float]:
+        """The quotes after `since` up to `until`, and the first one after that."""
+        times, prices = self._times.get(instrument, []), self._prices.get(instrument, [])
+        return prices[bisect_right(times, since) : bisect_right(times, until) + 1]
+
     def first(self, instrument: str, at: int) -> float | None:
         """The first quote from a time on."""
         times = self._times.get(instrument, [])
@@ -78,8 +83,10 @@ def believed_share_price(price: float, quotes: Quotes, market_side: str, since: 
     """
     if not (price > 0 and isfinite(price)):
         return None
-    before, after = quotes.last(market_side, since), quotes.first(market_side, until)
-    likely = [quote for quote in (before, after) if quote is not None and quote < 1]
+    before = quotes.last(market_side, since)
+    likely = [
+        quote for quote in (before, *quotes.between(market_side, since, until)) if quote is not None and quote < 1
+    ]
     if not likely:
         return price
     low = min(likely) if before is not None else 0.0

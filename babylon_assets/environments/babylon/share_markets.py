@@ -25,7 +25,7 @@ def value_share_order(
     if side not in ("yes", "no") or not is_stake(trade.amount):
         return UNKNOWN
     since = min(order.at, trade.at)
-    price = believed_share_price(trade.price, quotes, f"{side} {order.instrument}", since, since + 1)
+    price = believed_share_price(trade.price, quotes, f"{side} {order.instrument}", since, max(order.at, trade.at))
     if price is None:
         return UNKNOWN
     weight = weight_stake(trade.amount)

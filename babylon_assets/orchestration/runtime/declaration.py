@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.runtime import pool_waiting
 from babylon_assets.orchestration.runtime.ranges import Outputs, Stage, run_windows
 
 
@@ -25,6 +26,7 @@ def windowed_assets(
         in_order: each window is made from the one before it.
         pool: what limits how many such steps run at once.
     """
+    pool_waiting.install()
 
     @dg.multi_asset(
         name=name,

@@ -13,6 +13,7 @@ import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
 from babylon_assets.domain.errors import BabylonError, PermanentError, TransientError
+from babylon_assets.orchestration.runtime import pool_waiting
 from babylon_assets.orchestration.runtime.instance import this_process
 from babylon_assets.orchestration.runtime.tags import LINE_TAG, PROCESS_TAG, range_tags
 
@@ -38,6 +39,7 @@ class Line:
     """
 
     def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+        pool_waiting.install()
         self._definitions = definitions
         self._job = definitions.resolve_job_def(LINE)
         self._instance = instance

@@ -73,6 +73,7 @@ class Feed:
     perps: dict[tuple[str, str], Perp] = field(default_factory=dict)
     open_steps: list[tuple[str, str, str, float, list[Step]]] = field(default_factory=list)
     count: int = 0
+    impact_lasts: bool = False
 
     # -- what is there -------------------------------------------------------------------------------------------------
 
@@ -276,7 +277,10 @@ class Feed:
         """An order on a side; says what it realised, what of it opened something, and the entry."""
         price, moment = self.quoted(ticker, at), at + timedelta(milliseconds=40)
         organization = next(r["organizationId"] for r in self.rows["PerpMarketSnapshot"] if r["ticker"] == ticker)
-        self._stock(organization, price * (1.004 if side == "long" else 0.996), at + timedelta(milliseconds=20))
+        moved = price * (1.004 if side == "long" else 0.996)
+        self._stock(organization, moved, at + timedelta(milliseconds=20))
+        if self.impact_lasts:
+            self.prices[ticker] = sorted([*self.prices[ticker], (at + timedelta(milliseconds=20), moved)])
         realised, rest = 0.0, size
         held = self.perps.get((agent, ticker))
         if held is not None and held.side != side:

@@ -158,7 +158,7 @@ def test_too_few_samples_are_thin_and_say_so(world: World) -> None:
 
 def test_nothing_to_train_on_is_a_failed_check_and_no_checkpoint(world: World) -> None:
     world.play(FIRST)
-    world.execute("""UPDATE public.trajectories SET "stepsJson" = replace("stepsJson", '"llmCalls"', '"noCalls"')""")
+    world.execute("""UPDATE public.trajectories SET "stepsJson" = replace("stepsJson", '"response":', '"answer":')""")
     world.run(FIRST)
     row = world.row(FIRST)
     assert (row.status, row.checkpoint_id, row.trainable_tokens) == ("skipped", None, 0)

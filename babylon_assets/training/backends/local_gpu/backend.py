@@ -30,7 +30,7 @@ class LocalGpu(TrainingBackend):
 
     name = "local_gpu"
     title = "the local GPU"
-    capabilities = Capabilities()
+    capabilities = Capabilities(reads_texts=True)
 
     def availability(self, settings: Settings) -> Availability:
         """With a CUDA device and ART's extra `backend`."""

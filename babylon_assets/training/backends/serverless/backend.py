@@ -35,6 +35,7 @@ class Serverless(TrainingBackend):
         carries_late_samples=False,
         trains_here=False,
         keeps_weights_here=False,
+        reads_texts=True,
         gateway_engine="wandb",
     )
 

@@ -11,11 +11,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 import pandas as pd
 
+from babylon_assets.config.settings import Settings
 from babylon_assets.domain.trajectories import Message, StepFacts
 from babylon_assets.environments.babylon.decoding import read_order
 from babylon_assets.environments.babylon.details import make_step
@@ -37,18 +38,26 @@ from babylon_assets.environments.babylon.perps import SIGNS, PerpRules
 from babylon_assets.environments.babylon.pool_markets import AFTER_FEE, PoolMarkets
 from babylon_assets.environments.babylon.quotes import Quotes
 from babylon_assets.environments.babylon.rules import GameRules
+from babylon_assets.environments.babylon.schema import RecordedGame, Schema
 from babylon_assets.environments.babylon.share_markets import Resolutions
 from babylon_assets.environments.babylon.stakes import LEAST_STAKE, UNKNOWN, Valued, is_stake, weight_stake
 from babylon_assets.environments.babylon.steps import Parameters, Result, as_number
 from babylon_assets.environments.babylon.words import read_action
 from babylon_assets.environments.base import Connection
 
-if TYPE_CHECKING:
-    from babylon_assets.environments.babylon.environment import BabylonEnvironment
-
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _INVALID = Valued(None, "invalid")
 _HELD = Valued(0.0, "no_trade")
+
+
+class RecordReader(Protocol):
+    """What is needed of the environment whose record says what an order was worth."""
+
+    game: RecordedGame
+    settings: Settings
+
+    def schema(self, conn: Connection) -> Schema: ...
+    def read_outcomes(self, conn: Connection, window: str, steps: pd.DataFrame) -> OutcomeTables: ...
 
 
 class GameAnswers:
@@ -56,7 +65,7 @@ class GameAnswers:
 
     version = "1"
 
-    def __init__(self, environment: BabylonEnvironment) -> None:
+    def __init__(self, environment: RecordReader) -> None:
         self._environment, self._rules = environment, environment.game.rules
 
     def parse(self, text: str, _messages: Sequence[Message], step: StepFacts) -> StepFacts:

@@ -14,7 +14,7 @@ import pytest
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.frames import steps_frame
 from babylon_assets.domain.trajectories import StepFacts
-from babylon_assets.environments.babylon.answers import GameAnswers
+from babylon_assets.environments.babylon.answer_reader import GameAnswers
 from babylon_assets.environments.babylon.details import make_step
 from babylon_assets.environments.feed.environment import FeedEnvironment
 from babylon_assets.evaluation.recorded_prompts import AnsweredStep

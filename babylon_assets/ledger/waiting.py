@@ -1,0 +1,62 @@
+"""Waiting for somebody else: it says for whom and for what, sleeps in between, and ends when it is told to."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from psycopg import Connection
+
+_log = logging.getLogger(__name__)
+
+#: Seconds until a wait is said, and between two times that it is said.
+PATIENCE, EVERY = 1.0, 60.0
+_LONGEST_PAUSE = 0.5
+_HOLDER = """
+    SELECT concat_ws(' ', 'session', a.pid, 'of', nullif(a.application_name, ''), 'from', coalesce(
+        host(a.client_addr), 'this machine'), 'since', to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS'))
+    FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND l.classid = (%s::int8 & 4294967295)::oid AND l.objid = ({}::int8 & 4294967295)::oid LIMIT 1"""
+
+
+def wait_until(done: Callable[[], bool], describe: Callable[[], str]) -> None:
+    """Ask again and again, with a pause between, until it is done; a signal ends the wait as it ends any sleep.
+
+    Args:
+        describe: for whom and for what one waits, as a clause after `waiting for`.
+    """
+    said_at, pause = time.monotonic() + PATIENCE, 0.02
+    while not done():
+        if time.monotonic() >= said_at:
+            _log.warning("waiting for %s", describe())
+            said_at = time.monotonic() + EVERY
+        time.sleep(pause)
+        pause = min(_LONGEST_PAUSE, pause * 1.5)
+
+
+def wait_for_lock(conn: Connection[Any], function: str, key: str, arguments: tuple[int, str | int], what: str) -> None:
+    """Take an advisory lock, waiting for whoever holds it.
+
+    Args:
+        function: that tries it, such as `pg_try_advisory_lock`.
+        key: the SQL of the second half of the lock's key, with one placeholder.
+        arguments: the first half, and what `key` is made of.
+        what: one waits for, in words.
+    """
+    asked = f"SELECT {function}(%s, {key})".encode()
+
+    def taken() -> bool:
+        row = conn.execute(asked, arguments).fetchone()
+        return row is not None and bool(row[0])
+
+    wait_until(taken, lambda: f"{what}, which {lock_holder(conn, key, arguments)} holds")
+
+
+def lock_holder(conn: Connection[Any], key: str, arguments: tuple[int, str | int]) -> str:
+    """Who holds an advisory lock, as far as the server says."""
+    row = conn.execute(_HOLDER.format(key).encode(), arguments).fetchone()
+    return str(row[0]) if row is not None else "another session"
