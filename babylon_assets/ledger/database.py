@@ -27,6 +27,7 @@ from babylon_assets.domain.errors import (
 )
 from babylon_assets.ledger import embedded_postgres
 from babylon_assets.ledger.addresses import Address, parse_address
+from babylon_assets.ledger.poolers import REMEDY, is_behind_pooler, pools_transactions
 from babylon_assets.ledger.table import SCHEMA
 from babylon_assets.ledger.waiting import lock_holder, wait_for_lock
 
@@ -53,6 +54,9 @@ _REFUSED_LOGIN = re.compile(
     r"|role \".*\" (does not exist|is not permitted to log in)|server requested .* authentication"
     r"|authentication method .* not supported"
 )
+_POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
+#: Addresses that were found to lead to sessions that stay.
+_DIRECT: set[str] = set()
 _NO_DATABASE = re.compile(r"database \".*\" does not exist")
 
 
@@ -124,7 +128,7 @@ def open_database(settings: Settings) -> Database:
         _create_databases(server, "babylon", "dagster")
         address, dagster = server.at("babylon"), server.at("dagster")
     else:
-        address = parse_address(settings.database.url, "DATABASE_URL")
+        address = _given_address(settings)
         dagster = address.at(f"{address.database}_dagster")
     if settings.database.dagster_url is not None:
         dagster = parse_address(settings.database.dagster_url, "DAGSTER_DATABASE_URL")
@@ -134,6 +138,14 @@ def open_database(settings: Settings) -> Database:
         embedded=settings.database.url is None,
         _address=address,
     )
+
+
+def _given_address(settings: Settings) -> Address:
+    """The address of the server itself, where DATABASE_URL leads through a pooler."""
+    if settings.database.direct_url is not None:
+        return parse_address(settings.database.direct_url, "DIRECT_DATABASE_URL")
+    assert settings.database.url is not None
+    return parse_address(settings.database.url, "DATABASE_URL")
 
 
 def embedded_data(settings: Settings) -> Path:
@@ -180,7 +192,7 @@ def ensure_dagster_database(settings: Settings) -> None:
     """
     if settings.database.url is None or settings.database.dagster_url is not None:
         return
-    address = parse_address(settings.database.url, "DATABASE_URL")
+    address = _given_address(settings)
     name = f"{address.database}_dagster"
     try:
         _create_databases(address, name)
@@ -203,6 +215,29 @@ def _create_databases(server: Address, *names: str) -> None:
 
 
 def _connect(address: Address, *, autocommit: bool) -> Connection:
+    """A connection to the server itself; that no pooler changes sessions in between is asked once of an address.
+
+    Raises:
+        SettingsError, DatabaseUnavailable: as of `Database.connect`.
+    """
+    if address.conninfo() not in _DIRECT:
+        with _open(address, autocommit=True) as conn:
+            if is_behind_pooler(conn):
+                _refuse_pooled_transactions(address)
+        _DIRECT.add(address.conninfo())
+    return _open(address, autocommit=autocommit)
+
+
+def _refuse_pooled_transactions(address: Address) -> None:
+    if pools_transactions(lambda: _open(address, autocommit=True)):
+        reason = "leads through a pooler in transaction mode, which would give the lock of one training to two"
+        raise SettingsError(f"{address.place} {reason}; {REMEDY}")
+    with _open(address, autocommit=True) as conn:
+        if conn.execute("SHOW search_path").fetchone() != ("pg_catalog",):
+            raise SettingsError(f"{address.place} leads through a pooler that drops the options of a session; {REMEDY}")
+
+
+def _open(address: Address, *, autocommit: bool) -> Connection:
     options = f"{address.parameters.get('options', '')} {_SESSION}".strip()
     more = {"options": options, "client_encoding": "utf8"}
     for name, value in (("connect_timeout", str(CONNECT_SECONDS)), ("application_name", "babylon")):
@@ -218,6 +253,8 @@ def _explained(address: Address, error: psycopg.OperationalError) -> BabylonErro
     text = " ".join(str(error).split())
     password = address.parameters.get("password")
     text = text.replace(password, HIDDEN) if password else text
+    if _POOLER.search(text):
+        return SettingsError(f"{address.place} leads through a pooler: {text}; {REMEDY}")
     if _NO_DATABASE.search(text):
         return SettingsError(f"{address.place}: {text}; create the database or correct DATABASE_URL")
     if _REFUSED_LOGIN.search(text):
