@@ -164,6 +164,17 @@ def test_numbers_of_a_table_have_the_same_digits() -> None:
     assert [number(value) for value in (0.5, 0.123456, None)] == ["0.5000", "0.1235", "-"]
 
 
+def test_a_fault_is_shown_with_its_place_and_does_not_act(babylon: Babylon, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError(ATTACK)
+
+    monkeypatch.setattr("babylon_assets.cli.list_windows.overview", broken)
+    done = babylon("status")
+    assert done.exit_code == 1
+    assert f"ZeroDivisionError: {SHOWN}" in done.stderr and "Traceback" in done.stderr
+    assert not set(done.stderr) & ACTS
+
+
 def test_a_terminal_without_the_letters_shows_their_numbers(database: Database, tmp_path: Path) -> None:
     with database.connect() as conn:
         upsert_window(conn, "2026-10-01T04:00", status="failed", reason="no “ünïcode” 📈 here")

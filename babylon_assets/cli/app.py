@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import io
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, get_type_hints
 
@@ -72,8 +73,9 @@ class ErrorsAsExitCodes(TyperGroup):
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:
             named = named_error(error)
-            if named is None:
-                raise
+            if named is None:  # a fault of the program: with its place, and with no text in it that acts
+                errors.print(traceback.format_exc(), highlight=False, soft_wrap=True)
+                raise typer.Exit(EXIT_FAILED) from error
             tell(named)
             raise typer.Exit(EXIT_TRY_LATER if isinstance(named, TransientError) else EXIT_FAILED) from error
 

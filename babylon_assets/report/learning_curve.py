@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from babylon_assets.domain.display_text import as_number, format_number
-from babylon_assets.report.rendering import render
-from babylon_assets.report.scales import Scale, bounds, finite, mean, points, ticks, trailing_means
+from babylon_assets.report.rendering import format_plural, render
+from babylon_assets.report.scales import Scale, bounds, finite, mean, places, points, ticks, trailing_means
 
 REFERENCES = ("oracle", "expert", "random")
 #: More points than this are drawn as a line only: a dot would be narrower than a pixel.
@@ -79,10 +79,10 @@ def draw_learning_curve(
     smooth = trailing_means([point.reward for point in shown])
     low, high = bounds([*(point.reward for point in shown), *levels.values()], 0.08)
     top, floor = TOP + _TITLE * alone, height - BOTTOM - _LEGEND * alone
-    across = Scale(0, max(1, len(shown) - 1), LEFT, width - RIGHT) if len(shown) > 1 else lambda _: (width - 64) / 2
+    across = places(len(shown), LEFT, width - RIGHT)
     up = Scale(low, high, floor, top)
-    places = {point.window: across(place) for place, point in enumerate(shown)}
-    drawn = [mark for mark in marks if mark.window in places]
+    place_of = {point.window: x for point, x in zip(shown, across, strict=True)}
+    drawn = [mark for mark in marks if mark.window in place_of]
     ends = {"policy": smooth[-1], **levels} if smooth else {}
     return render(
         "learning_curve.svg",
@@ -96,10 +96,10 @@ def draw_learning_curve(
         grid=[(up(value), format_number(value), abs(value) < 1e-9 * (high - low)) for value in ticks(low, high)],
         names=_window_names([point.window for point in shown], across, max(2, (width - LEFT - RIGHT) // 64)),
         levels=[(kind, up(value)) for kind, value in levels.items()],
-        thin=points((across(place), up(point.reward)) for place, point in enumerate(shown)),
-        thick=points((across(place), up(value)) for place, value in enumerate(smooth)),
-        dots=[(places[p.window], up(p.reward), p) for p in shown] if len(shown) <= DOTS else [],
-        marks=[(places[mark.window], mark) for mark in drawn],
+        thin=points((x, up(point.reward)) for x, point in zip(across, shown, strict=True)),
+        thick=points((x, up(value)) for x, value in zip(across, smooth, strict=True)),
+        dots=[(x, up(point.reward), point) for x, point in zip(across, shown, strict=True) if len(shown) <= DOTS],
+        marks=[(place_of[mark.window], mark) for mark in drawn],
         labels=_labels([(kind, value, up(value) + 4) for kind, value in ends.items()]),
     )
 
@@ -113,7 +113,7 @@ def describe(shown: Sequence[CurvePoint], marks: Sequence[CurveMark]) -> str:
     words += f"to {format_number(last.reward)} in {last.window}."
     means = ", ".join(f"{kind} {format_number(value)}" for kind, value in _reference_means(shown).items())
     words += f" On the same boards, on average: {means}." if means else ""
-    return f"{words} {len(marks)} decisions are marked."
+    return f"{words} {format_plural(len(marks), 'decision')} marked."
 
 
 def _reference_means(shown: Sequence[CurvePoint]) -> dict[str, float]:
@@ -122,12 +122,12 @@ def _reference_means(shown: Sequence[CurvePoint]) -> dict[str, float]:
     return {kind: mean(numbers) for kind, numbers in values.items() if numbers}
 
 
-def _window_names(windows: Sequence[str], across: Any, room: int) -> list[tuple[float, str, str]]:
+def _window_names(windows: Sequence[str], across: Sequence[float], room: int) -> list[tuple[float, str, str]]:
     """The place, the time and the day of as many windows as have room; the day where it changes."""
     names, day = [], ""
     for place in range(0, len(windows), max(1, -(-len(windows) // room))):
         window = windows[place]
-        names.append((across(place), window[11:16], window[5:10] if window[:10] != day else ""))
+        names.append((across[place], window[11:16], window[5:10] if window[:10] != day else ""))
         day = window[:10]
     return names
 

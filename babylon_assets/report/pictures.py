@@ -11,7 +11,7 @@ from typing import Any
 
 from babylon_assets.domain.display_text import as_number, format_number
 from babylon_assets.report.rendering import render
-from babylon_assets.report.scales import Scale, bounds, differ, finite, mean, points, thin_out
+from babylon_assets.report.scales import Scale, bounds, differ, finite, mean, places, points, thin_out
 
 WIDTH, HEIGHT = 600, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 584, 40, 222
@@ -107,10 +107,10 @@ def _panel(
     """One panel: its title, its least and greatest value, and a line with a dot per step for each metric."""
     left, top = corner[0] + 4, corner[1] + 22
     right, floor = corner[0] + _PANEL_WIDTH - 14, corner[1] + _PANEL_HEIGHT - 16
-    across = Scale(0, len(undone) - 1, left, right) if len(undone) > 1 else lambda _: (left + right) / 2
+    across = places(len(undone), left, right)
     up = Scale(*bounds(known), floor, top)
     drawn = [
-        [(across(step), up(value), undone[step]) for step, value in enumerate(line) if not math.isnan(value)]
+        [(across[step], up(value), undone[step]) for step, value in enumerate(line) if not math.isnan(value)]
         for line in lines
     ]
     return {

@@ -34,6 +34,11 @@ class Scale(NamedTuple):
         return self.start + (self.end - self.start) * share
 
 
+def places(count: int, start: float, end: float) -> list[float]:
+    """Where so many things lie between two ends, the same way apart; a single one lies in the middle."""
+    return [start + (end - start) * (place / (count - 1) if count > 1 else 0.5) for place in range(count)]
+
+
 def finite(values: Iterable[object]) -> list[float]:
     """The values that are numbers."""
     return [number for number in map(as_number, values) if not math.isnan(number)]

@@ -76,7 +76,7 @@ def test_the_curve_says_itself_in_words() -> None:
     words = drawing.findtext("desc") or ""
     assert f"2 windows, from 0.1 in {known[0].window} to 0.3 in {known[1].window}." in words
     assert "expert 0.28" in words
-    assert "1 decisions are marked" in words
+    assert "1 decision marked" in words
     assert describe([], []) == "No window has a reward yet."
 
 

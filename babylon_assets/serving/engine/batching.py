@@ -18,8 +18,10 @@ from babylon_assets.serving.engine.decoder import ROWS, Cache, Segment, Weights,
 if TYPE_CHECKING:
     import torch
 
-#: Prompt tokens that are read in one go.
-PREFILL_TOKENS = 512
+#: Prompt tokens that are read in one go, fewest and most; how many depends on how much each has to look at.
+LEAST_READ, PREFILL_TOKENS = 64, 512
+#: Looks of one token at another that are read in one go, about: what one go takes hardly depends on where it is read.
+PREFILL_WORK = 2**19
 
 Decode = Callable[[Sequence[int]], str]
 #: A part of a prompt; the last one comes with its answer.
@@ -100,17 +102,17 @@ class Batch:
         for generation, row in zip(generations, rows, strict=True):
             self._unread.extend(self._plan(generation, row))
 
-    def _read_prompts(self, most: int | None) -> None:
+    def _read_prompts(self, *, one_portion: bool) -> None:
         """Read prompts in the order in which they came, for a later one may build on an earlier one's row."""
-        while self._unread and (most is None or most > 0):
+        while self._unread:
             portion = _portion(self._unread)
             logits = prefill(self.weights, self._cache, [segment for _, segment in portion])
             ended = [at for at, (generation, _) in enumerate(portion) if generation is not None]
             if ended:
                 done = [generation for generation, _ in portion if generation is not None]
                 self._sampled(done, logits[ended] if len(ended) < len(portion) else logits)
-            if most is not None:
-                most -= sum(len(segment.tokens) for _, segment in portion)
+            if one_portion:
+                return
 
     def _fit(self, length: int) -> None:
         width = rounded(len(self._rows), ROWS)
@@ -131,17 +133,18 @@ class Batch:
         self._read[row] = -1
         self._read[row, : len(prompt)] = prompt
         while start < len(prompt):
-            end = min(start + PREFILL_TOKENS, len(prompt))
+            length = PREFILL_WORK // (start + PREFILL_TOKENS) // ROWS * ROWS
+            end = min(start + min(max(length, LEAST_READ), PREFILL_TOKENS), len(prompt))
             yield generation if end == len(prompt) else None, Segment(row, start, generation.prompt[start:end], source)
             source, start = row, end
 
-    def step(self, most: int | None = None) -> None:
+    def step(self, *, one_portion: bool = False) -> None:
         """Sample the next token of every answer.
 
         Args:
-            most: about how many tokens of prompts are read before that; None: all that wait.
+            one_portion: read no more of the prompts before that than goes in one go, instead of all.
         """
-        self._read_prompts(most)
+        self._read_prompts(one_portion=one_portion)
         self._release()
         while self._rows and self._rows[-1] is None:
             self._rows.pop()
@@ -202,13 +205,19 @@ class Batch:
 
 
 def _portion(planned: deque[Planned]) -> list[Planned]:
-    """The first ones, taken out: as many as have no more than `PREFILL_TOKENS` together, at least one."""
+    """The first ones, taken out: as many as are read in one go, at least one."""
     portion = [planned.popleft()]
-    size = len(portion[0][1].tokens)
-    while planned and size + len(planned[0][1].tokens) <= PREFILL_TOKENS:
-        size += len(planned[0][1].tokens)
+    tokens, work = len(portion[0][1].tokens), _work(portion[0][1])
+    while planned:
+        tokens, work = tokens + len(planned[0][1].tokens), work + _work(planned[0][1])
+        if tokens > PREFILL_TOKENS or work > PREFILL_WORK:
+            break
         portion.append(planned.popleft())
     return portion
+
+
+def _work(segment: Segment) -> int:
+    return len(segment.tokens) * (segment.start + len(segment.tokens))
 
 
 Sampled = tuple[list[int], list[float], list[list[tuple[int, float]]]]

@@ -7,10 +7,13 @@ there are some for each key. How long it waits is bounded in steps of the engine
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+#: Seconds that whoever comes new to `Turns` has before those that are there already.
+HEAD_START = 0.05
 #: One of so many places is kept for each key, beside those for all.
 KEPT_SHARE = 8
 
@@ -51,16 +54,21 @@ class FairQueue(Generic[T]):
         self._waiting.setdefault(key, deque()).extend(entries)
         return True
 
-    def take(self) -> tuple[str, T] | None:
-        """The entry that gets a place now, with its key; None while nobody may have one."""
+    def take(self, may_begin: Callable[[T], bool]) -> tuple[str, T] | None:
+        """The entry that gets a place now, with its key; None while nobody may have one.
+
+        Args:
+            may_begin: whether there is room for an entry, beside the place; a key waits with its first one.
+        """
         for key, queue in list(self._waiting.items()):
             while queue and self._has_left(queue[0]):
                 queue.popleft()
             if not queue:
                 del self._waiting[key]
-        if not self._waiting:
+        ready = [key for key, queue in self._waiting.items() if may_begin(queue[0])]
+        if not ready:
             return None
-        key = min(self._waiting, key=self._placed.__getitem__)
+        key = min(ready, key=self._placed.__getitem__)
         total = self._placed.total()
         if total >= self._width and (self._placed[key] >= self._kept or total >= 2 * self._width):
             return None
@@ -84,3 +92,21 @@ class FairQueue(Generic[T]):
                 self._waiting[key] = still
             else:
                 del self._waiting[key]
+
+
+class Turns(Generic[K]):
+    """Whose turn it is, of those that want one: each has the same time, whatever one turn of it takes."""
+
+    def __init__(self) -> None:
+        self._had: dict[K, float] = {}
+
+    def next(self, wanting: Collection[K]) -> K:
+        """Who has had least; whoever did not want a turn the last time has a head start, and nothing saved up."""
+        kept = {key: self._had[key] for key in wanting if key in self._had}
+        start = min(kept.values(), default=0.0) - HEAD_START
+        self._had = {key: kept.get(key, start) for key in wanting}
+        return min(self._had, key=self._had.__getitem__)
+
+    def spend(self, key: K, seconds: float) -> None:
+        """Count what a turn took."""
+        self._had[key] += seconds

@@ -1,9 +1,9 @@
 """The embedded engine behind the gateway: one thread that samples, for the server's event loop that asks.
 
-The thread takes what waits into continuous batches, one batch per policy, in the order that `fair_queue` gives. Of long
-prompts it reads a part at each step, so that the answers that are under way go on. An answer keeps the weights on which
-it began. What is heard of it goes back to the event loop once per step, for all answers together: waking the loop costs
-more than a step's bookkeeping.
+The thread takes what waits into continuous batches, in the order that `fair_queue` gives: for each policy one of short
+conversations and one of long ones, which take turns for equal times, so that a long one holds up no short one. Of long
+prompts a part is read at each step. An answer keeps the weights on which it began. What is heard of it goes back to the
+event loop once per step, for all answers together: waking the loop costs more than a step's bookkeeping.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.engine.batching import Batch, Generation
 from babylon_assets.serving.engine.engine import Library, completion
-from babylon_assets.serving.engine.fair_queue import FairQueue
+from babylon_assets.serving.engine.fair_queue import FairQueue, Turns
 from babylon_assets.serving.engine.texts import UNFINISHED, ChatTokenizer
 from babylon_assets.serving.http.protocol import ApiError, Token
 from babylon_assets.serving.long_work import LongWork
@@ -29,12 +31,17 @@ from babylon_assets.serving.long_work import LongWork
 if TYPE_CHECKING:
     from babylon_assets.serving.engine.decoder import Weights
 
-#: Tokens of prompts that are read at one step, about; and so many may be in batches unread.
+#: Tokens of prompts that a batch may have unread before it takes in another.
 READ_TOKENS = 2048
+#: Tokens of a short conversation, with the longest answer that was asked for.
+SHORT = 512
 #: Characters that a tokenizer's normalizer may join into one.
 JOINED = 4
 
 _log = logging.getLogger(__name__)
+
+#: Which weights, and whether for long conversations.
+Lane = tuple[int, bool]
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +54,11 @@ class _Job:
     streamed: bool
     changed: asyncio.Event
     error: Exception | None = None
+
+    @property
+    def lane(self) -> Lane:
+        longest = self.generations[0]
+        return id(self.weights), len(longest.prompt) + longest.max_tokens > SHORT
 
     @property
     def done(self) -> bool:
@@ -71,7 +83,8 @@ class Scheduler:
         self._threads, self._work = threads, LongWork()
         self._queue: FairQueue[tuple[Generation, _Job]] = FairQueue(width, queue, _has_left)
         self._active: dict[Generation, _Job] = {}
-        self._batches: dict[int, Batch] = {}
+        self._batches: dict[Lane, Batch] = {}
+        self._turns: Turns[Lane] = Turns()
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -194,39 +207,48 @@ class Scheduler:
                 self._advance(admitted)
 
     def _admitted(self) -> list[tuple[Generation, _Job]]:
-        """Those who get a place now, and are active from now on; no more than can be read soon."""
+        """Those who get a place now, and are active from now on; no more of a batch than it can read soon."""
         admitted: list[tuple[Generation, _Job]] = []
-        unread = sum(batch.unread for batch in self._batches.values())
-        while unread < READ_TOKENS and (taken := self._queue.take()) is not None:
+        unread = Counter({lane: batch.unread for lane, batch in self._batches.items()})
+        while (taken := self._queue.take(lambda waiting: unread[waiting[1].lane] < READ_TOKENS)) is not None:
             generation, job = taken[1]
             admitted.append(taken[1])
             self._active[generation] = job
-            unread += len(generation.prompt)
+            unread[job.lane] += len(generation.prompt)
         return admitted
 
     def _advance(self, admitted: Sequence[tuple[Generation, _Job]]) -> None:
-        """One step of every batch, with those who were admitted; the event loop is told."""
-        joining: dict[int, list[Generation]] = {}
+        """Those who were admitted join their batches, and the batch whose turn it is takes a step."""
+        joining: dict[Lane, list[Generation]] = {}
         for generation, job in admitted:
-            key = id(job.weights)
-            if key not in self._batches:
-                self._batches[key] = Batch(job.weights, self._library.tokenizer.text)
-            joining.setdefault(key, []).append(generation)
-        for key, batch in list(self._batches.items()):
-            try:
-                if key in joining:
-                    batch.admit(joining[key])
-                batch.step(READ_TOKENS)
-            except Exception as error:  # whatever one batch fails of, the others' answers go on
-                _log.exception("a batch failed; its answers end with an error")
-                del self._batches[key]
-                for job in self._active.values():
-                    if job.weights is batch.weights:
-                        job.error = error
-            else:
-                if not len(batch) and len(self._batches) > 1:
-                    del self._batches[key]
+            if job.lane not in self._batches:
+                self._batches[job.lane] = Batch(job.weights, self._library.tokenizer.text)
+            joining.setdefault(job.lane, []).append(generation)
+        for lane, generations in joining.items():
+            self._try(lane, lambda batch: batch.admit(generations))  # noqa: B023 - called at once
+        busy = [lane for lane, batch in self._batches.items() if len(batch) or batch.unread]
+        if busy:
+            self._step(self._turns.next(busy))
         self._tell()
+
+    def _step(self, lane: Lane) -> None:
+        started = time.perf_counter()
+        self._try(lane, lambda batch: batch.step(one_portion=True))
+        self._turns.spend(lane, time.perf_counter() - started)
+        batch = self._batches.get(lane)
+        if batch is not None and not len(batch) and any(other != lane[0] for other, _ in self._batches):
+            del self._batches[lane]
+
+    def _try(self, lane: Lane, advance: Callable[[Batch], None]) -> None:
+        """Whatever one batch fails of, the others' answers go on."""
+        try:
+            advance(self._batches[lane])
+        except Exception as error:
+            _log.exception("a batch failed; its answers end with an error")
+            del self._batches[lane]
+            for job in self._active.values():
+                if job.lane == lane:
+                    job.error = error
 
     def _tell(self) -> None:
         heard = {job for job in self._active.values() if job.streamed or job.done}

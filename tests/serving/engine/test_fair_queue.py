@@ -9,10 +9,10 @@ import pytest
 
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.answers import Question, Target
-from babylon_assets.serving.engine.batching import Batch
+from babylon_assets.serving.engine.batching import LEAST_READ, PREFILL_TOKENS, PREFILL_WORK, Batch, Generation
 from babylon_assets.serving.engine.engine import Library
-from babylon_assets.serving.engine.fair_queue import FairQueue
-from babylon_assets.serving.engine.scheduler import READ_TOKENS, Scheduler
+from babylon_assets.serving.engine.fair_queue import HEAD_START, FairQueue, Turns
+from babylon_assets.serving.engine.scheduler import Scheduler
 
 
 def queue(width: int = 8, length: int = 16, gone: set[str] | None = None) -> FairQueue[str]:
@@ -21,7 +21,7 @@ def queue(width: int = 8, length: int = 16, gone: set[str] | None = None) -> Fai
 
 def take_all(waiting: FairQueue[str]) -> list[str]:
     taken = []
-    while (entry := waiting.take()) is not None:
+    while (entry := waiting.take(lambda _entry: True)) is not None:
         taken.append(entry[1])
     return taken
 
@@ -79,6 +79,42 @@ def test_who_left_takes_no_place() -> None:
     assert len(waiting) == 0
 
 
+def test_who_cannot_begin_holds_up_nobody_else() -> None:
+    waiting = queue()
+    assert waiting.put("a", names("a", 2)) and waiting.put("b", names("b", 2))
+    may_begin = {"b0", "b1"}.__contains__
+    assert [waiting.take(may_begin), waiting.take(may_begin)] == [("b", "b0"), ("b", "b1")]
+    assert waiting.take(may_begin) is None
+    assert take_all(waiting) == ["a0", "a1"]
+
+
+def test_turns_take_the_same_time_though_one_is_much_longer() -> None:
+    turns: Turns[str] = Turns()
+    costs, had = {"long": 0.5, "short": 0.01}, {"long": 0.0, "short": 0.0}
+    for _ in range(1000):
+        chosen = turns.next(list(costs))
+        turns.spend(chosen, costs[chosen])
+        had[chosen] += costs[chosen]
+    assert abs(had["long"] - had["short"]) <= 0.5
+
+
+def test_who_comes_now_and_then_waits_for_one_turn_at_most() -> None:
+    turns: Turns[str] = Turns()
+    for _ in range(20):
+        for _ in range(5):  # the long one alone
+            turns.spend(turns.next(["long"]), 0.5)
+        for _ in range(5):
+            assert turns.next(["long", "short"]) == "short"
+            turns.spend("short", HEAD_START / 5)
+    for _ in range(5):  # and saves nothing up
+        turns.spend(turns.next(["long"]), 0.5)
+    chosen = []
+    for _ in range(10):
+        chosen.append(turns.next(["long", "short"]))
+        turns.spend(chosen[-1], 0.5)
+    assert chosen.count("long") >= 4
+
+
 def question(key: str, text: str, max_tokens: int) -> Question:
     return Question(
         policy=Target("babylon-agent@0", 0),
@@ -93,9 +129,13 @@ def question(key: str, text: str, max_tokens: int) -> Question:
     )
 
 
-@pytest.mark.parametrize("prompt", ["A yes 40", "A yes 40 " * 300], ids=["short prompts", "long prompts"])
+@pytest.mark.parametrize(
+    ("prompt", "length"),
+    [("A yes 40", 400), ("A yes 40", 2000), ("A yes 40 " * 300, 2000)],
+    ids=["short ones", "long answers", "long prompts"],
+)
 def test_a_short_answer_waits_for_a_bounded_number_of_steps(
-    tiny_library: Library, monkeypatch: pytest.MonkeyPatch, prompt: str
+    tiny_library: Library, monkeypatch: pytest.MonkeyPatch, prompt: str, length: int
 ) -> None:
     steps: list[Batch] = []
     marks: dict[str, int] = {}
@@ -109,9 +149,10 @@ def test_a_short_answer_waits_for_a_bounded_number_of_steps(
         marks.setdefault(f"{key} answered", len(steps))
         leave(self, key)
 
-    def count_step(self: Batch, most: int | None = None) -> None:
+    def count_step(self: Batch, *, one_portion: bool = False) -> None:
+        assert one_portion
         steps.append(self)
-        step(self, most)
+        step(self, one_portion=True)
 
     monkeypatch.setattr(FairQueue, "put", note_put)
     monkeypatch.setattr(FairQueue, "leave", note_leave)
@@ -119,17 +160,27 @@ def test_a_short_answer_waits_for_a_bounded_number_of_steps(
 
     async def play() -> None:
         scheduler = Scheduler(tiny_library, asyncio.get_running_loop(), width=4, queue=64, threads=1)
-        greedy = [asyncio.create_task(scheduler.answers(question("greedy", prompt, 2000))) for _ in range(16)]
+        greedy = [asyncio.create_task(scheduler.answers(question("greedy", prompt, length))) for _ in range(16)]
         while not scheduler.load()[0]:
             await asyncio.sleep(0.001)
         (answer,) = await scheduler.answers(question("honest", "A yes 40", 8))
         assert answer.completion_tokens == 8
-        assert scheduler.load()[0] + scheduler.load()[1] == 16
+        assert sum(scheduler.load()) >= 12
         for task in greedy:
             task.cancel()
         await asyncio.gather(*greedy, return_exceptions=True)
         scheduler.close()
 
     asyncio.run(play())
-    tokens = len(tiny_library.tokenizer.prompt([Message("user", prompt)]))
-    assert marks["honest answered"] - marks["honest asked"] <= 8 + 2 + (READ_TOKENS + tokens) // READ_TOKENS
+    taken = steps[marks["honest asked"] : marks["honest answered"]]
+    own = taken[-1]  # the batch that gave the last token
+    assert taken.count(own) <= 8 + 2
+
+
+def test_a_prompt_is_read_in_parts_of_bounded_work(tiny_library: Library) -> None:
+    batch = Batch(tiny_library.weights(None), tiny_library.tokenizer.text)
+    batch.admit([Generation(list(range(10, 370)) * 20, 0, 10)])
+    parts = [(segment.start, len(segment.tokens)) for _, segment in batch._unread]
+    assert sum(length for _, length in parts) == 7200
+    assert parts[0] == (0, PREFILL_TOKENS)
+    assert all(length == LEAST_READ or (start + length) * length <= PREFILL_WORK for start, length in parts[:-1])
