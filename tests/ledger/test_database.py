@@ -20,10 +20,10 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import DatabaseUnavailable, SettingsError, TrainingBusy
 from babylon_assets.ledger import compression, specification, waiting
 from babylon_assets.ledger.addresses import Address
+from babylon_assets.ledger.connections import explained
 from babylon_assets.ledger.database import (
     _MIGRATION_LOCK,
     Database,
-    _explained,
     chain_lock,
     ensure_dagster_database,
     migrate,
@@ -263,7 +263,7 @@ def test_a_server_that_is_not_there_is_unavailable_and_the_password_stays_hidden
 )
 def test_only_what_a_person_must_put_right_is_a_wrong_setting(told: str, kind: type[Exception]) -> None:
     address = Address({"host": "h", "user": "u", "password": "hunter2", "dbname": "d"})
-    error = _explained(address, psycopg.OperationalError(f"connection to server failed: {told} hunter2"))
+    error = explained(address, psycopg.OperationalError(f"connection to server failed: {told} hunter2"))
     assert type(error) is kind
     assert "hunter2" not in str(error)
 
