@@ -24,9 +24,9 @@ from babylon_assets.domain.errors import (
 )
 from babylon_assets.ledger import embedded_postgres
 from babylon_assets.ledger.addresses import Address, parse_address
-from babylon_assets.ledger.connections import Connection as Connection  # noqa: PLC0414 - known from here
-from babylon_assets.ledger.connections import connect as _connect
-from babylon_assets.ledger.connections import explained as _explained  # noqa: F401 - so is this
+from babylon_assets.ledger.sessions import Connection as Connection  # noqa: PLC0414 - known from here
+from babylon_assets.ledger.sessions import connect as _connect
+from babylon_assets.ledger.sessions import explained as _explained  # noqa: F401 - so is this
 from babylon_assets.ledger.table import SCHEMA
 from babylon_assets.ledger.waiting import lock_holder, wait_for_lock
 

@@ -20,7 +20,6 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import DatabaseUnavailable, SettingsError, TrainingBusy
 from babylon_assets.ledger import compression, specification, waiting
 from babylon_assets.ledger.addresses import Address
-from babylon_assets.ledger.connections import explained
 from babylon_assets.ledger.database import (
     _MIGRATION_LOCK,
     Database,
@@ -32,6 +31,7 @@ from babylon_assets.ledger.database import (
     window_lock,
 )
 from babylon_assets.ledger.inference_calls import calls_by_id
+from babylon_assets.ledger.sessions import explained
 from tests.ledger.values import inference_call
 from tests.servers import Server
 

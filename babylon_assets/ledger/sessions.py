@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: what every session begins with, and what a refusal means in our words."""
+"""Sessions with PostgreSQL: what each begins with, and what a refusal means in our words."""
 
 from __future__ import annotations
 
