@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+#: The least share of trades that are to be found in the environment's own record.
+LEAST_LINKED = 0.9
 #: Words that a sentence lists.
 SHOWN = 5
 
@@ -56,6 +58,15 @@ class Understanding:
             f"{self.actions - self.recognised} of {self.actions} actions and "
             f"{self.trades - self.recognised_trades} of {self.trades} trades have words that are not known: "
             f"{self.list_words()}; install a version that knows them, or lower LEAST_UNDERSTOOD"
+        )
+
+    def lost_trades(self) -> str | None:
+        """That too many trades are not in the environment's own record, so that their worth is unknown; else None."""
+        if self.linked >= LEAST_LINKED * self.trades:
+            return None
+        return (
+            f"{self.trades - self.linked} of {self.trades} trades are not in the environment's own record; "
+            "check that it is written in UTC, and that this role reads all of it"
         )
 
 

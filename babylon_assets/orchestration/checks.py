@@ -107,15 +107,17 @@ def reward_range(known: Sequence[float]) -> dg.AssetCheckResult:
 
 
 def understood(understanding: Understanding, least: float) -> dg.AssetCheckResult:
-    """Whether enough of a window's words are known; the description names those that are not."""
-    fault = understanding.fault(least)
-    unknown = understanding.list_words()
+    """Whether enough of a window's words are known; the description names those that are not.
+
+    Trades that the environment's own record lacks make a warning and stop nothing.
+    """
+    fault, unknown, lost = understanding.fault(least), understanding.list_words(), understanding.lost_trades()
+    known = f"{understanding.share:.1%} understood{f'; not: {unknown}' if unknown else ''}"
     return dg.AssetCheckResult(
         check_name=UNDERSTOOD,
-        passed=fault is None,
-        description=harmless_text(
-            fault or f"{understanding.share:.1%} understood{f'; not: {unknown}' if unknown else ''}"
-        ),
+        passed=fault is None and lost is None,
+        severity=dg.AssetCheckSeverity.ERROR if fault else dg.AssetCheckSeverity.WARN,
+        description=harmless_text(fault or lost or known),
         metadata=numbers({"understood_share": understanding.share}),
     )
 

@@ -213,7 +213,8 @@ def _facts(number: int, step: Step, at: int, until: int, rules: GameRules) -> St
     seen, result = environment.timestamp, action.result or _SILENT
     word = read_action(action.action_type)
     order = _read_order(action.action_type, action.parameters or _NOTHING, result)
-    success = False if result.success is False else action.success
+    thrown = action.error is not None and not rules.failure_may_hold
+    success = False if result.success is False or thrown else action.success
     reason = action.error or result.error
     error = _clean(reason) if reason else None
     failed = (

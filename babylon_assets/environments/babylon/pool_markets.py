@@ -92,7 +92,8 @@ class PoolMarkets:
 
     def __init__(self, book: TradeBook, quotes: Quotes, resolutions: Resolutions, holdings: Sequence[Holding]) -> None:
         self._book, self._quotes, self._resolutions = book, quotes, resolutions
-        self._holdings = {(row.agent, row.market, row.side): row for row in holdings}
+        ranked = sorted(holdings, key=lambda row: (row.pnl is not None, row.shares))
+        self._holdings = {(row.agent, row.market, row.side): row for row in ranked}
         self._by_market: dict[str, list[Holding]] = {}
         for row in holdings:
             self._by_market.setdefault(row.market, []).append(row)

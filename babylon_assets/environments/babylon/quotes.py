@@ -14,7 +14,7 @@ from math import isfinite
 #: A quote that comes later than this, in milliseconds, says nothing of a trade.
 SOON_MS = 15 * 60 * 1000
 #: How far a perpetual's price may lie from the quote before it, as a share of that.
-PERP_SLACK = 0.02
+PERP_SLACK = 0.05
 #: The same of a prediction share, beside quotes before and after the trade.
 SHARE_SLACK = 0.02
 

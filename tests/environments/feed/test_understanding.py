@@ -91,6 +91,14 @@ def test_a_word_that_was_renamed_stops_the_window_by_its_name(
     assert zero is not None and zero[0] <= 1  # the bet on the market that was cancelled
 
 
+def test_trades_that_the_record_lacks_are_a_warning(installation: Installation) -> None:
+    with installation.connect() as conn:
+        conn.execute("""UPDATE public."AgentTrade" SET "executedAt" = "executedAt" + interval '9 hours'""")
+    result = check(score(installation))
+    assert not result.passed and result.severity is dg.AssetCheckSeverity.WARN
+    assert "19 of 19 trades are not in the environment's own record" in str(result.description)
+
+
 def test_a_lower_bound_lets_it_pass(installation: Installation) -> None:
     with installation.connect() as conn:
         conn.execute("""UPDATE public.trajectories SET "stepsJson" = replace("stepsJson", '"POST"', '"DANCE"')""")

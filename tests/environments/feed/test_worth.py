@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,45 @@ def test_answers_that_were_refused_are_known(environment: FeedEnvironment, conn:
     samples = [sample for record in records(environment, conn) for sample in record.samples]
     refused = [sample.response for sample in samples if sample.refused]
     assert sorted(refused) == sorted(["I wait", "<think>x</think>{}", "no", "json", ""])
+
+
+@pytest.mark.parametrize(
+    ("attack", "changed"),
+    [
+        ("""UPDATE public."AgentTrade" SET price = 0 WHERE "marketType" = 'prediction'""", "prediction"),
+        ("""UPDATE public."AgentTrade" SET price = 40 WHERE "marketType" = 'prediction'""", "prediction"),
+        ("""UPDATE public."AgentTrade" SET amount = -1e9""", "prediction perp"),
+        ("""UPDATE public."AgentTrade" SET amount = 'NaN'""", "prediction perp"),
+        ("""UPDATE public."AgentTrade" SET price = 1e9 WHERE action = 'close' AND "marketType" = 'perp'""", "close"),
+    ],
+)
+def test_a_trade_whose_record_is_made_up_earns_nothing(
+    environment: FeedEnvironment, conn: Connection, attack: str, changed: str
+) -> None:
+    steps, before = value(environment, conn)
+    conn.execute(attack.encode())
+    _, after = value(environment, conn)
+    closes = steps["closes"].notna() & (steps["market_type"] == "perp")
+    attacked = closes if changed == "close" else steps["market_type"].isin(changed.split())
+    attacked &= before["linked"] == True  # noqa: E712
+    assert attacked.any() and not (after["state"][attacked] == "final").any()
+
+
+def test_an_entry_that_no_quote_knows_does_not_count(
+    hour: Feed, environment: FeedEnvironment, conn: Connection
+) -> None:
+    conn.execute("""UPDATE public."PerpPosition" SET "entryPrice" = 0.01 WHERE "closedAt" IS NULL""")
+    assert wrong(hour, *value(environment, conn)) == []
+
+
+def test_a_trade_is_of_one_step(environment: FeedEnvironment, conn: Connection) -> None:
+    row = conn.execute("""SELECT "stepsJson" FROM public.trajectories WHERE "trajectoryId" = 't-00013'""").fetchone()
+    assert row is not None
+    first = json.loads(row[0])[0]
+    steps_json = json.dumps([{**first, "stepNumber": number} for number in range(20)])
+    conn.execute("""UPDATE public.trajectories SET "stepsJson" = %s WHERE "trajectoryId" = 't-00013'""", [steps_json])
+    steps, valued = value(environment, conn)
+    assert (valued["state"][steps["trajectory_id"] == "t-00013"] == "final").sum() == 1
 
 
 def test_the_role_of_the_docs_is_enough(hour: Feed, environment: FeedEnvironment, conn: Connection) -> None:
