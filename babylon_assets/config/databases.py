@@ -21,6 +21,12 @@ class DatabaseSettings(Group):
         "The PostgreSQL database of the game. Without it an embedded PostgreSQL runs in the home folder.",
         secret=True,
     )
+    direct_url: PostgresUrl | None = variable(
+        "DIRECT_DATABASE_URL",
+        None,
+        "The server's own address, where DATABASE_URL leads through a pooler. It is used in its place.",
+        secret=True,
+    )
     dagster_url: PostgresUrl | None = variable(
         "DAGSTER_DATABASE_URL",
         None,
