@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,17 @@ def test_answers_that_were_refused_are_known(environment: FeedEnvironment, conn:
     samples = [sample for record in records(environment, conn) for sample in record.samples]
     refused = [sample.response for sample in samples if sample.refused]
     assert sorted(refused) == sorted(["I wait", "<think>x</think>{}", "no", "json", ""])
+
+
+@pytest.mark.parametrize("hours", [9, -3.5])
+def test_a_game_whose_session_is_in_another_time_zone_is_read_rightly(
+    hour: Feed, environment: FeedEnvironment, conn: Connection, hours: float
+) -> None:
+    """What `now()` fills follows the session's zone: createdAt and executedAt, not the times that the game writes."""
+    ahead = timedelta(hours=hours)
+    conn.execute("""UPDATE public.trajectories SET "createdAt" = "endTime" + %s + interval '80 ms'""", [ahead])
+    conn.execute("""UPDATE public."AgentTrade" SET "executedAt" = "executedAt" + %s""", [ahead])
+    assert wrong(hour, *value(environment, conn)) == []
 
 
 @pytest.mark.parametrize(
