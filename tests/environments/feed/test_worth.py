@@ -89,6 +89,13 @@ def test_every_worth_of_an_hour_at_random_is_right(environment: FeedEnvironment,
 def test_npcs_are_read_and_say_that_they_are(environment: FeedEnvironment, conn: Connection) -> None:
     read = records(environment, conn)
     assert {record.agent_id for record in read} == {*AGENTS, *NPCS}
+    money = [
+        (record.final_pnl, fact.detail.get("balance"))
+        for record in read
+        if record.agent_id in NPCS
+        for fact in record.facts
+    ]
+    assert set(money) == {(None, None)}  # the zeros that the game writes for them are no balance
     [npc] = {record.attributes.get("npc_role") for record in read if record.attributes.get("npc") == "true"} - {None}
     assert npc == "insider"
     user = next(record for record in read if record.agent_id == "31001")
