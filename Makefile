@@ -21,7 +21,7 @@ help:
 	@echo "make demo        install, play and train 24 hours of the simulated game, show what was learned"
 	@echo "make up          the same state in the Dagster UI, http://127.0.0.1:3000"
 	@echo "make test        install, run the whole suite"
-	@echo "make soak        the tests that take minutes"
+	@echo "make soak        the tests that take minutes; a hostile crowd plays for CROWD_SECONDS, an hour unless set"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench-NAME  one of: $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard benchmarks/*.py)))"
 	@echo "make clean       remove $(VENV) and caches; keeps .babylon, where the data is"

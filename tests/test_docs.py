@@ -28,6 +28,7 @@ SETTINGS = {setting.variable for setting in declarations()}
 WALKS = ("A row of `trajectories` to a gradient", "A promotion to an answer")
 #: Variables that pages name and that other programs read.
 OTHERS = {
+    "HTTPS_PROXY",
     "BABYLON_DAGSTER_URL",
     "DAGSTER_HOME",
     "PGPASSWORD",

@@ -22,6 +22,7 @@ from babylon_assets.domain.errors import SettingsError
 SECRETS = {
     "DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/babylon",
     "DAGSTER_DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/dagster",
+    "DIRECT_DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/babylon",
     "WANDB_API_KEY": "hunter2hunter2",
     "SIMULATION_KEY": "hunter2",
     "GATEWAY_UPSTREAM_KEY": "hunter2hunter2",

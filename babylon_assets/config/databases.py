@@ -12,13 +12,19 @@ class DatabaseSettings(Group):
     environment: EnvironmentName = variable(
         "ENVIRONMENT",
         "auto",
-        "Whose record is read; auto: the simulated market in the embedded database, else the game that DATABASE_URL "
-        "is found to hold, babylon or feed.",
+        "Whose record is read; auto: the simulated market in the embedded database, else what DATABASE_URL is found "
+        "to hold: babylon, feed or simulated.",
     )
     url: PostgresUrl | None = variable(
         "DATABASE_URL",
         None,
         "The PostgreSQL database of the game. Without it an embedded PostgreSQL runs in the home folder.",
+        secret=True,
+    )
+    direct_url: PostgresUrl | None = variable(
+        "DIRECT_DATABASE_URL",
+        None,
+        "The server's own address, where DATABASE_URL leads through a pooler. It is used in its place.",
         secret=True,
     )
     dagster_url: PostgresUrl | None = variable(

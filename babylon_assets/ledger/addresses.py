@@ -111,7 +111,7 @@ def _without_prisma(url: str, variable: str) -> str:
     if query.get("pgbouncer", "false").lower() == "true":
         raise SettingsError(
             f"{variable} leads through PgBouncer, which breaks the locks that keep two trainings apart; "
-            "give the server's own address (Prisma calls it the direct URL)"
+            "set DIRECT_DATABASE_URL to the server's own address (Prisma calls it the direct URL)"
         )
     if query.get("schema", "public") != "public":
         raise SettingsError(f"{variable} names the schema {query['schema']!r}; the game's tables are read from public")

@@ -5,21 +5,18 @@ Who runs what inside a connection is decided by the callers; our tables are in t
 
 from __future__ import annotations
 
-import re
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import psycopg
 from psycopg import errors, sql
 
-from babylon_assets.config.settings import HIDDEN, Settings
+from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import (
-    BabylonError,
     DatabaseUnavailable,
     MissingDependency,
     SettingsError,
@@ -27,11 +24,11 @@ from babylon_assets.domain.errors import (
 )
 from babylon_assets.ledger import embedded_postgres
 from babylon_assets.ledger.addresses import Address, parse_address
+from babylon_assets.ledger.sessions import Connection as Connection  # noqa: PLC0414 - known from here
+from babylon_assets.ledger.sessions import connect as _connect
+from babylon_assets.ledger.sessions import explained as _explained  # noqa: F401 - so is this
 from babylon_assets.ledger.table import SCHEMA
 from babylon_assets.ledger.waiting import lock_holder, wait_for_lock
-
-CONNECT_SECONDS = 10
-Connection = psycopg.Connection[Any]
 
 # Advisory locks are pairs of int4: a space of ours, then what is locked.
 _MIGRATION_LOCK = (0x6261_6279, 0)
@@ -41,33 +38,6 @@ _WINDOW_SPACE = 0x6261_6277
 _JUDGE_SPACE = 0x6261_626A
 _TRY_TRANSACTION = "pg_try_advisory_xact_lock"
 _HASHED, _NUMBER = "hashtext(%s)", "%s"
-
-# What every session of ours begins with. With no other schema in the search path, an operator or a function that
-# another role made in `public` is not taken for PostgreSQL's own; every name of ours is written with its schema.
-_SESSION = "-c TimeZone=UTC -c search_path=pg_catalog"
-
-# What a person must put right. Other words of these messages also stand in those of a server that is only busy:
-# "canceling authentication due to timeout", "slots are reserved for roles with the SUPERUSER attribute".
-_REFUSED_LOGIN = re.compile(
-    r"authentication failed|no password supplied|empty password|no pg_hba\.conf entry|permission denied for database"
-    r"|role \".*\" (does not exist|is not permitted to log in)|server requested .* authentication"
-    r"|authentication method .* not supported"
-)
-_NO_DATABASE = re.compile(r"database \".*\" does not exist")
-
-
-class _Connection(psycopg.Connection[Any]):
-    """As psycopg's, but a `with` block that loses the server ends in DatabaseUnavailable, which callers try again."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            super().__exit__(kind, error, trace)
-        except psycopg.OperationalError as lost:  # the commit itself: whether it was done is not known
-            raise DatabaseUnavailable(f"the connection to PostgreSQL was lost at the commit: {lost}") from lost
-        if isinstance(error, psycopg.OperationalError) and self.broken:
-            raise DatabaseUnavailable(f"the connection to PostgreSQL was lost: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -124,7 +94,7 @@ def open_database(settings: Settings) -> Database:
         _create_databases(server, "babylon", "dagster")
         address, dagster = server.at("babylon"), server.at("dagster")
     else:
-        address = parse_address(settings.database.url, "DATABASE_URL")
+        address = _given_address(settings)
         dagster = address.at(f"{address.database}_dagster")
     if settings.database.dagster_url is not None:
         dagster = parse_address(settings.database.dagster_url, "DAGSTER_DATABASE_URL")
@@ -134,6 +104,14 @@ def open_database(settings: Settings) -> Database:
         embedded=settings.database.url is None,
         _address=address,
     )
+
+
+def _given_address(settings: Settings) -> Address:
+    """The address of the server itself, where DATABASE_URL leads through a pooler."""
+    if settings.database.direct_url is not None:
+        return parse_address(settings.database.direct_url, "DIRECT_DATABASE_URL")
+    assert settings.database.url is not None
+    return parse_address(settings.database.url, "DATABASE_URL")
 
 
 def embedded_data(settings: Settings) -> Path:
@@ -180,7 +158,7 @@ def ensure_dagster_database(settings: Settings) -> None:
     """
     if settings.database.url is None or settings.database.dagster_url is not None:
         return
-    address = parse_address(settings.database.url, "DATABASE_URL")
+    address = _given_address(settings)
     name = f"{address.database}_dagster"
     try:
         _create_databases(address, name)
@@ -200,31 +178,6 @@ def _create_databases(server: Address, *names: str) -> None:
             # Two processes may both find it missing: the second one's error is the wanted state.
             with suppress(errors.DuplicateDatabase, errors.UniqueViolation):
                 conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-
-
-def _connect(address: Address, *, autocommit: bool) -> Connection:
-    options = f"{address.parameters.get('options', '')} {_SESSION}".strip()
-    more = {"options": options, "client_encoding": "utf8"}
-    for name, value in (("connect_timeout", str(CONNECT_SECONDS)), ("application_name", "babylon")):
-        more[name] = address.parameters.get(name, value)
-    try:
-        return _Connection.connect(address.conninfo(**more), autocommit=autocommit)
-    except psycopg.OperationalError as error:
-        raise _explained(address, error) from None
-
-
-def _explained(address: Address, error: psycopg.OperationalError) -> BabylonError:
-    """The refusal in our words. libpq gives no code for a failed login, hence the look at its message."""
-    text = " ".join(str(error).split())
-    password = address.parameters.get("password")
-    text = text.replace(password, HIDDEN) if password else text
-    if _NO_DATABASE.search(text):
-        return SettingsError(f"{address.place}: {text}; create the database or correct DATABASE_URL")
-    if _REFUSED_LOGIN.search(text):
-        return SettingsError(f"{address.place}: {text}; correct user and password in DATABASE_URL")
-    return DatabaseUnavailable(
-        f"{address.place} does not answer: {text}; start PostgreSQL there or correct DATABASE_URL"
-    )
 
 
 def migrate(database: Database, revision: str = "head") -> str:

@@ -58,7 +58,9 @@ class ServerAccount:
         with tempfile.TemporaryFile() as output:
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
             try:
-                subprocess.run(command, check=True, cwd="/", timeout=seconds, **streams, **identity)
+                subprocess.run(
+                    [_find(command[0]), *command[1:]], check=True, cwd="/", timeout=seconds, **streams, **identity
+                )
             except FileNotFoundError:
                 raise MissingDependency(f"the program {command[0]} is missing; run as an ordinary user") from None
             except PermissionError as error:
@@ -269,3 +271,8 @@ def _folder_apart() -> Path:
 def _written(output: Any) -> str:
     output.seek(0)
     return str(output.read(READ_BYTES).decode(errors="replace"))
+
+
+def _find(program: str) -> str:
+    """Where a program is; those of the system are found under a service's short PATH too."""
+    return shutil.which(program) or shutil.which(program, path=os.defpath) or program

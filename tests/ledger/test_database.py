@@ -23,7 +23,6 @@ from babylon_assets.ledger.addresses import Address
 from babylon_assets.ledger.database import (
     _MIGRATION_LOCK,
     Database,
-    _explained,
     chain_lock,
     ensure_dagster_database,
     migrate,
@@ -32,6 +31,7 @@ from babylon_assets.ledger.database import (
     window_lock,
 )
 from babylon_assets.ledger.inference_calls import calls_by_id
+from babylon_assets.ledger.sessions import explained
 from tests.ledger.values import inference_call
 from tests.servers import Server
 
@@ -263,7 +263,7 @@ def test_a_server_that_is_not_there_is_unavailable_and_the_password_stays_hidden
 )
 def test_only_what_a_person_must_put_right_is_a_wrong_setting(told: str, kind: type[Exception]) -> None:
     address = Address({"host": "h", "user": "u", "password": "hunter2", "dbname": "d"})
-    error = _explained(address, psycopg.OperationalError(f"connection to server failed: {told} hunter2"))
+    error = explained(address, psycopg.OperationalError(f"connection to server failed: {told} hunter2"))
     assert type(error) is kind
     assert "hunter2" not in str(error)
 

@@ -221,7 +221,7 @@ def _facts(number: int, step: Step, at: int, until: int, rules: GameRules) -> St
     action, environment = step.action, step.environment_state or _NOWHERE
     seen, result = environment.timestamp, action.result or _SILENT
     word = read_action(action.action_type)
-    order = _read_order(action.action_type, action.parameters or _NOTHING, result)
+    order = read_order(action.action_type, action.parameters or _NOTHING, result)
     thrown = action.error is not None and not rules.failure_may_hold
     success = False if result.success is False or thrown else action.success
     reason = action.error or result.error
@@ -248,7 +248,7 @@ def _facts(number: int, step: Step, at: int, until: int, rules: GameRules) -> St
     )
 
 
-class _Order(msgspec.Struct, frozen=True, gc=False):
+class TradeOrder(msgspec.Struct, frozen=True, gc=False):
     """What a trading action was about; `word` is what it says that is not known."""
 
     market_type: MarketType | None = None
@@ -260,17 +260,23 @@ class _Order(msgspec.Struct, frozen=True, gc=False):
     word: str | None = None
 
     @property
+    def is_complete(self) -> bool:
+        """Whether it says what to trade, and on which side."""
+        instrument = self.market_id if self.market_type == "prediction" else self.ticker
+        return self.market_type is not None and instrument is not None and (self.side is not None or self.closes)
+
+    @property
     def detail(self) -> tuple[MarketType | None, str | None, str | None, Side | None, float | None]:
         return self.market_type, self.market_id, self.ticker, self.side, self.amount
 
 
-def _read_order(action_type: str, given: Parameters, result: Result) -> _Order:
+def read_order(action_type: str, given: Parameters, result: Result) -> TradeOrder:
     """What an action was about, from its parameters and, where these are silent, from its result and its name."""
     action = read_action(action_type)
     if action.kind is None:
-        return _Order(word=f"actionType {action_type}")
+        return TradeOrder(word=f"actionType {action_type}")
     if action.kind != "trade":
-        return _Order()
+        return TradeOrder()
     market_id = given.market_id or result.market_id
     ticker = given.ticker or result.ticker
     words = [text for text in (given.side, given.outcome, given.direction, given.position, result.side) if text]
@@ -280,7 +286,7 @@ def _read_order(action_type: str, given: Parameters, result: Result) -> _Order:
     if market_type == "perp" and ticker is None:
         ticker, market_id = market_id, None
     amounts = (given.amount, given.size, given.shares, given.quantity)
-    return _Order(
+    return TradeOrder(
         market_type,
         _clean(market_id) if market_id else None,
         _clean(ticker) if ticker else None,

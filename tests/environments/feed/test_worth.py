@@ -177,7 +177,7 @@ def test_the_role_of_the_docs_is_enough(hour: Feed, environment: FeedEnvironment
     conn.execute(grants.encode())
     conn.execute("SET LOCAL ROLE babylon_training")
     environment.check(conn)
-    assert environment._schema(conn).losses() == []
+    assert environment.schema(conn).losses() == []
     assert environment.list_windows(conn)[0].window == WINDOW
     assert environment.presence(conn, [WINDOW])[0].rows == len(hour.rows["trajectories"])
     assert environment.fingerprint(conn, WINDOW, ["41001", "ACME"])

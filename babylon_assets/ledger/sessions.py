@@ -1,0 +1,97 @@
+"""Sessions with PostgreSQL: what each begins with, and what a refusal means in our words."""
+
+from __future__ import annotations
+
+import re
+from types import TracebackType
+from typing import Any
+
+import psycopg
+
+from babylon_assets.config.settings import HIDDEN
+from babylon_assets.domain.errors import BabylonError, DatabaseUnavailable, SettingsError
+from babylon_assets.ledger.addresses import Address
+from babylon_assets.ledger.poolers import REMEDY, is_behind_pooler, pools_transactions
+
+CONNECT_SECONDS = 10
+Connection = psycopg.Connection[Any]
+
+# What every session of ours begins with. With no other schema in the search path, an operator or a function that
+# another role made in `public` is not taken for PostgreSQL's own; every name of ours is written with its schema.
+_SESSION = "-c TimeZone=UTC -c search_path=pg_catalog"
+
+# What a person must put right. Other words of these messages also stand in those of a server that is only busy:
+# "canceling authentication due to timeout", "slots are reserved for roles with the SUPERUSER attribute".
+_REFUSED_LOGIN = re.compile(
+    r"authentication failed|no password supplied|empty password|no pg_hba\.conf entry|permission denied for database"
+    r"|role \".*\" (does not exist|is not permitted to log in)|server requested .* authentication"
+    r"|authentication method .* not supported"
+)
+_POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
+#: Addresses that were found to lead to sessions that stay.
+_DIRECT: set[str] = set()
+_NO_DATABASE = re.compile(r"database \".*\" does not exist")
+
+
+class _Connection(psycopg.Connection[Any]):
+    """As psycopg's, but a `with` block that loses the server ends in DatabaseUnavailable, which callers try again."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        except psycopg.OperationalError as lost:  # the commit itself: whether it was done is not known
+            raise DatabaseUnavailable(f"the connection to PostgreSQL was lost at the commit: {lost}") from lost
+        if isinstance(error, psycopg.OperationalError) and self.broken:
+            raise DatabaseUnavailable(f"the connection to PostgreSQL was lost: {error}") from error
+
+
+def connect(address: Address, *, autocommit: bool) -> Connection:
+    """A connection to the server itself; that no pooler changes sessions in between is asked once of an address.
+
+    Raises:
+        SettingsError, DatabaseUnavailable: as of `Database.connect`.
+    """
+    if address.conninfo() not in _DIRECT:
+        with _open(address, autocommit=True) as conn:
+            if is_behind_pooler(conn):
+                _refuse_pooled_transactions(address)
+        _DIRECT.add(address.conninfo())
+    return _open(address, autocommit=autocommit)
+
+
+def _refuse_pooled_transactions(address: Address) -> None:
+    if pools_transactions(lambda: _open(address, autocommit=True)):
+        reason = "leads through a pooler in transaction mode, which would give the lock of one training to two"
+        raise SettingsError(f"{address.place} {reason}; {REMEDY}")
+    with _open(address, autocommit=True) as conn:
+        if conn.execute("SHOW search_path").fetchone() != ("pg_catalog",):
+            raise SettingsError(f"{address.place} leads through a pooler that drops the options of a session; {REMEDY}")
+
+
+def _open(address: Address, *, autocommit: bool) -> Connection:
+    options = f"{address.parameters.get('options', '')} {_SESSION}".strip()
+    more = {"options": options, "client_encoding": "utf8"}
+    for name, value in (("connect_timeout", str(CONNECT_SECONDS)), ("application_name", "babylon")):
+        more[name] = address.parameters.get(name, value)
+    try:
+        return _Connection.connect(address.conninfo(**more), autocommit=autocommit)
+    except psycopg.OperationalError as error:
+        raise explained(address, error) from None
+
+
+def explained(address: Address, error: psycopg.OperationalError) -> BabylonError:
+    """The refusal in our words. libpq gives no code for a failed login, hence the look at its message."""
+    text = " ".join(str(error).split())
+    password = address.parameters.get("password")
+    text = text.replace(password, HIDDEN) if password else text
+    if _POOLER.search(text):
+        return SettingsError(f"{address.place} leads through a pooler: {text}; {REMEDY}")
+    if _NO_DATABASE.search(text):
+        return SettingsError(f"{address.place}: {text}; create the database or correct DATABASE_URL")
+    if _REFUSED_LOGIN.search(text):
+        return SettingsError(f"{address.place}: {text}; correct user and password in DATABASE_URL")
+    return DatabaseUnavailable(
+        f"{address.place} does not answer: {text}; start PostgreSQL there or correct DATABASE_URL"
+    )
