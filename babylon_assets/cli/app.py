@@ -60,6 +60,8 @@ class ErrorsAsExitCodes(TyperGroup):
             for variable, remedy in unknown_variables():
                 errors.print(f"warning: {variable}; {remedy}", style="yellow", highlight=False, soft_wrap=True)
             return super().invoke(ctx)
+        except (click.ClickException, typer.Exit, typer.Abort):
+            raise
         except BabylonError as error:
             tell(error)
             raise typer.Exit(EXIT_TRY_LATER if isinstance(error, TransientError) else EXIT_FAILED) from error

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from babylon_assets.domain.gates import Rules
-
-#: What is allowed, by rule, with the names of `Rules` in it.
+#: What is allowed, by rule, with the names of `domain.gates.Rules` in it.
 _BOUNDS = {
     "finite": "loss and gradient are finite",
     "window": "tokens to train on, and not thin",
@@ -35,19 +32,25 @@ class VerdictRow(NamedTuple):
 def verdict_rows(verdict: Mapping[str, Any]) -> list[VerdictRow]:
     """The rows of a verdict as it is kept (`GateVerdict.record`), those that do not hold first.
 
-    Rules that a verdict does not name are taken as they are now; a rule that is no more has no bound.
+    A rule that is no more, or whose bound was not kept, has none.
     """
-    rules = {**asdict(Rules()), **verdict.get("rules", {})}
     rows = [
         VerdictRow(
             rule=finding["rule"],
             finding=finding["words"],
-            bound=_BOUNDS.get(finding["rule"], "").format_map(rules),
+            bound=_bound(finding["rule"], verdict.get("rules", {})),
             holds=bool(finding["holds"]),
         )
         for finding in verdict.get("findings", ())
     ]
     return sorted(rows, key=lambda row: row.holds)
+
+
+def _bound(rule: str, rules: Mapping[str, Any]) -> str:
+    try:
+        return _BOUNDS.get(rule, "").format_map(rules)
+    except (KeyError, ValueError, TypeError):
+        return ""
 
 
 def explain_decision(why: str, verdict: Mapping[str, Any] | None) -> str:

@@ -271,6 +271,10 @@ class Environment(Protocol):
         """How many rows name a window that is none, by that name, most first; they are placed by their time."""
         ...
 
+    def find_base_model(self, home: Path) -> Path | None:
+        """The folder of its own small base model, if it was made before."""
+        ...
+
     def make_base_model(
         self, home: Path, open_policy: Callable[[Path], Policy], progress: Progress | None = None
     ) -> Path | None:
@@ -341,6 +345,9 @@ class BaseEnvironment:
 
     def misplaced_rows(self, conn: Connection) -> Mapping[str, int]:
         return {}
+
+    def find_base_model(self, home: Path) -> Path | None:
+        return None
 
     def make_base_model(
         self, home: Path, open_policy: Callable[[Path], Policy], progress: Progress | None = None

@@ -13,13 +13,10 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.joining import join_calls, named_calls
 from babylon_assets.domain.policies import BRANCH, main_chain, policy_name
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.ledger.inference_calls import calls_of
 from babylon_assets.ledger.specification import MODEL_CHECKPOINTS
-from babylon_assets.ledger.trajectories import read_heads
 
 # Rows of our own tables that hold what an agent did, besides the datasets.
 _OF_AGENT: dict[str, LiteralString] = {
@@ -149,6 +146,10 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
 
 def _joined_calls(conn: Connection[Any], agent: str) -> list[str]:
     """The calls that belong to an agent's trajectories, those included that say nothing of their caller."""
+    from babylon_assets.domain.joining import join_calls, named_calls
+    from babylon_assets.ledger.inference_calls import calls_of
+    from babylon_assets.ledger.trajectories import read_heads
+
     query = "SELECT DISTINCT window_id FROM babylon_training.raw_trajectories WHERE agent_id = %s"
     windows = [window for (window,) in conn.execute(query, [agent]).fetchall()]
     names: list[str] = []

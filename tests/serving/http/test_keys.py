@@ -15,6 +15,7 @@ from babylon_assets.cli.app import app
 from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.settings import Settings, printable
 from babylon_assets.domain.errors import PermanentError, SettingsError
+from babylon_assets.domain.joining import join_calls
 from babylon_assets.domain.policies import Caller
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.inference_calls import calls_by_id
@@ -22,6 +23,7 @@ from babylon_assets.serving.http.keys import Access, hashed, new_key
 from babylon_assets.serving.http.protocol import ApiError
 from babylon_assets.serving.http.server import listen
 from babylon_assets.serving.policy_registry import in_share
+from tests.domain.rows import record, step
 from tests.gateways import RunningGateway
 
 
@@ -125,3 +127,35 @@ def test_a_call_keeps_the_name_of_its_key_and_the_gateways_own_time(
     assert (call.key_name, call.agent_id, call.trajectory_id) == ("anna", "anna-1", "t1")
     assert call.received_at is not None and before <= call.received_at <= datetime.now(UTC)
     assert call.created_at == datetime(2026, 11, 5, 14, 3, tzinfo=UTC)
+
+
+def test_what_another_key_says_of_an_agent_changes_nothing_of_its_trajectory(
+    gateway_with: Callable[..., RunningGateway], database: Database
+) -> None:
+    """A live episode through the gateway: its agent asks, another key claims its steps before, meanwhile and after."""
+    (key, digest), (other, second) = new_key(), new_key()
+    gateway = gateway_with(gateway_keys=f"game:{digest},mallory:{second}")
+    began = datetime.now(UTC)
+
+    def ask(secret: str, number: int, **said: str) -> str:
+        body = {"model": "base", "messages": [{"role": "user", "content": f"A yes 4{number}"}], "max_tokens": 1}
+        headers = {"authorization": f"Bearer {secret}", **{f"x-babylon-{name}": text for name, text in said.items()}}
+        reply = httpx.post(f"{gateway.url}/chat/completions", json=body, headers=headers)
+        assert reply.status_code == 200, reply.text
+        return str(reply.json()["id"])
+
+    place = {"agent": "a1", "trajectory": "t1"}
+    hostile = [ask(other, 0, trajectory="t1", step="0"), ask(other, 0, agent="mallory", trajectory="t1", step="1")]
+    honest = [ask(key, number, **place, step=str(number)) for number in range(3)]
+    hostile += [ask(other, number, **place, step=str(number)) for number in (0, 1, 1, 2)]
+    hostile += [ask(other, 2, **place, at=began.isoformat()), ask(other, 1, agent="a1")]
+    assert gateway.parts.recorder is not None and gateway.parts.recorder.flush(20)
+    with database.connect() as conn:
+        calls = calls_by_id(conn, [*honest, *hostile])
+    made = int(began.timestamp() * 1000)
+    rows = [step(number, llmCalls=[], timestamp=made + number) for number in range(3)]
+    episode = record(rows, agent_id="a1", start_time=began, end_time=datetime.now(UTC))
+    joined = join_calls([episode], calls)
+    assert [(sample.raw.step, sample.raw.call_id) for sample in joined.samples] == list(enumerate(honest))
+    assert joined.counts["calls_of_other_agents"] == 2 and joined.counts["calls_ambiguous"] == 0
+    assert joined.counts["calls_of_other_keys"] == len(hostile) - 2
