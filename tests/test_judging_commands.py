@@ -115,7 +115,7 @@ def test_promotions_say_what_was_live_at_a_time(babylon: Babylon, ledger: Databa
 def test_evaluate_plays_a_snapshot_and_the_market_once(
     babylon: Babylon, game_database: Database, taught_base: Path
 ) -> None:
-    small = {"BASE_MODEL": str(taught_base), "EVALUATION_SEEDS": "8"}
+    small = {"BASE_MODEL": str(taught_base), "EVALUATION_SEEDS": "8", "ENVIRONMENT": "simulated"}
     asked = ("evaluate", "--snapshot", str(SNAPSHOT), "--policy", "base", "--runs", "3", "--json")
     told = json.loads(babylon(*asked, **small).stdout)
     assert (told["policy"], told["evaluation"], told["runs"]) == (f"{CHAIN}@0", "snapshot:small", 3)

@@ -52,7 +52,8 @@ def demo(
 
     Example: [bold]babylon demo --windows 6[/]
     """
-    settings = load_settings().replace(training_backend="embedded")  # what plays is trained here, whatever key there is
+    # What plays is trained here, whatever key there is, and what it plays is the market, whatever else is set.
+    settings = load_settings().replace(training_backend="embedded", environment="simulated")
     settings = settings if seed is None else settings.replace(simulation_seed=seed)
     refuse_another_game(settings)
     wanted = wanted_windows(settings.windows, count, until)

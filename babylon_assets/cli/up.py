@@ -74,7 +74,9 @@ def with_a_game(settings: Settings, database: Database, hours: int) -> Settings:
 
     prepare_game(settings, database)
     backend = "embedded" if settings.training.backend == "auto" else settings.training.backend
-    return reaching_back(serving_the_game(settings.replace(training_backend=backend)), database, hours)
+    return reaching_back(
+        serving_the_game(settings.replace(training_backend=backend, environment="simulated")), database, hours
+    )
 
 
 def _say(text: str) -> None:

@@ -12,8 +12,8 @@ class DatabaseSettings(Group):
     environment: EnvironmentName = variable(
         "ENVIRONMENT",
         "auto",
-        "Whose record is read; auto: the simulated market in the embedded database, else the game that DATABASE_URL "
-        "is found to hold, babylon or feed.",
+        "Whose record is read; auto: the simulated market in the embedded database, else what DATABASE_URL is found "
+        "to hold: babylon, feed or simulated.",
     )
     url: PostgresUrl | None = variable(
         "DATABASE_URL",

@@ -259,12 +259,20 @@ class Environment(Protocol):
         """What a person should know of the record, for `babylon doctor`; empty when there is nothing to say."""
         ...
 
+    def missing_rights(self, conn: Connection) -> Sequence[str]:
+        """A sentence for each right that the settings ask for and the role lacks, with what to do about it."""
+        ...
+
     def count_left_out(self, conn: Connection, window: str) -> Mapping[str, int]:
         """How many rows of a window are not read, by the reason, such as `test users`."""
         ...
 
     def misplaced_rows(self, conn: Connection) -> Mapping[str, int]:
         """How many rows name a window that is none, by that name, most first; they are placed by their time."""
+        ...
+
+    def find_base_model(self, home: Path) -> Path | None:
+        """The folder of its own small base model, if it was made before."""
         ...
 
     def make_base_model(
@@ -329,11 +337,17 @@ class BaseEnvironment:
     def describe_record(self, conn: Connection) -> str:
         return ""
 
+    def missing_rights(self, conn: Connection) -> Sequence[str]:
+        return ()
+
     def count_left_out(self, conn: Connection, window: str) -> Mapping[str, int]:
         return {}
 
     def misplaced_rows(self, conn: Connection) -> Mapping[str, int]:
         return {}
+
+    def find_base_model(self, home: Path) -> Path | None:
+        return None
 
     def make_base_model(
         self, home: Path, open_policy: Callable[[Path], Policy], progress: Progress | None = None

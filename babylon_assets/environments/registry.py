@@ -22,7 +22,8 @@ GROUP = "babylon_assets.environments"
 def open_environment(settings: Settings) -> Environment:
     """The environment that ENVIRONMENT names; `auto` is the simulated market in the embedded database.
 
-    In another database `auto` is the game that it holds, Babylon where it holds none or cannot be asked.
+    In another database `auto` is the game that it holds, or the simulated market where that was played into it; Babylon
+    where it holds none or cannot be asked.
 
     Raises:
         SettingsError: there is none of that name, or its package cannot be loaded.
@@ -46,12 +47,16 @@ _games: dict[str, str] = {}
 def _game_of(settings: Settings) -> str:
     """The game in the database of DATABASE_URL; looked for until rows of one were found."""
     from babylon_assets.environments.feed.game import find_game
+    from babylon_assets.environments.simulated.environment import holds_simulated_market
     from babylon_assets.ledger.database import open_database
 
     address = settings.database.url or ""
     if address not in _games:
         try:
             with open_database(settings).connect() as conn:
+                if holds_simulated_market(conn):
+                    _games[address] = "simulated"
+                    return "simulated"
                 game = find_game(conn)
         except BabylonError:
             return "babylon"

@@ -41,7 +41,7 @@ BATCH_CHARACTERS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
+class AnsweredStep:
     """An answered step as an episode of its own: what the environment's frame of steps is made of."""
 
     window: str
@@ -128,10 +128,10 @@ def _rewards(
 ) -> dict[int, float]:
     """The reward of each answered step whose worth the record says, by its number."""
     assert environment.answers is not None
-    by_window: dict[str, list[_Answered]] = defaultdict(list)
+    by_window: dict[str, list[AnsweredStep]] = defaultdict(list)
     for prompt, step in zip(prompts, steps, strict=True):
         place = prompt.place
-        by_window[place.window].append(_Answered(place.window, place.trajectory_id, place.agent_id, [step]))
+        by_window[place.window].append(AnsweredStep(place.window, place.trajectory_id, place.agent_id, [step]))
     rewards: dict[int, float] = {}
     for window, episodes in by_window.items():
         frame = steps_frame(episodes, environment.detail)

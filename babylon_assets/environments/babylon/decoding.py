@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from babylon_assets.domain.content_ids import bytes_id
 from babylon_assets.domain.trajectories import (
@@ -124,6 +125,10 @@ def _record(
         _facts(number, step, at, until, rules)
         for number, step, at, until in zip(numbers, steps, times, _ends(row, times), strict=True)
     ]
+    # The game writes 0 for the money of its NPCs, whom it keeps no account of.
+    has_account = "npc" not in row.attributes
+    if not has_account:
+        facts = [structs.replace(fact, detail=_without_money(fact.detail)) for fact in facts]
     return TrajectoryRecord(
         window=row.window,
         trajectory_id=row.trajectory_id,
@@ -133,8 +138,8 @@ def _record(
         start_time=row.start_time,
         end_time=row.end_time,
         final_status=row.final_status,
-        final_balance=as_number(row.final_balance),
-        final_pnl=as_number(row.final_pnl),
+        final_balance=as_number(row.final_balance) if has_account else None,
+        final_pnl=as_number(row.final_pnl) if has_account else None,
         content_hash=row_hash,
         samples=_samples(numbers, steps, rules, dropped),
         facts=facts,
@@ -142,6 +147,10 @@ def _record(
         attributes=row.attributes,
         dropped=dict(dropped),
     )
+
+
+def _without_money(detail: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in detail.items() if name not in ("balance", "pnl")}
 
 
 def _times(row: SourceRow, steps: Sequence[Step]) -> list[int]:
@@ -212,7 +221,7 @@ def _facts(number: int, step: Step, at: int, until: int, rules: GameRules) -> St
     action, environment = step.action, step.environment_state or _NOWHERE
     seen, result = environment.timestamp, action.result or _SILENT
     word = read_action(action.action_type)
-    order = _read_order(action.action_type, action.parameters or _NOTHING, result)
+    order = read_order(action.action_type, action.parameters or _NOTHING, result)
     thrown = action.error is not None and not rules.failure_may_hold
     success = False if result.success is False or thrown else action.success
     reason = action.error or result.error
@@ -239,7 +248,7 @@ def _facts(number: int, step: Step, at: int, until: int, rules: GameRules) -> St
     )
 
 
-class _Order(msgspec.Struct, frozen=True, gc=False):
+class TradeOrder(msgspec.Struct, frozen=True, gc=False):
     """What a trading action was about; `word` is what it says that is not known."""
 
     market_type: MarketType | None = None
@@ -251,17 +260,23 @@ class _Order(msgspec.Struct, frozen=True, gc=False):
     word: str | None = None
 
     @property
+    def is_complete(self) -> bool:
+        """Whether it says what to trade, and on which side."""
+        instrument = self.market_id if self.market_type == "prediction" else self.ticker
+        return self.market_type is not None and instrument is not None and (self.side is not None or self.closes)
+
+    @property
     def detail(self) -> tuple[MarketType | None, str | None, str | None, Side | None, float | None]:
         return self.market_type, self.market_id, self.ticker, self.side, self.amount
 
 
-def _read_order(action_type: str, given: Parameters, result: Result) -> _Order:
+def read_order(action_type: str, given: Parameters, result: Result) -> TradeOrder:
     """What an action was about, from its parameters and, where these are silent, from its result and its name."""
     action = read_action(action_type)
     if action.kind is None:
-        return _Order(word=f"actionType {action_type}")
+        return TradeOrder(word=f"actionType {action_type}")
     if action.kind != "trade":
-        return _Order()
+        return TradeOrder()
     market_id = given.market_id or result.market_id
     ticker = given.ticker or result.ticker
     words = [text for text in (given.side, given.outcome, given.direction, given.position, result.side) if text]
@@ -271,7 +286,7 @@ def _read_order(action_type: str, given: Parameters, result: Result) -> _Order:
     if market_type == "perp" and ticker is None:
         ticker, market_id = market_id, None
     amounts = (given.amount, given.size, given.shares, given.quantity)
-    return _Order(
+    return TradeOrder(
         market_type,
         _clean(market_id) if market_id else None,
         _clean(ticker) if ticker else None,

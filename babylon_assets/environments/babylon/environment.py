@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 
 import pandas as pd
 
 from babylon_assets.domain.llm_judge import JudgeScore
-from babylon_assets.domain.policies import Policy
 from babylon_assets.domain.rewards import Scorer
 from babylon_assets.domain.trajectories import Quarantined, StepFacts, TrajectoryRecord
 from babylon_assets.environments.babylon import (
@@ -20,18 +18,19 @@ from babylon_assets.environments.babylon import (
     training_requests,
     writeback,
 )
+from babylon_assets.environments.babylon.answer_reader import GameAnswers
 from babylon_assets.environments.babylon.details import DETAIL, RESULT_KEYS
-from babylon_assets.environments.babylon.outcomes import trade_worth
+from babylon_assets.environments.babylon.outcomes import OutcomeTables, trade_worth
+from babylon_assets.environments.babylon.rights import missing_rights
 from babylon_assets.environments.babylon.rules import GameRules
 from babylon_assets.environments.babylon.schema import BABYLON_GAME, Schema, check_tables, look_at_schema
 from babylon_assets.environments.babylon.scorers import GameJudgmentScorer, HeuristicScorer
 from babylon_assets.environments.base import (
+    AnswerReader,
     BaseEnvironment,
-    Benchmark,
     Connection,
     DeployedModel,
     Presence,
-    Progress,
     RequestQueue,
     SnapshotBenchmark,
     SourceWindow,
@@ -71,17 +70,14 @@ resolved, and when the newest was written.
         return {"heuristic": HeuristicScorer(), "game_judgment": GameJudgmentScorer()}
 
     @property
-    def benchmark(self) -> Benchmark | None:
-        """The simulated market, whose language a policy of the small base model speaks."""
-        from babylon_assets.environments.simulated.market_evaluation import MarketBenchmark
-
-        return MarketBenchmark(self.settings)
-
-    @property
     def snapshots(self) -> SnapshotBenchmark | None:
         from babylon_assets.environments.simulated.snapshots import Snapshots
 
         return Snapshots()
+
+    @property
+    def answers(self) -> AnswerReader | None:
+        return GameAnswers(self)
 
     @property
     def write_back(self) -> WriteBack | None:
@@ -96,6 +92,9 @@ resolved, and when the newest was written.
 
     def check(self, conn: Connection) -> None:
         self._seen = check_tables(conn, self.game)
+
+    def missing_rights(self, conn: Connection) -> Sequence[str]:
+        return missing_rights(conn, self.settings)
 
     def list_windows(self, conn: Connection, since: str | None = None) -> list[SourceWindow]:
         return game_record.list_windows(conn, since, windows=self.settings.windows)
@@ -114,7 +113,7 @@ resolved, and when the newest was written.
             instruments=references,
             odd=self._odd_ids(conn),
             windows=self.settings.windows,
-            schema=self._schema(conn),
+            schema=self.schema(conn),
             judged="game_judgment" in self.settings.rewards.weights,
         )
 
@@ -126,20 +125,13 @@ resolved, and when the newest was written.
             include_banned=self.settings.datasets.include_banned_users,
             odd=self._odd_ids(conn),
             windows=self.settings.windows,
-            schema=self._schema(conn),
+            schema=self.schema(conn),
         )
 
     def value_steps(
         self, conn: Connection, window: str, steps: pd.DataFrame, as_of: datetime | None = None
     ) -> pd.DataFrame:
-        known = outcome_tables.read_outcomes(
-            conn,
-            window,
-            steps,
-            horizon_minutes=self.settings.rewards.perp_horizon_minutes,
-            windows=self.settings.windows,
-            schema=self._schema(conn),
-        )
+        known = self.read_outcomes(conn, window, steps)
         valued = trade_worth(
             steps,
             known,
@@ -148,9 +140,20 @@ resolved, and when the newest was written.
             full_scale_percent=self.settings.rewards.perp_full_scale_percent,
             rules=self.game.rules,
         )
-        if not self._schema(conn).has("reward_judgments"):
+        if not self.schema(conn).has("reward_judgments"):
             return valued
         return valued.join(reward_judgments.read_judgments(conn, steps, as_of))
+
+    def read_outcomes(self, conn: Connection, window: str, steps: pd.DataFrame) -> OutcomeTables:
+        """What the record says of the markets, the prices and the trades of a window's steps."""
+        return outcome_tables.read_outcomes(
+            conn,
+            window,
+            steps,
+            horizon_minutes=self.settings.rewards.perp_horizon_minutes,
+            windows=self.settings.windows,
+            schema=self.schema(conn),
+        )
 
     def describe_action(self, step: StepFacts) -> str:
         detail = step.detail
@@ -165,7 +168,7 @@ resolved, and when the newest was written.
         return " ".join(part for part in parts if part)
 
     def describe_record(self, conn: Connection) -> str:
-        text = self._describe_game(conn) + "".join(f"; {loss}" for loss in self._schema(conn).losses())
+        text = self._describe_game(conn) + "".join(f"; {loss}" for loss in self.schema(conn).losses())
         row = conn.execute("SELECT has_table_privilege('public.trajectories', 'INSERT, UPDATE, DELETE')").fetchone()
         writes = self.settings.gate.write_trained_models or self.settings.judge.write_reward_judgments
         if row and row[0] and not writes and self.settings.database.url:
@@ -179,13 +182,6 @@ resolved, and when the newest was written.
 
     def misplaced_rows(self, conn: Connection) -> Mapping[str, int]:
         return game_record.count_odd_ids(conn, windows=self.settings.windows)
-
-    def make_base_model(
-        self, home: Path, open_policy: Callable[[Path], Policy], progress: Progress | None = None
-    ) -> Path | None:
-        from babylon_assets.environments.simulated.base_model import ensure_base_model
-
-        return ensure_base_model(home, open_policy=open_policy, progress=progress)
 
     def count_left_out(self, conn: Connection, window: str) -> Mapping[str, int]:
         return game_record.count_left_out(
@@ -207,7 +203,7 @@ resolved, and when the newest was written.
         other = f"; the record looks like {game.name}'s: set ENVIRONMENT=auto" if game.name != self.name else ""
         return f"; {game.evidence}{other}"
 
-    def _schema(self, conn: Connection) -> Schema:
+    def schema(self, conn: Connection) -> Schema:
         """What is there of the game's tables, looked up once: an environment is opened for each run."""
         if self._seen is None:
             self._seen = look_at_schema(conn, self.game)

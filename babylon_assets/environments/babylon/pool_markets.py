@@ -115,6 +115,23 @@ class PoolMarkets:
             return _value_sale(trade, account)
         return self._value_purchase(trade, account, order.instrument, side)
 
+    def average_cost(self, agent: str, market: str, side: str, at: int) -> float | None:
+        """Dollars that each share of an agent's position had cost at a time; None where there was no position."""
+        account = _Account()
+        for trade in self._book.of(agent, "prediction", market):
+            if trade.side == side and not trade.word and trade.at < at:
+                account.add(trade)
+        left = sum(purchase.left for purchase in account.purchases)
+        cost = sum(purchase.cost_left for purchase in account.purchases)
+        return cost / left if left > 0 and account.whole else None
+
+    def paid_per_share(self, market: str, side: str, price: float) -> float | None:
+        """What a share of the winning side is paid that was bought at this price; None where nobody held that side."""
+        rows = self._by_market.get(market, [])
+        winners = sum(row.shares for row in rows if row.side == side)
+        losses = sum(row.shares * row.price for row in rows if row.side != side)
+        return price + losses / winners if winners > 0 else None
+
     def _account(self, agent: str, market: str, side: str) -> _Account:
         key = (agent, market, side)
         if key not in self._accounts:
@@ -148,10 +165,8 @@ class PoolMarkets:
             return (holding.pnl + sum(purchase.cost_left for purchase in account.purchases)) / left, "final"
         if result is None:
             return None, "unknown"
-        rows = self._by_market[market]
-        winners = sum(row.shares for row in rows if row.side == side)
-        losses = sum(row.shares * row.price for row in rows if row.side != side)
-        return (holding.price + losses / winners, "final") if winners > 0 else (None, "unknown")
+        paid = self.paid_per_share(market, side, holding.price)
+        return (paid, "final") if paid is not None else (None, "unknown")
 
 
 def _final(purchase: _Purchase, paid: float) -> Valued:

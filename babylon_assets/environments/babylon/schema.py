@@ -51,7 +51,7 @@ AGENT_TRADE = SourceTable(
 )
 STOCK_PRICE = SourceTable(("id", "organizationId", "price", "timestamp"))
 PREDICTION_PRICES = SourceTable(("id", "marketId", "yesPrice", "noPrice", "createdAt"))
-MARKET = SourceTable(("id", "resolved", "resolution", "endDate", "updatedAt"))
+MARKET = SourceTable(("id", "resolved", "resolution", "endDate", "updatedAt"), ("question",))
 PERP_SNAPSHOT = SourceTable(
     ("ticker", "organizationId"), cost="tickers are found by the companies' own names and by positions alone"
 )

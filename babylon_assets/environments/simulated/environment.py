@@ -2,10 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.babylon.environment import BabylonEnvironment
+from babylon_assets.environments.base import AnswerReader, Benchmark, Progress
+from babylon_assets.environments.simulated.rows import COMPANY_MARK
 
 
 class SimulatedEnvironment(BabylonEnvironment):
-    """The market of the demo."""
+    """The market of the demo: it judges policies by boards of its own, and makes the small model that plays it."""
 
     name = "simulated"
+
+    @property
+    def benchmark(self) -> Benchmark | None:
+        from babylon_assets.environments.simulated.market_evaluation import MarketBenchmark
+
+        return MarketBenchmark(self.settings)
+
+    @property
+    def answers(self) -> AnswerReader | None:
+        """Its boards say more of a policy than its recorded prompts."""
+        return None
+
+    def find_base_model(self, home: Path) -> Path | None:
+        measurements = sorted((home / "base_models").glob("babylon-small-*/measurement.json"))
+        return measurements[-1].parent if measurements else None
+
+    def make_base_model(
+        self, home: Path, open_policy: Callable[[Path], Policy], progress: Progress | None = None
+    ) -> Path | None:
+        from babylon_assets.environments.simulated.base_model import ensure_base_model
+
+        return ensure_base_model(home, open_policy=open_policy, progress=progress)
+
+
+def holds_simulated_market(conn: psycopg.Connection[Any]) -> bool:
+    """Whether the simulated market was played into a database: its companies say so."""
+    there = conn.execute("SELECT to_regclass('public.\"Organization\"') IS NOT NULL").fetchone()
+    if there != (True,):
+        return False
+    query = 'SELECT EXISTS (SELECT FROM public."Organization" WHERE description LIKE %s)'
+    return conn.execute(query, [f"%{COMPANY_MARK}"]).fetchone() == (True,)

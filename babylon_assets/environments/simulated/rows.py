@@ -39,13 +39,17 @@ def user_rows(players: Sequence[Player], now: datetime) -> list[Row]:
     ]
 
 
+#: How the description of a company ends: it shows that a database holds this market.
+COMPANY_MARK = "of the simulated game"
+
+
 def organization_rows(now: datetime) -> list[Row]:
     """`"Organization"`: the companies behind the perpetuals."""
     return [
         {
             "id": ticker,
             "name": ticker.capitalize(),
-            "description": f"{ticker.capitalize()} of the simulated game",
+            "description": f"{ticker.capitalize()} {COMPANY_MARK}",
             "type": "company",
             "initialPrice": PERP_BASE,
             "updatedAt": now,

@@ -42,9 +42,9 @@ class Embedded(TrainingBackend):
         require_local(base_model)
 
     def find_base_model(self, settings: Settings) -> str | None:
-        """The small model of the project, made by the first training."""
-        measurements = sorted((settings.home / "base_models").glob("babylon-small-*/measurement.json"))
-        return str(measurements[-1].parent) if measurements else None
+        """The environment's own small model, made by the first training."""
+        folder = open_environment(settings).find_base_model(settings.home)
+        return str(folder) if folder else None
 
     def prepare_base_model(self, settings: Settings, progress: Any = None) -> str:
         """The environment's own small model; making it takes about a minute."""
@@ -52,7 +52,10 @@ class Embedded(TrainingBackend):
         environment = open_environment(settings)
         folder = environment.make_base_model(settings.home, _open_policy, progress)
         if folder is None:
-            raise SettingsError(f"the environment {environment.name} has no base model of its own; set BASE_MODEL")
+            raise SettingsError(
+                f"the environment {environment.name} has no base model of its own; set BASE_MODEL to the folder or hub "
+                "name of a model that reads its prompts"
+            )
         return str(folder)
 
     def manifest_settings(self, settings: Settings, base_model: str) -> dict[str, Any]:
