@@ -67,7 +67,8 @@ class RunningGateway:
     def _serve(self) -> None:
         settings, spool = self._settings, self._settings.home / "spool"
         make_parts = partial(assemble, self.gateway, settings.gateway, settings.model_name, self._database, spool)
-        asyncio.run(run(self.gateway, self._server, make_parts, self._make_source, self._socket))
+        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+            runner.run(run(self.gateway, self._server, make_parts, self._make_source, self._socket))
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from babylon_assets.domain.samples import SampleHead
+    from babylon_assets.domain.trajectories import TrajectoryRecord
 
 #: Columns of the scores that are no scorer's.
 _FACTS = ("window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final")
@@ -62,7 +63,9 @@ def score_rows(settings: Settings, conn: Connection, window: str) -> Iterator[di
     valued = environment.value_steps(conn, window, steps) if environment.has_record(conn) else steps[[]]
     prices = _by_step(steps, valued)
     facts = trajectories.read_facts(conn, window, sorted(set(kept["trajectory_id"])))
-    answers = _answers(conn, window)
+    records = trajectories.read_heads(conn, window)
+    attributes = {record.trajectory_id: record.attributes for record in records}
+    answers = _answers(conn, window, records)
     names = [name for name in kept.columns if name not in _FACTS]
     for row in kept.to_dict("records"):
         place = (row["trajectory_id"], row["step"])
@@ -78,6 +81,7 @@ def score_rows(settings: Settings, conn: Connection, window: str) -> Iterator[di
             "worth": _known(row["worth"]),
             "reward": _known(row["reward"]),
             "parts": {name: _known(row[name]) for name in names},
+            "attributes": attributes.get(place[0], {}),
             "judge": _name(prices.get(place, {}).get("judge")),
         }
 
@@ -94,14 +98,14 @@ def _by_step(steps: pd.DataFrame, valued: pd.DataFrame) -> dict[tuple[str, int],
     )
 
 
-def _answers(conn: Connection, window: str) -> dict[tuple[str, int], SampleHead]:
+def _answers(conn: Connection, window: str, records: list[TrajectoryRecord]) -> dict[tuple[str, int], SampleHead]:
     """The answer of each step that was carried out, of the window's newest dataset: the last that was not refused."""
     row = windows.get_window(conn, window)
     if row is None or row.dataset_id is None:
         return {}
     refused = {
         (record.trajectory_id, head.step, head.call)
-        for record in trajectories.read_heads(conn, window)
+        for record in records
         for head in getattr(record.samples, "heads", record.samples)
         if head.refused
     }

@@ -8,6 +8,7 @@ over by the next one. What a record means is not known.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -35,7 +36,8 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)  # what agents were asked and answered is nobody else's to read
+        with contextlib.suppress(PermissionError):  # of another account's folder, which that account sees to
+            folder.chmod(0o700)  # what agents were asked and answered is nobody else's to read
         self._own = folder / f"{time.time_ns()}-{os.getpid()}"
         self._own.mkdir(mode=0o700)
         self._locks = [_locked(self._own)]

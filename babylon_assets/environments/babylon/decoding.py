@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from babylon_assets.domain.content_ids import bytes_id
 from babylon_assets.domain.trajectories import (
@@ -124,6 +125,10 @@ def _record(
         _facts(number, step, at, until, rules)
         for number, step, at, until in zip(numbers, steps, times, _ends(row, times), strict=True)
     ]
+    # The game writes 0 for the money of its NPCs, whom it keeps no account of.
+    has_account = "npc" not in row.attributes
+    if not has_account:
+        facts = [structs.replace(fact, detail=_without_money(fact.detail)) for fact in facts]
     return TrajectoryRecord(
         window=row.window,
         trajectory_id=row.trajectory_id,
@@ -133,8 +138,8 @@ def _record(
         start_time=row.start_time,
         end_time=row.end_time,
         final_status=row.final_status,
-        final_balance=as_number(row.final_balance),
-        final_pnl=as_number(row.final_pnl),
+        final_balance=as_number(row.final_balance) if has_account else None,
+        final_pnl=as_number(row.final_pnl) if has_account else None,
         content_hash=row_hash,
         samples=_samples(numbers, steps, rules, dropped),
         facts=facts,
@@ -142,6 +147,10 @@ def _record(
         attributes=row.attributes,
         dropped=dict(dropped),
     )
+
+
+def _without_money(detail: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in detail.items() if name not in ("balance", "pnl")}
 
 
 def _times(row: SourceRow, steps: Sequence[Step]) -> list[int]:

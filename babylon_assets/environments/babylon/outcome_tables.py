@@ -26,6 +26,13 @@ from babylon_assets.environments.babylon.outcomes import OutcomeTables
 from babylon_assets.environments.babylon.schema import Schema, look_at_schema
 from babylon_assets.environments.babylon.statements import companies
 
+_NO_TIME, _MOMENT, _QUARTER = timedelta(0), timedelta(minutes=1), timedelta(minutes=15)
+#: No time zone is further from UTC; and so many rows are needed to tell one.
+_FARTHEST_ZONE, _FEWEST_ROWS = timedelta(hours=14), 5
+_CLOCK = """
+    SELECT count(*), percentile_disc(ARRAY[0.1, 0.5, 0.9]) WITHIN GROUP (ORDER BY late)
+    FROM (SELECT "createdAt" - "endTime" AS late FROM public.trajectories WHERE "trajectoryId" = ANY(%s)) AS rows"""
+
 
 def read_outcomes(
     conn: psycopg.Connection[Any],
@@ -42,7 +49,13 @@ def read_outcomes(
     start, end = span.start - BEFORE, span.end
     until = end + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)
     agents, named = _distinct(steps["agent_id"]), _distinct(steps["market_id"])
-    trades = read_trades(conn, agents, start, until, named if rules.winners_share else (), schema)
+    ahead = _NO_TIME
+    if rules.trades_follow_steps and schema.has("trajectories", "createdAt"):
+        ahead = read_clock(conn, _distinct(steps["trajectory_id"]))
+    anytime = named if rules.winners_share else ()
+    trades = read_trades(conn, agents, start + ahead, until + ahead, anytime, schema)
+    if ahead:
+        trades["executed_at"] = (trades["executed_at"] - ahead).dt.as_unit("ms")
     markets = _distinct(pd.concat([steps["market_id"], trades["market_id"]]))
     tickers = _distinct(pd.concat([steps["ticker"], trades["ticker"]]))
     empty = OutcomeTables.empty()
@@ -59,6 +72,22 @@ def read_outcomes(
         perp_positions=read_perp_positions(conn, agents, start, until) if perps else empty.perp_positions,
         windows=windows,
     )
+
+
+def read_clock(conn: psycopg.Connection[Any], trajectory_ids: Sequence[str]) -> timedelta:
+    """By how much the game's own `now()` is ahead of UTC, where it says so.
+
+    A row's `createdAt`, as a trade's `executedAt`, is filled by the database in its session's time zone; its `endTime`
+    is UTC and a moment earlier. Rows that all differ by the same quarters of an hour were written in such a session.
+    """
+    row = conn.execute(_CLOCK, [list(trajectory_ids)]).fetchone()
+    if row is None or row[0] < _FEWEST_ROWS:
+        return _NO_TIME
+    low, median, high = row[1]
+    if high - low > _MOMENT:
+        return _NO_TIME
+    ahead = _QUARTER * round(median / _QUARTER)
+    return ahead if abs(median - ahead) <= _MOMENT and abs(ahead) <= _FARTHEST_ZONE else _NO_TIME
 
 
 def read_trades(

@@ -7,7 +7,7 @@ or of the database.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,10 @@ from babylon_assets.serving.engine.texts import ChatTokenizer
 
 if TYPE_CHECKING:
     from babylon_assets.serving.engine.decoder import Weights
+
+
+#: Policies that are served at the same time: the promoted one and its challenger.
+SERVED = 2
 
 
 class Library:
@@ -38,6 +42,7 @@ class Library:
         self._base, self._kept = base, kept
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._weights: OrderedDict[Path | None, Weights] = OrderedDict()
+        self._served: deque[Path | None] = deque(maxlen=SERVED)
         self._order, self._merging = threading.Lock(), threading.Lock()
         self.tokenizer = ChatTokenizer(base)
 
@@ -49,6 +54,12 @@ class Library:
                 self._weights.move_to_end(adapter)
             return cached
 
+    def keep(self, adapter: Path | None) -> None:
+        """Keep a policy in memory that is served, whoever asks for others, until `SERVED` newer ones are."""
+        with self._order:
+            if adapter not in self._served:
+                self._served.append(adapter)
+
     def weights(self, adapter: Path | None) -> Weights:
         """The policy's weights; merged now if they are not in memory. What is in use elsewhere stays valid."""
         with self._merging:
@@ -57,8 +68,9 @@ class Library:
                 weights = load_weights(self._base, adapter, self._device, frozenset([self.tokenizer.end]))
                 with self._order:
                     self._weights[adapter] = weights
-                    while len(self._weights) > self._kept:
-                        self._weights.popitem(last=False)
+                    others = [kept for kept in self._weights if kept not in self._served]
+                    for unused in others[: max(0, len(self._weights) - self._kept)]:
+                        del self._weights[unused]
             return weights
 
 

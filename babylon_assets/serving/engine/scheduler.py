@@ -92,6 +92,7 @@ class Scheduler:
 
     def prepare(self, policy: Target) -> None:
         self._load(policy)
+        self._library.keep(_adapter(policy))
 
     def _load(self, policy: Target) -> Weights:
         """The policy's weights, which are compared with the ledger's before they are read from the disk."""

@@ -9,13 +9,16 @@ import pytest
 
 from babylon_assets.cli.list_scores import score_rows
 from babylon_assets.config.settings import Settings
+from babylon_assets.definitions import build_definitions
+from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import load_dataset
+from babylon_assets.ledger.windows import get_window
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets import raw_trajectories, scored_trajectories
 from babylon_assets.orchestration.freezing import freeze_window
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime import WindowResult
+from babylon_assets.orchestration.runtime import Line, WindowResult
 from tests.environments.feed.hour import WINDOW, play_hour
 from tests.environments.feed.tables import create_feed_tables
 
@@ -148,5 +151,22 @@ def test_a_row_per_step_says_what_it_was_worth_and_why(installation: Installatio
     assert (closed["kind"], closed["entry"], closed["exit"], closed["call"]) == ("trade", 104.0, 90.0, None)
     refused = next(row for row in rows if row["call"] == 1 and row["state"] == "invalid")
     assert (refused["trains_as"], refused["parts"]["outcome"]) == ("skip", -0.5)
+    assert {row["attributes"]["archetype"] for row in rows} == {"trader"}
     compared = [row for row in rows if row["advantage"] is not None]
     assert all(row["reward"] == pytest.approx(row["baseline"] + row["advantage"]) for row in compared)
+
+
+def test_the_line_stops_at_a_window_that_it_does_not_understand(installation: Installation) -> None:
+    with installation.connect() as conn:
+        conn.execute("""UPDATE public.trajectories SET "stepsJson" = replace("stepsJson", '"perp"', '"swap"')""")
+    settings = installation.settings.replace(window_start="2026-07-15T00:00")
+    definitions = build_definitions(settings, installation=Installation(settings, installation.database))
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        pytest.raises(PermanentError, match=r"the check understood .* marketType swap \(7\)"),
+    ):
+        Line(definitions, instance).materialize(WINDOW)
+    with installation.connect() as conn:
+        row = get_window(conn, WINDOW)
+    assert row is not None and (row.status, row.dataset_id) == ("failed", None)
+    assert row.reason is not None and "marketType swap" in row.reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,13 @@ def test_every_worth_of_an_hour_at_random_is_right(environment: FeedEnvironment,
 def test_npcs_are_read_and_say_that_they_are(environment: FeedEnvironment, conn: Connection) -> None:
     read = records(environment, conn)
     assert {record.agent_id for record in read} == {*AGENTS, *NPCS}
+    money = [
+        (record.final_pnl, fact.detail.get("balance"))
+        for record in read
+        if record.agent_id in NPCS
+        for fact in record.facts
+    ]
+    assert set(money) == {(None, None)}  # the zeros that the game writes for them are no balance
     [npc] = {record.attributes.get("npc_role") for record in read if record.attributes.get("npc") == "true"} - {None}
     assert npc == "insider"
     user = next(record for record in read if record.agent_id == "31001")
@@ -110,6 +118,17 @@ def test_answers_that_were_refused_are_known(environment: FeedEnvironment, conn:
     samples = [sample for record in records(environment, conn) for sample in record.samples]
     refused = [sample.response for sample in samples if sample.refused]
     assert sorted(refused) == sorted(["I wait", "<think>x</think>{}", "no", "json", ""])
+
+
+@pytest.mark.parametrize("hours", [9, -3.5])
+def test_a_game_whose_session_is_in_another_time_zone_is_read_rightly(
+    hour: Feed, environment: FeedEnvironment, conn: Connection, hours: float
+) -> None:
+    """What `now()` fills follows the session's zone: createdAt and executedAt, not the times that the game writes."""
+    ahead = timedelta(hours=hours)
+    conn.execute("""UPDATE public.trajectories SET "createdAt" = "endTime" + %s + interval '80 ms'""", [ahead])
+    conn.execute("""UPDATE public."AgentTrade" SET "executedAt" = "executedAt" + %s""", [ahead])
+    assert wrong(hour, *value(environment, conn)) == []
 
 
 @pytest.mark.parametrize(

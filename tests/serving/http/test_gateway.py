@@ -14,14 +14,15 @@ import httpx
 import openai
 import pytest
 
+from babylon_assets.config.settings import Settings
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.inference_calls import InferenceCall, calls_by_id
-from babylon_assets.serving.engine.engine import Engine
+from babylon_assets.serving.engine.engine import Engine, Library
 from babylon_assets.serving.http.keys import new_key
 from babylon_assets.serving.http.server import MOST_BODY_BYTES
-from tests.gateways import WINDOWS, Chain, RunningGateway, recomputed, wait_for
+from tests.gateways import WINDOWS, Chain, RunningGateway, embedded, recomputed, wait_for
 
 Gateways = Callable[..., RunningGateway]
 ASKED: list[Any] = [{"role": "system", "content": "Trade."}, {"role": "user", "content": "A yes 40"}]
@@ -379,3 +380,24 @@ def test_health_and_metrics_say_how_it_is(gateway: RunningGateway, client: opena
     text = httpx.get(f"{gateway.root}/metrics").text
     assert 'babylon_gateway_answers_total{policy="babylon-agent@0"} 2.0' in text
     assert 'babylon_gateway_requests_total{status="200"}' in text
+
+
+def test_who_asks_for_old_policies_does_not_push_the_served_one_out(
+    tmp_path: Path, database: Database, chain: Chain, tiny_base: Path
+) -> None:
+    for step in (1, 2, 3):
+        chain.add(step)
+    chain.promote(0)
+    library = Library(tiny_base, kept=2)
+    settings = Settings(home=tmp_path / "home")
+    with RunningGateway(settings, database, embedded(library, settings)) as gateway:
+        served = library.cached(None)
+        assert served is not None
+        for step in (1, 2, 3):
+            body = {"model": chain.name(step), "messages": ASKED, "max_tokens": 1}
+            assert httpx.post(f"{gateway.url}/chat/completions", json=body, timeout=30).status_code == 200
+        assert library.cached(None) is served
+        assert library.cached(chain.adapter(1)) is None
+        chain.promote(3)
+        wait_for(lambda: httpx.get(f"{gateway.root}/health").json()["policy"] == chain.name(3), 10)
+        assert library.cached(chain.adapter(3)) is not None
