@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: Answers that one forward pass takes.
 BATCH = 16
+#: Tokens, with padding, that one forward pass takes at most; a longer answer goes alone.
+BATCH_TOKENS = 32_768
 #: More tokens than a chat template adds to a short conversation.
 TEMPLATE_TOKENS = 256
 
@@ -161,8 +163,21 @@ def answer_logprobs(model: Any, turns: Sequence[Turn]) -> list[list[float]]:
     import torch
 
     with torch.no_grad():
-        batches = [turns[start : start + BATCH] for start in range(0, len(turns), BATCH)]
-        return [values for batch in batches for values in _batch_logprobs(model, batch)]
+        return [values for batch in _batches(turns) for values in _batch_logprobs(model, batch)]
+
+
+def _batches(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
+    """The turns in their order, BATCH at a time, or fewer where they are long: what bounds the memory."""
+    start = 0
+    while start < len(turns):
+        longest, end = 0, start
+        while end < min(len(turns), start + BATCH):
+            longest = max(longest, len(turns[end][0]) + len(turns[end][1]))
+            if end > start and longest * (end - start + 1) > BATCH_TOKENS:
+                break
+            end += 1
+        yield turns[start:end]
+        start = end
 
 
 def _batch_logprobs(model: Any, turns: Sequence[Turn]) -> list[list[float]]:
