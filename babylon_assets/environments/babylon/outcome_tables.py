@@ -103,7 +103,8 @@ def read_trades(
     `price` of a NO share is the price of NO. Of agents without any, those of the older engine, where it kept some.
     """
     columns = f"""SELECT "agentUserId" AS agent_id, "marketType" AS market_type, "marketId" AS market_id, ticker,
-               action, side, amount, price, pnl, {MILLISECONDS.format('"executedAt"')} AS executed_at, "executedAt" AS at, id
+               action, side, amount, price, pnl, {MILLISECONDS.format('"executedAt"')} AS executed_at,
+               "executedAt" AS at, id
         FROM public."AgentTrade" WHERE "agentUserId" = ANY(%(agents)s)"""
     in_range = """ "executedAt" >= %(start)s AND "executedAt" < %(end)s"""
     query = f"""
