@@ -223,13 +223,14 @@ def test_a_dataset_that_was_tampered_with_stops_its_window_alone(world: World, m
 
 def test_a_prompt_that_names_a_result_is_not_trained_on(world: World) -> None:
     world.execute(
-        """UPDATE public."trajectories" SET "stepsJson" =
-           replace("stepsJson", '"systemPrompt":"', '"systemPrompt":"finalPnL: 12 ') WHERE "windowId" = %s""",
+        r"""UPDATE public."trajectories" SET "stepsJson" = regexp_replace("stepsJson",
+                '"systemPrompt":"(\\.|[^"\\])*"', '"systemPrompt":"{\\"finalPnL\\": 12}"', 'g')
+            WHERE "windowId" = %s""",
         FIRST,
     )
     world.execute("DELETE FROM babylon_training.inference_calls")
     told = failure(run(world, *DATA, "model_checkpoints"))
-    assert "the prompt names finalPnL and 47 more" in told
+    assert "the prompt names finalPnL` and 47 more" in told
     assert results(world, "training_datasets", checks.HINDSIGHT) == {FIRST: False, SECOND: True, THIRD: True}
     assert world.row(FIRST).dataset_id is None
 
