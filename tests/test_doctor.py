@@ -20,6 +20,7 @@ from babylon_assets.training import devices
 from babylon_assets.training.backends.local_gpu.backend import BASE_MODEL
 from babylon_assets.training.capacity import checkpoint_gib, disk_gib, gpu_gib
 from babylon_assets.training.devices import CudaDevice
+from tests.environments.babylon.rows import add_trajectories, add_users, trajectory
 from tests.hosted_service import KEY, HostedService, hosted_service
 
 Findings = Callable[..., dict[str, Diagnosis]]
@@ -128,3 +129,35 @@ def test_it_answers_at_once_as_json_without_torch(game_database: Database, tmp_p
     assert told["settings"]["DATABASE_URL"] == "***"
     seconds, loaded = run.stderr.split()
     assert (float(seconds) < 1.5, loaded) == (True, "False")
+
+
+def test_rights_that_the_settings_need_are_found_before_anything_is_trained(
+    game_database: Database, tmp_path: Path
+) -> None:
+    role = f"{game_database.place.rpartition('/')[2]}_reader"
+    wanted = {"train_requests": True, "write_trained_models": True, "write_reward_judgments": True}
+    with game_database.connect() as conn:
+        conn.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA public TO {role}".encode())
+        conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}".encode())
+    try:
+        url = game_database.url.replace("://postgres@", f"://{role}@")
+        settings = Settings(home=tmp_path, database_url=url, **wanted)
+        found = [finding.remedy for finding in diagnose(settings) if finding.name == "rights"]
+        assert "TRAIN_REQUESTS is true and the role lacks UPDATE on training_batches" in " ".join(found)
+        assert "WRITE_TRAINED_MODELS is true and the role lacks INSERT on trained_models" in " ".join(found)
+        assert "WRITE_REWARD_JUDGMENTS is true and the role lacks INSERT on reward_judgments" in " ".join(found)
+        assert len(found) == 1 + 3 + 2
+    finally:
+        with game_database.connect() as conn:
+            conn.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())
+
+
+def test_the_newest_hour_is_read_as_training_would_read_it(game_database: Database, findings: Findings) -> None:
+    with game_database.connect() as conn:
+        add_users(conn, "a1")
+        add_trajectories(conn, trajectory("t1"), trajectory("t2", steps="[{"))
+    found = findings()["the game's tables"]
+    assert (found.remedy, "1 of 2 rows of" in found.found) == ("", True)
+    with game_database.connect() as conn:
+        conn.execute("""UPDATE public.trajectories SET "stepsJson" = '[{'""")
+    assert "2 of 2 rows of" in findings()["the game's tables"].remedy

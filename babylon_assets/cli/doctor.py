@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
+import psycopg
 import typer
 from rich.table import Table
 
@@ -19,8 +22,13 @@ from babylon_assets.cli.list_windows import Json
 from babylon_assets.cli.terminal import bold, output, print_json
 from babylon_assets.config.network import is_loopback
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, unknown_variables
-from babylon_assets.domain.errors import BabylonError, PermanentError
+from babylon_assets.domain.errors import BabylonError, PermanentError, SourceError
+from babylon_assets.domain.trajectories import Quarantined
 from babylon_assets.ledger.database import Connection, Database, open_database
+from babylon_assets.ledger.sqlstates import named_error
+
+if TYPE_CHECKING:
+    from babylon_assets.environments.base import Environment, SourceWindow
 
 #: Packages whose versions must be these: ART patches transformers at import and fails with a newer openai client, and
 #: the three of Dagster only work together.
@@ -80,8 +88,8 @@ def _diagnose(name: str, look: Callable[[], str]) -> Diagnosis:
     """A finding of a look that raises our own errors; their message ends with what to do."""
     try:
         return Diagnosis(name, look())
-    except BabylonError as error:
-        return Diagnosis(name, type(error).__name__, str(error))
+    except (BabylonError, psycopg.Error) as error:
+        return Diagnosis(name, type(error).__name__, str(named_error(error)))
 
 
 def _versions() -> Iterator[Diagnosis]:
@@ -101,14 +109,16 @@ def _versions() -> Iterator[Diagnosis]:
 def _database(settings: Settings) -> Iterator[Diagnosis]:
     try:
         database = open_database(settings)
-        with database.connect() as conn:
+        with database.connect_autocommit() as conn:
             server = conn.execute("SHOW server_version").fetchone()
             yield Diagnosis("database", f"PostgreSQL {server[0] if server else '?'} at {database.place}")
             yield _clock(conn)
             yield _time_zone(conn)
             yield _role(conn, database)
             yield _diagnose("our tables", lambda: _revision(conn))
+            yield from _standby(conn)
         yield _diagnose("the game's tables", lambda: _game(settings, database))
+        yield from _rights(settings, database)
     except BabylonError as error:
         yield Diagnosis("database", type(error).__name__, str(error))
 
@@ -175,7 +185,50 @@ def _game(settings: Settings, database: Database) -> str:
         windows = environment.list_windows(conn)
         note = environment.describe_record(conn)
     newest = f", the newest {windows[-1].window}" if windows else ""
-    return f"{environment.name}: {len(windows)} windows{newest}{note}"
+    return f"{environment.name}: {len(windows)} windows{newest}{note}{_read_dry(environment, database, windows)}"
+
+
+def _read_dry(environment: Environment, database: Database, windows: Sequence[SourceWindow]) -> str:
+    """The newest window, read as training would read it, in a transaction that cannot write.
+
+    Raises:
+        BabylonError: it cannot be read, or none of its rows.
+    """
+    if not windows:
+        return ""
+    window, refused, rows = windows[-1].window, Counter[str](), 0
+    try:
+        with database.connect() as conn:
+            conn.read_only = True
+            for row in environment.read_window(conn, window):
+                rows += 1
+                if isinstance(row, Quarantined):
+                    refused[row.reason[:80]] += 1
+    except psycopg.Error as error:
+        raise (named_error(error) or error) from None
+    if not refused:
+        return ""
+    [(reason, most)] = refused.most_common(1)
+    text = f"{refused.total()} of {rows} rows of {window} would be refused, {most} of them for: {reason}"
+    if refused.total() == rows:
+        raise SourceError(f"{text}; see which version of the game wrote them")
+    return f"; {text}"
+
+
+def _standby(conn: Connection) -> Iterator[Diagnosis]:
+    """A hot standby refuses every write of ours and the locks of training."""
+    if (row := conn.execute("SELECT pg_is_in_recovery()").fetchone()) and row[0]:
+        remedy = "set DATABASE_URL to the primary, which the standby follows"
+        yield Diagnosis("standby", "the database is a standby and only reads", remedy)
+
+
+def _rights(settings: Settings, database: Database) -> Iterator[Diagnosis]:
+    """What the settings let be written that the role may not write."""
+    from babylon_assets.environments.registry import open_environment
+
+    with database.connect() as conn:
+        for sentence in open_environment(settings).missing_rights(conn):
+            yield Diagnosis("rights", "a right is missing", sentence)
 
 
 def _backend(settings: Settings) -> str:

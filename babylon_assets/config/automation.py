@@ -28,8 +28,8 @@ class AutomationSettings(Group):
     train_requests: bool = variable(
         "TRAIN_REQUESTS",
         False,
-        "Whether windows are trained that the game asks for in training_batches. This needs SELECT and "
-        "UPDATE on that table.",
+        "Whether windows are trained that the game asks for in training_batches, with AUTOMATION or without. "
+        "This needs SELECT and UPDATE on that table.",
     )
     nightly_seeds: Annotated[int, Ge(8), Le(100_000)] = variable(
         "NIGHTLY_SEEDS",

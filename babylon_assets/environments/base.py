@@ -259,6 +259,10 @@ class Environment(Protocol):
         """What a person should know of the record, for `babylon doctor`; empty when there is nothing to say."""
         ...
 
+    def missing_rights(self, conn: Connection) -> Sequence[str]:
+        """A sentence for each right that the settings ask for and the role lacks, with what to do about it."""
+        ...
+
     def count_left_out(self, conn: Connection, window: str) -> Mapping[str, int]:
         """How many rows of a window are not read, by the reason, such as `test users`."""
         ...
@@ -332,6 +336,9 @@ class BaseEnvironment:
 
     def describe_record(self, conn: Connection) -> str:
         return ""
+
+    def missing_rights(self, conn: Connection) -> Sequence[str]:
+        return ()
 
     def count_left_out(self, conn: Connection, window: str) -> Mapping[str, int]:
         return {}

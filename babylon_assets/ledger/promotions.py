@@ -61,6 +61,12 @@ def promoted(conn: Connection[Any], chain: str) -> Checkpoint | None:
     return _served(conn, "WHERE chain = %s ORDER BY id DESC LIMIT 1", chain)
 
 
+def was_promoted(conn: Connection[Any], checkpoint_id: str) -> bool:
+    """Whether a checkpoint was promoted at any time."""
+    row = conn.execute(PROMOTIONS.select("WHERE to_id = %s LIMIT 1", "id"), [checkpoint_id]).fetchone()
+    return row is not None
+
+
 def served_at(conn: Connection[Any], chain: str, moment: datetime) -> Checkpoint | None:
     """The checkpoint of a chain that was served at a moment; None before the first promotion."""
     return _served(conn, "WHERE chain = %s AND promoted_at <= %s ORDER BY id DESC LIMIT 1", chain, moment)

@@ -82,19 +82,19 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
             skip_reason=None if changed else f"no change in {COMPARED} windows before {context.cursor or 'now'}",
         )
 
-    request_sensor = build_request_sensor(installation, status)
+    request_sensor = build_request_sensor(installation)
     return [closed_windows, changed_windows, request_sensor, build_failure_sensor(installation, status)]
 
 
-def build_request_sensor(installation: Installation, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Runs what the game asks for in `training_batches`, where TRAIN_REQUESTS is on."""
+def build_request_sensor(installation: Installation) -> dg.SensorDefinition:
+    """Runs what the game asks for in `training_batches`, where TRAIN_REQUESTS is on, whatever AUTOMATION is."""
     on = installation.settings.automation.train_requests
 
     @dg.sensor(
         name="requested_windows",
         job_name=LINE,
         minimum_interval_seconds=CLOSED_SECONDS,
-        default_status=status if on else dg.DefaultSensorStatus.STOPPED,
+        default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
         description="Claims the game's pending rows of training_batches, runs their windows and tells the game; a row "
         "whose run died is taken up again, three times at most. Off unless TRAIN_REQUESTS is true.",
     )

@@ -16,7 +16,7 @@ from babylon_assets.domain.errors import PermanentError, SettingsError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.environments.base import RequestQueue, TrainingWish
-from babylon_assets.ledger import checkpoints, windows
+from babylon_assets.ledger import checkpoints, promotions, windows
 from babylon_assets.orchestration.resources import Installation
 
 REQUEST_TAG = "babylon/request"
@@ -115,12 +115,19 @@ def _fail(installation: Installation, request: TrainingWish, reason: str) -> Non
 
 
 def _tell(installation: Installation, request: TrainingWish) -> None:
-    """What became of the window, from the ledger: completed with its loss and policy, or failed with the reason."""
+    """What became of the window, from the ledger: completed with its loss and policy, or failed with the reason.
+
+    A request is completed by a checkpoint that was promoted: the game may serve what it is told of.
+    """
     window = str(request.window)
     with installation.connect() as conn:
         checkpoint = checkpoints.by_window(conn, installation.settings.model_name, window)
         row = windows.get_window(conn, window)
-        if checkpoint is not None:
+        if checkpoint is not None and not promotions.was_promoted(conn, checkpoint.id):
+            policy = policy_name(checkpoint.chain, checkpoint.step)
+            reason = checkpoint.rejected or "it has no verdict yet"
+            _queue(installation).fail(conn, request.id, f"{window} was trained and {policy} is not promoted: {reason}")
+        elif checkpoint is not None:
             _queue(installation).complete(
                 conn, request.id, checkpoint.metrics.get("loss"), policy_name(checkpoint.chain, checkpoint.step)
             )

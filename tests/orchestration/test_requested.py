@@ -11,12 +11,15 @@ import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.environments.babylon import training_requests
-from babylon_assets.ledger.checkpoints import insert_checkpoint
+from babylon_assets.ledger.checkpoints import insert_checkpoint, reject
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.promotions import promote
+from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import open_instance
+from babylon_assets.orchestration.sensors import build_sensors
 from babylon_assets.orchestration.training_requests import REQUEST_TAG, STALE
-from tests.ledger.values import checkpoint, dataset, root, sample
+from tests.ledger.values import CHAIN, checkpoint, dataset, root, sample
 from tests.orchestration.conftest import FIRST, SECOND, Loop
 
 
@@ -73,11 +76,35 @@ def test_a_request_is_trained_and_the_game_is_told(loop: Loop) -> None:
         save_dataset(conn, made)
         insert_checkpoint(conn, root())
         insert_checkpoint(conn, checkpoint(1, FIRST, made.id))
+        promote(conn, checkpoint(1, FIRST, made.id), by="a test", why="it is good")
     make_run(loop, request, dg.DagsterRunStatus.SUCCESS)
     assert tick(loop) == "the game asks for nothing"
     status, error, loss, in_order = told(loop, "one")
     assert (status, error, in_order) == ("completed", None, True)
     assert loss == checkpoint(1, FIRST, made.id).metrics.get("loss")
+
+
+def test_a_checkpoint_that_the_gate_refused_completes_no_request(loop: Loop) -> None:
+    ask(loop, "one", FIRST)
+    request, made = asked(loop), dataset(sample(0))
+    with loop.database.connect() as conn:
+        save_dataset(conn, made)
+        insert_checkpoint(conn, root())
+        insert_checkpoint(conn, checkpoint(1, FIRST, made.id))
+        reject(conn, checkpoint(1, FIRST, made.id).id, "worse than the one before it")
+    make_run(loop, request, dg.DagsterRunStatus.SUCCESS)
+    tick(loop)
+    reason = f"{FIRST} was trained and {CHAIN}@1 is not promoted: worse than the one before it"
+    assert told(loop, "one")[:2] == ("failed", reason)
+
+
+@pytest.mark.parametrize("automation", [True, False])
+def test_requests_are_looked_for_with_automation_and_without(loop: Loop, automation: bool) -> None:
+    settings = loop.settings.replace(automation=automation)
+    [sensor] = [
+        item for item in build_sensors(Installation(settings, loop.database)) if item.name == "requested_windows"
+    ]
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
 
 
 def test_a_window_that_was_not_trained_is_failed_with_the_reason(loop: Loop) -> None:

@@ -21,6 +21,7 @@ from babylon_assets.environments.babylon import (
 from babylon_assets.environments.babylon.answer_reader import GameAnswers
 from babylon_assets.environments.babylon.details import DETAIL, RESULT_KEYS
 from babylon_assets.environments.babylon.outcomes import OutcomeTables, trade_worth
+from babylon_assets.environments.babylon.rights import missing_rights
 from babylon_assets.environments.babylon.rules import GameRules
 from babylon_assets.environments.babylon.schema import BABYLON_GAME, Schema, check_tables, look_at_schema
 from babylon_assets.environments.babylon.scorers import GameJudgmentScorer, HeuristicScorer
@@ -91,6 +92,9 @@ resolved, and when the newest was written.
 
     def check(self, conn: Connection) -> None:
         self._seen = check_tables(conn, self.game)
+
+    def missing_rights(self, conn: Connection) -> Sequence[str]:
+        return missing_rights(conn, self.settings)
 
     def list_windows(self, conn: Connection, since: str | None = None) -> list[SourceWindow]:
         return game_record.list_windows(conn, since, windows=self.settings.windows)
