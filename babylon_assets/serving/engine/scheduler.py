@@ -233,8 +233,8 @@ class Scheduler:
         self._tell()
 
     def _step(self, lane: Lane) -> None:
-        started = time.perf_counter()
-        self._try(lane, lambda batch: batch.step(one_portion=True))
+        started, is_long = time.perf_counter(), lane[1]
+        self._try(lane, lambda batch: batch.step(one_portion=is_long))
         self._turns.spend(lane, time.perf_counter() - started)
         batch = self._batches.get(lane)
         if batch is not None and not len(batch) and any(other != lane[0] for other, _ in self._batches):
