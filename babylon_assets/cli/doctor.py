@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import psycopg
 import typer
@@ -23,9 +24,11 @@ from babylon_assets.config.network import is_loopback
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, unknown_variables
 from babylon_assets.domain.errors import BabylonError, PermanentError, SourceError
 from babylon_assets.domain.trajectories import Quarantined
-from babylon_assets.environments.base import Environment, SourceWindow
 from babylon_assets.ledger.database import Connection, Database, open_database
 from babylon_assets.ledger.sqlstates import named_error
+
+if TYPE_CHECKING:
+    from babylon_assets.environments.base import Environment, SourceWindow
 
 #: Packages whose versions must be these: ART patches transformers at import and fails with a newer openai client, and
 #: the three of Dagster only work together.

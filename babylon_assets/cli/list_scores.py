@@ -7,15 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import number, output, print_json
+from babylon_assets.cli.terminal import number, output, plain, print_json
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.display_text import neutralize_line
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.ledger import datasets, scores, trajectories, windows
+from babylon_assets.ledger import windows
 from babylon_assets.ledger.database import Connection
 
 if TYPE_CHECKING:
@@ -54,6 +53,7 @@ def score_rows(settings: Settings, conn: Connection, window: str) -> Iterator[di
         PermanentError: the window was not scored.
     """
     from babylon_assets.environments.registry import open_environment
+    from babylon_assets.ledger import scores, trajectories
 
     kept = scores.read_scores(conn, window)
     if kept.empty:
@@ -100,6 +100,8 @@ def _by_step(steps: pd.DataFrame, valued: pd.DataFrame) -> dict[tuple[str, int],
 
 def _answers(conn: Connection, window: str, records: list[TrajectoryRecord]) -> dict[tuple[str, int], SampleHead]:
     """The answer of each step that was carried out, of the window's newest dataset: the last that was not refused."""
+    from babylon_assets.ledger import datasets
+
     row = windows.get_window(conn, window)
     if row is None or row.dataset_id is None:
         return {}
@@ -158,4 +160,4 @@ def _table(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> Table:
 
 
 def _text(value: Any) -> str:
-    return "-" if value is None else escape(neutralize_line(str(value)))
+    return plain(value) if value is None else neutralize_line(str(value))
