@@ -51,6 +51,11 @@ class EventLog(PostgresEventLogStorage):
             pool_pre_ping=True,
         )
 
+    @property
+    def engine(self) -> db.engine.Engine:
+        """The connections to Dagster's database, each statement a transaction of its own."""
+        return self._engine
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Materializations and results of checks that this thread stores inside the block are written at its end, in

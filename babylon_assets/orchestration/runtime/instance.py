@@ -19,6 +19,7 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 from babylon_assets.config.settings import Settings, write_events_in_batches
 from babylon_assets.ledger.database import Database, ensure_dagster_database
 from babylon_assets.orchestration.runtime import event_log
+from babylon_assets.orchestration.runtime.ownership import OWNER_TAG, is_alive, is_here
 from babylon_assets.orchestration.runtime.tags import PROCESS_TAG
 
 _RUNNING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -54,19 +55,22 @@ def this_process() -> str:
 def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
     """Fail the runs whose process is gone and free the slots they hold; gives their ids.
 
-    A run of a command carries PROCESS_TAG, a launched one the socket of its code server: the first is orphaned when
-    no such process lives on this host, the second when nothing answers. Runs of other hosts are left alone.
+    A run of a command carries PROCESS_TAG and OWNER_TAG, a launched one the socket of its code server. The first is
+    orphaned when no such process lives here, or, where its process id means nothing here, when nobody holds the lock
+    on its owner's token; the second when nothing answers.
     """
     runs = instance.get_runs(filters=dg.RunsFilter(statuses=_RUNNING))
-    orphans = [run for run in runs if _orphaned(run)]
+    orphans = [run for run in runs if _orphaned(instance, run)]
     for run in orphans:
         instance.report_run_failed(run, "The process of this run ended without a word; its window can be run again.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     return [run.run_id for run in orphans]
 
 
-def _orphaned(run: dg.DagsterRun) -> bool:
-    process = run.tags.get(PROCESS_TAG)
+def _orphaned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    process, owner = run.tags.get(PROCESS_TAG), run.tags.get(OWNER_TAG)
+    if owner is not None and not is_here(owner):
+        return not is_alive(instance, owner)
     if process is not None:
         host, pid, started = process.rsplit(":", 2)
         return host == socket.gethostname() and _start_ticks(int(pid)) != started

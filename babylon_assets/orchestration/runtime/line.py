@@ -15,6 +15,7 @@ from dagster_shared.error import SerializableErrorInfo
 from babylon_assets.domain.errors import BabylonError, PermanentError, TransientError
 from babylon_assets.orchestration.runtime import pool_waiting
 from babylon_assets.orchestration.runtime.instance import this_process
+from babylon_assets.orchestration.runtime.ownership import owned
 from babylon_assets.orchestration.runtime.tags import LINE_TAG, PROCESS_TAG, range_tags
 
 #: The job of the whole line.
@@ -52,13 +53,14 @@ class Line:
             PermanentError: the run failed and a person must act; the message says what to do.
         """
         started = time.monotonic()
-        result = self._job.execute_in_process(
-            instance=self._instance,
-            partition_key=window,
-            raise_on_error=False,
-            run_config=_QUIET,
-            tags={PROCESS_TAG: this_process()},
-        )
+        with owned(self._instance) as owner:
+            result = self._job.execute_in_process(
+                instance=self._instance,
+                partition_key=window,
+                raise_on_error=False,
+                run_config=_QUIET,
+                tags={PROCESS_TAG: this_process(), **owner},
+            )
         if not result.success:
             raise _failure_of(result)
         return LineRun(result.run_id, time.monotonic() - started)
@@ -68,13 +70,14 @@ class Line:
         keys = [dg.AssetKey(name) for name in assets]
         job = self._definitions.resolve_implicit_job_def_def_for_assets(keys)
         assert job is not None  # they are among the definitions
-        result = job.execute_in_process(
-            instance=self._instance,
-            asset_selection=keys,
-            raise_on_error=False,
-            run_config=_QUIET,
-            tags={PROCESS_TAG: this_process(), LINE_TAG: "window", **range_tags(first, last)},
-        )
+        with owned(self._instance) as owner:
+            result = job.execute_in_process(
+                instance=self._instance,
+                asset_selection=keys,
+                raise_on_error=False,
+                run_config=_QUIET,
+                tags={PROCESS_TAG: this_process(), LINE_TAG: "window", **owner, **range_tags(first, last)},
+            )
         if not result.success:
             raise _failure_of(result)
         return result.run_id

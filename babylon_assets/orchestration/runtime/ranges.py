@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -98,6 +99,7 @@ def run_windows(
     checked = selected | {check.asset_key for check in context.selected_asset_check_keys}
     chosen = [stage for stage in stages if stage.spec.key in checked]
     windows, failures, clock = list(context.partition_keys), {}, _Clock(context, len(context.partition_keys))
+    _refuse_future(windows, installation.settings.windows)
     with installation.reusing_connections():
         done = done_before(context, selected & {stage.spec.key for stage in chosen})
         for place, window in enumerate(windows):
@@ -115,6 +117,22 @@ def run_windows(
     if failures:
         raise failed_step(failures, len(windows))
     yield from _outputs(context, chosen)
+
+
+def _refuse_future(windows: Sequence[str], grid: WindowGrid) -> None:
+    """Refuse a run of a window that has not begun, as Dagster's API can launch it, before anything is written of it.
+
+    Raises:
+        dagster.Failure: naming the window.
+    """
+    for window in windows:
+        if (start := grid.parse(window).start) > _now():
+            reason = f"{window} has not begun; materialize it when it is over, after {start:%Y-%m-%d %H:%M} UTC"
+            raise dg.Failure(description=reason, allow_retries=False)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _outputs(context: dg.AssetExecutionContext, stages: Sequence[Stage]) -> Outputs:

@@ -9,13 +9,15 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from babylon_assets.domain.errors import DatabaseUnavailable
+from babylon_assets.domain.errors import DatabaseUnavailable, PermanentError
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.windows import WindowRow, list_windows
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets import model_checkpoints, raw_trajectories, training_datasets
 from babylon_assets.orchestration.freezing import freeze_window
+from babylon_assets.orchestration.runtime import ranges
 from babylon_assets.training.window_training import train_window
 from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World
 from tests.servers import Server
@@ -267,3 +269,16 @@ def test_one_asset_can_be_made_alone(world: World) -> None:
     assert run(world, "scored_trajectories").success
     assert recorded(world, "scored_trajectories") == dict.fromkeys(WINDOWS, 2)
     assert recorded(world, "training_datasets") == dict.fromkeys(WINDOWS, 1)
+
+
+def test_a_window_that_has_not_begun_leaves_nothing_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows() -> list[WindowRow]:
+        with world.database.connect() as conn:
+            return list_windows(conn)
+
+    before = rows()
+    monkeypatch.setattr(ranges, "_now", lambda: HOURLY.parse(FIRST).start - timedelta(seconds=1))
+    with pytest.raises(PermanentError, match=f"{FIRST} has not begun; materialize it when it is over"):
+        world.run(FIRST)
+    assert rows() == before
+    assert world.instance.get_materialized_partitions(dg.AssetKey("raw_trajectories")) == set()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
@@ -16,7 +18,7 @@ import pytest
 from babylon_assets.config.settings import Settings, subprocess_environment
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger.database import Database
-from babylon_assets.orchestration.runtime import Line
+from babylon_assets.orchestration.runtime import Line, ownership
 from babylon_assets.orchestration.runtime.event_log import EventLog
 from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance, this_process
 from tests.orchestration.hanging import WINDOW, definitions
@@ -87,6 +89,22 @@ def test_a_run_of_another_host_is_left_alone(instance: dg.DagsterInstance) -> No
     )
     assert fail_orphaned_runs(instance) == []
     assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
+
+
+def test_who_owns_a_run_elsewhere_is_known_by_a_lock_and_not_by_a_name_that_repeats(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another container on this host: the same name, a process id that another program has here, or none."""
+    job = definitions(hang=False).resolve_job_def("train_window")
+    running = dg.DagsterRunStatus.STARTED
+    with monkeypatch.context() as elsewhere, ExitStack() as lives:
+        elsewhere.setattr(ownership, "this_kernel", lambda: "boot:pid:[2]")
+        owners = [lives.enter_context(ownership.owned(instance)) for _ in range(2)]
+        tags = [{"babylon/process": f"{socket.gethostname()}:7:1", **owner} for owner in owners]
+        runs = [instance.create_run_for_job(job, tags=given, status=running) for given in tags]
+        elsewhere.undo()
+        assert fail_orphaned_runs(instance) == []
+    assert set(fail_orphaned_runs(instance)) == {run.run_id for run in runs}
 
 
 def test_a_launched_run_whose_server_is_gone_is_failed(instance: dg.DagsterInstance, tmp_path: Path) -> None:
