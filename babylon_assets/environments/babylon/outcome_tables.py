@@ -102,13 +102,17 @@ def read_trades(
 
     `price` of a NO share is the price of NO. Of agents without any, those of the older engine, where it kept some.
     """
+    columns = f"""SELECT "agentUserId" AS agent_id, "marketType" AS market_type, "marketId" AS market_id, ticker,
+               action, side, amount, price, pnl, {MILLISECONDS.format('"executedAt"')} AS executed_at,
+               "executedAt" AS at, id
+        FROM public."AgentTrade" WHERE "agentUserId" = ANY(%(agents)s)"""
+    in_range = """ "executedAt" >= %(start)s AND "executedAt" < %(end)s"""
     query = f"""
-        SELECT "agentUserId" AS agent_id, "marketType" AS market_type, "marketId" AS market_id, ticker, action, side,
-               amount, price, pnl, {MILLISECONDS.format('"executedAt"')} AS executed_at
-        FROM public."AgentTrade"
-        WHERE "agentUserId" = ANY(%(agents)s)
-          AND ("executedAt" >= %(start)s AND "executedAt" < %(end)s OR "marketId" = ANY(%(markets)s))
-        ORDER BY "executedAt", id"""
+        SELECT agent_id, market_type, market_id, ticker, action, side, amount, price, pnl, executed_at FROM (
+            {columns} AND {in_range}
+            UNION ALL
+            {columns} AND "marketType" = 'prediction' AND "marketId" = ANY(%(markets)s) AND NOT ({in_range})
+        ) AS trades ORDER BY at, id"""
     parameters = {"agents": list(agent_ids), "start": naive(start), "end": naive(end), "markets": list(markets)}
     trades = _frame(conn, query, parameters, OutcomeTables.TRADES)
     others = sorted(set(agent_ids) - set(trades["agent_id"]))

@@ -54,7 +54,8 @@ _PERP_POSITIONS = """SELECT 9, id, concat_ws('|', side, "entryPrice", extract(ep
         FROM public."PerpPosition" WHERE "userId" IN (SELECT agent FROM kept)
           AND "openedAt" < %(until)s AND ("closedAt" IS NULL OR "closedAt" >= %(before)s)"""
 _OTHER_TRADES = """SELECT 10, id, concat_ws('|', action, side, amount, price, pnl) FROM public."AgentTrade"
-        WHERE "agentUserId" IN (SELECT agent FROM kept) AND "marketId" IN (SELECT id FROM markets)"""
+        WHERE "agentUserId" IN (SELECT agent FROM kept) AND "marketType" = 'prediction'
+          AND "marketId" IN (SELECT id FROM markets)"""
 _NPC_TRADES = """SELECT 11, id, concat_ws('|', action, side, amount, price) FROM public."NPCTrade"
         WHERE "npcActorId" IN (SELECT agent FROM kept) AND "executedAt" >= %(before)s AND "executedAt" < %(until)s"""
 

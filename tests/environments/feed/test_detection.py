@@ -84,11 +84,13 @@ def test_a_babylon_of_spring_is_read_with_what_it_has(conn: Connection) -> None:
         ("NPCTrade", "trades of the older engine's NPCs have no worth"),
     ],
 )
-def test_what_is_missing_is_named_with_what_it_costs(conn: Connection, table: str, loss: str) -> None:
-    create_feed_tables(conn)
-    environment = FeedEnvironment(Settings())
-    assert environment.describe_record(conn) == ""
-    play_hour().write(conn)
+def test_what_is_missing_is_named_with_what_it_costs(feed_database: Database, table: str, loss: str) -> None:
+    with feed_database.connect() as conn:
+        assert FeedEnvironment(Settings()).describe_record(conn) == ""
+        _check_loss(conn, table, loss)
+
+
+def _check_loss(conn: Connection, table: str, loss: str) -> None:
     conn.execute(f'DROP TABLE public."{table}"'.encode())
     fresh = FeedEnvironment(Settings())
     fresh.check(conn)

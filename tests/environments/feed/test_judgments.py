@@ -16,17 +16,15 @@ from babylon_assets.domain.trajectories import TrajectoryRecord
 from babylon_assets.environments.base import DeployedModel
 from babylon_assets.environments.feed.environment import FeedEnvironment
 from babylon_assets.ledger.database import Database
-from tests.environments.feed.hour import WINDOW, play_hour
-from tests.environments.feed.tables import create_feed_tables, insert_rows
+from tests.environments.feed.hour import WINDOW
+from tests.environments.feed.tables import insert_rows
 
 Connection = psycopg.Connection[Any]
 
 
 @pytest.fixture
-def conn(database: Database) -> Iterator[Connection]:
-    with database.connect() as connection:
-        create_feed_tables(connection)
-        play_hour().write(connection)
+def conn(feed_database: Database) -> Iterator[Connection]:
+    with feed_database.connect() as connection:
         rows = [("t-00013", "feed-deterministic", "trust-v1", 0.7), ("t-00018", "openai/gpt-5", "3", 0.2)]
         insert_rows(
             connection,

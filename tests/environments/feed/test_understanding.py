@@ -20,15 +20,11 @@ from babylon_assets.orchestration.freezing import freeze_window
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Line, WindowResult
 from tests.environments.feed.hour import WINDOW, play_hour
-from tests.environments.feed.tables import create_feed_tables
 
 
 @pytest.fixture
-def installation(database: Database) -> Installation:
-    with database.connect() as conn:
-        create_feed_tables(conn)
-        play_hour().write(conn)
-    return Installation(Settings(environment="feed", min_agents_per_window=1, held_out_share=0.0), database)
+def installation(feed_database: Database) -> Installation:
+    return Installation(Settings(environment="feed", min_agents_per_window=1, held_out_share=0.0), feed_database)
 
 
 def score(installation: Installation) -> WindowResult:

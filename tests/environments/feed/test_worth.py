@@ -33,10 +33,8 @@ def hour() -> Feed:
 
 
 @pytest.fixture
-def conn(database: Database, hour: Feed) -> Iterator[Connection]:
-    with database.connect() as connection:
-        create_feed_tables(connection)
-        hour.write(connection)
+def conn(feed_database: Database) -> Iterator[Connection]:
+    with feed_database.connect() as connection:
         yield connection
 
 
