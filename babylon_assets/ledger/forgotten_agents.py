@@ -5,7 +5,8 @@ Their ids are kept as hashes: whoever is forgotten is not listed by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
@@ -26,12 +27,19 @@ def note_forgotten(conn: Connection[Any], agent: str) -> None:
 def without_forgotten(
     conn: Connection[Any], rows: Iterable[TrajectoryRecord | Quarantined]
 ) -> Iterator[TrajectoryRecord | Quarantined]:
-    """The rows without those of forgotten agents that began before their agent was forgotten."""
+    """The rows without those of forgotten agents that began before their agent was forgotten.
+
+    Who was forgotten is read now, not with the first row: the connection may be copying by then.
+    """
     forgotten = dict(conn.execute(FORGOTTEN_AGENTS.select("")).fetchall())
-    for row in rows:
-        at = forgotten.get(_hashed(row.agent_id)) if forgotten and isinstance(row, TrajectoryRecord) else None
-        if at is None or (isinstance(row, TrajectoryRecord) and row.start_time > at):
-            yield row
+    return (row for row in rows if not _is_forgotten(row, forgotten))
+
+
+def _is_forgotten(row: TrajectoryRecord | Quarantined, forgotten: Mapping[str, datetime]) -> bool:
+    if not forgotten or isinstance(row, Quarantined):
+        return False
+    at = forgotten.get(_hashed(row.agent_id))
+    return at is not None and row.start_time <= at
 
 
 def _hashed(agent: str) -> str:
