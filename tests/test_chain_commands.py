@@ -129,7 +129,7 @@ def test_prune_keeps_what_an_attempt_needs_and_waits_for_one_that_runs(
     without = json.loads(babylon("prune", "--keep", "1", "--dry-run", "--json").stdout)
     assert without["checkpoints"] == [f"{CHAIN}@1", f"{CHAIN}@3"]  # the branch is kept, and 2 that it begins at
     with database.connect() as conn:
-        job = training_jobs.start_job(conn, HOURS[5], CHAIN, f"{CHAIN}-3", None, None)
+        job = training_jobs.start_job(conn, window=HOURS[5], chain=CHAIN, parent_id=f"{CHAIN}-3")
         training_jobs.advance_job(conn, job.id, "submitted", external_id="job-1")
     shown = json.loads(babylon("prune", "--keep", "1", "--dry-run", "--json").stdout)
     assert shown["checkpoints"] == [f"{CHAIN}@1"]  # 3, which nothing else needs, is what the job trains from

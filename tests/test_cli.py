@@ -145,7 +145,7 @@ def test_status_prints_where_a_checkpoint_comes_from(babylon: Babylon, ledger: N
 def test_status_knows_an_attempt_that_lives_from_one_that_died(babylon: Babylon, database: Database) -> None:
     with database.connect() as conn:
         for window in (FIRST, SECOND):
-            job = training_jobs.start_job(conn, window, CHAIN, None, None, None, "embedded")
+            job = training_jobs.start_job(conn, window=window, chain=CHAIN, backend="embedded")
             training_jobs.advance_job(conn, job.id, "training")
         conn.execute(
             "UPDATE babylon_training.training_jobs SET heartbeat = now() - interval '2 minutes' WHERE window_id = %s",

@@ -100,7 +100,15 @@ def draft(
     """The dataset of these samples with its content and its id."""
     known = dict(sorted(chats.items()))
     content = list(_content(window, known, samples))
-    return DatasetDraft(content_sha256(content), window, samples, dict(counts), content, known, own_chats)
+    return DatasetDraft(
+        id=content_sha256(content),
+        window=window,
+        samples=samples,
+        counts=dict(counts),
+        content=content,
+        chats=known,
+        own_chats=own_chats,
+    )
 
 
 def _content(window: str, chats: Mapping[str, str], samples: Sequence[SampleHead]) -> Iterable[bytes]:

@@ -300,7 +300,16 @@ def _place(record: TrajectoryRecord, calls: Mapping[str, RecordedCall]) -> dict[
 def _sample(step: int, call_id: str, call: RecordedCall) -> RawSample:
     at = int(call.created_at.timestamp() * 1000)
     model = call.policy or call.model
-    return RawSample(step, 0, call_id, model, call.temperature, at, list(call.messages), call.response)
+    return RawSample(
+        step=step,
+        call=0,
+        call_id=call_id,
+        model=model,
+        temperature=call.temperature,
+        timestamp_ms=at,
+        messages=list(call.messages),
+        response=call.response,
+    )
 
 
 def _key(record: TrajectoryRecord, place: int) -> _Key:

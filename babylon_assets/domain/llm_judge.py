@@ -116,7 +116,14 @@ def _candidate(sample: JoinedSample) -> Candidate:
     record, raw = sample.record, sample.raw
     assert isinstance(raw, RawSample)  # the records have their texts
     name = f"{record.trajectory_id}/{raw.step}/{raw.call}"
-    return Candidate(name, record.trajectory_id, record.agent_id, raw.step, raw.messages, raw.response)
+    return Candidate(
+        sample_id=name,
+        trajectory_id=record.trajectory_id,
+        agent_id=record.agent_id,
+        step=raw.step,
+        messages=raw.messages,
+        response=raw.response,
+    )
 
 
 def _parts(members: list[Candidate], size: int) -> list[list[Candidate]]:

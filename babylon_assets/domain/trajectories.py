@@ -124,7 +124,16 @@ def store_samples(samples: Sequence[RawSample]) -> StoredSamples:
         return samples
     samples = sorted(samples, key=attrgetter("step", "call"))
     heads = [
-        CallHead(s.step, s.call, s.call_id, s.model, s.temperature, s.timestamp_ms, len(s.response), s.refused)
+        CallHead(
+            step=s.step,
+            call=s.call,
+            call_id=s.call_id,
+            model=s.model,
+            temperature=s.temperature,
+            timestamp_ms=s.timestamp_ms,
+            characters=len(s.response),
+            refused=s.refused,
+        )
         for s in samples
     ]
     return StoredSamples(heads, encode_chat([Exchange(s.messages, s.response) for s in samples]))
@@ -132,15 +141,15 @@ def store_samples(samples: Sequence[RawSample]) -> StoredSamples:
 
 def _raw_sample(head: CallHead, exchange: Exchange) -> RawSample:
     return RawSample(
-        head.step,
-        head.call,
-        head.call_id,
-        head.model,
-        head.temperature,
-        head.timestamp_ms,
-        exchange.messages,
-        exchange.response,
-        head.refused,
+        step=head.step,
+        call=head.call,
+        call_id=head.call_id,
+        model=head.model,
+        temperature=head.temperature,
+        timestamp_ms=head.timestamp_ms,
+        messages=exchange.messages,
+        response=exchange.response,
+        refused=head.refused,
     )
 
 

@@ -36,16 +36,16 @@ class OffPolicyResult:
 
 def version(dataset: Dataset, least_effective: float) -> str:
     """What decides the numbers, as a name: the very answers, and when an estimate is refused."""
-    return f"1-{dataset.id[:12]}-{least_effective:g}"
+    return f"2-{dataset.id[:12]}-{least_effective:g}"
 
 
 def held_out_samples(dataset: Dataset) -> list[Sample]:
-    """The answers of our own policies to held-out agents whose reward is known."""
-    return [
-        sample
-        for sample in dataset.samples
-        if sample.skip_reason == HELD_OUT and sample.reward is not None and sample.policy_step is not None
-    ]
+    """The answers to held-out agents whose reward is known: of our own policies, or of others where none is ours.
+
+    So a window whose answers were imitated is examined on those that were not.
+    """
+    answers = [sample for sample in dataset.samples if sample.skip_reason == HELD_OUT and sample.reward is not None]
+    return [sample for sample in answers if sample.policy_step is not None] or answers
 
 
 def score_answers(

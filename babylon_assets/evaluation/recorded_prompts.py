@@ -6,7 +6,6 @@ Price impact is ignored: an answer's action is valued as if it had moved no pric
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.evaluations import Evaluation
 from babylon_assets.ledger.recorded_prompts import RecordedPrompt, list_prompts, read_prompts
 from babylon_assets.serving.engine.texts import ChatTokenizer
+from babylon_assets.training.capacity import context_of
 from babylon_assets.training.families import find_config
 
 NAME = "recorded_prompts"
@@ -88,12 +88,11 @@ def ask(
 
 def _fitting(base_model: str, prompts: Sequence[RecordedPrompt]) -> list[RecordedPrompt]:
     """The prompts that a base model can read with room for an answer; all of them where its config is elsewhere."""
-    config = find_config(base_model)
-    context = json.loads(config.read_text()).get("max_position_embeddings") if config else None
+    context, config = context_of(base_model), find_config(base_model)
     if config is None or context is None:
         return list(prompts)
     tokenizer = ChatTokenizer(config.parent)
-    return [prompt for prompt in prompts if len(tokenizer.prompt(prompt.messages)) + ANSWER_TOKENS <= int(context)]
+    return [prompt for prompt in prompts if len(tokenizer.prompt(prompt.messages)) + ANSWER_TOKENS <= context]
 
 
 def _answers(policy: Policy, prompts: Sequence[RecordedPrompt]) -> list[str]:

@@ -77,11 +77,12 @@ class JobColumns(TypedDict, total=False):
 
 def start_job(
     conn: Connection[Any],
+    *,
     window: str,
     chain: str,
-    parent_id: str | None,
-    dataset_id: str | None,
-    dagster_run_id: str | None,
+    parent_id: str | None = None,
+    dataset_id: str | None = None,
+    dagster_run_id: str | None = None,
     backend: str | None = None,
 ) -> Job:
     """Add an attempt in the state `prepared`, in the caller's transaction or in one of its own."""

@@ -81,7 +81,7 @@ def next_windows(
         try:
             installation.environment.check(conn)
         except SourceError as error:
-            return NextWindows([], "", 0, {}, cursor, str(error))
+            return NextWindows(windows=[], fingerprint="", attempt=0, thin={}, cursor=cursor, notes=str(error))
         states = ledger.states_since(conn, since)
         closed = [
             row
@@ -137,10 +137,19 @@ def _first_ready(
             together = _consecutive(
                 [later.window for later in waiting[place : place + MOST_AT_ONCE]], installation.settings.windows
             )
-            return NextWindows(together, fingerprint, before.count + 1, thin, cursor, "")
+            return NextWindows(
+                windows=together, fingerprint=fingerprint, attempt=before.count + 1, thin=thin, cursor=cursor, notes=""
+            )
     notes = [f"{given_up[0]} and {len(given_up) - 1} more stay failed; see `babylon windows`"] if given_up else []
     notes += [f"{window} failed and is tried again in a while" for window in pausing]
-    return NextWindows([], "", 0, thin, cursor, "; ".join(notes) or _nothing(installation, now))
+    return NextWindows(
+        windows=[],
+        fingerprint="",
+        attempt=0,
+        thin=thin,
+        cursor=cursor,
+        notes="; ".join(notes) or _nothing(installation, now),
+    )
 
 
 def _in_turn(failed: Sequence[str], now: datetime) -> Sequence[str]:

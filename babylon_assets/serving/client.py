@@ -94,7 +94,14 @@ class GatewayPolicy:
             raise TransientError(f"{self.name} was asked and {reply.model} answered")
         choice = reply.choices[0]
         ids: Any = (reply.model_extra or {}).get("prompt_token_ids"), (choice.model_extra or {}).get("token_ids")
-        return Completion(choice.message.content or "", ids[0] or [], ids[1] or [], [], choice.finish_reason, reply.id)
+        return Completion(
+            text=choice.message.content or "",
+            prompt_token_ids=ids[0] or [],
+            token_ids=ids[1] or [],
+            logprobs=[],
+            finish_reason=choice.finish_reason,
+            call_id=reply.id,
+        )
 
 
 def _caller_headers(caller: Caller) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""What training needs of this machine, estimated from a base model's config: room on the disk, memory of a GPU.
+"""What a base model's config says of it: the longest conversation that it reads, room on the disk, memory of a GPU.
 
-Estimates, for `babylon doctor` to warn by; nothing is refused here.
+Room and memory are estimates, for `babylon doctor` to warn by.
 """
 
 from __future__ import annotations
@@ -26,6 +26,13 @@ def known_parameters(base_model: str) -> int | None:
         return parameters_of(base_model)
     named = _SIZE_IN_NAME.search(base_model.rpartition("/")[2])
     return round(float(named.group(1)) * 1e9) if named else None
+
+
+def context_of(base_model: str) -> int | None:
+    """How many tokens a base model reads at most; None where its config is not on this machine or does not say."""
+    config = find_config(base_model)
+    tokens = json.loads(config.read_text()).get("max_position_embeddings") if config is not None else None
+    return int(tokens) if tokens else None
 
 
 def checkpoint_gib(base_model: str, rank: int) -> float | None:

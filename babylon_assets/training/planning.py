@@ -23,7 +23,7 @@ from babylon_assets.ledger.verdicts import without_verdict
 from babylon_assets.training.backend import TrainingBackend
 from babylon_assets.training.backends import registry
 from babylon_assets.training.branches import Branch
-from babylon_assets.training.recompute import fill
+from babylon_assets.training.recompute import fill, leave_out_longer
 from babylon_assets.training.roots import base_model_of, root_of
 from babylon_assets.training.selection import Selection, select, without_spelled_tokens
 
@@ -77,6 +77,7 @@ def plan_training(
     if backend.capabilities.reads_texts:
         readable = without_spelled_tokens(readable)
     selection = select(readable, parent.step, settings.training.max_policy_lag, lags)
+    selection = leave_out_longer(selection, base_model)
     if not backend.capabilities.imitates:
         selection = selection.recorded_only(f"{backend.title} trains on recorded log-probabilities alone")
     manifest = {

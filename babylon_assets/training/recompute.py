@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.training.capacity import context_of
+from babylon_assets.training.selection import Selection
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 #: Answers that one forward pass takes.
 BATCH = 16
+#: Tokens, with padding, that one forward pass takes at most; a longer answer goes alone.
+BATCH_TOKENS = 32_768
+#: More tokens than a chat template adds to a short conversation.
+TEMPLATE_TOKENS = 256
 
 #: Token ids of a prompt and of the answer to it.
 Turn = tuple[list[int], list[int]]
@@ -96,6 +103,34 @@ def recomputed(base_model: str, adapter: Path | None, samples: Sequence[Sample])
     ]
 
 
+def leave_out_longer(selection: Selection, base_model: str) -> Selection:
+    """The selection without samples for which the base model's context has no room, counted under the reason."""
+    context = context_of(base_model)
+    if context is None:
+        return selection
+    policy_gradient = [sample for sample in selection.policy_gradient if _recorded_tokens(sample) <= context]
+    # A token is at least one byte: most texts are short enough without being tokenised.
+    doubtful = [sample for sample in selection.sft if _bytes(sample) > context - TEMPLATE_TOKENS]
+    turns = turns_of(base_model, doubtful) if doubtful else []
+    too_long = {
+        sample.sample_id
+        for sample, (prompt, answer) in zip(doubtful, turns, strict=True)
+        if len(prompt) + len(answer) > context
+    }
+    sft = [sample for sample in selection.sft if sample.sample_id not in too_long]
+    lost = len(selection.policy_gradient) + len(selection.sft) - len(policy_gradient) - len(sft)
+    counted = {f"longer than the base model's context of {context} tokens": lost} if lost else {}
+    return replace(selection, policy_gradient=policy_gradient, sft=sft, left_out={**selection.left_out, **counted})
+
+
+def _recorded_tokens(sample: Sample) -> int:
+    return len(sample.prompt_token_ids or ()) + len(sample.token_ids or ())
+
+
+def _bytes(sample: Sample) -> int:
+    return sum(len(text.encode()) for text in (*(message.content for message in sample.messages), sample.response))
+
+
 def load_policy(base_model: str, adapter: Path | None) -> Any:
     """The model of one policy, for looking at and not for training."""
     import torch
@@ -128,8 +163,21 @@ def answer_logprobs(model: Any, turns: Sequence[Turn]) -> list[list[float]]:
     import torch
 
     with torch.no_grad():
-        batches = [turns[start : start + BATCH] for start in range(0, len(turns), BATCH)]
-        return [values for batch in batches for values in _batch_logprobs(model, batch)]
+        return [values for batch in _batches(turns) for values in _batch_logprobs(model, batch)]
+
+
+def _batches(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
+    """The turns in their order, BATCH at a time, or fewer where they are long: what bounds the memory."""
+    start = 0
+    while start < len(turns):
+        longest, end = 0, start
+        while end < min(len(turns), start + BATCH):
+            longest = max(longest, len(turns[end][0]) + len(turns[end][1]))
+            if end > start and longest * (end - start + 1) > BATCH_TOKENS:
+                break
+            end += 1
+        yield turns[start:end]
+        start = end
 
 
 def _batch_logprobs(model: Any, turns: Sequence[Turn]) -> list[list[float]]:

@@ -194,7 +194,13 @@ def _train(
     if job is None:
         with database.connect() as conn:
             job = training_jobs.start_job(
-                conn, plan.window, plan.chain, plan.parent.id, dataset.id, dagster_run_id, plan.backend.name
+                conn,
+                window=plan.window,
+                chain=plan.chain,
+                parent_id=plan.parent.id,
+                dataset_id=dataset.id,
+                dagster_run_id=dagster_run_id,
+                backend=plan.backend.name,
             )
     if plan.selection.method == "nothing":
         return _record_skip(database, plan, job.id, _why_nothing(plan.selection))

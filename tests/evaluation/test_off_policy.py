@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from safetensors.torch import load_file, save_file
 
-from babylon_assets.domain.datasets import Sample
+from babylon_assets.domain.datasets import Dataset, Sample
 from babylon_assets.domain.sampling import HELD_OUT
 from babylon_assets.evaluation.off_policy import held_out_samples, score_answers, version
 from babylon_assets.training.adapters import WEIGHTS, load_trainable
-from tests.ledger.values import dataset
+from tests.ledger.values import dataset, sample
 from tests.training.backends.test_embedded import answered
 
 
@@ -92,3 +92,16 @@ def test_a_window_without_held_out_answers_says_so(taught_base: Path) -> None:
     assert (found.answers, found.preferences) == (0, {})
     assert "no held-out answer" in (found.estimate.refused or "")
     assert version(dataset(), 16) != version(dataset(), 8)
+
+
+def test_a_window_of_other_models_answers_is_looked_at_by_them() -> None:
+    theirs = [
+        msgspec.structs.replace(
+            one, policy=None, policy_step=None, token_ids=None, logprobs=None, prompt_token_ids=None
+        )
+        for one in (sample(0), sample(1))
+    ]
+    kept = [msgspec.structs.replace(one, trains_as="skip", skip_reason=HELD_OUT, reward=0.5) for one in theirs]
+    own = msgspec.structs.replace(sample(2), trains_as="skip", skip_reason=HELD_OUT, reward=0.5)
+    assert held_out_samples(Dataset("d", "w", [*kept, sample(3)], {})) == kept
+    assert held_out_samples(Dataset("d", "w", [*kept, own], {})) == [own]

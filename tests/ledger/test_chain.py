@@ -93,7 +93,15 @@ def test_a_chain_has_one_root_whoever_begins_it(conn: Conn, dataset_id: str) -> 
 
 
 def start(conn: Conn, window: str = WINDOW) -> training_jobs.Job:
-    return training_jobs.start_job(conn, window, CHAIN, f"{CHAIN}-0", "d", "run", "embedded")
+    return training_jobs.start_job(
+        conn,
+        window=window,
+        chain=CHAIN,
+        parent_id=f"{CHAIN}-0",
+        dataset_id="d",
+        dagster_run_id="run",
+        backend="embedded",
+    )
 
 
 def test_an_attempt_goes_its_way(conn: Conn) -> None:
@@ -131,7 +139,7 @@ def test_orphans_fail_and_submitted_attempts_go_on(conn: Conn) -> None:
     training_jobs.advance_job(conn, training.id, "training")
     training_jobs.advance_job(conn, submitted.id, "submitted", external_id="x")
     training_jobs.advance_job(conn, trained.id, "trained")
-    other = training_jobs.start_job(conn, WINDOW, "other", None, None, None)
+    other = training_jobs.start_job(conn, window=WINDOW, chain="other")
     assert training_jobs.fail_orphaned_jobs(conn, CHAIN) == 2
     states = {job.id: (job.state, job.reason is not None) for job in training_jobs.list_jobs(conn, CHAIN, WINDOW)}
     assert states == {

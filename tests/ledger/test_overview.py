@@ -67,7 +67,7 @@ def promote(conn: Conn, *values: str | None) -> None:
 
 
 def attempt(conn: Conn, window: str, backend: str, *states: training_jobs.State, **columns: Any) -> None:
-    job = training_jobs.start_job(conn, window, CHAIN, None, None, None, backend)
+    job = training_jobs.start_job(conn, window=window, chain=CHAIN, backend=backend)
     for state in states:
         training_jobs.advance_job(conn, job.id, state, **(columns if state == states[-1] else {}))
 

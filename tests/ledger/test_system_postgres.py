@@ -66,7 +66,7 @@ def test_the_whole_line_of_the_store_works_there(conn: psycopg.Connection[Any], 
     datasets.save_dataset(conn, kept)
     checkpoints.ensure_root(conn, root())
     with chain_lock(database, CHAIN):
-        job = training_jobs.start_job(conn, WINDOW, CHAIN, root().id, kept.id, None)
+        job = training_jobs.start_job(conn, window=WINDOW, chain=CHAIN, parent_id=root().id, dataset_id=kept.id)
         made = checkpoint(1, WINDOW, kept.id)
         checkpoints.insert_checkpoint(conn, made)
         training_jobs.advance_job(conn, job.id, "trained", checkpoint_id=made.id)

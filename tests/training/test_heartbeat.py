@@ -20,7 +20,7 @@ WINDOW, CHAIN = "2026-11-05T14:00", "babylon-agent"
 @pytest.fixture
 def job(database: Database) -> Job:
     with database.connect() as conn:
-        started = training_jobs.start_job(conn, WINDOW, CHAIN, None, None, None, "embedded")
+        started = training_jobs.start_job(conn, window=WINDOW, chain=CHAIN, backend="embedded")
         return training_jobs.advance_job(conn, started.id, "training")
 
 

@@ -10,15 +10,19 @@ import pytest
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Dataset, Sample
+from babylon_assets.domain.trajectories import Message
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.training.backends.embedded.in_process import train_embedded
+from babylon_assets.training.capacity import context_of
 from babylon_assets.training.folders import checkpoint_folder
-from babylon_assets.training.recompute import recomputed
+from babylon_assets.training.recompute import leave_out_longer, recomputed
 from babylon_assets.training.reproduction import reproduce
+from babylon_assets.training.selection import Selection
 from babylon_assets.training.window_training import train_window
+from tests.ledger.values import sample
 from tests.training.backends.test_embedded import answered, request
 
 FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
@@ -72,3 +76,18 @@ def test_text_only_answers_are_trained_and_counted(settings: Settings, database:
     with database.connect() as conn:
         made = checkpoints.by_window(conn, "babylon-agent", SECOND)
     assert made and reproduce(settings, database, made, settings.home / "again").same
+
+
+def test_what_the_models_context_has_no_room_for_is_left_out_and_counted(tiny_base: Path) -> None:
+    context = context_of(str(tiny_base))
+    assert context is not None
+    fits, long = sample(0, prompt_token_ids=[1] * (context - 2)), sample(1, prompt_token_ids=[1] * (context - 1))
+    fits, long = (msgspec.structs.replace(one, token_ids=[1, 2], logprobs=[-1.0, -1.0]) for one in (fits, long))
+    texts = [
+        msgspec.structs.replace(sample(number, trains_as="sft"), messages=[Message("user", text)], response="wait")
+        for number, text in ((2, "short"), (3, "word " * context))
+    ]
+    chosen = leave_out_longer(Selection([fits, long], texts, {"skipped": 1}), str(tiny_base))
+    assert [one.sample_id for one in (*chosen.policy_gradient, *chosen.sft)] == [fits.sample_id, texts[0].sample_id]
+    assert chosen.left_out == {"skipped": 1, f"longer than the base model's context of {context} tokens": 2}
+    assert leave_out_longer(Selection([fits], [], {}), "nobody/knows-this") == Selection([fits], [], {})

@@ -130,7 +130,14 @@ def _sample(entry: Entry) -> RawSample:
     call_id = None if entry.token_ids is None else "import-" + content_id(_content(entry))[:32]
     at = entry.facts.timestamp_ms if entry.facts else None
     return RawSample(
-        entry.step, entry.call, call_id, entry.policy or entry.model, None, at, entry.messages, entry.response
+        step=entry.step,
+        call=entry.call,
+        call_id=call_id,
+        model=entry.policy or entry.model,
+        temperature=None,
+        timestamp_ms=at,
+        messages=entry.messages,
+        response=entry.response,
     )
 
 

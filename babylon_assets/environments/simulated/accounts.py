@@ -92,11 +92,27 @@ def make_bet(order: Order, board: Board, truth: Truth) -> Bet:
         price = line.yes_price if order.verb == "buy_yes" else round(1 - line.yes_price, 2)
         won = truth.resolutions[line.market_id] == (order.verb == "buy_yes")
         profit = STAKE / price - STAKE if won else -STAKE
-        return Bet(board, order, price, STAKE, STAKE, profit, truth.resolves_at[line.market_id])
+        return Bet(
+            board=board,
+            order=order,
+            price=price,
+            amount=STAKE,
+            locked=STAKE,
+            profit=profit,
+            settles_at=truth.resolves_at[line.market_id],
+        )
     perp = next(perp for perp in board.perps if perp.ticker == order.target)
     change = truth.exit_prices[perp.ticker] / perp.price - 1
     profit = NOTIONAL * (change if order.verb == "open_long" else -change)
-    return Bet(board, order, perp.price, NOTIONAL, NOTIONAL / 5, profit, truth.exits_at)
+    return Bet(
+        board=board,
+        order=order,
+        price=perp.price,
+        amount=NOTIONAL,
+        locked=NOTIONAL / 5,
+        profit=profit,
+        settles_at=truth.exits_at,
+    )
 
 
 def worth(order: Order, board: Board, truth: Truth, full_scale_percent: float) -> float:

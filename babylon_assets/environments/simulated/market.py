@@ -161,7 +161,15 @@ def _draw_board(
     )
     perps = tuple(PerpLine(ticker, open_prices[ticker]) for ticker in room_tickers(room))
     truth = _draw_truth(rng, predictions, perps, at, clock)
-    return Board(window, room, tick, at, predictions, perps, _draw_news(rng, predictions, perps, truth)), truth
+    return Board(
+        window=window,
+        room=room,
+        tick=tick,
+        at=at,
+        predictions=predictions,
+        perps=perps,
+        news=_draw_news(rng, predictions, perps, truth),
+    ), truth
 
 
 def board_rng(seed: int, window: str, room: int, tick: int) -> np.random.Generator:

@@ -130,7 +130,9 @@ def boards(snapshot: Snapshot, place: int) -> Iterator[ShownBoard]:
         )
         news = _news(snapshot, place, markets, {name: perp.ticker for name, perp in names.items()})
         at = datetime.fromtimestamp(tick.timestamp / 1000, UTC)
-        board = Board(snapshot.id, number, tick.number, at, lines, scaled, news)
+        board = Board(
+            window=snapshot.id, room=number, tick=tick.number, at=at, predictions=lines, perps=scaled, news=news
+        )
         yield ShownBoard(board, markets, {name: (perp.ticker, perp.price) for name, perp in names.items()})
 
 

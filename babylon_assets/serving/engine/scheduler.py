@@ -160,13 +160,13 @@ class Scheduler:
         room = weights.context - len(prompt)
         generations = [
             Generation(
-                prompt,
-                seed,
-                min(question.max_tokens, room),
-                question.temperature,
-                question.top_p,
-                question.stop,
-                question.top_logprobs or 0,
+                prompt=prompt,
+                seed=seed,
+                max_tokens=min(question.max_tokens, room),
+                temperature=question.temperature,
+                top_p=question.top_p,
+                stop=question.stop,
+                top_logprobs=question.top_logprobs or 0,
             )
             for seed in question.seeds
         ]

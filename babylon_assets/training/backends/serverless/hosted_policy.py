@@ -47,7 +47,16 @@ class HostedPolicy:
             PermanentError: it refuses the key or the request.
         """
         questions = [
-            Question(self._target, conversation, [seed], max_tokens, temperature, 1.0, (), None)
+            Question(
+                policy=self._target,
+                messages=conversation,
+                seeds=[seed],
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_p=1.0,
+                stop=(),
+                top_logprobs=None,
+            )
             for conversation, seed in zip(conversations, seeds, strict=True)
         ]
         return [_completion(answer) for answer in asyncio.run(self._all(questions))]
