@@ -50,13 +50,14 @@ def taken(gateway: RunningGateway) -> int:
 def test_places_come_back_when_sampling_ends_though_nobody_reads(gateway_with: Gateways) -> None:
     gateway = gateway_with(gateway_key_concurrency=32)
     limits = gateway.gateway.connections.limits
-    gateway.gateway.connections.limits = replace(limits, write_seconds=1)
+    gateway.gateway.connections.limits = replace(limits, write_seconds=4)
     with ExitStack() as held:
         for _ in range(2):
             held.enter_context(ask(gateway))
         wait_for(lambda: gateway.parts.source.load()[0] > 0)
         wait_for(lambda: gateway.parts.source.load() == (0, 0))
         wait_for(lambda: taken(gateway) == 0, 2)
+        assert len(gateway.gateway.connections) == 2  # they have still not read
         reply = httpx.post(f"{gateway.url}/chat/completions", json={**LONG, "stream": False, "max_tokens": 1})
         assert reply.status_code == 200
         recorder = gateway.parts.recorder
