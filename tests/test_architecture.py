@@ -321,3 +321,30 @@ def test_nothing_is_named_by_a_retired_word() -> None:
     # A field of `babylon doctor --json`, which programs read.
     assert named == {"babylon_assets.cli.doctor: found"}
     assert list(_names_given_in(ast.parse("for one in (): pass"))) == ["one"]
+
+
+#: Who may call what shows a text as it is; everybody else calls these modules.
+_SHOWS = {
+    "MetadataValue.text": {"babylon_assets.orchestration.metadata"},
+    "MetadataValue.json": {"babylon_assets.orchestration.metadata"},
+    "MetadataValue.table": {"babylon_assets.orchestration.metadata"},
+    # texts of others are in `code` or a `code_block` there
+    "MetadataValue.md": {f"babylon_assets.orchestration.{name}" for name in ("metadata", "checks", "examples")},
+    "Console": {"babylon_assets.cli.terminal"},
+    "from_markup": set(),
+    # coordinates, and what a template made
+    "Markup": {"babylon_assets.report.page", "babylon_assets.report.scales"},
+}
+
+
+def test_texts_of_others_are_shown_by_one_function_for_each_medium() -> None:
+    callers: dict[str, set[str]] = {name: set() for name in _SHOWS}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                for name in _SHOWS:
+                    if called == name or called.endswith(f".{name}"):
+                        callers[name].add(module_name(path))
+    assert {name: modules - _SHOWS[name] for name, modules in callers.items() if modules - _SHOWS[name]} == {}
+    assert callers["MetadataValue.text"] and callers["Markup"]

@@ -202,6 +202,16 @@ def test_units_need_only_units_that_are_there() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+@pytest.mark.parametrize("unit", [path for path in UNITS if path.suffix == ".service"], ids=lambda path: path.stem)
+def test_a_service_is_exposed_as_little_as_it_can_be(unit: Path) -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=30", "--no-pager", str(unit)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "offline" in checked.stderr:
+        pytest.skip("this systemd-analyze reads no files")
+    assert checked.returncode == 0, checked.stdout[-200:]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
 def test_systemd_understands_the_units(tmp_path: Path) -> None:
     for path in UNITS:
         text = path.read_text().replace("/opt/babylon/.venv/bin", str(BIN))

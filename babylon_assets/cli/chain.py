@@ -176,7 +176,8 @@ def forget(
 ) -> None:
     """Remove an agent's trajectories, calls, scores and samples from our tables, and say which checkpoints saw them.
 
-    The game's own tables are not touched: what they still hold is read again when its window is materialized again.
+    The game's own tables are not touched. What they hold of the agent from before this moment is not read again: its
+    windows are frozen without it when they are materialized again.
 
     Example: [bold]babylon forget --agent user-42 --yes[/]
     """

@@ -16,6 +16,7 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import BRANCH, main_chain, policy_name
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.forgotten_agents import note_forgotten
 from babylon_assets.ledger.specification import MODEL_CHECKPOINTS
 
 # Rows of our own tables that hold what an agent did, besides the datasets.
@@ -133,7 +134,7 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     """Remove what an agent did from our tables, in the caller's transaction or in one of its own; says how many rows.
 
     A dataset that holds an answer of the agent is emptied: it cannot be trained on or reproduced any more, and its id
-    stays as what checkpoints were made from.
+    stays as what checkpoints were made from. Its window is frozen again without the agent when it is run again.
     """
     with conn.transaction():
         given = {"agent": agent, "joined": _joined_calls(conn, agent)}
@@ -141,6 +142,7 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
         # Calls are found by the trajectories. These leave their texts to datasets that refer to them: none does by now.
         order = ("calls", "samples", "trajectories", "scores", "judgments", "late_samples")
         removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
+        note_forgotten(conn, agent)
     return {**removed, "datasets": emptied}
 
 

@@ -213,6 +213,14 @@ TRAINING_DATASET_TRAJECTORIES = Table(
         "tokens": Column("int4[]", "Tokens of each sample's answer.", holds="tokens"),
     },
 )
+FORGOTTEN_AGENTS = Table(
+    "forgotten_agents",
+    "One row per agent that was forgotten; what the record holds of it from before is not read again.",
+    {
+        "agent_sha256": Column("text", "sha256 of the agent's id."),
+        "forgotten_at": Column("timestamptz", "When it was forgotten.", default="now()"),
+    },
+)
 LATE_SAMPLES = Table(
     "late_samples",
     "One row per sample of late-arriving data, and the window whose dataset carries it over.",
@@ -332,6 +340,7 @@ TABLES = (
     TRAINING_DATASET_SAMPLES,
     TRAINING_DATASET_TRAJECTORIES,
     LATE_SAMPLES,
+    FORGOTTEN_AGENTS,
     MODEL_CHECKPOINTS,
     TRAINING_JOBS,
     CHECKPOINT_EVALUATIONS,

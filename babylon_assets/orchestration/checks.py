@@ -117,7 +117,7 @@ def understood(understanding: Understanding, least: float) -> dg.AssetCheckResul
         check_name=UNDERSTOOD,
         passed=fault is None and lost is None,
         severity=dg.AssetCheckSeverity.ERROR if fault else dg.AssetCheckSeverity.WARN,
-        description=harmless_text(fault or lost or known),
+        description=code(fault or lost or known),
         metadata=numbers({"understood_share": understanding.share}),
     )
 

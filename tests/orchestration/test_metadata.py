@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from babylon_assets.domain.trajectories import Quarantined
+from babylon_assets.domain.understanding import Understanding
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.metadata import (
     LONGEST_TEXT,
@@ -117,5 +118,7 @@ def test_checks_show_no_markup_of_agents() -> None:
         rows = [Quarantined("w", "t", attack, attack, "hash")]
         result = checks.little_in_quarantine("w", 1, rows)
         assert "\x1b" not in str(result.metadata["reasons"].value)
+        unknown = Understanding(4, 1, 0, 0, 0, 0, 0, words={attack: 3})
+        assert checks.understood(unknown, 0.5).description == code(unknown.fault(0.5) or "")
         wrong = checks._check_result(checks.STABLE, [attack, attack], "")
         assert wrong.description == f"{code(attack)} and 1 more"

@@ -169,18 +169,17 @@ def _untraded(steps: pd.DataFrame) -> tuple[list[str | None], list[Valued | None
     ):
         action = read_action(action_type)
         named = is_text(market_type) and is_text(market_id if market_type == "prediction" else ticker)
-        decides = action.kind == "trade" and not action.surely_opens and not action.closes
         kinds.append(action.kind)
         if invalid:
             valued.append(Valued(None, "invalid"))
-        elif action.kind == "hold" or (action.kind == "trade" and success is False):
+        elif action.kind == "hold" or (action.decides and success is False):
             valued.append(_HELD)
-        elif action.kind != "trade" or is_text(word):
+        elif action.kind != "trade" or is_text(word) or success is False:
             valued.append(UNKNOWN)
         elif named:
             valued.append(None)
         else:
-            valued.append(_HELD if decides and not is_text(market_type) else UNKNOWN)
+            valued.append(_HELD if action.decides and not is_text(market_type) else UNKNOWN)
     return kinds, valued
 
 

@@ -37,13 +37,16 @@ class ActionWord(NamedTuple):
     Attributes:
         kind: None where the name is not known.
         side: the side that it names, if it does.
-        closes, surely_opens: it ends a position; it opens one, whatever its parameters say.
+        closes: it ends a position.
+        surely_opens: it opens one, whatever its parameters say.
+        decides: it may also stand for the decision not to trade.
     """
 
     kind: Kind | None
     side: Side | None
     closes: bool
     surely_opens: bool
+    decides: bool
 
 
 class SideWord(NamedTuple):
@@ -63,6 +66,7 @@ def read_action(name: str) -> ActionWord:
         _SIDES[side[1].lower()] if side else None,
         _CLOSES.search(word) is not None,
         re.search(r"BUY|^OPEN_", word) is not None,
+        "DECISION" in word,
     )
 
 

@@ -16,7 +16,7 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.training_datasets import NAME as DATASETS
-from babylon_assets.orchestration.metadata import declare, numbers, page, picture, show, tally, texts
+from babylon_assets.orchestration.metadata import code, declare, numbers, page, picture, show, tally, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.report.learning_curve import CurveMark, CurvePoint, draw_learning_curve
@@ -170,6 +170,6 @@ def _trained_check(window: str, trained: TrainedWindow) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=checks.TRAINED,
         passed=trained.status in PASSED_THROUGH or (trained.checkpoint is not None and trained.trainable_tokens > 0),
-        description=trained.reason,
+        description=code(trained.reason) if trained.reason else None,
         metadata={"window": window, "trainable_tokens": trained.trainable_tokens, "left_out": tally(trained.left_out)},
     )

@@ -12,6 +12,7 @@ from babylon_assets.ledger import trajectories as ledger
 from babylon_assets.ledger import trajectory_counts
 from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
+from babylon_assets.ledger.forgotten_agents import without_forgotten
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.collector import collector_held_off
 from babylon_assets.orchestration.metadata import declare, numbers, texts
@@ -95,7 +96,7 @@ def copy_window(installation: Installation, window: str) -> str:
         fingerprint = _fingerprint(installation, source, ours, window)
         if before is not None and before.fingerprint == fingerprint and _is_whole(ours, before):
             return fingerprint
-        ledger.replace_rows(ours, window, environment.read_window(source, window))
+        ledger.replace_rows(ours, window, without_forgotten(ours, environment.read_window(source, window)))
         copied, kept = _fingerprint(installation, source, ours, window), ledger.summary(ours, window)
         windows_ledger.upsert_window(
             ours, window, fingerprint=copied, trajectories=kept.trajectories, agents=kept.agents

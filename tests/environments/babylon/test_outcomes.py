@@ -298,7 +298,10 @@ class TestNoTrade:
 
     @pytest.mark.parametrize(
         ("name", "kind"),
-        [("CREATE_POST", "social"), ("LIKE_POST", "social"), ("pending", "unfinished"), ("DANCE", None)],
+        [
+            *(("CREATE_POST", "social"), ("LIKE_POST", "social"), ("pending", "unfinished"), ("DANCE", None)),
+            *(("TRADE", "trade"), ("CLOSE_POSITION", "trade")),
+        ],
     )
     def test_what_no_price_speaks_of_is_unknown(self, name: str, kind: str | None) -> None:
         step = steps_of({"action_type": name, "market_type": None, "market_id": None, "side": None})

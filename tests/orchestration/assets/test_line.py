@@ -15,6 +15,8 @@ import pytest
 from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import chain_lock
+from babylon_assets.ledger.datasets import load_dataset
+from babylon_assets.ledger.lineage import forget_agent
 from tests.orchestration.assets.conftest import FIRST, SECOND, World
 
 ASSETS = ("raw_trajectories", "scored_trajectories", "training_datasets", "model_checkpoints")
@@ -291,3 +293,20 @@ def test_a_downstream_asset_takes_a_frame_as_its_argument(trained: World) -> Non
     assert job is not None
     job.execute_in_process(partition_key=FIRST, asset_selection=[dg.AssetKey("report")])
     assert seen["rewards"] == trained.metadata("scored_trajectories", FIRST)["known"]
+
+
+def test_the_hours_of_a_forgotten_agent_are_frozen_again_without_it(world: World) -> None:
+    world = world.having(train_rl_local=False)
+    world.play(FIRST)
+    world.run(FIRST)
+    before = world.row(FIRST)
+    with world.database.connect() as conn:
+        [(agent,)] = conn.execute("SELECT min(agent_id) FROM babylon_training.raw_trajectories").fetchall()
+        assert forget_agent(conn, agent)["datasets"] == 1
+    for _ in range(2):
+        world.run(FIRST)
+        row = world.row(FIRST)
+        assert (row.status, row.trajectories) == ("ready", before.trajectories - 1)
+        with world.database.connect() as conn:
+            samples = load_dataset(conn, row.dataset_id or "").samples
+        assert samples and agent not in {sample.agent_id for sample in samples}
