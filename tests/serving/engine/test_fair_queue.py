@@ -160,12 +160,11 @@ def test_a_short_answer_waits_for_a_bounded_number_of_steps(
     async def play() -> None:
         scheduler = Scheduler(tiny_library, asyncio.get_running_loop(), width=4, queue=64, threads=1)
         greedy = [asyncio.create_task(scheduler.answers(question("greedy", prompt, length))) for _ in range(16)]
-        while not scheduler.load()[0]:
+        while sum(scheduler.load()) < 16 or not scheduler.load()[0]:
             await asyncio.sleep(0.001)
         (answer,) = await scheduler.answers(question("honest", "A yes 40", 8))
         assert answer.completion_tokens == 8
         assert "greedy answered" not in marks
-        assert sum(scheduler.load()) == 16
         for task in greedy:
             task.cancel()
         await asyncio.gather(*greedy, return_exceptions=True)
