@@ -1,1 +1,1 @@
-"""The game's tables, which no other package knows: `source` reads them, `fixture` makes them for demo and tests."""
+"""The Babylon game: its tables are read, its trades are valued by its own arithmetic, answers by its record."""

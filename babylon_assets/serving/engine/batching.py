@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     import torch
 
 #: Prompt tokens that are read in one go, fewest and most; how many depends on how much each has to look at.
-LEAST_READ, PREFILL_TOKENS = 64, 512
-#: Looks of one token at another that are read in one go, about: what one go takes hardly depends on where it is read.
-PREFILL_WORK = 2**19
+LEAST_READ, PREFILL_TOKENS = 32, 512
+#: Looks of one token at another that a CPU takes in one go, about, so that what one go takes hardly depends on where in
+#: a prompt it is; and how many times as many a GPU takes.
+PREFILL_WORK, GPU_WORK = 2**18, 64
 
 Decode = Callable[[Sequence[int]], str]
 #: A part of a prompt; the last one comes with its answer.
@@ -84,6 +85,7 @@ class Batch:
         self._cache = Cache(weights)
         self._rows: list[Generation | None] = []
         self._unread: deque[Planned] = deque()
+        self._work = PREFILL_WORK * (1 if weights.embedding.device.type == "cpu" else GPU_WORK)
         self._read = np.full((0, 0), -1, dtype=np.int32)  # the prompt tokens in each row of the cache, then -1
 
     def __len__(self) -> int:
@@ -105,7 +107,7 @@ class Batch:
     def _read_prompts(self, *, one_portion: bool) -> None:
         """Read prompts in the order in which they came, for a later one may build on an earlier one's row."""
         while self._unread:
-            portion = _portion(self._unread)
+            portion = _portion(self._unread, self._work)
             logits = prefill(self.weights, self._cache, [segment for _, segment in portion])
             ended = [at for at, (generation, _) in enumerate(portion) if generation is not None]
             if ended:
@@ -133,7 +135,7 @@ class Batch:
         self._read[row] = -1
         self._read[row, : len(prompt)] = prompt
         while start < len(prompt):
-            length = PREFILL_WORK // (start + PREFILL_TOKENS) // ROWS * ROWS
+            length = self._work // (start + PREFILL_TOKENS) // ROWS * ROWS
             end = min(start + min(max(length, LEAST_READ), PREFILL_TOKENS), len(prompt))
             yield generation if end == len(prompt) else None, Segment(row, start, generation.prompt[start:end], source)
             source, start = row, end
@@ -204,13 +206,13 @@ class Batch:
             generation.finish_reason = generation.finish_reason or "length"
 
 
-def _portion(planned: deque[Planned]) -> list[Planned]:
+def _portion(planned: deque[Planned], most_work: int) -> list[Planned]:
     """The first ones, taken out: as many as are read in one go, at least one."""
     portion = [planned.popleft()]
     tokens, work = len(portion[0][1].tokens), _work(portion[0][1])
     while planned:
         tokens, work = tokens + len(planned[0][1].tokens), work + _work(planned[0][1])
-        if tokens > PREFILL_TOKENS or work > PREFILL_WORK:
+        if tokens > PREFILL_TOKENS or work > most_work:
             break
         portion.append(planned.popleft())
     return portion
