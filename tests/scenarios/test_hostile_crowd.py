@@ -12,7 +12,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
@@ -23,7 +22,7 @@ import pytest
 
 from babylon_assets.config.settings import Settings, subprocess_environment
 from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
-from babylon_assets.ledger.database import migrate, open_database, stop_embedded
+from babylon_assets.ledger.database import migrate, open_database
 from babylon_assets.serving.http.keys import new_key
 from babylon_assets.serving.process import GatewayProcess
 from tests.gateways import wait_for
@@ -83,11 +82,10 @@ class Honest:
 
 
 @pytest.fixture
-def own_server(tmp_path: Path, tiny_base: Path) -> Iterator[Settings]:
-    settings = Settings(home=tmp_path / "home", base_model=str(tiny_base))
+def own_server(passable_home: Path, tiny_base: Path) -> Settings:
+    settings = Settings(home=passable_home, base_model=str(tiny_base))
     migrate(open_database(settings))
-    yield settings
-    stop_embedded(settings)
+    return settings
 
 
 def test_the_honest_are_answered_beside_a_hostile_crowd(own_server: Settings) -> None:
