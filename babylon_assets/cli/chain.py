@@ -32,7 +32,7 @@ def chains(json: Json = False) -> None:
         output.print("no checkpoints yet; `babylon train WINDOW` makes the first")
     else:
         for line in tree(checkpoints):
-            output.print(line, highlight=False)
+            output.print(line, highlight=False, soft_wrap=True)
 
 
 def tree(checkpoints: list[Checkpoint]) -> list[str]:
@@ -115,9 +115,11 @@ def reproduce(checkpoint: Named, json: Json = False) -> None:
         print_json({**facts, "versions": result.versions})
     else:
         output.print(f"{_name(trained)}: {'the same, bit for bit' if result.same else 'not the same'}")
-        output.print(f"  recorded  {result.recorded}\n  reproduced  {result.reproduced}", highlight=False)
+        output.print(
+            f"  recorded  {result.recorded}\n  reproduced  {result.reproduced}", highlight=False, soft_wrap=True
+        )
         for name, change in result.versions.items():
-            output.print(f"  {name}  {change}", highlight=False)
+            output.print(f"  {name}  {change}", highlight=False, soft_wrap=True)
     if not result.same:
         raise typer.Exit(1)
 
@@ -162,7 +164,7 @@ def prune(
         )
         return
     for checkpoint in checkpoints:
-        output.print(f"{_name(checkpoint)}  {checkpoint.path}", highlight=False)
+        output.print(f"{_name(checkpoint)}  {checkpoint.path}", highlight=False, soft_wrap=True)
     verb = "would be removed" if dry_run else "removed"
     output.print(f"{count(len(checkpoints))} checkpoints, {size / 2**20:.1f} MiB {verb}")
     if settings.automation.keep_call_tokens_days is not None:
@@ -192,9 +194,9 @@ def forget(
         print_json({"removed": yes, "rows": removed, "seen_by": policies})
         return
     listed = ", ".join(f"{count(number)} {name}" for name, number in removed.items())
-    output.print(f"{'removed' if yes else 'would be removed (type --yes)'}: {listed}")
+    output.print(f"{'removed' if yes else 'would be removed (type --yes)'}: {listed}", soft_wrap=True)
     for name, how in policies.items():
-        output.print(f"{name}  {how}", highlight=False)
+        output.print(f"{name}  {how}", highlight=False, soft_wrap=True)
 
 
 def _facts(checkpoint: Checkpoint) -> dict[str, Any]:

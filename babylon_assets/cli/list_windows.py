@@ -37,7 +37,7 @@ def migrate() -> None:
     """
     database = open_database(load_settings())
     revision = migrate_schema(database)
-    output.print(f"{database.place}: schema babylon_training is at revision", bold(revision))
+    output.print(f"{database.place}: schema babylon_training is at revision", bold(revision), soft_wrap=True)
 
 
 def list_all(json: Json = False) -> None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
@@ -29,8 +29,18 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False)
-        if self._width is None and not self.is_terminal:  # rich takes COLUMNS as the width
-            self.width = WIDE
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Where there is no terminal to ask, and COLUMNS does not say, WIDE columns."""
+        asked = super().size
+        if self._width is None and not self.is_terminal and "COLUMNS" not in self._environ:
+            return ConsoleDimensions(WIDE, asked.height)
+        return asked
+
+    @size.setter
+    def size(self, given: tuple[int, int]) -> None:
+        self._width, self._height = given
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(neutralize(text), **options)

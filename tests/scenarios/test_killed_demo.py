@@ -66,7 +66,7 @@ class Demo:
     def _shows(self, query: str, reached: int) -> bool:
         with self.database.connect() as conn:
             tables = conn.execute(
-                "SELECT to_regclass('trajectories'), to_regclass('babylon_training.windows')"
+                "SELECT to_regclass('public.trajectories'), to_regclass('babylon_training.windows')"
             ).fetchone()
         return tables is not None and None not in tables and self.count(query) >= reached
 

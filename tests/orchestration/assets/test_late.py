@@ -40,7 +40,11 @@ def game_database(server: Server, three_played: str) -> Iterator[Database]:
 @pytest.fixture
 def world(tmp_path: Path, taught_base: Path, engine: Engine, game_database: Database) -> Iterator[World]:
     """The first window is trained without one agent's trajectory, which then comes late; runs are in PostgreSQL."""
-    settings = small_game(tmp_path, taught_base).replace(database_url=game_database.url, gate=False)
+    settings = small_game(tmp_path, taught_base).replace(
+        database_url=game_database.url,
+        gate=False,
+        max_gradient_share=1.0,  # of six agents: another one changes what the others may give
+    )
     with open_instance(settings, game_database) as instance:
         made = World(settings, game_database, instance, engine)
         made.execute(f'UPDATE public."trajectories" SET "isTrainingData" = false WHERE {LAST}', FIRST)
