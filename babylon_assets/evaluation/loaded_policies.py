@@ -20,14 +20,6 @@ def why_not_loadable(settings: Settings, checkpoint: Checkpoint) -> str | None:
 
 def why_not_here(checkpoint: Checkpoint) -> str | None:
     """Why a checkpoint's weights cannot be used on this machine; None when they can."""
-    if (
-        checkpoint.step
-        and (backend := find_backend(checkpoint.backend))
-        and not backend.capabilities.keeps_weights_here
-    ):
-        return f"its weights lie with {backend.title}"
-    if not _is_here(checkpoint.base_model):
-        return f"the weights of its base model {checkpoint.base_model} are not on this machine"
     if checkpoint.step and not keeps_weights_here(checkpoint.backend):
         return f"its weights lie with {find_backend(checkpoint.backend).title}"
     if not _is_here(checkpoint.base_model):

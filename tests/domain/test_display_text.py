@@ -36,7 +36,9 @@ def test_what_people_write_stays() -> None:
 
 @given(st.text(alphabet=st.characters()))
 def test_any_text_can_be_written(text: str) -> None:
-    neutralize(text).encode("utf-8")
+    written = neutralize(text).encode("utf-8")
+    assert written.decode("utf-8") == neutralize(text)
+    assert b"\x1b" not in written
 
 
 def test_a_long_text_says_how_long_it_was() -> None:

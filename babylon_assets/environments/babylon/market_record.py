@@ -139,7 +139,7 @@ def resolutions_of(
     return states
 
 
-def noted_changes(notes: pd.DataFrame) -> dict[tuple[str, str], float]:
+def read_noted_changes(notes: pd.DataFrame) -> dict[tuple[str, str], float]:
     columns = (notes[name].tolist() for name in ("window", "ticker", "change_percent"))
     return {
         (window, ticker): change

@@ -27,10 +27,10 @@ from babylon_assets.environments.babylon.linking import (
 from babylon_assets.environments.babylon.market_record import (
     is_text,
     milliseconds_of,
-    noted_changes,
     perp_holdings,
     pool_holdings,
     read_game_trades,
+    read_noted_changes,
     resolutions_of,
     share_quotes,
     stock_quotes,
@@ -246,7 +246,7 @@ class _Markets:
             full_scale_percent=full_scale_percent,
             quotes=stock_quotes(until(tables.stock_prices, "timestamp", moment)),
             holdings=perp_holdings(tables.perp_positions, moment),
-            changes=noted_changes(notes),
+            changes=read_noted_changes(notes),
         )
         shares = share_quotes(until(tables.prediction_prices, "created_at", moment))
         markets = cls(book, rules, shares, resolutions_of(tables.markets, notes, moment), perps)

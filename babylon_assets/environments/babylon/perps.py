@@ -67,7 +67,7 @@ def value_perp(order: StepOrder, trade: GameTrade, book: TradeBook, rules: PerpR
         return UNKNOWN
     if trade.closes:
         return value_close(trade, price, _average_entry(trade, book), sign, rules)
-    noted = _noted_change(order.instrument, window, rules)
+    noted = _find_noted_change(order.instrument, window, rules)
     exit_price = _own_exit(trade, book, rules) or rules.quotes.first(order.instrument, int(trade.at + rules.horizon_ms))
     if exit_price is None and noted is None:
         return Valued(None, "pending", price)
@@ -101,7 +101,7 @@ def value_close(closing: GameTrade, price: float, entry: float | None, sign: flo
     return UNKNOWN
 
 
-def _noted_change(ticker: str, window: str, rules: PerpRules) -> float | None:
+def _find_noted_change(ticker: str, window: str, rules: PerpRules) -> float | None:
     if rules.changes is None or rules.quotes.knows(ticker):
         return None
     return rules.changes.get((window, ticker))
