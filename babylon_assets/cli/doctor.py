@@ -108,7 +108,7 @@ def _versions() -> Iterator[Diagnosis]:
 
 def _database(settings: Settings) -> Iterator[Diagnosis]:
     try:
-        database = open_database(settings)
+        database = open_database(settings, begin=False)
         with database.connect_autocommit() as conn:
             server = conn.execute("SHOW server_version").fetchone()
             yield Diagnosis("database", f"PostgreSQL {server[0] if server else '?'} at {database.place}")

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import number, output, plain, print_json
+from babylon_assets.cli.terminal import fitting_table, number, output, plain, print_json
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.display_text import neutralize_line
 from babylon_assets.domain.errors import PermanentError
@@ -141,22 +141,18 @@ def _name(value: Any) -> str | None:
 
 
 def _table(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("trajectory", "agent"):
-        table.add_column(name, overflow="fold")
-    for name in ("step", "call"):
-        table.add_column(name, justify="right")
-    for name in ("action", "kind", "state"):
-        table.add_column(name, overflow="fold")
-    for name in ("entry", "exit", "worth", "reward", "baseline", "advantage"):
-        table.add_column(name, justify="right")
-    table.add_column("trained as", overflow="fold")
-    for row in rows:
-        texts = [_text(row[name]) for name in ("trajectory", "agent", "step", "call", "action", "kind", "state")]
-        numbers = [number(row[name]) for name in ("entry", "exit", "worth", "reward", "baseline", "advantage")]
-        fate = row["skip_reason"] or row["trains_as"] or "no call"
-        table.add_row(*texts, *numbers, _text(fate))
-    return table
+    numbers = ("entry", "exit", "worth", "reward", "baseline", "advantage")
+    listed = [
+        {
+            **{name: _text(row[name]) for name in ("trajectory", "agent", "step", "call", "kind", "state")},
+            **{name: number(row[name]) for name in numbers},
+            "trained as": _text(row["skip_reason"] or row["trains_as"] or "no call"),
+            "action": _text(row["action"]),
+        }
+        for row in rows
+    ]
+    dropped = ("agent", "kind", "entry", "exit", "baseline", "call", "worth", "state", "trained as")
+    return fitting_table(listed, drop=dropped, right=("step", "call", *numbers))
 
 
 def _text(value: Any) -> str:

@@ -84,7 +84,9 @@ class Settings(BaseSettings):
         "WINDOW_MINUTES", 60, "The length of a window. A ledger keeps the length that it was begun with."
     )
     window_start: WindowId = variable(
-        "WINDOWS_FROM", "2026-10-01T00:00", "The first window, and so the first partition in Dagster."
+        "WINDOWS_FROM",
+        "2026-10-01T00:00",
+        "The first window, and so the first partition in Dagster. Left as it is, `babylon up` begins with the record.",
     )
     dagster_port: Annotated[int, Ge(1), Le(65535)] = variable(
         "DAGSTER_PORT", 3000, "The port of the Dagster UI on loopback."
@@ -295,6 +297,11 @@ def secrets_of(settings: Settings) -> list[str]:
     texts = [text for text, secret in _rendered(settings).values() if secret and text]
     passwords = (re.match(r"\w+://[^/@]*:([^/@]+)@", text) for text in texts)
     return [*texts, *(match[1] for match in passwords if match)]
+
+
+def begins_with_the_record(settings: Settings) -> bool:
+    """Whether nobody set WINDOWS_FROM, so that the first partition is the first window of the record."""
+    return bool(settings.window_start == Settings.model_fields["window_start"].default)
 
 
 def subprocess_environment(settings: Settings, dagster_url: str) -> dict[str, str]:

@@ -67,3 +67,12 @@ def of_checkpoint(conn: Connection[Any], checkpoint_id: str) -> list[Evaluation]
     query = CHECKPOINT_EVALUATIONS.select("WHERE checkpoint_id = %s ORDER BY created_at, evaluation, version")
     with conn.cursor(row_factory=class_row(Evaluation)) as cursor:
         return cursor.execute(query, [checkpoint_id]).fetchall()
+
+
+def newest_rewards(conn: Connection[Any]) -> dict[str, float]:
+    """The mean reward of each checkpoint's newest evaluation that has one, by checkpoint id."""
+    rows = conn.execute(
+        "SELECT DISTINCT ON (checkpoint_id) checkpoint_id, value FROM babylon_training.checkpoint_evaluations "
+        "WHERE value IS NOT NULL AND evaluation <> 'off_policy' ORDER BY checkpoint_id, created_at DESC"
+    ).fetchall()
+    return {row[0]: float(row[1]) for row in rows}

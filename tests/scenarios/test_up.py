@@ -150,7 +150,7 @@ def test_the_partitions_of_the_demo_are_there(served: Up, browser: Browser) -> N
 def test_a_materialization_shows_its_numbers_and_its_picture(served: Up, browser: Browser) -> None:
     browser.open(served.partition("model_checkpoints", served.windows[-1]), "learning_curve")
     shown = browser.text()
-    assert [name for name in ("trainable_tokens", "loss", "entropy", "checkpoint", "parent") if name not in shown] == []
+    assert [name for name in ("trained_tokens", "loss", "entropy", "checkpoint", "parent") if name not in shown] == []
     linked = "[...document.querySelectorAll('a')].some(link => link.href.includes('training_datasets?view=partitions'))"
     browser.wait_until(linked)
     browser.click("[Show Markdown]", row="learning_curve")

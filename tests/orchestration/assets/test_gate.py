@@ -199,7 +199,7 @@ def test_a_poisoned_window_is_trained_and_refused_and_never_served(trained: Worl
     trained.having(reward_weights={"outcome": -1.0}).run(SECOND)
     judged = trained.metadata("promoted_model", SECOND)
     made = trained.metadata("model_checkpoints", SECOND)
-    assert made["status"] == "trained" and made["trainable_tokens"] > 0
+    assert made["status"] == "trained" and made["trained_tokens"] > 0
     assert (judged["status"], judged["served"]) == ("refused", f"{CHAIN}@1")
     assert "correlate -1.00 with what the trades were worth: they were turned around" in judged["why"]
     trained.play(THIRD)
