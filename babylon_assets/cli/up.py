@@ -39,7 +39,8 @@ def up(
     from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.orchestration.partitions import beginning_with_the_record
     from babylon_assets.orchestration.runtime import dagster_home, fail_orphaned_runs, open_instance
-    from babylon_assets.orchestration.services import Services, only_one
+    from babylon_assets.orchestration.services import Services
+    from babylon_assets.orchestration.up_lock import only_one
 
     with only_one(settings.home):
         tell_step("preparing the database")
