@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +36,8 @@ from babylon_assets.serving.policy_registry import BASE
 
 #: What a proxy in front is told of a client that went away; nobody else sees it.
 CLIENT_GONE = 499
+#: Ids that are drawn at a time: whenever the system is asked, the thread that samples may take Python's lock.
+IDS_TOGETHER = 256
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class Gateway:
     def __init__(self, connections: Connections, pages: WebPages) -> None:
         self.connections, self._pages = connections, pages
         self.parts: Parts | None = None
+        self._ids = _draw_ids()
         self.app = Starlette(
             routes=[
                 Route("/v1/chat/completions", self._answer_errors(self._chat), methods=["POST"]),
@@ -128,8 +131,7 @@ class Gateway:
             with_end=bool(given.return_token_ids),
             key=key,
         )
-        call_id = f"chatcmpl-{secrets.token_hex(12)}"
-        accepted = AcceptedRequest(parts, given, question, caller, key, call_id, started, at)
+        accepted = AcceptedRequest(parts, given, question, caller, key, next(self._ids), started, at)
         accepted.require_recordable()
         return accepted
 
@@ -175,6 +177,13 @@ class Gateway:
         parts = self._ready()
         parts.access.who(request.headers.get("authorization"))
         return Response(parts.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+
+def _draw_ids() -> Iterator[str]:
+    """Ids of completions, which nobody can guess."""
+    while True:
+        drawn = secrets.token_hex(12 * IDS_TOGETHER)
+        yield from (f"chatcmpl-{drawn[start : start + 24]}" for start in range(0, len(drawn), 24))
 
 
 def _cors(origins: Sequence[str]) -> Middleware:
