@@ -36,6 +36,8 @@ from babylon_assets.serving.policy_registry import BASE
 
 #: What a proxy in front is told of a client that went away; nobody else sees it.
 CLIENT_GONE = 499
+#: What clients look at before they ask.
+PROBED = ("/", "/v1", "/v1/chat/completions")
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Gateway:
         self.parts: Parts | None = None
         self.app = Starlette(
             routes=[
+                *(Route(path, self._answer_errors(self._probe), methods=["HEAD", "OPTIONS"]) for path in PROBED),
                 Route("/v1/chat/completions", self._answer_errors(self._chat), methods=["POST"]),
                 Route("/v1/models", self._answer_errors(self._models)),
                 Route("/v1/models/{name:path}", self._answer_errors(self._model)),
@@ -133,7 +136,8 @@ class Gateway:
         accepted.require_recordable()
         return accepted
 
-    async def _policy(self, parts: Parts, name: str, agent: str | None) -> Target:
+    async def _policy(self, parts: Parts, asked: str, agent: str | None) -> Target:
+        name = parts.names.resolve(asked)
         known = parts.directory.known(name, agent)
         if known is None:
             known = await asyncio.get_running_loop().run_in_executor(None, parts.directory.find, name)
@@ -141,10 +145,16 @@ class Gateway:
             raise ApiError(404, f"the weights of {known.name} are not kept", param="model", code="model_not_found")
         return known
 
+    async def _probe(self, _request: Request) -> Response:
+        """What a client gets that asks whether anybody is there, or what may be asked."""
+        self._ready()
+        return Response(status_code=204, headers={"allow": "HEAD, OPTIONS, POST"})
+
     async def _models(self, request: Request) -> Response:
         parts = self._ready()
         parts.access.who(request.headers.get("authorization"))
         names = parts.directory.names()
+        names |= {alias: names[name] for alias, name in parts.names.listed().items() if name in names}
         return _json({"object": "list", "data": [_model_entry(parts, name, policy) for name, policy in names.items()]})
 
     async def _model(self, request: Request) -> Response:
