@@ -35,13 +35,13 @@ def beginning_with_the_record(settings: Settings, database: Database, now: datet
     if not begins_with_the_record(settings):
         return settings
     environment = open_environment(settings)
-    with database.connect() as conn:
+    with database.connect() as conn, database.source_of(conn) as source:
         known = [row.window_id for row in list_windows(conn)]
         try:
-            environment.check(conn)
-            known += [row.window for row in environment.list_windows(conn)]
+            environment.check(source)
+            known += [row.window for row in environment.list_windows(source)]
         except SourceError:
-            conn.rollback()
+            source.rollback()
     farthest = settings.windows.of(now - FARTHEST_BACK).id
     return settings.replace(window_start=max(farthest, min(known, default=settings.windows.of(now).id)))
 

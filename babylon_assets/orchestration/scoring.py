@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,8 +21,11 @@ from babylon_assets.ledger import inference_calls, judge_scores, trajectories
 from babylon_assets.ledger import scores as score_ledger
 from babylon_assets.ledger.database import Connection, judge_lock
 from babylon_assets.ledger.scores import Revision, ScorerNote
+from babylon_assets.ledger.sessions import only_reads
 from babylon_assets.orchestration.collector import collector_held_off
 from babylon_assets.orchestration.resources import Installation
+
+_log = logging.getLogger(__name__)
 
 #: How often the judge is asked about one group, over all runs.
 MOST_ATTEMPTS = 9
@@ -65,14 +69,18 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
     """
     settings, environment = installation.settings, installation.environment
     judged = None if settings.judge.model is None else _ask_judge(installation, window)
-    with installation.connect() as conn:
-        fresh = _score(installation, conn, window, judged)
+    with installation.connect() as conn, installation.source_of(conn) as source:
+        fresh = _score(installation, conn, source, window, judged)
         notes = {} if judged is None else _notes(settings, judged, fresh.verdicts)
         revision = score_ledger.replace_scores(
             conn, window, fresh.scores, fresh.versions, notes=notes, imported=fresh.imported
         )
         if judged is not None and settings.judge.write_reward_judgments and environment.write_back is not None:
-            _write_judgments(environment.write_back, settings, conn, window, judged, fresh.verdicts)
+            if installation.database.is_apart and only_reads(source):
+                place = installation.database.source_place
+                _log.warning("WRITE_REWARD_JUDGMENTS: %s: no judgment is written, because %s only reads", window, place)
+            else:
+                _write_judgments(environment.write_back, settings, source, window, judged, fresh.verdicts)
     return ScoredWindow(fresh.scores, fresh.versions, revision, fresh.understanding, *_judge_summary(judged))
 
 
@@ -80,8 +88,8 @@ def scores_are_current(installation: Installation, window: str) -> bool:
     """Whether scoring a window now would give the scores that it has; nothing is written, and no judge is asked."""
     if installation.settings.judge.model is not None:
         return False
-    with installation.connect() as conn:
-        fresh = _score(installation, conn, window, None)
+    with installation.connect() as conn, installation.source_of(conn) as source:
+        fresh = _score(installation, conn, source, window, None)
         return score_ledger.are_current(conn, window, fresh.scores, fresh.versions, imported=fresh.imported)
 
 
@@ -96,7 +104,9 @@ class _FreshScores:
     imported: Collection[str]
 
 
-def _score(installation: Installation, conn: Connection, window: str, judged: JudgedWindow | None) -> _FreshScores:
+def _score(
+    installation: Installation, conn: Connection, source: Connection, window: str, judged: JudgedWindow | None
+) -> _FreshScores:
     """Score what is kept of a window with what is known of it by now."""
     settings, environment = installation.settings, installation.environment
     added = {
@@ -106,7 +116,7 @@ def _score(installation: Installation, conn: Connection, window: str, judged: Ju
     steps = trajectories.read_steps(conn, window, environment.detail)
     given = trajectories.read_imported_rewards(conn, window)
     own = steps[~steps["trajectory_id"].isin(list(given))]
-    worth = _worth(environment, conn, window, own) if len(own) or not given else rewards.unvalued(own)
+    worth = _worth(environment, source, window, own) if len(own) or not given else rewards.unvalued(own)
     understanding = understand(own, worth)
     weights, verdicts = dict(settings.rewards.weights), list[JudgeScore]()
     if judged is not None:

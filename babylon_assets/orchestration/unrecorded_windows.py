@@ -40,11 +40,11 @@ def is_unrecorded(installation: Installation, window: str) -> bool:
     settings, environment = installation.settings, installation.environment
     if settings.windows.parse(window).end > datetime.now(UTC):
         return False
-    with installation.connect() as conn:
-        if windows.get_window(conn, window) is not None or not environment.has_record(conn):
+    with installation.connect() as conn, installation.source_of(conn) as source:
+        if windows.get_window(conn, window) is not None or not environment.has_record(source):
             return False
-        environment.check(conn)
-        if environment.presence(conn, [window])[0].rows:
+        environment.check(source)
+        if environment.presence(source, [window])[0].rows:
             return False
-        misplaced = environment.misplaced_rows(conn)  # placed by their time, which `presence` does not look at
-        return not misplaced or window not in {row.window for row in environment.list_windows(conn, window)}
+        misplaced = environment.misplaced_rows(source)  # placed by their time, which `presence` does not look at
+        return not misplaced or window not in {row.window for row in environment.list_windows(source, window)}

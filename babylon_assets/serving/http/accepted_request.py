@@ -17,6 +17,7 @@ from babylon_assets.serving.http.keys import ANYBODY, Access
 from babylon_assets.serving.http.metrics import Metrics
 from babylon_assets.serving.http.protocol import ApiError, ChatRequest
 from babylon_assets.serving.long_work import LongWork
+from babylon_assets.serving.model_names import ModelNames
 from babylon_assets.serving.policy_registry import Directory
 from babylon_assets.serving.recorder import Recorder
 
@@ -30,6 +31,7 @@ class Parts:
 
     Attributes:
         answer_tokens: the longest answer that a request may ask for.
+        names: what the `model` of a request means.
         work: does what would hold up the event loop.
     """
 
@@ -40,6 +42,7 @@ class Parts:
     answer_tokens: int
     metrics: Metrics
     model: str
+    names: ModelNames
     work: LongWork = field(default_factory=LongWork)
 
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +36,10 @@ from babylon_assets.serving.policy_registry import BASE
 
 #: What a proxy in front is told of a client that went away; nobody else sees it.
 CLIENT_GONE = 499
+#: Ids that are drawn at a time: whenever the system is asked, the thread that samples may take Python's lock.
+IDS_TOGETHER = 256
+#: What clients look at before they ask.
+PROBED = ("/", "/v1", "/v1/chat/completions")
 
 _log = logging.getLogger(__name__)
 
@@ -46,8 +50,10 @@ class Gateway:
     def __init__(self, connections: Connections, pages: WebPages) -> None:
         self.connections, self._pages = connections, pages
         self.parts: Parts | None = None
+        self._ids = _draw_ids()
         self.app = Starlette(
             routes=[
+                *(Route(path, self._answer_errors(self._probe), methods=["HEAD", "OPTIONS"]) for path in PROBED),
                 Route("/v1/chat/completions", self._answer_errors(self._chat), methods=["POST"]),
                 Route("/v1/models", self._answer_errors(self._models)),
                 Route("/v1/models/{name:path}", self._answer_errors(self._model)),
@@ -128,12 +134,12 @@ class Gateway:
             with_end=bool(given.return_token_ids),
             key=key,
         )
-        call_id = f"chatcmpl-{secrets.token_hex(12)}"
-        accepted = AcceptedRequest(parts, given, question, caller, key, call_id, started, at)
+        accepted = AcceptedRequest(parts, given, question, caller, key, next(self._ids), started, at)
         accepted.require_recordable()
         return accepted
 
-    async def _policy(self, parts: Parts, name: str, agent: str | None) -> Target:
+    async def _policy(self, parts: Parts, asked: str, agent: str | None) -> Target:
+        name = parts.names.resolve(asked)
         known = parts.directory.known(name, agent)
         if known is None:
             known = await asyncio.get_running_loop().run_in_executor(None, parts.directory.find, name)
@@ -141,10 +147,16 @@ class Gateway:
             raise ApiError(404, f"the weights of {known.name} are not kept", param="model", code="model_not_found")
         return known
 
+    async def _probe(self, _request: Request) -> Response:
+        """What a client gets that asks whether anybody is there, or what may be asked."""
+        self._ready()
+        return Response(status_code=204, headers={"allow": "HEAD, OPTIONS, POST"})
+
     async def _models(self, request: Request) -> Response:
         parts = self._ready()
         parts.access.who(request.headers.get("authorization"))
         names = parts.directory.names()
+        names |= {alias: names[name] for alias, name in parts.names.listed().items() if name in names}
         return _json({"object": "list", "data": [_model_entry(parts, name, policy) for name, policy in names.items()]})
 
     async def _model(self, request: Request) -> Response:
@@ -175,6 +187,13 @@ class Gateway:
         parts = self._ready()
         parts.access.who(request.headers.get("authorization"))
         return Response(parts.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+
+def _draw_ids() -> Iterator[str]:
+    """Ids of completions, which nobody can guess."""
+    while True:
+        drawn = secrets.token_hex(12 * IDS_TOGETHER)
+        yield from (f"chatcmpl-{drawn[start : start + 24]}" for start in range(0, len(drawn), 24))
 
 
 def _cors(origins: Sequence[str]) -> Middleware:

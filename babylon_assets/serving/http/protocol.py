@@ -65,22 +65,34 @@ class ApiError(Exception):
 
 
 class TextPart(msgspec.Struct, tag_field="type", tag="text"):
-    """A part of a message's content; there is no other kind than text."""
+    """A part of a message's content that is text."""
 
     text: str
+
+
+class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal"):
+    """A part of an assistant's message that says why it does not answer."""
+
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        return self.refusal
 
 
 class ChatMessage(msgspec.Struct):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | list[TextPart | RefusalPart] | None = None
+    refusal: str | None = None
     tool_calls: list[Any] | None = None
     function_call: Any = None
 
     def plain(self) -> Message:
-        """As the engine takes it; `developer` is OpenAI's newer word for `system`."""
-        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        """As the engine takes it; `developer` is OpenAI's newer word for `system`, a refusal is what was answered."""
+        given = self.content or self.refusal or ""
+        content = given if isinstance(given, str) else "".join(part.text for part in given)
         return Message("system" if self.role == "developer" else self.role, content)
 
 
@@ -104,7 +116,7 @@ class ChatRequest(msgspec.Struct):
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MOST_MESSAGES)]
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=_INT4)] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1, le=_INT4)] | None = None
     stop: _Stop | Annotated[list[_Stop], Meta(max_length=MOST_STOPS)] | None = None
@@ -134,6 +146,7 @@ class ChatRequest(msgspec.Struct):
 
 _decode_request = msgspec.json.Decoder(ChatRequest).decode
 _PLACE = re.compile(r" - at `\$\.?([^`\[]*)")
+_OTHER_PART = re.compile(r"Invalid value '(\w{1,40})' - at `\$\.messages\[\d+\]\.content\[\d+\]\.type`")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _REFUSED = ("tools", "functions")
 _KNOWN = {field.name for field in msgspec.structs.fields(ChatRequest)}
@@ -164,6 +177,9 @@ def read_request(body: bytes) -> ChatRequest:
         request = _decode_request(body)
         request.ignored = _ignored(body)
     except msgspec.ValidationError as error:
+        if other := _OTHER_PART.fullmatch(str(error)):
+            reason = f"messages may hold text only, not {other[1]}: the policies read nothing else"
+            raise ApiError(400, reason, param="messages", code="unsupported_content") from None
         missing, place = _MISSING.search(str(error)), _PLACE.search(str(error))
         param = missing[1] if missing else place[1] if place and place[1] else None
         raise ApiError(400, str(error)[:LONGEST_STOP], param=param, code="invalid_value") from None
