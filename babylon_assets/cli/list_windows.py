@@ -72,6 +72,8 @@ def status(
     Example: [bold]babylon status 2026-11-05T14:00[/]
     """
     settings = load_settings()
+    if window is not None:
+        settings.windows.parse(window)
     with opened(settings).connect() as conn:
         shown = lineage(conn, settings, window) if window else overview(conn, settings.model_name)
     if json:

@@ -40,7 +40,6 @@ from babylon_assets.ledger.table import json_value
 from babylon_assets.ledger.trajectory_bodies import Body, decode_body, decode_facts, decode_heads, encode_body
 
 __all__ = [
-    "are_kept",
     "chat_hashes",
     "fingerprint_with_imports",
     "import_rows",
@@ -108,22 +107,6 @@ def replace_rows(conn: Connection[Any], window: str, rows: Iterable[TrajectoryRe
         records = (record for record in _records(rows, refused) if record.trajectory_id not in left)
         RAW_TRAJECTORIES.copy(conn, _WRITTEN, (_row(window, record) for record in records), _ARRAYS)
         QUARANTINED_TRAJECTORIES.copy(conn, _QUARANTINED, _quarantine_rows(window, refused))
-
-
-def are_kept(conn: Connection[Any], window: str, rows: Iterable[TrajectoryRecord | Quarantined]) -> bool:
-    """Whether these rows are what is kept of a window beside what was imported; nothing is written."""
-    raw, quarantined = RAW_TRAJECTORIES, QUARANTINED_TRAJECTORIES
-    kept = raw.select("WHERE window_id = %s AND given IS NULL", "trajectory_id", "content_hash")
-    refused = quarantined.select("WHERE window_id = %s AND NOT imported", "trajectory_id", "row_hash")
-    imported = raw.select("WHERE window_id = %s AND given IS NOT NULL", "trajectory_id")
-    before = {*conn.execute(kept, [window]).fetchall(), *conn.execute(refused, [window]).fetchall()}
-    left = {name for (name,) in conn.execute(imported, [window])}
-    now = {
-        (row.trajectory_id, row.row_hash if isinstance(row, Quarantined) else row.content_hash)
-        for row in rows
-        if isinstance(row, Quarantined) or row.trajectory_id not in left
-    }
-    return before == now
 
 
 class ImportedRows(NamedTuple):

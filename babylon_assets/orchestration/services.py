@@ -27,7 +27,7 @@ WORKSPACE = Path(__file__).with_name("workspace.yaml")
 READY_SECONDS = 120
 LOOK_SECONDS = 1.0
 #: Children have so long to end by themselves; whatever they were doing is taken up again.
-GRACE_SECONDS = 7
+GRACE_SECONDS = 5
 SAY_EVERY_SECONDS = 5.0
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 

@@ -287,9 +287,8 @@ def _record(
     )
     with database.connect() as conn, conn.transaction():
         checkpoints.insert_checkpoint(conn, checkpoint)
-        usage = {**(training_jobs.get_job(conn, job).usage or {}), "seconds": seconds, "tokens": tokens}
-        usage |= {"steps": steps, "left_out": plan.selection.left_out}
-        usage.pop("manifest", None)
+        usage = {"seconds": seconds, "tokens": tokens, "steps": steps, "left_out": plan.selection.left_out}
+        usage = _without_manifest(training_jobs.get_job(conn, job).usage) | usage
         training_jobs.advance_job(conn, job, "trained", checkpoint_id=checkpoint.id, usage=usage, reason=reason)
         if not plan.on_branch:
             late_samples.spend(conn, plan.chain, plan.window, checkpoint.id, carried(plan.dataset))
@@ -313,6 +312,11 @@ def _record(
         steps=steps,
         seconds=seconds,
     )
+
+
+def _without_manifest(usage: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What an attempt used so far; the manifest, which a submitted one keeps there, is the checkpoint's by now."""
+    return {name: value for name, value in (usage or {}).items() if name != "manifest"}
 
 
 def _ended_early(steps: Sequence[Mapping[str, float]], selection: Selection) -> str:

@@ -71,7 +71,7 @@ def up(environment_of: Callable[..., Environment], played_demo: Played, taught_b
         away = play_on(settings, database, taught_base, played_demo.windows[-1])
         with start(environment, "up") as process:
             assert process.stdout is not None
-            assert str(port) in process.stdout.readline()
+            assert any(str(port) in line for line in process.stdout)
             yield Up(process, f"http://127.0.0.1:{port}", environment, database, played_demo.windows, away)
             process.send_signal(signal.SIGINT)
     finally:

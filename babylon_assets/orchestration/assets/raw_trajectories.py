@@ -128,7 +128,9 @@ def is_unchanged(installation: Installation, window: str) -> bool:
         read_at_one_moment(source)
         if not environment.has_record(source):
             return False
-        return ledger.are_kept(ours, window, without_forgotten(ours, environment.read_window(source, window)))
+        return trajectory_counts.are_kept(
+            ours, window, without_forgotten(ours, environment.read_window(source, window))
+        )
 
 
 def _is_whole(ours: Connection, row: windows_ledger.WindowRow) -> bool:
