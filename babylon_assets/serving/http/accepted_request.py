@@ -13,6 +13,7 @@ import numpy as np
 from babylon_assets.domain.policies import Caller
 from babylon_assets.ledger.inference_calls import InferenceCall, check_storable
 from babylon_assets.serving.answers import Answer, Question, Source
+from babylon_assets.serving.http.forms.form import Asked, Form
 from babylon_assets.serving.http.keys import ANYBODY, Access
 from babylon_assets.serving.http.metrics import Metrics
 from babylon_assets.serving.http.protocol import ApiError, ChatRequest
@@ -51,6 +52,7 @@ class AcceptedRequest:
     """A request that was accepted, and what is recorded of its answers."""
 
     parts: Parts
+    form: Form
     request: ChatRequest
     question: Question
     caller: Caller
@@ -58,6 +60,12 @@ class AcceptedRequest:
     id: str
     started: float
     at: datetime
+
+    @property
+    def asked(self) -> Asked:
+        """What the reply repeats of the question."""
+        question = self.question
+        return Asked(self.request, self.id, int(self.at.timestamp()), question.policy.name, len(question.seeds))
 
     @property
     def headers(self) -> dict[str, str]:
