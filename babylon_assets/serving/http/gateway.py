@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -41,6 +41,8 @@ from babylon_assets.serving.policy_registry import BASE
 
 #: What a proxy in front is told of a client that went away; nobody else sees it.
 CLIENT_GONE = 499
+#: Ids that are drawn at a time: whenever the system is asked, the thread that samples may take Python's lock.
+IDS_TOGETHER = 256
 #: What clients look at before they ask.
 PROBED = ("/", "/v1", *FORMS)
 
@@ -53,6 +55,7 @@ class Gateway:
     def __init__(self, connections: Connections, pages: WebPages) -> None:
         self.connections, self._pages = connections, pages
         self.parts: Parts | None = None
+        self._ids = _draw_ids()
         self.app = Starlette(
             routes=[
                 *(Route(path, self._answer_errors(self._probe), methods=["HEAD", "OPTIONS"]) for path in PROBED),
@@ -143,7 +146,7 @@ class Gateway:
             response_format=given.json_format,
             thoughts=given.reasoning_format or "parsed",
         )
-        call_id = f"{form.prefix}{secrets.token_hex(12)}"
+        call_id = form.prefix + next(self._ids)
         accepted = AcceptedRequest(parts, form, given, question, caller, key, call_id, started, at)
         accepted.require_recordable()
         return accepted
@@ -197,6 +200,13 @@ class Gateway:
         parts = self._ready()
         parts.access.who(authorization(request.headers))
         return Response(parts.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+
+def _draw_ids() -> Iterator[str]:
+    """Ids of completions, which nobody can guess."""
+    while True:
+        drawn = secrets.token_hex(12 * IDS_TOGETHER)
+        yield from (drawn[start : start + 24] for start in range(0, len(drawn), 24))
 
 
 def _cors(origins: Sequence[str]) -> Middleware:
