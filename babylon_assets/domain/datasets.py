@@ -37,10 +37,10 @@ from babylon_assets.domain.samples import (
 from babylon_assets.domain.sampling import HELD_OUT, NO_ROOM, TOO_OLD, bounded, is_held_out
 from babylon_assets.domain.trajectories import (
     CallHead,
-    Exchange,
     RawSample,
     TrajectoryRecord,
     encode_chat,
+    exchange_of,
     store_samples,
 )
 
@@ -390,10 +390,6 @@ def _own_chats(joined: JoinedWindow) -> dict[str, bytes]:
     own = [sample for sample in joined.samples if isinstance(sample.raw, RawSample) and not sample.record.samples]
     own.sort(key=lambda sample: (sample.record.trajectory_id, sample.raw.step, sample.raw.call))
     return {
-        trajectory: encode_chat([_exchange(sample.raw) for sample in members])
+        trajectory: encode_chat([exchange_of(sample.raw) for sample in members if isinstance(sample.raw, RawSample)])
         for trajectory, members in groupby(own, key=lambda sample: sample.record.trajectory_id)
     }
-
-
-def _exchange(raw: Any) -> Exchange:
-    return Exchange(raw.messages, raw.response)

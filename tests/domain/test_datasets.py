@@ -19,7 +19,7 @@ from babylon_assets.domain.content_ids import canonical_json, content_id
 from babylon_assets.domain.datasets import Dataset, Sample, build_dataset, dataset_id, decode, encode
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.joining import COUNTS
-from babylon_assets.domain.trajectories import Message, TrajectoryRecord
+from babylon_assets.domain.trajectories import Message, ToolCall, TrajectoryRecord
 from tests.domain.rows import START, START_MS, WINDOW, call, record, step
 
 MODEL = "babylon-agent"
@@ -28,6 +28,9 @@ MODEL = "babylon-agent"
 @dataclass(frozen=True)
 class Recorded:
     """An answer as it was recorded when it was sampled."""
+
+    tools: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
     policy: str | None = "babylon-agent@3"
     model: str = "babylon-agent"

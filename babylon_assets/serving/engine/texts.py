@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from babylon_assets.domain.chat_tokens import ChatTokens
+from babylon_assets.domain.chat_turns import chat_turns
 from babylon_assets.domain.trajectories import Message
 
 #: What a byte that is no whole character yet decodes to.
@@ -37,9 +38,13 @@ class ChatTokenizer:
         """The token that ends a turn."""
         return int(self._tokenizer.eos_token_id)
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """A conversation as the policy reads it, up to where the answer begins."""
-        return self._chat.prompt([{"role": message.role, "content": message.content} for message in messages])
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
+        """A conversation as the policy reads it, up to where the answer begins.
+
+        Raises:
+            InexpressibleError: the chat template has no form for its tools.
+        """
+        return self._chat.prompt(chat_turns(messages), tools)
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Token ids as text, special tokens written out."""
