@@ -21,6 +21,7 @@ _S = TypeVar("_S", bound="Sample | SampleHead")
 HELD_OUT = "held out"
 NO_ROOM = "window has more than its bound"
 TOO_OLD = "policy is too old"
+CONSTRAINED = "sampled under a grammar"
 
 
 def is_held_out(agent_id: str, share: float) -> bool:

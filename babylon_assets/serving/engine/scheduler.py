@@ -193,7 +193,9 @@ class Scheduler:
         tokens = characters // (JOINED * tokenizer.longest)
         if tokens < context:
             microseconds = characters + 10 * len(question.messages)
-            prompt = await self._work.do(question.key, microseconds, lambda: tokenizer.prompt(question.messages, listed))
+            prompt = await self._work.do(
+                question.key, microseconds, lambda: tokenizer.prompt(question.messages, listed)
+            )
             tokens = len(prompt)
         if tokens >= context:
             reason = f"the conversation has {tokens} tokens or more and the model's context {context}"

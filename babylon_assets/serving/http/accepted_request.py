@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from babylon_assets.domain.chat_turns import read_tools
 from babylon_assets.domain.policies import Caller
 from babylon_assets.ledger.inference_calls import InferenceCall, check_storable
 from babylon_assets.serving.answers import Answer, Question, Source
@@ -83,6 +84,10 @@ class AcceptedRequest:
         }
         if question.stop:
             sampling["stop"] = list(question.stop)
+        if question.tools is not None:
+            sampling["tool_choice"] = question.tools.choice
+        if question.response_format is not None:
+            sampling["response_format"] = question.response_format
         if self.request.ignored:
             sampling["ignored"] = list(self.request.ignored)
         return InferenceCall(
@@ -106,6 +111,8 @@ class AcceptedRequest:
             sampling=sampling,
             key_name=None if self.key == ANYBODY else self.key,
             received_at=self.at,
+            tools=None if question.tools is None else read_tools(question.tools.listed),
+            tool_calls=answer.tool_calls,
         )
 
     def require_recordable(self) -> None:

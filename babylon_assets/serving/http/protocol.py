@@ -273,7 +273,7 @@ def refusals() -> Iterator[None]:
             reason = f"messages may hold text only, not {other[1]}: the policies read nothing else"
             raise ApiError(400, reason, param="messages", code="unsupported_content") from None
         missing, place = _MISSING.search(str(error)), _PLACE.search(str(error))
-        param = missing[1] if missing else place[1] if place and place[1] else None
+        param = place[1] if place and place[1] else missing[1] if missing else None
         raise ApiError(400, str(error)[:LONGEST_STOP], param=param, code="invalid_value") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
@@ -296,7 +296,11 @@ def check(request: ChatRequest) -> None:
     if choice == "required" and not request.tools:
         raise ApiError(400, "tool_choice needs tools", param="tool_choice", code="invalid_value")
     form = request.response_format
-    if form is not None and form.type == "json_schema" and (form.json_schema is None or form.json_schema.schema is None):
+    if (
+        form is not None
+        and form.type == "json_schema"
+        and (form.json_schema is None or form.json_schema.schema is None)
+    ):
         raise ApiError(400, "json_schema needs a schema", param="response_format", code="invalid_value")
     if request.top_logprobs and not request.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs to be true", param="top_logprobs", code="invalid_value")

@@ -169,10 +169,10 @@ def _message(kind: str, item: dict[str, Any], number: int) -> dict[str, Any]:
 
 def _text(content: Any, number: int) -> str:
     """The text of an item's content."""
-    if isinstance(content, str):
-        return content
+    if content is None or isinstance(content, str):
+        return content or ""
     texts = []
-    for part in content if isinstance(content, list) else ():
+    for part in content if isinstance(content, list) else [content]:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in _TEXTS:
             reason = f"input[{number}] may hold text only, not {str(kind)[:40]!r}: the policies read nothing else"
