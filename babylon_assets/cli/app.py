@@ -34,6 +34,7 @@ from babylon_assets.cli import (
     list_windows,
     promote,
     serve,
+    serve_site,
     simulate,
     train,
     up,
@@ -111,6 +112,7 @@ app.command()(demo.demo)
 app.command()(up.up)
 app.command()(simulate.simulate)
 app.command()(serve.serve)
+app.command("site")(serve_site.site)
 app.command()(list_windows.migrate)
 app.command("windows")(list_windows.list_all)
 app.command("scores")(list_scores.list_scores)

@@ -78,8 +78,8 @@ def ask(
         msgspec.structs.replace(reader.parse(text, prompt.messages, prompt.facts), step=number)
         for number, (prompt, text) in enumerate(zip(prompts, _answers(policy, prompts), strict=True))
     ]
-    with database.connect() as conn:
-        rewards = _rewards(settings, conn, environment, prompts, steps)
+    with database.connect_source() as source:
+        rewards = _rewards(settings, source, environment, prompts, steps)
     return {
         prompt.place.id: PromptAnswer(prompt.place.agent_id, prompt.place.window, rewards.get(number), not step.invalid)
         for number, (prompt, step) in enumerate(zip(prompts, steps, strict=True))
@@ -120,7 +120,7 @@ def _batches(conversations: Iterable[list[Message]]) -> Iterator[list[list[Messa
 
 def _rewards(
     settings: Settings,
-    conn: Connection,
+    source: Connection,
     environment: Environment,
     prompts: Sequence[RecordedPrompt],
     steps: Sequence[StepFacts],
@@ -134,7 +134,7 @@ def _rewards(
     rewards: dict[int, float] = {}
     for window, episodes in by_window.items():
         frame = steps_frame(episodes, environment.detail)
-        worth = environment.answers.value(conn, window, frame)
+        worth = environment.answers.value(source, window, frame)
         scored = _outcome(settings, frame.assign(worth=worth["worth"], state=worth["state"]))
         rewards |= {int(number): float(value) for number, value in zip(frame["step"], scored, strict=True)}
     return {number: value for number, value in rewards.items() if value == value}
