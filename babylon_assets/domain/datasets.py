@@ -34,7 +34,7 @@ from babylon_assets.domain.samples import (
     TrainsAs,
     count,
 )
-from babylon_assets.domain.sampling import CONSTRAINED, HELD_OUT, NO_ROOM, TOO_OLD, bounded, is_held_out
+from babylon_assets.domain.sampling import CONSTRAINED, HELD_OUT, NO_ROOM, TOO_OLD, bounded, is_constrained, is_held_out
 from babylon_assets.domain.trajectories import (
     CallHead,
     RawSample,
@@ -277,7 +277,11 @@ def _heads(
                 _skip(head, HELD_OUT)
             elif behind is not None and behind < rules.oldest and head.trains_as != "skip":
                 _skip(head, TOO_OLD)
-            elif call is not None and _is_constrained(call) and head.trains_as in ("policy_gradient", "recompute"):
+            elif (
+                call is not None
+                and is_constrained(call.sampling)
+                and head.trains_as in ("policy_gradient", "recompute")
+            ):
                 _skip(head, CONSTRAINED)
             heads.append(head)
             if score[1] == "invalid":
@@ -342,12 +346,6 @@ def _has_tokens(call: RecordedCall) -> bool:
     if not call.prompt_token_ids or not call.token_ids or call.logprobs is None:
         return False
     return len(call.logprobs) == len(call.token_ids) and bool(np.isfinite(call.logprobs).all())
-
-
-def _is_constrained(call: RecordedCall) -> bool:
-    """Whether only some tokens could be sampled at each place: training does not know that distribution."""
-    sampling = call.sampling or {}
-    return "response_format" in sampling or sampling.get("tool_choice", "auto") != "auto"
 
 
 def _why_no_reward(state: str) -> str:

@@ -31,7 +31,7 @@ class Reading:
     tool_calls: tuple[ToolCall, ...] = ()
 
 
-class AnswerReader:
+class AnswerParser:
     """Reads one answer as it grows.
 
     Args:
@@ -164,9 +164,9 @@ def _call(value: Any, names: Sequence[str]) -> ToolCall | None:
     return ToolCall(f"call_{secrets.token_hex(12)}", value["name"], text)
 
 
-def _reader(question: Question, in_thought: bool) -> AnswerReader:
+def _reader(question: Question, in_thought: bool) -> AnswerParser:
     names = None if question.tools is None else question.tools.names
-    return AnswerReader(names, in_thought=in_thought, parses_thoughts=question.thoughts != "raw")
+    return AnswerParser(names, in_thought=in_thought, parses_thoughts=question.thoughts != "raw")
 
 
 def read_answer(answer: Answer, question: Question, *, in_thought: bool = False) -> Answer:

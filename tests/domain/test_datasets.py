@@ -175,7 +175,11 @@ class TestTrainsAs:
 
     def test_an_answer_that_was_sampled_under_a_grammar_is_skipped(self) -> None:
         free: list[dict[str, Any]] = [{"tool_choice": "auto"}, {"top_p": 1.0}]
-        bound: list[dict[str, Any]] = [{"response_format": {"type": "json_object"}}, {"tool_choice": "required"}, {"tool_choice": "look"}]
+        bound: list[dict[str, Any]] = [
+            {"response_format": {"type": "json_object"}},
+            {"tool_choice": "required"},
+            {"tool_choice": "look"},
+        ]
         calls = {f"call-{n}": Recorded(sampling=sampling) for n, sampling in enumerate([*free, *bound])}
         dataset = build(answers(5), calls, scores([1.0, 0.0, 0.5, 0.2, 0.1]))
         assert kinds(dataset) == [("policy_gradient", None)] * 2 + [("skip", "sampled under a grammar")] * 3

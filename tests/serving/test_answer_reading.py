@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babylon_assets.serving.answer_reading import AnswerReader
+from babylon_assets.serving.answer_reading import AnswerParser
 
 HERMES = '<tool_call>\n{"name": "look", "arguments": {"at": 1}}\n</tool_call>'
 LLAMA = '{"name": "look", "parameters": {"at": 1}}'
@@ -35,7 +35,7 @@ CASES = {
 
 
 def read(pieces: list[str], names: list[str] | None, **more: bool) -> tuple[str, str, list[tuple[str, object]]]:
-    reader = AnswerReader(names, **more)
+    reader = AnswerParser(names, **more)
     readings = [*map(reader.feed, pieces), reader.finish()]
     calls = [call for reading in readings for call in reading.tool_calls]
     assert all(call.id.startswith("call_") for call in calls)
@@ -64,5 +64,5 @@ def test_a_thought_that_the_template_opened_ends_where_it_ends() -> None:
     assert read(["Hm.</think>", " Yes"], None, in_thought=True) == ("Yes", "Hm.", [])
     raw = "<think>Hm.</think>Yes"
     assert read([raw], None, parses_thoughts=False) == (raw, "", [])
-    reader = AnswerReader(None, in_thought=True)
+    reader = AnswerParser(None, in_thought=True)
     assert (reader.feed("Hm. ").reasoning, reader.feed("So").reasoning) == ("Hm.", " So")

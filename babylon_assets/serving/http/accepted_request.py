@@ -14,7 +14,7 @@ from babylon_assets.domain.chat_turns import read_tools
 from babylon_assets.domain.policies import Caller
 from babylon_assets.ledger.inference_calls import InferenceCall, check_storable
 from babylon_assets.serving.answers import Answer, Question, Source
-from babylon_assets.serving.http.forms.form import Asked, Form
+from babylon_assets.serving.http.forms.form import Asked, WireForm
 from babylon_assets.serving.http.keys import ANYBODY, Access
 from babylon_assets.serving.http.metrics import Metrics
 from babylon_assets.serving.http.protocol import ApiError, ChatRequest
@@ -53,7 +53,7 @@ class AcceptedRequest:
     """A request that was accepted, and what is recorded of its answers."""
 
     parts: Parts
-    form: Form
+    form: WireForm
     request: ChatRequest
     question: Question
     caller: Caller

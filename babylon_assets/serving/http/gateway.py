@@ -31,7 +31,7 @@ from babylon_assets.serving.http import protocol
 from babylon_assets.serving.http.accepted_request import AcceptedRequest, Parts, draw_seeds
 from babylon_assets.serving.http.connections import Connections
 from babylon_assets.serving.http.forms import CHAT, FORMS
-from babylon_assets.serving.http.forms.form import Form
+from babylon_assets.serving.http.forms.form import WireForm
 from babylon_assets.serving.http.keys import authorization
 from babylon_assets.serving.http.metrics import CONTENT_TYPE
 from babylon_assets.serving.http.protocol import ApiError, ChatRequest
@@ -69,12 +69,12 @@ class Gateway:
             exception_handlers={404: _no_route, 405: _no_route},
         )
 
-    def _route(self, path: str, form: Form) -> Route:
+    def _route(self, path: str, form: WireForm) -> Route:
         """Where a protocol is spoken."""
         return Route(path, self._answer_errors(partial(self._ask, form), form), methods=["POST"])
 
     def _answer_errors(
-        self, handle: Callable[[Request], Awaitable[Response]], form: Form = CHAT
+        self, handle: Callable[[Request], Awaitable[Response]], form: WireForm = CHAT
     ) -> Callable[[Request], Awaitable[Response]]:
         """The handler, with whatever goes wrong in it told in the protocol's form."""
 
@@ -100,7 +100,7 @@ class Gateway:
             raise ApiError(503, "the gateway is starting", code="not_ready", retry_after=1)
         return self.parts
 
-    async def _ask(self, form: Form, request: Request) -> Response:
+    async def _ask(self, form: WireForm, request: Request) -> Response:
         accepted = await self._accepted(form, request)
         watch = Watch(request.receive)
         reply: Response | None = None
@@ -121,7 +121,7 @@ class Gateway:
                 watch.end()
         return reply
 
-    async def _accepted(self, form: Form, request: Request) -> AcceptedRequest:
+    async def _accepted(self, form: WireForm, request: Request) -> AcceptedRequest:
         """The request, if it may be made and can be understood."""
         started, at, parts = time.perf_counter(), datetime.now(UTC), self._ready()
         key = parts.access.who(authorization(request.headers))
@@ -232,7 +232,7 @@ async def _whole(accepted: AcceptedRequest) -> Response:
     return Response(body, headers=accepted.headers, media_type="application/json")
 
 
-def _read(form: Form, body: bytes) -> tuple[ChatRequest, list[Message]]:
+def _read(form: WireForm, body: bytes) -> tuple[ChatRequest, list[Message]]:
     request = form.read(body)
     return request, protocol.plain_messages(request)
 
@@ -246,7 +246,7 @@ def _json(value: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-def _refused(error: ApiError, form: Form = CHAT) -> Response:
+def _refused(error: ApiError, form: WireForm = CHAT) -> Response:
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
     return Response(form.error(error), error.status, headers, "application/json")
 

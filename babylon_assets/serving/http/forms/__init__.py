@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from babylon_assets.serving.http.forms.anthropic_messages import AnthropicMessages
 from babylon_assets.serving.http.forms.chat_completions import ChatCompletions
-from babylon_assets.serving.http.forms.form import Form
+from babylon_assets.serving.http.forms.form import WireForm
 from babylon_assets.serving.http.forms.openai_responses import OpenAIResponses
 from babylon_assets.serving.http.forms.text_completions import TextCompletions
 
-CHAT: Form = ChatCompletions()
+CHAT: WireForm = ChatCompletions()
 #: By the path at which each is spoken.
-FORMS: dict[str, Form] = {
+FORMS: dict[str, WireForm] = {
     "/v1/chat/completions": CHAT,
     "/v1/completions": TextCompletions(),
     "/v1/responses": OpenAIResponses(),

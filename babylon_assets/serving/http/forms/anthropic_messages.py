@@ -133,7 +133,7 @@ class AnthropicMessages:
 
 def _chat(given: _Request) -> dict[str, Any]:
     """The request in the one form."""
-    messages = [message for each in given.messages for message in _messages(each)]
+    messages = [message for turn in given.messages for message in _messages(turn)]
     if given.system:
         messages.insert(0, {"role": "system", "content": _joined(given.system)})
     fields: dict[str, Any] = {

@@ -51,7 +51,7 @@ class StreamWriter(Protocol):
         ...
 
 
-class Form(Protocol):
+class WireForm(Protocol):
     """A protocol.
 
     Attributes:
