@@ -311,9 +311,8 @@ def _head(
     reward, state, components = score
     exact = call if behind is not None and call is not None and _has_tokens(call) else None
     trains_as: TrainsAs = "sft" if behind is None else "policy_gradient" if exact is not None else "recompute"
-    skip_reason = None
-    if reward is None:
-        trains_as, skip_reason = "skip", _why_no_reward(state)
+    skip_reason = None if reward is not None else _why_no_reward(state)
+    trains_as = trains_as if skip_reason is None else "skip"
     return SampleHead(
         sample_id=_sample_id(record, raw),
         window=window,
