@@ -38,9 +38,7 @@ def add_prompts(conn: Conn, step: int, rewards: list[float], texts: str = "") ->
     keep(conn, measured)
 
 
-def test_the_page_has_what_both_were_measured_by_the_kinds_and_the_prompts(
-    database: Database, client: TestClient
-) -> None:
+def test_the_page_has_measurements_kinds_and_prompts(database: Database, client: TestClient) -> None:
     with database.connect() as conn:
         fill(conn)
         add_prompts(conn, 1, [0.0, 0.25, -0.5, 0.5])
