@@ -28,6 +28,7 @@ from typer.models import ArgumentInfo
 from babylon_assets.cli import (
     backfill,
     chain,
+    compare,
     demo,
     doctor,
     down,
@@ -178,6 +179,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Train": {"train": train.train, "backfill": backfill.backfill, "reproduce": chain.reproduce},
     "Judge and promote": {
         "evaluate": promote.evaluate,
+        "compare": compare.compare,
         "promote": promote.promote,
         "rollback": promote.rollback,
         "promotions": promote.list_promotions,

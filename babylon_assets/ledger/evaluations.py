@@ -76,3 +76,10 @@ def newest_rewards(conn: Connection[Any]) -> dict[str, float]:
         "WHERE value IS NOT NULL AND evaluation <> 'off_policy' ORDER BY checkpoint_id, created_at DESC"
     ).fetchall()
     return {row[0]: float(row[1]) for row in rows}
+
+
+def of_both(conn: Connection[Any], first_id: str, second_id: str) -> list[tuple[Evaluation, Evaluation]]:
+    """What both checkpoints were measured by, by the same evaluation in the same version, newest first."""
+    ours = {(row.evaluation, row.version): row for row in of_checkpoint(conn, first_id)}
+    pairs = [(ours.get((row.evaluation, row.version)), row) for row in of_checkpoint(conn, second_id)]
+    return [(mine, theirs) for mine, theirs in reversed(pairs) if mine is not None]
