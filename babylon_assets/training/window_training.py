@@ -34,6 +34,7 @@ from babylon_assets.training.backend import (
 )
 from babylon_assets.training.branches import Branch, branch_for
 from babylon_assets.training.folders import checkpoint_folder
+from babylon_assets.training.model_cards import write_card
 from babylon_assets.training.planning import Plan, plan_training
 from babylon_assets.training.selection import Selection
 
@@ -288,6 +289,8 @@ def _record(
                 parent_id=plan.parent.id,
                 reason=None,
             )
+    with database.connect() as conn:
+        write_card(conn, checkpoint)
     return TrainedWindow(
         status="trained",
         reason=f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}",
