@@ -213,7 +213,11 @@ def _train(
     if trained is None:
         reason = "no step was kept: there was no token to train on, or every step went further than MAX_KL"
         return _record_skip(database, plan, job.id, reason)
-    return _record(settings, database, plan, job.id, trained, dagster_run_id, time.perf_counter() - started)
+    recorded = _record(settings, database, plan, job.id, trained, dagster_run_id, time.perf_counter() - started)
+    assert recorded.checkpoint is not None
+    with database.connect() as conn:
+        write_card(conn, recorded.checkpoint)
+    return recorded
 
 
 def _make(settings: Settings, database: Database, plan: Plan, job: training_jobs.Job) -> TrainedCheckpoint | None:
@@ -289,8 +293,6 @@ def _record(
                 parent_id=plan.parent.id,
                 reason=None,
             )
-    with database.connect() as conn:
-        write_card(conn, checkpoint)
     return TrainedWindow(
         status="trained",
         reason=f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}",
