@@ -80,6 +80,8 @@ def plan_training(
     selection = leave_out_longer(selection, base_model)
     if not backend.capabilities.imitates:
         selection = selection.recorded_only(f"{backend.title} trains on recorded log-probabilities alone")
+    if not backend.capabilities.carries_late_samples:
+        selection = selection.groups_only(f"{backend.title} compares answers within a group alone")
     manifest = {
         "format": 1,
         "chain": chain,
