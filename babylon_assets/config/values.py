@@ -96,6 +96,18 @@ def _parse_origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def _parse_aliases(text: str) -> dict[str, str]:
+    pairs = [tuple(side.strip() for side in part.split("=", 1)) for part in text.split(",") if part.strip()]
+    _require(all(len(pair) == 2 and all(re.fullmatch(r"\S+", side) for side in pair) for pair in pairs))
+    aliases = {pair[0]: pair[1] for pair in pairs}
+    _require(len(aliases) == len(pairs))
+    return aliases
+
+
+def _write_aliases(aliases: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={policy}" for name, policy in aliases.items())
+
+
 def _parse_weights(text: str) -> dict[str, float]:
     pairs = [part.split("=") for part in text.split(",") if part.strip()]
     _require(all(len(pair) == 2 and pair[0].strip() for pair in pairs))
@@ -171,6 +183,11 @@ Origins = Annotated[
     tuple[str, ...],
     _read_by(_parse_origins, ",".join),
     TextForm("origins such as https://desk.example.com, separated by commas", ",".join),
+]
+Aliases = Annotated[
+    Mapping[str, str],
+    _read_by(_parse_aliases, _write_aliases),
+    TextForm("name=policy pairs separated by commas; a name may be a pattern such as gpt-*", _write_aliases),
 ]
 Weights = Annotated[
     Mapping[str, float],

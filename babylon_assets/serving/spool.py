@@ -44,7 +44,7 @@ class Spool:
         self._folders = [*self._abandoned(folder), self._own]
         self._guard = threading.Lock()
         self._file: int | None = None
-        self._number = 0
+        self._number = self._appended = 0
         self._bytes = sum(_size(path) for path in self._files())
 
     def append(self, records: Sequence[bytes]) -> None:
@@ -58,13 +58,15 @@ class Spool:
             if self._file is None:
                 self._number += 1
                 self._file = os.open(self._path(), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            start, left = os.fstat(self._file).st_size, memoryview(frames)
+                self._appended = 0
+            left = memoryview(frames)
             try:
                 while left:
                     left = left[os.write(self._file, left) :]
             except OSError:
-                os.ftruncate(self._file, start)
+                os.ftruncate(self._file, self._appended)
                 raise
+            self._appended += len(frames)
             self._bytes += len(frames)
 
     def sealed(self) -> list[Path]:

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from babylon_assets.domain.errors import BaseModelRefused
+from babylon_assets.training.model_sources import is_source, require_source
 
 #: `model_type` of config.json, by the family's name.
 FAMILIES = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
@@ -21,6 +22,9 @@ def require_local(base_model: str) -> None:
     Raises:
         BaseModelRefused: it is of no family that can be, or is not complete; the message lists the families.
     """
+    if is_source(base_model):
+        require_source(base_model)
+        return
     config = find_config(base_model)
     if config is not None:
         require_family(base_model, str(json.loads(config.read_text()).get("model_type")))

@@ -7,10 +7,7 @@ folder named after its recipe, so that another recipe is another model.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +15,7 @@ from pathlib import Path
 from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.errors import BaseModelRefused
 from babylon_assets.domain.policies import Policy
+from babylon_assets.environments.building_folders import building
 from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
 from babylon_assets.environments.simulated.language import ANSWER_TOKENS, InvalidOrderError, parse_order
 from babylon_assets.environments.simulated.market import legal_orders, news_order
@@ -66,24 +64,9 @@ def ensure_base_model(
     folder = home / "base_models" / f"babylon-small-{content_id(asdict(recipe))[:12]}"
     if (folder / "measurement.json").is_file():
         return folder
-    building = folder.with_name(f"{folder.name}.building-{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        _make(recipe, building, open_policy, progress)
-        _appear(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with building(folder) as beside:
+        _make(recipe, beside, open_policy, progress)
     return folder
-
-
-def _appear(building: Path, folder: Path) -> None:
-    """Rename; when another process has finished the same recipe first, the same model lies there already."""
-    try:
-        building.rename(folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
 
 
 def _make(recipe: Recipe, folder: Path, open_policy: Callable[[Path], Policy], progress: Progress | None) -> None:

@@ -11,6 +11,7 @@ import psycopg
 from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.babylon.environment import BabylonEnvironment
 from babylon_assets.environments.base import AnswerReader, Benchmark, Progress
+from babylon_assets.environments.simulated.game_file import noted_base_model
 from babylon_assets.environments.simulated.rows import COMPANY_MARK
 
 
@@ -20,6 +21,7 @@ class SimulatedEnvironment(BabylonEnvironment):
     name = "simulated"
     #: Each board has news of its own.
     state_seconds = 0.0
+    gate_asks_prompts = False  # its boards say more of a policy than its recorded prompts
 
     @property
     def benchmark(self) -> Benchmark | None:
@@ -29,10 +31,15 @@ class SimulatedEnvironment(BabylonEnvironment):
 
     @property
     def answers(self) -> AnswerReader | None:
-        """Its boards say more of a policy than its recorded prompts."""
-        return None
+        from babylon_assets.environments.simulated.board_answers import BoardAnswers
+
+        return BoardAnswers(self)
 
     def find_base_model(self, home: Path) -> Path | None:
+        """The one that the game was begun with, or the small one if it was made."""
+        noted = noted_base_model(home)
+        if noted is not None:
+            return noted
         measurements = sorted((home / "base_models").glob("babylon-small-*/measurement.json"))
         return measurements[-1].parent if measurements else None
 
@@ -41,6 +48,9 @@ class SimulatedEnvironment(BabylonEnvironment):
     ) -> Path | None:
         from babylon_assets.environments.simulated.base_model import ensure_base_model
 
+        noted = noted_base_model(home)
+        if noted is not None:
+            return noted
         return ensure_base_model(home, open_policy=open_policy, progress=progress)
 
 

@@ -35,6 +35,7 @@ from babylon_assets.serving.http.gateway import Gateway
 from babylon_assets.serving.http.keys import Access
 from babylon_assets.serving.http.metrics import Metrics
 from babylon_assets.serving.http.web_pages import WebPages
+from babylon_assets.serving.model_names import ModelNames
 from babylon_assets.serving.policy_registry import Directory
 from babylon_assets.serving.recorder import Recorder
 from babylon_assets.serving.served_pointer import PointerFile
@@ -206,6 +207,7 @@ def assemble(
         answer_tokens=settings.answer_tokens,
         metrics=Metrics(source, directory, recorder, gateway.connections),
         model=model,
+        names=ModelNames(model, settings.aliases, strict=settings.strict_names),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -54,6 +55,7 @@ def require_json(headers: Headers) -> None:
         raise ApiError(415, "send the request as Content-Type: application/json", code="unsupported_media_type")
 
 
+@lru_cache(maxsize=64)
 def _name(host: str) -> str:
     """The name in a Host header, without its port; empty where it is none."""
     try:
@@ -62,6 +64,7 @@ def _name(host: str) -> str:
         return ""
 
 
+@lru_cache(maxsize=64)
 def _is_address(name: str) -> bool:
     """Whether it is an address or this host: a page cannot make these its own."""
     try:

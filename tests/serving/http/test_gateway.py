@@ -136,7 +136,6 @@ def test_many_answers_to_one_question_differ_and_each_is_recorded(
 @pytest.mark.parametrize(
     ("changes", "status", "param"),
     [
-        ({"model": "nobody"}, 404, "model"),
         ({"model": "babylon-agent@7"}, 404, "model"),
         ({"temperature": 3}, 400, "temperature"),
         ({"messages": []}, 400, "messages"),

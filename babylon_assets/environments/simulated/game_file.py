@@ -1,0 +1,27 @@
+"""The note beside a simulated game, in its home folder, of what it was begun with and must go on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_NAME = "game.json"
+
+
+def read_game(home: Path) -> dict[str, Any]:
+    """What the game of a home folder was begun with; empty where none was."""
+    path = home / _NAME
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def note_game(home: Path, begun_with: Mapping[str, Any]) -> None:
+    """Note what the game is begun with; what was noted before and is not given stays."""
+    (home / _NAME).write_text(json.dumps(read_game(home) | dict(begun_with)))
+
+
+def noted_base_model(home: Path) -> Path | None:
+    """The folder of the base model that the game was begun with, if it is there."""
+    folder = read_game(home).get("base_model")
+    return Path(folder) if folder and Path(folder).is_dir() else None
