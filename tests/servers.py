@@ -156,10 +156,7 @@ def system_postgres() -> Iterator[Address]:
 @contextmanager
 def system_server(listens: str, network: str | None = None) -> Iterator[Address]:
     """The system's PostgreSQL with SCRAM at an address of this host, which others of a network may reach as well."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[-3]))
-    if not found:
-        pytest.skip("no PostgreSQL in /usr/lib/postgresql")
-    programs, folder = found[-1].parent, Path(tempfile.mkdtemp(prefix="babylon-system-"))
+    programs, folder = _system_programs(), Path(tempfile.mkdtemp(prefix="babylon-system-"))
     identity = _server_identity(folder)
     data, port = folder / "data", _free_port()
     password = folder / "password"
@@ -184,6 +181,36 @@ def system_server(listens: str, network: str | None = None) -> Iterator[Address]
     finally:
         run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(data))
         shutil.rmtree(folder)
+
+
+@contextmanager
+def standby_server(primary: Address) -> Iterator[Address]:
+    """A hot standby that follows a server of `system_server`: it answers questions and refuses every write."""
+    programs, folder = _system_programs(), Path(tempfile.mkdtemp(prefix="babylon-standby-"))
+    identity = _server_identity(folder)
+    data, port = folder / "data", _free_port()
+
+    def run(program: str, *arguments: str) -> None:
+        with (folder / "output").open("a") as output:
+            command = [str(programs / program), *arguments]
+            subprocess.run(command, check=True, cwd="/", stdout=output, stderr=output, **identity)
+
+    run("pg_basebackup", "-D", str(data), "-R", "-c", "fast", "-d", primary.conninfo())
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    run("pg_ctl", "start", "-w", "-D", str(data), "-l", str(data / "log"), "-o", options)
+    try:
+        yield Address({**primary.parameters, "port": str(port)})
+    finally:
+        run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(data))
+        shutil.rmtree(folder)
+
+
+def _system_programs() -> Path:
+    """The folder of the newest PostgreSQL that the system has."""
+    servers = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[-3]))
+    if not servers:
+        pytest.skip("no PostgreSQL in /usr/lib/postgresql")
+    return servers[-1].parent
 
 
 def _server_identity(folder: Path) -> dict[str, Any]:

@@ -24,7 +24,9 @@ from babylon_assets.config.network import is_loopback
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, unknown_variables
 from babylon_assets.domain.errors import BabylonError, PermanentError, SourceError
 from babylon_assets.domain.trajectories import Quarantined
+from babylon_assets.ledger.addresses import parse_address
 from babylon_assets.ledger.database import Connection, Database, open_database
+from babylon_assets.ledger.sessions import connect, only_reads
 from babylon_assets.ledger.sqlstates import named_error
 
 if TYPE_CHECKING:
@@ -116,7 +118,9 @@ def _database(settings: Settings) -> Iterator[Diagnosis]:
             yield _time_zone(conn)
             yield _role(conn, database)
             yield _diagnose("our tables", lambda: _revision(conn))
-            yield from _standby(conn)
+            yield from _standby(conn, database)
+        yield from _source(database)
+        yield from _dagster(settings)
         yield _diagnose("the game's tables", lambda: _game(settings, database))
         yield from _rights(settings, database)
     except BabylonError as error:
@@ -180,10 +184,10 @@ def _game(settings: Settings, database: Database) -> str:
     from babylon_assets.environments.registry import open_environment
 
     environment = open_environment(settings)
-    with database.connect() as conn:
-        environment.check(conn)
-        windows = environment.list_windows(conn)
-        note = environment.describe_record(conn)
+    with database.connect_source() as source:
+        environment.check(source)
+        windows = environment.list_windows(source)
+        note = environment.describe_record(source)
     newest = f", the newest {windows[-1].window}" if windows else ""
     return f"{environment.name}: {len(windows)} windows{newest}{note}{_read_dry(environment, database, windows)}"
 
@@ -198,9 +202,9 @@ def _read_dry(environment: Environment, database: Database, windows: Sequence[So
         return ""
     window, refused, rows = windows[-1].window, Counter[str](), 0
     try:
-        with database.connect() as conn:
-            conn.read_only = True
-            for row in environment.read_window(conn, window):
+        with database.connect_source() as source:
+            source.read_only = True
+            for row in environment.read_window(source, window):
                 rows += 1
                 if isinstance(row, Quarantined):
                     refused[row.reason[:80]] += 1
@@ -215,19 +219,43 @@ def _read_dry(environment: Environment, database: Database, windows: Sequence[So
     return f"; {text}"
 
 
-def _standby(conn: Connection) -> Iterator[Diagnosis]:
+def _standby(conn: Connection, database: Database) -> Iterator[Diagnosis]:
     """A hot standby refuses every write of ours and the locks of training."""
-    if (row := conn.execute("SELECT pg_is_in_recovery()").fetchone()) and row[0]:
-        remedy = "set DATABASE_URL to the primary, which the standby follows"
-        yield Diagnosis("standby", "the database is a standby and only reads", remedy)
+    if not only_reads(conn):
+        return
+    remedy = "set DATABASE_URL to the primary, or LEDGER_DATABASE_URL to a database that can be written"
+    if database.is_apart:
+        remedy = "set LEDGER_DATABASE_URL to a database that can be written"
+    yield Diagnosis("standby", "the database is a standby and only reads", remedy)
+
+
+def _source(database: Database) -> Iterator[Diagnosis]:
+    """The environment's database, where our tables lie in another one."""
+    if not database.is_apart:
+        return
+    with database.connect_source() as source:
+        only = ", which only reads" if only_reads(source) else ""
+    yield Diagnosis("source", f"the environment's tables are at {database.source_place}{only}")
+
+
+def _dagster(settings: Settings) -> Iterator[Diagnosis]:
+    """Whether Dagster's database is there, and no pooler changes sessions before it, where it has an address."""
+    if settings.database.dagster_url is not None:
+        address = parse_address(settings.database.dagster_url, "DAGSTER_DATABASE_URL")
+
+        def look() -> str:
+            connect(address, autocommit=True).close()
+            return address.place
+
+        yield _diagnose("Dagster's database", look)
 
 
 def _rights(settings: Settings, database: Database) -> Iterator[Diagnosis]:
     """What the settings let be written that the role may not write."""
     from babylon_assets.environments.registry import open_environment
 
-    with database.connect() as conn:
-        for sentence in open_environment(settings).missing_rights(conn):
+    with database.connect_source() as source:
+        for sentence in open_environment(settings).missing_rights(source):
             yield Diagnosis("rights", "a right is missing", sentence)
 
 

@@ -63,7 +63,7 @@ def write_parquet(dataset: Dataset, path: Path, facts: Facts | None = None) -> N
     from babylon_assets.environments.files.exports import table_rows
 
     integers, floats = polars.List(polars.Int64), polars.List(polars.Float64)
-    types: dict[str, Any] = dict.fromkeys(("policy", "skip_reason", "facts"), polars.String)
+    types: dict[str, Any] = dict.fromkeys(("policy", "skip_reason", "facts", "tools", "reasoning"), polars.String)
     types |= {"policy_step": polars.Int64}
     types |= dict.fromkeys(("reward", "advantage"), polars.Float64)
     types |= {"prompt_token_ids": integers, "token_ids": integers, "logprobs": floats}

@@ -141,6 +141,8 @@ def _call(call: ImportedCall, settings: Settings) -> InferenceCall:
         seed=None,
         latency_ms=None,
         finish_reason=None,
+        tools=entry.tools,
+        tool_calls=entry.tool_calls,
     )
 
 

@@ -38,16 +38,22 @@ def list_scores(
     """
     settings = load_settings()
     settings.windows.parse(window)
-    with opened(settings).connect() as conn:
-        rows = list(score_rows(settings, conn, window))
+    database = opened(settings)
+    with database.connect() as conn, database.source_of(conn) as source:
+        rows = list(score_rows(settings, conn, window, source))
     if json:
         print_json(rows)
     else:
         output.print(_table(rows))
 
 
-def score_rows(settings: Settings, conn: Connection, window: str) -> Iterator[dict[str, Any]]:
+def score_rows(
+    settings: Settings, conn: Connection, window: str, source: Connection | None = None
+) -> Iterator[dict[str, Any]]:
     """A row per step, by trajectory and step; the keys are a promise.
+
+    Args:
+        source: the environment's database; None: it is that of `conn`.
 
     Raises:
         PermanentError: the window was not scored.
@@ -60,7 +66,8 @@ def score_rows(settings: Settings, conn: Connection, window: str) -> Iterator[di
         raise PermanentError(f"{window} has no scores; type: babylon train {window}")
     environment = open_environment(settings)
     steps = trajectories.read_steps(conn, window, environment.detail)
-    valued = environment.value_steps(conn, window, steps) if environment.has_record(conn) else steps[[]]
+    source = source or conn
+    valued = environment.value_steps(source, window, steps) if environment.has_record(source) else steps[[]]
     prices = _by_step(steps, valued)
     facts = trajectories.read_facts(conn, window, sorted(set(kept["trajectory_id"])))
     records = trajectories.read_heads(conn, window)

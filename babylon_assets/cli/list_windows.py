@@ -46,9 +46,10 @@ def list_all(json: Json = False) -> None:
     Example: [bold]babylon windows --json[/]
     """
     settings = load_settings()
-    with opened(settings).connect() as conn:
-        rows = list_known_windows(settings, conn)
-        tell_odd_ids(settings, conn)
+    database = opened(settings)
+    with database.connect() as conn, database.source_of(conn) as source:
+        rows = list_known_windows(settings, conn, source)
+        tell_odd_ids(settings, source)
         names = policy_names(conn, settings.model_name)
         carried = late_samples.carried(conn, settings.model_name)
     if json:
@@ -93,32 +94,32 @@ def opened(settings: Settings) -> Database:
     return database
 
 
-def list_known_windows(settings: Settings, conn: Connection) -> list[WindowRow]:
+def list_known_windows(settings: Settings, conn: Connection, source: Connection) -> list[WindowRow]:
     """The windows of our tables and those of the game that were not read yet, oldest first."""
     from babylon_assets.environments.registry import open_environment
 
     environment = open_environment(settings)
     rows = {row.window_id: row for row in ledger.list_windows(conn)}
     try:
-        environment.check(conn)
-        for source in environment.list_windows(conn):
-            rows.setdefault(source.window, _unread(source))
+        environment.check(source)
+        for window in environment.list_windows(source):
+            rows.setdefault(window.window, _unread(window))
     except SourceError:
-        conn.rollback()
+        source.rollback()
     return [rows[window] for window in sorted(rows)]
 
 
-def tell_odd_ids(settings: Settings, conn: Connection) -> None:
+def tell_odd_ids(settings: Settings, source: Connection) -> None:
     """Say on standard error how many rows of the game have an id that is no window's, if there are any."""
     from babylon_assets.environments.registry import open_environment
 
     environment = open_environment(settings)
     try:
-        environment.check(conn)
+        environment.check(source)
     except SourceError:
-        conn.rollback()
+        source.rollback()
         return
-    odd = environment.misplaced_rows(conn)
+    odd = environment.misplaced_rows(source)
     if odd:
         named = ", ".join(map(repr, list(odd)[:3]))
         errors.print(

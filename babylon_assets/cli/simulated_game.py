@@ -78,8 +78,13 @@ def create_tables(database: Database) -> None:
     """Create the game's tables where they are missing.
 
     Raises:
-        PermanentError: DATABASE_URL points at a game that is not simulated; nothing is written into that.
+        PermanentError: DATABASE_URL points at a game that is not simulated, or our tables lie elsewhere; nothing is
+            written.
     """
+    if database.is_apart:
+        raise PermanentError(
+            "the simulated game is played into the database of our tables; unset LEDGER_DATABASE_URL to play it"
+        )
     from babylon_assets.environments.babylon.game_tables import create_game_tables
 
     with database.connect() as conn:

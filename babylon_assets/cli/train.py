@@ -137,10 +137,10 @@ def waiting_windows(database: Database, settings: Settings) -> list[str]:
 
     environment = open_environment(settings)
     running = settings.windows.of(datetime.now(UTC)).id
-    with database.connect() as conn:
-        environment.check(conn)
+    with database.connect() as conn, database.source_of(conn) as source:
+        environment.check(source)
         pending = [
-            row.window for row in environment.list_windows(conn) if settings.window_start <= row.window < running
+            row.window for row in environment.list_windows(source) if settings.window_start <= row.window < running
         ]
         left = verdicts.without_verdict(conn, settings.model_name)
         return [

@@ -51,11 +51,12 @@ def gather(settings: Settings, database: Database, now: datetime) -> Report:
     place = "the embedded database" if database.embedded else database.place
     with database.connect() as conn:
         ours = read_report(conn, settings.model_name, place, now, settings.windows)
-    with database.connect() as conn:
+    with database.connect() as conn, database.source_of(conn) as source:
         read = {window.id: window for window in ours.windows}
         since = settings.window_start
-        rows = [row for row in list_known_windows(settings, conn) if row.window_id in read or row.window_id >= since]
-        odd_ids = _odd_ids(settings, conn)
+        known = list_known_windows(settings, conn, source)
+        rows = [row for row in known if row.window_id in read or row.window_id >= since]
+        odd_ids = _odd_ids(settings, source)
     return replace(
         ours,
         windows=[read.get(row.window_id) or unread(row, settings.windows) for row in rows],
@@ -80,17 +81,17 @@ def write(path: Path, text: str) -> None:
         raise PermanentError(f"{path} cannot be written: {error.strerror}; name another file with --output") from None
 
 
-def _odd_ids(settings: Settings, conn: Connection) -> Mapping[str, int]:
+def _odd_ids(settings: Settings, source: Connection) -> Mapping[str, int]:
     """Rows of the game whose id is no window's; none where there is no game."""
     from babylon_assets.environments.registry import open_environment
 
     environment = open_environment(settings)
     try:
-        environment.check(conn)
+        environment.check(source)
     except SourceError:
-        conn.rollback()
+        source.rollback()
         return {}
-    return environment.misplaced_rows(conn)
+    return environment.misplaced_rows(source)
 
 
 def _free_gib(home: Path) -> float:

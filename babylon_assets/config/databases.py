@@ -27,9 +27,15 @@ class DatabaseSettings(Group):
         "The server's own address, where DATABASE_URL leads through a pooler. It is used in its place.",
         secret=True,
     )
+    ledger_url: PostgresUrl | None = variable(
+        "LEDGER_DATABASE_URL",
+        None,
+        "The database of our own tables, where that of DATABASE_URL is only to be read. Without it they lie there.",
+        secret=True,
+    )
     dagster_url: PostgresUrl | None = variable(
         "DAGSTER_DATABASE_URL",
         None,
-        "The database of Dagster. Without it Dagster uses `<database>_dagster` on the same server.",
+        "The database of Dagster. Without it Dagster uses `<database>_dagster` on the server of our tables.",
         secret=True,
     )

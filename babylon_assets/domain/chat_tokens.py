@@ -7,15 +7,23 @@ begin one of the system's.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 #: A token that is markup, such as `<think>` or `[TOOL_CALLS]`; other added tokens are words or spaces.
 _MARKUP = re.compile(r"[<\[].*[>\]]", re.DOTALL)
 _OPEN, _CLOSE = "\ue000", "\ue001"
+
+#: What not every chat template has a form for.
+Feature = Literal["tools", "tool_calls", "tool_results", "reasoning"]
+
+
+class InexpressibleError(Exception):
+    """A chat template has no form for a conversation; the text says why."""
 
 
 class ChatTokens:
@@ -35,18 +43,75 @@ class ChatTokens:
         self._any = _pattern(added.keys() | special)
         self._special, self._own = _pattern(special), _pattern(special | markup)
         self._own_ids = set(tokenizer.convert_tokens_to_ids(sorted(special | markup)))
+        self._expressed: dict[Feature, bool] = {}
 
-    def prompt(self, turns: Sequence[Mapping[str, Any]]) -> list[int]:
+    def prompt(self, turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
         """The ids of a conversation up to where the answer begins.
 
         Args:
-            turns: `role` and `content` of each message, and what else the template reads. An assistant's own messages
-                may hold tokens that are not special, such as those around its thoughts.
+            turns: `role` and `content` of each message, and what else the template reads, as of
+                `chat_turns.chat_turns`. An assistant's own messages may hold tokens that are not special, such as those
+                around its thoughts.
+            tools: what is offered, in OpenAI's form.
         """
-        hidden = _Hidden([value for turn in turns for value in turn.values() if isinstance(value, str)])
+        hidden = _Hidden(_strings([*turns, *(tools or ())]))
+        return self._ids(self._rendered(turns, tools, hidden), hidden)
+
+    def turn(
+        self,
+        turns: Sequence[Mapping[str, Any]],
+        answer: Mapping[str, Any],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
+        """The ids of an answer as the template writes it after a conversation, without the end of its turn.
+
+        Raises:
+            InexpressibleError: the template writes the conversation otherwise when the answer follows it.
+        """
+        hidden = _Hidden(_strings([*turns, answer, *(tools or ())]))
+        before = self._rendered(turns, tools, hidden)
+        hidden.texts.clear()
+        whole = self._rendered([*turns, answer], tools, hidden, is_open=False)
+        if not whole.startswith(before):
+            raise InexpressibleError("the chat template changes a conversation when an answer follows")
+        end = str(self._tokenizer.eos_token)
+        written = whole[len(before) :]
+        return self._ids(written[: written.rfind(end)] if end in written else written.rstrip(), hidden)
+
+    def _rendered(
+        self,
+        turns: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        hidden: _Hidden,
+        *,
+        is_open: bool = True,
+    ) -> str:
+        """A conversation as the template writes it; some templates read the arguments of tool calls as texts."""
+        from jinja2 import TemplateError
+
         shown = [self._hide(turn, hidden) for turn in turns]
-        text = self._tokenizer.apply_chat_template(shown, add_generation_prompt=True, tokenize=False)
-        return self._ids(str(text), hidden)
+        given: dict[str, Any] = {"tools": [self._hide(tool, hidden) for tool in tools]} if tools else {}
+        for form in (shown, _with_text_arguments(shown)):
+            try:
+                return str(
+                    self._tokenizer.apply_chat_template(form, add_generation_prompt=is_open, tokenize=False, **given)
+                )
+            except (TypeError, TemplateError) as error:
+                reason = error
+        if tools or any("tool_calls" in turn or turn.get("role") == "tool" for turn in turns):
+            raise InexpressibleError(f"the chat template refuses it: {reason}")
+        raise reason
+
+    def expresses(self, feature: Feature) -> bool:
+        """Whether the template writes tools, calls of them, their results, or the thought before an answer."""
+        if feature not in self._expressed:
+            turns, tools = _PROBES[feature]
+            try:
+                text = self._rendered(turns, tools, _Hidden([]), is_open=feature != "reasoning")
+            except InexpressibleError:
+                text = ""
+            self._expressed[feature] = _PROBE in text
+        return self._expressed[feature]
 
     def answer(self, text: str) -> list[int]:
         """The ids of an answer, without the end of its turn."""
@@ -55,7 +120,7 @@ class ChatTokens:
 
     def _hide(self, turn: Mapping[str, Any], hidden: _Hidden) -> dict[str, Any]:
         pattern = self._special if turn.get("role") == "assistant" else self._own
-        return {name: hidden.hide(value, pattern) if isinstance(value, str) else value for name, value in turn.items()}
+        return {name: hidden.hide_all(value, pattern) for name, value in turn.items()}
 
     def _ids(self, text: str, hidden: _Hidden) -> list[int]:
         if not hidden.texts:
@@ -106,8 +171,6 @@ class ChatTokens:
     @cached_property
     def _bare(self) -> Any:
         """The same tokenizer without the tokens that were added to its words."""
-        import json
-
         from tokenizers import Tokenizer
 
         return Tokenizer.from_str(json.dumps(json.loads(self._fast.to_str()) | {"added_tokens": []}))
@@ -128,6 +191,14 @@ class _Hidden:
         """No text holds the hash of all texts."""
         return sha256("\0".join(self._all).encode("utf-8", "backslashreplace")).hexdigest()
 
+    def hide_all(self, value: Any, pattern: re.Pattern[str]) -> Any:
+        """A value of JSON with all of its texts hidden, names of fields included."""
+        if isinstance(value, str):
+            return self.hide(value, pattern)
+        if isinstance(value, Mapping):
+            return {self.hide(name, pattern): self.hide_all(inner, pattern) for name, inner in value.items()}
+        return [self.hide_all(inner, pattern) for inner in value] if isinstance(value, list) else value
+
     def hide(self, text: str, pattern: re.Pattern[str]) -> str:
         return pattern.sub(self._put_away, text)
 
@@ -138,6 +209,56 @@ class _Hidden:
     def reveal(self, text: str) -> str:
         mark = re.compile(f"{_OPEN}{self._name}:([0-9]+){_CLOSE}")
         return mark.sub(lambda match: self.texts[int(match[1])], text)
+
+
+def _strings(value: Any) -> list[str]:
+    """All texts of a value of JSON, names of fields included."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for name, inner in value.items() for text in (name, *_strings(inner))]
+    return [text for inner in value for text in _strings(inner)] if isinstance(value, list) else []
+
+
+def _with_text_arguments(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same turns with the arguments of tool calls as JSON texts."""
+    return [
+        {**turn, "tool_calls": [_with_text(call) for call in turn["tool_calls"]]} if turn.get("tool_calls") else turn
+        for turn in turns
+    ]
+
+
+def _with_text(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = function["arguments"]
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": text}}
+
+
+_PROBE = "Xq7Zprobe"
+_ASKED: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
+
+
+def _probed_call(name: str, result: str) -> list[dict[str, Any]]:
+    call = {"id": "abcdef012", "type": "function", "function": {"name": name, "arguments": {"at": 1}}}
+    return [
+        *_ASKED,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": result, "tool_call_id": "abcdef012", "name": name},
+    ]
+
+
+def _probed_tools(name: str) -> list[dict[str, Any]]:
+    parameters = {"type": "object", "properties": {"at": {"type": "integer", "description": "when"}}}
+    return [{"type": "function", "function": {"name": name, "description": "looks", "parameters": parameters}}]
+
+
+_PROBES: dict[Feature, tuple[list[dict[str, Any]], list[dict[str, Any]] | None]] = {
+    "tools": (_ASKED, _probed_tools(_PROBE)),
+    "tool_calls": (_probed_call(_PROBE, "done"), _probed_tools("look")),
+    "tool_results": (_probed_call("look", _PROBE), _probed_tools("look")),
+    "reasoning": ([*_ASKED, {"role": "assistant", "content": "hi", "reasoning_content": _PROBE}], None),
+}
 
 
 def _pattern(texts: Collection[str]) -> re.Pattern[str]:

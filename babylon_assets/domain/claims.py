@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from babylon_assets.domain.trajectories import Message, TrajectoryRecord
+from babylon_assets.domain.trajectories import Message, ToolCall, TrajectoryRecord
 
 #: How far the clocks of the environment and of the recorder may be apart.
 CLOCK_SKEW = timedelta(seconds=60)
@@ -40,6 +40,8 @@ class Claim(Protocol):
     def messages(self) -> Sequence[Message]: ...
     @property
     def response(self) -> str: ...
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]: ...
 
 
 def is_foreign(record: TrajectoryRecord, call: Claim) -> bool:
@@ -126,7 +128,7 @@ def without_retries(calls: Mapping[str, Claim], *, same_answer: bool) -> list[st
     repeated = set()
     for call_id in sorted(calls, key=lambda call_id: (clock(calls[call_id]), call_id)):
         call = calls[call_id]
-        question = _question(call), call.response if same_answer else None
+        question = _question(call), (call.response, call.tool_calls) if same_answer else None
         if question in last and _follows(calls[last[question]], call):
             repeated.add(last[question])
         last[question] = call_id

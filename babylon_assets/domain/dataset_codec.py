@@ -19,7 +19,7 @@ from msgspec import structs
 from babylon_assets.domain.content_ids import canonical_json, content_id, content_sha256
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.samples import Dataset, DatasetDraft, Sample, SampleHead, SamplePlace, TrainsAs
-from babylon_assets.domain.trajectories import Exchange, decode_chat, encode_chat
+from babylon_assets.domain.trajectories import Exchange, decode_chat, encode_chat, exchange_of
 
 #: The training mode `sft` has this word in every form: the same samples have the same id for ever.
 _SFT = "imitate"
@@ -128,10 +128,7 @@ def draft_of(dataset: Dataset) -> DatasetDraft:
 
 def chats_of(samples: Sequence[Sample]) -> dict[str, bytes]:
     """The chat of each trajectory that the samples are of, by trajectory id."""
-    texts = {
-        trajectory: [Exchange(samples[n].messages, samples[n].response) for n in places]
-        for trajectory, places in _places(samples).items()
-    }
+    texts = {trajectory: [exchange_of(samples[n]) for n in places] for trajectory, places in _places(samples).items()}
     return {trajectory: encode_chat(exchanges) for trajectory, exchanges in texts.items()}
 
 
@@ -177,7 +174,7 @@ def head_of(sample: Sample) -> SampleHead:
 def _sample(head: SampleHead, exchange: Exchange) -> Sample:
     fields: dict[str, Any] = {name: getattr(head, name) for name in _HEAD_FIELDS}
     fields["trains_as"] = _mode(head.trains_as)
-    return Sample(**fields, messages=exchange.messages, response=exchange.response)
+    return Sample(**fields, **{name: getattr(exchange, name) for name in Exchange.__struct_fields__})
 
 
 def dataset_id(window: str, samples: Sequence[Sample]) -> str:

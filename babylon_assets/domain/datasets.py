@@ -34,13 +34,13 @@ from babylon_assets.domain.samples import (
     TrainsAs,
     count,
 )
-from babylon_assets.domain.sampling import HELD_OUT, NO_ROOM, TOO_OLD, bounded, is_held_out
+from babylon_assets.domain.sampling import CONSTRAINED, HELD_OUT, NO_ROOM, TOO_OLD, bounded, is_constrained, is_held_out
 from babylon_assets.domain.trajectories import (
     CallHead,
-    Exchange,
     RawSample,
     TrajectoryRecord,
     encode_chat,
+    exchange_of,
     store_samples,
 )
 
@@ -277,6 +277,12 @@ def _heads(
                 _skip(head, HELD_OUT)
             elif behind is not None and behind < rules.oldest and head.trains_as != "skip":
                 _skip(head, TOO_OLD)
+            elif (
+                call is not None
+                and is_constrained(call.sampling)
+                and head.trains_as in ("policy_gradient", "recompute")
+            ):
+                _skip(head, CONSTRAINED)
             heads.append(head)
             if score[1] == "invalid":
                 refused.add(head.sample_id)
@@ -305,9 +311,8 @@ def _head(
     reward, state, components = score
     exact = call if behind is not None and call is not None and _has_tokens(call) else None
     trains_as: TrainsAs = "sft" if behind is None else "policy_gradient" if exact is not None else "recompute"
-    skip_reason = None
-    if reward is None:
-        trains_as, skip_reason = "skip", _why_no_reward(state)
+    skip_reason = None if reward is not None else _why_no_reward(state)
+    trains_as = trains_as if skip_reason is None else "skip"
     return SampleHead(
         sample_id=_sample_id(record, raw),
         window=window,
@@ -390,10 +395,6 @@ def _own_chats(joined: JoinedWindow) -> dict[str, bytes]:
     own = [sample for sample in joined.samples if isinstance(sample.raw, RawSample) and not sample.record.samples]
     own.sort(key=lambda sample: (sample.record.trajectory_id, sample.raw.step, sample.raw.call))
     return {
-        trajectory: encode_chat([_exchange(sample.raw) for sample in members])
+        trajectory: encode_chat([exchange_of(sample.raw) for sample in members if isinstance(sample.raw, RawSample)])
         for trajectory, members in groupby(own, key=lambda sample: sample.record.trajectory_id)
     }
-
-
-def _exchange(raw: Any) -> Exchange:
-    return Exchange(raw.messages, raw.response)

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from babylon_assets.domain.trajectories import Exchange, Message, decode_chat
+from babylon_assets.domain.trajectories import Exchange, Message, ToolCall, decode_chat
 
 #: Trajectory, step and position of the call.
 Place = tuple[str, int, int]
-#: The conversation and the answer.
-Text = tuple[tuple[Message, ...], str]
+#: The conversation, the answer, and what it asks of tools.
+Text = tuple[tuple[Message, ...], str, tuple[ToolCall, ...]]
 #: Why a sample whose prompt names a result is not trained on.
 NAMES_RESULT = "prompt names a result"
 #: A window of whose samples a larger share names a result is not trained on: the environment puts results in.
@@ -32,6 +32,8 @@ class HasTexts(Protocol):
     def messages(self) -> Sequence[Message]: ...
     @property
     def response(self) -> str: ...
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]: ...
 
 
 class HasPlace(HasTexts, Protocol):
@@ -58,7 +60,7 @@ class Faults(NamedTuple):
 
 def text_of(exchange: HasTexts) -> Text:
     """The conversation and the answer, fit to be compared."""
-    return tuple(exchange.messages), exchange.response
+    return tuple(exchange.messages), exchange.response, exchange.tool_calls
 
 
 def faults(

@@ -8,12 +8,13 @@ What a sample then trains as is decided in `domain.datasets`.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from babylon_assets.domain import claims
+from babylon_assets.domain import answer_texts, claims
+from babylon_assets.domain.answer_texts import Text
 from babylon_assets.domain.claims import Claim
 from babylon_assets.domain.trajectories import CallHead, RawSample, StoredSamples, TrajectoryRecord
 
@@ -22,7 +23,6 @@ _Place = tuple[TrajectoryRecord, int]
 _Key = tuple[str, int]
 #: A key, and whether a call is silent about its agent.
 _Speaker = tuple[str | None, bool]
-_Text = tuple[tuple[tuple[str, str], ...], str]
 
 
 class RecordedCall(Claim, Protocol):
@@ -40,6 +40,10 @@ class RecordedCall(Claim, Protocol):
     def logprobs(self) -> Sequence[float] | None: ...
     @property
     def temperature(self) -> float | None: ...
+    @property
+    def sampling(self) -> Mapping[str, Any] | None: ...
+    @property
+    def tools(self) -> str | None: ...
 
 
 #: What a join counts; see `JoinedWindow`.
@@ -83,11 +87,13 @@ def named_calls(records: Iterable[TrajectoryRecord]) -> list[str]:
 def join_calls(records: Iterable[TrajectoryRecord], calls: Mapping[str, RecordedCall]) -> JoinedWindow:
     """Join calls, by their ids, to the samples and steps of records.
 
-    A sample that names its call gets that call, if its text is the same. One whose id is not known gets the call of its
-    trajectory, or of its agent and time, that has its very text. A call that says nothing of its caller is joined so
-    too, where one sample alone of that time has its conversation and its answer. A live record, of which the game keeps
-    no call, gets its samples from the calls of its trajectory, or else of its agent between its start and its end: a
-    call that names a step belongs to it; without steps, as many calls as steps belong to them in the order of time.
+    A sample that names its call gets that call, if its text is the same: to the letter, or else as `answer_texts` has
+    it, since a source may change the form of an answer. One whose id is not known gets the call of its trajectory, or
+    of its agent and time, that has its very text, or else that text in another form. A call that says nothing of its
+    caller is joined so too, where one sample alone of that time has its conversation and its answer. A live record, of
+    which the game keeps no call, gets its samples from the calls of its trajectory, or else of its agent between its
+    start and its end: a call that names a step belongs to it; without steps, as many calls as steps belong to them in
+    the order of time.
 
     What no sample names has to be of the record's agent and time, as `claims` has it. Where several keys speak for an
     agent, one is believed: one that says for whom, then that of calls which the environment names, then the one whose
@@ -116,7 +122,8 @@ class _Join:
             places = [(record, place) for record in self._records for place in range(len(record.samples))]
             calls = self._by_call_id(places)
             self._refuse_claims()
-            calls |= self._by_text([place for place in places if _key(*place) not in calls])
+            for form in answer_texts.FORMS:
+                calls |= self._by_text([place for place in places if _key(*place) not in calls], form)
         samples = [
             JoinedSample(record, raw, calls.get((record.trajectory_id, place)) if calls else None)
             for record in self._records
@@ -145,7 +152,7 @@ class _Join:
         calls: dict[_Key, RecordedCall | None] = {}
         for call_id, claimants in claimed.items():
             call = self._free.pop(call_id)
-            alike = [claimant for claimant in claimants if self._texts.of(*claimant) == _text(call)]
+            alike = self._alike(claimants, call)
             own = [claimant for claimant in alike if claimant[0].agent_id == call.agent_id]
             alike = own if len(own) == 1 else alike
             self._counts["calls_that_differ"] += len(claimants) - len(alike)
@@ -155,6 +162,13 @@ class _Join:
                 calls[_key(*alike[0])] = call
                 self._named_keys[alike[0][0].agent_id].add(call.key_name)
         return calls
+
+    def _alike(self, claimants: Sequence[_Place], call: RecordedCall) -> list[_Place]:
+        """Those of the samples whose text is the call's, to the letter or else in another form."""
+        for form in answer_texts.FORMS:
+            if alike := [claimant for claimant in claimants if self._texts.of(*claimant, form) == form.text(call)]:
+                return alike
+        return []
 
     def _refuse_claims(self) -> None:
         """Leave calls aside that cannot be of the trajectory, or of the agent's episode, that they name."""
@@ -176,14 +190,16 @@ class _Join:
     def _owners(self, call: RecordedCall) -> list[TrajectoryRecord]:
         return [record for record in self._claimed_records(call) if not claims.is_untimely(record, call)]
 
-    def _by_text(self, places: Sequence[_Place]) -> dict[_Key, RecordedCall]:
+    def _by_text(self, places: Sequence[_Place], form: answer_texts.Form) -> dict[_Key, RecordedCall]:
         """Calls that nobody named, where one sample alone of their trajectory, or agent and time, has their text."""
-        alike: dict[_Text, list[_Place]] = defaultdict(list)
-        for record, place in places if self._free else ():
-            alike[self._texts.of(record, place)].append((record, place))
+        alike: dict[Text, list[_Place]] = defaultdict(list)
+        answers = {form.answer(call) for call in self._free.values()}
+        for record, place in places if answers else ():
+            if (text := self._texts.of(record, place, form, answers)) is not None:
+                alike[text].append((record, place))
         rivals: dict[_Key, dict[str, RecordedCall]] = defaultdict(dict)
         for call_id, call in self._free.items() if alike else ():
-            for record, place in alike.get(_text(call), ()):
+            for record, place in alike.get(form.text(call), ()):
                 if self._may_own(record, place, call):
                     rivals[_key(record, place)][call_id] = call
         agreed = {key: self._without_copies(key, candidates) for key, candidates in rivals.items()}
@@ -309,6 +325,8 @@ def _sample(step: int, call_id: str, call: RecordedCall) -> RawSample:
         timestamp_ms=at,
         messages=list(call.messages),
         response=call.response,
+        tools=call.tools,
+        tool_calls=call.tool_calls,
     )
 
 
@@ -328,11 +346,11 @@ class _Texts:
         self._record: TrajectoryRecord | None = None
         self._samples: list[RawSample] = []
 
-    def of(self, record: TrajectoryRecord, place: int) -> _Text:
+    def of(
+        self, record: TrajectoryRecord, place: int, form: answer_texts.Form, answers: Collection[Hashable] | None = None
+    ) -> Text | None:
+        """The text of a sample; None where its answer is not among `answers`."""
         if record is not self._record:
             self._record, self._samples = record, list(record.samples)
-        return _text(self._samples[place])
-
-
-def _text(exchange: RawSample | RecordedCall) -> _Text:
-    return tuple((message.role, message.content) for message in exchange.messages), exchange.response
+        sample = self._samples[place]
+        return form.text(sample) if answers is None or form.answer(sample) in answers else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -33,7 +33,10 @@ class TrainedContent(NamedTuple):
 
 def taught(sample: Sample) -> TrainedContent:
     """What a sample with a known reward teaches."""
-    return TrainedContent(content_id([sample.messages, sample.response]), sample.reward or 0.0)
+    texts: list[Any] = [sample.messages, sample.response]
+    if sample.tools or sample.tool_calls or sample.reasoning:
+        texts += [sample.tools, sample.tool_calls, sample.reasoning]
+    return TrainedContent(content_id(texts), sample.reward or 0.0)
 
 
 def is_among(content: TrainedContent, others: Iterable[TrainedContent]) -> bool:

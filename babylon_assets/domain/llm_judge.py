@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from msgspec import structs
 
+from babylon_assets.domain.chat_turns import answer_message, shown_text
 from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.grouping import GroupMode, group_key
 from babylon_assets.domain.joining import JoinedSample, RecordedCall, join_calls
@@ -122,7 +123,7 @@ def _candidate(sample: JoinedSample) -> Candidate:
         agent_id=record.agent_id,
         step=raw.step,
         messages=raw.messages,
-        response=raw.response,
+        response=shown_text(answer_message(raw)),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from babylon_assets.domain.trajectories import Message
+from babylon_assets.domain.trajectories import Message, ToolCall
 
 TrainsAs = Literal["policy_gradient", "recompute", "sft", "skip"]
 #: Reward, state and components of a step; None where a number is not known.
@@ -49,7 +49,7 @@ class SampleHead(SamplePlace, frozen=True, gc=False, array_like=True):
     tokens: int
 
 
-class Sample(msgspec.Struct, frozen=True, gc=False):
+class Sample(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One answer of one policy with what it is trained as.
 
     Attributes:
@@ -62,6 +62,7 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
         reward, components: the sample's reward and what it was made of; None while not known.
         advantage: the reward against those of its group; None when it is not compared.
         tokens: length of the answer in tokens; a quarter of its characters when it is known as text only.
+        tools, tool_calls, reasoning: as of `trajectories.Exchange`.
     """
 
     sample_id: str
@@ -85,6 +86,9 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
     trains_as: TrainsAs
     skip_reason: str | None
     tokens: int
+    tools: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
 
 
 class Dataset(msgspec.Struct, frozen=True, gc=False):

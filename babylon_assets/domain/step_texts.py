@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable
 
 import pandas as pd
+from msgspec.structs import replace
 
+from babylon_assets.domain.chat_turns import answer_message, shown_text
 from babylon_assets.domain.joining import JoinedSample
 from babylon_assets.domain.rewards import Scorer
 from babylon_assets.domain.trajectories import RawSample
@@ -30,9 +32,10 @@ def add_texts(steps: pd.DataFrame, samples: Iterable[JoinedSample]) -> pd.DataFr
     texts: dict[tuple[str, int], tuple[str, str, str | None]] = {}
     for sample in samples:
         if isinstance(sample.raw, RawSample):
-            thoughts = _THOUGHT.findall(sample.raw.response)
-            prompt = "\n\n".join(message.content for message in sample.raw.messages)
-            answer = _THOUGHT.sub("", sample.raw.response).strip()
+            answered = shown_text(answer_message(replace(sample.raw, reasoning=None)))
+            thoughts = [*filter(None, [sample.raw.reasoning]), *_THOUGHT.findall(answered)]
+            prompt = "\n\n".join(map(shown_text, sample.raw.messages))
+            answer = _THOUGHT.sub("", answered).strip()
             texts[sample.record.trajectory_id, sample.raw.step] = prompt, answer, "\n".join(thoughts).strip() or None
     keys = zip(steps["trajectory_id"], steps["step"], strict=True)
     rows = [texts.get(key, (None, None, None)) for key in keys]

@@ -11,18 +11,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Literal, overload
+from typing import Any, Literal, Protocol, overload
 
 import msgspec
 
 Shape = Literal["live", "full", "logger"]
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """One message of a conversation: `role` is system, user, assistant or tool."""
+class ToolCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One call of a tool, as a policy asked for it; `arguments` is JSON as the policy wrote it, `id` may be empty."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One message of a conversation. What it does not have is no part of its JSON.
+
+    Attributes:
+        role: system, user, assistant or tool.
+        content: its text; empty where the content was null.
+        tool_calls: what an assistant asked its tools to do.
+        tool_call_id, name: which call a tool answers, and the tool's name.
+        reasoning: the thought that came beside the content.
+        parts: JSON of the whole content where some part of it is no text; `content` has the texts among them.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    reasoning: str | None = None
+    parts: str | None = None
 
 
 class RawSample(msgspec.Struct, frozen=True, gc=False):
@@ -35,6 +57,7 @@ class RawSample(msgspec.Struct, frozen=True, gc=False):
         timestamp_ms: epoch milliseconds of the call, if known.
         messages: the conversation up to where the answer begins.
         refused: the environment could not carry it out and asked again: what came of the step is not its doing.
+        tools, tool_calls, reasoning: as of `Exchange`.
     """
 
     step: int
@@ -46,6 +69,9 @@ class RawSample(msgspec.Struct, frozen=True, gc=False):
     messages: list[Message]
     response: str
     refused: bool = False
+    tools: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
 
     @property
     def characters(self) -> int:
@@ -53,11 +79,40 @@ class RawSample(msgspec.Struct, frozen=True, gc=False):
         return len(self.response)
 
 
-class Exchange(msgspec.Struct, frozen=True, gc=False):
-    """The texts of one call: the conversation up to where the answer begins, and the answer."""
+class Exchange(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The texts of one call: the conversation up to where the answer begins, and the answer.
+
+    Attributes:
+        tools: canonical JSON of the tools that were offered, a list in OpenAI's form.
+        tool_calls: what the answer asked of them.
+        reasoning: the answer's thought where `response` does not hold it.
+    """
 
     messages: list[Message]
     response: str
+    tools: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
+
+
+class HasExchange(Protocol):
+    """What has the texts of a call among other things."""
+
+    @property
+    def messages(self) -> list[Message]: ...
+    @property
+    def response(self) -> str: ...
+    @property
+    def tools(self) -> str | None: ...
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]: ...
+    @property
+    def reasoning(self) -> str | None: ...
+
+
+def exchange_of(call: HasExchange) -> Exchange:
+    """The texts of a call."""
+    return Exchange(call.messages, call.response, call.tools, call.tool_calls, call.reasoning)
 
 
 class CallHead(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -136,7 +191,7 @@ def store_samples(samples: Sequence[RawSample]) -> StoredSamples:
         )
         for s in samples
     ]
-    return StoredSamples(heads, encode_chat([Exchange(s.messages, s.response) for s in samples]))
+    return StoredSamples(heads, encode_chat([exchange_of(sample) for sample in samples]))
 
 
 def _raw_sample(head: CallHead, exchange: Exchange) -> RawSample:
@@ -150,6 +205,9 @@ def _raw_sample(head: CallHead, exchange: Exchange) -> RawSample:
         messages=exchange.messages,
         response=exchange.response,
         refused=head.refused,
+        tools=exchange.tools,
+        tool_calls=exchange.tool_calls,
+        reasoning=exchange.reasoning,
     )
 
 

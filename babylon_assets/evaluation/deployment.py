@@ -5,6 +5,7 @@ Safe to repeat: what the game's tables say already is not written again.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from babylon_assets.config.settings import Settings
@@ -16,10 +17,15 @@ from babylon_assets.ledger import evaluations, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.lineage import trained_trajectories
+from babylon_assets.ledger.sessions import only_reads
+
+_log = logging.getLogger(__name__)
 
 
 def tell_game(settings: Settings, database: Database) -> str | None:
     """Deploy the served checkpoint in the game's own tables and mark what it was trained on; None when switched off.
+
+    Where the game's tables lie in a database that only reads, nothing is written, and the log says so.
 
     Returns:
         The inference name that the game then asks for.
@@ -30,13 +36,16 @@ def tell_game(settings: Settings, database: Database) -> str | None:
     write_back = open_environment(settings).write_back
     if not settings.gate.write_trained_models or write_back is None:
         return None
-    with database.connect() as conn, conn.transaction():
+    with database.connect() as conn, conn.transaction(), database.source_of(conn) as source:
         served = promotions.promoted(conn, settings.model_name)
         if served is None:
             return None
-        write_back.deploy(conn, _model(served, kept_benchmark(settings, conn, served.id)))
+        if database.is_apart and only_reads(source):
+            _log.warning("WRITE_TRAINED_MODELS: the game is not told, because %s only reads", database.source_place)
+            return None
+        write_back.deploy(source, _model(served, kept_benchmark(settings, conn, served.id)))
         if served.dataset_id is not None:
-            write_back.mark_used(conn, list(trained_trajectories(conn, served)), served.id)
+            write_back.mark_used(source, list(trained_trajectories(conn, served)), served.id)
     return policy_name(served.chain, served.step)
 
 

@@ -20,6 +20,7 @@ from openai import OpenAIError
 from pydantic import ValidationError
 
 from babylon_assets.config.scoring import JudgeSettings
+from babylon_assets.domain.chat_turns import shown_text
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer, in_order
 
@@ -100,7 +101,7 @@ async def _judge_comparison(settings: JudgeSettings, comparison: Comparison, att
 async def _request_scores(settings: JudgeSettings, comparison: Comparison) -> tuple[list[float], list[str]]:
     conversations: list[Any] = [
         [
-            *({"role": message.role, "content": message.content} for message in candidate.messages),
+            *({"role": message.role, "content": shown_text(message)} for message in candidate.messages),
             {"role": "assistant", "content": candidate.response},
         ]
         for candidate in comparison.candidates

@@ -15,6 +15,7 @@ from babylon_assets.domain.datasets import Dataset, Sample
 from babylon_assets.domain.evaluations import OffPolicy, ScoredAnswer, off_policy, preferences
 from babylon_assets.domain.sampling import HELD_OUT
 from babylon_assets.training.recompute import answer_logprobs, load_policy, turns_of
+from babylon_assets.training.template_limits import inexpressible
 
 NAME = "off_policy"
 
@@ -57,9 +58,11 @@ def score_answers(
         adapter: the policy's checkpoint folder; None for the base model as it is.
         least_effective: of the off-policy estimate, see `domain.evaluations.off_policy`.
     """
+    unreadable = inexpressible(base_model, [sample for sample in samples if not _has_tokens(sample)])
+    samples = [sample for sample in samples if sample.sample_id not in unreadable]
     if not samples:
         return OffPolicyResult(0, {}, off_policy([], [], [], least_effective))
-    unknown = [sample for sample in samples if not (sample.prompt_token_ids and sample.token_ids)]
+    unknown = [sample for sample in samples if not _has_tokens(sample)]
     texts = iter(turns_of(base_model, unknown) if unknown else [])
     turns = [
         (sample.prompt_token_ids, sample.token_ids) if sample.prompt_token_ids and sample.token_ids else next(texts)
@@ -77,3 +80,7 @@ def score_answers(
         least_effective,
     )
     return OffPolicyResult(len(samples), preferences(answers), estimate)
+
+
+def _has_tokens(sample: Sample) -> bool:
+    return bool(sample.prompt_token_ids and sample.token_ids)

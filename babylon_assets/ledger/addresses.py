@@ -37,6 +37,8 @@ class Address:
     """A database as libpq parameters (host, port, user, password, dbname, sslmode, ...); the repr shows no password."""
 
     parameters: dict[str, str] = field(repr=False)
+    #: The setting that a person corrects where the address is wrong.
+    variable: str = field(default="DATABASE_URL", compare=False)
 
     @property
     def database(self) -> str:
@@ -52,7 +54,7 @@ class Address:
 
     def at(self, database: str) -> Address:
         """The same server and user, another database."""
-        return Address({**self.parameters, "dbname": database})
+        return Address({**self.parameters, "dbname": database}, self.variable)
 
     def conninfo(self, **more: str) -> str:
         """A libpq connection string; `more` overrides."""
@@ -68,6 +70,13 @@ class Address:
         rest = {key: value for key, value in self.parameters.items() if key not in ("user", "password", "dbname")}
         query = f"?{urlencode(rest, quote_via=quote)}" if rest else ""
         return f"{scheme}://{login}/{quote(self.database, safe='')}{query}"
+
+
+def remedy(variable: str) -> str:
+    """What to do about an address that leads through a pooler."""
+    if variable == "DATABASE_URL":
+        return "set DIRECT_DATABASE_URL to the server's own address (Prisma calls it the direct URL)"
+    return f"set {variable} to the server's own address"
 
 
 def parse_address(url: str, variable: str) -> Address:
@@ -93,7 +102,7 @@ def parse_address(url: str, variable: str) -> Address:
         ) from None
     if not parameters.get("dbname"):
         raise SettingsError(f"{variable} names no database; write postgresql://user:password@host:5432/database")
-    return Address({key: str(value) for key, value in parameters.items() if value not in (None, "")})
+    return Address({key: str(value) for key, value in parameters.items() if value not in (None, "")}, variable)
 
 
 def _is_ambiguous(url: str) -> bool:
@@ -111,7 +120,7 @@ def _without_prisma(url: str, variable: str) -> str:
     if query.get("pgbouncer", "false").lower() == "true":
         raise SettingsError(
             f"{variable} leads through PgBouncer, which breaks the locks that keep two trainings apart; "
-            "set DIRECT_DATABASE_URL to the server's own address (Prisma calls it the direct URL)"
+            f"{remedy(variable)}"
         )
     if query.get("schema", "public") != "public":
         raise SettingsError(f"{variable} names the schema {query['schema']!r}; the game's tables are read from public")

@@ -45,7 +45,7 @@ class Database:
     """A database that can be connected to. Its repr and its errors never show a password.
 
     Attributes:
-        url: libpq URL of the database that holds the game's tables and ours.
+        url: libpq URL of the database that holds our tables, and the environment's unless these lie elsewhere.
         dagster_url: SQLAlchemy URL (psycopg2) of Dagster's storage.
         embedded: whether the server is the embedded one.
     """
@@ -54,14 +54,42 @@ class Database:
     dagster_url: str
     embedded: bool
     _address: Address = field(compare=False)
+    _source: Address | None = None
 
     def __repr__(self) -> str:
-        return f"Database({self.place!r}, embedded={self.embedded})"
+        source = f", source={self.source_place!r}" if self.is_apart else ""
+        return f"Database({self.place!r}, embedded={self.embedded}{source})"
 
     @property
     def place(self) -> str:
         """Where it is, fit to be printed: `host:port/database`."""
         return self._address.place
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the environment's tables are reached by another address than ours (LEDGER_DATABASE_URL)."""
+        return self._source is not None and self._source != self._address
+
+    @property
+    def source_place(self) -> str:
+        """Where the environment's tables are, fit to be printed."""
+        return (self._source or self._address).place
+
+    def connect_source(self) -> Connection:
+        """As `connect`, to the database that the environment's tables lie in; it may be one that only reads."""
+        return _connect(self._source or self._address, autocommit=False)
+
+    @contextmanager
+    def source_of(self, conn: Connection) -> Iterator[Connection]:
+        """The environment's database beside a connection to ours: the same one, unless the two are apart.
+
+        What is written there is committed at the end of the block, which is before `conn` commits.
+        """
+        if not self.is_apart:
+            yield conn
+            return
+        with self.connect_source() as source:
+            yield source
 
     def connect(self) -> Connection:
         """A new connection: autocommit off, TimeZone UTC, names looked up in `pg_catalog` alone.
@@ -86,15 +114,20 @@ def open_database(settings: Settings) -> Database:
     Of an external database nothing is opened or created here; `ensure_dagster_database` makes Dagster's beside it.
 
     Raises:
-        SettingsError: when DATABASE_URL or DAGSTER_DATABASE_URL cannot be read.
+        SettingsError: when DATABASE_URL, LEDGER_DATABASE_URL or DAGSTER_DATABASE_URL cannot be read.
         MissingDependency, DatabaseUnavailable: when the embedded server cannot be started.
     """
+    source: Address | None = None
     if settings.database.url is None:
+        if settings.database.ledger_url is not None:
+            raise SettingsError(
+                "LEDGER_DATABASE_URL is set and DATABASE_URL is not; set DATABASE_URL to the database of the game"
+            )
         server = embedded_postgres.start(embedded_data(settings))
         _create_databases(server, "babylon", "dagster")
         address, dagster = server.at("babylon"), server.at("dagster")
     else:
-        address = _given_address(settings)
+        source, address = _source_address(settings), _ledger_address(settings)
         dagster = address.at(f"{address.database}_dagster")
     if settings.database.dagster_url is not None:
         dagster = parse_address(settings.database.dagster_url, "DAGSTER_DATABASE_URL")
@@ -103,10 +136,18 @@ def open_database(settings: Settings) -> Database:
         dagster_url=dagster.url("postgresql+psycopg2"),
         embedded=settings.database.url is None,
         _address=address,
+        _source=source,
     )
 
 
-def _given_address(settings: Settings) -> Address:
+def _ledger_address(settings: Settings) -> Address:
+    """Where our tables lie: beside the environment's, unless LEDGER_DATABASE_URL names another database."""
+    if settings.database.ledger_url is not None:
+        return parse_address(settings.database.ledger_url, "LEDGER_DATABASE_URL")
+    return _source_address(settings)
+
+
+def _source_address(settings: Settings) -> Address:
     """The address of the server itself, where DATABASE_URL leads through a pooler."""
     if settings.database.direct_url is not None:
         return parse_address(settings.database.direct_url, "DIRECT_DATABASE_URL")
@@ -151,14 +192,14 @@ def stop_embedded(settings: Settings) -> bool:
 
 
 def ensure_dagster_database(settings: Settings) -> None:
-    """Create Dagster's database on the server of DATABASE_URL when it is missing.
+    """Create Dagster's database on the server of our tables when it is missing.
 
     Raises:
         SettingsError: when it is missing and the role may not create databases.
     """
     if settings.database.url is None or settings.database.dagster_url is not None:
         return
-    address = _given_address(settings)
+    address = _ledger_address(settings)
     name = f"{address.database}_dagster"
     try:
         _create_databases(address, name)

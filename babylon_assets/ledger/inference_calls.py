@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, LiteralString
 
 import msgspec
 from psycopg import Connection, sql
 
+from babylon_assets.domain.answer_texts import FORMS
 from babylon_assets.domain.claims import CLOCK_SKEW
 from babylon_assets.domain.errors import CorruptLedger
-from babylon_assets.domain.trajectories import Message, decode_chat
+from babylon_assets.domain.trajectories import Message, ToolCall, decode_chat
 from babylon_assets.ledger.compression import pack, unpack
 from babylon_assets.ledger.specification import INFERENCE_CALLS
 from babylon_assets.ledger.table import json_value
@@ -40,6 +40,8 @@ class InferenceCall:
         sampling: `top_p`, `max_tokens`, `stop` and what else was asked for, where it is known.
         key_name: of the gateway's key that asked; None where none was needed.
         received_at: aware; when the gateway took the question, on its own clock, whatever the caller said.
+        tools: canonical JSON of the tools that were offered, a list in OpenAI's form.
+        tool_calls: what the answer asked of them, as it was given to the client; `response` spells it in its own way.
     """
 
     call_id: str
@@ -62,6 +64,8 @@ class InferenceCall:
     sampling: Mapping[str, Any] | None = None
     key_name: str | None = None
     received_at: datetime | None = None
+    tools: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 # Each branch is answered by an index of its own.
@@ -98,6 +102,8 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 }
 _encode_messages = msgspec.json.Encoder().encode
 _decode_messages = msgspec.json.Decoder(list[Message]).decode
+_words = FORMS[-1].answer
+_decode_tool_calls = msgspec.json.Decoder(tuple[ToolCall, ...]).decode
 
 
 def insert_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> None:
@@ -160,6 +166,10 @@ def _row(call: InferenceCall) -> tuple[Any, ...]:
 def _stored(name: str, value: Any) -> Any:
     if name == "messages":
         return pack(_encode_messages(list(value)))
+    if name == "tools":
+        return None if value is None else pack(value.encode())
+    if name == "tool_calls":
+        return pack(_encode_messages(value)) if value else b""
     if name == "response":
         return value.encode()
     if name == "sampling":
@@ -205,10 +215,28 @@ def _anonymous_calls(conn: Connection[Any], window: str) -> dict[str, InferenceC
     times = [start - CLOCK_SKEW, end + CLOCK_SKEW]
     if conn.execute(INFERENCE_CALLS.select(f"{_ANONYMOUS} LIMIT 1", "call_id"), times).fetchone() is None:
         return {}
-    answers = {exchange.response for _, chat in stream_chats(conn, window) for exchange in decode_chat(chat)}
-    hashes = [sha256(answer.encode()).digest() for answer in answers]
-    alike = INFERENCE_CALLS.select(f"{_ANONYMOUS} AND sha256(response) = ANY(%s)", *_COLUMNS)
-    return _select_calls(conn, alike, [*times, hashes])
+    answers = {answer for _, chat in stream_chats(conn, window) for answer in map(_words, decode_chat(chat))}
+    listed = INFERENCE_CALLS.select(_ANONYMOUS, "call_id", "response", "tool_calls")
+    with conn.cursor(binary=True) as cursor:
+        alike = [name for name, *texts in cursor.execute(listed, times) if _words(_Answer.stored(*texts)) in answers]
+    return _select_calls(conn, INFERENCE_CALLS.select("WHERE call_id = ANY(%s)", *_COLUMNS), [alike])
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The answer of a call alone."""
+
+    response: str
+    tool_calls: tuple[ToolCall, ...]
+    messages: Sequence[Message] = ()
+
+    @classmethod
+    def stored(cls, response: bytes, tool_calls: bytes) -> _Answer:
+        return cls(response.decode(errors="replace"), _tool_calls(tool_calls))
+
+
+def _tool_calls(stored: bytes) -> tuple[ToolCall, ...]:
+    return () if not stored else _decode_tool_calls(unpack(stored))
 
 
 def _select_calls(conn: Connection[Any], query: sql.Composed, parameters: list[Any]) -> dict[str, InferenceCall]:
@@ -222,6 +250,8 @@ def _call(row: Sequence[Any]) -> InferenceCall:
     try:
         values["messages"] = _decode_messages(unpack(values["messages"]))
         values["response"] = values["response"].decode()
+        values["tools"] = None if values["tools"] is None else unpack(values["tools"]).decode()
+        values["tool_calls"] = _tool_calls(values["tool_calls"])
     except (msgspec.MsgspecError, ValueError) as error:
         raise CorruptLedger(
             f"the texts of call {values['call_id']} cannot be decoded ({error}); restore it from a backup"

@@ -14,10 +14,6 @@ from psycopg import Connection, errors
 
 #: Sessions that are held at once while the pooler is asked; several of its processes may stand behind one address.
 PROBES = 4
-REMEDY = (
-    "set DIRECT_DATABASE_URL to the server's own address (Prisma calls it the direct URL), "
-    "or let the pooler keep sessions"
-)
 
 
 def is_behind_pooler(conn: Connection[Any]) -> bool:

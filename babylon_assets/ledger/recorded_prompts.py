@@ -97,7 +97,8 @@ def _texts(conn: Connection[Any], places: Sequence[PromptPlace]) -> Iterable[tup
         heads = [head for head in datasets.load_heads(conn, dataset) if head.trajectory_id in named]
         chats = dict(datasets.stream_chats(conn, dataset, *sorted(named)))
         for sample in with_texts(heads, chats.__getitem__):
-            yield sample.sample_id, sample.messages
+            if sample.tools is None:  # what an answer with tools does is not read from its text
+                yield sample.sample_id, sample.messages
 
 
 def _by(places: Iterable[PromptPlace], name: str) -> dict[str, list[PromptPlace]]:

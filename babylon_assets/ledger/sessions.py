@@ -10,8 +10,8 @@ import psycopg
 
 from babylon_assets.config.settings import HIDDEN
 from babylon_assets.domain.errors import BabylonError, DatabaseUnavailable, SettingsError
-from babylon_assets.ledger.addresses import Address
-from babylon_assets.ledger.poolers import REMEDY, is_behind_pooler, pools_transactions
+from babylon_assets.ledger.addresses import Address, remedy
+from babylon_assets.ledger.poolers import is_behind_pooler, pools_transactions
 
 CONNECT_SECONDS = 10
 Connection = psycopg.Connection[Any]
@@ -64,10 +64,21 @@ def connect(address: Address, *, autocommit: bool) -> Connection:
 def _refuse_pooled_transactions(address: Address) -> None:
     if pools_transactions(lambda: _open(address, autocommit=True)):
         reason = "leads through a pooler in transaction mode, which would give the lock of one training to two"
-        raise SettingsError(f"{address.place} {reason}; {REMEDY}")
+        raise SettingsError(f"{address.place} {reason}; {_without_pooler(address)}")
     with _open(address, autocommit=True) as conn:
         if conn.execute("SHOW search_path").fetchone() != ("pg_catalog",):
-            raise SettingsError(f"{address.place} leads through a pooler that drops the options of a session; {REMEDY}")
+            reason = "leads through a pooler that drops the options of a session"
+            raise SettingsError(f"{address.place} {reason}; {_without_pooler(address)}")
+
+
+def _without_pooler(address: Address) -> str:
+    return f"{remedy(address.variable)}, or let the pooler keep sessions"
+
+
+def only_reads(conn: psycopg.Connection[Any]) -> bool:
+    """Whether the server refuses every write of this session, as a standby does."""
+    row = conn.execute("SHOW transaction_read_only").fetchone()
+    return row is not None and row[0] == "on"
 
 
 def _open(address: Address, *, autocommit: bool) -> Connection:
@@ -87,11 +98,11 @@ def explained(address: Address, error: psycopg.OperationalError) -> BabylonError
     password = address.parameters.get("password")
     text = text.replace(password, HIDDEN) if password else text
     if _POOLER.search(text):
-        return SettingsError(f"{address.place} leads through a pooler: {text}; {REMEDY}")
+        return SettingsError(f"{address.place} leads through a pooler: {text}; {_without_pooler(address)}")
     if _NO_DATABASE.search(text):
-        return SettingsError(f"{address.place}: {text}; create the database or correct DATABASE_URL")
+        return SettingsError(f"{address.place}: {text}; create the database or correct {address.variable}")
     if _REFUSED_LOGIN.search(text):
-        return SettingsError(f"{address.place}: {text}; correct user and password in DATABASE_URL")
+        return SettingsError(f"{address.place}: {text}; correct user and password in {address.variable}")
     return DatabaseUnavailable(
-        f"{address.place} does not answer: {text}; start PostgreSQL there or correct DATABASE_URL"
+        f"{address.place} does not answer: {text}; start PostgreSQL there or correct {address.variable}"
     )

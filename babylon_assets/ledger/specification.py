@@ -99,6 +99,8 @@ INFERENCE_CALLS = Table(
         ),
         "key_name": Column("text", "Name of the key that asked; null: the gateway had no keys.", null=True),
         "received_at": Column("timestamptz", "When the question came, on the gateway's own clock.", null=True),
+        "tools": Column("bytea", "Tools that were offered, as JSON under zstd.", null=True),
+        "tool_calls": Column("bytea", "Tool calls that the client was given, as JSON under zstd.", default=r"'\x'"),
     },
 )
 TRAJECTORY_SCORES = Table(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from babylon_assets.config.settings import HIDDEN
+from babylon_assets.domain.chat_turns import answer_message, shown_text
 from babylon_assets.domain.dataset_codec import with_texts
 from babylon_assets.domain.display_text import format_number, neutralize
 from babylon_assets.domain.samples import DatasetDraft, Sample, SampleHead
@@ -82,13 +83,13 @@ def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> d
 
 
 def _in_full(which: str, sample: Sample, hide: Sequence[str]) -> str:
-    prompt = "\n\n".join(f"{message.role}: {message.content}" for message in sample.messages)
+    prompt = "\n\n".join(f"{message.role}: {shown_text(message)}" for message in sample.messages)
     heading = f"### {which}, reward {format_number(sample.reward or 0.0)}"
     return "\n\n".join(
         [
             f"{heading}\n\n{code_block(_cell(sample.sample_id, hide))}",
             f"Asked:\n\n{code_block(_bounded(_without(prompt, hide), LONGEST_PROMPT))}",
-            f"Answered:\n\n{code_block(_bounded(_without(sample.response, hide), LONGEST_ANSWER))}",
+            f"Answered:\n\n{code_block(_bounded(_without(shown_text(answer_message(sample)), hide), LONGEST_ANSWER))}",
         ]
     )
 

@@ -40,6 +40,7 @@ class Installation:
         self._given = database
         self.heard = heard
         self._idle: list[psycopg.Connection] | None = None
+        self._idle_source: list[psycopg.Connection] | None = None
         self._known: dict[str, Any] = {}
 
     @cached_property
@@ -58,15 +59,27 @@ class Installation:
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection]:
         """A connection for one unit of work: committed at the end of the block, rolled back when it raises."""
-        idle = self._idle
-        with ExitStack() as ending:
-            conn = ending.enter_context(idle.pop() if idle else self.database.connect())
+        with _unit_of_work(self._idle, self.database.connect) as conn:
             yield conn
-            if idle is not None:
-                conn.commit()
-                conn.isolation_level = conn.read_only = None
-                ending.pop_all()
-                idle.append(conn)
+
+    @contextmanager
+    def connect_source(self) -> Iterator[psycopg.Connection]:
+        """As `connect`, to the database that the environment's tables lie in."""
+        if not self.database.is_apart:
+            with self.connect() as conn:
+                yield conn
+            return
+        with _unit_of_work(self._idle_source, self.database.connect_source) as conn:
+            yield conn
+
+    @contextmanager
+    def source_of(self, conn: psycopg.Connection) -> Iterator[psycopg.Connection]:
+        """As `Database.source_of`: `conn` itself, unless the environment's tables lie in another database."""
+        if not self.database.is_apart:
+            yield conn
+            return
+        with self.connect_source() as source:
+            yield source
 
     @contextmanager
     def reusing_connections(self) -> Iterator[None]:
@@ -74,13 +87,13 @@ class Installation:
 
         One whose work failed is closed. For one thread.
         """
-        self._idle = []
+        self._idle, self._idle_source = [], []
         try:
             yield
         finally:
-            for conn in self._idle:
+            for conn in (*self._idle, *self._idle_source):
                 conn.close()
-            self._idle = None
+            self._idle = self._idle_source = None
             self._known.clear()
 
     @contextmanager
@@ -101,3 +114,18 @@ class Installation:
 
     def __repr__(self) -> str:
         return f"Installation(home={str(self.settings.home)!r})"
+
+
+@contextmanager
+def _unit_of_work(
+    idle: list[psycopg.Connection] | None, open_connection: Callable[[], psycopg.Connection]
+) -> Iterator[psycopg.Connection]:
+    """An idle connection, or a new one, committed at the end of the block; kept afterwards where there is a list."""
+    with ExitStack() as ending:
+        conn = ending.enter_context(idle.pop() if idle else open_connection())
+        yield conn
+        if idle is not None:
+            conn.commit()
+            conn.isolation_level = conn.read_only = None
+            ending.pop_all()
+            idle.append(conn)

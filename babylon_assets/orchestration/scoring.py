@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,8 +21,11 @@ from babylon_assets.ledger import inference_calls, judge_scores, trajectories
 from babylon_assets.ledger import scores as score_ledger
 from babylon_assets.ledger.database import Connection, judge_lock
 from babylon_assets.ledger.scores import Revision, ScorerNote
+from babylon_assets.ledger.sessions import only_reads
 from babylon_assets.orchestration.collector import collector_held_off
 from babylon_assets.orchestration.resources import Installation
+
+_log = logging.getLogger(__name__)
 
 #: How often the judge is asked about one group, over all runs.
 MOST_ATTEMPTS = 9
@@ -70,11 +74,11 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         **load_scorers(settings.rewards.scorers, reserved=[*environment.scorers, *environment.detail]),
     }
     judged = None if settings.judge.model is None else _ask_judge(installation, window)
-    with installation.connect() as conn:
+    with installation.connect() as conn, installation.source_of(conn) as source:
         steps = trajectories.read_steps(conn, window, environment.detail)
         given = trajectories.read_imported_rewards(conn, window)
         own = steps[~steps["trajectory_id"].isin(list(given))]
-        worth = _worth(environment, conn, window, own) if len(own) or not given else rewards.unvalued(own)
+        worth = _worth(environment, source, window, own) if len(own) or not given else rewards.unvalued(own)
         understanding = understand(own, worth)
         weights, verdicts = dict(settings.rewards.weights), list[JudgeScore]()
         if judged is not None:
@@ -91,7 +95,11 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         notes = {} if judged is None else _notes(settings, judged, verdicts)
         revision = score_ledger.replace_scores(conn, window, scores, versions, notes=notes, imported=given.keys())
         if judged is not None and settings.judge.write_reward_judgments and environment.write_back is not None:
-            _write_judgments(environment.write_back, settings, conn, window, judged, verdicts)
+            if installation.database.is_apart and only_reads(source):
+                place = installation.database.source_place
+                _log.warning("WRITE_REWARD_JUDGMENTS: %s: no judgment is written, because %s only reads", window, place)
+            else:
+                _write_judgments(environment.write_back, settings, source, window, judged, verdicts)
     return ScoredWindow(scores, versions, revision, understanding, *_judge_summary(judged))
 
 

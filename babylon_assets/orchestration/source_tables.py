@@ -57,8 +57,8 @@ def observations(installation: Installation, windows: Sequence[str], now: dateti
 
 def _observations(installation: Installation, windows: Sequence[str], now: datetime) -> list[dg.AssetObservation]:
     grid = installation.settings.windows
-    with installation.connect() as conn:
-        presence = installation.environment.presence(conn, windows)
+    with installation.connect() as conn, installation.source_of(conn) as source:
+        presence = installation.environment.presence(source, windows)
         states = ledger.states_since(conn, min(windows))
     grace = installation.settings.automation.window_grace_minutes
     return [

@@ -17,6 +17,7 @@ from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.environments.base import RequestQueue, TrainingWish
 from babylon_assets.ledger import checkpoints, promotions, windows
+from babylon_assets.ledger.sessions import only_reads
 from babylon_assets.orchestration.resources import Installation
 
 REQUEST_TAG = "babylon/request"
@@ -48,9 +49,18 @@ def _queue(installation: Installation) -> RequestQueue:
 
 
 def settle(installation: Installation, instance: dg.DagsterInstance, now: datetime) -> list[TrainingWish]:
-    """Tell the game of the claimed requests whose runs have ended; gives those that have to be taken up again."""
-    with installation.connect() as conn:
-        waiting = _queue(installation).claimed(conn, MOST)
+    """Tell the game of the claimed requests whose runs have ended; gives those that have to be taken up again.
+
+    Raises:
+        SettingsError: the environment has no requests, or its database only reads.
+    """
+    with installation.connect_source() as source:
+        if installation.database.is_apart and only_reads(source):
+            raise SettingsError(
+                f"TRAIN_REQUESTS is true, and no request can be claimed: {installation.database.source_place} only "
+                "reads; set DATABASE_URL to the primary, or TRAIN_REQUESTS=false"
+            )
+        waiting = _queue(installation).claimed(source, MOST)
     again = []
     for request in waiting:
         runs = runs_of(instance, request)
@@ -70,13 +80,13 @@ def next_launch(
 ) -> Launch | None:
     """The next request to run: one that a dead run left, else the oldest pending one, which is claimed."""
     for request in again:
-        with installation.connect() as conn:
-            mine = _queue(installation).take_up(conn, request)
+        with installation.connect_source() as source:
+            mine = _queue(installation).take_up(source, request)
         if mine and (launch := _launch(installation, instance, request, now)):
             return launch
     while True:
-        with installation.connect() as conn:
-            request_or_none = _queue(installation).claim(conn)
+        with installation.connect_source() as source:
+            request_or_none = _queue(installation).claim(source)
         if request_or_none is None:
             return None
         if launch := _launch(installation, instance, request_or_none, now):
@@ -110,8 +120,8 @@ def _refusal(window: str, grid: WindowGrid, first: str, now: datetime) -> str | 
 
 
 def _fail(installation: Installation, request: TrainingWish, reason: str) -> None:
-    with installation.connect() as conn:
-        _queue(installation).fail(conn, request.id, reason)
+    with installation.connect_source() as source:
+        _queue(installation).fail(source, request.id, reason)
 
 
 def _tell(installation: Installation, request: TrainingWish) -> None:
@@ -120,19 +130,19 @@ def _tell(installation: Installation, request: TrainingWish) -> None:
     A request is completed by a checkpoint that was promoted: the game may serve what it is told of.
     """
     window = str(request.window)
-    with installation.connect() as conn:
+    with installation.connect() as conn, installation.source_of(conn) as source:
         checkpoint = checkpoints.by_window(conn, installation.settings.model_name, window)
         row = windows.get_window(conn, window)
         if checkpoint is not None and not promotions.was_promoted(conn, checkpoint.id):
             policy = policy_name(checkpoint.chain, checkpoint.step)
-            reason = checkpoint.rejected or "it has no verdict yet"
-            _queue(installation).fail(conn, request.id, f"{window} was trained and {policy} is not promoted: {reason}")
+            reason = f"{policy} is not promoted: {checkpoint.rejected or 'it has no verdict yet'}"
+            _queue(installation).fail(source, request.id, f"{window} was trained and {reason}")
         elif checkpoint is not None:
             _queue(installation).complete(
-                conn, request.id, checkpoint.metrics.get("loss"), policy_name(checkpoint.chain, checkpoint.step)
+                source, request.id, checkpoint.metrics.get("loss"), policy_name(checkpoint.chain, checkpoint.step)
             )
         else:
             state = row.status if row is not None else "not read"
             _queue(installation).fail(
-                conn, request.id, f"{window} is {state}: {(row.reason if row else None) or 'not trained'}"
+                source, request.id, f"{window} is {state}: {(row.reason if row else None) or 'not trained'}"
             )

@@ -75,17 +75,17 @@ def next_windows(
         attempts: by window and fingerprint, what was launched for it before.
     """
     settings = installation.settings
-    with installation.connect() as conn:
+    with installation.connect() as conn, installation.source_of(conn) as source:
         unjudged = _unjudged(conn, settings.model_name)
         since = max(min(cursor or settings.window_start, unjudged or WINDOWS_END), settings.window_start)
         try:
-            installation.environment.check(conn)
+            installation.environment.check(source)
         except SourceError as error:
             return NextWindows(windows=[], fingerprint="", attempt=0, thin={}, cursor=cursor, notes=str(error))
         states = ledger.states_since(conn, since)
         closed = [
             row
-            for row in installation.environment.list_windows(conn, since)
+            for row in installation.environment.list_windows(source, since)
             if _is_over(settings.windows.parse(row.window), now, settings.automation.window_grace_minutes)
         ]
     settled = _settled_states(settings.training.enabled)
@@ -198,8 +198,8 @@ def changed_windows(
     Looks at `most` windows, the newest first, and goes on there with the cursor that it gives; None begins again.
     """
     with installation.alone() as own:
-        with own.connect() as conn:
-            installation.environment.check(conn)
+        with own.connect() as conn, own.source_of(conn) as source:
+            installation.environment.check(source)
             known = ledger.read_before(conn, cursor, most)
         changed = [(window, now) for window, then in known if (now := fingerprint_now(own, window)) != then]
     return changed, known[-1][0] if len(known) == most else None

@@ -26,6 +26,7 @@ from babylon_assets.training.branches import Branch
 from babylon_assets.training.recompute import fill, leave_out_longer
 from babylon_assets.training.roots import base_model_of, root_of
 from babylon_assets.training.selection import Selection, select, without_spelled_tokens
+from babylon_assets.training.template_limits import without_inexpressible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,8 @@ def plan_training(
             _require_judged(conn, parent)
         step = checkpoints.next_step(conn, chain, parent)
     _require_parent(backend, parent, chain, step, open_job)
-    readable, recomputed, lags = _readable(settings, database, dataset, parent, base_model, backend)
+    expressible = without_inexpressible(dataset, base_model)
+    readable, recomputed, lags = _readable(settings, database, expressible, parent, base_model, backend)
     if backend.capabilities.reads_texts:
         readable = without_spelled_tokens(readable)
     selection = select(readable, parent.step, settings.training.max_policy_lag, lags)

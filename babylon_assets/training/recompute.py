@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from babylon_assets.domain.chat_turns import answer_message, decoded_tools, shown_text
 from babylon_assets.domain.datasets import Dataset, Sample
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.training.capacity import context_of
-from babylon_assets.training.selection import Selection
+from babylon_assets.training.selection import Selection, turns
 
 if TYPE_CHECKING:
     import torch
@@ -93,13 +94,13 @@ def recomputed(base_model: str, adapter: Path | None, samples: Sequence[Sample])
     Args:
         adapter: the policy's checkpoint folder; None for the base model as it is.
     """
-    turns = turns_of(base_model, samples)
-    logprobs = answer_logprobs(load_policy(base_model, adapter), turns)
+    encoded = turns_of(base_model, samples)
+    logprobs = answer_logprobs(load_policy(base_model, adapter), encoded)
     return [
         msgspec.structs.replace(
             sample, prompt_token_ids=prompt, token_ids=answer, logprobs=values, trains_as="policy_gradient"
         )
-        for sample, (prompt, answer), values in zip(samples, turns, logprobs, strict=True)
+        for sample, (prompt, answer), values in zip(samples, encoded, logprobs, strict=True)
     ]
 
 
@@ -111,10 +112,10 @@ def leave_out_longer(selection: Selection, base_model: str) -> Selection:
     policy_gradient = [sample for sample in selection.policy_gradient if _recorded_tokens(sample) <= context]
     # A token is at least one byte: most texts are short enough without being tokenised.
     doubtful = [sample for sample in selection.sft if _bytes(sample) > context - TEMPLATE_TOKENS]
-    turns = turns_of(base_model, doubtful) if doubtful else []
+    encoded = turns_of(base_model, doubtful) if doubtful else []
     too_long = {
         sample.sample_id
-        for sample, (prompt, answer) in zip(doubtful, turns, strict=True)
+        for sample, (prompt, answer) in zip(doubtful, encoded, strict=True)
         if len(prompt) + len(answer) > context
     }
     sft = [sample for sample in selection.sft if sample.sample_id not in too_long]
@@ -128,7 +129,8 @@ def _recorded_tokens(sample: Sample) -> int:
 
 
 def _bytes(sample: Sample) -> int:
-    return sum(len(text.encode()) for text in (*(message.content for message in sample.messages), sample.response))
+    texts = [shown_text(message) for message in (*sample.messages, answer_message(sample))]
+    return sum(len(text.encode()) for text in (*texts, sample.tools or ""))
 
 
 def load_policy(base_model: str, adapter: Path | None) -> Any:
@@ -145,17 +147,17 @@ def load_policy(base_model: str, adapter: Path | None) -> Any:
 
 
 def turns_of(base_model: str, samples: Sequence[Sample]) -> list[Turn]:
-    """Token ids of each sample's prompt and answer, made of their texts: an answer ends with its end of turn."""
+    """Token ids of each sample's prompt and answer, made of their texts: an answer ends with its end of turn.
+
+    Raises:
+        InexpressibleError: the model's chat template has no form for one; `template_limits` says so before.
+    """
     from transformers import AutoTokenizer
 
     from babylon_assets.training.backends.embedded.art_backend import encode_turns
-    from babylon_assets.training.selection import chat
 
     tokenizer = AutoTokenizer.from_pretrained(base_model)
-    return [
-        encode_turns(tokenizer, [*chat(sample.messages), {"role": "assistant", "content": sample.response}])
-        for sample in samples
-    ]
+    return [encode_turns(tokenizer, turns(sample), decoded_tools(sample.tools)) for sample in samples]
 
 
 def answer_logprobs(model: Any, turns: Sequence[Turn]) -> list[list[float]]:

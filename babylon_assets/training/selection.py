@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from babylon_assets.domain.chat_turns import answer_message, chat_turns, decoded_tools, shown_text, wire_messages
 from babylon_assets.domain.datasets import Dataset, Sample
 from babylon_assets.domain.grouping import measure_range
-from babylon_assets.domain.trajectories import Message
 
 if TYPE_CHECKING:
     from art import Trajectory, TrajectoryGroup
@@ -106,8 +106,8 @@ def without_spelled_tokens(dataset: Dataset) -> Dataset:
 
 
 def _spells_tokens(sample: Sample) -> bool:
-    read = [message.content for message in sample.messages]
-    texts = [*read, sample.response] if sample.trains_as == "sft" else read
+    read = [shown_text(message) for message in sample.messages] + [sample.tools or ""]
+    texts = [*read, shown_text(answer_message(sample))] if sample.trains_as == "sft" else read
     return any(_OWN_TOKEN.search(text) for text in texts)
 
 
@@ -175,21 +175,25 @@ def reward_groups(samples: Sequence[Sample]) -> list[TrajectoryGroup]:
 
 
 def demonstrations(samples: Sequence[Sample]) -> list[Trajectory]:
-    """Answers to imitate as ART's trajectories; the reward is the weight, the sample's advantage in its group."""
+    """Answers to imitate as ART's trajectories; the reward is the weight, the sample's advantage in its group.
+
+    They are for templates and not for the wire, so that ART's own check of their form is left out.
+    """
     from art import Trajectory
 
     return [
-        Trajectory(
-            messages_and_choices=[*chat(sample.messages), {"role": "assistant", "content": sample.response}],
+        Trajectory.model_construct(
+            messages_and_choices=turns(sample),
+            tools=decoded_tools(sample.tools),
             reward=max(0.0, sample.advantage or 0.0),
         )
         for sample in samples
     ]
 
 
-def chat(messages: Iterable[Message]) -> list[Any]:
-    """Messages as chat templates and ART take them."""
-    return [{"role": message.role, "content": message.content} for message in messages]
+def turns(sample: Sample) -> list[Any]:
+    """A conversation with its answer as chat templates and ART take it."""
+    return chat_turns([*sample.messages, answer_message(sample)])
 
 
 def _recorded_trajectory(sample: Sample) -> Trajectory:
@@ -205,8 +209,12 @@ def _recorded_trajectory(sample: Sample) -> Trajectory:
         {
             "finish_reason": "stop",
             "index": 0,
-            "message": {"role": "assistant", "content": sample.response},
+            "message": wire_messages([answer_message(sample)])[0],
             "logprobs": {"content": tokens},
         }
     )
-    return Trajectory(messages_and_choices=[*chat(sample.messages), choice], reward=sample.reward or 0.0)
+    return Trajectory.model_construct(
+        messages_and_choices=[*wire_messages(sample.messages), choice],
+        tools=decoded_tools(sample.tools),
+        reward=sample.reward or 0.0,
+    )

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from babylon_assets.domain.hindsight import faults, result_in, suspicious_places, text_of, too_suspicious
-from babylon_assets.domain.trajectories import Exchange, Message, encode_chat
+from babylon_assets.domain.hindsight import Place, Text, faults, result_in, suspicious_places, text_of, too_suspicious
+from babylon_assets.domain.trajectories import Exchange, Message, ToolCall, encode_chat
 from babylon_assets.environments.babylon.details import RESULT_KEYS
 
 
@@ -20,13 +20,14 @@ class Sample(NamedTuple):
     step: int = 0
     call: int = 0
     trains_as: str = "sft"
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 def said(prompt: str, answer: str = "I hold.") -> Sample:
     return Sample([Message("system", "You trade."), Message("user", prompt)], answer)
 
 
-def places(*samples: Sample) -> dict[tuple[str, int, int], tuple[tuple[Message, ...], str]]:
+def places(*samples: Sample) -> dict[Place, Text]:
     return {(each.trajectory_id, each.step, each.call): text_of(each) for each in samples}
 
 

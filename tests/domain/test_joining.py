@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from babylon_assets.domain.joining import JoinedWindow, join_calls, named_calls
-from babylon_assets.domain.trajectories import Message, RawSample, TrajectoryRecord
+from babylon_assets.domain.trajectories import Message, RawSample, ToolCall, TrajectoryRecord
 from tests.domain.rows import START, START_MS, call, record, step
 
 MINUTE = timedelta(minutes=1)
@@ -36,6 +37,9 @@ class Recorded:
     key_name: str | None = None
     received_at: datetime | None = None
     latency_ms: float | None = None
+    tools: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    sampling: Mapping[str, Any] | None = None
 
 
 def live(trajectory_id: str = "t1", steps: int = 1, **changes: Any) -> TrajectoryRecord:
@@ -137,6 +141,41 @@ class TestFullRows:
         joined = join_calls([full(steps=2)], calls)
         assert joined_ids(joined, calls) == {("t1", 0): "b", ("t1", 1): "a"}
         assert (joined.counts["calls_joined"], joined.counts["calls_ambiguous"]) == (2, 0)
+
+    @pytest.mark.parametrize(
+        ("answered", "recorded"),
+        [
+            ('{"action":"buy_yes"}', '<think>\nYes is cheap.\n</think>\n```json\n{"action": "buy_yes",}\n```'),
+            ("I hold.", " I  hold.\n"),
+            ('{"action":"buy_no","amount":-5}', '{"action": "buy_no",\n "amount": -5}'),
+        ],
+    )
+    @pytest.mark.parametrize("call_id", ["c", None])
+    def test_an_answer_in_another_form_is_the_same_answer(
+        self, answered: str, recorded: str, call_id: str | None
+    ) -> None:
+        asked = [Message("developer", "Trade."), Message("user", "A yes  40\n")]
+        kept = record([step(llmCalls=[call(callId=call_id, response=answered)])])
+        calls = {"c": Recorded(response=recorded, messages=asked), "d": Recorded(response="sell", messages=asked)}
+        joined = join_calls([kept], calls)
+        assert joined_ids(joined, calls) == {("t1", 0): "c"}
+        assert joined.counts["calls_that_differ"] == 0
+
+    @pytest.mark.parametrize("response", ['{"action":"buy_yes","amount":5}', '{"action":"buy_yes","amount":-50}'])
+    def test_other_words_are_another_answer(self, response: str) -> None:
+        kept = record([step(llmCalls=[call(callId="c", response='{"action":"buy_yes","amount":50}')])])
+        joined = join_calls([kept], {"c": Recorded(response=response)})
+        assert joined.counts["calls_that_differ"] == 1
+
+    def test_an_answer_to_the_letter_goes_before_one_in_another_form(self) -> None:
+        calls = {"a": Recorded(response='{"action": "buy_yes"}'), "b": Recorded()}
+        assert joined_ids(join_calls([full()], calls), calls) == {("t1", 0): "b"}
+
+    def test_tool_calls_are_the_same_whatever_stands_beside_them(self) -> None:
+        asked = {"id": "1", "function": {"name": "buy", "arguments": {"a": 1, "b": 2}}}
+        kept = record([step(llmCalls=[call(callId="c", response=None, toolCalls=[asked])])])
+        calls = {"c": Recorded(response="x", tool_calls=(ToolCall("2", "buy", '{"b": 2, "a": 1}'),))}
+        assert joined_ids(join_calls([kept], calls), calls) == {("t1", 0): "c"}
 
     def test_an_id_of_the_games_own_does_not_stand_in_the_way(self) -> None:
         calls = {"ours": Recorded()}

@@ -161,7 +161,7 @@ def test_migrating_from_two_processes_at_once_is_the_same_as_once(empty_database
 def test_answers_kept_as_text_by_an_earlier_version_stay_what_they_were(empty_database: Database) -> None:
     migrate(empty_database, "0001")
     call = inference_call(0, response="kauf “jetzt” … \\x41")
-    later = ("messages", "response", "sampling", "key_name", "received_at")
+    later = ("messages", "response", "sampling", "key_name", "received_at", "tools", "tool_calls")
     columns = [name for name in specification.INFERENCE_CALLS.columns if name not in later]
     values = {name: getattr(call, name) for name in columns}
     values |= {"messages": compression.pack(msgspec.json.encode(call.messages)), "response": call.response}

@@ -14,10 +14,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from babylon_assets.cli.doctor import diagnose
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import SettingsError
 from babylon_assets.ledger.addresses import Address
 from babylon_assets.ledger.database import Database, chain_lock, open_database
+from babylon_assets.orchestration.runtime import open_instance
 from tests.servers import Server, _free_port
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.defpath}:/usr/sbin:/usr/local/sbin")
@@ -92,6 +94,20 @@ def test_a_pooler_that_refuses_our_options_is_a_wrong_setting(pooled: Callable[.
 def test_a_pooler_that_drops_what_a_session_begins_with_is_refused(pooled: Callable[..., Address]) -> None:
     with pytest.raises(SettingsError, match=r"drops the options of a session.*DIRECT_DATABASE_URL"):
         opened(pooled("session", DROPPED)).connect()
+
+
+@pytest.mark.parametrize("variable", ["LEDGER_DATABASE_URL", "DAGSTER_DATABASE_URL"])
+def test_a_pooler_before_our_tables_or_dagsters_is_refused_by_its_setting(
+    pooled: Callable[..., Address], database: Database, tmp_path: Path, variable: str
+) -> None:
+    urls = {variable.lower(): pooled("transaction", DROPPED).url()}
+    settings = Settings(home=tmp_path, database_url=database.url, **urls)
+    with pytest.raises(SettingsError, match=f"pooler in transaction mode.*set {variable} to the server's own address"):
+        opened_now = open_database(settings)
+        opened_now.connect()
+        open_instance(settings, opened_now)
+    found = [one for one in diagnose(settings) if variable in one.remedy]
+    assert [one.found for one in found] == ["SettingsError"]
 
 
 def test_the_direct_address_is_used_beside_a_pooled_one(pooled: Callable[..., Address], database: Database) -> None:

@@ -20,7 +20,15 @@ from babylon_assets.domain.datasets import build_dataset, draft_dataset, scores_
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.frames import steps_frame
 from babylon_assets.domain.samples import DatasetDraft
-from babylon_assets.domain.trajectories import Exchange, Message, Quarantined, RawSample, TrajectoryRecord, encode_chat
+from babylon_assets.domain.trajectories import (
+    Exchange,
+    Message,
+    Quarantined,
+    RawSample,
+    ToolCall,
+    TrajectoryRecord,
+    encode_chat,
+)
 from babylon_assets.environments.babylon.details import DETAIL
 from babylon_assets.ledger import compression, datasets, inference_calls, trajectories, windows
 from babylon_assets.ledger.database import Database
@@ -228,6 +236,15 @@ def test_calls_come_back_bit_for_bit(conn: Conn) -> None:
     found = inference_calls.calls_by_id(conn, ["call-1", "call-0", "call-9", "call-0"])
     assert found == {"call-0": inference_call(0), "call-1": text_only}
     assert inference_calls.calls_by_id(conn, []) == {}
+
+
+def test_tools_of_a_call_come_back(conn: Conn) -> None:
+    asked = Message("assistant", "", (ToolCall("c1", "look", '{"a": "\u0001“"}'),))
+    kept = inference_call(
+        0, messages=[*PROMPT, asked], tools='[{"type":"function"}]', tool_calls=asked.tool_calls, response=""
+    )
+    inference_calls.insert_calls(conn, [kept])
+    assert inference_calls.calls_by_id(conn, ["call-0"]) == {"call-0": kept}
 
 
 def test_an_answer_of_any_characters_survives(conn: Conn) -> None:

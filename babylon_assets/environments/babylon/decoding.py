@@ -21,7 +21,6 @@ from babylon_assets.domain.content_ids import bytes_id
 from babylon_assets.domain.trajectories import (
     CallHead,
     Exchange,
-    Message,
     Quarantined,
     RawSample,
     Shape,
@@ -30,6 +29,7 @@ from babylon_assets.domain.trajectories import (
     TrajectoryRecord,
     encode_chat,
 )
+from babylon_assets.environments.babylon.call_texts import NO_ANSWER, has_answer, read_exchange
 from babylon_assets.environments.babylon.details import instruments, make_step
 from babylon_assets.environments.babylon.rules import BABYLON, GameRules
 from babylon_assets.environments.babylon.salvage import read_or_salvage
@@ -66,15 +66,13 @@ class _UnreadableError(Exception):
 
 
 #: Of what a row becomes: another one has windows read again whose rows did not change.
-VERSION = "2"
+VERSION = "3"
 #: Epoch milliseconds beyond the year 9999 are no time.
 _LATEST_MS = 253_402_300_799_999
 _LARGEST_STEP = 2**31 - 1
 _NOWHERE, _NOTHING, _SILENT = StepState(), Parameters(), Result()
 #: So begins the reasoning of an action that the game chose itself, all answers of the step being refused.
 FALLBACK = "Parser fallback selected"
-NO_PROMPT, NO_ROLE = "calls without a prompt", "calls with a message without a role"
-TOOLS, NO_TEXT = "calls with tools, whose texts are not all that the policy saw", "calls with what is not text"
 
 
 def decode_row(row: SourceRow, rules: GameRules = BABYLON) -> TrajectoryRecord | Quarantined:
@@ -172,30 +170,30 @@ def _samples(numbers: list[int], steps: list[Step], rules: GameRules, dropped: C
     heads: list[CallHead] = []
     exchanges: list[Exchange] = []
     for position in order:
-        for index, call, response, refused in _answers(steps[position], rules):
-            messages = _messages(call, response)
-            if isinstance(messages, str):
-                dropped[messages] += 1
+        for index, call, refused in _answers(steps[position], rules, dropped):
+            exchange = read_exchange(call)
+            if isinstance(exchange, str):
+                dropped[exchange] += 1
                 continue
-            exchanges.append(Exchange(messages, response))
-            heads.append(_head(numbers[position], index, call, response, refused))
+            exchanges.append(exchange)
+            heads.append(_head(numbers[position], index, call, exchange, refused))
     return StoredSamples(heads, encode_chat(exchanges)) if heads else []
 
 
-def _answers(step: Step, rules: GameRules) -> Iterator[tuple[int, Call, str, bool]]:
-    """The calls of a step that were to choose its action, each with its answer and whether that was refused.
+def _answers(step: Step, rules: GameRules, dropped: Counter[str]) -> Iterator[tuple[int, Call, bool]]:
+    """The calls of a step that were to choose its action, and whether their answers were refused.
 
     The last one was carried out; the game refused those before it, and all of them where it fell back on an action of
     its own. Calls of another purpose get no credit; where a step has no other, the last of them chose its action.
     """
-    calls = [
-        (index, call, call.response) for index, call in enumerate(step.llm_calls or ()) if call.response is not None
-    ]
+    calls = [entry for entry in enumerate(step.llm_calls or ()) if has_answer(entry[1])]
+    if unanswered := len(step.llm_calls or ()) - len(calls):
+        dropped[NO_ANSWER] += unanswered
     purposes = ("action", None) if rules.unnamed_calls_act else ("action",)
     choosing = [entry for entry in calls if entry[1].purpose in purposes] or calls[-1:]
     none_stands = _is_fallback(step)
-    for place, (index, call, response) in enumerate(choosing):
-        yield index, call, response, none_stands or place < len(choosing) - 1
+    for place, (index, call) in enumerate(choosing):
+        yield index, call, none_stands or place < len(choosing) - 1
 
 
 def _is_fallback(step: Step) -> bool:
@@ -310,7 +308,7 @@ def _implied(market_id: str | None, ticker: str | None, side: Side | None) -> Ma
     return MARKET_OF_SIDE[side] if side else None
 
 
-def _head(number: int, index: int, call: Call, response: str, refused: bool) -> CallHead:
+def _head(number: int, index: int, call: Call, exchange: Exchange, refused: bool) -> CallHead:
     at, model = call.timestamp, call.model
     return CallHead(
         number,
@@ -319,40 +317,9 @@ def _head(number: int, index: int, call: Call, response: str, refused: bool) -> 
         _clean(model) if model else "",
         call.temperature,
         at if at is not None and 0 < at <= _LATEST_MS else None,
-        len(response),
+        len(exchange.response),
         refused,
     )
-
-
-def _messages(call: Call, response: str) -> list[Message] | str:
-    """The conversation up to the answer, which is not part of its own prompt; or why it is not known as texts."""
-    if call.messages:
-        messages = [_message(message) for message in call.messages]
-        if reason := next((message for message in messages if isinstance(message, str)), None):
-            return reason
-        texts = [message for message in messages if isinstance(message, Message)]
-        if texts[-1] == Message("assistant", response):
-            texts.pop()
-    else:
-        prompts = (("system", call.system_prompt), ("user", call.user_prompt))
-        texts = [Message(role, content) for role, content in prompts if content]
-    return texts or NO_PROMPT
-
-
-def _message(message: Mapping[str, Any]) -> Message | str:
-    """One message of a recorded conversation, or why it is no text; content in parts is joined if all are texts."""
-    role, content = message.get("role"), message.get("content")
-    if not isinstance(role, str):
-        return NO_ROLE
-    if message.get("tool_calls") or message.get("function_call") or role in ("tool", "function"):
-        return TOOLS
-    if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, dict) else None for part in content]
-        texts = [part for part in parts if isinstance(part, str)]
-        content = "".join(texts) if len(texts) == len(parts) else NO_TEXT
-        if content is NO_TEXT:
-            return NO_TEXT
-    return Message(role, content or "") if content is None or isinstance(content, str) else NO_TEXT
 
 
 def _clean(text: str) -> str:

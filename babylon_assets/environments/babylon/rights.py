@@ -7,6 +7,7 @@ from typing import Any
 from psycopg import Connection
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.ledger.sessions import only_reads
 
 _MAY = """
     SELECT c.oid IS NOT NULL, coalesce(has_table_privilege(c.oid, %s), false)
@@ -15,9 +16,14 @@ _MAY = """
 
 def missing_rights(conn: Connection[Any], settings: Settings) -> list[str]:
     """A sentence for each right that is missing, which says how it is granted or done without."""
+    if (needed := _needed(settings)) and only_reads(conn):
+        return [
+            f"{setting} is true and the database only reads; set {setting}=false, or DATABASE_URL to the primary"
+            for setting in dict.fromkeys(setting for setting, _, _ in needed)
+        ]
     return [
         sentence
-        for setting, table, rights in _needed(settings)
+        for setting, table, rights in needed
         for right in rights
         if (sentence := _lacking(conn, setting, table, right))
     ]

@@ -61,7 +61,7 @@ class Action(msgspec.Struct, gc=False, rename="camel"):
 
 
 class Call(msgspec.Struct, gc=False, rename="camel"):
-    """One call of a model."""
+    """One call of a model. Tool calls have two spellings; the game writes neither yet, an agent's client may."""
 
     model: str | None = None
     purpose: str | None = None
@@ -72,6 +72,10 @@ class Call(msgspec.Struct, gc=False, rename="camel"):
     response: str | None = None
     temperature: float | None = None
     timestamp: int | None = None
+    tools: Any = None
+    tool_calls: Any = None
+    tool_calls_of_wire: Any = msgspec.field(default=None, name="tool_calls")
+    raw_reasoning_trace: Any = None
 
 
 class Step(msgspec.Struct, gc=False, rename="camel"):
@@ -197,6 +201,10 @@ def _tidied_call(call: _LooseCall) -> Call:
         call.response,
         as_number(call.temperature),
         _whole(call.timestamp),
+        call.tools,
+        call.tool_calls,
+        call.tool_calls_of_wire,
+        call.raw_reasoning_trace,
     )
 
 

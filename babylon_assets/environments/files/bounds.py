@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any, BinaryIO
 
@@ -38,14 +38,25 @@ def require_name(value: str, what: str) -> str:
     return value
 
 
-def require_conversation(messages: Sequence[Message], response: str) -> None:
-    """A conversation and its answer that are not too long."""
+def require_conversation(messages: Sequence[Message], tools: str | None) -> None:
+    """A conversation with its answer, and the tools that were offered, that are not too long."""
     _require(len(messages) <= MESSAGES, f"a conversation of more than {MESSAGES:,} messages")
-    length = len(response)
     for message in messages:
         require_name(message.role, "a role")
-        length += len(message.content or "")
+    length = characters_of(messages) + len(tools or "")
     _require(length <= TEXT, f"a conversation of more than {TEXT:,} characters")
+
+
+def characters_of(messages: Iterable[Message]) -> int:
+    """Characters of messages with all that comes with their texts."""
+    return sum(
+        len(text or "")
+        for message in messages
+        for text in (
+            *(message.content, message.parts, message.reasoning, message.tool_call_id, message.name),
+            *(text for call in message.tool_calls for text in (call.id, call.name, call.arguments)),
+        )
+    )
 
 
 def require_length(values: Sequence[Any] | Mapping[str, Any] | None, most: int, what: str) -> None:

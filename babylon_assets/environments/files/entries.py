@@ -13,17 +13,25 @@ from typing import Any
 import msgspec
 
 from babylon_assets.domain import trajectories
+from babylon_assets.domain.chat_turns import read_tools
 from babylon_assets.domain.content_ids import bytes_id, canonical_json, content_id
 from babylon_assets.domain.cut_characters import replace_halves
 from babylon_assets.domain.datasets import NEVER_KNOWN
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.trajectories import Message, Quarantined, StepFacts
+from babylon_assets.domain.trajectories import Message, Quarantined, StepFacts, ToolCall
 from babylon_assets.domain.windows import HOURLY, WindowGrid
 from babylon_assets.environments.files import bounds
+from babylon_assets.environments.files.conversations import (
+    UnreadableEntryError,
+    read_message_with_text,
+    read_messages,
+    read_turns,
+)
 
 _LARGEST = 2**31 - 1
 _LARGEST_REWARD = 1e30
-_TOOLS = "a conversation with tools, whose texts are not all that the policy saw"
+#: Columns of a table that hold JSON.
+_IN_JSON = ("messages", "components", "facts", "tools", "tool_calls")
 CUT = "characters that were cut and are replaced"
 
 
@@ -35,6 +43,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         group_number: of the group in the file; a group without a moment of its own gets one by it.
         facts: what the game reported of the step.
         never_known: whether the reward that is missing can never be known.
+        tools, tool_calls, reasoning: as of `trajectories.Exchange`.
     """
 
     place: str
@@ -55,10 +64,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     components: dict[str, float | None]
     facts: StepFacts | None
     never_known: bool = False
-
-
-class _BadError(Exception):
-    """What cannot be read, and why."""
+    tools: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
 
 
 def art_entries(
@@ -84,7 +92,7 @@ def art_entries(
             group, cut = _read_json(line)
             members = group["trajectories"] if isinstance(group, dict) else None
             if not isinstance(members, list):
-                raise _BadError("a line that is no group of trajectories")
+                raise UnreadableEntryError("a line that is no group of trajectories")
         except _FAULTS as error:
             yield refuse(window, place, _reason(error), line)
             continue
@@ -108,7 +116,9 @@ def table_entries(
             yield refuse(window, place, f"a row of more than {bounds.LINE >> 20} MiB", place.encode())
             continue
         try:
-            columns = {name: _from_json(row.get(name)) for name in ("messages", "components", "facts")}
+            columns = {
+                name: _from_json(row.get(name)) for name in ("messages", "components", "facts", "tools", "tool_calls")
+            }
             yield from _read_entry(
                 {**row, **columns}, window, windows, place, _count(row.get("group_number") or number)
             )
@@ -126,7 +136,7 @@ def within_bounds(entries: Iterable[Entry | Quarantined]) -> Iterator[Entry | Qu
     size = 0
     for entry in entries:
         if isinstance(entry, Entry):
-            size += bounds.size_of([message.content for message in entry.messages]) + bounds.size_of(entry.response)
+            size += bounds.characters_of(entry.messages) + bounds.size_of([entry.response, entry.tools or ""])
             size += sum(map(bounds.size_of, (entry.token_ids, entry.logprobs, entry.prompt_token_ids)))
         if size > bounds.EXPANDED:
             raise PermanentError(f"{entry.place}: the file expands to more than {bounds.EXPANDED >> 30} GiB; split it")
@@ -147,13 +157,17 @@ def _of_trajectory(
     """The answers of a trajectory; one that cannot be read costs no other."""
     try:
         if not isinstance(member, dict) or not isinstance(member.get("messages_and_choices"), list):
-            raise _BadError("a trajectory without messages_and_choices")
+            raise UnreadableEntryError("a trajectory without messages_and_choices")
         about = {**_mapping(member.get("metadata"))}
         about |= {name: _from_json(about.get(name)) for name in ("facts", "prompt_token_ids", "components")}
         about.setdefault("trajectory_id", "import-" + content_id(member)[:24])
         metrics = {k: v for k, v in _mapping(member.get("metrics")).items() if k != "advantage"}
-        about |= {"reward": member.get("reward"), "components": about["components"] or metrics}
-        turns, fault = _turns(member["messages_and_choices"])
+        about |= {
+            "tools": member.get("tools"),
+            "reward": member.get("reward"),
+            "components": about["components"] or metrics,
+        }
+        turns, fault = read_turns(member["messages_and_choices"])
     except _FAULTS as error:
         yield refuse(window, place, _reason(error), value_bytes(member))
         return
@@ -164,62 +178,6 @@ def _of_trajectory(
             yield refuse(window, place, _reason(error), value_bytes([member, turn.get("step")]))
     if fault is not None:
         yield refuse(window, place, fault, value_bytes(member))
-
-
-def _turns(items: list[Any]) -> tuple[list[dict[str, Any]], str | None]:
-    """Each answer with the conversation before it, and why what comes after them cannot be read.
-
-    `step` counts them where there are several.
-    """
-    turns: list[dict[str, Any]] = []
-    before: list[Any] = []
-    fault = None
-    choices = any(isinstance(item, dict) and "message" in item for item in items)
-    for index, item in enumerate(items):
-        if not isinstance(item, dict):
-            fault = "a message that is no object"
-            break
-        message = _mapping(item.get("message")) if "message" in item else item
-        is_answer = "message" in item if choices else index == len(items) - 1 and item.get("role") == "assistant"
-        if is_answer:
-            turns.append({"messages": list(before), "answer": message, "choice": item})
-        before.append(message)
-    if not turns and fault is None:
-        fault = "a conversation without an answer"
-    several = len(turns) > 1 or fault is not None
-    return [{**turn, "step": number} if several else turn for number, turn in enumerate(turns)], fault
-
-
-def _messages(values: Any) -> list[Message]:
-    """The messages of a conversation that consists of texts.
-
-    Raises:
-        _BadError: it has tools or something else that is no text: its texts are not all that the policy saw.
-    """
-    if not isinstance(values, list):
-        raise _BadError("an answer without a prompt or without a text")
-    return [Message(_role(value), _content_text(value)) for value in values]
-
-
-def _role(message: Any) -> str:
-    role = message.get("role") if isinstance(message, dict) else None
-    if not isinstance(role, str):
-        raise _BadError("a message without a role")
-    return role
-
-
-def _content_text(message: Mapping[str, Any]) -> str:
-    """The text of a message; parts are joined where all are texts."""
-    if message.get("tool_calls") or message.get("function_call") or message.get("role") in ("tool", "function"):
-        raise _BadError(_TOOLS)
-    content = message.get("content")
-    if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, dict) else None for part in content]
-        texts = [part for part in parts if isinstance(part, str)]
-        content = "".join(texts) if len(texts) == len(parts) else None
-    if not isinstance(content, str):
-        raise _BadError("a message without a text")
-    return content
 
 
 def _tokens(choice: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,11 +200,9 @@ def _read_entry(
 ) -> Iterator[Entry | Quarantined]:
     """A checked entry from what a file told of it, and what was left out of it."""
     components, unread = _components(fields.get("components"))
-    answer = fields.get("answer")
-    if fields.get("tool_calls"):
-        raise _BadError(_TOOLS)
-    if answer is not None:
-        fields = {**fields, "response": _content_text(answer), **_tokens(fields["choice"])}
+    if fields.get("answer") is not None:
+        answer = read_message_with_text({"role": "assistant", **fields["answer"]})
+        fields = {**fields, "response": answer.content, "answer": answer, **_tokens(fields["choice"])}
     entry = _entry({**fields, "components": components}, window, windows, place, group)
     yield entry
     for name in unread:
@@ -269,20 +225,22 @@ def _components(values: Any) -> tuple[dict[str, float | None], list[str]]:
 
 
 def _entry(fields: Mapping[str, Any], window: str | None, windows: WindowGrid, place: str, group: int) -> Entry:
-    messages = _messages(fields.get("messages"))
+    messages = read_messages(fields.get("messages"))
     response = fields.get("response")
     if not messages or not isinstance(response, str):
-        raise _BadError("an answer without a prompt or without a text")
-    bounds.require_conversation(messages, response)
+        raise UnreadableEntryError("an answer without a prompt or without a text")
+    answer = fields.get("answer") or read_message_with_text({**fields, "role": "assistant", "content": response})
+    tools = read_tools(fields.get("tools"))
+    bounds.require_conversation([*messages, answer], tools)
     placed = window or _text(fields.get("window"))
     if placed is None:
-        raise _BadError("it does not say its window; give one with --window")
+        raise UnreadableEntryError("it does not say its window; give one with --window")
     windows.parse(placed)
     facts = fields.get("facts")
     trajectory = _text(fields.get("trajectory_id")) or "import-" + content_id([messages, response])[:24]
     ids, logprobs = _integers(fields.get("token_ids")), fields.get("logprobs")
     if ids is not None and (not isinstance(logprobs, list) or len(logprobs) != len(ids)):
-        raise _BadError("as many log-probabilities as tokens are needed")
+        raise UnreadableEntryError("as many log-probabilities as tokens are needed")
     return Entry(
         place=place,
         window=placed,
@@ -302,12 +260,15 @@ def _entry(fields: Mapping[str, Any], window: str | None, windows: WindowGrid, p
         components=fields["components"],
         facts=None if facts is None else _step_facts(facts),
         never_known=fields.get("skip_reason") == NEVER_KNOWN,
+        tools=tools,
+        tool_calls=answer.tool_calls,
+        reasoning=answer.reasoning,
     )
 
 
 def _step_facts(fields: Any) -> StepFacts:
     if not isinstance(fields, Mapping):
-        raise _BadError("facts that are no object")
+        raise UnreadableEntryError("facts that are no object")
     facts = trajectories.restore_named_step(fields)
     bounds.require_facts(facts)
     return facts
@@ -315,7 +276,7 @@ def _step_facts(fields: Any) -> StepFacts:
 
 #: What looking at a hostile value may raise.
 _FAULTS = (
-    *(msgspec.MsgspecError, _BadError, PermanentError),
+    *(msgspec.MsgspecError, UnreadableEntryError, PermanentError),
     *(KeyError, TypeError, ValueError, OverflowError, RecursionError),
 )
 
@@ -369,7 +330,7 @@ def _text(value: Any) -> str | None:
 def _count(value: Any) -> int:
     number = int(value)
     if number != value or not 0 <= number <= _LARGEST:
-        raise _BadError(f"no step or call: {str(value)[:40]}")
+        raise UnreadableEntryError(f"no step or call: {str(value)[:40]}")
     return number
 
 
@@ -379,12 +340,12 @@ def _integers(value: Any) -> list[int] | None:
     bounds.require_length(value, bounds.TOKENS, "tokens")
     numbers = [int(item) for item in value]
     if not numbers or any(not 0 <= number <= _LARGEST for number in numbers):
-        raise _BadError("a token id that is none")
+        raise UnreadableEntryError("a token id that is none")
     return numbers
 
 
 def _finite(value: Any) -> float:
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
     if not isfinite(number) or abs(number) > _LARGEST_REWARD:
-        raise _BadError("a reward, component or log-probability that is no number")
+        raise UnreadableEntryError("a reward, component or log-probability that is no number")
     return number

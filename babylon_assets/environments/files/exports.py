@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from babylon_assets.domain.chat_turns import answer_message, decoded_tools, wire_messages
 from babylon_assets.domain.datasets import Dataset, Sample
 from babylon_assets.domain.trajectories import StepFacts
 
@@ -34,7 +35,7 @@ def art_lines(dataset: Dataset, facts: Facts = _NONE) -> Iterator[bytes]:
 
 def table_rows(dataset: Dataset, facts: Facts = _NONE) -> list[dict[str, Any]]:
     """One flat row per sample, skipped ones included; messages, components and the step's facts as JSON text."""
-    as_text = ("messages", "components")
+    as_text = ("messages", "components", "tool_calls")
     return [
         {
             "dataset_id": dataset.id,
@@ -64,8 +65,8 @@ def _trajectory(sample: Sample, facts: Facts) -> dict[str, Any]:
         "reward": sample.reward,
         "metrics": known | ({} if sample.advantage is None else {"advantage": sample.advantage}),
         "metadata": {name: value for name, value in about.items() if value is not None},
-        "messages_and_choices": [*map(msgspec.to_builtins, sample.messages), _choice(sample)],
-        "tools": None,
+        "messages_and_choices": [*wire_messages(sample.messages), _choice(sample)],
+        "tools": decoded_tools(sample.tools),
         "additional_histories": [],
         "logs": [],
     }
@@ -75,7 +76,7 @@ def _choice(sample: Sample) -> dict[str, Any]:
     choice: dict[str, Any] = {
         "finish_reason": "stop",
         "index": 0,
-        "message": {"role": "assistant", "content": sample.response},
+        "message": wire_messages([answer_message(sample)])[0],
     }
     if sample.token_ids is not None and sample.logprobs is not None:
         tokens = zip(sample.token_ids, sample.logprobs, strict=True)

@@ -22,6 +22,9 @@ from babylon_assets.environments.files.entries import Entry, art_entries, refuse
 
 __all__ = ["Entry", "Imported", "ImportedCall", "arranged", "art_entries", "table_entries"]
 
+#: What an entry without tools and thoughts has no word of: its content is as before there were any.
+_TOOLED = ("tools", "tool_calls", "reasoning")
+
 
 class ImportedCall(NamedTuple):
     """An answer whose tokens came with it, to be recorded as a call."""
@@ -122,7 +125,8 @@ def _record(
 def _content(entry: Entry) -> Any:
     """All that an entry says, but not where it stands in the file, unless its moment comes of that."""
     number = entry.group_number if entry.facts is None else 0
-    return msgspec.to_builtins(msgspec.structs.replace(entry, place="", group_number=number))
+    content = msgspec.to_builtins(msgspec.structs.replace(entry, place="", group_number=number))
+    return {name: value for name, value in content.items() if name not in _TOOLED or value}
 
 
 def _sample(entry: Entry) -> RawSample:
@@ -138,6 +142,9 @@ def _sample(entry: Entry) -> RawSample:
         timestamp_ms=at,
         messages=entry.messages,
         response=entry.response,
+        tools=entry.tools,
+        tool_calls=entry.tool_calls,
+        reasoning=entry.reasoning,
     )
 
 

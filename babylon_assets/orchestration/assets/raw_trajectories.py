@@ -57,10 +57,10 @@ def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
 def read(installation: Installation, window: str, _run_id: str | None = None) -> WindowResult:
     """Copy a window and say what was read."""
     fingerprint, settings = copy_window(installation, window), installation.settings
-    with installation.connect() as conn:
+    with installation.connect() as conn, installation.source_of(conn) as source:
         kept, quarantined = ledger.summary(conn, window), ledger.quarantined(conn, window)
         imported = len(ledger.read_imported_rewards(conn, window))
-        left_out = list_left_out(installation.environment, conn, window)
+        left_out = list_left_out(installation.environment, source, window)
         dropped, npcs = trajectory_counts.count_dropped(conn, window), trajectory_counts.count_npcs(conn, window)
     return WindowResult(
         metadata={
@@ -86,7 +86,7 @@ def copy_window(installation: Installation, window: str) -> str:
     source.
     """
     environment = installation.environment
-    with installation.connect() as source, installation.connect() as ours:
+    with installation.connect_source() as source, installation.connect() as ours:
         read_at_one_moment(source)
         imported = ledger.imported_hash(ours, window)
         if imported is not None and not environment.has_record(source):
@@ -106,14 +106,14 @@ def copy_window(installation: Installation, window: str) -> str:
 
 def fingerprint_now(installation: Installation, window: str) -> str:
     """The fingerprint of a window as the game has it now."""
-    with installation.connect() as source, installation.connect() as ours:
+    with installation.connect_source() as source, installation.connect() as ours:
         read_at_one_moment(source)
         return _fingerprint(installation, source, ours, window)
 
 
 def is_current(installation: Installation, window: str) -> bool:
     """Whether a window has a dataset, or needs none, and is made of what the game has of it now; nothing is written."""
-    with installation.connect() as source, installation.connect() as ours:
+    with installation.connect_source() as source, installation.connect() as ours:
         read_at_one_moment(source)
         before = windows_ledger.get_window(ours, window)
         if before is None or before.dataset_id is None or before.status in ("open", "failed"):

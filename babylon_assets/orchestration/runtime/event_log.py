@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +25,9 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 from sqlalchemy.engine import Connection
 
+from babylon_assets.domain.errors import DatabaseUnavailable
+from babylon_assets.ledger.addresses import parse_address
+from babylon_assets.ledger.sessions import connect
 from babylon_assets.orchestration.runtime.qualified_names import qualified_url
 from babylon_assets.orchestration.runtime.tags import UNFINISHED
 
@@ -181,7 +184,12 @@ _TOGETHER = frozenset(
 
 
 class Storage(DagsterPostgresStorage):
-    """dagster_postgres's storage with our event log; `storage: custom` of dagster.yaml names it."""
+    """dagster_postgres's storage with our event log; `storage: custom` of dagster.yaml names it.
+
+    Raises:
+        SettingsError: the address leads through a pooler that changes sessions; Dagster's locks and its search path
+            belong to a session, as ours do.
+    """
 
     def __init__(
         self,
@@ -189,6 +197,8 @@ class Storage(DagsterPostgresStorage):
         should_autocreate_tables: bool = True,
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
+        with suppress(DatabaseUnavailable):  # Dagster waits for a server in its own way
+            connect(parse_address(postgres_url, "DAGSTER_DATABASE_URL"), autocommit=True).close()
         postgres_url = qualified_url(postgres_url)
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         self._event_log_storage = EventLog(postgres_url, should_autocreate_tables)

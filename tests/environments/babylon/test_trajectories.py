@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import random
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from babylon_assets.domain.frames import STEP_COLUMNS
-from babylon_assets.domain.trajectories import Message, Quarantined, StepFacts, TrajectoryRecord
+from babylon_assets.domain.trajectories import Message, Quarantined, StepFacts, ToolCall, TrajectoryRecord
 from babylon_assets.environments.babylon.decoding import decode_row
 from babylon_assets.environments.babylon.details import DETAIL, make_step, steps_frame
 from tests.domain.rows import START_MS, call, record, refused, source_row, step
@@ -237,11 +237,9 @@ class TestDropped:
     @pytest.mark.parametrize(
         ("message", "reason"),
         [
-            ({"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}, "calls with tools"),
-            ({"role": "tool", "content": "7"}, "calls with tools"),
+            ({"role": "assistant", "tool_calls": [{"id": "x"}]}, "calls with a tool call that cannot be read"),
             ({"role": None, "content": "x"}, "calls with a message without a role"),
-            ({"role": "user", "content": [{"type": "image_url"}]}, "calls with what is not text"),
-            ({"role": "user", "content": 7}, "calls with what is not text"),
+            ({"role": "user", "content": 7}, "calls with a message whose content cannot be read"),
         ],
     )
     def test_a_call_whose_texts_are_not_known_costs_that_call(self, message: Any, reason: str) -> None:
@@ -254,6 +252,65 @@ class TestDropped:
         messages = [{"role": "user", "content": "look"}, {"role": "assistant", "content": None}]
         (sample,) = record([step(llmCalls=[call(messages=messages)])]).samples
         assert sample.messages == [Message("user", "look"), Message("assistant", "")]
+
+
+class TestTools:
+    """What a policy did with tools, and what it was told by them, is kept as it was."""
+
+    CALL: ClassVar[dict[str, Any]] = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "look", "arguments": '{"a": 1}'},
+    }
+    LOOK = ToolCall("c1", "look", '{"a": 1}')
+
+    def test_a_conversation_with_tools_is_a_sample(self) -> None:
+        messages = [
+            {"role": "user", "content": "look"},
+            {"role": "assistant", "content": None, "tool_calls": [self.CALL]},
+            {"role": "tool", "content": "7", "tool_call_id": "c1"},
+        ]
+        offered = [{"type": "function", "function": {"name": "look"}}]
+        (sample,) = record([step(llmCalls=[call(messages=messages, response="done", tools=offered)])]).samples
+        assert sample.messages == [
+            Message("user", "look"),
+            Message("assistant", "", (self.LOOK,)),
+            Message("tool", "7", tool_call_id="c1"),
+        ]
+        assert (sample.response, sample.tool_calls) == ("done", ())
+        assert sample.tools == '[{"function":{"name":"look"},"type":"function"}]'
+
+    @pytest.mark.parametrize("spelling", ["toolCalls", "tool_calls", "messages"])
+    def test_an_answer_may_be_tool_calls_alone(self, spelling: str) -> None:
+        messages = [{"role": "user", "content": "look"}]
+        changes: dict[str, Any] = {spelling: [self.CALL], "messages": messages}
+        if spelling == "messages":
+            changes["messages"] = [*messages, {"role": "assistant", "content": None, "tool_calls": [self.CALL]}]
+        (sample,) = record([step(llmCalls=[call(response=None, **changes)])]).samples
+        assert (sample.messages, sample.response) == ([Message("user", "look")], "")
+        assert sample.tool_calls == (self.LOOK,)
+
+    def test_arguments_that_are_an_object_are_their_json(self) -> None:
+        odd = {"function": {"name": "look", "arguments": {"b": 2, "a": 1}}}
+        (sample,) = record([step(llmCalls=[call(response="", toolCalls=[odd])])]).samples
+        assert sample.tool_calls == (ToolCall("", "look", '{"a":1,"b":2}'),)
+
+    def test_a_call_without_an_answer_is_counted(self) -> None:
+        assert record([step(llmCalls=[call(response=None), call()])]).dropped == {"calls without an answer": 1}
+
+    def test_a_thought_that_was_taken_out_of_an_answer_is_kept_beside_it(self) -> None:
+        calls = [
+            call(rawReasoningTrace="cheap", response="buy"),
+            call(rawReasoningTrace="x", response="<think>x</think>"),
+        ]
+        first, second = record([step(0, llmCalls=calls[:1]), step(1, llmCalls=calls[1:])]).samples
+        assert (first.reasoning, second.reasoning) == ("cheap", None)
+
+    def test_a_part_that_is_no_text_is_kept(self) -> None:
+        parts = [{"type": "text", "text": "see"}, {"type": "image_url"}]
+        (sample,) = record([step(llmCalls=[call(messages=[{"role": "user", "content": parts}])])]).samples
+        assert sample.messages[0].content == "see"
+        assert json.loads(sample.messages[0].parts or "") == parts
 
 
 class TestAnswers:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from babylon_assets.domain.chat_turns import wire_messages
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.trajectories import Quarantined
+from babylon_assets.domain.trajectories import Message, Quarantined, ToolCall
 from babylon_assets.environments.babylon.details import make_step
 from babylon_assets.environments.files.exports import art_lines, table_rows
 from babylon_assets.environments.files.imports import Entry, arranged, art_entries, table_entries
@@ -176,36 +177,55 @@ def test_a_bad_answer_costs_no_other_of_its_conversation() -> None:
     assert isinstance(first, Entry) and (first.step, refused.place) == (0, "line 1 trajectory 0")
 
 
+BUY = ToolCall("c1", "buy", "{}")
+OFFERED = '[{"function":{"name":"buy"},"type":"function"}]'
 TOOLS: dict[str, Any] = {
     "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "buy", "arguments": "{}"}}]
 }
 
 
 @pytest.mark.parametrize("form", ["art", "table"])
-@pytest.mark.parametrize("place", ["prompt", "result", "answer"])
-def test_a_conversation_with_tools_is_left_out_and_counted(form: str, place: str) -> None:
-    ask: list[dict[str, Any]] = [{"role": "user", "content": "?"}]
-    ask += [{"role": "assistant", "content": None, **TOOLS}] if place == "prompt" else []
-    ask += [{"role": "tool", "content": "bought", "tool_call_id": "c1"}] if place == "result" else []
-    answer: dict[str, Any] = {"role": "assistant", "content": "done", **(TOOLS if place == "answer" else {})}
+def test_a_conversation_with_tools_keeps_all_of_it(form: str) -> None:
+    ask: list[dict[str, Any]] = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": None, **TOOLS},
+        {"role": "tool", "content": "bought", "tool_call_id": "c1"},
+    ]
+    answer: dict[str, Any] = {"role": "assistant", "content": None, **TOOLS}
+    offered = json.loads(OFFERED)
     if form == "art":
-        read = art_entries([line(member(messages_and_choices=[*ask, answer]), member())], WINDOW)
+        read = art_entries([line(member(messages_and_choices=[*ask, answer], tools=offered))], WINDOW)
     else:
-        tooled = {"messages": json.dumps(ask), "response": "done", **(TOOLS if place == "answer" else {})}
-        read = table_entries([tooled, {"messages": json.dumps(ask[:1]), "response": "4"}], WINDOW)
-    found, [bad] = arranged(read, WINDOW, 30)
-    assert "a conversation with tools" in bad.reason
+        row = {"messages": json.dumps(ask), "response": "", "tool_calls": json.dumps(TOOLS["tool_calls"])}
+        read = table_entries([{**row, "tools": json.dumps(offered)}], WINDOW)
+    found, bad = arranged(read, WINDOW, 30)
+    [[sample]] = [record.samples for record, _ in found[WINDOW].records]
+    assert bad == []
+    assert (sample.response, sample.tool_calls, sample.tools) == ("", (BUY,), OFFERED)
+    assert sample.messages == [
+        Message("user", "?"),
+        Message("assistant", "", (BUY,)),
+        Message("tool", "bought", tool_call_id="c1"),
+    ]
+
+
+def test_a_tool_call_without_a_name_costs_its_conversation() -> None:
+    ask = [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}]
+    turns = [*ask, {"role": "assistant", "content": "done"}]
+    found, [bad] = arranged(art_entries([line(member(messages_and_choices=turns), member())], WINDOW), WINDOW, 30)
+    assert bad.reason == "a tool call that cannot be read"
     assert [raw.response for record, _ in found[WINDOW].records for raw in record.samples] == ["4"]
 
 
-def test_content_in_parts_is_read_where_all_are_texts() -> None:
-    parts = [{"type": "text", "text": "2 + "}, {"type": "text", "text": "2?"}]
+def test_content_in_parts_is_read_and_kept_where_a_part_is_no_text() -> None:
+    parts: list[dict[str, Any]] = [{"type": "text", "text": "2 + "}, {"type": "text", "text": "2?"}]
     turns = [{"role": "user", "content": parts}, *member()["messages_and_choices"][1:]]
     [entry] = entries(line(member(messages_and_choices=turns)))
+    assert entry.messages[0] == Message("user", "2 + 2?")
+    parts.append({"type": "image_url", "image_url": {"url": "data:x"}})
+    [entry] = entries(line(member(messages_and_choices=turns)))
     assert entry.messages[0].content == "2 + 2?"
-    parts.append({"type": "image_url"})
-    [refused] = art_entries([line(member(messages_and_choices=turns))], WINDOW)
-    assert isinstance(refused, Quarantined) and refused.reason == "a message without a text"
+    assert wire_messages(entry.messages)[0]["content"] == parts
 
 
 def test_rows_of_a_table_are_refused_alone() -> None:

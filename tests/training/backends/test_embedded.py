@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.chat_turns import chat_turns
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
@@ -25,7 +26,7 @@ from babylon_assets.training.backends.embedded.art_backend import ArtBackend, en
 from babylon_assets.training.backends.embedded.in_process import train_embedded
 from babylon_assets.training.backends.embedded.trainer import TrainerSettings
 from babylon_assets.training.folders import checkpoint_folder
-from babylon_assets.training.selection import Selection, chat
+from babylon_assets.training.selection import Selection
 from tests.training.test_selection import sample
 
 
@@ -196,7 +197,8 @@ def encoded(base: Path, messages: list[Message], text: str) -> tuple[list[int], 
     """Token ids of a conversation and of an answer to it."""
     from transformers import AutoTokenizer
 
-    return encode_turns(AutoTokenizer.from_pretrained(base), [*chat(messages), {"role": "assistant", "content": text}])
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    return encode_turns(tokenizer, [*chat_turns(messages), {"role": "assistant", "content": text}])
 
 
 def logprob(base: Path, adapter: Path | None, prompt: list[int], answer: list[int]) -> float:

@@ -186,7 +186,7 @@ class ArtBackend(LocalBackend):  # type: ignore[misc]
 
 def _imitation_batch(tokenizer: Any, trajectories: list[Trajectory], learning_rate: float) -> SFTBatch:
     """Right-padded ids, labels (-100 over prompts and padding) and weights of some answers, as one batch of tensors."""
-    encoded = [encode_turns(tokenizer, trajectory.messages_and_choices) for trajectory in trajectories]
+    encoded = [encode_turns(tokenizer, shown.messages_and_choices, shown.tools) for shown in trajectories]
     longest = max(len(prompt) + len(answer) for prompt, answer in encoded)
     ids = torch.full((len(encoded), longest), int(tokenizer.eos_token_id))
     labels = torch.full((len(encoded), longest), -100)
@@ -204,10 +204,16 @@ def _imitation_batch(tokenizer: Any, trajectories: list[Trajectory], learning_ra
     )
 
 
-def encode_turns(tokenizer: Any, messages: list[Any]) -> tuple[list[int], list[int]]:
-    """Token ids of a conversation up to where its last message begins, and of that answer with its end of turn."""
-    tokens = chat_tokens(tokenizer)
-    return tokens.prompt(messages[:-1]), [*tokens.answer(messages[-1]["content"]), int(tokenizer.eos_token_id)]
+def encode_turns(tokenizer: Any, messages: list[Any], tools: Any = None) -> tuple[list[int], list[int]]:
+    """Token ids of a conversation up to where its last message begins, and of that answer with its end of turn.
+
+    Raises:
+        InexpressibleError: the chat template has no form for it.
+    """
+    tokens, before, answer = chat_tokens(tokenizer), messages[:-1], messages[-1]
+    plain = answer.keys() <= {"role", "content"}
+    written = tokens.answer(answer["content"]) if plain else tokens.turn(before, answer, tools)
+    return tokens.prompt(before, tools), [*written, int(tokenizer.eos_token_id)]
 
 
 def longest_row(lengths: Iterable[int], row_tokens: int) -> int:
