@@ -34,6 +34,12 @@ class SimulationSettings(Group):
     ticks: Annotated[int, Ge(1), Le(3600)] = variable(
         "SIMULATION_TICKS", 16, "How many ticks a room plays in a window."
     )
+    expert_windows: Annotated[int, Ge(0)] | None = variable(
+        "SIMULATION_EXPERT_WINDOWS",
+        None,
+        "How many windows of a new game an expert plays, whose answers are imitated. Without it none for the "
+        "market's own small model and 4 for any other.",
+    )
     key: str | None = variable("SIMULATION_KEY", None, "The gateway key of the simulated players.", secret=True)
 
     @model_validator(mode="before")
