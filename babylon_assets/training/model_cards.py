@@ -132,12 +132,12 @@ def _verdict(conn: Connection[Any], checkpoint: Checkpoint) -> str:
     verdict = verdicts.verdict_on(conn, checkpoint.id)
     if verdict is None:
         return "It has not been judged yet."
-    said = f"{'Passed' if verdict.passed else 'Refused'}: {_text(explain_decision(verdict.why, verdict.verdict))}."
+    sentence = f"{'Passed' if verdict.passed else 'Refused'}: {_text(explain_decision(verdict.why, verdict.verdict))}."
     rows = [
         (row.rule.replace("_", " "), "yes" if row.holds else "no", _text(row.finding), _text(row.bound))
         for row in verdict_rows(verdict.verdict)
     ]
-    return f"{said}\n\n{_table(('rule', 'holds', 'what it came to', 'bound'), rows)}" if rows else said
+    return f"{sentence}\n\n{_table(('rule', 'holds', 'what it came to', 'bound'), rows)}" if rows else sentence
 
 
 def _origin(checkpoint: Checkpoint, line: list[Checkpoint]) -> str:
