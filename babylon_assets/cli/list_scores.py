@@ -128,12 +128,15 @@ def _answers(conn: Connection, window: str, records: list[TrajectoryRecord]) -> 
 def _answer(head: SampleHead | None) -> dict[str, Any]:
     """How an answer is trained, or why not, and what its reward was compared with."""
     if head is None:
-        return dict.fromkeys(("call", "trains_as", "skip_reason", "baseline", "advantage"))
+        return dict.fromkeys(("call", "trains_as", "skip_reason", "compared_with", "baseline", "advantage"))
+    from babylon_assets.domain.grouping import BASELINES, level_of
+
     comparable = head.reward is not None and head.advantage is not None
     return {
         "call": head.call,
         "trains_as": head.trains_as,
         "skip_reason": head.skip_reason,
+        "compared_with": BASELINES[level_of(head.group)] if comparable else None,
         "baseline": (head.reward or 0.0) - (head.advantage or 0.0) if comparable else None,
         "advantage": head.advantage,
     }
@@ -153,12 +156,13 @@ def _table(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> Table:
         {
             **{name: _text(row[name]) for name in ("trajectory", "agent", "step", "call", "kind", "state")},
             **{name: number(row[name]) for name in numbers},
+            "compared with": _text(row["compared_with"]),
             "trained as": _text(row["skip_reason"] or row["trains_as"] or "no call"),
             "action": _text(row["action"]),
         }
         for row in rows
     ]
-    dropped = ("agent", "kind", "entry", "exit", "baseline", "call", "worth", "state", "trained as")
+    dropped = ("agent", "kind", "entry", "exit", "baseline", "compared with", "call", "worth", "state", "trained as")
     return fitting_table(listed, drop=dropped, right=("step", "call", *numbers))
 
 

@@ -34,8 +34,10 @@ from babylon_assets.training.backend import (
 )
 from babylon_assets.training.branches import Branch, branch_for
 from babylon_assets.training.folders import checkpoint_folder
+from babylon_assets.training.model_cards import write_card
 from babylon_assets.training.planning import Plan, plan_training
 from babylon_assets.training.selection import Selection
+from babylon_assets.training.step_advice import advise
 
 Status = Literal["trained", "skipped", "thin", "unchanged", "superseded"]
 
@@ -224,7 +226,11 @@ def _train(
     if trained is None:
         reason = "no step was kept: there was no token to train on, or every step went further than MAX_KL"
         return _record_skip(database, plan, job.id, reason)
-    return _record(settings, database, plan, job.id, trained, dagster_run_id, time.perf_counter() - started)
+    recorded = _record(settings, database, plan, job.id, trained, dagster_run_id, time.perf_counter() - started)
+    assert recorded.checkpoint is not None
+    with database.connect() as conn:
+        write_card(conn, recorded.checkpoint)
+    return recorded
 
 
 def _make(settings: Settings, database: Database, plan: Plan, job: training_jobs.Job) -> TrainedCheckpoint | None:
@@ -262,7 +268,7 @@ def _record(
 ) -> TrainedWindow:
     steps = trained.steps
     tokens = round(sum(step["tokens"] for step in steps if "undone" not in step))
-    reason = f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}"
+    reason = f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}{_advice(plan, steps)}"
     checkpoint = Checkpoint(
         id=content_id(plan.manifest),
         chain=plan.chain,
@@ -317,6 +323,11 @@ def _record(
 def _without_manifest(usage: Mapping[str, Any] | None) -> dict[str, Any]:
     """What an attempt used so far; the manifest, which a submitted one keeps there, is the checkpoint's by now."""
     return {name: value for name, value in (usage or {}).items() if name != "manifest"}
+
+
+def _advice(plan: Plan, steps: Sequence[Mapping[str, float]]) -> str:
+    advice = advise(steps, plan.manifest["settings"])
+    return f"; {advice}" if advice else ""
 
 
 def _ended_early(steps: Sequence[Mapping[str, float]], selection: Selection) -> str:
