@@ -60,7 +60,7 @@ def tree_table(checkpoints: Sequence[Checkpoint], states: Mapping[str, str], rew
             "policy": "  " * depth + names[checkpoint.id],
             "window": checkpoint.window_id or "-",
             "reward": number(rewards.get(checkpoint.id)),
-            "state": states[checkpoint.id],
+            "state": states[checkpoint.id] + ("" if checkpoint.path or not checkpoint.step else ", weights pruned"),
             "parent": names.get(checkpoint.parent_id or "", "-"),
             "backend": checkpoint.backend,
             "id": short(checkpoint.id),

@@ -17,7 +17,7 @@ import typer
 from babylon_assets.cli.simulated_game import create_tables, play_once, refuse_another_game, remember_game
 from babylon_assets.cli.terminal import output, show_log
 from babylon_assets.cli.train import FINISHED, reaching
-from babylon_assets.config.settings import Settings, begins_with_the_record, load_settings
+from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import TransientError
 from babylon_assets.domain.windows import Window
 from babylon_assets.ledger import verdicts
@@ -96,7 +96,7 @@ def starting_back(settings: Settings, database: Database, hours: int) -> Setting
     with database.connect() as conn:
         oldest = oldest_played(conn, settings.windows)
     first = (oldest or first_window(settings, datetime.now(UTC), hours)).id
-    return settings.replace(window_start=first) if begins_with_the_record(settings) else reaching(settings, first)
+    return settings.replace(window_start=first) if settings.begins_with_the_record else reaching(settings, first)
 
 
 def first_window(settings: Settings, now: datetime, hours: int) -> Window:

@@ -15,7 +15,7 @@ import typer
 from babylon_assets.cli.list_windows import policy_names
 from babylon_assets.cli.promote import checkpoint_state
 from babylon_assets.cli.terminal import bold, count, errors, number, output, show_log
-from babylon_assets.config.settings import Settings, begins_with_the_record, load_settings
+from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.windows import WindowGrid
@@ -65,7 +65,7 @@ def train(
             run = report(database, line, settings, window)
             if branch or name:
                 report_branch(database, settings, window, name, run)
-        if window < settings.window_start and not begins_with_the_record(settings):
+        if window < settings.window_start and not settings.begins_with_the_record:
             output.print(
                 f"the UI shows windows from {settings.window_start} on; set WINDOWS_FROM={window} to see this one"
             )

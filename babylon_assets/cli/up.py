@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from babylon_assets.cli.terminal import bold, output, tell_step
-from babylon_assets.config.settings import Settings, begins_with_the_record, load_settings
+from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.site_links import SITE
 from babylon_assets.ledger.database import Database
 
@@ -50,7 +50,7 @@ def up(
         check_window_length(settings, database)
         if simulated:
             settings = with_a_game(settings, database, hours)
-        from_record = begins_with_the_record(settings)
+        from_record = settings.begins_with_the_record
         settings = beginning_with_the_record(settings, database, datetime.now(UTC))
         with open_instance(settings, database) as instance:
             for run_id in fail_orphaned_runs(instance):

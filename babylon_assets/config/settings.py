@@ -151,6 +151,11 @@ class Settings(BaseSettings):
         """How time is cut into windows."""
         return WindowGrid.of_minutes(self.window_minutes)
 
+    @property
+    def begins_with_the_record(self) -> bool:
+        """Whether nobody set WINDOWS_FROM, so that the first partition is the first window of the record."""
+        return self.window_start == str(type(self).model_fields["window_start"].default)
+
     def _check_windows(self) -> None:
         """Check that the windows of the settings are of WINDOW_MINUTES."""
         for name, window in (("WINDOWS_FROM", self.window_start), ("WINDOW_ID", self.window_id)):
@@ -323,11 +328,6 @@ def secrets_of(settings: Settings) -> list[str]:
     texts = [text for text, secret in _rendered(settings).values() if secret and text]
     passwords = (re.match(r"\w+://[^/@]*:([^/@]+)@", text) for text in texts)
     return [*texts, *(match[1] for match in passwords if match)]
-
-
-def begins_with_the_record(settings: Settings) -> bool:
-    """Whether nobody set WINDOWS_FROM, so that the first partition is the first window of the record."""
-    return bool(settings.window_start == Settings.model_fields["window_start"].default)
 
 
 def subprocess_environment(settings: Settings, dagster_url: str) -> dict[str, str]:

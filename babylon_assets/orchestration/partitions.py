@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from babylon_assets.config.settings import Settings, begins_with_the_record
+from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import SourceError
 from babylon_assets.domain.windows import HOURLY, ID_FORMAT, WindowGrid
 from babylon_assets.environments.registry import open_environment
@@ -32,7 +32,7 @@ def beginning_with_the_record(settings: Settings, database: Database, now: datet
     Dagster plots the last 120 partitions, and picks every missing one: hours before the record would fill both. Without
     a record, partitions begin with the window that is running.
     """
-    if not begins_with_the_record(settings):
+    if not settings.begins_with_the_record:
         return settings
     environment = open_environment(settings)
     with database.connect() as conn, database.source_of(conn) as source:

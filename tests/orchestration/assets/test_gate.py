@@ -57,6 +57,7 @@ def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     assert measured["checkpoint"] == judged["checkpoint"] == judged["served"] == f"{CHAIN}@1"
     policies = {record.data["policy"]: record.data for record in measured["policies"].records}
     assert set(policies) == {"this", "its parent", "served", "base model"}
+    assert "recorded reward" not in policies["this"]  # the simulated market has no recorded prompts
     assert policies["this"]["market reward"] == measured["market_reward"]
     assert policies["this"]["95% interval"].startswith(f"{measured['market_reward']:g} [")
     assert policies["base model"]["this gains on it"].startswith(f"{measured['gain_on_base']:g} [")
