@@ -9,7 +9,7 @@ import pytest
 pytest_plugins = ["tests.models", "tests.servers", "tests.gateways"]
 #: Folders from milliseconds a test to seconds, "" being the tests outside of any; the scenarios come last.
 ORDER = (
-    *("domain", "config", "report", "environments", "ledger", "", "training", "evaluation", "serving"),
+    *("domain", "config", "report", "environments", "ledger", "", "training", "evaluation", "serving", "site"),
     "orchestration",
 )
 

@@ -19,6 +19,7 @@ from babylon_assets.ledger.adapter_weights import weights_sha256
 from babylon_assets.ledger.checkpoints import ensure_root, insert_checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.inference_calls import InferenceCall, calls_by_id
 from babylon_assets.ledger.promotions import promote
 from babylon_assets.serving.answers import Source
 from babylon_assets.serving.awaited_database import Ledger
@@ -27,6 +28,7 @@ from babylon_assets.serving.engine.scheduler import Scheduler
 from babylon_assets.serving.http.accepted_request import Parts
 from babylon_assets.serving.http.server import assemble, make_gateway, run, uvicorn_server
 from tests.ledger.values import CHAIN, checkpoint, dataset, root, sample
+from tests.servers import Server
 
 MakeSource = Callable[[asyncio.AbstractEventLoop], Source]
 WINDOWS = [f"2026-11-05T{hour:02d}:00" for hour in range(10, 20)]
@@ -36,7 +38,7 @@ class RunningGateway:
     """Serves until it is closed; a context manager, entered when a policy is served or it says why there is none."""
 
     def __init__(self, settings: Settings, database: Ledger, make_source: MakeSource) -> None:
-        self._settings, self._database, self._make_source = settings, database, make_source
+        self._settings, self.database, self._make_source = settings, database, make_source
         self.gateway = make_gateway(settings.gateway)
         self._server = uvicorn_server(self.gateway)
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -55,6 +57,14 @@ class RunningGateway:
         wait_for(lambda: self.gateway.parts is not None and self._has_settled())
         return self
 
+    def recorded(self, *ids: str) -> list[InferenceCall]:
+        """The records of these calls, once they are in the database."""
+        recorder = self.parts.recorder
+        assert recorder is not None and recorder.flush(20)
+        with self.database.connect_autocommit() as conn:
+            calls = calls_by_id(conn, ids)
+        return [calls[call_id] for call_id in ids]
+
     def _has_settled(self) -> bool:
         directory = self.parts.directory
         return directory.served is not None or len(directory.missing) > 1
@@ -66,7 +76,7 @@ class RunningGateway:
 
     def _serve(self) -> None:
         settings, spool = self._settings, self._settings.home / "spool"
-        make_parts = partial(assemble, self.gateway, settings.gateway, settings.model_name, self._database, spool)
+        make_parts = partial(assemble, self.gateway, settings.gateway, settings.model_name, self.database, spool)
         with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
             runner.run(run(self.gateway, self._server, make_parts, self._make_source, self._socket))
 
@@ -104,6 +114,17 @@ def gateway_with(tmp_path: Path, database: Database, tiny_library: Library) -> I
     yield make
     for each in running:
         each.__exit__()
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(
+    tmp_path_factory: pytest.TempPathFactory, server: Server, migrated: str, tiny_library: Library
+) -> Iterator[RunningGateway]:
+    """One gateway, with a database of its own, for all tests of a module."""
+    settings, name = Settings(home=tmp_path_factory.mktemp("shared")), server.create(migrated)
+    with RunningGateway(settings, server.database(name), embedded(tiny_library, settings)) as running:
+        yield running
+    server.drop(name)
 
 
 @dataclass

@@ -25,6 +25,7 @@ LINES = (
     ("environments",),
     ("serving", "training"),
     ("evaluation",),
+    ("site",),
     ("orchestration",),
     ("definitions",),
     ("cli", "__main__"),
@@ -333,7 +334,7 @@ _SHOWS = {
     "Console": {"babylon_assets.cli.terminal"},
     "from_markup": set(),
     # coordinates, and what a template made
-    "Markup": {"babylon_assets.report.page", "babylon_assets.report.scales"},
+    "Markup": {f"babylon_assets.{name}" for name in ("report.page", "report.scales", "site.agent_pages")},
 }
 
 

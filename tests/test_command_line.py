@@ -30,7 +30,7 @@ HEAVY = frozenset(
 FRAMES = frozenset({"pandas", "numpy"})
 #: Commands that do something and say that it is done, in a line or two that no script reads.
 WITHOUT_DATA = frozenset(
-    ("demo", "up", "simulate", "serve", "migrate", "train", "backfill", "import", "export", "doctor", "report")
+    ("demo", "up", "simulate", "serve", "site", "migrate", "train", "backfill", "import", "export", "doctor", "report")
 )
 #: What a person types while waiting for an answer, with arguments, and what it must not load.
 QUICK = [

@@ -26,6 +26,7 @@ from typer.models import ArgumentInfo
 from babylon_assets.cli import (
     backfill,
     chain,
+    compare,
     demo,
     doctor,
     export,
@@ -34,6 +35,7 @@ from babylon_assets.cli import (
     list_windows,
     promote,
     serve,
+    serve_site,
     simulate,
     train,
     up,
@@ -111,6 +113,7 @@ app.command()(demo.demo)
 app.command()(up.up)
 app.command()(simulate.simulate)
 app.command()(serve.serve)
+app.command("site")(serve_site.site)
 app.command()(list_windows.migrate)
 app.command("windows")(list_windows.list_all)
 app.command("scores")(list_scores.list_scores)
@@ -124,6 +127,7 @@ app.command("replay", hidden=True)(chain.reproduce)
 app.command()(chain.prune)
 app.command()(chain.forget)
 app.command()(promote.evaluate)
+app.command()(compare.compare)
 app.command()(promote.promote)
 app.command()(promote.rollback)
 app.command("promotions")(promote.list_promotions)

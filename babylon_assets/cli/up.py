@@ -9,6 +9,7 @@ import typer
 
 from babylon_assets.cli.terminal import bold, output
 from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.site_links import SITE
 from babylon_assets.ledger.database import Database
 
 
@@ -18,7 +19,7 @@ def up(
     ] = False,
     hours: Annotated[int, typer.Option(min=1, help="With --simulate: how many hours back a new game begins.")] = 24,
 ) -> None:
-    """Serve the Dagster UI on loopback, and the gateway, until Ctrl-C.
+    """Serve the Dagster UI on loopback with the site beside it, and the gateway, until Ctrl-C.
 
     Starts the embedded PostgreSQL if none is set, brings our tables up to date, fails runs that a crash left behind,
     and keeps dagster-webserver, dagster-daemon and the gateway ([bold]babylon serve[/]) running: what dies is started
@@ -54,6 +55,7 @@ def up(
         with Services(home, ports[0], environment, ports[1], hours if simulated else None) as services:
             services.wait_until_ready()
             output.print("Dagster UI:", bold(services.url), f"  logs: {services.logs}   stop: Ctrl-C")
+            output.print("site:", bold(f"{services.url}{SITE}/"), "  checkpoints, samples, agents, comparisons")
             output.print("gateway:", bold(f"http://{settings.gateway.host}:{settings.gateway.port}/v1"))
             if simulated:
                 output.print(f"simulated game: {services.logs / 'simulation.log'}")

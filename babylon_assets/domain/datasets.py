@@ -34,7 +34,15 @@ from babylon_assets.domain.samples import (
     TrainsAs,
     count,
 )
-from babylon_assets.domain.sampling import HELD_OUT, NO_ROOM, TOO_OLD, bounded, held_out_agents
+from babylon_assets.domain.sampling import (
+    CONSTRAINED,
+    HELD_OUT,
+    NO_ROOM,
+    TOO_OLD,
+    bounded,
+    held_out_agents,
+    is_constrained,
+)
 from babylon_assets.domain.trajectories import (
     CallHead,
     RawSample,
@@ -278,6 +286,12 @@ def _heads(
                 _skip(head, HELD_OUT)
             elif behind is not None and behind < rules.oldest and head.trains_as != "skip":
                 _skip(head, TOO_OLD)
+            elif (
+                call is not None
+                and is_constrained(call.sampling)
+                and head.trains_as in ("policy_gradient", "recompute")
+            ):
+                _skip(head, CONSTRAINED)
             heads.append(head)
             if score[1] == "invalid":
                 refused.add(head.sample_id)
@@ -306,9 +320,8 @@ def _head(
     reward, state, components = score
     exact = call if behind is not None and call is not None and _has_tokens(call) else None
     trains_as: TrainsAs = "sft" if behind is None else "policy_gradient" if exact is not None else "recompute"
-    skip_reason = None
-    if reward is None:
-        trains_as, skip_reason = "skip", _why_no_reward(state)
+    skip_reason = None if reward is not None else _why_no_reward(state)
+    trains_as = trains_as if skip_reason is None else "skip"
     return SampleHead(
         sample_id=_sample_id(record, raw),
         window=window,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ _S = TypeVar("_S", bound="Sample | SampleHead")
 HELD_OUT = "held out"
 NO_ROOM = "window has more than its bound"
 TOO_OLD = "policy is too old"
+CONSTRAINED = "sampled under a grammar"
 
 
 def is_held_out(agent_id: str, share: float) -> bool:
@@ -39,6 +40,13 @@ def held_out_agents(agents: Iterable[str], share: float) -> frozenset[str]:
     if share * len(known) < 1:
         drawn = drawn[: 1 if len(known) > 2 else 0]
     return frozenset(agent for _, agent in drawn)
+
+
+def is_constrained(sampling: Mapping[str, Any] | None) -> bool:
+    """Whether of a recorded answer only some tokens could be sampled at each place: training does not know that
+    distribution."""
+    asked = sampling or {}
+    return "response_format" in asked or asked.get("tool_choice", "auto") != "auto"
 
 
 def bounded(

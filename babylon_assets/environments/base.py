@@ -180,6 +180,7 @@ class Environment(Protocol):
         scorers: its own scorers by name, beside `outcome` and `format`.
         benchmark: its own measurement of a policy, if it has one; `snapshots`: the same for files of its own.
         answers: reads and values answers to recorded prompts, if that can be said of them.
+        gate_asks_prompts: whether the gate measures policies by these answers.
         write_back, requests: None where nothing is written, or nobody asks.
     """
 
@@ -187,6 +188,7 @@ class Environment(Protocol):
     tables: Mapping[str, str]
     detail: Mapping[str, str]
     result_keys: tuple[str, ...]
+    gate_asks_prompts: bool
 
     @property
     def scorers(self) -> Mapping[str, Scorer]: ...
@@ -295,6 +297,7 @@ class BaseEnvironment:
     }
     detail: Mapping[str, str] = {}
     result_keys: tuple[str, ...] = ()
+    gate_asks_prompts = True
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -5,6 +5,7 @@ A value is escaped where it is printed unless it is `Markup` already, which only
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -30,13 +31,23 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    return make_environment(_printable)
+
+
+def make_environment(printable: Callable[[object], object], *packages: str) -> Environment:
+    """Jinja2's environment with the report's templates and filters.
+
+    Args:
+        printable: what is printed of a value, before it is escaped.
+        packages: whose templates come before the report's.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("babylon_assets.report"),
+        loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "babylon_assets.report")]),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_printable,
+        finalize=printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -5,12 +5,13 @@ Two kinds answer: the embedded engine (`scheduler`) and a server (`upstream`). W
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from babylon_assets.domain.trajectories import Message
+from babylon_assets.domain.trajectories import Message, ToolCall
 from babylon_assets.serving.http.protocol import Token
+from babylon_assets.serving.offered_tools import OfferedTools
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,9 @@ class Question:
         top_logprobs: how many likeliest tokens are wanted at each place; None where no log-probabilities are.
         with_end: whether those are wanted of the end of turn as well, as beside token ids.
         key: name of the key that asks; answers are given to keys in turn.
+        tools: what the answer may call, if anything.
+        response_format: in OpenAI's form, where the answer has to be JSON.
+        thoughts: `parsed` where thoughts stand beside the content, `raw` where in it, `hidden` where nowhere.
     """
 
     policy: Target
@@ -52,6 +56,14 @@ class Question:
     top_logprobs: int | None
     with_end: bool = False
     key: str = ""
+    tools: OfferedTools | None = None
+    response_format: Mapping[str, Any] | None = None
+    thoughts: str = "parsed"
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether only some tokens may be sampled at each place, so that the answer has the form that was asked for."""
+        return self.response_format is not None or (self.tools is not None and self.tools.choice != "auto")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +71,12 @@ class Answer:
     """One whole answer.
 
     Attributes:
+        text: as it was sampled, which is what is recorded.
         prompt_token_ids, token_ids, logprobs: as in `inference_calls`; None where they are not known.
         tokens: for the client, if log-probabilities were asked for; a stream's pieces have had them.
+        content: what of the text is for the client; None: all of it.
+        reasoning: the thought before it.
+        tool_calls: what it asks the tools to do.
     """
 
     text: str
@@ -71,20 +87,36 @@ class Answer:
     tokens: list[Token] | None
     prompt_tokens: int
     completion_tokens: int
+    content: str | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The text that is for the client."""
+        return self.text if self.content is None else self.content
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of one of the answers; the last one brings the whole answer."""
+    """A piece of one of the answers; the last one brings the whole answer. A tool call is always in one piece."""
 
     index: int
     text: str
     tokens: list[Token] | None
     whole: Answer | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Source(Protocol):
-    """Whoever answers."""
+    """Whoever answers.
+
+    Attributes:
+        opens_thought: whether an answer begins within a thought, as where the chat template opens one.
+    """
+
+    opens_thought: bool
 
     def prepare(self, policy: Target) -> None:
         """Make ready to answer with a policy, as long as that takes. Raises what would keep it from answering."""

@@ -15,9 +15,11 @@ from typing import Any, Literal
 import msgspec
 
 from babylon_assets.config.network import is_loopback
+from babylon_assets.domain.chat_turns import wire_messages
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.http.protocol import ApiError
+from babylon_assets.serving.offered_tools import OfferedTools
 from babylon_assets.serving.upstream_replies import GatheredReply, read_events
 
 Kind = Literal["wandb", "vllm", "openai"]
@@ -36,6 +38,9 @@ class Upstream:
         seconds: how long one answer may take.
         most: answers that may be under way at the same time.
     """
+
+    #: The server takes thoughts apart itself, or gives them whole.
+    opens_thought = False
 
     def __init__(self, url: str, key: str, kind: Kind, base_model: str, *, seconds: float, most: int) -> None:
         import httpx
@@ -117,16 +122,17 @@ class Upstream:
             with _translate_errors():
                 async with self._ask(**request) as response:
                     async for data in read_events(response.iter_lines()):
-                        for text, tokens in gathered.take_chunk(data):
-                            await heard.put(Piece(index, text, tokens))
-            await heard.put(Piece(index, "", None, gathered.answer()))
+                        for text, thought, tokens in gathered.take_chunk(data):
+                            await heard.put(Piece(index, text, tokens, reasoning=thought))
+            whole = gathered.answer()
+            await heard.put(Piece(index, "", None, whole, tool_calls=whole.tool_calls))
         except Exception as error:  # told where the pieces are waited for
             await heard.put(error)
 
     def _request(self, question: Question, seed: int) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self._name(question.policy),
-            "messages": [{"role": message.role, "content": message.content} for message in question.messages],
+            "messages": wire_messages(question.messages),
             "seed": seed,
             "max_tokens": question.max_tokens,
             "temperature": question.temperature,
@@ -137,6 +143,10 @@ class Upstream:
             request["stop"] = list(question.stop)
         if question.top_logprobs:
             request["top_logprobs"] = question.top_logprobs
+        if question.tools is not None:
+            request |= {"tools": list(question.tools.listed), "tool_choice": _tool_choice(question.tools)}
+        if question.response_format is not None:
+            request["response_format"] = question.response_format
         if self._kind == "vllm":
             request["extra_body"] = {"return_token_ids": True}
         return request
@@ -150,6 +160,12 @@ class Upstream:
         if "://" not in policy.path:
             raise PermanentError(f"{policy.name} was not trained by the hosted service; set GATEWAY_ENGINE=embedded")
         return policy.path
+
+
+def _tool_choice(tools: OfferedTools) -> Any:
+    if tools.choice in ("auto", "required"):
+        return tools.choice
+    return {"type": "function", "function": {"name": tools.choice}}
 
 
 def _passed_on(error: Any) -> ApiError:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from babylon_assets.domain.trajectories import ToolCall
 from babylon_assets.serving.answers import Answer, Question
 from babylon_assets.serving.http.protocol import ApiError, Token
 
@@ -34,8 +35,24 @@ class _Logprobs(msgspec.Struct):
     content: list[_Logprob] | None = None
 
 
+class _CalledFunction(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    """A call of a reply, whole, or a part of one in a chunk; `index` says which."""
+
+    index: int | None = None
+    id: str | None = None
+    function: _CalledFunction | None = None
+
+
 class _Text(msgspec.Struct):
     content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[_ToolCall] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -90,6 +107,7 @@ class GatheredReply:
     """What of an answer has come so far: one reply, or the chunks of a stream.
 
     Attributes:
+        thoughts, calls: what the server took apart from the text itself.
         raw: the server gives log-probabilities at temperature 1 whatever was asked, as vLLM does by default; of others
             they are taken only where nothing was changed about the distribution.
     """
@@ -102,6 +120,8 @@ class GatheredReply:
     prompt_ids: list[int] | None = None
     finish_reason: str | None = None
     usage: _Usage | None = None
+    thoughts: list[str] = field(default_factory=list)
+    calls: dict[int, ToolCall] = field(default_factory=dict)
 
     def take_reply(self, body: bytes) -> None:
         """A whole reply.
@@ -116,17 +136,17 @@ class GatheredReply:
         self._take_choice(choices[0], choices[0].message)
         self.finish_reason = self.finish_reason or "stop"
 
-    def take_chunk(self, data: str) -> Iterator[tuple[str, list[Token] | None]]:
-        """A chunk of a stream; gives what of it is for the client.
+    def take_chunk(self, data: str) -> Iterator[tuple[str, str, list[Token] | None]]:
+        """A chunk of a stream; gives what of it is for the client now: text, thought and tokens. Calls come whole.
 
         Raises:
             msgspec.MsgspecError: it is none.
             ApiError: it is an error.
         """
         for choice in self._take(data):
-            text, tokens = self._take_choice(choice, choice.delta)
-            if text or tokens:
-                yield text, tokens
+            text, thought, tokens = self._take_choice(choice, choice.delta)
+            if text or thought or tokens:
+                yield text, thought, tokens
 
     def _take(self, body: bytes | str) -> Sequence[_Choice]:
         """What stands around the choices: the prompt's tokens, how many there were of both."""
@@ -137,15 +157,27 @@ class GatheredReply:
         self.usage = frame.usage or self.usage
         return frame.choices or ()
 
-    def _take_choice(self, choice: _Choice, part: _Text | None) -> tuple[str, list[Token] | None]:
-        text = (part.content if part is not None else None) or ""
+    def _take_choice(self, choice: _Choice, part: _Text | None) -> tuple[str, str, list[Token] | None]:
+        part = part or _Text()
+        text, thought = part.content or "", part.reasoning_content or part.reasoning or ""
+        self.thoughts.append(thought)
+        for place, call in enumerate(part.tool_calls or ()):
+            self._take_call(place if call.index is None else call.index, call)
         content = (choice.logprobs.content if choice.logprobs is not None else None) or []
         self.texts.append(text)
         self.content += content
         self.ids = self.ids if choice.token_ids is None else [*(self.ids or ()), *choice.token_ids]
         self.finish_reason = choice.finish_reason or self.finish_reason
         wanted = self.question.top_logprobs is not None and content
-        return text, list(map(_token, content)) if wanted else None
+        return text, thought, list(map(_token, content)) if wanted else None
+
+    def _take_call(self, place: int, part: _ToolCall) -> None:
+        before, function = self.calls.get(place, ToolCall("", "", "")), part.function or _CalledFunction()
+        self.calls[place] = ToolCall(
+            id=before.id or part.id or "",
+            name=before.name + (function.name or ""),
+            arguments=before.arguments + (function.arguments or ""),
+        )
 
     def answer(self) -> Answer:
         """All of it.
@@ -166,6 +198,8 @@ class GatheredReply:
             tokens=None if self.question.top_logprobs is None or not content else list(map(_token, content)),
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=len(ids or ()) if completion_tokens is None else completion_tokens,
+            reasoning="".join(self.thoughts),
+            tool_calls=tuple(call for _, call in sorted(self.calls.items()) if call.name),
         )
 
     def _token_ids(self) -> list[int] | None:
@@ -176,8 +210,8 @@ class GatheredReply:
 
     def _logprobs(self, ids: list[int] | None) -> list[float] | None:
         changed = self.question.temperature != 1 or self.question.top_p != 1
-        if not self.content or (changed and not self.raw):
-            return None
+        if not self.content or (changed and not self.raw) or self.question.is_constrained:
+            return None  # among which tokens one was drawn is not known
         if ids is not None and len(ids) != len(self.content):
             return None  # of which tokens they are is not known
         return [item.logprob for item in self.content]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -47,6 +48,7 @@ class Recorded:
     prompt_token_ids: list[int] | None = field(default_factory=lambda: [1, 2, 3])
     token_ids: list[int] | None = field(default_factory=lambda: [4, 5])
     logprobs: list[float] | None = field(default_factory=lambda: [-0.1, -0.2])
+    sampling: Mapping[str, Any] | None = None
 
 
 def answers(count: int, **changes: Any) -> list[TrajectoryRecord]:
@@ -170,6 +172,17 @@ class TestTrainsAs:
         assert kinds(dataset) == [("skip", "policy is too old")] * 2 + [("skip", "group has one sample")]
         within = build(answers(3), calls, scores([1.0, 0.0, 0.5]), head_step=10, max_policy_lag=7)
         assert kinds(within) == [("policy_gradient", None)] * 3
+
+    def test_an_answer_that_was_sampled_under_a_grammar_is_skipped(self) -> None:
+        free: list[dict[str, Any]] = [{"tool_choice": "auto"}, {"top_p": 1.0}]
+        bound: list[dict[str, Any]] = [
+            {"response_format": {"type": "json_object"}},
+            {"tool_choice": "required"},
+            {"tool_choice": "look"},
+        ]
+        calls = {f"call-{n}": Recorded(sampling=sampling) for n, sampling in enumerate([*free, *bound])}
+        dataset = build(answers(5), calls, scores([1.0, 0.0, 0.5, 0.2, 0.1]))
+        assert kinds(dataset) == [("policy_gradient", None)] * 2 + [("skip", "sampled under a grammar")] * 3
 
     def test_an_invalid_action_is_a_sample_with_a_low_reward(self) -> None:
         bad = step(action={"actionType": "INVALID_ACTION", "success": False, "error": "not JSON"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -38,6 +39,7 @@ class Recorded:
     latency_ms: float | None = None
     tools: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    sampling: Mapping[str, Any] | None = None
 
 
 def live(trajectory_id: str = "t1", steps: int = 1, **changes: Any) -> TrajectoryRecord:

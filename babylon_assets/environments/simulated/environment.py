@@ -19,6 +19,7 @@ class SimulatedEnvironment(BabylonEnvironment):
     """The market of the demo: it judges policies by boards of its own, and makes the small model that plays it."""
 
     name = "simulated"
+    gate_asks_prompts = False  # its boards say more of a policy than its recorded prompts
 
     @property
     def benchmark(self) -> Benchmark | None:
@@ -28,8 +29,9 @@ class SimulatedEnvironment(BabylonEnvironment):
 
     @property
     def answers(self) -> AnswerReader | None:
-        """Its boards say more of a policy than its recorded prompts."""
-        return None
+        from babylon_assets.environments.simulated.board_answers import BoardAnswers
+
+        return BoardAnswers(self)
 
     def find_base_model(self, home: Path) -> Path | None:
         """The one that the game was begun with, or the small one if it was made."""

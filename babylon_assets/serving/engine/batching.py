@@ -18,6 +18,8 @@ from babylon_assets.serving.engine.decoder import ROWS, Cache, Segment, Weights,
 if TYPE_CHECKING:
     import torch
 
+    from babylon_assets.serving.engine.constraints import Constraint
+
 #: Prompt tokens that are read in one go, fewest and most; how many depends on how much each has to look at.
 LEAST_READ, PREFILL_TOKENS = 32, 512
 #: Looks of one token at another that a CPU takes in one go, about, so that what one go takes hardly depends on where in
@@ -44,6 +46,7 @@ class Generation:
         text_tokens: how many of `token_ids` are text: all but an end of turn.
         finish_reason: `stop`, `length`, or `cancelled`; None while it goes on.
         cut: where in the text a stop begins, None without one.
+        constraint: which tokens may come next; None where all may.
     """
 
     prompt: list[int]
@@ -59,6 +62,7 @@ class Generation:
     text_tokens: int = 0
     finish_reason: str | None = None
     cut: int | None = None
+    constraint: Constraint | None = None
     _rng: np.random.Generator | None = None
 
     def draw(self) -> float:
@@ -186,8 +190,10 @@ class Batch:
         for generation, token, logprob, top in zip(generations, *sample(logits.float(), generations), strict=True):
             generation.token_ids.append(token)
             generation.logprobs.append(logprob)
+            if generation.constraint is not None:
+                generation.constraint.accept(token)
             if generation.top_logprobs:
-                generation.top.append(top[: generation.top_logprobs])
+                generation.top.append([likely for likely in top[: generation.top_logprobs] if likely[1] > -np.inf])
             self._look_for_the_end(generation, token)
         self._release()
 
@@ -228,10 +234,14 @@ Sampled = tuple[list[int], list[float], list[list[tuple[int, float]]]]
 def sample(logits: torch.Tensor, generations: Sequence[Generation]) -> Sampled:
     """One token per row of `logits`, its log-probability at temperature 1, and the likeliest tokens where wanted.
 
-    A token is where the cumulative distribution over the vocabulary passes the answer's next random number.
+    A token is where the cumulative distribution over the vocabulary passes the answer's next random number. What an
+    answer's constraint refuses is no part of the distribution.
     """
     import torch
 
+    for row, generation in enumerate(generations):
+        if generation.constraint is not None:
+            generation.constraint.mask(logits[row])
     logprobs = torch.log_softmax(logits, dim=-1)
     greedy = [generation.temperature == 0 for generation in generations]
     chosen = logprobs.argmax(dim=-1) if all(greedy) else _drawn(logits, generations)

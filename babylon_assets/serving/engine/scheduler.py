@@ -22,6 +22,7 @@ from babylon_assets.domain.errors import MissingDependency
 from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.engine.batching import Batch, Generation
+from babylon_assets.serving.engine.constraints import Constraint
 from babylon_assets.serving.engine.engine import Library, completion
 from babylon_assets.serving.engine.fair_queue import FairQueue, Turns
 from babylon_assets.serving.engine.texts import UNFINISHED, ChatTokenizer
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 READ_TOKENS = 2048
 #: Tokens of a short conversation, with the longest answer that was asked for.
 SHORT = 512
+#: What it takes to make a constraint, in the microseconds of `LongWork`: enough not to hold up the event loop.
+CONSTRAINING = 10_000
 #: Characters that a tokenizer's normalizer may join into one.
 JOINED = 4
 
@@ -81,6 +84,7 @@ class Scheduler:
     ) -> None:
         self._library, self._loop = library, loop
         self._threads, self._work = threads, LongWork()
+        self.opens_thought = library.tokenizer.opens_thought
         self._queue: FairQueue[tuple[Generation, _Job]] = FairQueue(width, queue, _has_left)
         self._active: dict[Generation, _Job] = {}
         self._batches: dict[Lane, Batch] = {}
@@ -158,6 +162,7 @@ class Scheduler:
             weights = await self._loop.run_in_executor(None, self._load, question.policy)
         prompt = await self._prompt(question, weights.context)
         room = weights.context - len(prompt)
+        constraints = await self._constraints(question)
         generations = [
             Generation(
                 prompt=prompt,
@@ -167,20 +172,30 @@ class Scheduler:
                 top_p=question.top_p,
                 stop=question.stop,
                 top_logprobs=question.top_logprobs or 0,
+                constraint=constraint,
             )
-            for seed in question.seeds
+            for seed, constraint in zip(question.seeds, constraints, strict=True)
         ]
         job = _Job(question.key, weights, generations, streamed, asyncio.Event())
         self._submit(job)
         return job
 
+    async def _constraints(self, question: Question) -> Sequence[Constraint | None]:
+        tokenizer = self._library.tokenizer
+        if not question.is_constrained:
+            return [None] * len(question.seeds)
+        return await self._work.do(question.key, CONSTRAINING, lambda: tokenizer.constrainer.constraints(question))
+
     async def _prompt(self, question: Question, context: int) -> list[int]:
         """The conversation's tokens; a text that cannot fit is refused before it is cut into tokens."""
         tokenizer, characters = self._library.tokenizer, sum(len(message.content) for message in question.messages)
+        listed = None if question.tools is None else question.tools.listed
         tokens = characters // (JOINED * tokenizer.longest)
         if tokens < context:
             microseconds = characters + 10 * len(question.messages)
-            prompt = await self._work.do(question.key, microseconds, lambda: tokenizer.prompt(question.messages))
+            prompt = await self._work.do(
+                question.key, microseconds, lambda: tokenizer.prompt(question.messages, listed)
+            )
             tokens = len(prompt)
         if tokens >= context:
             reason = f"the conversation has {tokens} tokens or more and the model's context {context}"

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from babylon_assets.domain.chat_tokens import ChatTokens
+from babylon_assets.domain.chat_tokens import ChatTokens, Feature, InexpressibleError
 from babylon_assets.domain.chat_turns import chat_turns
+from babylon_assets.domain.tool_words import spell_tools
 from babylon_assets.domain.trajectories import Message
+from babylon_assets.serving.engine.constraints import Constrainer
 
 #: What a byte that is no whole character yet decodes to.
 UNFINISHED = "\ufffd"
+_log = logging.getLogger(__name__)
+
 #: How vocabularies with byte fallback spell a byte; others write a character for each.
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
@@ -41,10 +47,30 @@ class ChatTokenizer:
     def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
         """A conversation as the policy reads it, up to where the answer begins.
 
-        Raises:
-            InexpressibleError: the chat template has no form for its tools.
+        What the chat template has no form for of tools, calls of them and their results, is spelled out in words.
+
+        Args:
+            tools: what is offered, in OpenAI's form.
         """
-        return self._chat.prompt(chat_turns(messages), tools)
+        features = list(_features(messages, tools))
+        if all(map(self._chat.expresses, features)):
+            try:
+                return self._chat.prompt(chat_turns(messages), tools)
+            except InexpressibleError:
+                _log.debug("the chat template has no form for a conversation with tools; it is spelled in words")
+        return self._chat.prompt(chat_turns(spell_tools(messages, tools)))
+
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Whether the chat template begins the thought before an answer."""
+        return self.text(self.prompt([Message("user", "?")])).rstrip().endswith("<think>")
+
+    @cached_property
+    def constrainer(self) -> Constrainer:
+        """What makes answers follow a form."""
+        template = str(self._tokenizer.chat_template or "")
+        is_hermes = not self._chat.expresses("tools") or "<tool_call>" in template
+        return Constrainer(self._tokenizer, "hermes" if is_hermes else "llama")
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Token ids as text, special tokens written out."""
@@ -67,3 +93,13 @@ class ChatTokenizer:
             return bytes([int(spelled[1], 16)])
         values = [self._byte_of.get(character) for character in name]
         return bytes(value for value in values if value is not None) if None not in values else name.encode()
+
+
+def _features(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> Iterator[Feature]:
+    """What the template must have a form for, beyond texts."""
+    if tools:
+        yield "tools"
+    if any(message.tool_calls for message in messages):
+        yield "tool_calls"
+    if any(message.role == "tool" for message in messages):
+        yield "tool_results"

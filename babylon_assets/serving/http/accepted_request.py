@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from babylon_assets.domain.chat_turns import read_tools
 from babylon_assets.domain.policies import Caller
 from babylon_assets.ledger.inference_calls import InferenceCall, check_storable
 from babylon_assets.serving.answers import Answer, Question, Source
+from babylon_assets.serving.http.forms.form import Asked, WireForm
 from babylon_assets.serving.http.keys import ANYBODY, Access
 from babylon_assets.serving.http.metrics import Metrics
 from babylon_assets.serving.http.protocol import ApiError, ChatRequest
@@ -51,6 +53,7 @@ class AcceptedRequest:
     """A request that was accepted, and what is recorded of its answers."""
 
     parts: Parts
+    form: WireForm
     request: ChatRequest
     question: Question
     caller: Caller
@@ -58,6 +61,12 @@ class AcceptedRequest:
     id: str
     started: float
     at: datetime
+
+    @property
+    def asked(self) -> Asked:
+        """What the reply repeats of the question."""
+        question = self.question
+        return Asked(self.request, self.id, int(self.at.timestamp()), question.policy.name, len(question.seeds))
 
     @property
     def headers(self) -> dict[str, str]:
@@ -75,6 +84,10 @@ class AcceptedRequest:
         }
         if question.stop:
             sampling["stop"] = list(question.stop)
+        if question.tools is not None:
+            sampling["tool_choice"] = question.tools.choice
+        if question.response_format is not None:
+            sampling["response_format"] = question.response_format
         if self.request.ignored:
             sampling["ignored"] = list(self.request.ignored)
         return InferenceCall(
@@ -98,6 +111,8 @@ class AcceptedRequest:
             sampling=sampling,
             key_name=None if self.key == ANYBODY else self.key,
             received_at=self.at,
+            tools=None if question.tools is None else read_tools(question.tools.listed),
+            tool_calls=answer.tool_calls,
         )
 
     def require_recordable(self) -> None:

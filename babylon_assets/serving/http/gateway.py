@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -24,12 +25,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from babylon_assets.domain.trajectories import Message
-from babylon_assets.serving.answers import Answer, Question, Target
+from babylon_assets.serving.answer_reading import read_answer, read_pieces
+from babylon_assets.serving.answers import Question, Target
 from babylon_assets.serving.http import protocol
 from babylon_assets.serving.http.accepted_request import AcceptedRequest, Parts, draw_seeds
 from babylon_assets.serving.http.connections import Connections
+from babylon_assets.serving.http.forms import CHAT, FORMS
+from babylon_assets.serving.http.forms.form import WireForm
+from babylon_assets.serving.http.keys import authorization
 from babylon_assets.serving.http.metrics import CONTENT_TYPE
-from babylon_assets.serving.http.protocol import ApiError, ChatRequest, Choice
+from babylon_assets.serving.http.protocol import ApiError, ChatRequest
 from babylon_assets.serving.http.streaming import Events, Watch
 from babylon_assets.serving.http.web_pages import WebPages, require_json
 from babylon_assets.serving.policy_registry import BASE
@@ -39,7 +44,7 @@ CLIENT_GONE = 499
 #: Ids that are drawn at a time: whenever the system is asked, the thread that samples may take Python's lock.
 IDS_TOGETHER = 256
 #: What clients look at before they ask.
-PROBED = ("/", "/v1", "/v1/chat/completions")
+PROBED = ("/", "/v1", *FORMS)
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +59,7 @@ class Gateway:
         self.app = Starlette(
             routes=[
                 *(Route(path, self._answer_errors(self._probe), methods=["HEAD", "OPTIONS"]) for path in PROBED),
-                Route("/v1/chat/completions", self._answer_errors(self._chat), methods=["POST"]),
+                *(self._route(path, form) for path, form in FORMS.items()),
                 Route("/v1/models", self._answer_errors(self._models)),
                 Route("/v1/models/{name:path}", self._answer_errors(self._model)),
                 Route("/health", self._answer_errors(self._health)),
@@ -64,22 +69,26 @@ class Gateway:
             exception_handlers={404: _no_route, 405: _no_route},
         )
 
+    def _route(self, path: str, form: WireForm) -> Route:
+        """Where a protocol is spoken."""
+        return Route(path, self._answer_errors(partial(self._ask, form), form), methods=["POST"])
+
     def _answer_errors(
-        self, handle: Callable[[Request], Awaitable[Response]]
+        self, handle: Callable[[Request], Awaitable[Response]], form: WireForm = CHAT
     ) -> Callable[[Request], Awaitable[Response]]:
-        """The handler, with whatever goes wrong in it told in OpenAI's form."""
+        """The handler, with whatever goes wrong in it told in the protocol's form."""
 
         async def handled(request: Request) -> Response:
             try:
                 self._pages.check(request.headers)
                 reply = await handle(request)
             except ApiError as error:
-                reply = _refused(error)
+                reply = _refused(error, form)
             except ClientDisconnect:
                 reply = Response(status_code=CLIENT_GONE)
             except Exception:
                 _log.exception("a request failed")
-                reply = _refused(ApiError(500, "the gateway failed; its log says of what", code="internal_error"))
+                reply = _refused(ApiError(500, "the gateway failed; its log says of what", code="internal_error"), form)
             if self.parts is not None:
                 self.parts.metrics.requests.labels(str(reply.status_code)).inc()
             return reply
@@ -91,8 +100,8 @@ class Gateway:
             raise ApiError(503, "the gateway is starting", code="not_ready", retry_after=1)
         return self.parts
 
-    async def _chat(self, request: Request) -> Response:
-        accepted = await self._accepted(request)
+    async def _ask(self, form: WireForm, request: Request) -> Response:
+        accepted = await self._accepted(form, request)
         watch = Watch(request.receive)
         reply: Response | None = None
         try:
@@ -112,13 +121,13 @@ class Gateway:
                 watch.end()
         return reply
 
-    async def _accepted(self, request: Request) -> AcceptedRequest:
+    async def _accepted(self, form: WireForm, request: Request) -> AcceptedRequest:
         """The request, if it may be made and can be understood."""
         started, at, parts = time.perf_counter(), datetime.now(UTC), self._ready()
-        key = parts.access.who(request.headers.get("authorization"))
+        key = parts.access.who(authorization(request.headers))
         require_json(request.headers)
         body = await request.body()
-        given, messages = await parts.work.do(key, len(body) / 50, lambda: _read(body))
+        given, messages = await parts.work.do(key, len(body) / 50, lambda: _read(form, body))
         caller = protocol.read_caller(given, request.headers)
         parts.access.require_own_agent(key, caller)
         parts.metrics.count_ignored(given.ignored)
@@ -133,8 +142,12 @@ class Gateway:
             top_logprobs=(given.top_logprobs or 0) if given.logprobs else None,
             with_end=bool(given.return_token_ids),
             key=key,
+            tools=given.offered,
+            response_format=given.json_format,
+            thoughts=given.reasoning_format or "parsed",
         )
-        accepted = AcceptedRequest(parts, given, question, caller, key, next(self._ids), started, at)
+        call_id = form.prefix + next(self._ids)
+        accepted = AcceptedRequest(parts, form, given, question, caller, key, call_id, started, at)
         accepted.require_recordable()
         return accepted
 
@@ -154,14 +167,14 @@ class Gateway:
 
     async def _models(self, request: Request) -> Response:
         parts = self._ready()
-        parts.access.who(request.headers.get("authorization"))
+        parts.access.who(authorization(request.headers))
         names = parts.directory.names()
         names |= {alias: names[name] for alias, name in parts.names.listed().items() if name in names}
         return _json({"object": "list", "data": [_model_entry(parts, name, policy) for name, policy in names.items()]})
 
     async def _model(self, request: Request) -> Response:
         parts = self._ready()
-        parts.access.who(request.headers.get("authorization"))
+        parts.access.who(authorization(request.headers))
         name = request.path_params["name"]
         return _json(_model_entry(parts, name, await self._policy(parts, name, None)))
 
@@ -185,7 +198,7 @@ class Gateway:
 
     async def _metrics(self, request: Request) -> Response:
         parts = self._ready()
-        parts.access.who(request.headers.get("authorization"))
+        parts.access.who(authorization(request.headers))
         return Response(parts.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
@@ -193,7 +206,7 @@ def _draw_ids() -> Iterator[str]:
     """Ids of completions, which nobody can guess."""
     while True:
         drawn = secrets.token_hex(12 * IDS_TOGETHER)
-        yield from (f"chatcmpl-{drawn[start : start + 24]}" for start in range(0, len(drawn), 24))
+        yield from (drawn[start : start + 24] for start in range(0, len(drawn), 24))
 
 
 def _cors(origins: Sequence[str]) -> Middleware:
@@ -202,39 +215,26 @@ def _cors(origins: Sequence[str]) -> Middleware:
 
 
 async def _stream(accepted: AcceptedRequest, held: ExitStack, watch: Watch) -> Response:
-    pieces = accepted.parts.source.pieces(accepted.question)
+    source, question = accepted.parts.source, accepted.question
+    pieces = read_pieces(source.pieces(question), question, in_thought=source.opens_thought)
     first = await anext(pieces)  # what is refused, is refused with a status
     return Events(accepted, first, pieces, held.pop_all(), watch)
 
 
 async def _whole(accepted: AcceptedRequest) -> Response:
-    answers = await accepted.parts.source.answers(accepted.question)
+    source, question = accepted.parts.source, accepted.question
+    answers = await source.answers(question)
+    answers = [read_answer(answer, question, in_thought=source.opens_thought) for answer in answers]
     await accepted.record(dict(enumerate(answers)))
-    tokens = sum(answer.completion_tokens for answer in answers) * (1 + (accepted.question.top_logprobs or 0))
-    body = await accepted.parts.work.do(accepted.key, tokens, lambda: _body(accepted, answers))
+    tokens = sum(answer.completion_tokens for answer in answers) * (1 + (question.top_logprobs or 0))
+    form, asked = accepted.form, accepted.asked
+    body = await accepted.parts.work.do(accepted.key, tokens, lambda: form.reply(asked, answers))
     return Response(body, headers=accepted.headers, media_type="application/json")
 
 
-def _body(accepted: AcceptedRequest, answers: Sequence[Answer]) -> bytes:
-    with_ids = bool(accepted.request.return_token_ids)
-    return protocol.response(
-        accepted.id,
-        int(accepted.at.timestamp()),
-        accepted.question.policy.name,
-        answers[0].prompt_tokens,
-        [_choice(answer, with_ids=with_ids) for answer in answers],
-        answers[0].prompt_token_ids if with_ids else None,
-    )
-
-
-def _read(body: bytes) -> tuple[ChatRequest, list[Message]]:
-    request = protocol.read_request(body)
-    return request, [message.plain() for message in request.messages]
-
-
-def _choice(answer: Answer, *, with_ids: bool) -> Choice:
-    ids = answer.token_ids if with_ids else None
-    return Choice(answer.text, answer.finish_reason, answer.tokens, answer.completion_tokens, ids)
+def _read(form: WireForm, body: bytes) -> tuple[ChatRequest, list[Message]]:
+    request = form.read(body)
+    return request, protocol.plain_messages(request)
 
 
 def _model_entry(parts: Parts, name: str, policy: Target) -> dict[str, Any]:
@@ -246,9 +246,9 @@ def _json(value: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-def _refused(error: ApiError) -> Response:
+def _refused(error: ApiError, form: WireForm = CHAT) -> Response:
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
-    return Response(error.body(), error.status, headers, "application/json")
+    return Response(form.error(error), error.status, headers, "application/json")
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -32,6 +32,12 @@ def hashed(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+def authorization(headers: Mapping[str, str]) -> str | None:
+    """The Authorization header, or what Anthropic's clients send in its place: X-Api-Key."""
+    key = headers.get("x-api-key")
+    return headers.get("authorization") or (None if key is None else f"Bearer {key}")
+
+
 class Access:
     """Decides who asks, and refuses who asks too much.
 

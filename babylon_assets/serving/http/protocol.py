@@ -1,28 +1,31 @@
-"""OpenAI's chat completions as the gateway speaks them: requests that are checked, responses, stream chunks and errors.
+"""The gateway's one request, in the form of OpenAI's chat completions, with its checks, its caller and its refusals.
 
-Beyond the standard: `return_token_ids`, as vLLM has it, adds the token ids of prompt and answer. What would change the
-form of an answer and cannot be done is refused by name. Other fields that are not known are ignored; the reply's header
-and the record name them. Nothing here knows who answers.
+The other protocols are turned into it. Beyond the standard: `return_token_ids`, as vLLM has it, adds the token ids of
+prompt and answer, and `reasoning_format`, as Groq has it, says where thoughts go. What cannot be done is refused by
+name. Other fields that are not known are ignored; the reply's header and the record name them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from babylon_assets.domain.chat_turns import UnreadableMessageError, read_tool_calls
 from babylon_assets.domain.cut_characters import replace_halves
 from babylon_assets.domain.policies import Caller
 from babylon_assets.domain.trajectories import Message
+from babylon_assets.serving.offered_tools import OfferedTools
 
 MOST_CHOICES = 16
 MOST_MESSAGES = 4096
 MOST_STOPS = 4
+MOST_TOOLS = 128
 MOST_TOP_LOGPROBS = 20
 #: Longest id of an agent or a trajectory.
 LONGEST_NAME = 256
@@ -83,17 +86,76 @@ class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal"):
 class ChatMessage(msgspec.Struct):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[TextPart | RefusalPart] | None = None
     refusal: str | None = None
     tool_calls: list[Any] | None = None
     function_call: Any = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    reasoning_content: str | None = None
 
     def plain(self) -> Message:
-        """As the engine takes it; `developer` is OpenAI's newer word for `system`, a refusal is what was answered."""
+        """As the engine takes it; `developer` is OpenAI's newer word for `system`, a refusal is what was answered.
+
+        Raises:
+            UnreadableMessageError: a tool call is of no known form.
+        """
         given = self.content or self.refusal or ""
-        content = given if isinstance(given, str) else "".join(part.text for part in given)
-        return Message("system" if self.role == "developer" else self.role, content)
+        is_result = self.role in ("tool", "function")
+        return Message(
+            role={"developer": "system", "function": "tool"}.get(self.role, self.role),
+            content=given if isinstance(given, str) else "".join(part.text for part in given),
+            tool_calls=read_tool_calls(self.tool_calls, self.function_call) if self.role == "assistant" else (),
+            tool_call_id=self.tool_call_id if is_result else None,
+            name=self.name if is_result else None,
+            reasoning=self.reasoning_content if self.role == "assistant" else None,
+        )
+
+
+class Function(msgspec.Struct, omit_defaults=True):
+    """A function that an answer may call; `parameters` is a JSON schema of its arguments."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct):
+    """A tool; the policies can call functions only."""
+
+    function: Function
+    type: Literal["function"] = "function"
+
+
+class FunctionName(msgspec.Struct):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedTool(msgspec.Struct):
+    """The function that has to be called."""
+
+    function: FunctionName
+    type: Literal["function"] = "function"
+
+
+class JsonSchema(msgspec.Struct, omit_defaults=True):
+    """A schema that an answer has to fulfil."""
+
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, omit_defaults=True):
+    """What an answer has to be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
 
 
 class StreamOptions(msgspec.Struct):
@@ -128,15 +190,33 @@ class ChatRequest(msgspec.Struct):
     user: Annotated[str, Meta(max_length=LONGEST_NAME)] | None = None
     metadata: dict[str, str] | None = None
     return_token_ids: bool | None = None
-    tools: list[Any] | None = None
+    tools: Annotated[list[Tool], Meta(max_length=MOST_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     functions: list[Any] | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_format: Literal["parsed", "raw", "hidden"] | None = None
     ignored: Annotated[tuple[str, ...], Meta(max_length=0)] = ()
 
     @property
     def stops(self) -> tuple[str, ...]:
         """The texts at which the answer ends."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def offered(self) -> OfferedTools | None:
+        """The tools that the answer may call."""
+        if not self.tools or self.tool_choice == "none":
+            return None
+        choice = self.tool_choice or "auto"
+        listed = msgspec.to_builtins(self.tools)
+        return OfferedTools(listed, choice.function.name if isinstance(choice, NamedTool) else choice)
+
+    @property
+    def json_format(self) -> dict[str, Any] | None:
+        """The form in which the answer has to be JSON, if it has to."""
+        if self.response_format is None or self.response_format.type == "text":
+            return None
+        return dict(msgspec.to_builtins(self.response_format))
 
     @property
     def requested_tokens(self) -> int | None:
@@ -148,21 +228,20 @@ _decode_request = msgspec.json.Decoder(ChatRequest).decode
 _PLACE = re.compile(r" - at `\$\.?([^`\[]*)")
 _OTHER_PART = re.compile(r"Invalid value '(\w{1,40})' - at `\$\.messages\[\d+\]\.content\[\d+\]\.type`")
 _MISSING = re.compile(r"missing required field `(\w+)`")
-_REFUSED = ("tools", "functions")
 _KNOWN = {field.name for field in msgspec.structs.fields(ChatRequest)}
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 #: Values that ask for nothing.
 _NEUTRAL = {b"null", b"0", b"0.0", b"false", b'""', b"[]", b"{}"}
 
 
-def _repair(body: bytes) -> bytes:
-    """The body; where it is no JSON for a character that was cut in two, as at the end of a bounded prompt, with that
+def repaired(body: bytes) -> bytes:
+    """A body; where it is no JSON for a character that was cut in two, as at the end of a bounded prompt, with that
     replaced."""
     try:
         _decode_fields(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        repaired, count = replace_halves(body)
-        return repaired if count else body
+        whole, count = replace_halves(body)
+        return whole if count else body
     return body
 
 
@@ -172,40 +251,82 @@ def read_request(body: bytes) -> ChatRequest:
     Raises:
         ApiError: 400 with the field that is at fault.
     """
-    try:
-        body = _repair(body)
+    with refusals():
+        body = repaired(body)
         request = _decode_request(body)
-        request.ignored = _ignored(body)
+        request.ignored = ignored_fields(body, _KNOWN)
+    check(request)
+    return request
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Say in the form of an error of the API what a body is that cannot be decoded.
+
+    Raises:
+        ApiError: 400 with the field that is at fault.
+    """
+    try:
+        yield
     except msgspec.ValidationError as error:
         if other := _OTHER_PART.fullmatch(str(error)):
             reason = f"messages may hold text only, not {other[1]}: the policies read nothing else"
             raise ApiError(400, reason, param="messages", code="unsupported_content") from None
         missing, place = _MISSING.search(str(error)), _PLACE.search(str(error))
-        param = missing[1] if missing else place[1] if place and place[1] else None
+        param = place[1] if place and place[1] else missing[1] if missing else None
         raise ApiError(400, str(error)[:LONGEST_STOP], param=param, code="invalid_value") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
-    for name in _REFUSED:
-        if getattr(request, name):
-            raise ApiError(400, f"{name} is not supported", param=name, code="unsupported_parameter")
-    for number, message in enumerate(request.messages):
-        if message.tool_calls or message.function_call:
-            param = f"messages[{number}].tool_calls"
-            raise ApiError(400, f"{param} is not supported", param=param, code="unsupported_parameter")
-    if request.response_format not in (None, {"type": "text"}):
-        raise ApiError(400, "only text can be answered", param="response_format", code="unsupported_parameter")
+
+
+def check(request: ChatRequest) -> None:
+    """Refuse what the fields of a request do not say together.
+
+    Raises:
+        ApiError: 400 with the field that is at fault.
+    """
+    if request.functions:
+        raise ApiError(400, "functions is not supported; send tools", param="functions", code="unsupported_parameter")
+    choice = request.tool_choice
+    if isinstance(choice, NamedTool) and choice.function.name not in [
+        tool.function.name for tool in request.tools or ()
+    ]:
+        reason = f"tool_choice names {choice.function.name!r}, which is not among the tools"
+        raise ApiError(400, reason, param="tool_choice", code="invalid_value")
+    if choice == "required" and not request.tools:
+        raise ApiError(400, "tool_choice needs tools", param="tool_choice", code="invalid_value")
+    form = request.response_format
+    if (
+        form is not None
+        and form.type == "json_schema"
+        and (form.json_schema is None or form.json_schema.schema is None)
+    ):
+        raise ApiError(400, "json_schema needs a schema", param="response_format", code="invalid_value")
     if request.top_logprobs and not request.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs to be true", param="top_logprobs", code="invalid_value")
     if "" in request.stops:
         raise ApiError(400, "a stop may not be empty", param="stop", code="invalid_value")
-    return request
 
 
-def _ignored(body: bytes) -> tuple[str, ...]:
+def plain_messages(request: ChatRequest) -> list[Message]:
+    """The conversation as it is asked and recorded.
+
+    Raises:
+        ApiError: 400 for a tool call that cannot be read.
+    """
+    messages: list[Message] = []
+    for number, message in enumerate(request.messages):
+        try:
+            messages.append(message.plain())
+        except UnreadableMessageError:
+            param = f"messages[{number}].tool_calls"
+            raise ApiError(400, f"{param} has a call without a name", param=param, code="invalid_value") from None
+    return messages
+
+
+def ignored_fields(body: bytes, known: Collection[str]) -> tuple[str, ...]:
     """Names of the fields that nothing here knows and that ask for something, as fit for a header."""
-    names = [
-        name for name, value in _decode_fields(body).items() if name not in _KNOWN and bytes(value) not in _NEUTRAL
-    ]
+    names = [name for name, value in _decode_fields(body).items() if name not in known and bytes(value) not in _NEUTRAL]
     return tuple(re.sub(r"[^A-Za-z0-9_.-]", "?", name[:LONGEST_FIELD]) for name in sorted(names)[:MOST_IGNORED])
 
 
@@ -251,22 +372,6 @@ def _time(text: str | None) -> datetime | None:
     return at
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One answer as it is told to the client.
-
-    Attributes:
-        tokens: text of each sampled token but an end of turn, with the log-probability and the likeliest ones; None
-            where they are not known or were not asked for.
-    """
-
-    text: str
-    finish_reason: str
-    tokens: list[Token] | None
-    completion_tokens: int
-    token_ids: Sequence[int] | None
-
-
 class Token(msgspec.Struct):
     """A token in a `logprobs` object.
 
@@ -278,85 +383,3 @@ class Token(msgspec.Struct):
     logprob: float
     bytes: Sequence[int] | None
     top_logprobs: list[Token]
-
-
-def response(
-    call_id: str,
-    created: int,
-    model: str,
-    prompt_tokens: int,
-    choices: Sequence[Choice],
-    prompt_token_ids: Sequence[int] | None = None,
-) -> bytes:
-    """The body that answers a request which is not streamed; token ids are in it where they are given."""
-    body: dict[str, Any] = {
-        "id": call_id,
-        "object": "chat.completion",
-        "created": created,
-        "model": model,
-        "choices": [_choice(index, choice) for index, choice in enumerate(choices)],
-        "usage": usage(prompt_tokens, sum(choice.completion_tokens for choice in choices)),
-        "system_fingerprint": model,
-    }
-    if prompt_token_ids is not None:
-        body["prompt_token_ids"] = prompt_token_ids
-    return msgspec.json.encode(body)
-
-
-def _choice(index: int, choice: Choice) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "index": index,
-        "message": {"role": "assistant", "content": choice.text, "refusal": None},
-        "logprobs": None if choice.tokens is None else {"content": choice.tokens, "refusal": None},
-        "finish_reason": choice.finish_reason,
-    }
-    if choice.token_ids is not None:
-        body["token_ids"] = choice.token_ids
-    return body
-
-
-def usage(prompt: int, completion: int) -> dict[str, int]:
-    """How many tokens an answer took."""
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def event(value: Mapping[str, Any]) -> bytes:
-    """One server-sent event."""
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
-
-
-LAST_EVENT = b"data: [DONE]\n\n"
-
-
-def chunk(
-    call_id: str,
-    created: int,
-    model: str,
-    index: int,
-    delta: Mapping[str, str],
-    finish_reason: str | None = None,
-    tokens: Sequence[Token] | None = None,
-    ids: tuple[Sequence[int] | None, Sequence[int] | None] | None = None,
-) -> bytes:
-    """A piece of a streamed answer.
-
-    Args:
-        ids: token ids of the prompt and of the whole answer, where they are wanted with its end.
-    """
-    choice: dict[str, Any] = {
-        "index": index,
-        "delta": delta,
-        "logprobs": None if tokens is None else {"content": tokens, "refusal": None},
-        "finish_reason": finish_reason,
-    }
-    body = {"id": call_id, "object": "chat.completion.chunk", "created": created, "model": model}
-    body |= {"system_fingerprint": model, "choices": [choice]}
-    if ids is not None:
-        body["prompt_token_ids"], choice["token_ids"] = ids
-    return event(body)
-
-
-def usage_chunk(call_id: str, created: int, model: str, prompt: int, completion: int) -> bytes:
-    """What a stream ends with when usage was asked for."""
-    body = {"id": call_id, "object": "chat.completion.chunk", "created": created, "model": model}
-    return event({**body, "choices": [], "usage": usage(prompt, completion)})

@@ -16,7 +16,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from babylon_assets.serving.answers import Answer, Piece
-from babylon_assets.serving.http import protocol
 from babylon_assets.serving.http.accepted_request import AcceptedRequest
 from babylon_assets.serving.http.protocol import ApiError
 
@@ -76,7 +75,7 @@ class Events(Response):
                     body, self._unwritten = b"".join(self._unwritten), []
                     if body:
                         await send({"type": "http.response.body", "body": body, "more_body": True})
-                await send({"type": "http.response.body", "body": protocol.LAST_EVENT, "more_body": False})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             _log.warning("a client did not read its stream; it is cut off")
         except asyncio.CancelledError:
@@ -103,32 +102,25 @@ class Events(Response):
             asyncio.get_running_loop().call_soon(self._heard.set)
 
     async def _events(self) -> AsyncIterator[bytes]:
-        accepted = self._accepted
-        call_id, created, model = accepted.id, int(accepted.at.timestamp()), accepted.question.policy.name
-        for index in range(len(accepted.question.seeds)):
-            yield protocol.chunk(call_id, created, model, index, {"role": "assistant", "content": ""})
-        ended: list[Answer] = []
+        accepted, ended = self._accepted, list[Answer]()
+        writer = accepted.form.stream(accepted.asked)
+        for event in writer.begin():
+            yield event
         try:
             async for piece in _with_first(self._first, self._pieces):
-                whole = piece.whole
-                if whole is not None:
-                    await accepted.record({piece.index: whole})
-                    ended.append(whole)
-                if piece.text or piece.tokens:
-                    delta = {"content": piece.text}
-                    yield protocol.chunk(call_id, created, model, piece.index, delta, None, piece.tokens)
-                if whole is not None:
-                    ids = (whole.prompt_token_ids, whole.token_ids) if accepted.request.return_token_ids else None
-                    yield protocol.chunk(call_id, created, model, piece.index, {}, whole.finish_reason, ids=ids)
+                if piece.whole is not None:
+                    await accepted.record({piece.index: piece.whole})
+                    ended.append(piece.whole)
+                for event in writer.write(piece):
+                    yield event
+            closing = writer.end(ended)
         except ApiError as error:
-            yield b"data: " + error.body() + b"\n\n"
+            closing = writer.fail(error)
         except Exception:
             _log.exception("a stream failed")
-            yield b"data: " + ApiError(500, "the gateway failed; its log says of what").body() + b"\n\n"
-        options = accepted.request.stream_options
-        if ended and options is not None and options.include_usage:
-            used = sum(answer.completion_tokens for answer in ended)
-            yield protocol.usage_chunk(call_id, created, model, ended[0].prompt_tokens, used)
+            closing = writer.fail(ApiError(500, "the gateway failed; its log says of what"))
+        for event in closing:
+            yield event
 
 
 async def _with_first(first: Piece, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:

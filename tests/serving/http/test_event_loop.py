@@ -10,9 +10,12 @@ import httpx
 import pytest
 
 from babylon_assets.domain.trajectories import Message
+from babylon_assets.serving.answers import Answer
 from babylon_assets.serving.engine import scheduler
 from babylon_assets.serving.engine.texts import ChatTokenizer
-from babylon_assets.serving.http import protocol
+from babylon_assets.serving.http.forms.chat_completions import ChatCompletions
+from babylon_assets.serving.http.forms.form import Asked
+from babylon_assets.serving.http.protocol import ChatRequest
 from tests.gateways import RunningGateway
 
 Gateways = Callable[..., RunningGateway]
@@ -22,33 +25,33 @@ Gateways = Callable[..., RunningGateway]
 def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Names of the threads on which texts of more than 10,000 characters are worked on, by what is done."""
     seen: dict[str, list[str]] = {"read": [], "cut": [], "decoded": [], "encoded": []}
-    prompt, read, answer, respond = ChatTokenizer.prompt, protocol.read_request, scheduler._answer, protocol.response
+    prompt, read, answer, respond = ChatTokenizer.prompt, ChatCompletions.read, scheduler._answer, ChatCompletions.reply
 
     def note(what: str) -> None:
         seen[what].append(threading.current_thread().name.rpartition("_")[0])
 
-    def cut(self: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
+    def cut(self: ChatTokenizer, messages: Sequence[Message], tools: Any) -> list[int]:
         if sum(len(message.content) for message in messages) > 10_000:
             note("cut")
-        return prompt(self, messages)
+        return prompt(self, messages, tools)
 
-    def read_request(body: bytes) -> protocol.ChatRequest:
+    def read_request(self: ChatCompletions, body: bytes) -> ChatRequest:
         if len(body) > 90_000:
             note("read")
-        return read(body)
+        return read(self, body)
 
     def decode(*given: Any, **more: Any) -> Any:
         note("decoded")
         return answer(*given, **more)
 
-    def encode(*given: Any) -> bytes:
+    def encode(self: ChatCompletions, asked: Asked, answers: Sequence[Answer]) -> bytes:
         note("encoded")
-        return respond(*given)
+        return respond(self, asked, answers)
 
     monkeypatch.setattr(ChatTokenizer, "prompt", cut)
-    monkeypatch.setattr(protocol, "read_request", read_request)
+    monkeypatch.setattr(ChatCompletions, "read", read_request)
     monkeypatch.setattr(scheduler, "_answer", decode)
-    monkeypatch.setattr(protocol, "response", encode)
+    monkeypatch.setattr(ChatCompletions, "reply", encode)
     return seen
 
 

@@ -1,0 +1,43 @@
+"""The addresses of the local site's pages: what the UI's metadata, the report and the pages themselves link to.
+
+Every address is a path below `SITE`; it names things by what the ledger calls them, so that it stays the same.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlencode
+
+#: The path that the site has beside Dagster's UI, and alone.
+SITE = "/site"
+
+
+def link_checkpoint(policy: str) -> str:
+    """The page of a checkpoint, by its policy's name, such as `babylon-agent@3`, or its id."""
+    return f"{SITE}/checkpoints/{quote(policy, safe='@')}"
+
+
+def link_comparison(first: str, second: str) -> str:
+    """The page that compares two policies."""
+    return f"{SITE}/compare?{urlencode({'a': first, 'b': second})}"
+
+
+def link_samples(**wanted: str | float | None) -> str:
+    """The list of samples, with the filters of the page: window, agent, policy, mode, reason, least, most, text."""
+    filters = {name: value for name, value in wanted.items() if value not in (None, "")}
+    return f"{SITE}/samples" + (f"?{urlencode(filters)}" if filters else "")
+
+
+def link_sample(window: str, sample_id: str) -> str:
+    """The page of one sample: an answer in full, by the window whose dataset holds it."""
+    return f"{SITE}/sample?{urlencode({'window': window, 'id': sample_id})}"
+
+
+def link_agent(agent: str) -> str:
+    """The page of one agent."""
+    return f"{SITE}/agent?{urlencode({'id': agent})}"
+
+
+def link_playground(*, a: str = "", b: str = "", window: str = "", sample: str = "") -> str:
+    """The playground with these policies, and with the prompt of a recorded sample."""
+    filled = {name: value for name, value in (("a", a), ("b", b), ("window", window), ("sample", sample)) if value}
+    return f"{SITE}/playground" + (f"?{urlencode(filled)}" if filled else "")

@@ -1,0 +1,73 @@
+"""What agents came to: their rewards by window, and which agents the newest windows have."""
+
+from __future__ import annotations
+
+from typing import Any, LiteralString, NamedTuple
+
+from psycopg import Connection
+
+#: A week of hours: what a list of agents looks back over.
+WINDOWS = 168
+
+_AGENTS: LiteralString = """
+WITH newest AS (SELECT window_id FROM babylon_training.windows ORDER BY window_id DESC LIMIT %(windows)s)
+SELECT agent_id, count(*)::int, count(DISTINCT window_id)::int, avg(score), max(window_id)
+FROM babylon_training.trajectory_scores JOIN newest USING (window_id)
+WHERE scorer = 'reward' AND retired IS NULL AND position(lower(%(text)s) IN lower(agent_id)) > 0
+GROUP BY agent_id ORDER BY avg(score) DESC NULLS LAST, agent_id LIMIT %(limit)s"""
+_WINDOWS: LiteralString = """
+SELECT window_id, avg(score), count(*)::int FROM babylon_training.trajectory_scores
+WHERE agent_id = %s AND scorer = 'reward' AND retired IS NULL
+GROUP BY window_id ORDER BY window_id DESC LIMIT %s"""
+_PARTS: LiteralString = """
+SELECT scorer, scorer_version, step_scores[array_position(steps, %(step)s)],
+    step_states[array_position(steps, %(step)s)], step_worth[array_position(steps, %(step)s)], reasoning
+FROM babylon_training.trajectory_scores
+WHERE window_id = %(window)s AND trajectory_id = %(trajectory)s AND retired IS NULL AND %(step)s = ANY(steps)
+ORDER BY scorer = 'reward', scorer"""
+
+
+class AgentSummary(NamedTuple):
+    """An agent in the newest windows: trajectories, windows, mean reward (None: none is known), newest window."""
+
+    agent: str
+    trajectories: int
+    windows: int
+    reward: float | None
+    newest: str
+
+
+class AgentWindow(NamedTuple):
+    """An agent's mean reward in one window, over how many trajectories."""
+
+    window: str
+    reward: float | None
+    trajectories: int
+
+
+class RewardPart(NamedTuple):
+    """What one scorer gave a step; None and NaN where it cannot say. `state` and `worth` are of the reward alone."""
+
+    scorer: str
+    version: str
+    score: float | None
+    state: str | None
+    worth: float | None
+    reasoning: str | None
+
+
+def list_agents(conn: Connection[Any], text: str = "", limit: int = 200) -> list[AgentSummary]:
+    """The agents of the newest `WINDOWS` windows whose id contains `text`, the best rewarded first."""
+    given = {"windows": WINDOWS, "text": text, "limit": limit}
+    return [AgentSummary(*row) for row in conn.execute(_AGENTS, given)]
+
+
+def rewards_by_window(conn: Connection[Any], agent: str, most: int = WINDOWS) -> list[AgentWindow]:
+    """An agent's newest windows, newest first."""
+    return [AgentWindow(*row) for row in conn.execute(_WINDOWS, [agent, most])]
+
+
+def reward_parts(conn: Connection[Any], window: str, trajectory: str, step: int) -> list[RewardPart]:
+    """What each scorer says of a step now, the weighted sum last."""
+    given = {"window": window, "trajectory": trajectory, "step": step}
+    return [RewardPart(*row) for row in conn.execute(_PARTS, given)]

@@ -1,0 +1,125 @@
+"""Checkpoints as a register: each with its state, its parent, its main evaluation and its window's reward.
+
+Read a page at a time, whatever the length of the chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString, NamedTuple
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+#: Every state that `RegisteredCheckpoint.state` may have, the best known first.
+STATES = ("served", "served before", "passed", "rejected", "rolled back", "not judged", "base model")
+
+_KNOWN: LiteralString = """
+WITH served AS (
+    SELECT DISTINCT ON (chain) chain, to_id FROM babylon_training.promotions ORDER BY chain, id DESC),
+known AS (
+    SELECT made.*, CASE
+        WHEN served.to_id IS NOT NULL THEN 'served'
+        WHEN starts_with(made.rejected, 'refused') THEN 'rejected'
+        WHEN made.rejected IS NOT NULL THEN 'rolled back'
+        WHEN EXISTS (SELECT FROM babylon_training.promotions AS past WHERE past.to_id = made.id) THEN 'served before'
+        WHEN made.step = 0 THEN 'base model'
+        WHEN verdict.passed THEN 'passed'
+        ELSE 'not judged' END AS state
+    FROM babylon_training.model_checkpoints AS made
+    LEFT JOIN served ON served.chain = made.chain AND served.to_id = made.id
+    LEFT JOIN babylon_training.gate_verdicts AS verdict ON verdict.checkpoint_id = made.id)"""
+_PAGE: LiteralString = """, page AS (
+    SELECT *, count(*) OVER ()::int AS total FROM known
+    WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(ids)s::text[] IS NULL OR id = ANY(%(ids)s))
+    ORDER BY created_at DESC, chain, step DESC LIMIT %(limit)s OFFSET %(offset)s)
+SELECT page.id, page.chain || '@' || page.step AS policy, page.chain, page.step, page.window_id AS window,
+    page.dataset_id, page.backend, page.base_model, page.created_at, page.state, page.rejected, page.total,
+    parent.chain || '@' || parent.step AS parent, played.reward_mean AS window_reward,
+    best.evaluation, best.value, best.low, best.high, best.valid_share
+FROM page
+LEFT JOIN babylon_training.model_checkpoints AS parent ON parent.id = page.parent_id
+LEFT JOIN babylon_training.windows AS played ON played.window_id = page.window_id
+LEFT JOIN LATERAL (
+    SELECT evaluation, value, low, high, (results->>'valid_share')::float8 AS valid_share
+    FROM babylon_training.checkpoint_evaluations AS measured
+    WHERE measured.checkpoint_id = page.id AND value IS NOT NULL AND NOT starts_with(evaluation, 'snapshot:')
+    ORDER BY low IS NULL, evaluation = 'recorded_prompts', measured.created_at DESC LIMIT 1) AS best ON true
+ORDER BY page.created_at DESC, page.chain, page.step DESC"""
+_COUNTS: LiteralString = " SELECT state, count(*)::int FROM known GROUP BY state"
+_NAMES: LiteralString = """
+SELECT chain || '@' || step FROM babylon_training.model_checkpoints
+WHERE path <> '' OR step = 0 ORDER BY created_at DESC, step DESC LIMIT %s"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredCheckpoint:
+    """One checkpoint as the register shows it.
+
+    Attributes:
+        state: one of `STATES`.
+        rejected: why the chain does not go on from it.
+        window_reward: mean reward of the window that it was trained on, which its parent or others answered.
+        evaluation, value, low, high, valid_share: its newest measurement with an interval; None where there is none.
+        total: how many checkpoints there are of those that were asked for.
+    """
+
+    id: str
+    policy: str
+    chain: str
+    step: int
+    parent: str | None
+    window: str | None
+    dataset_id: str | None
+    backend: str
+    base_model: str
+    created_at: datetime
+    state: str
+    rejected: str | None
+    window_reward: float | None
+    evaluation: str | None
+    value: float | None
+    low: float | None
+    high: float | None
+    valid_share: float | None
+    total: int
+
+
+class RegisterPage(NamedTuple):
+    """Some checkpoints, newest first, and how many there are in all."""
+
+    rows: list[RegisteredCheckpoint]
+    total: int
+
+
+def read_register(
+    conn: Connection[Any],
+    *,
+    state: str | None = None,
+    ids: Sequence[str] | None = None,
+    limit: int = 50,
+    offset: int = 0,
+) -> RegisterPage:
+    """A page of the register, newest first.
+
+    Args:
+        state: checkpoints in this state alone.
+        ids: these checkpoints alone.
+    """
+    given = {"state": state, "ids": None if ids is None else list(ids), "limit": limit, "offset": offset}
+    with conn.cursor(row_factory=class_row(RegisteredCheckpoint)) as cursor:
+        rows = cursor.execute(_KNOWN + _PAGE, given).fetchall()
+    return RegisterPage(rows, rows[0].total if rows else 0)
+
+
+def count_states(conn: Connection[Any]) -> dict[str, int]:
+    """How many checkpoints are in each state, in the order of `STATES`; states that none has are left out."""
+    counts = dict(conn.execute(_KNOWN + _COUNTS).fetchall())
+    return {state: counts[state] for state in STATES if state in counts}
+
+
+def newest_names(conn: Connection[Any], most: int = 200) -> list[str]:
+    """Names of the newest policies whose weights are kept, newest first."""
+    return [name for (name,) in conn.execute(_NAMES, [most])]

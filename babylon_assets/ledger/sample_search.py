@@ -1,0 +1,206 @@
+"""Samples of the windows' datasets, searched a page at a time: what SQL can tell apart is told apart there.
+
+The search goes from the newest window to older ones, a few windows at a time, and can be taken up where it stopped: a
+page costs what it looks at, however long the record is. Texts are kept compressed; they are read for the samples that
+are looked at.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, LiteralString, NamedTuple
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from babylon_assets.domain.errors import CorruptLedger
+from babylon_assets.domain.trajectories import Exchange, StepFacts, decode_chat
+from babylon_assets.ledger import datasets, trajectories
+
+#: Windows that one question to the database covers: the first is asked alone, and then twice as many each time.
+MOST_WINDOWS = 32
+#: Later than every window.
+_NEWEST = "9999"
+
+_COLUMNS: LiteralString = """
+    sample.dataset_id, sample.sample_id, sample.trajectory_id, sample.agent_id, sample.step, sample.call,
+    sample.group_key, sample.policy, sample.reward, sample.advantage, sample.trains_as, sample.skip_reason,
+    sample.tokens"""
+_WINDOWS: LiteralString = """
+SELECT window_id FROM babylon_training.windows
+WHERE dataset_id IS NOT NULL AND (window_id < %(until)s OR (window_id = %(until)s AND NOT %(past)s))
+    AND (%(only)s::text IS NULL OR window_id = %(only)s)
+ORDER BY window_id DESC LIMIT %(windows)s"""
+_SEARCH: LiteralString = f"""
+SELECT played.window_id AS window, {_COLUMNS}
+FROM babylon_training.windows AS played JOIN babylon_training.training_dataset_samples AS sample USING (dataset_id)
+WHERE played.window_id = ANY(%(picked)s)
+    AND (%(agent)s::text IS NULL OR sample.agent_id = %(agent)s)
+    AND (%(policy)s::text IS NULL OR sample.policy = %(policy)s)
+    AND (%(mode)s::text IS NULL OR sample.trains_as = %(mode)s)
+    AND (%(reason)s::text IS NULL OR sample.skip_reason = %(reason)s)
+    AND (%(least)s::float8 IS NULL OR sample.reward >= %(least)s)
+    AND (%(most)s::float8 IS NULL OR sample.reward <= %(most)s)
+    AND (played.window_id < %(until)s
+        OR (sample.trajectory_id, sample.step, sample.call) > (%(trajectory_id)s, %(step)s, %(call)s))
+ORDER BY played.window_id DESC, sample.trajectory_id, sample.step, sample.call LIMIT %(limit)s"""
+_SAMPLE: LiteralString = f"""
+SELECT played.window_id AS window, {_COLUMNS}
+FROM babylon_training.windows AS played JOIN babylon_training.training_dataset_samples AS sample USING (dataset_id)
+WHERE played.window_id = %s AND sample.trajectory_id = %s AND sample.sample_id = %s"""
+_NEIGHBOURS: LiteralString = f"""
+SELECT %s::text AS window, {_COLUMNS} FROM babylon_training.training_dataset_samples AS sample
+WHERE sample.dataset_id = %s AND sample.group_key = %s
+ORDER BY sample.reward DESC NULLS LAST, sample.sample_id LIMIT %s"""
+_OF_AGENT: LiteralString = f"""
+SELECT played.window_id AS window, {_COLUMNS}
+FROM babylon_training.windows AS played JOIN babylon_training.training_dataset_samples AS sample USING (dataset_id)
+WHERE played.window_id = ANY(%s) AND sample.agent_id = %s AND sample.reward IS NOT NULL
+ORDER BY sample.reward"""
+_PLACES: LiteralString = """
+SELECT trajectory_id, steps, calls FROM babylon_training.training_dataset_trajectories
+WHERE dataset_id = %s AND trajectory_id = ANY(%s)"""
+_OWN_WINDOWS: LiteralString = """
+SELECT trajectory_id, max(window_id) FROM babylon_training.raw_trajectories
+WHERE trajectory_id = ANY(%s) GROUP BY trajectory_id"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRow:
+    """A sample without its texts, and the window whose newest dataset holds it."""
+
+    window: str
+    dataset_id: str
+    sample_id: str
+    trajectory_id: str
+    agent_id: str
+    step: int
+    call: int
+    group_key: str
+    policy: str | None
+    reward: float | None
+    advantage: float | None
+    trains_as: str
+    skip_reason: str | None
+    tokens: int
+
+    @property
+    def baseline(self) -> float | None:
+        """What the reward is compared with; None for a sample that is not compared."""
+        return None if self.reward is None or self.advantage is None else self.reward - self.advantage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleFilter:
+    """Which samples are looked for; None: any."""
+
+    window: str | None = None
+    agent: str | None = None
+    policy: str | None = None
+    mode: str | None = None
+    reason: str | None = None
+    least: float | None = None
+    most: float | None = None
+
+
+class SamplePosition(NamedTuple):
+    """Where a search stands: it goes on after this sample, in the order of windows, newest first; or past a window."""
+
+    window: str
+    trajectory_id: str = ""
+    step: int = -1
+    call: int = -1
+    past: bool = False
+
+
+class SampleBatch(NamedTuple):
+    """Samples that a search came upon, maybe none, and from where it goes on."""
+
+    rows: list[SampleRow]
+    position: SamplePosition
+
+
+def stream_samples(
+    conn: Connection[Any], wanted: SampleFilter, after: SamplePosition | None = None, limit: int = 200
+) -> Iterator[SampleBatch]:
+    """The samples from the newest window to the oldest, in batches of at most `limit`; whoever has enough stops."""
+    position, windows = after or SamplePosition(wanted.window or _NEWEST), 1
+    own = {item.name: getattr(wanted, item.name) for item in fields(wanted)}
+    while True:
+        given = {**own, **position._asdict(), "until": position.window, "only": wanted.window, "windows": windows}
+        picked = [name for (name,) in conn.execute(_WINDOWS, given)]
+        if not picked:
+            return
+        with conn.cursor(row_factory=class_row(SampleRow)) as cursor:
+            rows = cursor.execute(_SEARCH, {**given, "picked": picked, "limit": limit}).fetchall()
+        if len(rows) == limit:
+            last = rows[-1]
+            position = SamplePosition(last.window, last.trajectory_id, last.step, last.call)
+        else:
+            position, windows = SamplePosition(picked[-1], past=True), min(2 * windows, MOST_WINDOWS)
+        yield SampleBatch(rows, position)
+
+
+def read_sample(conn: Connection[Any], window: str, sample_id: str) -> SampleRow | None:
+    """One sample of a window's newest dataset, or None."""
+    trajectory = sample_id.rsplit("/", 2)[0]
+    with conn.cursor(row_factory=class_row(SampleRow)) as cursor:
+        return cursor.execute(_SAMPLE, [window, trajectory, sample_id]).fetchone()
+
+
+def read_neighbours(conn: Connection[Any], sample: SampleRow, most: int = 40) -> list[SampleRow]:
+    """The samples of a sample's group, itself among them, the best rewarded first."""
+    given = [sample.window, sample.dataset_id, sample.group_key, most]
+    with conn.cursor(row_factory=class_row(SampleRow)) as cursor:
+        return cursor.execute(_NEIGHBOURS, given).fetchall()
+
+
+def samples_of_agent(conn: Connection[Any], agent: str, windows: Sequence[str]) -> list[SampleRow]:
+    """An agent's samples of some windows whose reward is known, the worst first."""
+    with conn.cursor(row_factory=class_row(SampleRow)) as cursor:
+        return cursor.execute(_OF_AGENT, [list(windows), agent]).fetchall()
+
+
+def read_text(conn: Connection[Any], row: SampleRow) -> Exchange | None:
+    """The conversation and the answer of one sample; None where they are not kept any more."""
+    return read_texts(conn, [row]).get((row.dataset_id, row.sample_id))
+
+
+def read_texts(conn: Connection[Any], rows: Iterable[SampleRow]) -> dict[tuple[str, str], Exchange]:
+    """The conversation and the answer of each sample, by dataset and sample id; without those not kept any more."""
+    texts: dict[tuple[str, str], Exchange] = {}
+    by_dataset: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        by_dataset[row.dataset_id].add(row.trajectory_id)
+    for dataset, names in by_dataset.items():
+        try:
+            texts |= {(dataset, name): text for name, text in _texts_of(conn, dataset, sorted(names))}
+        except CorruptLedger:
+            continue  # emptied, as its agent was forgotten, or damaged: the page says that there is no text
+    return texts
+
+
+def _texts_of(conn: Connection[Any], dataset: str, names: Sequence[str]) -> Iterator[tuple[str, Exchange]]:
+    chats = dict(datasets.stream_chats(conn, dataset, *names))
+    places = {name: sorted(zip(*arrays, strict=True)) for name, *arrays in conn.execute(_PLACES, [dataset, names])}
+    for name, chat in chats.items():
+        for (step, call), exchange in zip(places.get(name, []), decode_chat(chat), strict=False):
+            yield f"{name}/{step}/{call}", exchange
+    if not chats:  # a dataset of the first form holds its texts itself
+        for sample in datasets.load_dataset(conn, dataset).samples:
+            if sample.trajectory_id in names:
+                yield sample.sample_id, Exchange(sample.messages, sample.response)
+
+
+def read_steps_of(conn: Connection[Any], rows: Sequence[SampleRow]) -> dict[tuple[str, int], StepFacts]:
+    """The facts of the samples' steps, by trajectory id and step; those of carried samples from their own windows."""
+    names = sorted({row.trajectory_id for row in rows})
+    by_window: dict[str, list[str]] = defaultdict(list)
+    for name, window in conn.execute(_OWN_WINDOWS, [names]):
+        by_window[window].append(name)
+    facts: dict[tuple[str, int], StepFacts] = {}
+    for window, members in by_window.items():
+        facts |= trajectories.read_facts(conn, window, members)
+    return facts

@@ -1,0 +1,141 @@
+"""OpenAI's chat completions: replies and stream chunks. https://platform.openai.com/docs/api-reference/chat"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from babylon_assets.domain.trajectories import ToolCall
+from babylon_assets.serving.answers import Answer, Piece
+from babylon_assets.serving.http.forms.form import Asked, StreamWriter
+from babylon_assets.serving.http.protocol import ApiError, ChatRequest, Token, read_request
+
+LAST_EVENT = b"data: [DONE]\n\n"
+
+
+class ChatCompletions:
+    """The protocol of /v1/chat/completions."""
+
+    prefix = "chatcmpl-"
+
+    def read(self, body: bytes) -> ChatRequest:
+        return read_request(body)
+
+    def reply(self, asked: Asked, answers: Sequence[Answer]) -> bytes:
+        """Token ids are in it where they were asked for."""
+        with_ids = bool(asked.request.return_token_ids)
+        body: dict[str, Any] = {
+            "id": asked.id,
+            "object": "chat.completion",
+            "created": asked.created,
+            "model": asked.model,
+            "choices": [_choice(index, answer, with_ids=with_ids) for index, answer in enumerate(answers)],
+            "usage": usage(answers),
+            "system_fingerprint": asked.model,
+        }
+        if with_ids:
+            body["prompt_token_ids"] = answers[0].prompt_token_ids
+        return msgspec.json.encode(body)
+
+    def stream(self, asked: Asked) -> StreamWriter:
+        return _Chunks(asked)
+
+    def error(self, error: ApiError) -> bytes:
+        return error.body()
+
+
+def _choice(index: int, answer: Answer, *, with_ids: bool) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.shown, "refusal": None}
+    if answer.reasoning:
+        message["reasoning_content"] = answer.reasoning
+    if answer.tool_calls:
+        message |= {"content": answer.shown or None, "tool_calls": list(map(_tool_call, answer.tool_calls))}
+    body: dict[str, Any] = {
+        "index": index,
+        "message": message,
+        "logprobs": _logprobs(answer.tokens),
+        "finish_reason": answer.finish_reason,
+    }
+    if with_ids:
+        body["token_ids"] = answer.token_ids
+    return body
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _logprobs(tokens: Sequence[Token] | None) -> dict[str, Any] | None:
+    return None if tokens is None else {"content": tokens, "refusal": None}
+
+
+def usage(answers: Sequence[Answer]) -> dict[str, int]:
+    """How many tokens the answers to one question took."""
+    prompt = answers[0].prompt_tokens if answers else 0
+    completion = sum(answer.completion_tokens for answer in answers)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def event(value: Mapping[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+class _Chunks:
+    """A streamed answer as chunks."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._calls = [0] * asked.count
+        self._frame = {
+            "id": asked.id,
+            "object": "chat.completion.chunk",
+            "created": asked.created,
+            "model": asked.model,
+            "system_fingerprint": asked.model,
+        }
+
+    def begin(self) -> Iterable[bytes]:
+        return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(self._asked.count)]
+
+    def write(self, piece: Piece) -> Iterable[bytes]:
+        if piece.reasoning:
+            yield self._chunk(piece.index, {"reasoning_content": piece.reasoning})
+        if piece.text or piece.tokens:
+            yield self._chunk(piece.index, {"content": piece.text}, tokens=piece.tokens)
+        for call in piece.tool_calls:
+            number, self._calls[piece.index] = self._calls[piece.index], self._calls[piece.index] + 1
+            yield self._chunk(piece.index, {"tool_calls": [{"index": number, **_tool_call(call)}]})
+        if piece.whole is not None:
+            yield self._end(piece.index, piece.whole)
+
+    def _end(self, index: int, whole: Answer) -> bytes:
+        """The end of one answer; token ids come with it where they were asked for."""
+        if not self._asked.request.return_token_ids:
+            return self._chunk(index, {}, whole.finish_reason)
+        ids = {"token_ids": whole.token_ids}
+        return self._chunk(index, {}, whole.finish_reason, ids, prompt_token_ids=whole.prompt_token_ids)
+
+    def _chunk(
+        self,
+        index: int,
+        delta: Mapping[str, Any],
+        finish_reason: str | None = None,
+        ids: Mapping[str, Any] | None = None,
+        *,
+        tokens: Sequence[Token] | None = None,
+        **beside: Any,
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": _logprobs(tokens), "finish_reason": finish_reason}
+        return event({**self._frame, "choices": [{**choice, **(ids or {})}], **beside})
+
+    def end(self, answers: Sequence[Answer]) -> Iterable[bytes]:
+        options = self._asked.request.stream_options
+        if answers and options is not None and options.include_usage:
+            yield event({**self._frame, "choices": [], "usage": usage(answers)})
+        yield LAST_EVENT
+
+    def fail(self, error: ApiError) -> Iterable[bytes]:
+        return [b"data: " + error.body() + b"\n\n", LAST_EVENT]

@@ -1,0 +1,140 @@
+"""The register of checkpoints, and the page of each: its state, its verdict, its evaluations and what it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from babylon_assets.domain.display_text import format_number
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
+from babylon_assets.ledger import checkpoints, evaluations, lineage, promotions, verdicts
+from babylon_assets.ledger.checkpoint_register import STATES, count_states, read_register
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Connection
+from babylon_assets.ledger.evaluations import Evaluation
+from babylon_assets.site.page_shell import Site
+from babylon_assets.site.query_values import choice_of, count_of
+
+PAGE_ROWS = 50
+#: The colour of each state.
+COLOURS = {
+    "served": "good",
+    "served before": "calm",
+    "passed": "busy",
+    "rejected": "poor",
+    "rolled back": "fair",
+    "not judged": "busy",
+    "base model": "calm",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An evaluation as a row: its numbers, and all else that it found, in short."""
+
+    evaluation: Evaluation
+    valid_share: float | None
+    details: str
+
+
+def show_register(site: Site, request: Request) -> Response:
+    """Every checkpoint, newest first, a page at a time."""
+    state = choice_of(request.query_params, "state", STATES)
+    page = count_of(request.query_params, "page", 0, 100_000)
+    with site.connect() as conn:
+        register = read_register(conn, state=state, limit=PAGE_ROWS, offset=page * PAGE_ROWS)
+        counts = count_states(conn)
+        served = promotions.promoted(conn, site.settings.model_name)
+    return site.render(
+        "register.html",
+        rows=register.rows,
+        total=register.total,
+        state=state,
+        page=page,
+        pages=-(-register.total // PAGE_ROWS),
+        counts=counts,
+        colours=COLOURS,
+        served=policy_name(served.chain, served.step) if served else None,
+    )
+
+
+def show_checkpoint(site: Site, request: Request) -> Response:
+    """One checkpoint: all that the ledger has of it."""
+    with site.connect() as conn:
+        checkpoint = lineage.find(conn, request.path_params["name"])
+        row = read_register(conn, ids=[checkpoint.id]).rows[0]
+        verdict = verdicts.verdict_on(conn, checkpoint.id)
+        children = _children(conn, checkpoint)
+        history = [move for move in promotions.history(conn, checkpoint.chain) if checkpoint.id == move.to_id]
+        measured = [_measured(evaluation) for evaluation in evaluations.of_checkpoint(conn, checkpoint.id)][::-1]
+        dataset = _dataset_counts(conn, checkpoint.dataset_id)
+        carried = lineage.windows_of(conn, checkpoint)
+        baselines = {
+            measure.evaluation.baseline_id: _name_of(conn, measure.evaluation.baseline_id) for measure in measured
+        }
+    return site.render(
+        "checkpoint.html",
+        row=row,
+        checkpoint=checkpoint,
+        colours=COLOURS,
+        why=explain_decision(verdict.why, verdict.verdict) if verdict else None,
+        verdict=verdict,
+        rules=verdict_rows(verdict.verdict) if verdict else [],
+        children=children,
+        history=history[:20],
+        measured=measured,
+        baselines=baselines,
+        dataset=dataset,
+        carried=carried,
+        metrics=_numbers(checkpoint.metrics),
+        changed=sorted((name, _shorten(value)) for name, value in checkpoint.settings.items()),
+    )
+
+
+def _children(conn: Connection, checkpoint: Checkpoint) -> list[str]:
+    """The policies that were trained from it."""
+    query = "SELECT chain, step FROM babylon_training.model_checkpoints WHERE parent_id = %s ORDER BY chain, step"
+    return [policy_name(*row) for row in conn.execute(query, [checkpoint.id])]
+
+
+def _name_of(conn: Connection, checkpoint_id: str | None) -> str | None:
+    other = checkpoints.get(conn, checkpoint_id) if checkpoint_id else None
+    return policy_name(other.chain, other.step) if other else None
+
+
+def _dataset_counts(conn: Connection, dataset_id: str | None) -> dict[str, Any]:
+    """What the dataset that it was trained on holds, in counts."""
+    query = "SELECT samples, trainable_tokens, counts FROM babylon_training.training_datasets WHERE id = %s"
+    row = conn.execute(query, [dataset_id]).fetchone() if dataset_id else None
+    return {} if row is None else {"samples": row[0], "tokens": row[1], "counts": row[2]}
+
+
+def _measured(evaluation: Evaluation) -> Measured:
+    share = evaluation.results.get("valid_share")
+    numbers = [(name, value) for name, value in evaluation.results.items() if name != "valid_share"]
+    details = "; ".join(
+        f"{name.replace('_', ' ')} {format_number(float(value))}"
+        for name, value in numbers
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    )
+    reason = evaluation.results.get("refused")
+    return Measured(
+        evaluation, share if isinstance(share, int | float) else None, f"{details}. {reason}" if reason else details
+    )
+
+
+def _numbers(metrics: Any) -> list[tuple[str, str]]:
+    """The training's numbers, for people."""
+    return [
+        (name.replace("_", " "), format_number(float(value)))
+        for name, value in metrics.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+
+
+def _shorten(value: object) -> str:
+    return format_number(value) if isinstance(value, float) else str(value)

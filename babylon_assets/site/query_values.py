@@ -1,0 +1,58 @@
+"""Values of a page's address and form: texts, numbers and choices, each refused with a sentence where it is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+#: A longer value of an address is no name of anything.
+LONGEST_VALUE = 2000
+
+
+class WrongValueError(ValueError):
+    """A value of an address or a form that cannot be; the text says which, and what to do."""
+
+
+def text_of(values: Mapping[str, str], name: str, longest: int = LONGEST_VALUE) -> str:
+    """The text without space around it; empty where it is not given."""
+    text = values.get(name, "").strip()
+    if len(text) > longest:
+        raise WrongValueError(f"{name} has {len(text):,} characters; at most {longest:,} are allowed")
+    return text.replace("\x00", "")
+
+
+def optional(values: Mapping[str, str], name: str) -> str | None:
+    """The text, or None where it is empty."""
+    return text_of(values, name) or None
+
+
+def number_of(values: Mapping[str, str], name: str) -> float | None:
+    """The number, or None where it is not given."""
+    text = text_of(values, name)
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise WrongValueError(f"{name} is {text[:40]!r}; write a number such as 0.5")
+    return number
+
+
+def count_of(values: Mapping[str, str], name: str, default: int, most: int) -> int:
+    """A whole number from 0 to `most`."""
+    text = text_of(values, name)
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= most):
+        raise WrongValueError(f"{name} is {text[:40]!r}; write a whole number up to {most:,}")
+    return int(text)
+
+
+def choice_of(values: Mapping[str, str], name: str, allowed: Collection[str]) -> str | None:
+    """One of the allowed words, or None where it is not given."""
+    text = text_of(values, name)
+    if text and text not in allowed:
+        raise WrongValueError(f"{name} is {text[:40]!r}; choose among {', '.join(allowed)}")
+    return text or None

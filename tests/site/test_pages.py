@@ -1,0 +1,237 @@
+"""What the pages show, what they refuse, and that no text of others acts in them."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import DatabaseUnavailable
+from babylon_assets.domain.site_links import link_agent, link_checkpoint, link_sample, link_samples
+from babylon_assets.ledger.checkpoint_register import count_states, read_register
+from babylon_assets.ledger.database import Database
+from babylon_assets.site.application import make_site
+from tests.ledger.values import CHAIN
+from tests.site.conftest import Ask
+from tests.site.filled_ledger import HOSTILE, LONG, WINDOWS, add_window, fill
+
+ACTIVE = {"script", "iframe", "object", "embed", "base", "img", "style"}
+
+
+class Seen(HTMLParser):
+    """The elements, the addresses and the handlers of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.handlers: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.handlers += [name for name, _ in attrs if name.startswith("on") or name == "style"]
+        self.addresses += [value or "" for name, value in attrs if name in ("href", "src", "action", "formaction")]
+
+
+def rows(text: str) -> list[str]:
+    """The rows of the tables of a page, as words."""
+    bodies = re.findall(r"<tbody>(.*?)</tbody>", text, re.DOTALL)
+    lines = [row for body in bodies for row in re.findall(r"<tr.*?>(.*?)</tr>", body, re.DOTALL)]
+    return [" ".join(unescape(re.sub(r"<[^>]+>", " ", line)).split()) for line in lines]
+
+
+def test_the_register_shows_every_checkpoint_with_its_state(filled: Database, page: Ask) -> None:
+    with filled.connect() as conn:
+        states = {row.step: row.state for row in read_register(conn).rows}
+        counts = count_states(conn)
+    assert states == {
+        0: "base model",
+        1: "served before",
+        2: "rejected",
+        3: "served",
+        4: "rolled back",
+        5: "not judged",
+    }
+    assert list(counts) == ["served", "served before", "rejected", "rolled back", "not judged", "base model"]
+    listed = rows(page("/site/"))
+    assert len(listed) == 6
+    (served,) = (row for row in listed if f"{CHAIN}@3 served" in row)
+    assert "0.4750 0.3750 to 0.5750 98.8% " + f"{CHAIN}@1 {WINDOWS[2]} 0.3750" in served
+    assert len(rows(page("/site/?state=rejected"))) == 1
+
+
+def test_a_checkpoint_has_its_verdict_its_evaluations_and_its_family(page: Ask) -> None:
+    text = page(link_checkpoint(f"{CHAIN}@3"))
+    for part in ("all 1 rules hold", "1,235", "better", f"{CHAIN}@1", f"{CHAIN}@4", f"{CHAIN}@5", "0.1235"):
+        assert part in text, part
+    assert "Refused: it is worse" in page(link_checkpoint(f"{CHAIN}@2"))
+    assert page(link_checkpoint(f"{CHAIN}-3")).count(f"{CHAIN}@3") > 1  # by its id as well
+
+
+def test_samples_are_filtered_by_all_that_is_said_of_them(page: Ask) -> None:
+    wanted: list[tuple[dict[str, Any], int]] = [
+        ({}, 28),
+        ({"window": WINDOWS[0]}, 4),
+        ({"agent": "agent-1"}, 7),
+        ({"mode": "skip"}, 7),
+        ({"reason": "held out"}, 7),
+        ({"least": 0.5, "most": 0.5}, 7),
+        ({"policy": f"{CHAIN}@1", "window": WINDOWS[1]}, 4),
+        ({"text": "PLAIN 2"}, 7),
+        ({"text": "a yes 43"}, 7),
+        ({"action": "buy"}, 28),
+        ({"action": "sell"}, 0),
+        ({"text": "plain 2", "agent": "agent-1"}, 0),
+    ]
+    assert [len(rows(page(link_samples(**filters)))) for filters, _ in wanted] == [count for _, count in wanted]
+
+
+def test_a_search_goes_on_where_its_page_ended(page: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("babylon_assets.site.sample_pages.PAGE_ROWS", 3)
+    for start in (link_samples(), link_samples(text="plain", most=0.5)):
+        address: str | None = start
+        seen: list[str] = []
+        while address is not None:
+            text = page(address)
+            seen += re.findall(r'href="(/site/sample\?[^"]+)"', text)
+            onward = re.search(r'rel="next" href="([^"]+)"', text)
+            address = unescape(onward[1]) if onward else None
+        assert len(seen) == len(set(seen)) == (28 if start == link_samples() else 21)
+
+
+def test_a_page_costs_what_it_shows_whatever_the_length_of_the_record(
+    database: Database, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2,000 windows: the first page reads one of them, and a search that finds nothing ends at its bound."""
+    with database.connect() as conn:
+        frozen = add_window(conn, "2026-11-05T14:00", agents=60)
+        conn.execute(
+            "INSERT INTO babylon_training.windows (window_id, status, dataset_id) "
+            "SELECT to_char(timestamp '2026-01-01' + n * interval '1 hour', 'YYYY-MM-DD\"T\"HH24:00'), 'trained', %s "
+            "FROM generate_series(1, 2000) AS n ON CONFLICT DO NOTHING",
+            [frozen],
+        )
+    monkeypatch.setattr("babylon_assets.site.sample_pages.MOST_LOOKED_AT", 600)
+    assert "50 looked at" in client.get("/site/samples").text.replace("50 samples looked at", "50 looked at")
+    nothing = client.get("/site/samples?text=nowhere").text
+    looked_at = re.search(r"None of the (\d+) samples", nothing)
+    assert looked_at is not None
+    assert 600 <= int(looked_at[1]) <= 800
+    assert client.get("/site/agents").text.count("<tr>") == 61
+
+
+def test_a_sample_is_shown_in_full_with_its_reward_and_its_neighbours(page: Ask) -> None:
+    text = page(link_sample(WINDOWS[0], f"t3-{WINDOWS[0]}/0/0"))
+    listed = rows(text)
+    assert "outcome version 1 0.7500 1.000 0.7500 because" in listed
+    assert [row.split()[0] for row in listed[-4:]] == ["0.7500", "0.5000", "0.2500", "0.000"]
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)(?:<small|</dd>)", text))
+    assert (facts["reward"], facts["baseline"], facts["advantage"]) == ("0.7500", "0.5000", "0.2500")
+    assert "A yes 43" in text
+    assert 'aria-current="true"' in text
+
+
+def test_an_agent_has_its_rewards_and_its_best_and_worst_answers(page: Ask) -> None:
+    text = page(link_agent("agent-3"))
+    assert "Mean reward 0.7500 over 7 windows" in text
+    assert text.count("<svg") == 2
+    listed = rows(page("/site/agents"))
+    assert [row.split()[:2] for row in listed] == [
+        ["agent-3", "0.7500"],
+        ["agent-2", "0.5000"],
+        ["agent-1", "0.2500"],
+        ["agent-0", "0.000"],
+    ]
+    assert len(rows(page("/site/agents?text=NT-2"))) == 1
+
+
+def pages_of(text: str) -> list[str]:
+    """Every address of the site that a page links to."""
+    return [unescape(found) for found in re.findall(r'(?:href|action)="(/site[^"]*)"', text)]
+
+
+def test_no_text_of_others_acts_on_any_page(database: Database, client: TestClient) -> None:
+    """Each page that can be reached from the first, with an attacker's text in every field that is his."""
+    with database.connect() as conn:
+        fill(conn, HOSTILE)
+    waiting, seen = ["/site/"], set[str]()
+    kinds: dict[str, int] = {}
+    while waiting:
+        address = waiting.pop()
+        kind = re.split(r"[?@]", address)[0]
+        if address in seen or kinds.get(kind, 0) >= 6:
+            continue
+        seen.add(address)
+        kinds[kind] = kinds.get(kind, 0) + 1
+        reply = client.get(address)
+        assert reply.status_code == 200, (address, reply.text)
+        policy = reply.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert not re.search("[\x00-\x08\x0b-\x1f\u202e]", reply.text)
+        if not reply.headers["content-type"].startswith("text/html"):
+            continue
+        page = Seen(reply.text)
+        assert page.tags & ACTIVE == set()
+        assert page.handlers == []
+        assert [address for address in page.addresses if not address.startswith(("/site", "#", "data:,"))] == []
+        waiting += pages_of(reply.text)
+    assert {"/site/", "/site/sample", "/site/agent", "/site/samples", "/site/sample.txt"} <= set(kinds)
+
+
+def test_a_text_of_a_megabyte_is_cut_on_the_page_and_whole_in_its_file(database: Database, client: TestClient) -> None:
+    secret = "a-secret-that-must-not-show"
+    with database.connect() as conn:
+        add_window(conn, WINDOWS[0], agents=2, spoken=f"{LONG}{secret} the end")
+    address = link_sample(WINDOWS[0], f"t1-{WINDOWS[0]}/0/0")
+    page, whole = client.get(address).text, client.get(address.replace("/sample?", "/sample.txt?"))
+    assert len(page) < 120_000
+    assert "(1,000," in page
+    assert whole.headers["content-type"].startswith("text/plain")
+    assert whole.text.endswith("hidden the end") or " the end" in whole.text[-40:]
+    assert secret not in page + whole.text
+    assert len(client.get("/site/samples").text) < 20_000
+
+
+WRONG = [
+    ("/site/checkpoints/nobody@3", 404, "names no checkpoint"),
+    ("/site/sample?window=2026-11-05T14:00&id=x/0/0", 404, "has no sample"),
+    ("/site/sample", 404, "has no sample"),
+    ("/site/agent?id=nobody", 404, "no window has a reward"),
+    ("/site/samples?least=much", 400, "write a number such as 0.5"),
+    ("/site/samples?mode=magic", 400, "choose among policy_gradient"),
+    ("/site/samples?after=x/y", 400, "begin the search again"),
+    ("/site/?page=-1", 400, "write a whole number"),
+    ("/site/nowhere", 404, "The site has no page"),
+    ("/site/samples?text=" + "x" * 3000, 400, "at most 2,000"),
+    ("/site/samples", 200, "There is no sample. Type"),
+    ("/site/agents", 200, "No agent has a reward yet"),
+    ("/site/", 200, "There is no checkpoint yet"),
+]
+
+
+def test_what_is_not_there_is_said_with_what_to_do(client: TestClient) -> None:
+    for address, status, says in WRONG:
+        reply = client.get(address)
+        text = unescape(re.sub(r"<[^>]+>", "", reply.text))
+        assert (reply.status_code, says in text) == (status, True), (address, text)
+
+
+def test_a_database_without_our_tables_is_no_error(empty_database: Database) -> None:
+    asked = TestClient(make_site(Settings(environment="babylon"), lambda: empty_database))
+    assert "Nothing is in the ledger yet" in asked.get("/site/").text
+    assert "Nothing is in the ledger yet" in asked.get("/site/samples").text
+
+
+def test_a_database_that_is_gone_is_said(database: Database) -> None:
+    def refuse() -> Database:
+        raise DatabaseUnavailable("PostgreSQL does not answer; start it")
+
+    reply = TestClient(make_site(Settings(environment="babylon"), refuse)).get("/site/")
+    assert (reply.status_code, "PostgreSQL does not answer" in reply.text) == (503, True)
