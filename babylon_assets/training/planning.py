@@ -121,8 +121,15 @@ def _selected(
     selection = leave_out_longer(selection, base_model)
     if backend.capabilities.recomputes_logprobs:  # it trains in this process
         selection = leave_out_heavier(selection, base_model, available_bytes())
+    return _possible(selection, backend)
+
+
+def _possible(selection: Selection, backend: TrainingBackend) -> Selection:
+    """The samples that the backend can train on; what it cannot is counted."""
     if not backend.capabilities.imitates:
         selection = selection.recorded_only(f"{backend.title} trains on recorded log-probabilities alone")
+    if not backend.capabilities.carries_late_samples:
+        selection = selection.groups_only(f"{backend.title} compares answers within a group alone")
     return selection
 
 
