@@ -117,8 +117,7 @@ def draft_dataset(
         model_name: `<model_name>@<step>` are our policies.
         chats: sha256 of the chat (`trajectories.StoredSamples`) of each record that has samples, by trajectory id.
         head_step, max_policy_lag: an answer of a policy further behind `head_step` than that is skipped.
-        held_out_share: samples of this share of the agents, as of `sampling.held_out_agents`, are scored and kept, but
-            skipped and not compared.
+        held_out_share: as of `sampling.held_out_agents`, whose samples are scored and kept, but not compared.
         max_samples, max_tokens, seed: bounds of what is trained on, and what the choice is drawn by.
         carried: late samples of earlier windows, which join these as they are, as far as there is room.
         result_keys, suspicious: as of `hindsight`; a sample whose prompt names a result is skipped. `suspicious` are
