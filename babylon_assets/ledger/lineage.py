@@ -21,6 +21,8 @@ from babylon_assets.ledger.specification import MODEL_CHECKPOINTS
 
 # Rows of our own tables that hold what an agent did, besides the datasets.
 _OF_AGENT: dict[str, LiteralString] = {
+    "feedback": "DELETE FROM babylon_training.feedback WHERE agent_id = %(agent)s OR call_id = ANY(%(joined)s) "
+    "OR call_id IN (SELECT call_id FROM babylon_training.inference_calls WHERE agent_id = %(agent)s)",
     "trajectories": "DELETE FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s",
     "calls": "DELETE FROM babylon_training.inference_calls WHERE agent_id = %(agent)s OR trajectory_id IN "
     "(SELECT trajectory_id FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s) "
@@ -140,7 +142,7 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
         given = {"agent": agent, "joined": _joined_calls(conn, agent)}
         emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
         # Calls are found by the trajectories. These leave their texts to datasets that refer to them: none does by now.
-        order = ("calls", "samples", "trajectories", "scores", "judgments", "late_samples")
+        order = ("feedback", "calls", "samples", "trajectories", "scores", "judgments", "late_samples")
         removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
         note_forgotten(conn, agent)
     return {**removed, "datasets": emptied}
