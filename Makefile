@@ -1,21 +1,38 @@
 # The two commands: `make demo` and `make test`. Both install what is missing first, with pip, into $(VENV).
 # PYTHON names the Python to use (3.11 or newer); PIP_OPTIONS goes to pip, e.g. to take a CPU-only torch or a mirror;
 # WORKERS is how many processes run tests; MODEL is the demo's base model.
+# With LOCKED=true exactly the files of requirements.lock are installed, each compared with its hash.
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_OPTIONS ?=
 EXTRAS ?= embedded,dev
 WORKERS ?= 2
+LOCKED ?= false
+LOCK ?= requirements.lock
+LOCK_OPTIONS ?=
+UV ?= uv==0.13.9
 
 BIN := $(VENV)/bin
+LOCK_VENV := $(VENV)-lock
+comma := ,
+ifeq ($(LOCKED),true)
+STAMP := $(VENV)/.babylon-installed-locked
+SOURCES := pyproject.toml $(LOCK)
+# The project itself is built by the setuptools of the lock, and brings no package along.
+PIP_INSTALL = $(PIP) --require-hashes -r $(LOCK) && $(PIP) --no-deps --no-build-isolation -e .
+else
 STAMP := $(VENV)/.babylon-installed
+SOURCES := pyproject.toml constraints.txt
+PIP_INSTALL = $(PIP) -c constraints.txt -e '.[$(EXTRAS)]'
+endif
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS)
 
 # Small matrices: waiting threads that spin cost more than they give.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test soak lint format clean
+.PHONY: help install lock demo up test soak lint format clean
 
 help:
 	@echo "make demo        install, play and train 24 hours of the simulated game, show what was learned"
@@ -25,11 +42,12 @@ help:
 	@echo "make soak        the tests that take minutes; a hostile crowd plays for CROWD_SECONDS, an hour unless set"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench-NAME  one of: $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard benchmarks/*.py)))"
+	@echo "make lock        write requirements.lock anew, the hashes of every file that LOCKED=true installs"
 	@echo "make clean       remove $(VENV) and caches; keeps .babylon, where the data is"
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): $(SOURCES)
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "error: no program '$(PYTHON)'. Install Python 3.11 or newer (Debian, Ubuntu: apt-get install python3 python3-venv)" \
 	       "or name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
@@ -40,10 +58,18 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "error: $(PYTHON) has no venv module. Debian, Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV); the first time takes a few minutes"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt -e '.[$(EXTRAS)]' || { \
+	@$(PIP_INSTALL) || { \
 	  echo "error: pip could not install the packages above. Behind a proxy or a mirror, or to get a CPU-only torch, pass" \
 	       "options to pip: make $(MAKECMDGOALS) PIP_OPTIONS='...'" >&2; exit 1; }
 	@touch $@
+
+# The versions of constraints.txt with the hashes that the public index publishes, for every system; no index is named.
+lock:
+	@test -x $(LOCK_VENV)/bin/python || $(PYTHON) -m venv $(LOCK_VENV)
+	@$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(UV)'
+	@echo 'setuptools>=77' | $(LOCK_VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' -c constraints.txt \
+	  $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) $(LOCK_OPTIONS) -o $(LOCK) pyproject.toml -
 
 demo: install
 	@$(BIN)/babylon demo $(if $(MODEL),--model $(MODEL)) $(DEMO_OPTIONS)
@@ -76,5 +102,5 @@ bench-%: install
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOCK_VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -34,7 +34,9 @@ UNITS = sorted((DEPLOY / "systemd").glob("babylon-*.*"))
 SETTINGS = {setting.variable for setting in declarations()}
 COMMANDS = set(get_command(app).commands)  # type: ignore[attr-defined]
 #: Variables that other programs read.
-OTHERS = {"BABYLON_DAGSTER_URL", "DAGSTER_HOME", "PGPASSWORD", "POSTGRES_PASSWORD"}
+OTHERS = {"BABYLON_DAGSTER_URL", "DAGSTER_HOME", "PGPASSWORD", "POSTGRES_PASSWORD"} | {
+    *("HF_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "PYTHON_IMAGE", "POSTGRES_IMAGE", "LOCKED")
+}
 BIN = Path(sys.executable).parent
 
 
@@ -117,6 +119,26 @@ def test_only_loopback_is_open() -> None:
     assert "--host 127.0.0.1 " in (DEPLOY / "systemd" / "babylon-webserver.service").read_text()
     assert HELM["dagsterWebserver"]["service"]["type"] == "ClusterIP"
     assert "ingress" not in HELM
+
+
+def test_no_container_runs_as_root_or_writes_outside_its_volumes() -> None:
+    for name, service in {**COMPOSE["services"], "x-babylon": COMPOSE["x-babylon"]}.items():
+        assert service["read_only"] is True, name
+        assert service["security_opt"] == ["no-new-privileges:true"] and service["cap_drop"] == ["ALL"], name
+        assert {mount.split(":")[0] for mount in service["tmpfs"]} >= {"/tmp"}, name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
+    assert COMPOSE["services"]["postgres"]["user"] == "postgres"
+    data = {mount.split(":")[1] for mount in COMPOSE["x-babylon"]["volumes"]} | {"/tmp"}
+    for variable in ("HF_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        written = Path(COMPOSE["x-babylon"]["environment"][variable])
+        assert any(written.is_relative_to(place) for place in data), variable
+
+
+def test_every_image_can_be_named_by_digest() -> None:
+    images = [service["image"] for service in COMPOSE["services"].values()]
+    assert {image for image in images if image != "babylon-assets"} == {"${POSTGRES_IMAGE:-postgres:18}"}
+    assert COMPOSE["x-babylon"]["build"]["args"]["PYTHON_IMAGE"].startswith("${PYTHON_IMAGE:-python:")
+    assert re.search(r"^FROM \$\{PYTHON_IMAGE\}$", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)
 
 
 def test_the_compose_services_wait_for_one_another() -> None:

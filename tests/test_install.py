@@ -11,6 +11,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)$")
@@ -86,6 +87,55 @@ def test_the_exact_pins_of_the_project_are_those_of_the_constraints() -> None:
     assert {"dagster", "openpipe-art", "torch", "transformers"} <= set(wanted)
     pinned = pins((ROOT / "constraints.txt").read_text().splitlines())
     assert {name: pinned[name] for name in wanted} == wanted
+
+
+#: Releases that somebody else had put on the index in a maker's name.
+COMPROMISED = {"litellm": {"1.82.7", "1.82.8"}}
+LOCKED = re.compile(
+    r"^([A-Za-z0-9._-]+)==([^\s;]+)(?: ; (.*?))?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.MULTILINE
+)
+
+
+def locked() -> dict[str, tuple[str, str]]:
+    """What the lock holds: by name the version, and on which systems it is installed (empty: on all)."""
+    text = (ROOT / "requirements.lock").read_text()
+    found = {normal(match[1]): (match[2], match[3] or "") for match in LOCKED.finditer(text)}
+    lines = [line for line in text.splitlines() if line and not line.startswith(("#", " "))]
+    assert len(found) == len(lines) > 100, "a line without a version or without a hash"
+    return found
+
+
+def test_the_lock_holds_the_versions_of_the_constraints_and_a_hash_of_every_file() -> None:
+    lock, pinned = locked(), pins((ROOT / "constraints.txt").read_text().splitlines())
+    assert {name: lock.get(name, ("missing", ""))[0] for name in pinned} == pinned, "type: make lock"
+    more = {name for name, (_, systems) in lock.items() if name not in pinned and not systems}
+    assert more == {"setuptools"}  # which builds the project; what else is more is another system's
+
+
+def test_the_lock_satisfies_the_project_and_names_no_index() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras, lock = project["optional-dependencies"], locked()
+    wanted = [Requirement(line) for line in [*project["dependencies"], *extras["embedded"], *extras["dev"]]]
+    refused = [str(each) for each in wanted if not each.specifier.contains(lock[normal(each.name)][0])]
+    assert refused == [], "type: make lock"
+    text = (ROOT / "requirements.lock").read_text()
+    assert not re.search(r"://|--(extra-)?index|--find-links| @ ", text)
+
+
+def test_compromised_releases_are_neither_pinned_nor_taken() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {each.name: each for each in map(Requirement, project["optional-dependencies"]["embedded"])}
+    pinned, lock = pins((ROOT / "constraints.txt").read_text().splitlines()), locked()
+    for name, versions in COMPROMISED.items():
+        assert not versions & {pinned[name], lock[name][0]}
+        assert not [version for version in versions if wanted[name].specifier.contains(version)]
+
+
+def test_a_locked_install_compares_hashes_and_lets_the_project_bring_nothing_along(tmp_path: Path) -> None:
+    commands = make(tmp_path, "--dry-run", "install", "LOCKED=true", f"PYTHON={sys.executable}").stdout
+    assert "--require-hashes -r requirements.lock && " in commands
+    assert "--no-deps --no-build-isolation -e ." in commands
+    assert "constraints.txt" not in commands
 
 
 def test_constraints_name_no_local_build() -> None:

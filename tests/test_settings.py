@@ -15,7 +15,14 @@ from babylon_assets.cli.app import app
 from babylon_assets.config.gate import GateSettings
 from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.network import is_loopback, reach_loopback_directly
-from babylon_assets.config.settings import Settings, declarations, load_settings, printable, subprocess_environment
+from babylon_assets.config.settings import (
+    Settings,
+    declarations,
+    load_settings,
+    prepare_libraries,
+    printable,
+    subprocess_environment,
+)
 from babylon_assets.config.training import EmbeddedSettings
 from babylon_assets.domain.errors import SettingsError
 
@@ -80,7 +87,7 @@ def test_the_file_is_found_from_a_folder_below_and_the_home_lies_beside_it(
     monkeypatch.setenv("BABYLON_HOME", "own")
     assert load_settings().home == below / "own"
     (below / ".babylon").mkdir()
-    assert load_settings().embedded.lora_rank == 32
+    assert load_settings().embedded.lora_rank is None
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
@@ -184,6 +191,51 @@ def test_settings_are_frozen_hashable_and_picklable() -> None:
         settings.home = Path()
     assert pickle.loads(pickle.dumps(settings)) == settings
     assert hash(settings) == hash(load(REWARD_WEIGHTS="outcome=2"))
+
+
+SENT = {
+    "SERVERLESS_URL": {"WANDB_API_KEY": "hunter2"},
+    "GATEWAY_UPSTREAM_URL": {"GATEWAY_UPSTREAM_KEY": "hunter2", "GATEWAY_ENGINE": "openai"},
+    "RULER_URL": {"RULER_API_KEY": "hunter2", "RULER_MODEL": "openai/judge"},
+    "FAILURE_WEBHOOK": {},
+}
+
+
+@pytest.mark.parametrize("variable", SENT)
+@pytest.mark.parametrize(
+    "url", ["http://other.example/v1", "http://10.0.0.5:8000/v1", "http://localhost@other.example"]
+)
+def test_no_key_goes_to_another_machine_in_the_clear(variable: str, url: str) -> None:
+    sent = {**SENT[variable], variable: url}
+    if variable != "FAILURE_WEBHOOK":
+        load(**{variable: url})  # without a key there is none to read
+    with pytest.raises(SettingsError, match=f"{variable} is http to another machine.*KEYS_OVER_HTTP") as refused:
+        load(**sent)
+    assert "hunter2" not in str(refused.value) and url not in str(refused.value)
+    load(**sent, KEYS_OVER_HTTP="true")
+    load(**{**sent, variable: "https://other.example/v1"})
+    load(**{**sent, variable: "http://127.0.0.1:9/v1"})
+    load(**{**sent, variable: "http://[::1]:9/v1"})
+
+
+def test_the_hosted_key_does_not_follow_an_open_upstream_either() -> None:
+    open_to_all = {"GATEWAY_UPSTREAM_URL": "http://other.example/v1", "WANDB_API_KEY": "hunter2"}
+    with pytest.raises(SettingsError, match="GATEWAY_UPSTREAM_URL is http"):
+        load(**open_to_all)
+    load(**open_to_all, GATEWAY_ENGINE="vllm")  # which is not sent that key
+
+
+def test_the_libraries_own_variables_send_no_key_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://other.example")
+    prepare_libraries(Settings())
+    with pytest.raises(SettingsError, match="WANDB_BASE_URL is http"):
+        prepare_libraries(Settings(wandb_api_key="hunter2"))
+    prepare_libraries(Settings(wandb_api_key="hunter2", keys_over_http=True))
+    monkeypatch.setenv("WANDB_BASE_URL", "https://other.example")
+    monkeypatch.setenv("OPENAI_API_BASE", "http://other.example")
+    prepare_libraries(Settings(wandb_api_key="hunter2"))
+    with pytest.raises(SettingsError, match="OPENAI_API_BASE is http"):
+        prepare_libraries(Settings(ruler_model="openai/judge"))
 
 
 def test_secrets_show_nowhere() -> None:

@@ -26,6 +26,7 @@ from typer.models import ArgumentInfo
 from babylon_assets.cli import (
     backfill,
     chain,
+    compare,
     demo,
     doctor,
     export,
@@ -126,6 +127,7 @@ app.command("replay", hidden=True)(chain.reproduce)
 app.command()(chain.prune)
 app.command()(chain.forget)
 app.command()(promote.evaluate)
+app.command()(compare.compare)
 app.command()(promote.promote)
 app.command()(promote.rollback)
 app.command("promotions")(promote.list_promotions)

@@ -1,8 +1,9 @@
-"""Which addresses are this very machine, and that they are reached directly, whatever proxy the environment names."""
+"""Which addresses are this machine, that these are reached directly, and that no key goes elsewhere in the clear."""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import re
+from collections.abc import Mapping, MutableMapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -16,6 +17,17 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def in_the_clear(url: str) -> bool:
+    """Whether what is sent to a URL can be read on its way to another machine."""
+    return urlsplit(url).scheme.lower() != "https" and not is_loopback(url)
+
+
+def open_library_urls(environ: Mapping[str, str]) -> list[str]:
+    """The variables by which libraries find a server that they send a key to, where that key could be read."""
+    named = (name for name in environ if re.search(r"_(API_BASE|BASE_URL)$", name))
+    return sorted(name for name in named if environ[name].strip() and in_the_clear(environ[name].strip()))
 
 
 def reach_loopback_directly(environ: MutableMapping[str, str]) -> None:

@@ -26,7 +26,7 @@ from babylon_assets.config.env_file import HOME, explain_unknown, find_env_file,
 from babylon_assets.config.gate import GateSettings
 from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.group import RULES, Group, allowed_values, is_secret, variable, variable_name, write_value
-from babylon_assets.config.network import reach_loopback_directly
+from babylon_assets.config.network import in_the_clear, open_library_urls, reach_loopback_directly
 from babylon_assets.config.scoring import JudgeSettings, RewardSettings
 from babylon_assets.config.simulation import SimulationSettings
 from babylon_assets.config.training import EmbeddedSettings, LocalGpuSettings, ServerlessSettings, TrainingSettings
@@ -100,6 +100,11 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UPPER_CASE] = variable(
         "LOG_LEVEL", "INFO", "The least severe message that is logged."
     )
+    keys_over_http: bool = variable(
+        "KEYS_OVER_HTTP",
+        False,
+        "Whether keys may be sent to other machines over http, where whoever is on the way reads them.",
+    )
     mode: Annotated[Literal["list", "single", "continuous"], LOWER_CASE] | None = variable(
         "MODE", None, "The command that `python -m babylon_assets` runs when it gets no arguments."
     )
@@ -126,6 +131,7 @@ class Settings(BaseSettings):
         if refused:  # raised out here, so that no secret hangs on as the cause
             raise SettingsError(refused)
         self._check_windows()
+        self._check_keys()
 
     @classmethod
     def settings_customise_sources(
@@ -152,6 +158,20 @@ class Settings(BaseSettings):
             except PermanentError as error:
                 raise SettingsError(f"{name}: {error}") from None
 
+    def _check_keys(self) -> None:
+        """Check that no key is sent in the clear to another machine; a webhook's address is a key itself."""
+        hosted = self.training.wandb_api_key
+        upstream_key = self.gateway.upstream_key or (hosted if self.gateway.engine in ("auto", "wandb") else None)
+        sent = (
+            ("SERVERLESS_URL", self.serverless.url, hosted),
+            ("GATEWAY_UPSTREAM_URL", self.gateway.upstream_url, upstream_key),
+            ("RULER_URL", self.judge.url, self.judge.api_key),
+            ("FAILURE_WEBHOOK", self.automation.failure_webhook, self.automation.failure_webhook),
+        )
+        for name, url, key in sent:
+            if url and key and in_the_clear(url) and not self.keys_over_http:
+                raise SettingsError(_IN_THE_CLEAR.format(name))
+
     def replace(self, **changes: Any) -> Settings:
         """These settings with some changed, which are named as at construction."""
         given = _by_group(changes)
@@ -165,6 +185,12 @@ class Settings(BaseSettings):
 
     def __hash__(self) -> int:
         return hash(tuple(text for text, _ in _rendered(self).values()))
+
+
+_IN_THE_CLEAR = (
+    "{} is http to another machine, and a key would be sent there for everybody on the way to read; "
+    "write https, or set KEYS_OVER_HTTP=true where the network between is trusted"
+)
 
 
 def _groups() -> dict[str, type[Group]]:
@@ -350,7 +376,13 @@ def prepare_libraries(settings: Settings) -> None:
 
     litellm must not fetch a price list at import, W&B must not ask for a login where there is no key, a local model
     needs no hub, and the tokenizers' own threads only stand in the way of those of training.
+
+    Raises:
+        SettingsError: a variable of theirs, such as WANDB_BASE_URL, would have them send a key in the clear.
     """
+    for name in [] if settings.keys_over_http else open_library_urls(os.environ):
+        if settings.training.wandb_api_key if name.startswith("WANDB_") else settings.judge.model:
+            raise SettingsError(_IN_THE_CLEAR.format(name))
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -158,8 +158,9 @@ def rules_of(settings: GateSettings) -> Rules:
 def _recorded_prompts(
     settings: Settings, database: Database, checkpoint: Checkpoint, champion: Checkpoint
 ) -> PromptComparison | None:
-    """Both policies on the environment's recorded prompts; None where the environment cannot value answers."""
-    if open_environment(settings).answers is None:
+    """Both policies on the environment's recorded prompts; None where the gate does not go by such answers."""
+    environment = open_environment(settings)
+    if environment.answers is None or not environment.gate_asks_prompts:
         return None
     places = prompts_asked(settings, database, checkpoint.window_id or "")
     theirs, ours = (

@@ -129,8 +129,9 @@ def measure_off_policy(
 
 
 def prompts_asked(settings: Settings, database: Database, window: str = LAST_WINDOW) -> list[PromptPlace]:
-    """The recorded prompts that a window's checkpoint is asked; none where the environment cannot value answers."""
-    if open_environment(settings).answers is None:
+    """The recorded prompts that a window's checkpoint is asked; none where the gate does not go by such answers."""
+    environment = open_environment(settings)
+    if environment.answers is None or not environment.gate_asks_prompts:
         return []
     with database.connect() as conn:
         return recorded_prompts.prompts_for(settings, conn, window)

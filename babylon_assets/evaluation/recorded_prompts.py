@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pandas as pd
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.content_ids import content_id
+from babylon_assets.domain.display_text import neutralize, shorten
 from babylon_assets.domain.frames import steps_frame
 from babylon_assets.domain.policies import Policy
 from babylon_assets.domain.prompt_evaluation import PromptAnswer, PromptPlace, choose_prompts, clustered, clusters
@@ -38,6 +39,8 @@ WINDOWS = 24
 ANSWER_TOKENS = 512
 #: Characters of prompts that a policy is given at a time: what bounds the memory of a batch.
 BATCH_CHARACTERS = 100_000
+#: Characters of an answer that its evaluation keeps.
+LONGEST_KEPT = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,14 @@ class AnsweredStep:
     trajectory_id: str
     agent_id: str
     facts: list[StepFacts]
+
+
+class AnsweredPrompt(NamedTuple):
+    """What an answer came to, the action that it asks for, and its text."""
+
+    answer: PromptAnswer
+    action: str
+    text: str
 
 
 def prompts_for(settings: Settings, conn: Connection, window: str) -> list[PromptPlace]:
@@ -64,25 +75,43 @@ def version(settings: Settings, environment: Environment, places: Sequence[Promp
 
 def ask(
     settings: Settings, database: Database, base_model: str, policy: Policy, places: Sequence[PromptPlace]
-) -> dict[str, PromptAnswer]:
+) -> dict[str, AnsweredPrompt]:
     """Ask a policy the prompts, one answer each, and value what it would have done; by the prompts' ids.
 
     A prompt that the base model's context has no room for is left out.
     """
     environment = open_environment(settings)
-    reader = environment.answers
-    assert reader is not None  # asked before
     with database.connect() as conn:
         prompts = _fitting(base_model, read_prompts(conn, places))
+    return value_answers(settings, database, environment, prompts, _answers(policy, prompts))
+
+
+def value_answers(
+    settings: Settings,
+    database: Database,
+    environment: Environment,
+    prompts: Sequence[RecordedPrompt],
+    texts: Sequence[str],
+) -> dict[str, AnsweredPrompt]:
+    """What an answer to each prompt would have done, and been worth; by the prompts' ids.
+
+    The environment can read answers: `environment.answers` was asked before.
+    """
+    reader = environment.answers
+    assert reader is not None
     steps = [
         msgspec.structs.replace(reader.parse(text, prompt.messages, prompt.facts), step=number)
-        for number, (prompt, text) in enumerate(zip(prompts, _answers(policy, prompts), strict=True))
+        for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
     ]
     with database.connect_source() as source:
         rewards = _rewards(settings, source, environment, prompts, steps)
     return {
-        prompt.place.id: PromptAnswer(prompt.place.agent_id, prompt.place.window, rewards.get(number), not step.invalid)
-        for number, (prompt, step) in enumerate(zip(prompts, steps, strict=True))
+        prompt.place.id: AnsweredPrompt(
+            PromptAnswer(prompt.place.agent_id, prompt.place.window, rewards.get(number), not step.invalid),
+            environment.describe_action(step),
+            text,
+        )
+        for number, (prompt, step, text) in enumerate(zip(prompts, steps, texts, strict=True))
     }
 
 
@@ -145,9 +174,10 @@ def _outcome(settings: Settings, valued: pd.DataFrame) -> pd.Series[Any]:
 
 
 def evaluation_of(
-    checkpoint: Checkpoint, version: str, answers: Mapping[str, PromptAnswer], places: Sequence[PromptPlace]
+    checkpoint: Checkpoint, version: str, answered: Mapping[str, AnsweredPrompt], places: Sequence[PromptPlace]
 ) -> Evaluation:
-    """What is kept of a checkpoint's answers: every answer's reward, and their mean with its interval."""
+    """What is kept of a checkpoint's answers: each one's reward, action and text, and the mean with its interval."""
+    answers = {name: prompt.answer for name, prompt in answered.items()}
     valued = {name: answer for name, answer in answers.items() if answer.reward is not None}
     mean = clustered([answer.reward or 0.0 for answer in valued.values()], clusters(list(valued.values())))
     recorded = {place.id: place.recorded_worth for place in places if place.recorded_worth is not None}
@@ -165,12 +195,18 @@ def evaluation_of(
         high=mean.high if mean else None,
         results={
             "answers": {name: list(answer) for name, answer in sorted(answers.items())},
+            "texts": {name: _kept_text(prompt) for name, prompt in sorted(answered.items())},
             "valid_share": sum(answer.valid for answer in answers.values()) / len(answers) if answers else None,
             "gain_on_recorded": list(gain) if gain else None,
             "prompts": len(places),
             "held_out": sum(place.held_out for place in places),
         },
     )
+
+
+def _kept_text(prompt: AnsweredPrompt) -> list[str]:
+    """Action and text of an answer, as long as a page shows them."""
+    return [neutralize(shorten(text, LONGEST_KEPT)) for text in (prompt.action, prompt.text)]
 
 
 def answers_of(evaluation: Evaluation | None) -> dict[str, PromptAnswer]:

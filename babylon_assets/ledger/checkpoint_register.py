@@ -46,7 +46,7 @@ LEFT JOIN LATERAL (
     SELECT evaluation, value, low, high, (results->>'valid_share')::float8 AS valid_share
     FROM babylon_training.checkpoint_evaluations AS measured
     WHERE measured.checkpoint_id = page.id AND value IS NOT NULL AND NOT starts_with(evaluation, 'snapshot:')
-    ORDER BY low IS NULL, measured.created_at DESC LIMIT 1) AS best ON true
+    ORDER BY low IS NULL, evaluation = 'recorded_prompts', measured.created_at DESC LIMIT 1) AS best ON true
 ORDER BY page.created_at DESC, page.chain, page.step DESC"""
 _COUNTS: LiteralString = " SELECT state, count(*)::int FROM known GROUP BY state"
 _NAMES: LiteralString = """

@@ -67,3 +67,10 @@ def of_checkpoint(conn: Connection[Any], checkpoint_id: str) -> list[Evaluation]
     query = CHECKPOINT_EVALUATIONS.select("WHERE checkpoint_id = %s ORDER BY created_at, evaluation, version")
     with conn.cursor(row_factory=class_row(Evaluation)) as cursor:
         return cursor.execute(query, [checkpoint_id]).fetchall()
+
+
+def of_both(conn: Connection[Any], first_id: str, second_id: str) -> list[tuple[Evaluation, Evaluation]]:
+    """What both checkpoints were measured by, by the same evaluation in the same version, newest first."""
+    ours = {(row.evaluation, row.version): row for row in of_checkpoint(conn, first_id)}
+    pairs = [(ours.get((row.evaluation, row.version)), row) for row in of_checkpoint(conn, second_id)]
+    return [(mine, theirs) for mine, theirs in reversed(pairs) if mine is not None]

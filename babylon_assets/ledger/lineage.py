@@ -31,6 +31,15 @@ _OF_AGENT: dict[str, LiteralString] = {
     "samples": "WITH gone AS (DELETE FROM babylon_training.training_dataset_trajectories WHERE agent_id = %(agent)s "
     "RETURNING steps) SELECT unnest(steps) FROM gone",
     "judgments": "DELETE FROM babylon_training.ruler_judgments WHERE %(agent)s = ANY(agents)",
+    "answers": """
+        UPDATE babylon_training.checkpoint_evaluations SET results = results || jsonb_build_object(
+            'answers', (SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE value->>0 <> %(agent)s), '{}')
+                        FROM jsonb_each(results->'answers')),
+            'texts', (SELECT coalesce(jsonb_object_agg(key, value)
+                                      FILTER (WHERE results->'answers'->key->>0 IS DISTINCT FROM %(agent)s), '{}')
+                      FROM jsonb_each(coalesce(results->'texts', '{}'))))
+        WHERE evaluation = 'recorded_prompts'
+            AND EXISTS (SELECT FROM jsonb_each(results->'answers') WHERE value->>0 = %(agent)s)""",
     "late_samples": "DELETE FROM babylon_training.late_samples WHERE agent_id = %(agent)s OR checkpoint_id IS NULL AND "
     "dataset_id IN (SELECT id FROM babylon_training.training_datasets WHERE body = '')",
 }
@@ -136,13 +145,14 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     """Remove what an agent did from our tables, in the caller's transaction or in one of its own; says how many rows.
 
     A dataset that holds an answer of the agent is emptied: it cannot be trained on or reproduced any more, and its id
-    stays as what checkpoints were made from. Its window is frozen again without the agent when it is run again.
+    stays as what checkpoints were made from. What policies answered to its prompts is removed from their evaluations,
+    whose means stay. Its window is frozen again without the agent when it is run again.
     """
     with conn.transaction():
         given = {"agent": agent, "joined": _joined_calls(conn, agent)}
         emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
         # Calls are found by the trajectories. These leave their texts to datasets that refer to them: none does by now.
-        order = ("feedback", "calls", "samples", "trajectories", "scores", "judgments", "late_samples")
+        order = ("feedback", "calls", "samples", "trajectories", "scores", "judgments", "answers", "late_samples")
         removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
         note_forgotten(conn, agent)
     return {**removed, "datasets": emptied}

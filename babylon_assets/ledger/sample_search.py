@@ -163,6 +163,11 @@ def samples_of_agent(conn: Connection[Any], agent: str, windows: Sequence[str]) 
         return cursor.execute(_OF_AGENT, [list(windows), agent]).fetchall()
 
 
+def read_text(conn: Connection[Any], row: SampleRow) -> Exchange | None:
+    """The conversation and the answer of one sample; None where they are not kept any more."""
+    return read_texts(conn, [row]).get((row.dataset_id, row.sample_id))
+
+
 def read_texts(conn: Connection[Any], rows: Iterable[SampleRow]) -> dict[tuple[str, str], Exchange]:
     """The conversation and the answer of each sample, by dataset and sample id; without those not kept any more."""
     texts: dict[tuple[str, str], Exchange] = {}

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +22,11 @@ from babylon_assets.domain.errors import PermanentError
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 #: A child that lived so long is well: its next death counts as the first.
 STEADY_SECONDS = 60.0
+#: A log that has grown larger is begun anew; so many bytes of its end are kept beside it, as `<name>.log.1`.
+LOG_BYTES = 20 * 2**20
 #: prctl's "send me this signal when my parent dies": nobody is left behind to hold the port when we are killed.
 _PARENT_DEATH_SIGNAL = 1
+_log = logging.getLogger(__name__)
 _LIBC = ctypes.CDLL(None)
 
 
@@ -32,7 +37,7 @@ class Child:
         name: in messages, and of the log file.
         arguments: of the interpreter.
         home: its working folder.
-        log: what it prints is added to this file.
+        log: what it prints is added to this file, of which `trim_log` keeps the end.
     """
 
     def __init__(
@@ -60,6 +65,19 @@ class Child:
                 preexec_fn=lambda: _LIBC.prctl(_PARENT_DEATH_SIGNAL, signal.SIGINT),  # noqa: PLW1509
             )
         self._started, self._again_at = time.monotonic(), None
+
+    def trim_log(self, most: int = LOG_BYTES) -> None:
+        """Begin the log anew where it has become too long; the child goes on writing to the same file, at its end."""
+        size = self.log.stat().st_size if self.log.is_file() else 0
+        if size <= most:
+            return
+        try:
+            with self.log.open("rb") as log, self.log.with_name(f"{self.log.name}.1").open("wb") as before:
+                log.seek(size - most)
+                shutil.copyfileobj(log, before)
+        except OSError:  # a full disk is what truncating helps against; the end of the log is lost then
+            _log.warning("the end of %s could not be kept", self.log)
+        os.truncate(self.log, 0)
 
     def refuse_dead(self) -> None:
         """For the time before it was ready once, when starting it again would end as the first time.

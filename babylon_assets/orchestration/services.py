@@ -160,6 +160,7 @@ class Services:
             if database.revive():
                 say("PostgreSQL was gone and is started again")
             for child in self._children:
+                child.trim_log()
                 if death := child.noticed_death():
                     say(death)
             self._start_due(database, say)

@@ -1,1 +1,1 @@
-"""The local site: checkpoints, samples and agents as pages of the ledger, read and never written."""
+"""The local site: checkpoints, samples, agents and comparisons as pages of the ledger, read and never written."""

@@ -29,6 +29,7 @@ from babylon_assets.ledger.sample_search import (
     read_neighbours,
     read_sample,
     read_steps_of,
+    read_text,
     read_texts,
     stream_samples,
 )
@@ -202,7 +203,7 @@ def _find(conn: Connection, request: Request) -> tuple[SampleRow, Exchange | Non
             f"the newest dataset of {window or 'that window'} has no sample {shorten(name, 200)!r}; look for it among "
             "the samples"
         )
-    return row, read_texts(conn, [row]).get((row.dataset_id, row.sample_id))
+    return row, read_text(conn, row)
 
 
 def _weighed(

@@ -36,6 +36,7 @@ from babylon_assets.training.branches import Branch, branch_for
 from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.planning import Plan, plan_training
 from babylon_assets.training.selection import Selection
+from babylon_assets.training.step_advice import advise
 
 Status = Literal["trained", "skipped", "thin", "unchanged", "superseded"]
 
@@ -290,7 +291,7 @@ def _record(
             )
     return TrainedWindow(
         status="trained",
-        reason=f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}",
+        reason=f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}{_advice(plan, steps)}",
         checkpoint=checkpoint,
         parent=plan.parent,
         method=plan.selection.method,
@@ -299,6 +300,11 @@ def _record(
         steps=steps,
         seconds=seconds,
     )
+
+
+def _advice(plan: Plan, steps: Sequence[Mapping[str, float]]) -> str:
+    advice = advise(steps, plan.manifest["settings"])
+    return f"; {advice}" if advice else ""
 
 
 def _ended_early(steps: Sequence[Mapping[str, float]], selection: Selection) -> str:

@@ -110,3 +110,28 @@ def test_it_waits_for_its_pause(child_of: Callable[[str], Child], monkeypatch: p
     child.start()
     noticed(child)
     assert not child.is_due
+
+
+def test_a_log_is_bounded_while_the_child_goes_on_writing(child_of: Callable[[str], Child]) -> None:
+    child = child_of("import sys\nfor n in range(10**9): print(f'line {n:09}', flush=n % 64 == 0)")
+    kept = child.log.with_name("player.log.1")
+    for _ in range(3):
+        deadline = time.monotonic() + 10
+        while child.log.stat().st_size <= 100_000:
+            assert time.monotonic() < deadline, "the child writes no more"
+            time.sleep(0.01)
+        child.trim_log(most=100_000)
+        assert kept.stat().st_size == 100_000
+        assert b"\0" not in kept.read_bytes()
+    time.sleep(0.1)
+    assert child.log.read_bytes().lstrip(b"line 0123456789\n") == b""  # it went on at the beginning, without a hole
+
+
+def test_a_log_whose_end_cannot_be_kept_is_begun_anew_all_the_same(child_of: Callable[[str], Child]) -> None:
+    child = child_of("import time; print('x' * 1000, flush=True); time.sleep(60)")
+    pause_until = time.monotonic() + 10
+    while child.log.stat().st_size < 1000 and time.monotonic() < pause_until:
+        time.sleep(0.01)
+    child.log.with_name("player.log.1").mkdir()
+    child.trim_log(most=10)
+    assert child.log.stat().st_size == 0

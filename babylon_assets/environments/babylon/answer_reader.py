@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -98,14 +98,22 @@ class GameAnswers:
         )
         tables = self._environment.read_outcomes(conn, window, named)
         rewards = self._environment.settings.rewards
-        scale = (60_000.0 * rewards.perp_horizon_minutes, rewards.perp_full_scale_percent)
-        prices = _Prices.of(tables, self._rules, as_of, scale)
+        scale = (self._horizon_ms(), rewards.perp_full_scale_percent)
+        prices = _Prices.of(tables, self._rules, as_of, scale, self._price)
         valued = [
             prices.value(row, lost)
             for row, lost in zip(named.to_dict("records"), _lost_names(steps, named), strict=True)
         ]
         worth = [float("nan") if value.worth is None else value.worth for value in valued]
         return pd.DataFrame({"worth": worth, "state": [value.state for value in valued]}, index=steps.index)
+
+    def _price(self, likely: float) -> float:
+        """What a share costs when its side is quoted at `likely`."""
+        return likely / (1 - likely)
+
+    def _horizon_ms(self) -> float:
+        """How long after its step a perpetual is valued."""
+        return 60_000.0 * self._environment.settings.rewards.perp_horizon_minutes
 
 
 def read_json(text: str, *, whole: bool) -> Mapping[str, Any]:
@@ -157,18 +165,34 @@ def _lost_names(steps: pd.DataFrame, named: pd.DataFrame) -> list[bool]:
 class _Prices:
     """What the record says of the markets at the time of an order, and afterwards."""
 
-    def __init__(self, rules: GameRules, book: TradeBook, shares: Quotes, resolutions: Resolutions) -> None:
+    def __init__(
+        self,
+        rules: GameRules,
+        book: TradeBook,
+        shares: Quotes,
+        resolutions: Resolutions,
+        price: Callable[[float], float],
+    ) -> None:
+        self._price = price
         self._rules, self._book, self._shares, self._resolutions = rules, book, shares, resolutions
         self._pool = PoolMarkets(book, shares, resolutions, ())
         self._perps = PerpRules(horizon_ms=0, full_scale_percent=1, quotes=Quotes(()))
 
     @classmethod
-    def of(cls, tables: OutcomeTables, rules: GameRules, as_of: datetime | None, scale: tuple[float, float]) -> _Prices:
+    def of(
+        cls,
+        tables: OutcomeTables,
+        rules: GameRules,
+        as_of: datetime | None,
+        scale: tuple[float, float],
+        price: Callable[[float], float],
+    ) -> _Prices:
         moment = milliseconds_of(as_of)
         notes = until(tables.market_outcomes, "created_at", moment)
         resolutions = resolutions_of(tables.markets, notes if rules.notes_are_outcomes else notes[:0], moment)
         book = TradeBook(read_game_trades(tables.trades, as_of))
-        prices = cls(rules, book, share_quotes(until(tables.prediction_prices, "created_at", moment)), resolutions)
+        shares = share_quotes(until(tables.prediction_prices, "created_at", moment))
+        prices = cls(rules, book, shares, resolutions, price)
         prices._pool = PoolMarkets(book, prices._shares, resolutions, pool_holdings(tables.positions, moment))
         prices._perps = PerpRules(
             horizon_ms=scale[0],
@@ -198,7 +222,7 @@ class _Prices:
         likely = self._shares.last(f"{side} {market}", at)
         if likely is None or not 0 < likely < 1:
             return UNKNOWN
-        price = likely / (1 - likely)
+        price = self._price(likely)
         if step["closes"] is True:
             cost = self._pool.average_cost(step["agent_id"], market, side, at)
             return _INVALID if cost is None else Valued.final(AFTER_FEE * price / cost - 1, cost, price)

@@ -19,6 +19,9 @@ class SimulatedEnvironment(BabylonEnvironment):
     """The market of the demo: it judges policies by boards of its own, and makes the small model that plays it."""
 
     name = "simulated"
+    #: Each board has news of its own.
+    state_seconds = 0.0
+    gate_asks_prompts = False  # its boards say more of a policy than its recorded prompts
 
     @property
     def benchmark(self) -> Benchmark | None:
@@ -28,8 +31,9 @@ class SimulatedEnvironment(BabylonEnvironment):
 
     @property
     def answers(self) -> AnswerReader | None:
-        """Its boards say more of a policy than its recorded prompts."""
-        return None
+        from babylon_assets.environments.simulated.board_answers import BoardAnswers
+
+        return BoardAnswers(self)
 
     def find_base_model(self, home: Path) -> Path | None:
         """The one that the game was begun with, or the small one if it was made."""

@@ -121,6 +121,10 @@ class Clock:
         """The time of a tick."""
         return self.windows.parse(window).start + (tick * self.rooms + room + 0.5) * self._slot
 
+    def room_at(self, moment: datetime) -> int:
+        """The room whose tick happens at a time."""
+        return int((moment - self.windows.of(moment).start) / self._slot) % self.rooms
+
     @property
     def settled_after(self) -> timedelta:
         """How long after its tick a board is settled: before the room's next tick; at the latest, the window's end."""
@@ -156,7 +160,9 @@ def _draw_board(
     rng = board_rng(seed, window, room, tick)
     at = clock.at(window, room, tick)
     predictions = tuple(
-        PredictionLine(slot, _market_id(at, room, index), round(float(rng.uniform(0.30, 0.70)), 2))
+        PredictionLine(
+            slot, market_id(int(at.timestamp() * 1000), room, index), round(float(rng.uniform(0.30, 0.70)), 2)
+        )
         for index, slot in enumerate(SLOTS)
     )
     perps = tuple(PerpLine(ticker, open_prices[ticker]) for ticker in room_tickers(room))
@@ -189,9 +195,9 @@ def room_tickers(room: int) -> tuple[str, str]:
     return TICKERS[first], TICKERS[first + 1]
 
 
-def _market_id(at: datetime, room: int, index: int) -> str:
+def market_id(at_ms: int, room: int, index: int) -> str:
     """An 18-digit id like the game's: milliseconds, then room and slot."""
-    return f"{int(at.timestamp() * 1000):013d}{room:03d}{index:02d}"
+    return f"{at_ms:013d}{room:03d}{index:02d}"
 
 
 def _draw_truth(

@@ -1,0 +1,126 @@
+"""`babylon compare`: two policies side by side."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from babylon_assets.cli.chain import Named
+from babylon_assets.cli.list_windows import Json, opened
+from babylon_assets.cli.terminal import bold, count, errors, number, output, print_json
+from babylon_assets.config.settings import load_settings
+from babylon_assets.domain.display_text import format_number, shorten
+from babylon_assets.domain.evaluations import Interval
+from babylon_assets.domain.policy_comparison import ComparedPolicies
+from babylon_assets.domain.site_links import link_comparison
+from babylon_assets.ledger import lineage
+
+#: Characters of an answer in the list of prompts.
+LONGEST_ANSWER = 200
+
+
+def compare(
+    first: Named,
+    second: Named,
+    prompts: Annotated[
+        int, typer.Option(min=0, max=1000, help="Ask both as many recorded prompts, unless they were asked; 0: none.")
+    ] = 32,
+    json: Json = False,
+) -> None:
+    """Compare two policies: reward with interval, valid share, by kind of decision, and where they differ most.
+
+    What the ledger has of both is taken from there. Recorded prompts that both were not asked yet are asked now and
+    kept. A difference is the second policy's less the first's.
+
+    Example: [bold]babylon compare babylon-agent@0 babylon-agent@3[/]
+    """
+    settings = load_settings()
+    database = opened(settings)
+    from babylon_assets.evaluation.side_by_side import compare_kept, measure_both
+
+    with database.connect() as conn:
+        pair = lineage.find(conn, first), lineage.find(conn, second)
+    reason = measure_both(settings, database, *pair, prompts) if prompts else ""
+    with database.connect() as conn:
+        compared = compare_kept(conn, *pair)
+    if json:
+        print_json({**_facts(compared), "not_asked": reason or None})
+        return
+    _show(compared)
+    if reason:
+        errors.print(f"no recorded prompts were asked: {reason}", soft_wrap=True)
+    output.print(f"page: {link_comparison(compared.first, compared.second)}, served by babylon up and babylon site")
+
+
+def _show(compared: ComparedPolicies) -> None:
+    output.print(bold(compared.first), "and", bold(compared.second))
+    if not compared.measured:
+        output.print("no evaluation has measured both; type: babylon evaluate --policy NAME for each")
+    else:
+        output.print(_measured_table(compared))
+    if compared.kinds:
+        output.print(_kinds_table(compared))
+    for prompt in compared.differing:
+        output.print()
+        output.print(bold(prompt.prompt), f"of {prompt.first.agent}, which chose {prompt.kind or 'what is not kept'}")
+        for name, answer, action, text in zip(
+            (compared.first, compared.second), (prompt.first, prompt.second), prompt.actions, prompt.texts, strict=True
+        ):
+            worth = number(answer.reward) if answer.valid else f"{number(answer.reward)} (invalid)"
+            spoken = shorten(" ".join(text.split()), LONGEST_ANSWER) or "its text was not kept"
+            output.print(f"  {name}  {worth}  {action}  {spoken}", soft_wrap=True)
+
+
+def _measured_table(compared: ComparedPolicies) -> Table:
+    table = _table("evaluation", compared.first, compared.second, "difference", "valid")
+    for row in compared.measured:
+        shares = " and ".join("-" if share is None else f"{share:.1%}" for share in row.valid_shares)
+        name = f"{row.evaluation} of {row.window}" if row.window else row.evaluation
+        table.add_row(name, _spoken(row.first), _spoken(row.second), _spoken(row.difference), shares)
+    return table
+
+
+def _kinds_table(compared: ComparedPolicies) -> Table:
+    table = _table("kind of decision", "prompts", compared.first, compared.second, "difference")
+    for row in compared.kinds:
+        table.add_row(row.kind, count(row.prompts), number(row.first), number(row.second), _spoken(row.difference))
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _spoken(interval: Interval | None) -> str:
+    """A value with its interval, for a table."""
+    if interval is None:
+        return "-"
+    if math.isnan(interval.low):
+        return number(interval.value)
+    return f"{number(interval.value)} [{format_number(interval.low)}, {format_number(interval.high)}]"
+
+
+def _facts(compared: ComparedPolicies) -> dict[str, Any]:
+    """The comparison for scripts; a number that is not known is null."""
+
+    def known(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: known(member) for name, member in value.items()}
+        if isinstance(value, Interval):
+            return known(value._asdict())
+        if hasattr(value, "_asdict"):
+            return known(value._asdict())
+        if isinstance(value, list | tuple):
+            return [known(member) for member in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    facts: dict[str, Any] = known(asdict(compared))
+    return facts

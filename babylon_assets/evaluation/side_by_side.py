@@ -1,0 +1,142 @@
+"""Two checkpoints side by side: from what the ledger has of both, and measured now where it has too little."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import CorruptLedger, PermanentError
+from babylon_assets.domain.evaluations import Interval, paired
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.policy_comparison import (
+    ComparedPolicies,
+    MeasuredTwice,
+    PromptTwice,
+    compare_kinds,
+    compare_prompts,
+    rank_differing,
+)
+from babylon_assets.domain.prompt_evaluation import PromptAnswer
+from babylon_assets.ledger import evaluations, trajectories
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.database import Connection, Database
+from babylon_assets.ledger.evaluations import Evaluation
+
+PROMPTS = "recorded_prompts"
+
+
+def compare_kept(conn: Connection, first: Checkpoint, second: Checkpoint) -> ComparedPolicies:
+    """The comparison of two checkpoints from the evaluations that the ledger has of both; nobody is asked anything."""
+    pairs = evaluations.of_both(conn, first.id, second.id)
+    asked = next((pair for pair in pairs if pair[0].evaluation == PROMPTS), None)
+    answers = [_answers(evaluation) for evaluation in asked] if asked else [{}, {}]
+    kinds = _kinds(conn, answers[0]) if asked else {}
+    prompts = [] if asked is None else _prompts(asked, answers[0], answers[1], kinds)
+    return ComparedPolicies(
+        first=policy_name(first.chain, first.step),
+        second=policy_name(second.chain, second.step),
+        measured=[_measured(ours, theirs) for ours, theirs in pairs],
+        prompts=len(prompts),
+        kinds=compare_kinds(answers[0], answers[1], kinds),
+        differing=rank_differing(prompts),
+    )
+
+
+def measure_both(settings: Settings, database: Database, first: Checkpoint, second: Checkpoint, prompts: int) -> str:
+    """Ask both checkpoints the same recorded prompts, unless the ledger has them on the same; why not, else empty.
+
+    What is measured is kept. It runs the policies: on this machine, or by their backend.
+    """
+    from babylon_assets.domain.prompt_evaluation import choose_prompts
+    from babylon_assets.environments.registry import open_environment
+    from babylon_assets.evaluation.loaded_policies import why_not_loadable
+    from babylon_assets.evaluation.measurements import LAST_WINDOW, measure_prompts
+    from babylon_assets.evaluation.recorded_prompts import WINDOWS
+    from babylon_assets.ledger.recorded_prompts import list_prompts
+
+    if open_environment(settings).answers is None:
+        return "this environment cannot say what an answer to a recorded prompt would have been worth"
+    with database.connect() as conn:
+        both = evaluations.of_both(conn, first.id, second.id)
+        if any(pair[0].evaluation == PROMPTS and pair[0].results.get("texts") for pair in both):
+            return ""
+        places = choose_prompts(list_prompts(conn, LAST_WINDOW, WINDOWS), prompts)
+    if not places:
+        return "there is no recorded prompt yet; materialize training_datasets for a window first"
+    for checkpoint in (first, second):
+        if (reason := why_not_loadable(settings, checkpoint)) is not None:
+            return f"{policy_name(checkpoint.chain, checkpoint.step)} cannot be asked here: {reason}"
+    for checkpoint in (first, second):
+        if measure_prompts(settings, database, checkpoint, places) is None:
+            raise PermanentError(f"{policy_name(checkpoint.chain, checkpoint.step)} could not be measured; try again")
+    return ""
+
+
+def _answers(evaluation: Evaluation) -> dict[str, PromptAnswer]:
+    """The answers that an evaluation keeps, by the prompts' ids."""
+    return {name: PromptAnswer(*values) for name, values in evaluation.results["answers"].items()}
+
+
+def _measured(ours: Evaluation, theirs: Evaluation) -> MeasuredTwice:
+    shares = (_number(ours.results.get("valid_share")), _number(theirs.results.get("valid_share")))
+    difference: Interval | None = None
+    if ours.evaluation == PROMPTS:
+        difference, shares = compare_prompts(_answers(ours), _answers(theirs))
+    else:
+        first, second = ours.results.get("rewards"), theirs.results.get("rewards")
+        if isinstance(first, list) and isinstance(second, list) and len(first) == len(second) > 0:
+            difference = paired(second, first)
+    return MeasuredTwice(ours.evaluation, ours.window_id, _interval(ours), _interval(theirs), difference, shares)
+
+
+def _interval(evaluation: Evaluation) -> Interval | None:
+    if evaluation.value is None:
+        return None
+    low, high = evaluation.low, evaluation.high
+    return Interval(evaluation.value, float("nan") if low is None else low, float("nan") if high is None else high)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _kinds(conn: Connection, answers: Mapping[str, PromptAnswer]) -> dict[str, str]:
+    """What the record's own agent did at each prompt; without those whose step is not kept."""
+    by_window: dict[str, list[str]] = defaultdict(list)
+    for name, answer in answers.items():
+        by_window[answer.window].append(name)
+    kinds: dict[str, str] = {}
+    for window, names in by_window.items():
+        try:
+            facts = trajectories.read_facts(conn, window, sorted({name.rsplit("/", 2)[0] for name in names}))
+        except CorruptLedger:
+            continue  # a damaged window has no kinds to tell; its answers are compared all the same
+        for name in names:
+            trajectory, step, _ = name.rsplit("/", 2)
+            if (fact := facts.get((trajectory, int(step)))) is not None:
+                kinds[name] = fact.action_type
+    return kinds
+
+
+def _prompts(
+    asked: tuple[Evaluation, Evaluation],
+    first: Mapping[str, PromptAnswer],
+    second: Mapping[str, PromptAnswer],
+    kinds: Mapping[str, str],
+) -> list[PromptTwice]:
+    kept = [evaluation.results.get("texts") or {} for evaluation in asked]
+    rows = []
+    for name in sorted(set(first) & set(second)):
+        (action, text), (other_action, other_text) = (texts.get(name) or ("", "") for texts in kept)
+        twice = PromptTwice(
+            prompt=name,
+            kind=kinds.get(name, ""),
+            first=first[name],
+            second=second[name],
+            actions=(action, other_action),
+            texts=(text, other_text),
+        )
+        rows.append(twice)
+    return rows

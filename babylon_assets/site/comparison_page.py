@@ -1,0 +1,57 @@
+"""Two policies side by side as a page, from what the ledger has of both."""
+
+from __future__ import annotations
+
+import math
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from babylon_assets.domain.evaluations import Interval
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.policy_comparison import PromptTwice
+from babylon_assets.ledger import lineage, promotions
+from babylon_assets.ledger.checkpoint_register import newest_names
+from babylon_assets.ledger.database import Connection
+from babylon_assets.ledger.sample_search import read_sample, read_text
+from babylon_assets.site.page_shell import Site
+from babylon_assets.site.query_values import text_of
+
+
+def show_comparison(site: Site, request: Request) -> Response:
+    """The page of two policies; without them, the form that asks for them, with the two that a person means first."""
+    from babylon_assets.evaluation.side_by_side import compare_kept
+
+    given = [text_of(request.query_params, name) for name in ("a", "b")]
+    with site.connect() as conn:
+        names = newest_names(conn)
+        compared, prompts = None, {}
+        if all(given):
+            compared = compare_kept(conn, *(lineage.find(conn, name) for name in given))
+            prompts = {twice.prompt: _prompt_of(conn, twice) for twice in compared.differing}
+        else:
+            given = _suggest(conn, site.settings.model_name, names, given)
+    return site.render("compare.html", given=given, names=names, compared=compared, prompts=prompts, significance=_sign)
+
+
+def _suggest(conn: Connection, chain: str, names: list[str], given: list[str]) -> list[str]:
+    """The served policy and its parent, or the two newest."""
+    served = promotions.promoted(conn, chain)
+    parent = next(iter(lineage.ancestors(conn, served)), None) if served else None
+    meant = [policy_name(row.chain, row.step) for row in (parent, served) if row is not None]
+    newest = names[:2][::-1]
+    return [name or meant_name for name, meant_name in zip(given, meant if len(meant) == 2 else newest, strict=False)]
+
+
+def _prompt_of(conn: Connection, twice: PromptTwice) -> str:
+    """The last message of a prompt, which is what was new; empty where it is not kept."""
+    row = read_sample(conn, twice.first.window, twice.prompt)
+    exchange = read_text(conn, row) if row else None
+    return exchange.messages[-1].content if exchange and exchange.messages else ""
+
+
+def _sign(interval: Interval | None) -> str:
+    """Whether a difference is clearly for the better, for the worse, or neither."""
+    if interval is None or math.isnan(interval.low):
+        return ""
+    return "better" if interval.low > 0 else "worse" if interval.high < 0 else ""

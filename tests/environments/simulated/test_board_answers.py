@@ -1,0 +1,65 @@
+"""An answer that was carried out is worth, to whoever reads it afterwards, what the record says that it was worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from msgspec.structs import replace
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.frames import steps_frame
+from babylon_assets.domain.trajectories import StepFacts
+from babylon_assets.environments.simulated.environment import SimulatedEnvironment
+from babylon_assets.environments.simulated.players import play_window
+from babylon_assets.ledger.database import Database
+from tests.environments.simulated.test_players import FIRST, Follower, records
+
+
+@dataclass
+class Episode:
+    window: str
+    trajectory_id: str
+    agent_id: str
+    facts: list[StepFacts]
+
+
+def test_answers_are_worth_what_their_orders_came_to(game_database: Database) -> None:
+    environment = SimulatedEnvironment(Settings(simulation_seed=3))
+    reader = environment.answers
+    assert reader is not None
+    with game_database.connect() as conn:
+        play_window(environment.settings, conn, FIRST, Follower())
+    played = records(game_database, FIRST)
+    answered = [
+        Episode(
+            FIRST,
+            record.trajectory_id,
+            record.agent_id,
+            [
+                reader.parse(sample.response, sample.messages, replace(fact, action_type="another", detail={}))
+                for sample, fact in zip(record.samples, record.facts, strict=True)
+            ],
+        )
+        for record in played
+    ]
+    with game_database.connect() as conn:
+        carried_out = environment.value_steps(conn, FIRST, steps_frame(played, environment.detail))
+        read = reader.value(conn, FIRST, steps_frame(answered, environment.detail))
+    assert list(read["state"]) == list(carried_out["state"])
+    assert (read["state"] == "final").sum() > 400
+    assert np.allclose(read["worth"], carried_out["worth"], equal_nan=True, atol=1e-12)
+
+
+def test_what_is_no_order_of_the_board_is_invalid(game_database: Database) -> None:
+    environment = SimulatedEnvironment(Settings(simulation_seed=3))
+    reader = environment.answers
+    assert reader is not None
+    with game_database.connect() as conn:
+        play_window(environment.settings, conn, FIRST, Follower())
+    [record, *_] = records(game_database, FIRST)
+    orders = ['{"action":"hold"}', '{"action":"buy_yes","target":"B"}', '{"action":"open_long","target":"ACME"}']
+    wrong = ["[]", "{", '{"action":"sell"}', '{"action":"buy_yes","target":"C"}', '{"action":"open_long","target":{}}']
+    wrong.append('{"action":"open_long","target":"DYNE"}')  # of another room
+    read = [reader.parse(text, [], record.facts[0]) for text in (*orders, *wrong)]
+    assert [step.invalid for step in read] == [False] * 3 + [True] * len(wrong)
