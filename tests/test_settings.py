@@ -87,7 +87,7 @@ def test_the_file_is_found_from_a_folder_below_and_the_home_lies_beside_it(
     monkeypatch.setenv("BABYLON_HOME", "own")
     assert load_settings().home == below / "own"
     (below / ".babylon").mkdir()
-    assert load_settings().embedded.lora_rank == 32
+    assert load_settings().embedded.lora_rank is None
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])

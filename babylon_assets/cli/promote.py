@@ -62,12 +62,21 @@ def evaluate(
     else:
         evaluation = measure_snapshot(settings, database, checkpoint, read_snapshot(snapshot), range(runs))
         facts = _snapshot_facts(evaluation)
+    _write_card(database, checkpoint)
     shown = {"policy": _name(checkpoint), "evaluation": evaluation.evaluation, "version": evaluation.version, **facts}
     if json:
         print_json(shown)
         return
     for name, value in shown.items():
         output.print(f"{name:<14}  {plain(value)}", highlight=False, soft_wrap=True)
+
+
+def _write_card(database: Database, checkpoint: Checkpoint) -> None:
+    """The checkpoint's model card, with what was measured now."""
+    from babylon_assets.training.model_cards import write_card
+
+    with database.connect() as conn:
+        write_card(conn, checkpoint)
 
 
 def _policy(settings: Settings, database: Database, name: str | None) -> Checkpoint:

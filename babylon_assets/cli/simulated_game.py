@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.environments.simulated.game_file import note_game, read_game
+from babylon_assets.environments.simulated.game_file import note_game, noted_base_model, read_game
 from babylon_assets.ledger import windows
 from babylon_assets.ledger.database import Connection, Database, game_lock
 
@@ -64,12 +64,13 @@ def remember_game(settings: Settings, base: str | None = None) -> None:
     note_game(settings.home, {**_game(settings), **({"base_model": base} if base else {})})
 
 
-def _game(settings: Settings) -> dict[str, int]:
+def _game(settings: Settings) -> dict[str, int | str]:
     """What the boards of the simulated game follow from; it must stay the same for as long as a game goes on."""
     return {
         "simulation_seed": settings.simulation.seed,
         "simulation_rooms": settings.simulation.rooms,
         "simulation_agents_per_room": settings.simulation.agents_per_room,
+        "simulation_company": settings.simulation.company,
         "simulation_ticks": settings.simulation.ticks,
     }
 
@@ -103,11 +104,30 @@ def _has_users(conn: Connection) -> bool:
     return conn.execute('SELECT 1 FROM public."User" LIMIT 1').fetchone() is not None
 
 
+def expert_plays(settings: Settings, conn: Connection) -> bool:
+    """Whether the next window is one of the first, which an expert plays for a base model that is new to the game."""
+    played = sum(row.reference is not None for row in windows.list_windows(conn))
+    return played < _expert_windows(settings)
+
+
+def _expert_windows(settings: Settings) -> int:
+    from babylon_assets.environments.simulated.base_model import was_taught
+    from babylon_assets.environments.simulated.expert_players import EXPERT_WINDOWS
+
+    if settings.simulation.expert_windows is not None:
+        return settings.simulation.expert_windows
+    base = settings.training.base_model or noted_base_model(settings.home)
+    return 0 if base is None or was_taught(Path(base)) else EXPERT_WINDOWS
+
+
 def play_once(settings: Settings, conn: Connection, players: GatewayPolicy, window: str) -> PlayedWindow | None:
-    """Play a window with the served policy; None if it was played before. One transaction, committed here.
+    """Play a window with the served policy, or one of the first with the expert; None if it was played before.
+
+    One transaction, committed here.
 
     A lock keeps two processes from playing at the same time; it ends with the transaction, or with the process.
     """
+    from babylon_assets.environments.simulated.expert_players import ExpertPlayers
     from babylon_assets.environments.simulated.game_state import is_played
     from babylon_assets.environments.simulated.players import play_window
     from babylon_assets.serving.policy_registry import promoted_checkpoint
@@ -115,8 +135,12 @@ def play_once(settings: Settings, conn: Connection, players: GatewayPolicy, wind
     game_lock(conn)
     if is_played(conn, settings.windows.parse(window)):
         return None
-    served = promoted_checkpoint(conn, settings.model_name)
-    players.name = policy_name(settings.model_name, served.step if served else 0)
-    played = play_window(settings, conn, window, players)
+    if expert_plays(settings, conn):
+        players.name = ExpertPlayers.name
+        played = play_window(settings, conn, window, ExpertPlayers())
+    else:
+        served = promoted_checkpoint(conn, settings.model_name)
+        players.name = policy_name(settings.model_name, served.step if served else 0)
+        played = play_window(settings, conn, window, players)
     conn.commit()
     return played

@@ -44,22 +44,24 @@ class TrainingSettings(Group):
 class EmbeddedSettings(Group):
     """How the embedded trainer works, on the CPU or on one GPU."""
 
-    learning_rate: Annotated[float, Gt(0), Le(1)] = variable(
-        "LEARNING_RATE", 1.5e-3, "The learning rate of the embedded trainer."
+    learning_rate: Annotated[float, Gt(0), Le(1)] | None = variable(
+        "LEARNING_RATE",
+        None,
+        "The learning rate of the embedded trainer. Without it the model's size decides, as of the next three.",
     )
-    lora_rank: Annotated[int, Ge(1), Le(256)] = variable("LORA_RANK", 32, "The rank of the LoRA adapter.")
+    lora_rank: Annotated[int, Ge(1), Le(256)] | None = variable("LORA_RANK", None, "The rank of the LoRA adapter.")
     gradient_tokens: Annotated[int, Ge(256)] = variable(
         "GRADIENT_TOKENS", 1024, "How many tokens a packed row holds. A longer sample gets a longer row of its own."
     )
-    rows_per_step: Annotated[int, Ge(1)] = variable(
-        "ROWS_PER_STEP", 3, "How many packed rows one optimizer step averages over."
+    rows_per_step: Annotated[int, Ge(1)] | None = variable(
+        "ROWS_PER_STEP", None, "How many packed rows one optimizer step averages over."
     )
     clip_epsilon: Annotated[float, Gt(0), Le(1)] = variable(
         "CLIP_EPSILON", 0.2, "How far the probability ratio may move from 1 before its gradient is clipped."
     )
-    max_kl: Annotated[float, Gt(0), Le(100)] = variable(
+    max_kl: Annotated[float, Gt(0), Le(100)] | None = variable(
         "MAX_KL",
-        0.005,
+        None,
         "The largest KL divergence from the behaviour policy, in nats a token. A step beyond it is undone.",
     )
     max_grad_norm: Annotated[float, Gt(0), Le(1000)] = variable(

@@ -17,6 +17,8 @@ from babylon_assets.training.precision import parameters_of
 KEPT = 24
 #: What the embedded database, logs and the small base model take, in GiB.
 BESIDES = 1.0
+#: The largest rank of an adapter where LORA_RANK is not set.
+MOST_RANK = 32
 _SIZE_IN_NAME = re.compile(r"(\d+(?:\.\d+)?)\s*[bB](?![a-zA-Z])")
 
 
@@ -58,7 +60,7 @@ def disk_gib(settings: Settings, base_model: str | None) -> float:
     if base_model is None:
         return BESIDES
     fetched = 0.0 if find_config(base_model) is not None else 2 * (known_parameters(base_model) or 0) / 2**30
-    return BESIDES + fetched + KEPT * (checkpoint_gib(base_model, settings.embedded.lora_rank) or 0.05)
+    return BESIDES + fetched + KEPT * (checkpoint_gib(base_model, settings.embedded.lora_rank or MOST_RANK) or 0.05)
 
 
 def gpu_gib(base_model: str) -> float | None:

@@ -1,4 +1,4 @@
-"""What this machine can compute with, found without importing torch: CUDA devices, and whether bf16 is fast.
+"""What this machine can train on, found without importing torch: CUDA devices, and the packages that need one.
 
 What is trained where is decided in `backends`; with which numbers, in `precision`.
 """
@@ -9,10 +9,7 @@ import ctypes
 import importlib.util
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-#: Processor features with which bf16 matrix products are faster than fp32 ones.
-BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 #: What ART's extra `backend` brings that nothing else of ours does. Its vLLM is no package of this environment: ART
 #: 0.5.18 makes it one of its own, with uv, when it first serves.
 ART_BACKEND = ("unsloth", "trl", "bitsandbytes")
@@ -48,14 +45,3 @@ def cuda_device() -> CudaDevice | None:
 def missing_for_art_backend() -> list[str]:
     """The packages of ART's extra `backend` that are not installed; found, not imported."""
     return [package for package in ART_BACKEND if importlib.util.find_spec(package) is None]
-
-
-@cache
-def bf16_is_fast() -> bool:
-    """Whether the processor has instructions for bf16; False where /proc/cpuinfo does not say."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return bool(BF16_FLAGS & set(flags.split()))

@@ -12,13 +12,14 @@ import torch
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import BaseModelRefused
+from babylon_assets.serving.engine.number_formats import LARGE
 from babylon_assets.training.adapters import load_trainable, read_steps
 from babylon_assets.training.backends.embedded.in_process import train_embedded
 from babylon_assets.training.backends.registry import choose_backend
 from babylon_assets.training.backends.serverless.backend import BASE_MODELS
 from babylon_assets.training.families import require_local
 from babylon_assets.training.folders import checkpoint_folder
-from babylon_assets.training.precision import LARGE, parameters_of, train_dtype
+from babylon_assets.training.precision import parameters_of, train_dtype
 from tests.training.backends.test_embedded import answered, imitation, request
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")

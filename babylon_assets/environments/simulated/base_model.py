@@ -62,11 +62,16 @@ def ensure_base_model(
     """
     recipe = recipe or Recipe()
     folder = home / "base_models" / f"babylon-small-{content_id(asdict(recipe))[:12]}"
-    if (folder / "measurement.json").is_file():
+    if was_taught(folder):
         return folder
     with building(folder) as beside:
         _make(recipe, beside, open_policy, progress)
     return folder
+
+
+def was_taught(folder: Path) -> bool:
+    """Whether a folder is a base model that was made here, taught the game and measured."""
+    return (folder / "measurement.json").is_file()
 
 
 def _make(recipe: Recipe, folder: Path, open_policy: Callable[[Path], Policy], progress: Progress | None) -> None:

@@ -28,6 +28,7 @@ from babylon_assets.environments.babylon.game_tables import copy_rows
 from babylon_assets.environments.babylon.scorers import HeuristicScorer
 from babylon_assets.environments.simulated import game_state, rows
 from babylon_assets.environments.simulated.accounts import Player, make_bet, worth
+from babylon_assets.environments.simulated.expert_players import ExpertPlayers
 from babylon_assets.environments.simulated.language import ANSWER_TOKENS, InvalidOrderError, parse_order
 from babylon_assets.environments.simulated.market import (
     Board,
@@ -59,9 +60,11 @@ class PlayedWindow:
 
 
 def play_window(
-    settings: Settings, conn: Connection[Any], window: str, policy: Policy | RecordingPolicy
+    settings: Settings, conn: Connection[Any], window: str, policy: Policy | RecordingPolicy | ExpertPlayers
 ) -> PlayedWindow:
     """Play one window with a policy and write it into the game's tables, our calls and the window's reference.
+
+    Of an expert only the texts of its answers are written, as another model's at a real game: they may be imitated.
 
     All of it is one transaction: the connection's own, or a part of the one that the caller has open. Only the calls
     of a policy that records its answers itself are written by that one, beforehand: the window ends when all are there,
@@ -76,10 +79,11 @@ def play_window(
     rooms = _draw(settings, window, clock)
     with conn.transaction():
         players = _enter(settings, conn, window, clock)
-        moves = play(rooms, players, _asking(policy, settings.simulation.seed))
+        moves = play(rooms, players, _chooser(policy, settings.simulation.seed, window))
         _write(conn, rooms, moves, players, settings.windows, window, policy.name)
         _see_recorded(conn, [rows.call_id(move) for move in moves if _is_recorded(move)])
-        own = [move for move in moves if move.reply.completion and not _is_recorded(move)]
+        own = [move for move in moves if move.reply.completion and move.reply.completion.token_ids]
+        own = [move for move in own if not _is_recorded(move)]
         insert_calls(conn, [_call(move, settings, policy.name) for move in own])
         reference = reference_rewards(settings, rooms, window)
         upsert_window(conn, window, reference=reference)
@@ -106,11 +110,12 @@ def reference_rewards(settings: Settings, rooms: Sequence[Room], window: str) ->
 
 
 def _clock(settings: Settings) -> Clock:
-    clock = Clock(settings.simulation.rooms, settings.simulation.ticks, settings.windows)
+    clock = Clock(settings.simulation.markets, settings.simulation.ticks, settings.windows)
     if clock.windows.seconds / (clock.rooms * clock.ticks) < settings.datasets.moment_seconds:
         raise SettingsError(
-            f"SIMULATION_ROOMS x SIMULATION_TICKS is {clock.rooms * clock.ticks} boards a window, so that two would "
-            f"fall into one moment of MOMENT_SECONDS={settings.datasets.moment_seconds}; lower one of the three"
+            f"{clock.rooms} markets of SIMULATION_TICKS={clock.ticks} are {clock.rooms * clock.ticks} boards a window, "
+            f"so that two would fall into one moment of MOMENT_SECONDS={settings.datasets.moment_seconds}; lower "
+            "SIMULATION_ROOMS, SIMULATION_TICKS or MOMENT_SECONDS"
         )
     return clock
 
@@ -122,7 +127,11 @@ def _draw(settings: Settings, window: str, clock: Clock) -> list[Room]:
 def _roster(settings: Settings) -> list[Player]:
     """The players of the game, with nothing won or lost yet."""
     return [
-        Player(f"{9_000_000_000_000_000 + 1000 * room + seat:018d}", f"trader-{room}-{seat}", room)
+        Player(
+            f"{9_000_000_000_000_000 + 1000 * room + seat:018d}",
+            f"trader-{room}-{seat}",
+            settings.simulation.market_of(room, seat),
+        )
         for room in range(settings.simulation.rooms)
         for seat in range(settings.simulation.agents_per_room)
     ]
@@ -179,6 +188,12 @@ class _Redrawn:
                 for board, truth in room:
                     self._by_window[window] |= {line.market_id: (board, truth) for line in board.predictions}
         return self._by_window[window][market_id]
+
+
+def _chooser(policy: Policy | RecordingPolicy | ExpertPlayers, seed: int, window: str) -> Chooser:
+    if isinstance(policy, ExpertPlayers):
+        return policy.chooser(board_rng(seed, window, room=0, tick=2**18))
+    return _asking(policy, seed)
 
 
 def _asking(policy: Policy | RecordingPolicy, seed: int) -> Chooser:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from babylon_assets.serving.engine.decoder import ROWS, Cache, Segment, Weights, decode, prefill, rounded
+from babylon_assets.serving.engine.decoder import ROWS, Cache, Segment, decode, prefill, rounded
+from babylon_assets.serving.engine.model_weights import Weights
 
 if TYPE_CHECKING:
     import torch

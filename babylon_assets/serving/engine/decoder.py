@@ -13,23 +13,19 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from babylon_assets.domain.errors import BaseModelRefused
+from babylon_assets.serving.engine.model_weights import Layer, LowRank, Weights
 
 if TYPE_CHECKING:
     import torch
 
-FAMILIES = ("qwen2", "qwen3", "llama")
 #: Fewest rows of a matrix product, and what their number is rounded up to.
 ROWS = 8
 #: Positions that are attended to are rounded up to this.
 BLOCK = 64
 #: Most positions that one matrix product sums over, and the size of the mask that is made once.
 SUMMED, TRIANGLE = 256, 1024
-#: Of whose rotary embedding no table can be made once and for all.
-_MOVING_ROPE = ("dynamic", "longrope")
 
 Attend = Callable[[int, "torch.Tensor", "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
@@ -37,126 +33,6 @@ Attend = Callable[[int, "torch.Tensor", "torch.Tensor", "torch.Tensor"], "torch.
 def rounded(count: int, to: int) -> int:
     """The next multiple of `to`."""
     return -(-count // to) * to
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One layer's weights, each [out, in]; biases and the norms of queries and keys are None where there are none."""
-
-    norm: torch.Tensor
-    qkv: torch.Tensor
-    qkv_bias: torch.Tensor | None
-    query_norm: torch.Tensor | None
-    key_norm: torch.Tensor | None
-    out: torch.Tensor
-    out_bias: torch.Tensor | None
-    mlp_norm: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """A model with its adapter merged, ready for `prefill` and `decode`.
-
-    Attributes:
-        heads, key_heads, head: query heads, key-value heads, and their size.
-        cos, sin: [context, head], the rotary embedding of each position.
-        context: most positions of a conversation with its answer.
-        ends: tokens that end a turn.
-    """
-
-    embedding: torch.Tensor
-    layers: tuple[Layer, ...]
-    norm: torch.Tensor
-    head_weight: torch.Tensor
-    epsilon: float
-    heads: int
-    key_heads: int
-    head: int
-    cos: torch.Tensor
-    sin: torch.Tensor
-    context: int
-    ends: frozenset[int]
-
-
-def load_weights(base: Path, adapter: Path | None, device: torch.device, ends: frozenset[int]) -> Weights:
-    """Read the base model from its folder and merge the adapter into it (None: the base model as it is).
-
-    Raises:
-        BaseModelRefused: a model of another family, or with layers that this forward pass does not have.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    _refuse_unknown(model.config)
-    with torch.inference_mode():
-        return _weights(model.to(device).eval(), ends | _ends(model))
-
-
-def _refuse_unknown(config: Any) -> None:
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    sliding = any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ())
-    if config.model_type not in FAMILIES or config.hidden_act != "silu" or sliding or rope in _MOVING_ROPE:
-        raise BaseModelRefused(
-            f"the embedded engine cannot run a {config.model_type} model with {config.hidden_act}, rope {rope} and "
-            f"layers {sorted(set(getattr(config, 'layer_types', None) or ()))}; set BASE_MODEL to a plain one of "
-            f"{', '.join(FAMILIES)}, or GATEWAY_ENGINE to a server that can"
-        )
-
-
-def _ends(model: Any) -> frozenset[int]:
-    ends = getattr(model.generation_config, "eos_token_id", None)
-    return frozenset([ends] if isinstance(ends, int) else ends or ())
-
-
-def _weights(model: Any, ends: frozenset[int]) -> Weights:
-    import torch
-
-    config, inner = model.config, model.model
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    context = int(config.max_position_embeddings)
-    positions = torch.arange(context, device=model.device)[None]
-    cos, sin = inner.rotary_emb(torch.zeros(1, dtype=torch.float32, device=model.device), positions)
-    return Weights(
-        embedding=inner.embed_tokens.weight.detach(),
-        layers=tuple(map(_layer, inner.layers)),
-        norm=inner.norm.weight.detach(),
-        head_weight=model.lm_head.weight.detach(),
-        epsilon=float(config.rms_norm_eps),
-        heads=config.num_attention_heads,
-        key_heads=config.num_key_value_heads,
-        head=head,
-        cos=cos[0],
-        sin=torch.cat([-sin[0, :, : head // 2], sin[0, :, head // 2 :]], dim=-1),
-        context=context,
-        ends=ends,
-    )
-
-
-def _layer(layer: Any) -> Layer:
-    import torch
-
-    attention, mlp = layer.self_attn, layer.mlp
-    inputs = (attention.q_proj, attention.k_proj, attention.v_proj)
-    biased = inputs[0].bias is not None
-    return Layer(
-        norm=layer.input_layernorm.weight.detach(),
-        qkv=torch.cat([projection.weight.detach() for projection in inputs]),
-        qkv_bias=torch.cat([projection.bias.detach() for projection in inputs]) if biased else None,
-        query_norm=attention.q_norm.weight.detach() if hasattr(attention, "q_norm") else None,
-        key_norm=attention.k_norm.weight.detach() if hasattr(attention, "k_norm") else None,
-        out=attention.o_proj.weight.detach(),
-        out_bias=None if attention.o_proj.bias is None else attention.o_proj.bias.detach(),
-        mlp_norm=layer.post_attention_layernorm.weight.detach(),
-        gate_up=torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()]),
-        down=mlp.down_proj.weight.detach(),
-    )
 
 
 class Cache:
@@ -243,16 +119,20 @@ def prefill(weights: Weights, cache: Cache, segments: Sequence[Segment]) -> torc
 def _looked_at(
     weights: Weights, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """Attention of one segment's queries [tokens, heads, head] to its row, under an additive mask [rows, length]."""
+    """Attention of one segment's queries [tokens, heads, head] to its row, under an additive mask [rows, length].
+
+    It is computed in fp32 whatever the weights are in: in bf16, a score of 10 is known to 0.03 only.
+    """
     count, (rows, length) = len(query), mask.shape
     per_key = weights.heads // weights.key_heads
+    query, keys, values = query.float(), keys[:, :length].float(), values[:, :length].float()
     queries = query.new_zeros(weights.key_heads, per_key, rows, weights.head)
     grouped = (query * weights.head**-0.5).view(count, weights.key_heads, per_key, weights.head)
     queries[:, :, :count] = grouped.permute(1, 2, 0, 3)
     shape = (weights.key_heads, per_key, rows, -1)
-    scores = queries.flatten(1, 2) @ keys[:, :length].transpose(1, 2)
+    scores = queries.flatten(1, 2) @ keys.transpose(1, 2)
     shares = (scores.view(shape) + mask).softmax(-1).flatten(1, 2)
-    seen = _weighted(shares, values[:, :length]).view(shape)
+    seen = _weighted(shares, values).view(shape)
     return seen[:, :, :count].permute(2, 0, 1, 3).reshape(count, weights.heads, weights.head)
 
 
@@ -308,9 +188,9 @@ def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Seq
         keys, values = cache.keys[layer], cache.values[layer]
         keys[row, :, at] = key
         values[row, :, at] = value
-        grouped = (query * scale).view(rows, weights.key_heads, per_key, weights.head)
-        scores = grouped @ keys[:rows, :, :length].transpose(2, 3)
-        seen = _weighted((scores + mask).softmax(-1), values[:rows, :, :length])
+        grouped = (query.float() * scale).view(rows, weights.key_heads, per_key, weights.head)
+        scores = grouped @ keys[:rows, :, :length].float().transpose(2, 3)
+        seen = _weighted((scores + mask).softmax(-1), values[:rows, :, :length].float())
         return seen.view(rows, weights.heads, weights.head)
 
     hidden = _layers(weights, ids, at, attend)
@@ -319,7 +199,7 @@ def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Seq
 
 def _layers(weights: Weights, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
     """Hidden states [tokens, size] after the last layer; `attend` is given [tokens, heads, head] and returns that."""
-    from torch.nn.functional import linear, rms_norm, silu
+    from torch.nn.functional import rms_norm, silu
 
     heads, both = weights.heads, weights.heads + weights.key_heads
     hidden: torch.Tensor = weights.embedding[tokens]
@@ -327,17 +207,27 @@ def _layers(weights: Weights, tokens: torch.Tensor, positions: torch.Tensor, att
     cos, sin = weights.cos[positions][:, None], weights.sin[positions][:, None]
     for number, layer in enumerate(weights.layers):
         normed = rms_norm(hidden, (size,), layer.norm, weights.epsilon)
-        qkv = linear(normed, layer.qkv, layer.qkv_bias).view(count, -1, weights.head)
+        qkv = _product(normed, layer.qkv, layer.qkv_bias, layer.qkv_change).view(count, -1, weights.head)
         query_key, value = qkv[:, :both], qkv[:, both:]
         if layer.query_norm is not None:
             query_key = _normed(query_key, layer, heads, weights.epsilon)
         turned = query_key * cos + query_key.roll(weights.head // 2, -1) * sin
-        seen = attend(number, turned[:, :heads], turned[:, heads:], value).reshape(count, -1)
-        hidden = hidden + linear(seen, layer.out, layer.out_bias)
+        seen = attend(number, turned[:, :heads], turned[:, heads:], value).reshape(count, -1).to(hidden.dtype)
+        hidden = hidden + _product(seen, layer.out, layer.out_bias, layer.out_change)
         normed = rms_norm(hidden, (size,), layer.mlp_norm, weights.epsilon)
-        gate, up = linear(normed, layer.gate_up).chunk(2, dim=-1)
-        hidden = hidden + linear(silu(gate) * up, layer.down)
+        gate, up = _product(normed, layer.gate_up, None, layer.gate_up_change).chunk(2, dim=-1)
+        hidden = hidden + _product(silu(gate) * up, layer.down, None, layer.down_change)
     return hidden
+
+
+def _product(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, change: LowRank | None
+) -> torch.Tensor:
+    """A layer's product, with what an adapter that is not merged adds to it."""
+    from torch.nn.functional import linear
+
+    result = linear(hidden, weight, bias)
+    return result if change is None else result + linear(linear(hidden, change.inner), change.outer)
 
 
 def _normed(query_key: torch.Tensor, layer: Layer, heads: int, epsilon: float) -> torch.Tensor:

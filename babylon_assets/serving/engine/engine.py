@@ -1,7 +1,7 @@
 """The embedded engine: a base model and its adapters, answering batches of conversations on the CPU or a CUDA device.
 
-An adapter is merged into the weights once, when it is loaded; a few policies are kept. Knows nothing of HTTP
-or of the database.
+A small model's adapter is merged into the weights once, when it is loaded. A large model computes in bf16 where that is
+fast, and its policies share the base model's weights. Knows nothing of HTTP or of the database.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from babylon_assets.domain.policies import Completion
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.engine.batching import Batch, Generation
-from babylon_assets.serving.engine.decoder import load_weights
+from babylon_assets.serving.engine.low_rank import with_adapter
+from babylon_assets.serving.engine.model_weights import load_weights
+from babylon_assets.serving.engine.number_formats import engine_dtype
 from babylon_assets.serving.engine.texts import ChatTokenizer
 
 if TYPE_CHECKING:
-    from babylon_assets.serving.engine.decoder import Weights
+    from babylon_assets.serving.engine.model_weights import Weights
 
 
 #: Policies that are served at the same time: the promoted one and its challenger.
@@ -34,13 +36,15 @@ class Library:
     Args:
         base: folder of the base model (weights, tokenizer with a chat template).
         kept: how many policies stay in memory.
+        dtype: the numbers that are computed with; None: as it suits the model and the processor.
     """
 
-    def __init__(self, base: Path, kept: int = 2) -> None:
+    def __init__(self, base: Path, kept: int = 2, dtype: str | None = None) -> None:
         import torch
 
-        self._base, self._kept = base, kept
+        self._base, self._kept, self._dtype = base, kept, dtype or engine_dtype(base)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._shared: Weights | None = None
         self._weights: OrderedDict[Path | None, Weights] = OrderedDict()
         self._served: deque[Path | None] = deque(maxlen=SERVED)
         self._order, self._merging = threading.Lock(), threading.Lock()
@@ -65,13 +69,24 @@ class Library:
         with self._merging:
             weights = self.cached(adapter)
             if weights is None:
-                weights = load_weights(self._base, adapter, self._device, frozenset([self.tokenizer.end]))
+                weights = self._read(adapter)
                 with self._order:
                     self._weights[adapter] = weights
                     others = [kept for kept in self._weights if kept not in self._served]
                     for unused in others[: max(0, len(self._weights) - self._kept)]:
                         del self._weights[unused]
             return weights
+
+    def _read(self, adapter: Path | None) -> Weights:
+        """The policy's weights from the disk: in bf16 those of the base model, which is read once, with its adapter."""
+        if adapter is not None and self._dtype != "float32":
+            self._shared = self._shared or self._read(None)
+            beside = with_adapter(self._shared, adapter)
+            if beside is not None:
+                return beside
+        if adapter is None and self._shared is not None:
+            return self._shared
+        return load_weights(self._base, adapter, self._device, frozenset([self.tokenizer.end]), self._dtype)
 
 
 class Engine:
@@ -81,10 +96,11 @@ class Engine:
         base: folder of the base model (weights, tokenizer with a chat template).
         name: the policy's name until an adapter is activated.
         width: answers that are under way at the same time.
+        dtype: the numbers that are computed with; None: as it suits the model and the processor.
     """
 
-    def __init__(self, base: Path, name: str = "base", width: int = 256) -> None:
-        self._library, self._width = Library(base, kept=1), width
+    def __init__(self, base: Path, name: str = "base", width: int = 256, dtype: str | None = None) -> None:
+        self._library, self._width = Library(base, kept=1, dtype=dtype), width
         self.activate(None, name)
 
     @property

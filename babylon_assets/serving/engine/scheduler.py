@@ -30,7 +30,7 @@ from babylon_assets.serving.http.protocol import ApiError, Token
 from babylon_assets.serving.long_work import LongWork
 
 if TYPE_CHECKING:
-    from babylon_assets.serving.engine.decoder import Weights
+    from babylon_assets.serving.engine.model_weights import Weights
 
 #: Tokens of prompts that a batch may have unread before it takes in another.
 READ_TOKENS = 2048

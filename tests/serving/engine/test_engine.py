@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from babylon_assets.domain.policies import Completion
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
-from babylon_assets.serving.engine.engine import Engine
+from babylon_assets.serving.engine import number_formats
+from babylon_assets.serving.engine.engine import Engine, Library
+from babylon_assets.serving.engine.number_formats import bf16_is_fast, engine_dtype
 
 CONVERSATIONS = [demonstration.messages for demonstration in draw_demonstrations(seed=5, count=6)]
 SHORT = [Message("system", "Trade."), Message("user", "A yes 40")]
@@ -75,17 +79,25 @@ def test_a_finished_answer_ends_with_the_end_of_turn_which_its_text_lacks(taught
         assert "<|im_end|>" not in answer.text
 
 
-def test_a_merged_adapter_answers_as_the_adapter_itself(tiny_base: Path, tmp_path: Path) -> None:
+def adapter_in(folder: Path, base: Path, seed: int = 1) -> Any:
+    """The model with an adapter that changes it, which is saved into the folder."""
     import torch
 
     from babylon_assets.training.adapters import load_trainable
 
-    model = load_trainable(str(tiny_base), None, rank=4, seed=0, device=torch.device("cpu"))
+    model = load_trainable(str(base), None, rank=4, seed=0, device=torch.device("cpu"))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
-                parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
-    model.save_pretrained(tmp_path / "adapter")
+                parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(seed))
+    model.save_pretrained(folder)
+    return model
+
+
+def test_a_merged_adapter_answers_as_the_adapter_itself(tiny_base: Path, tmp_path: Path) -> None:
+    import torch
+
+    model = adapter_in(tmp_path / "adapter", tiny_base)
     engine = Engine(tiny_base)
     base = engine.complete([CONVERSATIONS[0]], [0], max_tokens=8)[0]
     engine.activate(tmp_path / "adapter", "tiny@1")
@@ -97,3 +109,54 @@ def test_a_merged_adapter_answers_as_the_adapter_itself(tiny_base: Path, tmp_pat
     expected = logprobs.gather(1, torch.tensor(merged.token_ids)[:, None]).squeeze(1).tolist()
     assert merged.logprobs == pytest.approx(expected, abs=1e-4)
     assert merged.logprobs != pytest.approx(base.logprobs, abs=1e-3)
+
+
+def test_policies_in_bf16_share_the_base_model_and_answer_as_their_adapters(tiny_base: Path, tmp_path: Path) -> None:
+    import torch
+
+    model = adapter_in(tmp_path / "one", tiny_base)
+    adapter_in(tmp_path / "two", tiny_base, seed=2)
+    library = Library(tiny_base, kept=3, dtype="bfloat16")
+    one, two, base = (library.weights(adapter) for adapter in (tmp_path / "one", tmp_path / "two", None))
+    assert one.layers[0].down is two.layers[0].down is base.layers[0].down
+    assert one.embedding.dtype == torch.bfloat16
+    engine = Engine(tiny_base, dtype="bfloat16")
+    plain = engine.complete([CONVERSATIONS[0]], [0], max_tokens=8)[0]
+    engine.activate(tmp_path / "one", "tiny@1")
+    answer = engine.complete([CONVERSATIONS[0]], [0], max_tokens=8)[0]
+    ids = torch.tensor([answer.prompt_token_ids + answer.token_ids])
+    with torch.inference_mode():
+        logprobs = model(ids).logits.log_softmax(-1)[0, len(answer.prompt_token_ids) - 1 : -1]
+    expected = logprobs.gather(1, torch.tensor(answer.token_ids)[:, None]).squeeze(1).tolist()
+    assert answer.logprobs == pytest.approx(expected, abs=0.05)
+    assert answer.logprobs != pytest.approx(plain.logprobs, abs=1e-3)
+
+
+def test_an_adapter_of_another_kind_is_merged(tiny_base: Path, tmp_path: Path) -> None:
+    adapter_in(tmp_path / "adapter", tiny_base)
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"alpha_pattern": {"q_proj": 8}}))
+    library = Library(tiny_base, kept=3, dtype="bfloat16")
+    weights = library.weights(tmp_path / "adapter")
+    assert weights.layers[0].qkv_change is None
+    assert weights.layers[0].down is not library.weights(None).layers[0].down
+
+
+@pytest.mark.skipif(not bf16_is_fast(), reason="this processor has no instructions for bf16")
+def test_an_answer_in_bf16_does_not_depend_on_what_else_is_in_the_batch(tiny_base: Path) -> None:
+    engine = Engine(tiny_base, dtype="bfloat16")
+    together = engine.complete([*CONVERSATIONS, SHORT], range(7), max_tokens=16)
+    for seed, conversation in enumerate([*CONVERSATIONS, SHORT]):
+        assert_same(together[seed], engine.complete([conversation], [seed], max_tokens=16)[0])
+
+
+def test_large_models_compute_in_bf16_where_that_is_fast(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((tiny_base / "config.json").read_text())
+    large = {"hidden_size": 2048, "intermediate_size": 32_768, "layer_types": None}
+    (tmp_path / "config.json").write_text(json.dumps(config | large))
+    monkeypatch.setattr(number_formats, "bf16_is_fast", lambda: True)
+    assert (engine_dtype(tmp_path), engine_dtype(tiny_base)) == ("bfloat16", "float32")
+    monkeypatch.setattr(number_formats, "bf16_is_fast", lambda: False)
+    assert engine_dtype(tmp_path) == "float32"

@@ -27,6 +27,7 @@ from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import BabylonError, MissingDependency, PermanentError, TransientError
 from babylon_assets.training.adapters import publish_checkpoint
 from babylon_assets.training.backend import TrainingRequest
+from babylon_assets.training.capacity import MOST_RANK
 from babylon_assets.training.folders import art_path, checkpoint_folder
 
 REQUEST, RESULT, LOG = "request.json", "result.json", "log.txt"
@@ -83,7 +84,7 @@ def trainer_settings(settings: Settings) -> dict[str, Any]:
     """The settings that decide what a checkpoint becomes, as they are written into its manifest."""
     return {
         "learning_rate": settings.local_gpu.learning_rate,
-        "lora_rank": settings.embedded.lora_rank,
+        "lora_rank": settings.embedded.lora_rank or MOST_RANK,
         "row_tokens": settings.local_gpu.row_tokens,
         "clip_epsilon": settings.embedded.clip_epsilon,
         "max_grad_norm": settings.embedded.max_grad_norm,

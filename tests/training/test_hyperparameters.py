@@ -1,0 +1,66 @@
+"""Hyperparameters follow the model, the user's settings go first, and steps that say something of them are heard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.training.backends.embedded.manifest import trainer_settings
+from babylon_assets.training.hyperparameters import suited_to
+from babylon_assets.training.step_advice import advise
+
+SETTINGS = {"learning_rate": 5e-4, "max_kl": 0.02}
+
+
+def test_the_markets_own_model_is_trained_as_before(tiny_base: Path) -> None:
+    assert trainer_settings(Settings(), str(tiny_base)) == {
+        "learning_rate": 1.5e-3,
+        "lora_rank": 32,
+        "row_tokens": 1024,
+        "rows_per_step": 3,
+        "clip_epsilon": 0.2,
+        "max_grad_norm": 0.2,
+        "max_kl": 0.005,
+        "seed": 0,
+        "dtype": "float32",
+    }
+
+
+def test_a_larger_model_takes_smaller_steps_and_more_of_them() -> None:
+    small, middle, large = (suited_to(f"somebody/model-{size}") for size in ("0.001B", "0.13B", "7B"))
+    assert small.learning_rate > middle.learning_rate > large.learning_rate
+    assert (middle.lora_rank, middle.rows_per_step, middle.max_kl) == (16, 1, 0.02)
+
+
+def test_what_is_set_goes_first(tiny_base: Path) -> None:
+    chosen = trainer_settings(Settings(learning_rate=1e-2, rows_per_step=7), str(tiny_base))
+    assert (chosen["learning_rate"], chosen["rows_per_step"], chosen["lora_rank"]) == (1e-2, 7, 32)
+
+
+def steps(count: int, kl: float, planned: int, undone: int = 0) -> list[dict[str, float]]:
+    taken: list[dict[str, float]] = [
+        {"tokens": 10.0, "kl_to_parent": kl, "train/num_gradient_steps": planned} for _ in range(count)
+    ]
+    for step in taken[count - undone :]:
+        step["undone"] = 1.0
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("taken", "advice"),
+    [
+        (steps(8, 0.004, planned=8), ""),
+        (steps(2, 0.0001, planned=2), "hardly moved.*LEARNING_RATE higher than 0.0005.*ROWS_PER_STEP"),
+        (steps(3, 0.01, planned=20, undone=1), "2 of 20 steps were kept.*LEARNING_RATE lower.*MAX_KL higher"),
+        (steps(15, 0.01, planned=16, undone=1), ""),
+        ([{"tokens": 5.0}], ""),
+    ],
+    ids=["well", "hardly moves", "mostly undone", "one undone", "imitation"],
+)
+def test_steps_say_which_setting_to_change(taken: list[dict[str, Any]], advice: str) -> None:
+    import re
+
+    assert re.search(advice, advise(taken, SETTINGS)) if advice else advise(taken, SETTINGS) == ""
