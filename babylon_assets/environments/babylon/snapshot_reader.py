@@ -103,8 +103,8 @@ def decode_snapshot(content: bytes) -> Snapshot:
 
 
 def _truth(raw: _GroundTruth, lost: Counter[str]) -> GroundTruth:
-    outcomes = {name: _one(value, bool) for name, value in raw.market_outcomes.items()}
-    prices = {name: _one(value, list[Price]) for name, value in raw.price_history.items()}
+    outcomes = {name: _decode_row(value, bool) for name, value in raw.market_outcomes.items()}
+    prices = {name: _decode_row(value, list[Price]) for name, value in raw.price_history.items()}
     truth = GroundTruth(
         {name: outcome for name, outcome in outcomes.items() if outcome is not None},
         {name: history for name, history in prices.items() if history is not None},
@@ -133,7 +133,7 @@ def _state(raw: _State, truth: GroundTruth, lost: Counter[str]) -> State:
 def _kept(rows: Iterable[msgspec.Raw], kind: type[_T], name: str, lost: Counter[str]) -> list[_T]:
     kept: list[_T] = []
     for number, raw in enumerate(rows):
-        row = _one(raw, kind) if number < MOST_ROWS else None
+        row = _decode_row(raw, kind) if number < MOST_ROWS else None
         if row is None:
             lost[name] += 1
         else:
@@ -141,7 +141,7 @@ def _kept(rows: Iterable[msgspec.Raw], kind: type[_T], name: str, lost: Counter[
     return kept
 
 
-def _one(raw: msgspec.Raw, kind: type[_T]) -> _T | None:
+def _decode_row(raw: msgspec.Raw, kind: type[_T]) -> _T | None:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, RecursionError):
