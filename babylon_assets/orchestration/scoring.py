@@ -10,15 +10,14 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from babylon_assets.config.settings import Settings, prepare_libraries
-from babylon_assets.domain import feedback, joining, llm_judge, rewards
+from babylon_assets.domain import feedback_scores, joining, llm_judge, rewards
 from babylon_assets.domain.imported_rewards import with_imported
 from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer, JudgeScore
 from babylon_assets.domain.scorers import load_scorers
 from babylon_assets.domain.step_texts import add_texts, needs_texts
 from babylon_assets.domain.understanding import Understanding, understand
 from babylon_assets.environments.base import Environment, WriteBack
-from babylon_assets.ledger import feedback as feedback_ledger
-from babylon_assets.ledger import inference_calls, judge_scores, trajectories
+from babylon_assets.ledger import feedback, inference_calls, judge_scores, trajectories
 from babylon_assets.ledger import scores as score_ledger
 from babylon_assets.ledger.database import Connection, judge_lock
 from babylon_assets.ledger.scores import Revision, ScorerNote
@@ -88,8 +87,8 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
                 own, judged.asked, judged.judgments, judged.version
             )
         own = with_texts(conn, window, own) if any(needs_texts(scorer) for scorer in added.values()) else own
-        if feedback.NAME in weights:
-            added[feedback.NAME] = feedback.FeedbackScorer(read_feedback(conn, window, own).numbers)
+        if feedback_scores.NAME in weights:
+            added[feedback_scores.NAME] = feedback_scores.FeedbackScorer(read_feedback(conn, window, own).numbers)
         scores = rewards.score_valued(
             own, worth, weights=weights, invalid_reward=settings.rewards.invalid_action_reward, added=added
         )
@@ -115,10 +114,10 @@ def with_texts(conn: Connection, window: str, steps: pd.DataFrame) -> pd.DataFra
     records = trajectories.read_window(conn, window)
     named = inference_calls.calls_of(conn, window, joining.named_calls(records))
     texts = add_texts(steps, joining.join_calls(records, named).samples)
-    return texts.assign(**{feedback.COMMENTS: read_feedback(conn, window, steps).comments(steps)})
+    return texts.assign(**{feedback_scores.COMMENTS: read_feedback(conn, window, steps).comments(steps)})
 
 
-def read_feedback(conn: Connection, window: str, steps: pd.DataFrame) -> feedback.JudgedSteps:
+def read_feedback(conn: Connection, window: str, steps: pd.DataFrame) -> feedback_scores.JudgedSteps:
     """What was sent to the gateway about the steps of a window."""
     records = trajectories.read_heads(conn, window)
     calls = inference_calls.calls_of(conn, window, joining.named_calls(records))
@@ -127,7 +126,7 @@ def read_feedback(conn: Connection, window: str, steps: pd.DataFrame) -> feedbac
     steps_of_calls = {
         ids[id(call)]: (record.trajectory_id, raw.step) for record, raw, call in joined if call is not None
     }
-    return feedback.judged_steps(steps, steps_of_calls, feedback_ledger.feedback_of(conn, window, list(steps_of_calls)))
+    return feedback_scores.judged_steps(steps, steps_of_calls, feedback.feedback_of(conn, window, list(steps_of_calls)))
 
 
 def _ask_judge(installation: Installation, window: str) -> JudgedWindow:
