@@ -64,12 +64,13 @@ def remember_game(settings: Settings, base: str | None = None) -> None:
     note_game(settings.home, {**_game(settings), **({"base_model": base} if base else {})})
 
 
-def _game(settings: Settings) -> dict[str, int]:
+def _game(settings: Settings) -> dict[str, int | str]:
     """What the boards of the simulated game follow from; it must stay the same for as long as a game goes on."""
     return {
         "simulation_seed": settings.simulation.seed,
         "simulation_rooms": settings.simulation.rooms,
         "simulation_agents_per_room": settings.simulation.agents_per_room,
+        "simulation_company": settings.simulation.company,
         "simulation_ticks": settings.simulation.ticks,
     }
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
+from pydantic import model_validator
 
 from babylon_assets.config.group import Group, variable
+from babylon_assets.config.values import LOWER_CASE
+
+#: What is not set where agents are alone: as many boards as an hour has moments.
+_ALONE = {"rooms": 1, "agents_per_room": 3, "ticks": 40}
 
 
 class SimulationSettings(Group):
     """How the simulated game is played."""
 
     seed: Annotated[int, Ge(0)] = variable("SIMULATION_SEED", 0, "The seed of the simulated game.")
+    company: Annotated[Literal["room", "alone"], LOWER_CASE] = variable(
+        "SIMULATION_COMPANY",
+        "room",
+        "Whether the agents of a room see the same boards, or each agent has boards and ticks of its own (`alone`). "
+        "Alone, one room of 3 agents plays 40 ticks, unless the settings below say otherwise.",
+    )
     rooms: Annotated[int, Ge(1)] = variable(
         "SIMULATION_ROOMS", 4, "How many markets the simulated game plays side by side."
     )
@@ -29,3 +41,18 @@ class SimulationSettings(Group):
         "market's own small model and 4 for any other.",
     )
     key: str | None = variable("SIMULATION_KEY", None, "The gateway key of the simulated players.", secret=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_alone(cls, given: Any) -> Any:
+        is_alone = isinstance(given, Mapping) and str(given.get("company")).strip().lower() == "alone"
+        return {**_ALONE, **given} if is_alone else given
+
+    @property
+    def markets(self) -> int:
+        """How many markets there are, each with boards of its own: one per room, or one per agent."""
+        return self.rooms * self.agents_per_room if self.company == "alone" else self.rooms
+
+    def market_of(self, room: int, seat: int) -> int:
+        """The market that an agent plays on."""
+        return room * self.agents_per_room + seat if self.company == "alone" else room

@@ -15,11 +15,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import replace
 
+from babylon_assets.domain.baselines import (
+    Likeness,
+    RunningMean,
+    compare_samples,
+    skip_sample,
+)
 from babylon_assets.domain.dataset_codec import chats_of, dataset_id, decode, draft, encode, head_of, with_texts
 from babylon_assets.domain.gradient_shares import OVER_SHARE, bound_shares, largest_shares
-from babylon_assets.domain.grouping import GroupMode, compared, group_key
+from babylon_assets.domain.grouping import GroupMode, Ladder, build_ladder
 from babylon_assets.domain.hindsight import NAMES_RESULT, Place, result_in
 from babylon_assets.domain.joining import JoinedSample, JoinedWindow, RecordedCall, join_calls
 from babylon_assets.domain.policies import policy_step
@@ -62,10 +68,6 @@ NOT_YET_KNOWN = "outcome not yet known"
 NEVER_KNOWN = "outcome cannot be known"
 NOT_SCORED = "step has no score"
 NO_NUMBER = "a scorer has no number for it yet"
-NO_RANGE = "group has no spread"
-ALONE = "group has one sample"
-WORSE_HALF = "worse half of its group"
-REFUSED = "the environment refused it"
 #: Counts of a dataset that has samples of other windows.
 CARRIED, CARRIED_TRAJECTORIES = "carried_samples", "carried_trajectories"
 _CHARACTERS_PER_TOKEN = 4
@@ -93,12 +95,13 @@ def draft_dataset(
     weights: Mapping[str, float] = DEFAULT_WEIGHTS,
     invalid_reward: float = INVALID_REWARD,
     max_gradient_share: float = 1.0,
+    likeness: Likeness = Likeness(),  # noqa: B008 - an immutable value
 ) -> DatasetDraft:
     """Build the dataset of a window, its texts unread.
 
-    Each sample gets the reward of its step and is compared with those of its group that are of its kind: answers of
-    our own policies among each other, other models' answers among each other. Of the latter the better half is
-    imitated, but for what the environment refused. What cannot be trained on stays in, as `skip` with the reason.
+    Each sample gets the reward of its step and is compared with those of its group (`baselines`): answers of our own
+    policies among each other, other models' answers among each other. Of the latter the better half is imitated, but
+    for what the environment refused. What cannot be trained on stays in, as `skip` with the reason.
 
     Args:
         calls: recorded answers by call id. `joining.join_calls` says which belong where.
@@ -112,7 +115,7 @@ def draft_dataset(
         result_keys, suspicious: as of `hindsight`; a sample whose prompt names a result is skipped. `suspicious` are
             those of the records' own texts, which are not read here.
         weights, invalid_reward: of the scores; a refused answer gets its own reward by them.
-        max_gradient_share: as of `gradient_shares.bound_shares`, of the window's own samples.
+        max_gradient_share, likeness: as of `gradient_shares.bound_shares`, of the window's own samples; what is alike.
     """
     joined = join_calls(records, calls)
     rules = _Rules(
@@ -126,17 +129,20 @@ def draft_dataset(
         suspicious=frozenset(suspicious),
         weights=weights,
         invalid_reward=invalid_reward,
+        likeness=likeness,
     )
-    samples, refused = _heads(rules, joined.samples, scores)
-    _compare(_ordered(samples), refused)
-    _bound_shares(samples, joined, max_gradient_share)
+    samples = _compared(rules, joined, scores, max_gradient_share)
     return _draft(window, samples, joined, _others(carried, joined), chats, (max_samples, max_tokens, seed))
 
 
-def _bound_shares(samples: list[SampleHead], joined: JoinedWindow, most: float) -> None:
-    """Leave out what would give one agent, one key or one decision point too much of the gradient."""
-    leave_out, compare_again = partial(_skip, reason=OVER_SHARE), partial(_compare_own, samples)
-    bound_shares(samples, _keys(joined), most, leave_out, compare_again)
+def _compared(rules: _Rules, joined: JoinedWindow, scores: StepScores, most: float) -> list[SampleHead]:
+    """The window's own samples with what they are compared with, without what would be too much of the gradient."""
+    samples, refused, ladders = _heads(rules, joined.samples, scores)
+    mean = rules.likeness.running_mean
+    compare_samples(_ordered(samples), ladders, refused=refused, running_mean=mean)
+    compare_again = partial(_compare_own, samples, ladders, mean)
+    bound_shares(samples, _keys(joined), most, partial(skip_sample, reason=OVER_SHARE), compare_again)
+    return _ordered(samples)
 
 
 def _draft(
@@ -247,6 +253,7 @@ class _Rules(NamedTuple):
     suspicious: frozenset[Place]
     weights: Mapping[str, float]
     invalid_reward: float
+    likeness: Likeness
 
     def names_result(self, trajectory: str, raw: RawSample | CallHead) -> bool:
         if isinstance(raw, RawSample):
@@ -256,10 +263,11 @@ class _Rules(NamedTuple):
 
 def _heads(
     rules: _Rules, joined: Iterable[JoinedSample], scores: StepScores
-) -> tuple[list[SampleHead], frozenset[str]]:
-    """Samples that know everything but what they are compared with, and which of them the environment refused."""
+) -> tuple[list[SampleHead], set[str], dict[str, Ladder]]:
+    """Samples that know all but what they are compared with, which of them were refused, and the groups of each."""
     heads: list[SampleHead] = []
     refused: set[str] = set()
+    ladders: dict[str, Ladder] = {}
     behind_of = lru_cache(None)(policy_step)
     is_out = lru_cache(None)(lambda agent: is_held_out(agent, rules.held_out_share))
     for record, samples in groupby(joined, key=_record_of):
@@ -270,32 +278,41 @@ def _heads(
                 score = refused_score(score, rules.weights, rules.invalid_reward)
             policy = (call.policy if call is not None else None) or raw.model
             behind = behind_of(policy, rules.model_name)
-            head = _head(rules.window, record, raw, call, score, groups[raw.step], policy, behind)
+            head = _head(rules.window, record, raw, call, score, groups[raw.step].point, policy, behind)
+            ladders[head.sample_id] = groups[raw.step]
             if rules.names_result(trajectory, raw):
-                _skip(head, NAMES_RESULT)
+                skip_sample(head, NAMES_RESULT)
             elif out:
-                _skip(head, HELD_OUT)
+                skip_sample(head, HELD_OUT)
             elif behind is not None and behind < rules.oldest and head.trains_as != "skip":
-                _skip(head, TOO_OLD)
+                skip_sample(head, TOO_OLD)
             elif (
                 call is not None
                 and is_constrained(call.sampling)
                 and head.trains_as in ("policy_gradient", "recompute")
             ):
-                _skip(head, CONSTRAINED)
+                skip_sample(head, CONSTRAINED)
             heads.append(head)
             if score[1] == "invalid":
                 refused.add(head.sample_id)
-    return heads, frozenset(refused)
+    return heads, refused, ladders
 
 
 _record_of = itemgetter(0)
 
 
-def _groups(rules: _Rules, record: TrajectoryRecord) -> dict[int, str]:
-    """The group of each of a record's steps."""
-    window, seconds, mode, agent = rules.window, rules.moment_seconds, rules.mode, record.agent_id
-    return {fact.step: group_key(window, fact.moment_ms, seconds, mode, agent) for fact in record.facts}
+def _groups(rules: _Rules, record: TrajectoryRecord) -> dict[int, Ladder]:
+    """The groups that each of a record's steps may belong to."""
+    ladder_of = partial(
+        build_ladder,
+        rules.window,
+        moment_seconds=rules.moment_seconds,
+        mode=rules.mode,
+        agent_id=record.agent_id,
+        agent_class=rules.likeness.class_of(record),
+        state_seconds=rules.likeness.state_seconds,
+    )
+    return {fact.step: ladder_of(fact.moment_ms, kind=rules.likeness.kind_of(fact)) for fact in record.facts}
 
 
 def _head(
@@ -351,14 +368,6 @@ def _why_no_reward(state: str) -> str:
     return {"unknown": NEVER_KNOWN, "unscored": NOT_SCORED, "pending": NOT_YET_KNOWN}.get(state, NO_NUMBER)
 
 
-def _skip(head: SampleHead, reason: str) -> None:
-    """Change a head that nobody else has yet: another copy of each would cost as much as all that is decided."""
-    force_setattr(head, "trains_as", "skip")
-    force_setattr(head, "skip_reason", reason)
-    if reason in (ALONE, NO_RANGE, OVER_SHARE):
-        force_setattr(head, "advantage", None)
-
-
 def _ordered(heads: list[SampleHead]) -> list[SampleHead]:
     """By group, trajectory, step and call; records come in the order of the last three, which sorts them fast."""
     heads.sort(key=attrgetter("trajectory_id", "step", "call"))
@@ -366,28 +375,9 @@ def _ordered(heads: list[SampleHead]) -> list[SampleHead]:
     return heads
 
 
-def _compare(heads: Sequence[SampleHead], refused: Collection[str]) -> None:
-    """Gives advantages within groups; skips what cannot be compared, and of imitations the worse half and refusals."""
-    compared_heads = [head for head in heads if head.trains_as != "skip"]
-    groups = [(head.group, head.trains_as == "sft") for head in compared_heads]
-    comparison = compared(groups, [head.reward or 0.0 for head in compared_heads])
-    rows = zip(*(column.tolist() for column in comparison), strict=True)
-    for head, (advantage, reward_range, size, rank) in zip(compared_heads, rows, strict=True):
-        if size < 2:
-            _skip(head, ALONE)
-        elif reward_range == 0:
-            _skip(head, NO_RANGE)
-        else:
-            force_setattr(head, "advantage", advantage)
-            if head.trains_as == "sft" and (rank >= size // 2 or advantage <= 0):
-                _skip(head, WORSE_HALF)
-            elif head.trains_as == "sft" and head.sample_id in refused:
-                _skip(head, REFUSED)
-
-
-def _compare_own(heads: Sequence[SampleHead]) -> None:
+def _compare_own(heads: Sequence[SampleHead], ladders: Mapping[str, Ladder], running_mean: RunningMean | None) -> None:
     """Compares again what is trained against the answers that are left; the weight of an imitation stays."""
-    _compare([head for head in heads if head.trains_as != "sft"], ())
+    compare_samples([head for head in heads if head.trains_as != "sft"], ladders, running_mean=running_mean)
 
 
 def _own_chats(joined: JoinedWindow) -> dict[str, bytes]:

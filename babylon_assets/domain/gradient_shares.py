@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
+from babylon_assets.domain.grouping import level_of
 from babylon_assets.domain.samples import SampleHead
 from babylon_assets.domain.sampling import hash_draw
 
@@ -72,8 +73,13 @@ def _kinds(keys: Keys) -> dict[str, Callable[[SampleHead], Hashable]]:
     return {
         "agent": lambda head: head.agent_id,
         "key": lambda head: keys.get(head.sample_id),
-        "decision_point": lambda head: head.group,
+        "decision_point": _decision_point,
     }
+
+
+def _decision_point(head: SampleHead) -> Hashable:
+    """A sample's group, or its very step where nobody else was at its decision point."""
+    return head.group if level_of(head.group) == "decision_point" else (head.trajectory_id, head.step)
 
 
 def _by_mode(heads: Sequence[SampleHead]) -> list[list[SampleHead]]:

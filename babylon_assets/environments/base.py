@@ -177,6 +177,8 @@ class Environment(Protocol):
         tables: what its two groups of tables are, `trajectories` and `outcomes`, for the pages in Dagster's UI.
         detail: the columns that its steps have besides those of every step, by pandas dtype.
         result_keys: names of fields that hold what was not known when the policy answered; never in a prompt.
+        state_seconds: for how long its state stays alike enough that answers to it can be compared; 0: each decision
+            point is a state of its own.
         scorers: its own scorers by name, beside `outcome` and `format`.
         benchmark: its own measurement of a policy, if it has one; `snapshots`: the same for files of its own.
         answers: reads and values answers to recorded prompts, if that can be said of them.
@@ -188,6 +190,7 @@ class Environment(Protocol):
     tables: Mapping[str, str]
     detail: Mapping[str, str]
     result_keys: tuple[str, ...]
+    state_seconds: float
     gate_asks_prompts: bool
 
     @property
@@ -257,6 +260,14 @@ class Environment(Protocol):
         """The action of a step in a few words, for a table."""
         ...
 
+    def action_kind(self, step: StepFacts) -> str:
+        """The kind of a step's action: answers are compared within a kind; empty: the kind that most are of."""
+        ...
+
+    def agent_class(self, record: TrajectoryRecord) -> str:
+        """The class of a trajectory's agent: answers that have no company are compared within it; empty: none."""
+        ...
+
     def describe_record(self, conn: Connection) -> str:
         """What a person should know of the record, for `babylon doctor`; empty when there is nothing to say."""
         ...
@@ -297,6 +308,7 @@ class BaseEnvironment:
     }
     detail: Mapping[str, str] = {}
     result_keys: tuple[str, ...] = ()
+    state_seconds: float = 0.0
     gate_asks_prompts = True
 
     def __init__(self, settings: Settings) -> None:
@@ -336,6 +348,12 @@ class BaseEnvironment:
 
     def describe_action(self, step: StepFacts) -> str:
         return step.action_type
+
+    def action_kind(self, step: StepFacts) -> str:
+        return ""
+
+    def agent_class(self, record: TrajectoryRecord) -> str:
+        return ""
 
     def describe_record(self, conn: Connection) -> str:
         return ""

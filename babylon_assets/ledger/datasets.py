@@ -16,7 +16,9 @@ import pandas as pd
 from psycopg import Connection
 
 from babylon_assets.domain import dataset_codec
+from babylon_assets.domain.baselines import mean_of
 from babylon_assets.domain.errors import CorruptLedger
+from babylon_assets.domain.grouping import baseline_in, kind_in, level_of
 from babylon_assets.domain.samples import Dataset, DatasetDraft, SampleHead
 from babylon_assets.ledger.arrays import fixed_arrays, runs, text_arrays
 from babylon_assets.ledger.compression import pack, pack_parts, unpack
@@ -38,6 +40,10 @@ _TEXTS = """
         ON kept.chat IS NULL AND raw.window_id = dataset.window_id
         AND raw.trajectory_id = kept.trajectory_id AND raw.chat_sha256 = kept.chat_sha256
     WHERE kept.dataset_id = %s AND kept.chat_sha256 IS NOT NULL"""
+#: Earlier windows that a running mean is of.
+RUNNING_WINDOWS = 8
+_EARLIER = """window_id IN (SELECT window_id FROM babylon_training.windows
+    WHERE window_id < %s AND dataset_id IS NOT NULL ORDER BY window_id DESC LIMIT %s)"""
 #: The arrays, each with the attribute of a sample that it holds.
 _OF_SAMPLES = {name: column.holds for name, column in TRAINING_DATASET_TRAJECTORIES.columns.items() if column.holds}
 _columns_of = attrgetter("trajectory_id", "agent_id", *_OF_SAMPLES.values())
@@ -176,10 +182,47 @@ def _unpacked(dataset_id: str, blob: bytes) -> bytes:
         raise CorruptLedger(f"dataset {dataset_id} cannot be read ({error}); {_AGAIN}") from None
 
 
+def trained_rewards(conn: Connection[Any], dataset_id: str) -> dict[str, float]:
+    """The reward that each sample was trained with, by its id: what is known of a dataset that was emptied, too."""
+    query = TRAINING_DATASET_SAMPLES.select(
+        "WHERE dataset_id = %s AND trains_as <> 'skip' AND reward IS NOT NULL", "sample_id", "reward"
+    )
+    return dict(conn.execute(query, [dataset_id]).fetchall())
+
+
 def is_readable(conn: Connection[Any], dataset_id: str) -> bool:
     """Whether a dataset is kept with what it holds; one that held answers of a forgotten agent was emptied."""
     row = conn.execute(TRAINING_DATASETS.select("WHERE id = %s AND body <> ''", "id"), [dataset_id]).fetchone()
     return row is not None
+
+
+def running_mean(conn: Connection[Any], window: str, kind: str, imitated: bool) -> float | None:
+    """The mean reward of the newest windows before this one, of actions of a kind; None where there is none.
+
+    A window that has a dataset keeps the mean that it had: what changes in earlier windows does not change this one.
+
+    Args:
+        imitated: of other models' answers, else of our own policies'.
+    """
+    known = {
+        baseline_in(group)
+        for group, other, _, _ in _reward_sums(conn, "window_id = %s", [window])
+        if level_of(group) == "running_mean" and (kind_in(group), other) == (kind, imitated)
+    }
+    if known:
+        return min(mean for mean in known if mean is not None)
+    earlier = _reward_sums(conn, _EARLIER, [window, RUNNING_WINDOWS])
+    return mean_of((total, n) for group, other, total, n in earlier if (kind_in(group), other) == (kind, imitated))
+
+
+def _reward_sums(conn: Connection[Any], windows: str, parameters: Sequence[Any]) -> list[tuple[str, bool, float, int]]:
+    """Sum and count of the known rewards in some windows' newest datasets, by group, and whether others answered."""
+    statement = f"""
+        SELECT group_key, policy IS NULL, sum(reward), count(*) FROM babylon_training.training_dataset_samples
+        WHERE dataset_id IN (SELECT dataset_id FROM babylon_training.windows WHERE {windows})
+            AND reward IS NOT NULL AND reward <> 'NaN'
+        GROUP BY 1, 2"""
+    return conn.execute(statement.encode(), list(parameters)).fetchall()
 
 
 def dataset_frame(conn: Connection[Any], dataset_id: str) -> pd.DataFrame:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain import hindsight, joining
+from babylon_assets.domain.baselines import Likeness
 from babylon_assets.domain.datasets import draft_dataset
 from babylon_assets.domain.hindsight import Place
 from babylon_assets.domain.samples import DatasetDraft
@@ -77,6 +78,12 @@ def _builder(
         max_gradient_share=settings.datasets.max_gradient_share,
         result_keys=result_keys,
         suspicious=_suspicious_places(conn, window, records, result_keys),
+        likeness=Likeness(
+            kind_of=installation.environment.action_kind,
+            class_of=installation.environment.agent_class,
+            state_seconds=installation.environment.state_seconds,
+            running_mean=cache(partial(datasets.running_mean, conn, window)),
+        ),
         weights=settings.rewards.weights,
         invalid_reward=settings.rewards.invalid_action_reward,
     )

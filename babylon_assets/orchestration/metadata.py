@@ -263,6 +263,7 @@ METADATA: dict[str, Meaning] = {
     "recompute": Meaning("samples", "Our own answers as text only; their log-probabilities are computed."),
     "sft": Meaning("samples", "Other models' answers from the better half of their group."),
     "skip": Meaning("samples", "Samples that nothing trains on."),
+    "compared_with": Meaning("samples", "Trained samples by what their reward is compared with."),
     "skipped_because": Meaning("", "How many samples are skipped for which reason."),
     "calls_joined": Meaning("calls", "Recorded calls that were found by trajectory, or by agent and time."),
     "calls_that_differ": Meaning("calls", "Samples whose call is recorded with another text; left aside."),

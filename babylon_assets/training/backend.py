@@ -36,7 +36,8 @@ class Capabilities:
         recomputes_logprobs: the policies that answered can be read here, so that the core fills in log-probabilities
             that were not recorded before the backend sees the samples.
         branches: trains from any checkpoint. False: only from the newest step of a chain.
-        carries_late_samples: late samples of earlier windows may join a dataset that it trains.
+        carries_late_samples: late samples of earlier windows may join a dataset that it trains, and a sample may be
+            compared with a running mean: the baseline of a group may be given.
         reproduces: the same samples, settings and parent give the same weights bit for bit; needs `restore_settings`.
         trains_here: the steps use this machine's processor or GPU.
         keeps_weights_here: a checkpoint's path is a folder on this machine, in peft's format, which the embedded engine

@@ -79,9 +79,7 @@ def plan_training(
     if backend.capabilities.reads_texts:
         readable = without_spelled_tokens(readable)
     selection = select(readable, parent.step, settings.training.max_policy_lag, lags)
-    selection = leave_out_longer(selection, base_model)
-    if not backend.capabilities.imitates:
-        selection = selection.recorded_only(f"{backend.title} trains on recorded log-probabilities alone")
+    selection = _possible(leave_out_longer(selection, base_model), backend)
     manifest = {
         "format": 1,
         "chain": chain,
@@ -108,6 +106,15 @@ def plan_training(
         selection=selection,
         manifest=manifest,
     )
+
+
+def _possible(selection: Selection, backend: TrainingBackend) -> Selection:
+    """The samples that the backend can train on; what it cannot is counted."""
+    if not backend.capabilities.imitates:
+        selection = selection.recorded_only(f"{backend.title} trains on recorded log-probabilities alone")
+    if not backend.capabilities.carries_late_samples:
+        selection = selection.groups_only(f"{backend.title} compares answers within a group alone")
+    return selection
 
 
 def _require_possible(backend: TrainingBackend, open_job: training_jobs.Job | None, branch: Branch | None) -> None:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from babylon_assets.domain.chat_turns import answer_message, chat_turns, decoded_tools, shown_text, wire_messages
 from babylon_assets.domain.datasets import Dataset, Sample
-from babylon_assets.domain.grouping import measure_range
+from babylon_assets.domain.grouping import baseline_in, measure_range
 
 if TYPE_CHECKING:
     from art import Trajectory, TrajectoryGroup
@@ -36,7 +36,8 @@ class Selection:
 
     Attributes:
         baselines: the reward that the answers of a group are compared with, of groups whose other answers are not
-            here: those of late samples. Of any other group it is the mean of its rewards.
+            here: those of late samples, and those that are compared with a running mean. Of any other group it is the
+            mean of its rewards.
     """
 
     policy_gradient: list[Sample]
@@ -55,6 +56,12 @@ class Selection:
         """The same without answers to imitate, which are counted under the reason."""
         counted = {reason: len(self.sft)}
         return Selection(self.policy_gradient, [], {**self.left_out, **(counted if self.sft else {})}, self.baselines)
+
+    def groups_only(self, reason: str) -> Selection:
+        """The same without answers that are compared with others than those here, counted under the reason."""
+        kept = [sample for sample in self.policy_gradient if sample.group not in self.baselines]
+        counted = {reason: lost} if (lost := len(self.policy_gradient) - len(kept)) else {}
+        return Selection(kept, self.sft, {**self.left_out, **counted})
 
 
 def select(dataset: Dataset, parent_step: int, max_lag: int, lags: Mapping[str, int] | None = None) -> Selection:
@@ -81,7 +88,7 @@ def select(dataset: Dataset, parent_step: int, max_lag: int, lags: Mapping[str, 
     baselines = {
         sample.group: (sample.reward or 0.0) - (sample.advantage or 0.0)
         for sample in recorded
-        if sample.window != dataset.window
+        if sample.window != dataset.window or baseline_in(sample.group) is not None
     }
     policy_gradient, lost = _with_range(recorded, baselines)
     left_out.update({"group has no spread": lost} if lost else {})

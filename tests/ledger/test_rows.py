@@ -34,6 +34,7 @@ from babylon_assets.ledger import compression, datasets, inference_calls, trajec
 from babylon_assets.ledger.database import Database
 from tests.ledger.values import (
     LATER,
+    LATEST,
     PROMPT,
     START,
     WINDOW,
@@ -408,3 +409,24 @@ def test_when_a_window_changed_is_an_instant_in_utc(conn: Conn) -> None:
     assert row.changed_at.utcoffset() is not None
     conn.commit()
     assert windows.upsert_window(conn, WINDOW, reason="again").changed_at > row.changed_at
+
+
+def test_a_running_mean_is_of_the_windows_before_and_stays_once_it_was_used(conn: Conn) -> None:
+    def keep(window: str, *rewards: float, group: str = "g", policy: str | None = "babylon-agent@3") -> None:
+        changed: dict[str, Any] = {"window": window, "group": group, "policy": policy}
+        kept = dataset(*(sample(n, reward=reward, **changed) for n, reward in enumerate(rewards)), window=window)
+        datasets.save_dataset(conn, kept)
+        windows.upsert_window(conn, window, dataset_id=kept.id)
+
+    assert datasets.running_mean(conn, LATEST, "", False) is None
+    keep(WINDOW, 0.1, 0.2)
+    keep(LATER, 0.6, group="g/=post")
+    keep(LATEST, 9.0)
+    assert datasets.running_mean(conn, LATEST, "", False) == 0.15
+    assert datasets.running_mean(conn, LATEST, "post", False) == 0.6
+    assert datasets.running_mean(conn, LATEST, "", True) is None
+    assert datasets.running_mean(conn, WINDOW, "", False) is None
+    keep(LATEST, 9.0, group=f"{LATEST}/~earlier/0.15")
+    keep(WINDOW, 0.5, 0.7)
+    assert datasets.running_mean(conn, LATEST, "", False) == 0.15
+    assert datasets.running_mean(conn, LATEST, "post", False) == 0.6

@@ -9,6 +9,7 @@ import pytest
 
 from babylon_assets.domain.datasets import Dataset, Sample
 from babylon_assets.domain.trajectories import Message
+from babylon_assets.training.recorded_tokens import tokenized
 from babylon_assets.training.selection import demonstrations, select, trajectory_groups, without_spelled_tokens
 
 
@@ -74,6 +75,17 @@ def test_a_group_that_loses_its_spread_to_the_lag_is_left_out() -> None:
     chosen = select(dataset(sample(1), sample(1), old), parent_step=10, max_lag=8)
     assert chosen.method == "nothing"
     assert chosen.left_out == {"policy more than 8 checkpoints behind": 1, "group has no spread": 2}
+
+
+def test_what_is_compared_with_a_running_mean_needs_no_other_answer() -> None:
+    lone = sample(1, group="2026-11-05T14:00/~earlier/0.25", reward=1.0, advantage=0.75)
+    chosen = select(dataset(lone, sample(0), sample(2)), parent_step=3, max_lag=8)
+    assert chosen.policy_gradient == [lone, sample(0), sample(2)]
+    assert chosen.baselines == {lone.group: 0.25}
+    assert [result.advantage for result in tokenized([lone], chosen.baselines)] == [0.75]
+    grouped = chosen.groups_only("compared within a group alone")
+    assert grouped.policy_gradient == [sample(0), sample(2)]
+    assert grouped.left_out == {"compared within a group alone": 1}
 
 
 def test_a_late_sample_is_compared_with_its_own_windows_group_and_too_old_like_any_other() -> None:

@@ -25,6 +25,7 @@ from babylon_assets.environments.babylon.rights import missing_rights
 from babylon_assets.environments.babylon.rules import GameRules
 from babylon_assets.environments.babylon.schema import BABYLON_GAME, Schema, check_tables, look_at_schema
 from babylon_assets.environments.babylon.scorers import GameJudgmentScorer, HeuristicScorer
+from babylon_assets.environments.babylon.words import comparable_kind
 from babylon_assets.environments.base import (
     AnswerReader,
     BaseEnvironment,
@@ -61,6 +62,8 @@ finds the window to be run: rows of `market_outcomes`, markets that end in the w
 resolved, and when the newest was written.
 """,
     }
+    #: Prices hardly move within five minutes, and agents are asked about every five.
+    state_seconds = 300.0
     game = BABYLON_GAME
     _odd: Sequence[str] | None = None
     _seen: Schema | None = None
@@ -166,6 +169,12 @@ resolved, and when the newest was written.
             "invalid" if step.invalid else None,
         )
         return " ".join(part for part in parts if part)
+
+    def action_kind(self, step: StepFacts) -> str:
+        return comparable_kind(step.action_type)
+
+    def agent_class(self, record: TrajectoryRecord) -> str:
+        return record.attributes.get("archetype", "")
 
     def describe_record(self, conn: Connection) -> str:
         text = self._describe_game(conn) + "".join(f"; {loss}" for loss in self.schema(conn).losses())

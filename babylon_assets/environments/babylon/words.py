@@ -21,6 +21,7 @@ _SOCIAL = re.compile(
     r"(?:^|_)(POST|REPOST|COMMENT|REPLY|LIKE|UNLIKE|REACT|FOLLOW|UNFOLLOW|DM|MESSAGE|CHAT|GROUP|INVITE|MONEY|PAYMENT"
     r"|INFORMATION|QUOTE|SHARE|MENTION|BLOCK|MUTE)(?:_|$)"
 )
+_POSTS = re.compile(r"(?:^|_)(POST|REPOST|COMMENT|REPLY|QUOTE|MENTION)(?:_|$)")
 _OTHERS: dict[str, Kind] = {"PENDING": "unfinished", "INVALID_ACTION": "refused"}
 _CLOSES = re.compile(r"CLOSE|SELL|SOLD")
 _OPENS = re.compile(r"BUY|OPEN|LONG|SHORT|BOUGHT")
@@ -78,6 +79,17 @@ def _kind(word: str) -> Kind | None:
     if _SOCIAL.search(word) and not re.search(r"SHARES|POSITION|TRAD|BUY|SELL", word):
         return "social"
     return "trade" if _TRADES.search(word) else None
+
+
+@lru_cache(maxsize=4096)
+def comparable_kind(name: str) -> str:
+    """What an action is compared with, by its name: `post`, `social`, or empty for trades, holds and what is no action.
+
+    Whoever trades might have held, and whoever gave no valid answer might have done either.
+    """
+    if read_action(name).kind != "social":
+        return ""
+    return "post" if _POSTS.search(name.strip().upper()) else "social"
 
 
 @lru_cache(maxsize=4096)

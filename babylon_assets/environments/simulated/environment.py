@@ -19,6 +19,8 @@ class SimulatedEnvironment(BabylonEnvironment):
     """The market of the demo: it judges policies by boards of its own, and makes the small model that plays it."""
 
     name = "simulated"
+    #: Each board has news of its own.
+    state_seconds = 0.0
     gate_asks_prompts = False  # its boards say more of a policy than its recorded prompts
 
     @property

@@ -110,11 +110,12 @@ def reference_rewards(settings: Settings, rooms: Sequence[Room], window: str) ->
 
 
 def _clock(settings: Settings) -> Clock:
-    clock = Clock(settings.simulation.rooms, settings.simulation.ticks, settings.windows)
+    clock = Clock(settings.simulation.markets, settings.simulation.ticks, settings.windows)
     if clock.windows.seconds / (clock.rooms * clock.ticks) < settings.datasets.moment_seconds:
         raise SettingsError(
-            f"SIMULATION_ROOMS x SIMULATION_TICKS is {clock.rooms * clock.ticks} boards a window, so that two would "
-            f"fall into one moment of MOMENT_SECONDS={settings.datasets.moment_seconds}; lower one of the three"
+            f"{clock.rooms} markets of SIMULATION_TICKS={clock.ticks} are {clock.rooms * clock.ticks} boards a window, "
+            f"so that two would fall into one moment of MOMENT_SECONDS={settings.datasets.moment_seconds}; lower "
+            "SIMULATION_ROOMS, SIMULATION_TICKS or MOMENT_SECONDS"
         )
     return clock
 
@@ -126,7 +127,11 @@ def _draw(settings: Settings, window: str, clock: Clock) -> list[Room]:
 def _roster(settings: Settings) -> list[Player]:
     """The players of the game, with nothing won or lost yet."""
     return [
-        Player(f"{9_000_000_000_000_000 + 1000 * room + seat:018d}", f"trader-{room}-{seat}", room)
+        Player(
+            f"{9_000_000_000_000_000 + 1000 * room + seat:018d}",
+            f"trader-{room}-{seat}",
+            settings.simulation.market_of(room, seat),
+        )
         for room in range(settings.simulation.rooms)
         for seat in range(settings.simulation.agents_per_room)
     ]

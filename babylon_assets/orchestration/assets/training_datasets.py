@@ -11,10 +11,13 @@ import dagster as dg
 
 from babylon_assets.config.settings import secrets_of
 from babylon_assets.domain import joining
+from babylon_assets.domain.baselines import count_levels
 from babylon_assets.domain.datasets import CARRIED, CARRIED_TRAJECTORIES
+from babylon_assets.domain.grouping import BASELINES
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.sampling import effective_samples, policy_lags
 from babylon_assets.ledger import checkpoints, trajectories
+from babylon_assets.ledger.datasets import RUNNING_WINDOWS
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import carry_over, checks, examples
 from babylon_assets.orchestration.assets.scored_trajectories import NAME as SCORED
@@ -33,6 +36,9 @@ What the next checkpoint is trained on from this window, frozen and named by the
 - A **sample** is one call: the prompt as the policy saw it, its answer, the recorded token ids and log-probabilities.
 - A **group** is the samples of one decision point. The **advantage** of a sample is its reward less the mean of its
   group, so that a window in which everybody won trains nothing by itself.
+- An answer without one of another trajectory at its decision point is compared with those of the same few minutes, else
+  with those of its agent's class in the window, else with the mean of the {RUNNING_WINDOWS} windows before.
+  `compared_with` counts the trained samples of each. Only actions of a kind are compared.
 - A sample's **training mode** is `policy_gradient` (our own answer, tokens known), `recompute` (our own, text only),
   `sft` (another model's, from the better half of its group) or `skip`, with the reason.
 - The game keeps no answers of its agents that play now. They are found among the recorded calls, by trajectory, or by
@@ -121,6 +127,7 @@ def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataVal
         **numbers({name: counts.get(name, 0) for name in (CARRIED, CARRIED_TRAJECTORIES)}),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
         **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
+        "compared_with": tally({BASELINES[level]: n for level, n in count_levels(dataset.samples).items()}),
         "skipped_because": tally(skipped),
     }
 

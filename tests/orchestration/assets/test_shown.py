@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from babylon_assets.definitions import build_definitions
-from babylon_assets.domain import datasets
+from babylon_assets.domain import baselines, datasets
 from babylon_assets.domain.sampling import HELD_OUT
 from babylon_assets.ledger.datasets import load_dataset
 from babylon_assets.orchestration import carry_over, examples
@@ -66,7 +66,7 @@ def test_rewards_that_differ_by_rounding_or_by_all_of_a_float_fail_no_window(ext
     for sample in samples:
         if sample.skip_reason != HELD_OUT:
             pairs.setdefault(sample.step % len(PAIRS), set()).add(sample.skip_reason)
-    assert pairs[0] == pairs[1] == {datasets.NO_RANGE}
+    assert pairs[0] == pairs[1] == {baselines.NO_RANGE}
     assert pairs[2] | pairs[5] <= {datasets.NO_NUMBER, datasets.NOT_YET_KNOWN}
     assert None not in pairs[3]
     assert pairs[4] == {None}
