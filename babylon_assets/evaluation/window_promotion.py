@@ -12,6 +12,7 @@ from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.promotions import Promotion
+from babylon_assets.training.model_cards import write_card
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +33,7 @@ def promote_window(settings: Settings, database: Database, window: str, run_id: 
     judged = decide(settings, database, checkpoint, run_id) if checkpoint is not None else None
     named = tell_game(settings, database)
     with database.connect() as conn:
+        if checkpoint is not None:
+            write_card(conn, checkpoint)
         served = promotions.promoted(conn, settings.model_name)
     return PromotionOutcome(judged, rolled_back, served, named)

@@ -34,6 +34,7 @@ from babylon_assets.training.backend import (
 )
 from babylon_assets.training.branches import Branch, branch_for
 from babylon_assets.training.folders import checkpoint_folder
+from babylon_assets.training.model_cards import write_card
 from babylon_assets.training.planning import Plan, plan_training
 from babylon_assets.training.selection import Selection
 from babylon_assets.training.step_advice import advise
@@ -213,7 +214,11 @@ def _train(
     if trained is None:
         reason = "no step was kept: there was no token to train on, or every step went further than MAX_KL"
         return _record_skip(database, plan, job.id, reason)
-    return _record(settings, database, plan, job.id, trained, dagster_run_id, time.perf_counter() - started)
+    recorded = _record(settings, database, plan, job.id, trained, dagster_run_id, time.perf_counter() - started)
+    assert recorded.checkpoint is not None
+    with database.connect() as conn:
+        write_card(conn, recorded.checkpoint)
+    return recorded
 
 
 def _make(settings: Settings, database: Database, plan: Plan, job: training_jobs.Job) -> TrainedCheckpoint | None:

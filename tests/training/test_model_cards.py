@@ -1,0 +1,80 @@
+"""A checkpoint's model card: made from the ledger, the same bytes each time, and no part of the weights."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights, weights_sha256
+from babylon_assets.ledger.checkpoints import get
+from babylon_assets.ledger.database import Database
+from babylon_assets.training.model_cards import CARD, render_card, write_card
+from tests.ledger.values import CHAIN
+from tests.site.filled_ledger import HOSTILE, WINDOWS, fill
+
+
+def folder_with_weights(tmp_path: Path) -> Path:
+    (tmp_path / WEIGHTS).write_bytes(b"weights")
+    (tmp_path / CARD).write_text("[More Information Needed]")
+    return tmp_path
+
+
+def test_the_card_says_what_the_ledger_has(database: Database, tmp_path: Path) -> None:
+    folder = folder_with_weights(tmp_path)
+    before = weights_sha256(folder)
+    with database.connect() as conn:
+        fill(conn)
+        kept = get(conn, f"{CHAIN}-3")
+        assert kept is not None
+        member = replace(kept, path=str(folder), base_model="/home/somebody/models/small", weights_sha256=before)
+        assert write_card(conn, member) == folder / CARD
+        text = (folder / CARD).read_text()
+        assert write_card(conn, member) is not None
+    assert (folder / CARD).read_text() == text
+    assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, WEIGHTS])
+    verify_weights(folder, before)
+    assert "somebody" not in text and "Information Needed" not in text
+    for part in (
+        f"# {CHAIN}@3",
+        f"trained from `{CHAIN}@1` on the answers of the window `{WINDOWS[2]}`",
+        "| skip: held out | 1 |",
+        "| scorers | `outcome@1`, `reward@outcome@1` |",
+        "| loss | 0.1235 |",
+        "| market |  | 0.475 | 0.375 to 0.575 | 0.9877 |",
+        "Passed: all 1 rules hold.",
+        f"| trained from | `{CHAIN}@1` from `{CHAIN}@0` |",
+    ):
+        assert part in text, text
+
+
+def test_texts_of_others_do_not_act_in_it(database: Database) -> None:
+    with database.connect() as conn:
+        fill(conn, HOSTILE)
+        kept = get(conn, f"{CHAIN}-2")
+        assert kept is not None
+        text = render_card(conn, kept)
+    assert "refused" in text.lower()
+    outside = re.sub("`[^`]*`", "", text)
+    assert "<" not in outside and "\u202e" not in outside and "[" not in outside
+
+
+def test_weights_that_are_elsewhere_have_no_card(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.connect() as conn:
+        fill(conn)
+        kept = get(conn, f"{CHAIN}-3")
+        assert kept is not None
+        assert write_card(conn, kept) is None
+        assert write_card(conn, replace(kept, path="")) is None
+
+        def full_disk(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        member = replace(kept, path=str(folder_with_weights(tmp_path)))
+        monkeypatch.setattr(Path, "write_text", full_disk)
+        assert write_card(conn, member) is None
+    assert "No space left on device" in caplog.text
