@@ -172,8 +172,10 @@ def test_forget_removes_an_agent_and_says_who_saw_it(babylon: Babylon, folders: 
     assert (
         told["rows"]
         == tried["rows"]
-        == {"calls": 1, "trajectories": 1, "scores": 0, "samples": 1, "judgments": 0, "late_samples": 0, "datasets": 1}
+        == {"feedback": 0, "calls": 1, "trajectories": 1, "scores": 0, "samples": 1, "judgments": 0, "answers": 0}
+        | {"late_samples": 0, "datasets": 1}
     )
+    assert told["windows"] == tried["windows"] == [HOURS[3]]
     assert told["seen_by"] == {f"{CHAIN}@4": "trained on it", f"{CHAIN}@5": f"trained from {CHAIN}@4"}
     with database.connect() as conn:
         assert [one.agent_id for one in read_window(conn, HOURS[3])] == ["a7"]

@@ -280,7 +280,7 @@ def test_doctor_shows_every_setting_and_no_secret(babylon: Babylon) -> None:
     assert all(name in shown for name in ("WANDB_API_KEY", "REWARD_WEIGHTS", "WINDOWS_FROM"))
     assert "wandb-secret-key" not in shown
     assert "REWARD_WEIGHTS" not in short and "babylon doctor --settings" in short
-    assert short.startswith("to do, of ") and "key of W&B" in short.splitlines()[0]
+    assert "found something to do: " in short.splitlines()[0] and "key of W&B" in short.splitlines()[0]
     first = next(line for line in short.splitlines() if line.startswith(("no ", "ok ", "? ")))
     assert first.startswith("no ")  # what is to be done comes first
 

@@ -223,7 +223,9 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Remove; without it nothing is removed.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove an agent's trajectories, calls, scores and samples from our tables, and say which checkpoints saw them.
+    """Remove an agent's trajectories, calls, scores and samples from our tables.
+
+    It says which windows held them and which checkpoints saw them.
 
     The game's own tables are not touched. What they hold of the agent from before this moment is not read again: its
     windows are frozen without it when they are materialized again.
@@ -231,17 +233,20 @@ def forget(
     Example: [bold]babylon forget --agent user-42 --yes[/]
     """
     with opened(load_settings()).connect() as conn:
-        policies = ledger.policies_that_saw(conn, agent=agent)
+        policies, windows = ledger.policies_that_saw(conn, agent=agent), ledger.windows_with(conn, agent)
         removed = ledger.forget_agent(conn, agent)
         if not yes:
             conn.rollback()
     if not any(removed.values()):
         raise PermanentError(f"nothing of the agent {agent!r} is in our tables; check the id")
     if json:
-        print_json({"removed": yes, "rows": removed, "seen_by": policies})
+        print_json({"removed": yes, "rows": removed, "windows": windows, "seen_by": policies})
         return
     listed = ", ".join(f"{count(number)} {name}" for name, number in removed.items())
     output.print(f"{'removed' if yes else 'would be removed (type --yes)'}: {listed}", soft_wrap=True)
+    if windows:
+        output.print(f"in {count(len(windows))} windows: {', '.join(windows)}", highlight=False, soft_wrap=True)
+        output.print("run them again (babylon train WINDOW) to freeze them without the agent", soft_wrap=True)
     for name, how in policies.items():
         output.print(f"{name}  {how}", highlight=False, soft_wrap=True)
 

@@ -128,7 +128,7 @@ def _answers(conn: Connection, window: str, records: list[TrajectoryRecord]) -> 
 def _answer(head: SampleHead | None) -> dict[str, Any]:
     """How an answer is trained, or why not, and what its reward was compared with."""
     if head is None:
-        return dict.fromkeys(("call", "trains_as", "skip_reason", "compared_with", "baseline", "advantage"))
+        return dict.fromkeys(("call", "trains_as", "skip_reason", "credited", "compared_with", "baseline", "advantage"))
     from babylon_assets.domain.grouping import BASELINES, level_of
 
     comparable = head.reward is not None and head.advantage is not None
@@ -136,6 +136,7 @@ def _answer(head: SampleHead | None) -> dict[str, Any]:
         "call": head.call,
         "trains_as": head.trains_as,
         "skip_reason": head.skip_reason,
+        "credited": head.reward,
         "compared_with": BASELINES[level_of(head.group)] if comparable else None,
         "baseline": (head.reward or 0.0) - (head.advantage or 0.0) if comparable else None,
         "advantage": head.advantage,

@@ -51,6 +51,7 @@ def evaluate(
     settings = load_settings()
     database = opened(settings)
     checkpoint = _policy(settings, database, policy)
+    from babylon_assets.environments.babylon.snapshot_reader import read_snapshot
     from babylon_assets.evaluation.loaded_policies import why_not_loadable
     from babylon_assets.evaluation.measurements import measure_snapshot
 
@@ -59,7 +60,7 @@ def evaluate(
     if snapshot is None:
         evaluation, facts = _measure(settings, database, checkpoint)
     else:
-        evaluation = measure_snapshot(settings, database, checkpoint, snapshot.read_bytes(), range(runs))
+        evaluation = measure_snapshot(settings, database, checkpoint, read_snapshot(snapshot), range(runs))
         facts = _snapshot_facts(evaluation)
     _write_card(database, checkpoint)
     shown = {"policy": _name(checkpoint), "evaluation": evaluation.evaluation, "version": evaluation.version, **facts}
@@ -134,12 +135,14 @@ def _market_facts(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _snapshot_facts(evaluation: Evaluation) -> dict[str, Any]:
+    left_out = evaluation.results.get("left_out")
     names = ("of_optimal", "optimal", "accuracy", "win_rate", "drawdown", "trades", "valid_share", "runs")
     return {
         "pnl": evaluation.value,
         "low": evaluation.low,
         "high": evaluation.high,
         **{name: evaluation.results[name] for name in names},
+        **({"left_out": left_out} if left_out else {}),
     }
 
 

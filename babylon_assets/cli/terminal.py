@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleDimensions
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -149,12 +149,12 @@ def tell_step(text: str) -> None:
     errors.print(text, style="dim", highlight=False, soft_wrap=True)
 
 
-def progress(*columns: str) -> Progress:
-    """A progress bar on standard error with text columns after it; each names a field of the task."""
+def progress(*columns: str | ProgressColumn) -> Progress:
+    """A progress bar on standard error with columns after it; a text names fields of the task."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        *(TextColumn(column, markup=False) for column in columns),
+        *(TextColumn(column, markup=False) if isinstance(column, str) else column for column in columns),
         TimeElapsedColumn(),
         console=errors,
         disable=not errors.is_terminal,

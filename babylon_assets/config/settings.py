@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     window_start: WindowId = variable(
         "WINDOWS_FROM",
         "2026-10-01T00:00",
-        "The first window, and so the first partition in Dagster. Left as it is, `babylon up` begins with the record.",
+        "The first window and partition. Left out, `babylon up` begins with the record.",
     )
     dagster_port: Annotated[int, Ge(1), Le(65535)] = variable(
         "DAGSTER_PORT", 3000, "The port of the Dagster UI on loopback."

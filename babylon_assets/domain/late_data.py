@@ -53,6 +53,20 @@ def trained_samples(dataset: Dataset) -> dict[str, list[TrainedContent]]:
     return known
 
 
+def trained_with(rebuilt: Dataset, rewards: Mapping[str, float]) -> dict[str, list[TrainedContent]]:
+    """As `trained_samples`, of a dataset whose texts are gone: the same sample counts as the same text.
+
+    Args:
+        rebuilt: the window's new dataset.
+        rewards: that its samples were trained with, by sample.
+    """
+    return {
+        sample.sample_id: [taught(sample)._replace(reward=rewards[sample.sample_id])]
+        for sample in rebuilt.samples
+        if sample.window == rebuilt.window and sample.sample_id in rewards
+    }
+
+
 def late_samples(rebuilt: Dataset, trained: Mapping[str, Iterable[TrainedContent]]) -> list[Sample]:
     """The samples of a window's new dataset that are late, in the dataset's order.
 

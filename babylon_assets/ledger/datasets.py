@@ -182,6 +182,14 @@ def _unpacked(dataset_id: str, blob: bytes) -> bytes:
         raise CorruptLedger(f"dataset {dataset_id} cannot be read ({error}); {_AGAIN}") from None
 
 
+def trained_rewards(conn: Connection[Any], dataset_id: str) -> dict[str, float]:
+    """The reward that each sample was trained with, by its id: what is known of a dataset that was emptied, too."""
+    query = TRAINING_DATASET_SAMPLES.select(
+        "WHERE dataset_id = %s AND trains_as <> 'skip' AND reward IS NOT NULL", "sample_id", "reward"
+    )
+    return dict(conn.execute(query, [dataset_id]).fetchall())
+
+
 def is_readable(conn: Connection[Any], dataset_id: str) -> bool:
     """Whether a dataset is kept with what it holds; one that held answers of a forgotten agent was emptied."""
     row = conn.execute(TRAINING_DATASETS.select("WHERE id = %s AND body <> ''", "id"), [dataset_id]).fetchone()

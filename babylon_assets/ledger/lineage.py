@@ -21,6 +21,8 @@ from babylon_assets.ledger.specification import MODEL_CHECKPOINTS
 
 # Rows of our own tables that hold what an agent did, besides the datasets.
 _OF_AGENT: dict[str, LiteralString] = {
+    "feedback": "DELETE FROM babylon_training.feedback WHERE agent_id = %(agent)s OR call_id = ANY(%(joined)s) "
+    "OR call_id IN (SELECT call_id FROM babylon_training.inference_calls WHERE agent_id = %(agent)s)",
     "trajectories": "DELETE FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s",
     "calls": "DELETE FROM babylon_training.inference_calls WHERE agent_id = %(agent)s OR trajectory_id IN "
     "(SELECT trajectory_id FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s) "
@@ -48,6 +50,17 @@ texts AS (
     UPDATE babylon_training.training_dataset_trajectories SET chat = NULL, chat_sha256 = NULL
     WHERE dataset_id IN (SELECT dataset_id FROM theirs))
 UPDATE babylon_training.training_datasets SET body = '' WHERE id IN (SELECT dataset_id FROM theirs)"""
+_HOURS: LiteralString = """
+SELECT window_id FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s UNION
+SELECT made.window_id FROM babylon_training.training_dataset_trajectories AS held
+JOIN babylon_training.training_datasets AS made ON made.id = held.dataset_id WHERE held.agent_id = %(agent)s
+ORDER BY 1"""
+_SAY_FORGOTTEN: LiteralString = """
+UPDATE babylon_training.windows SET reason = %(reason)s, changed_at = now()
+WHERE status IN ('ready', 'trained', 'skipped') AND dataset_id IN (
+    SELECT dataset_id FROM babylon_training.training_dataset_trajectories WHERE agent_id = %(agent)s)"""
+#: What the report and the list of windows say of a window until it is run again.
+FORGOTTEN = "an agent of it was forgotten; run the window again to freeze it without the agent"
 
 
 def find(conn: Connection[Any], name: str) -> Checkpoint:
@@ -165,18 +178,24 @@ def scorers(conn: Connection[Any], checkpoint: Checkpoint) -> list[str]:
     return [row[0] for row in rows]
 
 
+def windows_with(conn: Connection[Any], agent: str) -> list[str]:
+    """The windows that our tables hold something of an agent in, oldest first; a sample that was carried counts too."""
+    return [row[0] for row in conn.execute(_HOURS, {"agent": agent}).fetchall()]
+
+
 def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     """Remove what an agent did from our tables, in the caller's transaction or in one of its own; says how many rows.
 
     A dataset that holds an answer of the agent is emptied: it cannot be trained on or reproduced any more, and its id
     stays as what checkpoints were made from. What policies answered to its prompts is removed from their evaluations,
-    whose means stay. Its window is frozen again without the agent when it is run again.
+    whose means stay. Its window says so, and is frozen again without the agent when it is run again.
     """
     with conn.transaction():
         given = {"agent": agent, "joined": _joined_calls(conn, agent)}
         emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
+        conn.execute(_SAY_FORGOTTEN, {"agent": agent, "reason": FORGOTTEN})
         # Calls are found by the trajectories. These leave their texts to datasets that refer to them: none does by now.
-        order = ("calls", "samples", "trajectories", "scores", "judgments", "answers", "late_samples")
+        order = ("feedback", "calls", "samples", "trajectories", "scores", "judgments", "answers", "late_samples")
         removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
         note_forgotten(conn, agent)
     return {**removed, "datasets": emptied}

@@ -132,6 +132,20 @@ TRAJECTORY_SCORES = Table(
         "content_hash": Column("text", "sha256 of the scores.", default="''"),
     },
 )
+FEEDBACK = Table(
+    "feedback",
+    "One row per judgment of an answer that somebody sent to the gateway.",
+    {
+        "feedback_id": Column("text", "Hash of the key and of the idempotency key, or drawn."),
+        "call_id": Column("text", "The call that is judged; null: the agent and the time say which step.", null=True),
+        "agent_id": Column("text", "The agent whose answer is judged.", null=True),
+        "at": Column("timestamptz", "When the agent decided, where no call is named.", null=True),
+        "number": Column("float8", "The judgment as a number; true is 1, false 0; null: it is a text.", null=True),
+        "text": Column("text", "The judgment as a text.", null=True),
+        "key_name": Column("text", "The gateway's key that sent it; null: none was needed.", null=True),
+        "received_at": Column("timestamptz", "When the gateway received it.", default="now()"),
+    },
+)
 RULER_JUDGMENTS = Table(
     "ruler_judgments",
     "One row per question to the LLM judge: its scores, or why it could not be asked.",
@@ -340,6 +354,7 @@ TABLES = (
     QUARANTINED_TRAJECTORIES,
     INFERENCE_CALLS,
     TRAJECTORY_SCORES,
+    FEEDBACK,
     RULER_JUDGMENTS,
     RULER_SCORES,
     TRAINING_DATASETS,

@@ -105,13 +105,15 @@ def keep(conn: Connection, settings: Settings, dataset: DatasetDraft, stands: Ca
 def _note_late(conn: Connection, settings: Settings, dataset: DatasetDraft, own: Checkpoint) -> None:
     if settings.automation.late_data != "carry" or own.dataset_id is None or own.dataset_id == dataset.id:
         return
-    if not datasets.is_readable(conn, own.dataset_id):
-        return  # it held answers of a forgotten agent: what was trained on is not known any more
     chain, window = settings.model_name, dataset.window
-    trained = rules.trained_samples(datasets.load_dataset(conn, own.dataset_id))
+    rebuilt = datasets.load_dataset(conn, dataset.id)
+    if datasets.is_readable(conn, own.dataset_id):
+        trained = rules.trained_samples(datasets.load_dataset(conn, own.dataset_id))
+    else:  # it held answers of a forgotten agent: of the others, the rewards are known and no texts
+        trained = rules.trained_with(rebuilt, datasets.trained_rewards(conn, own.dataset_id))
     for name, more in ledger.spent(conn, chain, window).items():
         trained.setdefault(name, []).extend(more)
-    ledger.note(conn, chain, window, dataset.id, rules.late_samples(datasets.load_dataset(conn, dataset.id), trained))
+    ledger.note(conn, chain, window, dataset.id, rules.late_samples(rebuilt, trained))
 
 
 def _tell(conn: Connection, chain: str, window: str) -> None:

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from babylon_assets.config.settings import Settings, prepare_libraries
-from babylon_assets.domain import joining, llm_judge, rewards
+from babylon_assets.domain import feedback_scores, joining, llm_judge, rewards
 from babylon_assets.domain.imported_rewards import with_imported
 from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer, JudgeScore
 from babylon_assets.domain.scorers import load_scorers
 from babylon_assets.domain.step_texts import add_texts, needs_texts
 from babylon_assets.domain.understanding import Understanding, understand
 from babylon_assets.environments.base import Environment, WriteBack
-from babylon_assets.ledger import inference_calls, judge_scores, trajectories
+from babylon_assets.ledger import feedback, inference_calls, judge_scores, trajectories
 from babylon_assets.ledger import scores as score_ledger
 from babylon_assets.ledger.database import Connection, judge_lock
 from babylon_assets.ledger.scores import Revision, ScorerNote
@@ -123,6 +123,8 @@ def _score(
         weights.setdefault(llm_judge.NAME, 0.0)
         added[llm_judge.NAME], verdicts = llm_judge.judge_scorer(own, judged.asked, judged.judgments, judged.version)
     own = with_texts(conn, window, own) if any(needs_texts(scorer) for scorer in added.values()) else own
+    if feedback_scores.NAME in weights:
+        added[feedback_scores.NAME] = feedback_scores.FeedbackScorer(read_feedback(conn, window, own).numbers)
     scores = rewards.score_valued(
         own, worth, weights=weights, invalid_reward=settings.rewards.invalid_action_reward, added=added
     )
@@ -138,7 +140,20 @@ def with_texts(conn: Connection, window: str, steps: pd.DataFrame) -> pd.DataFra
     """The steps with the columns `prompt`, `answer` and `reasoning` of their calls, recorded ones included."""
     records = trajectories.read_window(conn, window)
     named = inference_calls.calls_of(conn, window, joining.named_calls(records))
-    return add_texts(steps, joining.join_calls(records, named).samples)
+    texts = add_texts(steps, joining.join_calls(records, named).samples)
+    return texts.assign(**{feedback_scores.COMMENTS: read_feedback(conn, window, steps).comments(steps)})
+
+
+def read_feedback(conn: Connection, window: str, steps: pd.DataFrame) -> feedback_scores.JudgedSteps:
+    """What was sent to the gateway about the steps of a window."""
+    records = trajectories.read_heads(conn, window)
+    calls = inference_calls.calls_of(conn, window, joining.named_calls(records))
+    ids = {id(call): call_id for call_id, call in calls.items()}
+    joined = joining.join_calls(records, calls).samples
+    steps_of_calls = {
+        ids[id(call)]: (record.trajectory_id, raw.step) for record, raw, call in joined if call is not None
+    }
+    return feedback_scores.judged_steps(steps, steps_of_calls, feedback.feedback_of(conn, window, list(steps_of_calls)))
 
 
 def _ask_judge(installation: Installation, window: str) -> JudgedWindow:

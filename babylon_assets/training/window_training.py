@@ -268,6 +268,7 @@ def _record(
 ) -> TrainedWindow:
     steps = trained.steps
     tokens = round(sum(step["tokens"] for step in steps if "undone" not in step))
+    recomputed = plan.manifest.get("recomputed", 0)
     reason = f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}{_advice(plan, steps)}"
     checkpoint = Checkpoint(
         id=content_id(plan.manifest),
@@ -281,11 +282,7 @@ def _record(
         settings={**plan.manifest["settings"], "method": plan.selection.method},
         seed=settings.training.seed,
         versions=plan.manifest["versions"],
-        metrics={
-            **summary(steps),
-            "trainable_tokens": tokens,
-            "recomputed_samples": plan.manifest.get("recomputed", 0),
-        },
+        metrics={**summary(steps), "trainable_tokens": tokens, "recomputed_samples": recomputed},
         path=trained.path,
         weights_sha256=trained.weights_sha256,
         dagster_run_id=dagster_run_id,

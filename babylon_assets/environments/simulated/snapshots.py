@@ -32,11 +32,11 @@ from babylon_assets.environments.babylon.benchmarks import (
     State,
     Tick,
     Trade,
-    decode_snapshot,
     perform,
     profit,
     side_of,
 )
+from babylon_assets.environments.babylon.snapshot_reader import decode_snapshot
 from babylon_assets.environments.simulated.accounts import NOTIONAL, STAKE
 from babylon_assets.environments.simulated.language import (
     ANSWER_TOKENS,
@@ -216,6 +216,7 @@ class Snapshots:
             "valid_share": 1 - sum(run.invalid for run, _ in played) / sum(run.answers for run, _ in played),
             "runs": len(played),
             "equity": [list(performance.equity) for _, performance in played],
+            **({"left_out": snapshot.left_out} if snapshot.left_out else {}),
         }
         return [performance.pnl for _, performance in played], results
 

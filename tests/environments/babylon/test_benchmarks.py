@@ -12,12 +12,14 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.environments.babylon.benchmarks import (
     Snapshot,
     Trade,
-    decode_snapshot,
     drawdown,
     perform,
     profit,
     side_of,
 )
+from babylon_assets.environments.babylon.snapshot_reader import LARGEST, decode_snapshot, read_snapshot
+from babylon_assets.environments.simulated.market import legal_orders
+from babylon_assets.environments.simulated.snapshots import boards, version
 
 SMALL = Path(__file__).parents[1] / "snapshot.json"
 
@@ -86,17 +88,14 @@ def test_always_the_wrong_side_is_no_success(snapshot: Snapshot) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda body: body["groundTruth"]["marketOutcomes"].pop("m-1"), "lacks m-1"),
-        (lambda body: body["groundTruth"]["priceHistory"].update(ETH=[]), "lacks ETH"),
         (lambda body: body.update(ticks=[]), "it has no ticks"),
-        (lambda body: body["ticks"][0]["state"].pop("perpetualMarkets"), "this is no benchmark snapshot"),
-        (lambda body: body["initialState"]["predictionMarkets"][0].update(yesPrice="x"), "this is no benchmark"),
-        (lambda body: body["initialState"]["predictionMarkets"][0].update(yesPrice=0), "this is no benchmark"),
-        (lambda body: body["initialState"]["perpetualMarkets"][0].update(price=-1), "this is no benchmark"),
-        (lambda body: body["ticks"][0].update(timestamp=10**17), "this is no benchmark"),
-        (lambda body: body["ticks"][0].update(number=10**400), "this is no benchmark"),
-        (lambda body: body.update(id="a\0b"), "this is no benchmark"),
+        (
+            lambda body: body["groundTruth"].update(marketOutcomes={}, priceHistory={}),
+            "no market whose outcome it knows",
+        ),
+        (lambda body: body.update(id="a\0b"), "this is no benchmark snapshot"),
         (lambda body: body.update(id="x" * 1_000_000), "this is no benchmark"),
+        (lambda body: body.pop("groundTruth"), "this is no benchmark"),
         (lambda body: body["ticks"][0]["events"].append({"type": "x", "data": "NESTED"}), "this is no benchmark"),
     ],
 )
@@ -105,3 +104,48 @@ def test_what_cannot_be_played_is_refused_with_its_place(change: Any, said: str)
     change(body)
     with pytest.raises(PermanentError, match=said):
         decode_snapshot(json.dumps(body).replace('"NESTED"', '{"a":' * 5_000 + "1" + "}" * 5_000).encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "left_out"),
+    [
+        (lambda body: body["groundTruth"]["marketOutcomes"].pop("m-1"), {"markets without an outcome": 4}),
+        (lambda body: body["groundTruth"]["marketOutcomes"].update(m_9="perhaps"), {"outcomes": 1}),
+        (lambda body: body["groundTruth"]["priceHistory"].update(ETH=[]), {"markets without an outcome": 4}),
+        (
+            lambda body: body["groundTruth"]["priceHistory"]["ETH"][0].update(price=-1),
+            {"markets without an outcome": 4, "outcomes": 1},
+        ),
+        (lambda body: body["ticks"][0]["state"].pop("perpetualMarkets"), {"ticks": 1}),
+        (lambda body: body["initialState"]["predictionMarkets"][0].update(yesPrice="x"), {"markets": 1}),
+        (lambda body: body["initialState"]["predictionMarkets"][0].update(yesPrice=0), {"markets": 1}),
+        (lambda body: body["initialState"]["perpetualMarkets"][0].update(price=-1), {"perpetuals": 1}),
+        (lambda body: body["ticks"][0].update(timestamp=10**17), {"ticks": 1}),
+        (lambda body: body["ticks"][0].update(number=10**400), {"ticks": 1}),
+        (lambda body: body["ticks"][0]["events"].extend([{"type": 7}, {"type": "x", "data": {}}]), {"events": 1}),
+    ],
+)
+def test_one_bad_row_of_a_snapshot_costs_one_row(change: Any, left_out: dict[str, int]) -> None:
+    body = json.loads(SMALL.read_text())
+    change(body)
+    snapshot = decode_snapshot(json.dumps(body).encode())
+    assert snapshot.left_out == left_out
+    assert len(snapshot.ticks) == len(body["ticks"]) - left_out.get("ticks", 0)
+    shown = list(boards(snapshot, len(snapshot.ticks) - 1))
+    assert shown and all(board.trade(order) or True for board in shown for order in legal_orders(board.board))
+
+
+def test_no_more_of_a_file_is_read_than_a_snapshot_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "snapshot.json"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # a hole of a terabyte
+    with pytest.raises(PermanentError, match="more than 64 MiB"):
+        read_snapshot(path)
+    with pytest.raises(PermanentError, match="more than 64 MiB"):
+        decode_snapshot(b" " * (LARGEST + 1))
+    path.write_bytes(SMALL.read_bytes())
+    assert read_snapshot(path) == SMALL.read_bytes()
+
+
+def test_a_whole_snapshot_keeps_its_version() -> None:
+    assert version(decode_snapshot(SMALL.read_bytes()), range(3)) == "1-4729a94c8c49"

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from babylon_assets.environments.babylon.benchmarks import Snapshot, Trade, decode_snapshot
+from babylon_assets.environments.babylon.benchmarks import Snapshot, Trade
+from babylon_assets.environments.babylon.snapshot_reader import decode_snapshot
 from babylon_assets.environments.simulated.market import Order
 from babylon_assets.environments.simulated.snapshots import boards, play_snapshot, version
 from tests.evaluation.players import Scripted, babble, follow, hold

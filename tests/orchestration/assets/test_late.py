@@ -162,23 +162,32 @@ def observed(world: World, window: str) -> dict[str, Any]:
     return {name: value.value for name, value in event.metadata.items()}
 
 
-def test_late_outcomes_are_carried_and_what_was_trained_is_not(world: World) -> None:
-    """Of the second window, whose markets resolve after it was trained."""
+@pytest.mark.parametrize("forgets", [False, True])
+def test_late_outcomes_are_carried_and_what_was_trained_is_not(world: World, forgets: bool) -> None:
+    """Of the second window, whose markets resolve after it was trained; also where an agent was forgotten since."""
     world.execute('UPDATE public."Market" SET resolved = false, "updatedAt" = now() - interval \'1 day\'')
     world.execute('DELETE FROM public."market_outcomes"')
     world.run(SECOND)
     known_before = world.metadata("scored_trajectories", SECOND)
     assert known_before["pending"] > 0 < known_before["known"]
     trained = {sample.sample_id: sample for sample in of(world, SECOND) if sample.trains_as != "skip"}
+    agent = min(sample.agent_id for sample in trained.values())
+    if forgets:
+        with world.database.connect() as conn:
+            assert set(lineage.windows_with(conn, agent)) >= {SECOND}
+            lineage.forget_agent(conn, agent)
+        assert world.row(SECOND).reason == lineage.FORGOTTEN
     world.execute(
         'UPDATE public."Market" SET resolved = true, resolution = coalesce(resolution, true), "updatedAt" = now()'
     )
     assert SECOND in refresh(world)
     assert world.row(SECOND).status == "trained"
     world.run(THIRD)
-    taken = {sample.sample_id for sample in carried_of(world, THIRD) if sample.window == SECOND}
+    carried_there = [sample for sample in carried_of(world, THIRD) if sample.window == SECOND]
+    taken = {sample.sample_id for sample in carried_there}
     assert taken
     assert taken.isdisjoint(trained)
+    assert not forgets or agent not in {sample.agent_id for sample in carried_there}
 
 
 def of(world: World, window: str) -> list[Any]:
