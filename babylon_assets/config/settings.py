@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     window_start: WindowId = variable(
         "WINDOWS_FROM",
         "2026-10-01T00:00",
-        "The first window and partition. Left out, `babylon up` begins with the record.",
+        "First window and partition; left out, `babylon up` begins with the record.",
     )
     dagster_port: Annotated[int, Ge(1), Le(65535)] = variable(
         "DAGSTER_PORT", 3000, "The port of the Dagster UI on loopback."
@@ -337,8 +337,7 @@ def subprocess_environment(settings: Settings, dagster_url: str) -> dict[str, st
         dagster_url: SQLAlchemy URL of Dagster's storage (`Database.dagster_url`), for dagster.yaml.
 
     Returns:
-        This process's environment with every setting written out, DAGSTER_HOME at `<home>/dagster` and
-        BABYLON_DAGSTER_URL.
+        This process's environment with every setting written out, DAGSTER_HOME and BABYLON_DAGSTER_URL.
     """
     environment = dict(os.environ)
     reach_loopback_directly(environment)
