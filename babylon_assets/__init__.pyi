@@ -48,6 +48,7 @@ from .domain.evaluations import PolicyEvaluation as PolicyEvaluation
 from .domain.policies import Caller as Caller
 from .domain.policies import Completion as Completion
 from .domain.policies import Policy as Policy
+from .domain.policy_comparison import ComparedPolicies as ComparedPolicies
 from .domain.rewards import Scorer as Scorer
 from .domain.scorers import scorer as scorer
 from .domain.trajectories import (
@@ -99,6 +100,8 @@ from .environments.base import (
 )
 from .environments.small_models import ModelRecipe as ModelRecipe
 from .environments.small_models import make_small_model as make_small_model
+from .evaluation.side_by_side import compare as compare
+from .ledger.asset_frames import load as load
 from .training.adapters import publish_checkpoint as publish_checkpoint
 from .training.backend import (
     Attempt as Attempt,

@@ -1,4 +1,5 @@
-"""Does it learn: `babylon demo` as a user runs it, for five seeds of the game, and once without training.
+"""Does it learn: `babylon demo` as a user runs it, for five seeds of the game, once with three agents who never meet
+(SIMULATION_COMPANY=alone), and once without training.
 
 The figure is the share of the way from the expert's to the oracle's mean reward on the same boards that the last five
 windows have gone. The seeds are not those that anything was tuned on; the run without training keeps the base model
@@ -67,10 +68,11 @@ def main() -> None:
     settings = load_settings()
     base = Path(base_model_of(settings))
     with tempfile.TemporaryDirectory(prefix="babylon-bench-") as scratch:
-        trained = [_demo(settings, Path(scratch), base, seed, train=True) for seed in SEEDS]
-        untrained = _demo(settings, Path(scratch), base, SEEDS[0], train=False)
+        trained = [_demo(settings, Path(scratch), base, seed, "trained") for seed in SEEDS]
+        alone = _demo(settings, Path(scratch), base, SEEDS[0], "alone", SIMULATION_COMPANY="alone")
+        untrained = _demo(settings, Path(scratch), base, SEEDS[0], "untrained", TRAIN_RL_LOCAL="false")
     picture = settings.home / "bench" / "learning.png"
-    rows = _rows(trained, untrained)
+    rows = [*_rows(trained, untrained), at_least("way of three agents who never meet", alone.way, "share", 0.7)]
     publish("learning", rows, settings.home)
     named = {f"seed {seed}": _points(run) for seed, run in zip(SEEDS, trained, strict=True)}
     draw_learning_curves(named, _points(untrained), picture)
@@ -114,14 +116,18 @@ def _points(run: Run) -> list[CurvePoint]:
     return [CurvePoint(row.window_id, row.reward_mean or 0.0, row.reference or {}) for row in run.windows]
 
 
-def _demo(settings: Settings, scratch: Path, base: Path, seed: int, *, train: bool) -> Run:
-    """Run the demo in a home of its own that already has the base model, and read what it left."""
-    home = scratch / f"{seed}-{'trained' if train else 'untrained'}"
+def _demo(settings: Settings, scratch: Path, base: Path, seed: int, name: str, **variables: str) -> Run:
+    """Run the demo in a home of its own that already has the base model, and read what it left.
+
+    Args:
+        name: of the run; `variables` are what its environment has besides.
+    """
+    home = scratch / f"{seed}-{name}"
     shutil.copytree(base, home / "base_models" / base.name)
     inherited = {name: value for name, value in os.environ.items() if not name.endswith("DATABASE_URL")}
-    environment = {**inherited, "BABYLON_HOME": str(home), "TRAIN_RL_LOCAL": str(train).lower()}
+    environment = {**inherited, "BABYLON_HOME": str(home), **variables}
     command = [sys.executable, "-m", "babylon_assets", "demo", "--windows", str(WINDOWS), "--seed", str(seed)]
-    print(f"seed {seed}, {'training' if train else 'not training'}", flush=True)
+    print(f"seed {seed}, {name}", flush=True)
     started = time.monotonic()
     own = Settings(home=home)
     try:

@@ -62,6 +62,7 @@ class HostedService:
     faults: dict[str, list[Any]] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     name: str = ""
+    offers: list[str] | None = None
     engine: Engine | None = None
     answering: threading.Lock = field(default_factory=threading.Lock)
 
@@ -82,6 +83,13 @@ class HostedService:
         self.name = body["name"]
         names = {key: body[key] for key in ("project", "name", "base_model")}
         return JSONResponse({"id": "model-1", "entity": "team", "run_id": None, **names})
+
+    async def models(self, request: Request) -> Response:
+        """What may be trained, where the service says: `offers` is None where it has no such list."""
+        self.calls["models"] += 1
+        if self.offers is None or request.headers["authorization"] != f"Bearer {KEY}":
+            return _error(404)
+        return JSONResponse({"object": "list", "data": [{"id": name, "object": "model"} for name in self.offers]})
 
     async def checkpoints(self, request: Request) -> Response:
         found = [{"id": f"checkpoint-{step}", "step": step, "metrics": {}} for step in self.steps]
@@ -204,6 +212,7 @@ def hosted_service(base: Path, home: Path) -> Iterator[HostedService]:
     """The service on a free port of loopback, until the end of the block."""
     service = HostedService(base, home)
     routes = [
+        Route("/v1/models", service.models, methods=["GET"]),
         Route("/v1/preview/models", service.register, methods=["POST"]),
         Route("/v1/preview/models/{model}/checkpoints", service.checkpoints, methods=["GET"]),
         Route("/v1/preview/training-jobs", service.submit, methods=["POST"]),

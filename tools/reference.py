@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from babylon_assets.cli.app import app
 from babylon_assets.config.settings import Declaration, declarations
+from babylon_assets.ledger.asset_frames import FRAMES
 from babylon_assets.ledger.specification import TABLES
 from babylon_assets.ledger.table import SCHEMA
 from babylon_assets.orchestration.metadata import METADATA
@@ -23,13 +24,13 @@ REFERENCE = Path(__file__).parent.parent / "docs" / "reference.md"
 HEAD = """# Reference
 
 Printed from the program by `python -m tools.reference`: [commands](#commands), [settings](#settings),
-[tables](#tables), [metadata](#metadata). How to run all this is in [operating.md](operating.md).
+[tables](#tables), [frames](#frames), [metadata](#metadata). How to run all this is in [operating.md](operating.md).
 """
 
 
 def reference() -> str:
     """The whole page."""
-    return "\n".join([HEAD, _commands(), _settings(), _tables(), _metadata()])
+    return "\n".join([HEAD, _commands(), _settings(), _tables(), _frames(), _metadata()])
 
 
 def _commands() -> str:
@@ -106,6 +107,15 @@ def _tables() -> str:
                 [f"### {table.name}\n\n{table.meaning}\n", "| column | type | meaning |", "|---|---|---|", *rows, ""]
             )
         )
+    return "\n".join(parts)
+
+
+def _frames() -> str:
+    head = '## Frames\n\nWhat `babylon_assets.load("name", window)` gives in Python, as pandas frames.\n'
+    parts = [head]
+    for name, columns in FRAMES.items():
+        rows = [f"| `{column}` | {_cell(meaning)} |" for column, meaning in columns.items()]
+        parts.append("\n".join([f"### load: {name}\n", "| column | meaning |", "|---|---|", *rows, ""]))
     return "\n".join(parts)
 
 

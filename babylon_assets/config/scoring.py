@@ -26,7 +26,12 @@ class RewardSettings(Group):
     perp_full_scale_percent: Annotated[float, Gt(0), Le(1000)] = variable(
         "PERP_FULL_SCALE_PERCENT", 10.0, "The price change that counts as a full win or a full loss."
     )
-
+    credit_discount: Annotated[float, Ge(0), Le(1)] = variable(
+        "CREDIT_DISCOUNT",
+        0.0,
+        "How much of the reward of the next step of its tick a step is credited with, and so on to the last. `0`: each "
+        "step has its own worth.",
+    )
     least_understood: Annotated[float, Ge(0), Le(1)] = variable(
         "LEAST_UNDERSTOOD",
         0.95,

@@ -179,6 +179,7 @@ class Environment(Protocol):
         result_keys: names of fields that hold what was not known when the policy answered; never in a prompt.
         state_seconds: for how long its state stays alike enough that answers to it can be compared; 0: each decision
             point is a state of its own.
+        trajectory_is_tick: its trajectories are single ticks of an agent, so that later steps follow from earlier ones.
         scorers: its own scorers by name, beside `outcome` and `format`.
         benchmark: its own measurement of a policy, if it has one; `snapshots`: the same for files of its own.
         answers: reads and values answers to recorded prompts, if that can be said of them.
@@ -191,6 +192,7 @@ class Environment(Protocol):
     detail: Mapping[str, str]
     result_keys: tuple[str, ...]
     state_seconds: float
+    trajectory_is_tick: bool
     gate_asks_prompts: bool
 
     @property
@@ -309,6 +311,7 @@ class BaseEnvironment:
     detail: Mapping[str, str] = {}
     result_keys: tuple[str, ...] = ()
     state_seconds: float = 0.0
+    trajectory_is_tick: bool = False
     gate_asks_prompts = True
 
     def __init__(self, settings: Settings) -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from babylon_assets.config.settings import Settings
+from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import CorruptLedger, PermanentError
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.domain.policies import policy_name
@@ -19,12 +19,26 @@ from babylon_assets.domain.policy_comparison import (
     rank_differing,
 )
 from babylon_assets.domain.prompt_evaluation import PromptAnswer
-from babylon_assets.ledger import evaluations, trajectories
+from babylon_assets.ledger import evaluations, lineage, trajectories
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.ledger.database import Connection, Database
+from babylon_assets.ledger.database import Connection, Database, open_database
 from babylon_assets.ledger.evaluations import Evaluation
 
 PROMPTS = "recorded_prompts"
+
+
+def compare(first: str, second: str, *, settings: Settings | None = None) -> ComparedPolicies:
+    """Two policies side by side, from what the ledger has of both; `babylon compare` measures what it has not.
+
+    Args:
+        first, second: policies, such as `babylon-agent@3`.
+        settings: where the ledger is; None: as the environment says.
+
+    Raises:
+        PermanentError: a name is no checkpoint's.
+    """
+    with open_database(settings or load_settings()).connect() as conn:
+        return compare_kept(conn, lineage.find(conn, first), lineage.find(conn, second))
 
 
 def compare_kept(conn: Connection, first: Checkpoint, second: Checkpoint) -> ComparedPolicies:

@@ -12,6 +12,7 @@ from functools import cache, partial
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain import hindsight, joining
 from babylon_assets.domain.baselines import Likeness
+from babylon_assets.domain.credit import discount_rest
 from babylon_assets.domain.datasets import draft_dataset
 from babylon_assets.domain.hindsight import Place
 from babylon_assets.domain.samples import DatasetDraft
@@ -66,7 +67,7 @@ def _builder(
         window,
         records,
         inference_calls.calls_of(conn, window, joining.named_calls(records)),
-        scores.read_step_scores(conn, window),
+        discount_rest(scores.read_step_scores(conn, window), _credit_discount(installation)),
         settings.model_name,
         trajectories.chat_hashes(conn, window),
         moment_seconds=settings.datasets.moment_seconds,
@@ -87,6 +88,12 @@ def _builder(
         weights=settings.rewards.weights,
         invalid_reward=settings.rewards.invalid_action_reward,
     )
+
+
+def _credit_discount(installation: Installation) -> float:
+    """How much of its tick's rest a step is credited with; nothing where a trajectory is more than a tick."""
+    rewards = installation.settings.rewards
+    return rewards.credit_discount if installation.environment.trajectory_is_tick else 0.0
 
 
 def _suspicious_places(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-#: Positions whose logits exist at the same time; 512 x 152,000 fp32 logits are 300 MB.
-CHUNK = 512
+#: Positions whose logits exist at the same time, fewest and most, and how many logits that may be: five times 16 MiB,
+#: for their softmax and its gradient are as large.
+LEAST_CHUNK, CHUNK, CHUNK_LOGITS = 64, 512, 2**22
 
 
 def packed_attention_mask(group_ids: torch.Tensor, parent_ids: torch.Tensor) -> torch.Tensor:
@@ -75,7 +76,8 @@ def _in_chunks(head: Any, hidden: torch.Tensor, following: torch.Tensor) -> tupl
         logprobs = torch.log_softmax(head(chunk).float(), dim=-1)
         return logprobs.gather(1, targets[:, None]).squeeze(1), -(logprobs.exp() * logprobs).sum(-1)
 
-    pieces = zip(torch.split(hidden, CHUNK), torch.split(following, CHUNK), strict=True)
+    size = max(LEAST_CHUNK, min(CHUNK, CHUNK_LOGITS // head.weight.shape[0]))
+    pieces = zip(torch.split(hidden, size), torch.split(following, size), strict=True)
     results = [checkpoint(score_chunk, chunk, targets, use_reentrant=False) for chunk, targets in pieces]
     logprobs, entropies = zip(*results, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)

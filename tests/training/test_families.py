@@ -16,7 +16,7 @@ from babylon_assets.serving.engine.number_formats import LARGE
 from babylon_assets.training.adapters import load_trainable, read_steps
 from babylon_assets.training.backends.embedded.in_process import train_embedded
 from babylon_assets.training.backends.registry import choose_backend
-from babylon_assets.training.backends.serverless.backend import BASE_MODELS
+from babylon_assets.training.backends.serverless.hosted_catalogue import known_models
 from babylon_assets.training.families import require_local
 from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.precision import parameters_of, train_dtype
@@ -94,7 +94,7 @@ def test_a_folder_that_is_no_model_is_refused(tiny_base: Path, tmp_path: Path) -
 
 
 def test_what_the_hosted_service_does_not_train_is_refused_with_what_it_does(tiny_base: Path) -> None:
-    with pytest.raises(BaseModelRefused, match=BASE_MODELS[1]):
+    with pytest.raises(BaseModelRefused, match=known_models()[1]):
         choose_backend(Settings(wandb_api_key="k", base_model=str(tiny_base)))
 
 

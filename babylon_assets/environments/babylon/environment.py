@@ -64,6 +64,7 @@ resolved, and when the newest was written.
     }
     #: Prices hardly move within five minutes, and agents are asked about every five.
     state_seconds = 300.0
+    trajectory_is_tick = True
     game = BABYLON_GAME
     _odd: Sequence[str] | None = None
     _seen: Schema | None = None

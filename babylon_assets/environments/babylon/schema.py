@@ -64,6 +64,13 @@ REWARD_JUDGMENTS = SourceTable(
     ("id", "trajectoryId", "judgeModel", "judgeVersion", "overallScore", "judgedAt"),
     cost="the scorer game_judgment knows nothing",
 )
+CALL_LOGS = SourceTable(
+    (
+        *("trajectoryId", "stepId", "callId", "timestamp", "model", "purpose", "systemPrompt", "userPrompt"),
+        *("messagesJson", "response", "temperature"),
+    ),
+    cost="calls that no step holds are not known",
+)
 BABYLON_GAME = RecordedGame(
     "babylon",
     BABYLON,
@@ -81,6 +88,7 @@ BABYLON_GAME = RecordedGame(
         "PerpMarketSnapshot": PERP_SNAPSHOT,
         "UserAgentConfig": AGENT_CONFIG,
         "reward_judgments": REWARD_JUDGMENTS,
+        "llm_call_logs": CALL_LOGS,
     },
 )
 _COLUMNS_THERE = """

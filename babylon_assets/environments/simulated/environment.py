@@ -21,6 +21,7 @@ class SimulatedEnvironment(BabylonEnvironment):
     name = "simulated"
     #: Each board has news of its own.
     state_seconds = 0.0
+    trajectory_is_tick = False
     gate_asks_prompts = False  # its boards say more of a policy than its recorded prompts
 
     @property

@@ -17,7 +17,7 @@ from babylon_assets.domain.errors import BabylonError, PermanentError, Transient
 from babylon_assets.orchestration.runtime import pool_waiting
 from babylon_assets.orchestration.runtime.instance import fail_orphaned_runs, this_process
 from babylon_assets.orchestration.runtime.ownership import owned
-from babylon_assets.orchestration.runtime.tags import LINE_TAG, PROCESS_TAG, range_tags
+from babylon_assets.orchestration.runtime.tags import LAUNCHED_BY_TAG, LINE_TAG, PROCESS_TAG, range_tags
 
 #: The job of the whole line.
 LINE = "train_window"
@@ -38,10 +38,12 @@ class Line:
     Args:
         definitions: the very definitions that the UI serves.
         instance: where runs and events are recorded.
+        launched_by: what the UI names as who launched the runs, such as `babylon demo`.
     """
 
-    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance, launched_by: str = "babylon") -> None:
         pool_waiting.install()
+        self._tags = {PROCESS_TAG: this_process(), LAUNCHED_BY_TAG: launched_by}
         self._definitions = definitions
         self._job = definitions.resolve_job_def(LINE)
         self._instance = instance
@@ -63,6 +65,7 @@ class Line:
                 run_config=_QUIET,
                 tags=tags,
             )
+        self._left_behind = not result.success
         if not result.success:
             raise _failure_of(result)
         return LineRun(result.run_id, time.monotonic() - started)
@@ -80,6 +83,7 @@ class Line:
                 run_config=_QUIET,
                 tags={LINE_TAG: "window", **tags, **range_tags(first, last)},
             )
+        self._left_behind = not result.success
         if not result.success:
             raise _failure_of(result)
         return result.run_id
@@ -95,8 +99,7 @@ class Line:
             fail_orphaned_runs(self._instance)
         self._left_behind = True
         with owned(self._instance) as owner:
-            yield {PROCESS_TAG: this_process(), **owner}
-        self._left_behind = False
+            yield {**self._tags, **owner}
 
     def materialized(self, asset: str) -> set[str]:
         """Windows of which an asset was made."""

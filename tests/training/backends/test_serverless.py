@@ -19,7 +19,7 @@ from babylon_assets.ledger.training_jobs import Job, list_jobs
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.training.backends.registry import choose_backend
 from babylon_assets.training.backends.serverless import hosted_training
-from babylon_assets.training.backends.serverless.backend import BASE_MODELS
+from babylon_assets.training.backends.serverless.hosted_catalogue import known_models
 from babylon_assets.training.backends.serverless.hosted_jobs import LedgerJournal
 from babylon_assets.training.backends.serverless.hosted_training import NoHostedJob, require_recorded, steps_of
 from babylon_assets.training.window_training import train_window
@@ -83,12 +83,12 @@ def test_a_window_is_trained_by_the_service(
     one = train_window(priced, database, FIRST)
     assert one.status == "trained"
     assert one.checkpoint and one.checkpoint.path == "wandb-artifact:///team/project/babylon-agent:step1"
-    assert (one.checkpoint.backend, one.checkpoint.base_model) == ("serverless", BASE_MODELS[0])
-    assert one.trainable_tokens == sum(len(one.token_ids or []) for one in samples)
+    assert (one.checkpoint.backend, one.checkpoint.base_model) == ("serverless", known_models()[0])
+    assert one.trained_tokens == sum(len(one.token_ids or []) for one in samples)
     (job,) = attempts(database)
     sent = sum(len(one.prompt_token_ids or []) + len(one.token_ids or []) for one in samples)
     assert (job.state, job.external_id, job.cost_usd) == ("trained", "job-1", pytest.approx(sent / 1000))
-    assert job.usage and job.usage["tokens"] == one.trainable_tokens
+    assert job.usage and job.usage["tokens"] == one.trained_tokens
     assert (job.usage["sent_tokens"], job.usage["hosted_step"]) == (sent, 1)
     assert job.usage["seconds"] > 0
     ready(SECOND, samples)
@@ -334,3 +334,22 @@ def _wait_for_end(service: HostedService) -> None:
 
 def _kill(*_: Any, **__: Any) -> Any:
     raise Killed
+
+
+@pytest.mark.parametrize("offers", [["somebody/New-8B", "somebody/Other"], None], ids=["listed", "no list"])
+def test_a_base_model_that_only_the_service_knows_is_trained(
+    settings: Settings, database: Database, ready: Ready, service: HostedService, offers: list[str] | None
+) -> None:
+    service.offers = offers
+    trained = train_window(settings.replace(base_model="somebody/New-8B"), database, FIRST)
+    assert trained.checkpoint and trained.checkpoint.base_model == "somebody/New-8B"
+    assert service.calls["models"] == 1
+
+
+def test_a_base_model_that_is_not_on_the_services_list_is_refused_before_anything_is_spent(
+    settings: Settings, database: Database, ready: Ready, service: HostedService
+) -> None:
+    service.offers = ["somebody/New-8B"]
+    with pytest.raises(BaseModelRefused, match=r"does not train somebody/Else-8B; set BASE_MODEL to one of somebody/N"):
+        train_window(settings.replace(base_model="somebody/Else-8B"), database, FIRST)
+    assert (service.calls["register"], service.calls["submit"]) == (0, 0)

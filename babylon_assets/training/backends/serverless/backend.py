@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 from typing import Any
 
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain.errors import BaseModelRefused, SettingsError
+from babylon_assets.domain.errors import SettingsError
 from babylon_assets.domain.policies import Policy
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.training.backend import (
@@ -17,11 +18,12 @@ from babylon_assets.training.backend import (
     TrainingBackend,
     TrainingRequest,
 )
+from babylon_assets.training.backends.serverless.hosted_catalogue import known_models, refused
 from babylon_assets.training.backends.serverless.hosted_jobs import open_journal
 from babylon_assets.training.backends.serverless.hosted_training import train_serverless
 
-#: Base models that the service trains; the first is what it trains when BASE_MODEL is not set.
-BASE_MODELS = ("OpenPipe/Qwen3-14B-Instruct", "Qwen/Qwen3-30B-A3B-Instruct-2507")
+#: A name on the hub, and no folder or file.
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(?<!\.gguf)(?<!\.whl)")
 
 
 class Serverless(TrainingBackend):
@@ -49,16 +51,13 @@ class Serverless(TrainingBackend):
         )
 
     def require_base_model(self, base_model: str) -> None:
-        """The service's own list."""
-        if base_model not in BASE_MODELS:
-            raise BaseModelRefused(
-                f"the hosted service does not train {base_model}; set BASE_MODEL to one of "
-                f"{', '.join(BASE_MODELS)}, or TRAINING_BACKEND=embedded to train it on this machine"
-            )
+        """Whatever may be a name in the service's catalogue; whether it is one is asked before a job is submitted."""
+        if base_model not in known_models() and not _HUB_NAME.fullmatch(base_model):
+            raise refused(base_model, known_models())
 
     def find_base_model(self, settings: Settings) -> str:
-        """The first of the service's list."""
-        return BASE_MODELS[0]
+        """The first of those that are known."""
+        return known_models()[0]
 
     def manifest_settings(self, settings: Settings, base_model: str) -> dict[str, Any]:
         """What the service lets be chosen."""

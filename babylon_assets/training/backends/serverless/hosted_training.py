@@ -24,6 +24,7 @@ from babylon_assets.config.settings import HIDDEN, Settings, prepare_libraries
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import BabylonError, ChainConflict, MissingDependency, PermanentError, TransientError
 from babylon_assets.training.backend import NothingToResume, TrainedCheckpoint, TrainingRequest
+from babylon_assets.training.backends.serverless.hosted_catalogue import require_offered
 from babylon_assets.training.selection import trajectory_groups
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def train_serverless(settings: Settings, request: TrainingRequest, journal: Jour
     Raises:
         TransientError: the service does not answer, or the job is silent for longer than SERVERLESS_WAIT_MINUTES.
         PermanentError: the service refuses the request or the key.
+        BaseModelRefused: the service lists what it trains, and the base model is not among it.
         NoHostedJob: the job was refused, has failed, or is not known to the service.
         ChainConflict: the service's model is not at the step that the ledger says.
     """
@@ -158,6 +160,8 @@ class _HostedJob:
         model: Any = TrainableModel(
             name=self.request.chain, project=self.settings.training.wandb_project, base_model=self.request.base_model
         )
+        if self.journal.external_id is None:
+            require_offered(self.settings, self.request.base_model)
         try:
             await self._tried(lambda: self.backend.register(model))
             progress = await self._progress(model)

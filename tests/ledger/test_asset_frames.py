@@ -1,0 +1,80 @@
+"""What the ledger holds as frames: their columns are those that are documented, and the notebook runs on them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import babylon_assets
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.ledger.asset_frames import FRAMES, frame_of
+from babylon_assets.ledger.database import Database
+from tests.ledger.values import CHAIN
+from tests.site.filled_ledger import WINDOWS, fill
+from tests.site.test_comparison import add_prompts
+from tools.notebook import NOTEBOOK, run_notebook
+
+#: Columns of a frame that depend on what is scored.
+SCORERS = {"outcome"}
+
+
+@pytest.fixture
+def settings(database: Database) -> Settings:
+    with database.connect() as conn:
+        fill(conn)
+        conn.execute("UPDATE babylon_training.windows SET reference = %s", [json.dumps({"oracle": 0.5})])
+        add_prompts(conn, 0, [0.0, 0.25, -0.5, 0.5])
+        add_prompts(conn, 5, [0.5, 0.25, 0.5, 0.75])
+    return Settings(database_url=database.url, environment="babylon")
+
+
+def test_every_frame_has_the_columns_that_are_documented(settings: Settings, database: Database) -> None:
+    frames = {name: babylon_assets.load(name, WINDOWS[0], settings=settings) for name in FRAMES if name != "promotions"}
+    frames["promotions"] = babylon_assets.load("promotions", settings=settings)
+    assert {name: set(frame.columns) - SCORERS for name, frame in frames.items()} == {
+        name: set(columns) for name, columns in FRAMES.items()
+    }
+    assert {name: len(frame) for name, frame in frames.items()} == {
+        "raw_trajectories": 4,
+        "scored_trajectories": 4,
+        "training_datasets": 4,
+        "samples": 4,
+        "windows": 1,
+        "checkpoints": 1,
+        "evaluations": 0,
+        "promotions": 4,
+    }
+    assert frames["samples"]["messages"].iloc[0][0]["role"] == "system"
+    assert frames["checkpoints"]["policy"].tolist() == [f"{CHAIN}@1"]
+    both = babylon_assets.load("scored_trajectories", WINDOWS[:2], settings=settings)
+    assert both["window"].value_counts().to_dict() == dict.fromkeys(WINDOWS[:2], 4)
+    with database.connect() as conn:
+        assert len(frame_of(conn, "checkpoint_evaluations", WINDOWS[0], CHAIN)) == 1
+        assert len(frame_of(conn, "promoted_model", WINDOWS[2], CHAIN)) == 2
+        assert len(frame_of(conn, "model_checkpoints", "2026-11-05T23:00", CHAIN)) == 0
+
+
+def test_a_frame_that_cannot_be_says_what_to_do(settings: Settings) -> None:
+    with pytest.raises(PermanentError, match="load one of raw_trajectories, scored_trajectories"):
+        babylon_assets.load("trajectories", settings=settings)
+    with pytest.raises(PermanentError, match="name a window, such as load"):
+        babylon_assets.load("samples", settings=settings)
+    empty = babylon_assets.load("samples", "2026-11-05T23:00", settings=settings)
+    assert isinstance(empty, pd.DataFrame) and empty.empty
+
+
+def test_the_notebook_runs(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATABASE_URL", settings.database.url or "")
+    monkeypatch.setenv("ENVIRONMENT", "babylon")
+    monkeypatch.chdir(tmp_path)
+    kept = json.loads(NOTEBOOK.read_text())
+    done = run_notebook(kept)
+    kinds = [[output["output_type"] for output in cell.get("outputs", [])] for cell in done["cells"]]
+    assert kinds == [[output["output_type"] for output in cell.get("outputs", [])] for cell in kept["cells"]]
+    assert [kind for kind in kinds if kind].count(["display_data"]) == 2
+    assert "recorded_prompts: +0.4375" in "".join(done["cells"][-1]["outputs"][0]["text"])
+    assert "/tmp" not in NOTEBOOK.read_text() and "/home" not in NOTEBOOK.read_text()
