@@ -141,6 +141,8 @@ def window_json(row: WindowRow) -> dict[str, Any]:
         "dataset": row.dataset_id,
         "parent": row.parent_id,
         "checkpoint": row.checkpoint_id,
+        "understood": row.understood,
+        "unknown_words": row.unknown_words,
     }
 
 
@@ -168,7 +170,7 @@ def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Seque
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("window", "state"):
         table.add_column(name, no_wrap=True)
-    for name in ("trajectories", "samples", "tokens", "reward", "oracle"):
+    for name in ("trajectories", "understood", "samples", "tokens", "reward", "oracle"):
         table.add_column(name, justify="right")
     table.add_column("parent -> checkpoint", no_wrap=True)
     for row in rows:
@@ -176,11 +178,12 @@ def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Seque
             row.window_id,
             row.status,
             count(row.trajectories),
+            "" if row.understood is None else f"{row.understood:.0%}",
             count(row.samples),
             count(row.trainable_tokens),
             number(row.reward_mean),
             number((row.reference or {}).get("oracle")),
-            "; ".join(filter(None, [_step(row, names), *_carried(carried_json(row.window_id, carried))])),
+            "; ".join(filter(None, [_step(row, names), *_notes(row, carried)])),
         )
     return table
 
@@ -190,6 +193,12 @@ def _carried(facts: Mapping[str, Any]) -> list[str]:
     lines = [f"{number} late from {window}" for window, number in facts["carried_from"].items()]
     lines += [f"{number} late into {window}" for window, number in facts["carried_into"].items()]
     return lines + ([f"{facts['late_waiting']} late wait"] if facts["late_waiting"] else [])
+
+
+def _notes(row: WindowRow, carried: Sequence[CarriedSamples]) -> list[str]:
+    """What else is to be said of a window: late samples, and words that are not known."""
+    unknown = [f"not known: {plain(row.unknown_words)}"] if row.unknown_words else []
+    return _carried(carried_json(row.window_id, carried)) + unknown
 
 
 def _step(row: WindowRow, names: Mapping[str, str]) -> str:
