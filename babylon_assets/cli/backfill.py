@@ -70,7 +70,7 @@ def backfill(
     settings = reaching(load_settings(), first)
     windows = windows_between(first, last, settings.windows)
     started = time.monotonic()
-    with _progress() as heard, opened_line(settings, heard) as (database, line):
+    with _progress() as heard, opened_line(settings, "backfill", heard) as (database, line):
         done = run_backfill(settings, database, line, windows)
     done.seconds = time.monotonic() - started
     if as_json:
@@ -106,10 +106,11 @@ def run_backfill(settings: Settings, database: Database, line: Line, windows: li
     done.read = len(todo)
     _run(done, line, DATA, todo)
     if settings.training.enabled:
-        todo = _span(windows, _unseen(settled_windows(database, windows), windows, line.materialized(TRAINING[0])))
+        ended = settled_windows(settings, database, windows)
+        todo = _span(windows, _unseen(ended, windows, line.materialized(TRAINING[0])))
         done.trained = len(todo)
         _run(done, line, TRAINING, todo)
-        ended = settled_windows(database, windows)  # a run that stopped early told of none
+        ended = settled_windows(settings, database, windows)  # a run that stopped early told of none
         waiting = [window for window in _unseen(ended, windows, line.materialized(TRAINING[-1])) if window in ended]
         _run(done, line, TRAINING[1:], _span(windows, waiting))
     rows = _rows(database, windows)
@@ -139,15 +140,26 @@ def _unread(settings: Settings, database: Database, windows: Sequence[str]) -> l
     """Windows without a dataset, and those whose rows or outcomes have changed since."""
     from babylon_assets.orchestration.assets.raw_trajectories import is_current
     from babylon_assets.orchestration.resources import Installation
+    from babylon_assets.orchestration.unrecorded_windows import is_unrecorded
 
     installation = Installation(settings, database)
     with installation.reusing_connections():
-        return [window for window in windows if not is_current(installation, window)]
+        return [
+            window
+            for window in windows
+            if not is_current(installation, window) and not is_unrecorded(installation, window)
+        ]
 
 
-def settled_windows(database: Database, windows: Sequence[str]) -> set[str]:
-    """Windows that ask for nothing more of training."""
-    return {window for window, row in _rows(database, windows).items() if row.status in FINISHED}
+def settled_windows(settings: Settings, database: Database, windows: Sequence[str]) -> set[str]:
+    """Windows that ask for nothing more of training, those among them that were never recorded."""
+    from babylon_assets.orchestration.resources import Installation
+    from babylon_assets.orchestration.unrecorded_windows import is_unrecorded
+
+    rows, installation = _rows(database, windows), Installation(settings, database)
+    with installation.reusing_connections():
+        empty = {window for window in windows if window not in rows and is_unrecorded(installation, window)}
+    return empty | {window for window, row in rows.items() if row.status in FINISHED}
 
 
 def _unseen(ended: set[str], windows: Sequence[str], materialized: set[str]) -> list[str]:

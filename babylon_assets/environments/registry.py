@@ -54,7 +54,7 @@ def _game_of(settings: Settings) -> str:
     address = settings.database.url or ""
     if address not in _games:
         try:
-            with open_database(settings).connect_source() as conn:
+            with open_database(settings, begin=False).connect_source() as conn:
                 if holds_simulated_market(conn):
                     _games[address] = "simulated"
                     return "simulated"
