@@ -91,7 +91,7 @@ class EventLog(PostgresEventLogStorage):
     def store_event(self, event: EventLogEntry) -> None:
         held: list[EventLogEntry] | None = getattr(self._mine, "held", None)
         if event.dagster_event_type not in _TOGETHER:
-            with _named(), self._transaction():
+            with _in_our_words(), self._transaction():
                 super().store_event(event)
         elif held is None:
             self._store([event])
@@ -101,7 +101,7 @@ class EventLog(PostgresEventLogStorage):
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """What a run plans to make, and what it made, as one statement each; the rest as the original does it."""
         others = [event for event in events if event.dagster_event_type not in _TOGETHER]
-        with _named(), self._transaction():
+        with _in_our_words(), self._transaction():
             if len(others) < len(events):
                 self._store([event for event in events if event.dagster_event_type in _TOGETHER])
             if others:
@@ -110,7 +110,7 @@ class EventLog(PostgresEventLogStorage):
     def _store(self, events: Sequence[EventLogEntry]) -> None:
         """The rows that the original writes of each event, several events as one statement where it can be one."""
         statement = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
-        with _named(), self._transaction(), self.index_transaction() as connection:
+        with _in_our_words(), self._transaction(), self.index_transaction() as connection:
             ids = [row[0] for row in connection.execute(statement).fetchall()]
             positions = [place for place, event in enumerate(events) if event.dagster_event_type in ASSET_EVENTS]
             self._store_asset_event_tags(
@@ -186,7 +186,7 @@ class EventLog(PostgresEventLogStorage):
 
 
 @contextmanager
-def _named() -> Iterator[None]:
+def _in_our_words() -> Iterator[None]:
     """A lost database as one sentence: Dagster prints what a store raises, and SQLAlchemy's error holds the rows.
 
     Raises:

@@ -24,7 +24,7 @@ from babylon_assets.orchestration.runtime.tags import PROCESS_TAG
 
 _RUNNING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 #: A run that was made and whose process was gone, or had lost the database, before it said that it begins.
-_MADE = dg.DagsterRunStatus.NOT_STARTED
+_NEVER_BEGUN = dg.DagsterRunStatus.NOT_STARTED
 
 
 def dagster_home(settings: Settings) -> Path:
@@ -61,7 +61,7 @@ def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
     orphaned when no such process lives here, when it is this one and executes the run no more, or, where its process id
     means nothing here, when nobody holds the lock on its owner's token; the second when nothing answers.
     """
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=[*_RUNNING, _MADE]))
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=[*_RUNNING, _NEVER_BEGUN]))
     orphans = [run for run in runs if _orphaned(instance, run)]
     for run in orphans:
         instance.report_run_failed(run, "The process of this run ended without a word; its window can be run again.")
