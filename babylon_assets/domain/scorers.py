@@ -36,6 +36,8 @@ RESERVED = frozenset(
         "reward",
         "final",
         "ruler",
+        "feedback",
+        "comments",
         "entry",
         "exit",
     }

@@ -21,6 +21,8 @@ from babylon_assets.ledger.specification import MODEL_CHECKPOINTS
 
 # Rows of our own tables that hold what an agent did, besides the datasets.
 _OF_AGENT: dict[str, LiteralString] = {
+    "feedback": "DELETE FROM babylon_training.feedback WHERE agent_id = %(agent)s OR call_id = ANY(%(joined)s) "
+    "OR call_id IN (SELECT call_id FROM babylon_training.inference_calls WHERE agent_id = %(agent)s)",
     "trajectories": "DELETE FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s",
     "calls": "DELETE FROM babylon_training.inference_calls WHERE agent_id = %(agent)s OR trajectory_id IN "
     "(SELECT trajectory_id FROM babylon_training.raw_trajectories WHERE agent_id = %(agent)s) "
@@ -81,6 +83,32 @@ def find(conn: Connection[Any], name: str) -> Checkpoint:
 def all_checkpoints(conn: Connection[Any]) -> list[Checkpoint]:
     """Every checkpoint of every chain, ordered by chain and step."""
     return _all(conn, "ORDER BY chain, step")
+
+
+def states(conn: Connection[Any]) -> dict[str, str]:
+    """What became of each checkpoint: `served`, `promoted` (once), `rejected`, `rolled back` or `not judged`; by id.
+
+    The base model of a chain is `base model` until it is served, and what lies on a branch is `branch`.
+    """
+    rows = conn.execute(
+        """
+        SELECT made.id, made.step, made.rejected, made.chain,
+               made.id IN (SELECT DISTINCT ON (chain) to_id FROM babylon_training.promotions ORDER BY chain, id DESC),
+               made.id IN (SELECT to_id FROM babylon_training.promotions)
+        FROM babylon_training.model_checkpoints AS made
+        """
+    ).fetchall()
+    return {row[0]: _state_of(*row[1:]) for row in rows}
+
+
+def _state_of(step: int, rejected: str | None, chain: str, served: bool, was_served: bool) -> str:
+    if served:
+        return "served"
+    if rejected is not None:
+        return "rejected" if rejected.startswith("refused") else "rolled back"
+    if was_served:
+        return "promoted"
+    return "base model" if step == 0 else "branch" if BRANCH in chain else "not judged"
 
 
 def ancestors(conn: Connection[Any], checkpoint: Checkpoint) -> list[Checkpoint]:
@@ -167,7 +195,7 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
         emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
         conn.execute(_SAY_FORGOTTEN, {"agent": agent, "reason": FORGOTTEN})
         # Calls are found by the trajectories. These leave their texts to datasets that refer to them: none does by now.
-        order = ("calls", "samples", "trajectories", "scores", "judgments", "answers", "late_samples")
+        order = ("feedback", "calls", "samples", "trajectories", "scores", "judgments", "answers", "late_samples")
         removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
         note_forgotten(conn, agent)
     return {**removed, "datasets": emptied}

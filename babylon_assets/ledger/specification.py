@@ -21,7 +21,11 @@ WINDOWS = Table(
         "trajectories": Column("int4", "Trajectories that were read.", default="0"),
         "agents": Column("int4", "Agents of these trajectories.", default="0"),
         "samples": Column("int4", "Samples in its dataset.", default="0"),
-        "trainable_tokens": Column("int8", "Tokens of the answers that are trained on.", default="0"),
+        "trainable_tokens": Column(
+            "int8",
+            "Tokens of the answers that can be trained on; once it is trained, those that training saw.",
+            default="0",
+        ),
         "reward_mean": Column("float8", "Mean of the known rewards of its samples.", null=True),
         "reward_std": Column("float8", "Standard deviation of these rewards.", null=True),
         "dataset_id": Column("text", "Its newest dataset.", null=True),
@@ -30,6 +34,8 @@ WINDOWS = Table(
         "reference": Column("jsonb", "Rewards of reference policies there; simulated market only.", null=True),
         "reason": Column("text", "Why the window is thin, skipped or failed, in words.", null=True),
         "changed_at": Column("timestamptz", "When the row was last written.", default="now()"),
+        "understood": Column("float8", "Share of its actions, and of its trades, without an unknown word.", null=True),
+        "unknown_words": Column("text", "The words that are not known, with their counts.", null=True),
     },
 )
 RAW_TRAJECTORIES = Table(
@@ -128,6 +134,20 @@ TRAJECTORY_SCORES = Table(
         "content_hash": Column("text", "sha256 of the scores.", default="''"),
     },
 )
+FEEDBACK = Table(
+    "feedback",
+    "One row per judgment of an answer that somebody sent to the gateway.",
+    {
+        "feedback_id": Column("text", "Hash of the key and of the idempotency key, or drawn."),
+        "call_id": Column("text", "The call that is judged; null: the agent and the time say which step.", null=True),
+        "agent_id": Column("text", "The agent whose answer is judged.", null=True),
+        "at": Column("timestamptz", "When the agent decided, where no call is named.", null=True),
+        "number": Column("float8", "The judgment as a number; true is 1, false 0; null: it is a text.", null=True),
+        "text": Column("text", "The judgment as a text.", null=True),
+        "key_name": Column("text", "The gateway's key that sent it; null: none was needed.", null=True),
+        "received_at": Column("timestamptz", "When the gateway received it.", default="now()"),
+    },
+)
 RULER_JUDGMENTS = Table(
     "ruler_judgments",
     "One row per question to the LLM judge: its scores, or why it could not be asked.",
@@ -169,7 +189,7 @@ TRAINING_DATASETS = Table(
         "id": Column("text", "sha256 of the canonical content: the same content is the same dataset."),
         "window_id": Column("text", WINDOW_ID),
         "samples": Column("int4", "Number of samples."),
-        "trainable_tokens": Column("int8", "Tokens of the answers that are trained on."),
+        "trainable_tokens": Column("int8", "Tokens of the answers that can be trained on."),
         "counts": Column("jsonb", "Samples by training mode, and skipped samples by reason."),
         "body": Column("bytea", "The samples with their tokens, as JSON under zstd; texts are named by their hashes."),
         "created_at": Column("timestamptz", "When the dataset was frozen first.", default="now()"),
@@ -277,7 +297,7 @@ TRAINING_JOBS = Table(
         "external_id": Column("text", "The hosted service's id of the job.", null=True),
         "checkpoint_id": Column("text", "The checkpoint that was made.", null=True),
         "dagster_run_id": Column("text", RUN, null=True),
-        "usage": Column("jsonb", "Seconds and tokens that were used, as JSON.", null=True),
+        "usage": Column("jsonb", "Seconds, tokens and optimizer steps that were used, as JSON.", null=True),
         "cost_usd": Column("float8", "Cost, or its estimate, in US dollars.", null=True),
         "created_at": Column("timestamptz", "When the attempt began.", default="now()"),
         "heartbeat": Column("timestamptz", "Its last sign of life.", default="now()"),
@@ -336,6 +356,7 @@ TABLES = (
     QUARANTINED_TRAJECTORIES,
     INFERENCE_CALLS,
     TRAJECTORY_SCORES,
+    FEEDBACK,
     RULER_JUDGMENTS,
     RULER_SCORES,
     TRAINING_DATASETS,

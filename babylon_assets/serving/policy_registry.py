@@ -71,7 +71,7 @@ class Directory:
         challenger: str | None = None,
         share: float = 0.0,
     ) -> None:
-        self._database, self._model, self._source, self._pointer = database, model, source, pointer
+        self.ledger, self._model, self._source, self._pointer = database, model, source, pointer
         self._challenger, self._share = challenger, share
         self._served: ServedPolicies | None = None
         root = Target(policy_name(model, 0), 0)
@@ -223,7 +223,7 @@ class Directory:
 
     def _connection(self) -> Connection[Any]:
         if self._conn is None or self._conn.closed:
-            self._conn = self._database.connect_autocommit()
+            self._conn = self.ledger.connect_autocommit()
         return self._conn
 
     def _run(self) -> None:

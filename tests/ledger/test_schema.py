@@ -14,6 +14,7 @@ from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.ledger import (
     checkpoints,
     evaluations,
+    feedback,
     inference_calls,
     promotions,
     specification,
@@ -56,6 +57,7 @@ def test_every_table_and_column_has_a_meaning_of_one_sentence() -> None:
 ROWS = [
     (specification.WINDOWS, windows.WindowRow),
     (specification.INFERENCE_CALLS, inference_calls.InferenceCall),
+    (specification.FEEDBACK, feedback.Feedback),
     (specification.TRAINING_JOBS, training_jobs.Job),
     (specification.MODEL_CHECKPOINTS, checkpoints.Checkpoint),
     (specification.PROMOTIONS, promotions.Promotion),

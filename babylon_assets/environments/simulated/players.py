@@ -94,10 +94,11 @@ def play_window(
 def reference_rewards(settings: Settings, rooms: Sequence[Room], window: str) -> dict[str, float]:
     """Mean reward of each reference policy on the same boards, by the same scorers, with every outcome known.
 
-    Of orders without a text there is nothing to judge: the scorer `ruler` takes no part.
+    Of orders without a text there is nothing to judge: the scorers `ruler` and `feedback` take no part.
     """
     added = {"heuristic": HeuristicScorer(), **load_scorers(settings.rewards.scorers)}
-    weights = {name: weight for name, weight in settings.rewards.weights.items() if name != "ruler"} or {"outcome": 0.0}
+    given, judged = settings.rewards.weights, ("ruler", "feedback")
+    weights = {name: weight for name, weight in given.items() if name not in judged} or {"outcome": 0.0}
     means = {}
     for number, (name, choose) in enumerate(REFERENCES.items()):
         players = _roster(settings)

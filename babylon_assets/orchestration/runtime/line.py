@@ -16,7 +16,7 @@ from babylon_assets.domain.errors import BabylonError, PermanentError, Transient
 from babylon_assets.orchestration.runtime import pool_waiting
 from babylon_assets.orchestration.runtime.instance import this_process
 from babylon_assets.orchestration.runtime.ownership import owned
-from babylon_assets.orchestration.runtime.tags import LINE_TAG, PROCESS_TAG, range_tags
+from babylon_assets.orchestration.runtime.tags import LAUNCHED_BY_TAG, LINE_TAG, PROCESS_TAG, range_tags
 
 #: The job of the whole line.
 LINE = "train_window"
@@ -37,10 +37,12 @@ class Line:
     Args:
         definitions: the very definitions that the UI serves.
         instance: where runs and events are recorded.
+        launched_by: what the UI names as who launched the runs, such as `babylon demo`.
     """
 
-    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance, launched_by: str = "babylon") -> None:
         pool_waiting.install()
+        self._tags = {PROCESS_TAG: this_process(), LAUNCHED_BY_TAG: launched_by}
         self._definitions = definitions
         self._job = definitions.resolve_job_def(LINE)
         self._instance = instance
@@ -59,7 +61,7 @@ class Line:
                 partition_key=window,
                 raise_on_error=False,
                 run_config=_QUIET,
-                tags={PROCESS_TAG: this_process(), **owner},
+                tags={**self._tags, **owner},
             )
         if not result.success:
             raise _failure_of(result)
@@ -76,7 +78,7 @@ class Line:
                 asset_selection=keys,
                 raise_on_error=False,
                 run_config=_QUIET,
-                tags={PROCESS_TAG: this_process(), LINE_TAG: "window", **owner, **range_tags(first, last)},
+                tags={**self._tags, LINE_TAG: "window", **owner, **range_tags(first, last)},
             )
         if not result.success:
             raise _failure_of(result)

@@ -30,6 +30,7 @@ from babylon_assets.serving.answers import Question, Target
 from babylon_assets.serving.http import protocol
 from babylon_assets.serving.http.accepted_request import AcceptedRequest, Parts, draw_seeds
 from babylon_assets.serving.http.connections import Connections
+from babylon_assets.serving.http.feedback_requests import take_feedback
 from babylon_assets.serving.http.forms import CHAT, FORMS
 from babylon_assets.serving.http.forms.form import WireForm
 from babylon_assets.serving.http.keys import authorization
@@ -60,6 +61,7 @@ class Gateway:
             routes=[
                 *(Route(path, self._answer_errors(self._probe), methods=["HEAD", "OPTIONS"]) for path in PROBED),
                 *(self._route(path, form) for path, form in FORMS.items()),
+                Route("/v1/feedback", self._answer_errors(self._feedback), methods=["POST"]),
                 Route("/v1/models", self._answer_errors(self._models)),
                 Route("/v1/models/{name:path}", self._answer_errors(self._model)),
                 Route("/health", self._answer_errors(self._health)),
@@ -159,6 +161,12 @@ class Gateway:
         if not parts.source.serves(known):
             raise ApiError(404, f"the weights of {known.name} are not kept", param="model", code="model_not_found")
         return known
+
+    async def _feedback(self, request: Request) -> Response:
+        parts = self._ready()
+        key = parts.access.who(authorization(request.headers))
+        require_json(request.headers)
+        return _json(await take_feedback(parts, key, await request.body(), request.headers))
 
     async def _probe(self, _request: Request) -> Response:
         """What a client gets that asks whether anybody is there, or what may be asked."""

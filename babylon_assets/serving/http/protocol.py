@@ -342,7 +342,7 @@ def read_caller(request: ChatRequest, headers: Mapping[str, str]) -> Caller:
         return headers.get(f"x-babylon-{name}") or given.get(name) or given.get(f"{name}_id") or None
 
     agent, trajectory = _name("agent", read_name("agent") or request.user), _name("trajectory", read_name("trajectory"))
-    return Caller(agent, trajectory, _step(read_name("step")), _time(read_name("at")))
+    return Caller(agent, trajectory, _step(read_name("step")), read_time(read_name("at")))
 
 
 def _name(what: str, text: str | None) -> str | None:
@@ -359,7 +359,8 @@ def _step(text: str | None) -> int | None:
     return int(text)
 
 
-def _time(text: str | None) -> datetime | None:
+def read_time(text: str | None) -> datetime | None:
+    """An ISO time with a zone, in UTC. Raises ApiError: 400 for any other text."""
     if text is None:
         return None
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.environments.simulated.players import play_window
+from babylon_assets.ledger.feedback import Feedback, add_feedback
 from babylon_assets.ledger.scores import read_scores, revisions
 from tests.evaluation.players import Scripted, follow, hold
 from tests.orchestration.assets.conftest import FIRST, World
@@ -52,6 +54,28 @@ def test_the_readmes_scorer_takes_part_in_the_reward(
     assert (kept["patience"] == (kept["state"] == "no_trade")).all()
     assert kept["reward"].tolist() == pytest.approx((kept["outcome"] + 0.05 * kept["patience"]).tolist())
     assert world.metadata("scored_trajectories", FIRST)["scorers"] == "outcome v1, patience v1"
+
+
+def test_feedback_is_a_reward_that_lives_nowhere_in_the_game(world: World) -> None:
+    world = world.having(reward_weights={"feedback": 1.0}, train_rl_local=False)
+    world.play(FIRST)
+    with world.database.connect() as conn:
+        calls = "SELECT call_id, trajectory_id, step FROM babylon_training.inference_calls ORDER BY call_id LIMIT 2"
+        (call, trajectory, step), (other, _, _) = conn.execute(calls).fetchall()
+        query = 'SELECT "agentId", "endTime" FROM public.trajectories WHERE "trajectoryId" <> %s ORDER BY 1 LIMIT 1'
+        [(agent, end)] = conn.execute(query, [trajectory]).fetchall()
+        for number, (value, text, call_id) in enumerate([(1.0, None, call), (0.0, None, call), (None, "bold", other)]):
+            add_feedback(conn, Feedback(f"f{number}", call_id, None, None, value, text, None, datetime.now(UTC)))
+        add_feedback(conn, Feedback("f9", None, agent, end.replace(tzinfo=UTC), 0.25, None, None, datetime.now(UTC)))
+    world.run(FIRST)
+    with world.database.connect() as conn:
+        scores = read_scores(conn, FIRST)
+    judged = scores[scores["feedback"].notna()]
+    assert sorted(judged["reward"]) == [0.25, 0.5]
+    own = judged[judged["reward"] == 0.5]
+    assert [tuple(row) for row in own[["trajectory_id", "step"]].to_numpy()] == [(trajectory, step)]
+    assert judged[judged["reward"] == 0.25]["agent_id"].tolist() == [agent]
+    assert world.metadata("scored_trajectories", FIRST)["scorers"] == "feedback v1"
 
 
 def test_a_scorer_that_cannot_be_imported_fails_the_window_with_what_to_do(world: World) -> None:
