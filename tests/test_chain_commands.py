@@ -54,7 +54,9 @@ def folders(database: Database, tmp_path: Path) -> list[Path]:
 
 
 def test_chains_show_a_branch_under_where_it_begins(babylon: Babylon, folders: list[Path]) -> None:
-    lines = [line.split("  2026")[0].split("  -")[0] for line in babylon("chains").stdout.splitlines()]
+    shown = babylon("chains").stdout.splitlines()
+    assert shown[0].split() == ["policy", "window", "reward", "state", "parent", "backend", "id"]
+    lines = [line.split("  2026")[0].split("  -")[0].rstrip() for line in shown[1:]]
     assert lines == [*(f"{CHAIN}@{step}" for step in (0, 1, 2)), f"  {BRANCH}@3", *(f"{CHAIN}@{n}" for n in (3, 4, 5))]
     listed = json.loads(babylon("chains", "--json").stdout)
     assert {one["policy"]: one["parent"] for one in listed}[f"{BRANCH}@3"] == f"{CHAIN}-2"

@@ -28,13 +28,14 @@ from tests.environments.babylon.rows import add_trajectories, add_users, traject
 from tests.ledger.values import CHAIN, dataset, sample
 
 COMMANDS = (
-    *("demo", "up", "simulate", "migrate", "windows", "train", "status", "export", "doctor"),
+    *("demo", "up", "down", "site", "compare", "simulate", "migrate", "windows", "train", "status", "export", "doctor"),
     *("chains", "lineage", "reproduce", "prune", "forget", "report", "backfill", "serve", "import"),
     *("evaluate", "promote", "rollback", "scores", "promotions"),
 )
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),
-    *("reward_mean", "oracle", "dataset", "parent", "checkpoint", "carried_from", "carried_into", "late_waiting"),
+    *("reward_mean", "oracle", "dataset", "parent", "checkpoint", "understood", "unknown_words"),
+    *("carried_from", "carried_into", "late_waiting"),
 ]
 FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
 DATASET = build_dataset(FIRST, [], {}, pd.DataFrame({"trajectory_id": [], "step": [], "reward": []}), "babylon-agent")
@@ -116,6 +117,8 @@ def test_windows_as_json_is_a_list_oldest_first_with_exactly_these_keys(babylon:
         "dataset": DATASET.id,
         "parent": "c0",
         "checkpoint": "c1",
+        "understood": None,
+        "unknown_words": None,
         "carried_from": {},
         "carried_into": {},
         "late_waiting": 0,
@@ -125,7 +128,7 @@ def test_windows_as_json_is_a_list_oldest_first_with_exactly_these_keys(babylon:
 
 def test_windows_for_a_person_names_policies(babylon: Babylon, ledger: None) -> None:
     shown = babylon("windows").stdout
-    assert "babylon-agent@0 -> babylon-agent@1" in shown
+    assert "@0 -> babylon-agent@1" in shown
     assert "\x1b" not in shown
 
 
@@ -167,7 +170,7 @@ def test_status_of_the_chain(babylon: Babylon, ledger: None) -> None:
     [
         (["windows", "--yaml"], 2, "No such option"),
         (["train"], 2, "give a window, or --follow"),
-        (["status", "yesterday"], 1, "YYYY-MM-DDTHH:00"),
+        (["status", "yesterday"], 2, "YYYY-MM-DDTHH:00"),
         (["status", SECOND], 1, f"{SECOND} was never read"),
         (["train", "2999-01-01T00:00"], 1, "2999-01-01T00:00 is not over yet"),
     ],
@@ -275,9 +278,23 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
 
 
 def test_doctor_shows_every_setting_and_no_secret(babylon: Babylon) -> None:
-    shown = babylon("doctor", WANDB_API_KEY="wandb-secret-key", SERVERLESS_URL="http://127.0.0.1:9").stdout
+    keyed = {"WANDB_API_KEY": "wandb-secret-key", "SERVERLESS_URL": "http://127.0.0.1:9"}
+    shown, short = babylon("doctor", "--settings", **keyed).stdout, babylon("doctor", **keyed).stdout
     assert all(name in shown for name in ("WANDB_API_KEY", "REWARD_WEIGHTS", "WINDOWS_FROM"))
     assert "wandb-secret-key" not in shown
+    assert "REWARD_WEIGHTS" not in short and "babylon doctor --settings" in short
+    assert "found something to do: " in short.splitlines()[0] and "key of W&B" in short.splitlines()[0]
+    first = next(line for line in short.splitlines() if line.startswith(("no ", "ok ", "? ")))
+    assert first.startswith("no ")  # what is to be done comes first
+
+
+def test_a_base_model_that_is_not_here_is_not_well(babylon: Babylon) -> None:
+    listed = json.loads(babylon("doctor", "--json", BASE_MODEL="openai-community/gpt2").stdout)["findings"]
+    [found] = [finding for finding in listed if finding["name"] == "base model"]
+    assert (found["sure"], found["remedy"]) == (False, "")
+    lines = babylon("doctor", BASE_MODEL="openai-community/gpt2").stdout.splitlines()
+    assert any(line.startswith("? ") and "base model" in line for line in lines)
+    assert "the first training will tell: base model" in lines[0]
 
 
 @pytest.mark.parametrize(

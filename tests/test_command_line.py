@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from babylon_assets.cli.app import app
+from babylon_assets.cli.app import COMMANDS, app
 from babylon_assets.ledger.checkpoints import insert_checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
@@ -30,7 +31,10 @@ HEAVY = frozenset(
 FRAMES = frozenset({"pandas", "numpy"})
 #: Commands that do something and say that it is done, in a line or two that no script reads.
 WITHOUT_DATA = frozenset(
-    ("demo", "up", "simulate", "serve", "site", "migrate", "train", "backfill", "import", "export", "doctor", "report")
+    (
+        *("demo", "up", "down", "simulate", "serve", "site", "migrate", "train", "backfill"),
+        *("import", "export", "doctor", "report"),
+    )
 )
 #: What a person types while waiting for an answer, with arguments, and what it must not load.
 QUICK = [
@@ -162,4 +166,80 @@ cli.main(["stop"])
         capture_output=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (130, b"")
+    assert (done.returncode, done.stderr.count(b"\n"), done.stderr[:17]) == (130, 1, b"stopped by Ctrl-C")
+
+
+def test_sigterm_ends_a_command_whose_thread_a_library_holds(tmp_path: Path) -> None:
+    """It swallows the interruption, as a library may: the timer ends it, with the one sentence."""
+    (tmp_path / "held.py").write_text("""
+from babylon_assets.cli import app as cli
+from babylon_assets.cli import stopping
+
+stopping.MOST_SECONDS = 0.3
+
+@cli.app.command()
+def hold():
+    import os, signal, time
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        time.sleep(60)
+
+cli.main(["hold"])
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "held"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    said = "stopped by SIGTERM; what is done is kept, and the same command goes on from it\n"
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", said)
+
+
+#: None of them may begin a home: a mistyped folder would get a PostgreSQL of its own.
+NOT_BEGINNING = [
+    *(["windows"], ["status"], ["chains"], ["migrate"], ["train", "2026-11-05T14:00"], ["train", "--follow"]),
+    *(["serve"], ["simulate"], ["promotions"], ["report"], ["doctor"]),
+]
+
+
+@pytest.mark.parametrize("arguments", NOT_BEGINNING, ids=" ".join)
+def test_in_a_folder_without_a_home_a_command_says_so_and_begins_none(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    variables = {"BABYLON_HOME": f"{tmp_path}/.babylon", "DATABASE_URL": None, "GATEWAY_PORT": "8999", "COLUMNS": "500"}
+    done = CliRunner().invoke(app, arguments, env=variables)
+    assert done.exit_code == 1, done.output
+    assert f"{tmp_path}/.babylon holds no data" in done.output
+    assert "`babylon demo` or `babylon up`" in done.output
+    assert not (tmp_path / ".babylon" / "postgres").exists()
+
+
+def test_a_typo_gets_one_suggestion_and_no_window_is_wrong_usage() -> None:
+    typo = CliRunner().invoke(app, ["windws"])
+    assert (typo.exit_code, typo.output.count("Did you mean 'windows'?")) == (2, 1)
+    for arguments in (["train", "2026-11-05"], ["status", "now"], ["backfill", "2026-11-05T14:30", "2026-11-05T15:00"]):
+        wrong = CliRunner().invoke(app, arguments, env={"DATABASE_URL": "postgresql://127.0.0.1:1/none"})
+        assert (wrong.exit_code, "is not a window" in wrong.output) == (2, True), wrong.output
+
+
+def test_help_has_groups_with_every_command_and_the_version_is_said() -> None:
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).output
+    places = [shown.index(f"─ {group} ─") for group in COMMANDS]
+    assert places == sorted(places)
+    assert set(NAMED) == {f"babylon {name}" for group in COMMANDS.values() for name in group}
+    assert CliRunner().invoke(app, ["--version"]).output == f"babylon {version('babylon_assets')}\n"
+
+
+def test_a_path_that_the_system_refuses_is_one_sentence(ledger: Database, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for arguments in (["report", "--output", "/proc/no/page.html"], ["export", WINDOW, "--to", "/proc/no"]):
+        done = CliRunner().invoke(app, arguments, env=environment(ledger, tmp_path))
+        assert (done.exit_code, "Traceback" in done.output) == (1, False), done.output
+        assert "/proc/no" in done.output
+    homeless = CliRunner().invoke(app, ["up"], env=environment(ledger, tmp_path / "file"))
+    assert (homeless.exit_code, "Traceback" in homeless.output) == (1, False), homeless.output

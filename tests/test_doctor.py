@@ -125,7 +125,7 @@ def test_it_answers_at_once_as_json_without_torch(game_database: Database, tmp_p
     environment = {**os.environ, "BABYLON_HOME": str(tmp_path), "DATABASE_URL": game_database.url}
     run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     told = json.loads(run.stdout)
-    assert {"name", "found", "remedy"} == set(told["findings"][0])
+    assert {"name", "found", "remedy", "sure"} == set(told["findings"][0])
     assert told["settings"]["DATABASE_URL"] == "***"
     seconds, loaded = run.stderr.split()
     assert (float(seconds) < 1.5, loaded) == (True, "False")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from babylon_assets.cli import simulate
 from babylon_assets.cli.app import app
-from babylon_assets.cli.simulate import Game, gateway_url, reaching_back
+from babylon_assets.cli.simulate import Game, gateway_url, starting_back
 from babylon_assets.cli.simulated_game import play_once, serving_the_game
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import TransientError
@@ -173,10 +173,10 @@ def test_a_gateway_that_is_gone_leaves_no_half_of_an_hour(settings: Settings, da
 
 def test_the_first_hour_is_a_partition(settings: Settings, database: Database, players: GatewayPolicy) -> None:
     late = settings.replace(window_start="2026-11-05T20:00")
-    assert reaching_back(late, database, 3).window_start <= late.window_start
+    assert starting_back(late, database, 3).window_start <= late.window_start
     with database.connect() as conn:
         play_once(settings, conn, players, HOURS[0])
-    assert reaching_back(late, database, 3).window_start == HOURS[0]
+    assert starting_back(late, database, 3).window_start == HOURS[0]
 
 
 def test_all_players_of_a_moment_find_a_place(settings: Settings) -> None:

@@ -2,8 +2,9 @@
 
     0    done
     1    failed, or a check found something: a person must act
-    2    the command was typed wrongly
+    2    the command was typed wrongly, or names no window
     75   failed for now (EX_TEMPFAIL): the same command may succeed later
+    130  ended by Ctrl-C; 143 by SIGTERM
 
 What a command does is in `babylon_assets.cli`, one module per group of commands. Dagster, torch and ART are
 imported by the commands that use them, so that the others answer at once.
@@ -15,8 +16,9 @@ import inspect
 import io
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Any, get_type_hints
+from collections.abc import Callable, Sequence
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any, get_type_hints
 
 import click
 import typer
@@ -29,6 +31,7 @@ from babylon_assets.cli import (
     compare,
     demo,
     doctor,
+    down,
     export,
     import_file,
     list_scores,
@@ -37,16 +40,24 @@ from babylon_assets.cli import (
     serve,
     serve_site,
     simulate,
+    stopping,
     train,
     up,
     write_report,
 )
-from babylon_assets.cli.terminal import bold, errors
+from babylon_assets.cli.terminal import bold, errors, output
 from babylon_assets.config.settings import Settings, load_settings, unknown_variables
-from babylon_assets.domain.errors import BabylonError, MissingDependency, SettingsError, TransientError
+from babylon_assets.domain.errors import (
+    BabylonError,
+    MissingDependency,
+    NoWindow,
+    PermanentError,
+    SettingsError,
+    TransientError,
+)
 from babylon_assets.ledger.sqlstates import named_error
 
-EXIT_FAILED, EXIT_TRY_LATER, EXIT_INTERRUPTED = 1, 75, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_TRY_LATER = 1, 2, 75
 
 
 class ErrorsAsExitCodes(TyperGroup):
@@ -62,11 +73,11 @@ class ErrorsAsExitCodes(TyperGroup):
             for variable, remedy in unknown_variables():
                 errors.print(f"warning: {variable}; {remedy}", style="yellow", highlight=False, soft_wrap=True)
             return super().invoke(ctx)
-        except (click.ClickException, typer.Exit, typer.Abort):
+        except (click.ClickException, typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except BabylonError as error:
             tell(error)
-            raise typer.Exit(EXIT_TRY_LATER if isinstance(error, TransientError) else EXIT_FAILED) from error
+            raise typer.Exit(_exit_code(error)) from error
         except ModuleNotFoundError as error:
             tell(MissingDependency.of(error))
             raise typer.Exit(EXIT_FAILED) from error
@@ -74,14 +85,35 @@ class ErrorsAsExitCodes(TyperGroup):
             # CPython remembers one that came up through an exec of source text, as many an import makes one, and would
             # end by the signal in place of our code; the next exec makes it forget.
             exec("")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+            stopping.say_stopped()
+            raise typer.Exit(stopping.exit_code()) from None
         except Exception as error:
-            named = named_error(error)
+            named = named_error(error) or _file_error(error)
             if named is None:  # a fault of the program: with its place, and with no text in it that acts
                 errors.print(traceback.format_exc(), highlight=False, soft_wrap=True)
                 raise typer.Exit(EXIT_FAILED) from error
             tell(named)
-            raise typer.Exit(EXIT_TRY_LATER if isinstance(named, TransientError) else EXIT_FAILED) from error
+            raise typer.Exit(_exit_code(named)) from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, which names the likely command once; typer would name it once more."""
+        return click.Group.resolve_command(self, ctx, args)
+
+
+def _exit_code(error: BabylonError) -> int:
+    if isinstance(error, NoWindow):
+        return EXIT_USAGE
+    return EXIT_TRY_LATER if isinstance(error, TransientError) else EXIT_FAILED
+
+
+def _file_error(error: BaseException) -> PermanentError | None:
+    """A path, a disk or a permission that the system refused, in words; None for any other error."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    return PermanentError(f"{place}{error.strerror}; make room or put the permissions right, or name another place")
 
 
 def explain_arguments(command: click.Command) -> None:
@@ -99,6 +131,12 @@ def explain_arguments(command: click.Command) -> None:
             argument.help = next((info.help for info in declared if isinstance(info, ArgumentInfo)), None)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        output.print(f"babylon {installed_version('babylon_assets')}", highlight=False)
+        raise typer.Exit
+
+
 app = typer.Typer(
     cls=ErrorsAsExitCodes,
     name="babylon",
@@ -109,32 +147,55 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo.demo)
-app.command()(up.up)
-app.command()(simulate.simulate)
-app.command()(serve.serve)
-app.command("site")(serve_site.site)
-app.command()(list_windows.migrate)
-app.command("windows")(list_windows.list_all)
-app.command("scores")(list_scores.list_scores)
-app.command()(train.train)
-app.command()(backfill.backfill)
-app.command()(list_windows.status)
-app.command()(chain.chains)
-app.command()(chain.lineage)
-app.command()(chain.reproduce)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Turns every closed window of what agents did into a better agent."""
+
+
+#: The groups of `babylon --help`, in their order, and their commands by name.
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Begin and end": {
+        "demo": demo.demo,
+        "up": up.up,
+        "down": down.down,
+        "doctor": doctor.doctor,
+        "migrate": list_windows.migrate,
+    },
+    "Look": {
+        "windows": list_windows.list_all,
+        "status": list_windows.status,
+        "scores": list_scores.list_scores,
+        "chains": chain.chains,
+        "lineage": chain.lineage,
+        "report": write_report.report,
+        "site": serve_site.site,
+    },
+    "Train": {"train": train.train, "backfill": backfill.backfill, "reproduce": chain.reproduce},
+    "Judge and promote": {
+        "evaluate": promote.evaluate,
+        "compare": compare.compare,
+        "promote": promote.promote,
+        "rollback": promote.rollback,
+        "promotions": promote.list_promotions,
+    },
+    "Serve and play": {"serve": serve.serve, "simulate": simulate.simulate},
+    "Move and tidy": {
+        "export": export.export,
+        "import": import_file.import_file,
+        "prune": chain.prune,
+        "forget": chain.forget,
+    },
+}
+for _group, _commands in COMMANDS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_group)(_command)
 app.command("replay", hidden=True)(chain.reproduce)
-app.command()(chain.prune)
-app.command()(chain.forget)
-app.command()(promote.evaluate)
-app.command()(compare.compare)
-app.command()(promote.promote)
-app.command()(promote.rollback)
-app.command("promotions")(promote.list_promotions)
-app.command()(export.export)
-app.command("import")(import_file.import_file)
-app.command()(doctor.doctor)
-app.command()(write_report.report)
 
 
 def tell(error: BabylonError) -> None:
@@ -153,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SettingsError as error:
         tell(error)
         sys.exit(EXIT_FAILED)
+    stopping.install()
     app(args=given, prog_name="babylon")
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import ProgressColumn, Task
+from rich.text import Text
 
 from babylon_assets.cli.terminal import bold, errors, output, print_json, progress
 from babylon_assets.cli.train import FINISHED, opened_line, reaching, refuse_running
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import BabylonError, PermanentError
+from babylon_assets.domain.time_left import describe_time_left
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger.windows import WindowRow, list_windows
 
@@ -67,7 +70,7 @@ def backfill(
     settings = reaching(load_settings(), first)
     windows = windows_between(first, last, settings.windows)
     started = time.monotonic()
-    with _progress() as heard, opened_line(settings, heard) as (database, line):
+    with _progress() as heard, opened_line(settings, "backfill", heard) as (database, line):
         done = run_backfill(settings, database, line, windows)
     done.seconds = time.monotonic() - started
     if as_json:
@@ -103,10 +106,11 @@ def run_backfill(settings: Settings, database: Database, line: Line, windows: li
     done.read = len(todo)
     _run(done, line, DATA, todo)
     if settings.training.enabled:
-        todo = _span(windows, _unseen(settled_windows(database, windows), windows, line.materialized(TRAINING[0])))
+        ended = settled_windows(settings, database, windows)
+        todo = _span(windows, _unseen(ended, windows, line.materialized(TRAINING[0])))
         done.trained = len(todo)
         _run(done, line, TRAINING, todo)
-        ended = settled_windows(database, windows)  # a run that stopped early told of none
+        ended = settled_windows(settings, database, windows)  # a run that stopped early told of none
         waiting = [window for window in _unseen(ended, windows, line.materialized(TRAINING[-1])) if window in ended]
         _run(done, line, TRAINING[1:], _span(windows, waiting))
     rows = _rows(database, windows)
@@ -136,15 +140,26 @@ def _unread(settings: Settings, database: Database, windows: Sequence[str]) -> l
     """Windows without a dataset, and those whose rows or outcomes have changed since."""
     from babylon_assets.orchestration.assets.raw_trajectories import is_current
     from babylon_assets.orchestration.resources import Installation
+    from babylon_assets.orchestration.unrecorded_windows import is_unrecorded
 
     installation = Installation(settings, database)
     with installation.reusing_connections():
-        return [window for window in windows if not is_current(installation, window)]
+        return [
+            window
+            for window in windows
+            if not is_current(installation, window) and not is_unrecorded(installation, window)
+        ]
 
 
-def settled_windows(database: Database, windows: Sequence[str]) -> set[str]:
-    """Windows that ask for nothing more of training."""
-    return {window for window, row in _rows(database, windows).items() if row.status in FINISHED}
+def settled_windows(settings: Settings, database: Database, windows: Sequence[str]) -> set[str]:
+    """Windows that ask for nothing more of training, those among them that were never recorded."""
+    from babylon_assets.orchestration.resources import Installation
+    from babylon_assets.orchestration.unrecorded_windows import is_unrecorded
+
+    rows, installation = _rows(database, windows), Installation(settings, database)
+    with installation.reusing_connections():
+        empty = {window for window in windows if window not in rows and is_unrecorded(installation, window)}
+    return empty | {window for window, row in rows.items() if row.status in FINISHED}
 
 
 def _unseen(ended: set[str], windows: Sequence[str], materialized: set[str]) -> list[str]:
@@ -165,22 +180,36 @@ def _tell(done: Backfill) -> None:
         output.print(f"  {window}  failed: {reason}", highlight=False)
 
 
+class _TimeLeft(ProgressColumn):
+    """How long the rest takes, looked at whenever the bar is drawn and not only when a window ends."""
+
+    def render(self, task: Task) -> Text:
+        return Text(_time_left(task.fields, time.monotonic()))
+
+
+def _time_left(seen: Mapping[str, Any], now: float) -> str:
+    failed = f"{seen['failed']} failed" if seen["failed"] else ""
+    left = describe_time_left(seen["done"], seen["total_windows"], seen["last"] - seen["begun"], now - seen["last"])
+    return ", ".join(filter(None, [failed, left]))
+
+
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int, int], None]]:
     """A callback (windows done, of how many, failed) that shows how far a run is and how long it will go on."""
-    with progress("{task.completed:.0f} of {task.total:.0f}", "{task.fields[left]}") as bar:
-        state = {"total": 0, "begun": 0.0, "said": 0.0}
-        task = bar.add_task("windows", total=1, left="")
+    with progress("{task.completed:.0f} of {task.total:.0f}", _TimeLeft()) as bar:
+        seen: dict[str, Any] = {"done": 0, "total_windows": 0, "failed": 0, "begun": 0.0, "last": 0.0}
+        task = bar.add_task("windows", total=1, **seen)
+        reported = 0.0
 
         def heard(done: int, total: int, failed: int) -> None:
+            nonlocal reported
             now = time.monotonic()
-            if done == 1 or total != state["total"]:
-                state.update(total=total, begun=now, said=now)
-            left = (now - state["begun"]) / max(1, done - 1) * (total - done)
-            words = (f"{failed} failed, " if failed else "") + (f"about {left:.0f} s left" if done > 1 else "")
-            bar.update(task, completed=done, total=total, left=words)
-            if not errors.is_terminal and now - state["said"] > SAY_EVERY_SECONDS:
-                state["said"] = now
-                errors.print(f"{done} of {total} windows, {words}", highlight=False)
+            if done == 1 or total != seen["total_windows"]:
+                seen["begun"], reported = now, now
+            seen.update(done=done, total_windows=total, failed=failed, last=now)
+            bar.update(task, completed=done, total=total, **seen)
+            if not errors.is_terminal and now - reported > SAY_EVERY_SECONDS:
+                reported = now
+                errors.print(f"{done} of {total} windows, {_time_left(seen, now)}", highlight=False)
 
         yield heard

@@ -3,56 +3,87 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import count, errors, output, plain, print_json, short
+from babylon_assets.cli.terminal import count, errors, fitting_table, number, output, plain, print_json, short
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.ledger import evaluations
 from babylon_assets.ledger import lineage as ledger
 from babylon_assets.ledger.checkpoints import Checkpoint
 
+#: Ancestors that a person is shown.
+MOST_OF_A_LINE = 8
 Named = Annotated[str, typer.Argument(help="A policy such as babylon-agent@3, or the start of a checkpoint's id.")]
 
 
 def chains(json: Json = False) -> None:
-    """Show every checkpoint as a tree, each branch under the checkpoint that it begins at.
+    """Show every checkpoint with its reward and its state, each branch under the checkpoint that it begins at.
+
+    The reward is that of its newest evaluation. The state is `served`, `promoted` (it was served once), `rejected`,
+    `rolled back`, or `not judged`.
 
     Example: [bold]babylon chains[/]
     """
     with opened(load_settings()).connect() as conn:
         checkpoints = ledger.all_checkpoints(conn)
+        states, rewards = ledger.states(conn), evaluations.newest_rewards(conn)
     if json:
-        print_json([_facts(checkpoint) for checkpoint in checkpoints])
+        print_json(
+            [
+                {**_facts(row), "state": states[row.id], "rejected": row.rejected, "reward": rewards.get(row.id)}
+                for row in checkpoints
+            ]
+        )
     elif not checkpoints:
         output.print("no checkpoints yet; `babylon train WINDOW` makes the first")
     else:
-        for line in tree(checkpoints):
-            output.print(line, highlight=False, soft_wrap=True)
+        output.print(tree_table(checkpoints, states, rewards))
 
 
-def tree(checkpoints: list[Checkpoint]) -> list[str]:
-    """One line per checkpoint, children under their parent; a line of single children is not indented."""
+def tree_table(checkpoints: Sequence[Checkpoint], states: Mapping[str, str], rewards: Mapping[str, float]) -> Table:
+    """A row per checkpoint, children under their parent; a line of single children is not indented.
+
+    Args:
+        states, rewards: by checkpoint id, as of `lineage.states` and `evaluations.newest_rewards`.
+    """
+    names = {checkpoint.id: _name(checkpoint) for checkpoint in checkpoints}
+    rows = [
+        {
+            "policy": "  " * depth + names[checkpoint.id],
+            "window": checkpoint.window_id or "-",
+            "reward": number(rewards.get(checkpoint.id)),
+            "state": states[checkpoint.id] + ("" if checkpoint.path or not checkpoint.step else ", weights pruned"),
+            "parent": names.get(checkpoint.parent_id or "", "-"),
+            "backend": checkpoint.backend,
+            "id": short(checkpoint.id),
+        }
+        for checkpoint, depth in _in_tree_order(checkpoints)
+    ]
+    return fitting_table(rows, drop=("backend", "id"), right=("reward",))
+
+
+def _in_tree_order(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[Checkpoint, int]]:
+    """Each checkpoint after its parent, with how many branches it is away from the chain."""
     children: dict[str | None, list[Checkpoint]] = {}
     for checkpoint in checkpoints:
         children.setdefault(checkpoint.parent_id, []).append(checkpoint)
-    lines: list[str] = []
     waiting = [(checkpoint, 0) for checkpoint in reversed(children.get(None, []))]
     while waiting:
         checkpoint, depth = waiting.pop()
-        place = checkpoint.path or ("base model" if checkpoint.step == 0 else "weights pruned")
-        facts = (_name(checkpoint), checkpoint.window_id or "-", short(checkpoint.id), checkpoint.backend, place)
-        lines.append("  " * depth + "  ".join(facts))
+        yield checkpoint, depth
         below = children.get(checkpoint.id, [])
         waiting += [
             (child, depth + (child.chain != checkpoint.chain))
             for child in sorted(below, key=lambda c: c.chain != checkpoint.chain)
         ]
-    return lines
 
 
 def lineage(
@@ -77,6 +108,8 @@ def lineage(
         print_json(shown)
     elif not shown:
         output.print("no checkpoint has seen it")
+    elif checkpoint is not None:
+        shown = _in_short(shown)
     for name, value in [] if json else shown.items():
         output.print(f"{name:<12}  {plain(value)}", highlight=False, soft_wrap=True)
 
@@ -92,6 +125,20 @@ def _backward(conn: Any, checkpoint: Checkpoint) -> dict[str, Any]:
         "seed": checkpoint.seed,
         "versions": dict(checkpoint.versions),
         "run": checkpoint.dagster_run_id,
+    }
+
+
+def _in_short(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a person: how many trajectories of which window, and the line up to its last steps."""
+    samples, late = shown["trajectories"], shown["carried_from"]
+    own = f"{count(len(samples))} with {count(sum(samples.values()))} samples; --json names them"
+    joined = ", ".join(f"{number} of {window}" for window, number in late.items())
+    line = shown["line"]
+    return {
+        **shown,
+        "line": line if len(line) <= MOST_OF_A_LINE else [*line[: MOST_OF_A_LINE - 1], f"... {line[-1]}"],
+        "trajectories": own,
+        "carried_from": f"late samples: {joined}" if joined else None,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,10 +14,12 @@ from babylon_assets.cli.list_windows import Json, opened
 from babylon_assets.cli.terminal import bold, count, errors, number, output, print_json
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.display_text import format_number, shorten
-from babylon_assets.domain.evaluations import Interval
-from babylon_assets.domain.policy_comparison import ComparedPolicies
 from babylon_assets.domain.site_links import link_comparison
 from babylon_assets.ledger import lineage
+
+if TYPE_CHECKING:  # both need numpy, which no other command waits for
+    from babylon_assets.domain.evaluations import Interval
+    from babylon_assets.domain.policy_comparison import ComparedPolicies
 
 #: Characters of an answer in the list of prompts.
 LONGEST_ANSWER = 200
@@ -114,8 +116,6 @@ def _facts(compared: ComparedPolicies) -> dict[str, Any]:
     def known(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: known(member) for name, member in value.items()}
-        if isinstance(value, Interval):
-            return known(value._asdict())
         if hasattr(value, "_asdict"):
             return known(value._asdict())
         if isinstance(value, list | tuple):

@@ -26,7 +26,7 @@ from babylon_assets.cli.simulated_game import (
     remember_game,
     serving_the_game,
 )
-from babylon_assets.cli.terminal import bold, errors, number, output, progress, share_callback
+from babylon_assets.cli.terminal import bold, errors, number, output, progress, share_callback, tell_step
 from babylon_assets.cli.train import finished, opened_line, reaching, refuse_running
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.windows import WindowGrid
@@ -66,7 +66,8 @@ def demo(
     settings = settings if model is None else settings.replace(base_model=model)
     refuse_another_game(settings)
     wanted = wanted_windows(settings.windows, count, until)
-    with opened_line(reaching(settings, wanted[0])) as (database, line):
+    tell_step("preparing the database and the graph")
+    with opened_line(reaching(settings, wanted[0]), "demo", begin=True) as (database, line):
         create_tables(database)
         waiting = unfinished(database, line, settings, wanted)
         if waiting:
@@ -126,6 +127,7 @@ def _players(settings: Settings, database: Database, base: str) -> Iterator[Gate
         base_model=base, gateway_engine="embedded", gateway_keys={}, canary_share=0.0
     )
     environment = subprocess_environment(own, database.dagster_url)
+    tell_step("starting the gateway that the players ask")
     with GatewayProcess(own, environment) as gateway, GatewayPolicy(gateway.url, settings.model_name) as players:
         yield players
 
@@ -133,6 +135,7 @@ def _players(settings: Settings, database: Database, base: str) -> Iterator[Gate
 def _play_and_train(
     settings: Settings, database: Database, line: Line, players: GatewayPolicy, waiting: list[str]
 ) -> None:
+    tell_step(f"playing and training {len(waiting)} windows from {waiting[0]} on, some seconds each")
     with progress("{task.fields[samples]} samples", "reward {task.fields[reward]}", "{task.fields[took]}") as bar:
         task = bar.add_task("playing", total=len(waiting), samples="-", reward="-", took="-")
         for window in waiting:

@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import psycopg
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from babylon_assets.cli.list_windows import Json
 from babylon_assets.cli.terminal import bold, output, print_json
@@ -51,17 +52,27 @@ CLOCKS, ANSWER = 5.0, 3.0
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One check: what was found, and what to do when it is not well (empty when it is)."""
+    """One check: what was found, and what to do when it is not well (empty when it is).
+
+    Attributes:
+        sure: False where only a first use will tell.
+    """
 
     name: str
     found: str
     remedy: str = ""
+    sure: bool = True
 
 
-def doctor(json: Json = False) -> None:
+def doctor(
+    show_settings: Annotated[
+        bool, typer.Option("--settings", help="Show every setting with its value as well.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Check database, roles, clocks, versions, key, base model, disk and GPU, and say what to do about what is wrong.
 
-    The exit code is 1 when something is wrong.
+    The first line is the verdict, and what is wrong comes first. The exit code is 1 when something is wrong.
 
     Example: [bold]babylon doctor[/]
     """
@@ -70,8 +81,12 @@ def doctor(json: Json = False) -> None:
     if json:
         print_json({"findings": [asdict(finding) for finding in findings], "settings": printable(settings)})
     else:
-        output.print(_table(findings))
-        output.print(_settings_table(settings))
+        output.print(_verdict(findings))
+        output.print(_table(sorted(findings, key=lambda finding: (not finding.remedy, finding.sure))))
+        if show_settings:
+            output.print(_settings_table(settings))
+        else:
+            output.print("babylon doctor --settings shows every setting", style="dim")
     if any(finding.remedy for finding in findings):
         raise typer.Exit(1)
 
@@ -110,7 +125,7 @@ def _versions() -> Iterator[Diagnosis]:
 
 def _database(settings: Settings) -> Iterator[Diagnosis]:
     try:
-        database = open_database(settings)
+        database = open_database(settings, begin=False)
         with database.connect_autocommit() as conn:
             server = conn.execute("SHOW server_version").fetchone()
             yield Diagnosis("database", f"PostgreSQL {server[0] if server else '?'} at {database.place}")
@@ -313,7 +328,8 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
         yield Diagnosis("base model", "not made yet; the first training makes it, in about a minute")
     else:
         place = "made" if is_source(base) else "fetched from the hub"
-        yield Diagnosis("base model", base if here else f"{base}, {place} by the first training")
+        unknown = Diagnosis("base model", f"{base}, {place} by the first training, which checks it", sure=False)
+        yield _diagnose("base model", lambda: _local_model(base, trains_here)) if here else unknown
     yield _disk(settings, capacity.disk_gib(settings, base if trains_here else None))
     device = cuda_device() if trains_here else None
     if device is not None:
@@ -324,6 +340,19 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
         yield Diagnosis("GPU", f"{device.name}, {device.memory_gib:.0f} GiB{about}", remedy)
 
 
+def _local_model(base: str, trains_here: bool) -> str:
+    """A base model by its name.
+
+    Raises:
+        BaseModelRefused: it is on this machine and cannot be trained here.
+    """
+    from babylon_assets.training.families import require_local
+
+    if trains_here:
+        require_local(base)
+    return base
+
+
 def _disk(settings: Settings, wanted: float) -> Diagnosis:
     place = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
     free = shutil.disk_usage(place).free / 2**30
@@ -331,12 +360,25 @@ def _disk(settings: Settings, wanted: float) -> Diagnosis:
     return Diagnosis("disk", f"{free:.1f} GiB free at {place}, about {wanted:.1f} GiB are needed", remedy)
 
 
+def _verdict(findings: Sequence[Diagnosis]) -> Text:
+    """One sentence: how many things are wrong, or that all is well, and what is not known yet."""
+    wrong = [finding.name for finding in findings if finding.remedy]
+    open_ones = [finding.name for finding in findings if not finding.sure and not finding.remedy]
+    rest = f"; the first training will tell: {', '.join(open_ones)}" if open_ones else ""
+    if wrong:
+        return bold(
+            f"{len(wrong)} of {len(findings)} checks found something to do: {', '.join(wrong)}{rest}", "bold red"
+        )
+    return bold(f"all is well: {len(findings) - len(open_ones)} checks{rest}", "bold green")
+
+
 def _table(findings: list[Diagnosis]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("", "check", "found", "what to do"):
         table.add_column(name, overflow="fold")
     for finding in findings:
-        mark = bold("no", "bold red") if finding.remedy else bold("ok", "green")
+        mark = bold("ok", "green") if finding.sure else bold("?", "yellow")
+        mark = bold("no", "bold red") if finding.remedy else mark
         table.add_row(mark, finding.name, finding.found, finding.remedy)
     return table
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,8 @@ from babylon_assets.cli.list_windows import opened
 from babylon_assets.cli.terminal import output
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import MissingDependency, PermanentError
+from babylon_assets.domain.hindsight import Place
+from babylon_assets.domain.trajectories import StepFacts, StoredSamples
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import get_window
 
@@ -26,7 +30,8 @@ def export(
 ) -> None:
     """Write a window's dataset as ART's JSONL of trajectory groups and as a Parquet table.
 
-    The JSONL has the samples that are trained on. The table has every sample, with the reason where it is skipped.
+    The JSONL has the samples that are trained on and those that they were compared with: an import of it trains on the
+    same ones. The table has every sample, with the reason where it is skipped.
 
     Example: [bold]babylon export 2026-11-05T14:00 --to exported[/]
     """
@@ -35,20 +40,33 @@ def export(
     settings = load_settings()
     settings.windows.parse(window)
     with opened(settings).connect() as conn:
-        dataset, facts = _dataset(conn, window), _facts(conn, window)
+        dataset, (facts, refused) = _dataset(conn, window), _steps(conn, window)
     to.mkdir(parents=True, exist_ok=True)
     stem = window.replace(":", "")
     lines = to / f"{stem}.jsonl"
     with lines.open("wb") as file:
-        file.writelines(art_lines(dataset, facts))
-    output.print(f"{lines}: {dataset.counts['trainable_samples']} samples", highlight=False, soft_wrap=True)
+        file.writelines(art_lines(dataset, facts, refused))
+    output.print(f"{lines}: {_describe_lines(dataset)}", highlight=False, soft_wrap=True)
     if parquet:
         table = to / f"{stem}.parquet"
-        write_parquet(dataset, table, facts)
+        write_parquet(dataset, table, facts, refused)
         output.print(f"{table}: {len(dataset.samples)} samples", highlight=False, soft_wrap=True)
 
 
-def write_parquet(dataset: Dataset, path: Path, facts: Facts | None = None) -> None:
+def _describe_lines(dataset: Dataset) -> str:
+    """How many samples are in the JSONL, and which are not, by the reason for which they were not compared."""
+    from babylon_assets.environments.files.exports import was_compared
+
+    trained = dataset.counts["trainable_samples"]
+    compared = sum(map(was_compared, dataset.samples))
+    others = Counter(str(sample.skip_reason) for sample in dataset.samples if not was_compared(sample))
+    left = f"; not in it: {', '.join(f'{reason} ({number})' for reason, number in others.most_common())}"
+    return f"{trained} samples and {compared - trained} that they are compared with{left if others else ''}"
+
+
+def write_parquet(
+    dataset: Dataset, path: Path, facts: Facts | None = None, refused: Collection[Place] = frozenset()
+) -> None:
     """Write every sample as a row of a Parquet file.
 
     Raises:
@@ -67,9 +85,9 @@ def write_parquet(dataset: Dataset, path: Path, facts: Facts | None = None) -> N
     types |= {"policy_step": polars.Int64}
     types |= dict.fromkeys(("reward", "advantage"), polars.Float64)
     types |= {"prompt_token_ids": integers, "token_ids": integers, "logprobs": floats}
-    polars.DataFrame(table_rows(dataset, facts or {}), schema_overrides=types, infer_schema_length=None).write_parquet(
-        path
-    )
+    polars.DataFrame(
+        table_rows(dataset, facts or {}, refused), schema_overrides=types, infer_schema_length=None
+    ).write_parquet(path)
 
 
 def _dataset(conn: Connection, window: str) -> Dataset:
@@ -81,7 +99,14 @@ def _dataset(conn: Connection, window: str) -> Dataset:
     return load_dataset(conn, row.dataset_id)
 
 
-def _facts(conn: Connection, window: str) -> Facts:
+def _steps(conn: Connection, window: str) -> tuple[Facts, set[Place]]:
+    """What the environment reported of the window's steps, and the answers that it refused."""
     from babylon_assets.ledger.trajectories import read_heads
 
-    return {(record.trajectory_id, fact.step): fact for record in read_heads(conn, window) for fact in record.facts}
+    facts: dict[tuple[str, int], StepFacts] = {}
+    refused: set[Place] = set()
+    for record in read_heads(conn, window):
+        facts |= {(record.trajectory_id, fact.step): fact for fact in record.facts}
+        heads = record.samples.heads if isinstance(record.samples, StoredSamples) else record.samples
+        refused |= {(record.trajectory_id, head.step, head.call) for head in heads if head.refused}
+    return facts, refused

@@ -10,11 +10,10 @@ import typer
 from rich.table import Table
 
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import number, output, plain, print_json
+from babylon_assets.cli.terminal import fitting_table, number, output, plain, print_json
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.display_text import neutralize_line
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.grouping import BASELINES, level_of
 from babylon_assets.ledger import windows
 from babylon_assets.ledger.database import Connection
 
@@ -130,6 +129,8 @@ def _answer(head: SampleHead | None) -> dict[str, Any]:
     """How an answer is trained, or why not, and what its reward was compared with."""
     if head is None:
         return dict.fromkeys(("call", "trains_as", "skip_reason", "credited", "compared_with", "baseline", "advantage"))
+    from babylon_assets.domain.grouping import BASELINES, level_of
+
     comparable = head.reward is not None and head.advantage is not None
     return {
         "call": head.call,
@@ -151,23 +152,19 @@ def _name(value: Any) -> str | None:
 
 
 def _table(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("trajectory", "agent"):
-        table.add_column(name, overflow="fold")
-    for name in ("step", "call"):
-        table.add_column(name, justify="right")
-    for name in ("action", "kind", "state"):
-        table.add_column(name, overflow="fold")
-    for name in ("entry", "exit", "worth", "reward", "baseline", "advantage"):
-        table.add_column(name, justify="right")
-    for name in ("compared with", "trained as"):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        texts = [_text(row[name]) for name in ("trajectory", "agent", "step", "call", "action", "kind", "state")]
-        numbers = [number(row[name]) for name in ("entry", "exit", "worth", "reward", "baseline", "advantage")]
-        fate = row["skip_reason"] or row["trains_as"] or "no call"
-        table.add_row(*texts, *numbers, _text(row["compared_with"]), _text(fate))
-    return table
+    numbers = ("entry", "exit", "worth", "reward", "baseline", "advantage")
+    listed = [
+        {
+            **{name: _text(row[name]) for name in ("trajectory", "agent", "step", "call", "kind", "state")},
+            **{name: number(row[name]) for name in numbers},
+            "compared with": _text(row["compared_with"]),
+            "trained as": _text(row["skip_reason"] or row["trains_as"] or "no call"),
+            "action": _text(row["action"]),
+        }
+        for row in rows
+    ]
+    dropped = ("agent", "kind", "entry", "exit", "baseline", "compared with", "call", "worth", "state", "trained as")
+    return fitting_table(listed, drop=dropped, right=("step", "call", *numbers))
 
 
 def _text(value: Any) -> str:

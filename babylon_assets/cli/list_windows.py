@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from babylon_assets.cli.terminal import bold, count, errors, number, output, plain, print_json, short
+from babylon_assets.cli.terminal import bold, count, errors, fitting_table, number, output, plain, print_json, short
 from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.display_text import shorten
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
@@ -25,6 +26,8 @@ from babylon_assets.ledger.windows import WindowRow
 if TYPE_CHECKING:
     from babylon_assets.environments.base import SourceWindow
 
+#: Characters of a reason in the table of windows; `babylon status WINDOW` has all of it.
+MOST_OF_A_REASON = 90
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -35,7 +38,7 @@ def migrate() -> None:
 
     Example: [bold]babylon migrate[/]
     """
-    database = open_database(load_settings())
+    database = open_database(load_settings(), begin=False)
     revision = migrate_schema(database)
     output.print(f"{database.place}: schema babylon_training is at revision", bold(revision), soft_wrap=True)
 
@@ -69,6 +72,8 @@ def status(
     Example: [bold]babylon status 2026-11-05T14:00[/]
     """
     settings = load_settings()
+    if window is not None:
+        settings.windows.parse(window)
     with opened(settings).connect() as conn:
         shown = lineage(conn, settings, window) if window else overview(conn, settings.model_name)
     if json:
@@ -86,7 +91,7 @@ def opened(settings: Settings) -> Database:
     Raises:
         PermanentError: the tables are not there.
     """
-    database = open_database(settings)
+    database = open_database(settings, begin=False)
     with database.connect() as conn:
         there = conn.execute("SELECT to_regclass('babylon_training.windows')").fetchone()
     if there is None or there[0] is None:
@@ -141,6 +146,8 @@ def window_json(row: WindowRow) -> dict[str, Any]:
         "dataset": row.dataset_id,
         "parent": row.parent_id,
         "checkpoint": row.checkpoint_id,
+        "understood": row.understood,
+        "unknown_words": row.unknown_words,
     }
 
 
@@ -165,39 +172,47 @@ def policy_names(conn: Connection, chain: str) -> dict[str, str]:
 
 def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Sequence[CarriedSamples] = ()) -> Table:
     """The same for a person; `names` gives the policies' names by checkpoint id."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("window", "state"):
-        table.add_column(name, no_wrap=True)
-    for name in ("trajectories", "samples", "tokens", "reward", "oracle"):
-        table.add_column(name, justify="right")
-    table.add_column("parent -> checkpoint", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.window_id,
-            row.status,
-            count(row.trajectories),
-            count(row.samples),
-            count(row.trainable_tokens),
-            number(row.reward_mean),
-            number((row.reference or {}).get("oracle")),
-            "; ".join(filter(None, [_step(row, names), *_carried(carried_json(row.window_id, carried))])),
-        )
-    return table
+    numbers = ("trajectories", "understood", "samples", "tokens", "reward", "oracle")
+    listed = [
+        {
+            "window": row.window_id,
+            "state": row.status,
+            "trajectories": count(row.trajectories),
+            "understood": "" if row.understood is None else f"{row.understood:.0%}",
+            "samples": count(row.samples),
+            "tokens": count(row.trainable_tokens),
+            "reward": number(row.reward_mean),
+            "oracle": number((row.reference or {}).get("oracle")),
+            "parent -> checkpoint": _outcome(row, names, carried_json(row.window_id, carried)),
+        }
+        for row in rows
+    ]
+    return fitting_table(listed, drop=("oracle", "tokens", "trajectories", "samples", "understood"), right=numbers)
 
 
-def _carried(facts: Mapping[str, Any]) -> list[str]:
-    """The same in words, one of each."""
-    lines = [f"{number} late from {window}" for window, number in facts["carried_from"].items()]
-    lines += [f"{number} late into {window}" for window, number in facts["carried_into"].items()]
-    return lines + ([f"{facts['late_waiting']} late wait"] if facts["late_waiting"] else [])
+def _outcome(row: WindowRow, names: Mapping[str, str], late: Mapping[str, Any]) -> str:
+    """`parent -> checkpoint`, or why there is none, what is late of it or joined it, and its unknown words."""
+    outcome = shorten(row.reason or "", MOST_OF_A_REASON) if row.checkpoint_id is None else _step(row, names)
+    unknown = f"not known: {plain(row.unknown_words)}" if row.unknown_words else None
+    return "; ".join(filter(None, [outcome, *_carried(late), unknown]))
+
+
+def _carried(late: Mapping[str, Any]) -> list[str]:
+    """Late samples in words: those that joined the window, those that joined others, those that wait."""
+    lines = []
+    for given, direction in ((late["carried_from"], "from"), (late["carried_into"], "into")):
+        if given:
+            [first, *others] = given
+            lines.append(f"{sum(given.values())} late {direction} {f'{1 + len(others)} windows' if others else first}")
+    return lines + ([f"{late['late_waiting']} late wait"] if late["late_waiting"] else [])
 
 
 def _step(row: WindowRow, names: Mapping[str, str]) -> str:
-    """`parent -> checkpoint`, or why there is none."""
-    if row.checkpoint_id is None:
-        return row.reason or ""
+    """`parent -> checkpoint`; a parent of the same chain is named by its step alone."""
+    checkpoint = names.get(row.checkpoint_id or "", short(row.checkpoint_id))
     parent = names.get(row.parent_id or "", short(row.parent_id))
-    return f"{parent} -> {names.get(row.checkpoint_id, short(row.checkpoint_id))}"
+    chain, _, step = parent.partition("@")
+    return f"{'@' + step if step and checkpoint.startswith(chain + '@') else parent} -> {checkpoint}"
 
 
 def lineage(conn: Connection, settings: Settings, window: str) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def simulate(
     from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.serving.client import GatewayPolicy
 
-    database = open_database(settings)
+    database = open_database(settings, begin=False)
     migrate(database)
     check_window_length(settings, database)
     prepare_game(settings, database)
@@ -89,13 +89,14 @@ def gateway_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if address.version == 6 else host}:{settings.gateway.port}/v1"
 
 
-def reaching_back(settings: Settings, database: Database, hours: int) -> Settings:
-    """The settings with a first window that the game's first one is not before."""
+def starting_back(settings: Settings, database: Database, hours: int) -> Settings:
+    """The settings with the game's first window as the first one, or an earlier one that was set."""
     from babylon_assets.environments.simulated.game_state import oldest_played
 
     with database.connect() as conn:
         oldest = oldest_played(conn, settings.windows)
-    return reaching(settings, (oldest or first_window(settings, datetime.now(UTC), hours)).id)
+    first = (oldest or first_window(settings, datetime.now(UTC), hours)).id
+    return settings.replace(window_start=first) if settings.begins_with_the_record else reaching(settings, first)
 
 
 def first_window(settings: Settings, now: datetime, hours: int) -> Window:

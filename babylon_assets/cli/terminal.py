@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleDimensions
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from rich.text import Text
 
 from babylon_assets.domain.display_text import format_number, neutralize, neutralize_line
 
+#: Columns between two of a table, and those that the last one is left, where it holds more.
+GAP, LAST_COLUMN = 2, 24
 #: Columns where there is no terminal to ask: tables in files and pipes keep their cells whole.
 WIDE = 160
 
@@ -106,12 +109,52 @@ def short(identity: str | None) -> str:
     return MISSING if identity is None else identity[:12]
 
 
-def progress(*columns: str) -> Progress:
-    """A progress bar on standard error with text columns after it; each names a field of the task."""
+def fitting_table(
+    rows: Sequence[Mapping[str, str]],
+    *,
+    drop: Sequence[str] = (),
+    right: Collection[str] = (),
+    width: int | None = None,
+) -> Table:
+    """Rows of the same columns as a table that is as wide as the terminal, at most.
+
+    Where there is no room, columns of `drop` are left out, the first of them first; a line below the table says which.
+    What is still too long is folded within its column and never cut.
+
+    Args:
+        right: columns that are flush right, such as numbers.
+        width: in columns; None: the console's.
+    """
+    width, names = width or output.width, list(rows[0] if rows else ())
+    needed = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    needed[names[-1]] = min(needed[names[-1]], max(len(names[-1]), LAST_COLUMN)) if names else 0
+    dropped: list[str] = []
+    for name in drop:
+        if sum(needed[kept] + GAP for kept in names) - GAP > width:
+            names.remove(name)
+            dropped.append(name)
+    table = Table(box=None, header_style="bold", pad_edge=False, caption_justify="left")
+    for name in names:
+        least = None if name == names[-1] else needed[name]
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold", min_width=least)
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
+    if dropped:
+        table.caption = f"not shown at this width: {', '.join(dropped)}; --json has all"
+    return table
+
+
+def tell_step(text: str) -> None:
+    """Say on standard error what begins now, so that nobody waits for an unknown."""
+    errors.print(text, style="dim", highlight=False, soft_wrap=True)
+
+
+def progress(*columns: str | ProgressColumn) -> Progress:
+    """A progress bar on standard error with columns after it; a text names fields of the task."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        *(TextColumn(column, markup=False) for column in columns),
+        *(TextColumn(column, markup=False) if isinstance(column, str) else column for column in columns),
         TimeElapsedColumn(),
         console=errors,
         disable=not errors.is_terminal,

@@ -61,16 +61,16 @@ def train(
     settings = load_settings()
     if window is not None:
         refuse_running(window, settings.windows)
-        with opened_line(reaching(settings, window)) as (database, line):
+        with opened_line(reaching(settings, window), "train") as (database, line):
             run = report(database, line, settings, window)
             if branch or name:
                 report_branch(database, settings, window, name, run)
-        if window < settings.window_start:
+        if window < settings.window_start and not settings.begins_with_the_record:
             output.print(
                 f"the UI shows windows from {settings.window_start} on; set WINDOWS_FROM={window} to see this one"
             )
         return
-    with opened_line(settings) as (database, line):
+    with opened_line(settings, "train --follow") as (database, line):
         follow_windows(database, line, settings)
 
 
@@ -105,11 +105,17 @@ def note_failure(sentence: str) -> None:
 
 @contextmanager
 def opened_line(
-    settings: Settings, heard: Callable[[int, int, int], None] = lambda *_: None
+    settings: Settings,
+    command: str,
+    heard: Callable[[int, int, int], None] = lambda *_: None,
+    *,
+    begin: bool = False,
 ) -> Iterator[tuple[Database, Line]]:
     """The migrated database and the line over the definitions that the UI serves, with a crash's leftovers removed.
 
     Args:
+        command: what the runs are launched by, for the UI.
+        begin: whether an embedded database is created where there is none.
         heard: called after each window of a run with the windows done, of how many, and how many failed.
     """
     from babylon_assets.definitions import build_definitions
@@ -119,13 +125,13 @@ def opened_line(
     from babylon_assets.orchestration.runtime import Line, fail_orphaned_runs, open_instance
 
     show_log(settings.log_level)
-    database = open_database(settings)
+    database = open_database(settings, begin=begin)
     migrate(database)
     check_window_length(settings, database)
     with open_instance(settings, database) as instance:
         fail_orphaned_runs(instance)
         installation = Installation(settings, database, heard)
-        yield database, Line(build_definitions(settings, installation=installation), instance)
+        yield database, Line(build_definitions(settings, installation=installation), instance, f"babylon {command}")
 
 
 def waiting_windows(database: Database, settings: Settings) -> list[str]:
@@ -171,7 +177,10 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> s
         names = policy_names(conn, settings.model_name)
         judged = checkpoint_state(conn, settings.model_name, window)
     if row is None:
-        raise PermanentError(f"{window} left no row in our tables; see the Dagster run {run.run_id} in the UI")
+        output.print(
+            bold(window), " empty  the environment has no row of this window; `babylon windows` lists those it has"
+        )
+        return run.run_id
     output.print(bold(window), f" {row.status}  {row.reason or ''}")
     output.print(
         f"  read      {count(row.trajectories)} trajectories of {count(row.agents)} agents, "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from babylon_assets.cli.terminal import bold, output
+from babylon_assets.cli.terminal import bold, output, tell_step
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.site_links import SITE
 from babylon_assets.ledger.database import Database
@@ -38,22 +38,32 @@ def up(
     from babylon_assets.config.settings import subprocess_environment
     from babylon_assets.ledger.database import WatchedDatabase, migrate, open_database
     from babylon_assets.ledger.window_length import check_window_length
+    from babylon_assets.orchestration.partitions import beginning_with_the_record
     from babylon_assets.orchestration.runtime import dagster_home, fail_orphaned_runs, open_instance
-    from babylon_assets.orchestration.services import Services, only_one
+    from babylon_assets.orchestration.services import Services
+    from babylon_assets.orchestration.up_lock import only_one
 
     with only_one(settings.home):
+        tell_step("preparing the database")
         database = open_database(settings)
         migrate(database)
         check_window_length(settings, database)
         if simulated:
             settings = with_a_game(settings, database, hours)
+        from_record = settings.begins_with_the_record
+        settings = beginning_with_the_record(settings, database, datetime.now(UTC))
         with open_instance(settings, database) as instance:
             for run_id in fail_orphaned_runs(instance):
                 output.print(f"failed the run {run_id}, whose process was gone")
         environment = subprocess_environment(settings, database.dagster_url)
         home, ports = dagster_home(settings), (settings.dagster_port, settings.gateway.port)
+        tell_step(
+            f"partitions begin at {settings.window_start}"
+            + (", where the record begins; WINDOWS_FROM sets another window" if from_record else "")
+        )
+        tell_step("starting Dagster's webserver and daemon, and the gateway")
         with Services(home, ports[0], environment, ports[1], hours if simulated else None) as services:
-            services.wait_until_ready()
+            services.wait_until_ready(tell_step)
             output.print("Dagster UI:", bold(services.url), f"  logs: {services.logs}   stop: Ctrl-C")
             output.print("site:", bold(f"{services.url}{SITE}/"), "  checkpoints, samples, agents, comparisons")
             output.print("gateway:", bold(f"http://{settings.gateway.host}:{settings.gateway.port}/v1"))
@@ -71,12 +81,12 @@ def with_a_game(settings: Settings, database: Database, hours: int) -> Settings:
     Raises:
         PermanentError: the database holds a game that is not simulated, or one with other boards.
     """
-    from babylon_assets.cli.simulate import prepare_game, reaching_back
+    from babylon_assets.cli.simulate import prepare_game, starting_back
     from babylon_assets.cli.simulated_game import serving_the_game
 
     prepare_game(settings, database)
     backend = "embedded" if settings.training.backend == "auto" else settings.training.backend
-    return reaching_back(
+    return starting_back(
         serving_the_game(settings.replace(training_backend=backend, environment="simulated")), database, hours
     )
 

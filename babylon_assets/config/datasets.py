@@ -22,7 +22,10 @@ class DatasetSettings(Group):
         "Which samples form a group: those of one moment, of one window, or of one agent.",
     )
     held_out_share: Annotated[float, Ge(0), Le(0.9)] = variable(
-        "HELD_OUT_SHARE", 0.1, "The share of agents, by hash of their id, that are held out of training."
+        "HELD_OUT_SHARE",
+        0.1,
+        "The share of agents, by hash of their id, that are held out of training. "
+        "Where it comes to less than one agent of a window, at most one is.",
     )
     min_agents_per_window: Annotated[int, Ge(1)] = variable(
         "MIN_AGENTS_PER_WINDOW", 3, "A window with fewer agents is too thin to train on."

@@ -84,7 +84,9 @@ class Settings(BaseSettings):
         "WINDOW_MINUTES", 60, "The length of a window. A ledger keeps the length that it was begun with."
     )
     window_start: WindowId = variable(
-        "WINDOWS_FROM", "2026-10-01T00:00", "The first window, and so the first partition in Dagster."
+        "WINDOWS_FROM",
+        "2026-10-01T00:00",
+        "First window and partition; left out, `babylon up` begins with the record.",
     )
     dagster_port: Annotated[int, Ge(1), Le(65535)] = variable(
         "DAGSTER_PORT", 3000, "The port of the Dagster UI on loopback."
@@ -148,6 +150,11 @@ class Settings(BaseSettings):
     def windows(self) -> WindowGrid:
         """How time is cut into windows."""
         return WindowGrid.of_minutes(self.window_minutes)
+
+    @property
+    def begins_with_the_record(self) -> bool:
+        """Whether nobody set WINDOWS_FROM, so that the first partition is the first window of the record."""
+        return self.window_start == str(type(self).model_fields["window_start"].default)
 
     def _check_windows(self) -> None:
         """Check that the windows of the settings are of WINDOW_MINUTES."""
@@ -330,8 +337,7 @@ def subprocess_environment(settings: Settings, dagster_url: str) -> dict[str, st
         dagster_url: SQLAlchemy URL of Dagster's storage (`Database.dagster_url`), for dagster.yaml.
 
     Returns:
-        This process's environment with every setting written out, DAGSTER_HOME at `<home>/dagster` and
-        BABYLON_DAGSTER_URL.
+        This process's environment with every setting written out, DAGSTER_HOME and BABYLON_DAGSTER_URL.
     """
     environment = dict(os.environ)
     reach_loopback_directly(environment)

@@ -142,7 +142,7 @@ ChainName = Annotated[
 EnvironmentName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
-    TextForm("auto, babylon, feed, simulated, or one that a package adds"),
+    TextForm("auto, babylon, feed, simulated, files, or one that a package adds"),
 ]
 PolicyName = Annotated[str, StringConstraints(pattern=r"^\S+$"), TextForm("a policy such as babylon-agent@7")]
 PostgresUrl = Annotated[

@@ -40,7 +40,15 @@ from babylon_assets.domain.samples import (
     TrainsAs,
     count,
 )
-from babylon_assets.domain.sampling import CONSTRAINED, HELD_OUT, NO_ROOM, TOO_OLD, bounded, is_constrained, is_held_out
+from babylon_assets.domain.sampling import (
+    CONSTRAINED,
+    HELD_OUT,
+    NO_ROOM,
+    TOO_OLD,
+    bounded,
+    held_out_agents,
+    is_constrained,
+)
 from babylon_assets.domain.trajectories import (
     CallHead,
     RawSample,
@@ -109,7 +117,7 @@ def draft_dataset(
         model_name: `<model_name>@<step>` are our policies.
         chats: sha256 of the chat (`trajectories.StoredSamples`) of each record that has samples, by trajectory id.
         head_step, max_policy_lag: an answer of a policy further behind `head_step` than that is skipped.
-        held_out_share: samples of this share of the agents, by hash, are scored and kept, but skipped and not compared.
+        held_out_share: as of `sampling.held_out_agents`, whose samples are scored and kept, but not compared.
         max_samples, max_tokens, seed: bounds of what is trained on, and what the choice is drawn by.
         carried: late samples of earlier windows, which join these as they are, as far as there is room.
         result_keys, suspicious: as of `hindsight`; a sample whose prompt names a result is skipped. `suspicious` are
@@ -262,16 +270,16 @@ class _Rules(NamedTuple):
 
 
 def _heads(
-    rules: _Rules, joined: Iterable[JoinedSample], scores: StepScores
+    rules: _Rules, joined: Sequence[JoinedSample], scores: StepScores
 ) -> tuple[list[SampleHead], set[str], dict[str, Ladder]]:
     """Samples that know all but what they are compared with, which of them were refused, and the groups of each."""
     heads: list[SampleHead] = []
     refused: set[str] = set()
     ladders: dict[str, Ladder] = {}
     behind_of = lru_cache(None)(policy_step)
-    is_out = lru_cache(None)(lambda agent: is_held_out(agent, rules.held_out_share))
+    held_out = held_out_agents((sample.record.agent_id for sample in joined), rules.held_out_share)
     for record, samples in groupby(joined, key=_record_of):
-        groups, trajectory, out = _groups(rules, record), record.trajectory_id, is_out(record.agent_id)
+        groups, trajectory, out = _groups(rules, record), record.trajectory_id, record.agent_id in held_out
         for _, raw, call in samples:
             score = scores.get((trajectory, raw.step), _UNSCORED)
             if raw.refused:

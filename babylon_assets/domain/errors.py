@@ -3,6 +3,7 @@
     BabylonError
     ├── PermanentError          trying again changes nothing; the message ends with what to do
     │   ├── SettingsError       a setting is wrong, or does not fit what it points at
+    │   ├── NoWindow            a text that should name a window does not
     │   ├── SourceError         the game's tables are missing or are not what is expected
     │   ├── MissingDependency   a package or program is not installed
     │   ├── BaseModelRefused    the base model cannot be trained or would not learn
@@ -28,6 +29,10 @@ class PermanentError(BabylonError):
 
 class SettingsError(PermanentError):
     """A setting is malformed, out of range, or refused by what it points at."""
+
+
+class NoWindow(PermanentError):
+    """A text that should be the id of a window is none, or is one of another length."""
 
 
 class SourceError(PermanentError):

@@ -29,6 +29,19 @@ def is_held_out(agent_id: str, share: float) -> bool:
     return hash_draw("held out", agent_id) < share
 
 
+def held_out_agents(agents: Iterable[str], share: float) -> frozenset[str]:
+    """Of a window's agents those that are held out.
+
+    By hash that is `share` of them on the average; of a few agents it may be half. Where the share comes to less than
+    one of them, at most one is held out, the one that would be at the smallest share, and none of only two.
+    """
+    known = sorted(set(agents))
+    drawn = sorted((hash_draw("held out", agent), agent) for agent in known if is_held_out(agent, share))
+    if share * len(known) < 1:
+        drawn = drawn[: 1 if len(known) > 2 else 0]
+    return frozenset(agent for _, agent in drawn)
+
+
 def is_constrained(sampling: Mapping[str, Any] | None) -> bool:
     """Whether of a recorded answer only some tokens could be sampled at each place: training does not know that
     distribution."""

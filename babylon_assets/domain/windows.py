@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.errors import NoWindow
 
 ID_FORMAT = "%Y-%m-%dT%H:%M"
 HOUR = timedelta(hours=1)
@@ -41,11 +41,11 @@ class Window:
         """The window of this length that has this id.
 
         Raises:
-            PermanentError: when the text is not the id of one.
+            NoWindow: when the text is not the id of one.
         """
         start = _start(text)
         if start is None or (start - _EPOCH) % length:
-            raise PermanentError(f"{text!r} is not a window; {_advice(start, length)}")
+            raise NoWindow(f"{text!r} is not a window; {_advice(start, length)}")
         return cls(start, length)
 
     @classmethod
@@ -104,7 +104,7 @@ class WindowGrid:
         """The window that has this id.
 
         Raises:
-            PermanentError: when the text is not the id of one; it says what to write.
+            NoWindow: when the text is not the id of one; it says what to write.
         """
         return Window.parse(window, self.length)
 

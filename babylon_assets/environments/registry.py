@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from babylon_assets.domain.errors import BabylonError, SettingsError
+from babylon_assets.domain.errors import SettingsError, SourceError
 from babylon_assets.environments.base import Environment
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ def open_environment(settings: Settings) -> Environment:
     """The environment that ENVIRONMENT names; `auto` is the simulated market in the embedded database.
 
     In another database `auto` is the game that it holds, or the simulated market where that was played into it; Babylon
-    where it holds none or cannot be asked.
+    where it holds none, or where what it holds may not be read.
 
     Raises:
         SettingsError: there is none of that name, or its package cannot be loaded.
+        TransientError: the database does not answer, so that nobody knows which game it holds.
     """
     name = settings.database.environment
     if name == "auto":
@@ -53,12 +54,12 @@ def _game_of(settings: Settings) -> str:
     address = settings.database.url or ""
     if address not in _games:
         try:
-            with open_database(settings).connect_source() as conn:
+            with open_database(settings, begin=False).connect_source() as conn:
                 if holds_simulated_market(conn):
                     _games[address] = "simulated"
                     return "simulated"
                 game = find_game(conn)
-        except BabylonError:
+        except SourceError:
             return "babylon"
         if game is None or not game.has_rows:
             return game.name if game else "babylon"
@@ -106,8 +107,15 @@ def _simulated(settings: Settings) -> Environment:
     return SimulatedEnvironment(settings)
 
 
+def _files(settings: Settings) -> Environment:
+    from babylon_assets.environments.files.environment import FilesEnvironment
+
+    return FilesEnvironment(settings)
+
+
 _OWN: dict[str, Callable[[Settings], Environment]] = {
     "babylon": _babylon,
     "feed": _feed,
+    "files": _files,
     "simulated": _simulated,
 }

@@ -16,7 +16,7 @@ from babylon_assets.evaluation.measurements import (
     prompts_asked,
 )
 from babylon_assets.evaluation.recorded_prompts import answers_of
-from babylon_assets.ledger import checkpoints, promotions
+from babylon_assets.ledger import checkpoints, verdicts
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import load_dataset
@@ -96,11 +96,18 @@ class EvaluatedWindow:
 
 
 def evaluate_window(settings: Settings, database: Database, window: str) -> EvaluatedWindow:
-    """Measure what a window's checkpoint and those beside it can do; what was measured before is taken from there."""
+    """Measure what a window's checkpoint and those beside it can do; what was measured before is taken from there.
+
+    It stands beside the policy that was served when it was judged: an old window shows what it showed then.
+    """
     with database.connect() as conn:
         ours = checkpoints.by_window(conn, settings.model_name, window)
         line = checkpoints.chain(conn, settings.model_name)
-        served = promotions.promoted(conn, settings.model_name)
+        served = (
+            verdicts.champion_of(conn, ours)
+            if ours is not None
+            else verdicts.served_after(conn, settings.model_name, window)
+        )
         dataset = load_dataset(conn, ours.dataset_id) if ours is not None and ours.dataset_id else None
     if not line:
         return EvaluatedWindow(None, {}, {}, {})

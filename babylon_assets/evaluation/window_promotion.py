@@ -8,7 +8,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.evaluation.deployment import tell_game
 from babylon_assets.evaluation.gate_runner import GateDecision, decide
 from babylon_assets.evaluation.served_results import roll_back_if_needed
-from babylon_assets.ledger import checkpoints, promotions
+from babylon_assets.ledger import checkpoints, verdicts
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.promotions import Promotion
@@ -17,7 +17,7 @@ from babylon_assets.training.model_cards import write_card
 
 @dataclass(frozen=True, slots=True)
 class PromotionOutcome:
-    """What became of a window: the verdict, the rollback if there was one, and what is served now."""
+    """What became of a window: the verdict, the rollback if there was one, and what was served once it was done."""
 
     judged: GateDecision | None
     rolled_back: Promotion | None
@@ -35,5 +35,5 @@ def promote_window(settings: Settings, database: Database, window: str, run_id: 
     with database.connect() as conn:
         if checkpoint is not None:
             write_card(conn, checkpoint)
-        served = promotions.promoted(conn, settings.model_name)
+        served = verdicts.served_after(conn, settings.model_name, window)
     return PromotionOutcome(judged, rolled_back, served, named)

@@ -19,6 +19,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import (
     DatabaseUnavailable,
     MissingDependency,
+    PermanentError,
     SettingsError,
     TrainingBusy,
 )
@@ -108,12 +109,16 @@ class Database:
         return _connect(self._address, autocommit=True)
 
 
-def open_database(settings: Settings) -> Database:
+def open_database(settings: Settings, *, begin: bool = True) -> Database:
     """The database that the settings name; the embedded server is created and started when it does not run yet.
 
     Of an external database nothing is opened or created here; `ensure_dagster_database` makes Dagster's beside it.
 
+    Args:
+        begin: whether an embedded server is created where the home has none.
+
     Raises:
+        PermanentError: when the home has no embedded server and none is to be created.
         SettingsError: when DATABASE_URL, LEDGER_DATABASE_URL or DAGSTER_DATABASE_URL cannot be read.
         MissingDependency, DatabaseUnavailable: when the embedded server cannot be started.
     """
@@ -122,6 +127,11 @@ def open_database(settings: Settings) -> Database:
         if settings.database.ledger_url is not None:
             raise SettingsError(
                 "LEDGER_DATABASE_URL is set and DATABASE_URL is not; set DATABASE_URL to the database of the game"
+            )
+        if not begin and not embedded_postgres.is_created(embedded_data(settings)):
+            raise PermanentError(
+                f"{settings.home.absolute()} holds no data and DATABASE_URL is not set; go to the folder where you "
+                "began, set BABYLON_HOME, or begin here with `babylon demo` or `babylon up`"
             )
         server = embedded_postgres.start(embedded_data(settings))
         _create_databases(server, "babylon", "dagster")

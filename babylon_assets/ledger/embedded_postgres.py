@@ -60,6 +60,11 @@ def start(data: Path) -> Address:
         return _wait_until_ready(data)
 
 
+def is_created(data: Path) -> bool:
+    """Whether there is a server's data in `data`; nothing is started."""
+    return real_folder(data).is_dir()
+
+
 def is_running(data: Path) -> bool:
     """Whether the server of `data` lives; a look at two files."""
     return _running(data) is not None

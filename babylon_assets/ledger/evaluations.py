@@ -69,6 +69,15 @@ def of_checkpoint(conn: Connection[Any], checkpoint_id: str) -> list[Evaluation]
         return cursor.execute(query, [checkpoint_id]).fetchall()
 
 
+def newest_rewards(conn: Connection[Any]) -> dict[str, float]:
+    """The mean reward of each checkpoint's newest evaluation that has one, by checkpoint id."""
+    rows = conn.execute(
+        "SELECT DISTINCT ON (checkpoint_id) checkpoint_id, value FROM babylon_training.checkpoint_evaluations "
+        "WHERE value IS NOT NULL AND evaluation <> 'off_policy' ORDER BY checkpoint_id, created_at DESC"
+    ).fetchall()
+    return {row[0]: float(row[1]) for row in rows}
+
+
 def of_both(conn: Connection[Any], first_id: str, second_id: str) -> list[tuple[Evaluation, Evaluation]]:
     """What both checkpoints were measured by, by the same evaluation in the same version, newest first."""
     ours = {(row.evaluation, row.version): row for row in of_checkpoint(conn, first_id)}

@@ -88,26 +88,57 @@ def replace_scores(
     Returns:
         The revision that is current now, and what came or went with it: nothing when the scores are those of before.
     """
-    known = {**versions, REWARD: ",".join(f"{name}@{versions[name]}" for name in sorted(versions))}
-    scorers = [name for name in scores.columns if name in known]
-    rows = _rows(window, scores, scorers, known) if len(scores) else iter(())
-    noted = notes or {}
-    complete = {
-        (row[1], row[3]): (*_of_its_version(row, imported), *noted.get((row[3], row[1]), ScorerNote(None, None)))
-        for row in rows
-    }
+    complete = _complete_rows(window, scores, versions, notes or {}, imported)
     with conn.transaction():
         window_lock(conn, window)
         return _revise(conn, window, complete)
+
+
+def are_current(
+    conn: Connection[Any],
+    window: str,
+    scores: pd.DataFrame,
+    versions: Mapping[str, str],
+    *,
+    imported: Collection[str] = (),
+) -> bool:
+    """Whether these scores are the window's current ones; nothing is written. Arguments as of `replace_scores`."""
+    rows = _complete_rows(window, scores, versions, {}, imported)
+    return _current_hashes(conn, window) == {key: _row_hash(row) for key, row in rows.items()}
+
+
+def _complete_rows(
+    window: str,
+    scores: pd.DataFrame,
+    versions: Mapping[str, str],
+    notes: Mapping[tuple[str, str], ScorerNote],
+    imported: Collection[str],
+) -> dict[tuple[str, str], tuple[Any, ...]]:
+    """The rows of these scores by trajectory and scorer, the reward's own among them."""
+    known = {**versions, REWARD: ",".join(f"{name}@{versions[name]}" for name in sorted(versions))}
+    scorers = [name for name in scores.columns if name in known]
+    rows = _rows(window, scores, scorers, known) if len(scores) else iter(())
+    return {
+        (row[1], row[3]): (*_of_its_version(row, imported), *notes.get((row[3], row[1]), ScorerNote(None, None)))
+        for row in rows
+    }
+
+
+def _row_hash(row: tuple[Any, ...]) -> str:
+    return sha256(msgspec.msgpack.encode(row)).hexdigest()
+
+
+def _current_hashes(conn: Connection[Any], window: str) -> dict[tuple[str, str], str]:
+    current = TRAJECTORY_SCORES.select("WHERE window_id = %s AND retired IS NULL", *_IDENTITY)
+    return {(trajectory, scorer): seen for trajectory, scorer, seen in conn.execute(current, [window])}
 
 
 def _revise(conn: Connection[Any], window: str, rows: Mapping[tuple[str, str], tuple[Any, ...]]) -> Revision:
     """Retire current rows that are not among these, and add those that are not current."""
     last = conn.execute(_LAST_REVISION, [window]).fetchone()
     assert last is not None  # an aggregate without GROUP BY
-    current = TRAJECTORY_SCORES.select("WHERE window_id = %s AND retired IS NULL", *_IDENTITY)
-    before = {(trajectory, scorer): seen for trajectory, scorer, seen in conn.execute(current, [window])}
-    hashes = {key: sha256(msgspec.msgpack.encode(row)).hexdigest() for key, row in rows.items()}
+    before = _current_hashes(conn, window)
+    hashes = {key: _row_hash(row) for key, row in rows.items()}
     gone = [key for key, seen in before.items() if hashes.get(key) != seen]
     fresh = [key for key, content in hashes.items() if before.get(key) != content]
     if not gone and not fresh:

@@ -1,10 +1,14 @@
-"""Numbers about the trajectories kept of a window, beside how many there are."""
+"""What is asked of the trajectories kept of a window without reading them: counts, and whether others would come."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from psycopg import Connection
+
+from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
+from babylon_assets.ledger.specification import QUARANTINED_TRAJECTORIES, RAW_TRAJECTORIES
 
 
 def count_dropped(conn: Connection[Any], window: str) -> dict[str, int]:
@@ -23,3 +27,19 @@ def count_npcs(conn: Connection[Any], window: str) -> int:
         WHERE window_id = %s AND attributes ->> 'npc' = 'true'"""
     row = conn.execute(query, [window]).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def are_kept(conn: Connection[Any], window: str, rows: Iterable[TrajectoryRecord | Quarantined]) -> bool:
+    """Whether these rows are what is kept of a window beside what was imported; nothing is written."""
+    raw, quarantined = RAW_TRAJECTORIES, QUARANTINED_TRAJECTORIES
+    kept = raw.select("WHERE window_id = %s AND given IS NULL", "trajectory_id", "content_hash")
+    refused = quarantined.select("WHERE window_id = %s AND NOT imported", "trajectory_id", "row_hash")
+    imported = raw.select("WHERE window_id = %s AND given IS NOT NULL", "trajectory_id")
+    before = {*conn.execute(kept, [window]).fetchall(), *conn.execute(refused, [window]).fetchall()}
+    left = {name for (name,) in conn.execute(imported, [window])}
+    now = {
+        (row.trajectory_id, row.row_hash if isinstance(row, Quarantined) else row.content_hash)
+        for row in rows
+        if isinstance(row, Quarantined) or row.trajectory_id not in left
+    }
+    return before == now

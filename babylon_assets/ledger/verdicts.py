@@ -49,6 +49,26 @@ def without_verdict(conn: Connection[Any], chain: str) -> Checkpoint | None:
     return head if verdict_on(conn, head.id) is None else None
 
 
+def champion_of(conn: Connection[Any], checkpoint: Checkpoint) -> Checkpoint | None:
+    """The policy that was served when a checkpoint was judged; the one that is served now, until it was."""
+    verdict = verdict_on(conn, checkpoint.id)
+    first = next((row for row in promotions.history(conn, checkpoint.chain) if row.to_id == checkpoint.id), None)
+    if verdict is None and first is None:
+        return promotions.promoted(conn, checkpoint.chain)
+    champion = verdict.champion_id if verdict is not None else (first.from_id if first is not None else None)
+    return checkpoints.get(conn, champion or checkpoint.parent_id or "")
+
+
+def served_after(conn: Connection[Any], chain: str, window: str) -> Checkpoint | None:
+    """The policy that was served once a window was done; the one that is served now, until a later one was trained."""
+    if not any((later.window_id or "") > window for later in checkpoints.chain(conn, chain)):
+        return promotions.promoted(conn, chain)
+    own = checkpoints.by_window(conn, chain, window)
+    if own is None:
+        return checkpoints.newest_before(conn, chain, window)
+    return own if promotions.was_promoted(conn, own.id) else champion_of(conn, own)
+
+
 def newest(conn: Connection[Any], chain: str) -> StoredVerdict | None:
     """The last verdict of a chain; None before the first."""
     query = GATE_VERDICTS.select("WHERE chain = %s ORDER BY judged_at DESC LIMIT 1")

@@ -72,11 +72,11 @@ def example_metadata(
 
 def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> dict[str, object]:
     return {
+        "action": _cell(actions.get((sample.trajectory_id, sample.step), sample.response), hide),
         "which": which,
         "reward": sample.reward or 0.0,
         "advantage": sample.advantage or 0.0,
         "agent": _cell(sample.agent_id, hide),
-        "action": _cell(actions.get((sample.trajectory_id, sample.step), sample.response), hide),
         "trains_as": sample.skip_reason or sample.trains_as,
         "sample": _cell(sample.sample_id, hide),
     }

@@ -34,7 +34,7 @@ FRAMES = "frames"
 LONGEST_TEXT, MOST_CHARACTERS = 2000, 500_000
 NOT_SHOWN = "not_shown"
 #: What a person asks first of a window, in this order; the rest follows as its asset gives it.
-FIRST = ("status", "reason", "why", "checkpoint", "served", NOT_SHOWN)
+FIRST = ("status", "reason", "why", "checkpoint", "checkpoint_id", "parent", "served", NOT_SHOWN)
 _log = logging.getLogger(__name__)
 #: The table whose columns an asset's page shows.
 TABLE_OF = {
@@ -180,6 +180,7 @@ def about_checkpoint(
     named = {
         "status": status if checkpoint else PASSED_THROUGH,
         "checkpoint": policy_name(checkpoint.chain, checkpoint.step) if checkpoint else None,
+        "checkpoint_id": checkpoint.id if checkpoint else None,
     }
     return {**texts({**named, **reasons}), **numbers(counted)}
 
@@ -256,7 +257,7 @@ METADATA: dict[str, Meaning] = {
     # dataset
     "samples": Meaning("samples", "Calls in the dataset, those that are not trained on included."),
     "trainable_samples": Meaning("samples", "Samples that something trains on."),
-    "trainable_tokens": Meaning("tokens", "Tokens of the answers that are trained on."),
+    "trainable_tokens": Meaning("tokens", "Tokens of the answers in the dataset that can be trained on."),
     "groups": Meaning("groups", "Groups of samples whose rewards are compared."),
     "trainable_groups": Meaning("groups", "Groups whose rewards differ: only these train."),
     "policy_gradient": Meaning("samples", "Our own answers with known tokens."),
@@ -298,17 +299,19 @@ METADATA: dict[str, Meaning] = {
     "oracle": Meaning("reward", "What the best orders would have earned on the same boards; simulated game only."),
     "expert": Meaning("reward", "What the expert, whom the base model imitates, would have earned there."),
     "random": Meaning("reward", "What a random policy would have earned there."),
-    "status": Meaning("", "What became of the window: trained, thin, skipped, unchanged, superseded, switched off."),
+    "status": Meaning("", "What became of the window: trained, thin, skipped, empty, superseded, switched off."),
     "reason": Meaning("", "Why, in words."),
     "method": Meaning("", "The training modes that were used: policy_gradient, sft, or both."),
-    "checkpoint": Meaning("", "The checkpoint that came of it."),
-    "parent": Meaning("", "The checkpoint that it was trained from."),
+    "checkpoint": Meaning("", "The checkpoint that came of it, by the name of its policy."),
+    "checkpoint_id": Meaning("", "The hash of what that checkpoint was made from."),
+    "parent": Meaning("", "The policy that it was trained from."),
     "path": Meaning("", "Where its weights lie."),
     "parent_page": Meaning("", "Link to the window that the parent was trained on."),
     "dataset_page": Meaning("", "Link to the window's dataset."),
     "run": Meaning("", "Link to the run that made it."),
     "wandb_page": Meaning("", "Link to the W&B project of a hosted checkpoint."),
     "step": Meaning("checkpoints", "Its place in the chain, from 0, the base model."),
+    "trained_tokens": Meaning("tokens", "Tokens of the answers that training saw; its undone steps are left out."),
     "tokens": Meaning("tokens", "Tokens that an optimizer step saw, on average."),
     "loss": Meaning("loss", "Loss of training, mean of the optimizer steps; its sign has no meaning by itself."),
     "grad_norm": Meaning("norm", "Norm of the gradient before it is clipped, mean of the steps."),

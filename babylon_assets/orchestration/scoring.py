@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ from babylon_assets.domain.scorers import load_scorers
 from babylon_assets.domain.step_texts import add_texts, needs_texts
 from babylon_assets.domain.understanding import Understanding, understand
 from babylon_assets.environments.base import Environment, WriteBack
-from babylon_assets.ledger import feedback, inference_calls, judge_scores, trajectories
+from babylon_assets.ledger import feedback, inference_calls, judge_scores, trajectories, windows
 from babylon_assets.ledger import scores as score_ledger
 from babylon_assets.ledger.database import Connection, judge_lock
 from babylon_assets.ledger.scores import Revision, ScorerNote
@@ -67,42 +67,76 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         SettingsError: a scorer of the user's cannot be loaded or failed, a weight names no scorer.
         PermanentError: the judge refuses the key or has no such model.
     """
-    settings = installation.settings
-    environment = installation.environment
-    added = {
-        **environment.scorers,
-        **load_scorers(settings.rewards.scorers, reserved=[*environment.scorers, *environment.detail]),
-    }
+    settings, environment = installation.settings, installation.environment
     judged = None if settings.judge.model is None else _ask_judge(installation, window)
     with installation.connect() as conn, installation.source_of(conn) as source:
-        steps = trajectories.read_steps(conn, window, environment.detail)
-        given = trajectories.read_imported_rewards(conn, window)
-        own = steps[~steps["trajectory_id"].isin(list(given))]
-        worth = _worth(environment, source, window, own) if len(own) or not given else rewards.unvalued(own)
-        understanding = understand(own, worth)
-        weights, verdicts = dict(settings.rewards.weights), list[JudgeScore]()
-        if judged is not None:
-            weights.setdefault(llm_judge.NAME, 0.0)
-            added[llm_judge.NAME], verdicts = llm_judge.judge_scorer(
-                own, judged.asked, judged.judgments, judged.version
-            )
-        own = with_texts(conn, window, own) if any(needs_texts(scorer) for scorer in added.values()) else own
-        if feedback_scores.NAME in weights:
-            added[feedback_scores.NAME] = feedback_scores.FeedbackScorer(read_feedback(conn, window, own).numbers)
-        scores = rewards.score_valued(
-            own, worth, weights=weights, invalid_reward=settings.rewards.invalid_action_reward, added=added
+        fresh = _score(installation, conn, source, window, judged)
+        notes = {} if judged is None else _notes(settings, judged, fresh.verdicts)
+        revision = score_ledger.replace_scores(
+            conn, window, fresh.scores, fresh.versions, notes=notes, imported=fresh.imported
         )
-        scores = rewards.without_extremes(with_imported(scores, steps, given))
-        versions = rewards.versions(weights, added)
-        notes = {} if judged is None else _notes(settings, judged, verdicts)
-        revision = score_ledger.replace_scores(conn, window, scores, versions, notes=notes, imported=given.keys())
+        _note_understanding(conn, window, fresh.understanding)
         if judged is not None and settings.judge.write_reward_judgments and environment.write_back is not None:
             if installation.database.is_apart and only_reads(source):
                 place = installation.database.source_place
                 _log.warning("WRITE_REWARD_JUDGMENTS: %s: no judgment is written, because %s only reads", window, place)
             else:
-                _write_judgments(environment.write_back, settings, source, window, judged, verdicts)
-    return ScoredWindow(scores, versions, revision, understanding, *_judge_summary(judged))
+                _write_judgments(environment.write_back, settings, source, window, judged, fresh.verdicts)
+    return ScoredWindow(fresh.scores, fresh.versions, revision, fresh.understanding, *_judge_summary(judged))
+
+
+def scores_are_current(installation: Installation, window: str) -> bool:
+    """Whether scoring a window now would give the scores that it has; nothing is written, and no judge is asked."""
+    if installation.settings.judge.model is not None:
+        return False
+    with installation.connect() as conn, installation.source_of(conn) as source:
+        fresh = _score(installation, conn, source, window, None)
+        return score_ledger.are_current(conn, window, fresh.scores, fresh.versions, imported=fresh.imported)
+
+
+@dataclass(frozen=True)
+class _FreshScores:
+    """What scoring gives, before any of it is kept; `imported` are the trajectories whose rewards came with them."""
+
+    scores: pd.DataFrame
+    versions: Mapping[str, str]
+    understanding: Understanding
+    verdicts: list[JudgeScore]
+    imported: Collection[str]
+
+
+def _score(
+    installation: Installation, conn: Connection, source: Connection, window: str, judged: JudgedWindow | None
+) -> _FreshScores:
+    """Score what is kept of a window with what is known of it by now."""
+    settings, environment = installation.settings, installation.environment
+    added = {
+        **environment.scorers,
+        **load_scorers(settings.rewards.scorers, reserved=[*environment.scorers, *environment.detail]),
+    }
+    steps = trajectories.read_steps(conn, window, environment.detail)
+    given = trajectories.read_imported_rewards(conn, window)
+    own = steps[~steps["trajectory_id"].isin(list(given))]
+    worth = _worth(environment, source, window, own) if len(own) or not given else rewards.unvalued(own)
+    understanding = understand(own, worth)
+    weights, verdicts = dict(settings.rewards.weights), list[JudgeScore]()
+    if judged is not None:
+        weights.setdefault(llm_judge.NAME, 0.0)
+        added[llm_judge.NAME], verdicts = llm_judge.judge_scorer(own, judged.asked, judged.judgments, judged.version)
+    own = with_texts(conn, window, own) if any(needs_texts(scorer) for scorer in added.values()) else own
+    if feedback_scores.NAME in weights:
+        added[feedback_scores.NAME] = feedback_scores.FeedbackScorer(read_feedback(conn, window, own).numbers)
+    scores = rewards.score_valued(
+        own, worth, weights=weights, invalid_reward=settings.rewards.invalid_action_reward, added=added
+    )
+    scores = rewards.without_extremes(with_imported(scores, steps, given))
+    return _FreshScores(scores, rewards.versions(weights, added), understanding, verdicts, given.keys())
+
+
+def _note_understanding(conn: Connection, window: str, understanding: Understanding) -> None:
+    """Put into the window's row how much of it was understood; nothing where nothing was to be."""
+    share = understanding.share if understanding.actions else None
+    windows.upsert_window(conn, window, understood=share, unknown_words=understanding.list_words() or None)
 
 
 def _worth(environment: Environment, conn: Connection, window: str, steps: pd.DataFrame) -> pd.DataFrame:

@@ -24,10 +24,12 @@ from babylon_assets.orchestration.runtime import (
     window_range,
 )
 from babylon_assets.orchestration.source_tables import observations
-from babylon_assets.orchestration.window_queue import Attempts, NextWindows
+from babylon_assets.orchestration.window_queue import Attempts, ChangedWindows, NextWindows
 
 #: On the runs that a sensor launches: the first window and the fingerprint of its rows.
 TRIED_TAG = "babylon/tried"
+#: The same on runs for windows that have changed.
+REFRESHED_TAG = "babylon/refreshed"
 CLOSED_SECONDS, CHANGED_SECONDS = 30, 60
 #: Windows whose fingerprints one tick compares, 8 ms each; a year is gone through in a day and a half.
 COMPARED = 40
@@ -64,23 +66,21 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
         job_name=REFRESH,
         minimum_interval_seconds=CHANGED_SECONDS,
         default_status=status,
-        description="Scores and freezes a window again whose rows or outcomes have changed; LATE_DATA says whether "
-        "what is late joins the next window, or the window is trained again beside the chain.",
+        description="Scores and freezes a window again whose rows or scores are other ones now: one run at a time, "
+        "the oldest window first. LATE_DATA says whether what is late joins the next window, or the window is trained "
+        "again beside the chain.",
     )
     def changed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         if busy := running_line(context.instance):
             return dg.SkipReason(f"the line is running: {busy}")
         try:
-            changed, cursor = window_queue.changed_windows(installation, context.cursor or None, COMPARED)
-            seen = observations(installation, [window for window, _ in changed], datetime.now(UTC))
+            plan = window_queue.changed_windows(
+                installation, context.cursor or None, COMPARED, lambda *of: was_refreshed(context.instance, *of)
+            )
+            seen = observations(installation, plan.windows, datetime.now(UTC))
         except BabylonError as error:
             return dg.SkipReason(harmless_text(str(error)))
-        return dg.SensorResult(
-            [refresh(window, fingerprint) for window, fingerprint in changed],
-            cursor=cursor or "",
-            asset_events=seen,
-            skip_reason=None if changed else f"no change in {COMPARED} windows before {context.cursor or 'now'}",
-        )
+        return refresh_result(plan, seen, context.cursor or "now")
 
     request_sensor = build_request_sensor(installation)
     return [closed_windows, changed_windows, request_sensor, build_failure_sensor(installation, status)]
@@ -171,9 +171,31 @@ def line_run(plan: NextWindows) -> dg.RunRequest:
     )
 
 
-def refresh(window: str, fingerprint: str) -> dg.RunRequest:
-    """A run of the data assets, and where the settings say so of training, for a window that has changed."""
-    return dg.RunRequest(run_key=f"changed:{tried(window, fingerprint)}", partition_key=window)
+def refresh_result(plan: ChangedWindows, seen: Sequence[dg.AssetObservation], before: str) -> dg.SensorResult:
+    """One run for the windows that have changed, or why there is none."""
+    same = f"; {', '.join(plan.unchanged)}: other source, same rows and scores" if plan.unchanged else ""
+    return dg.SensorResult(
+        [refresh(plan)] if plan.windows else [],
+        cursor=plan.cursor or "",
+        asset_events=seen,
+        skip_reason=None if plan.windows else f"no change in {COMPARED} windows before {before}{same}",
+    )
+
+
+def refresh(plan: ChangedWindows) -> dg.RunRequest:
+    """One run of the data assets, and where the settings say so of training, for windows that have changed."""
+    first, last = plan.windows[0], plan.windows[-1]
+    tags = {REFRESHED_TAG: tried(first, plan.fingerprint)}
+    if first != last:
+        tags |= range_tags(first, last)
+    return dg.RunRequest(
+        run_key=f"changed:{tags[REFRESHED_TAG]}", partition_key=first if first == last else None, tags=tags
+    )
+
+
+def was_refreshed(instance: dg.DagsterInstance, window: str, fingerprint: str) -> bool:
+    """Whether a run was launched for a changed window with this fingerprint, which it would have noted had it ended."""
+    return bool(instance.get_runs(dg.RunsFilter(tags={REFRESHED_TAG: tried(window, fingerprint)}), limit=1))
 
 
 def tried(window: str, fingerprint: str) -> str:

@@ -8,16 +8,13 @@ serve is, unless told otherwise, the code location in `babylon_assets.definition
 
 from __future__ import annotations
 
-import fcntl
-import os
 import signal
 import socket
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -29,7 +26,9 @@ UI = "babylon_assets.orchestration.ui"
 WORKSPACE = Path(__file__).with_name("workspace.yaml")
 READY_SECONDS = 120
 LOOK_SECONDS = 1.0
-GRACE_SECONDS = 20
+#: Children have so long to end by themselves; whatever they were doing is taken up again.
+GRACE_SECONDS = 5
+SAY_EVERY_SECONDS = 5.0
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -41,29 +40,6 @@ class SupervisedDatabase(Protocol):
 
     def answers(self) -> bool:
         """Whether it can be connected to."""
-
-
-@contextmanager
-def only_one(home: Path) -> Iterator[None]:
-    """Hold `<home>/up.lock`; the kernel lets go of it when this process ends, however it ends.
-
-    Raises:
-        PermanentError: another process of this home holds it.
-    """
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "up.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise PermanentError(
-                f"`babylon up` already serves {home} as process {lock.read().strip() or '?'}; "
-                "stop that one, or set BABYLON_HOME to another folder"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 class Services:
@@ -132,14 +108,21 @@ class Services:
         """Whether SIGINT or SIGTERM came; who does not `wait` looks here."""
         return self._stop.is_set()
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, say: Callable[[str], None] = lambda _: None) -> None:
         """Return when the UI answers, or a signal asked to stop.
+
+        Args:
+            say: is told every few seconds what is waited for.
 
         Raises:
             PermanentError: a process ended, or the UI did not answer in two minutes; the log's end is in the message.
         """
-        deadline = time.monotonic() + READY_SECONDS
+        began = said_at = time.monotonic()
+        deadline = began + READY_SECONDS
         while not self._stop.is_set() and not self._answers():
+            if time.monotonic() - said_at > SAY_EVERY_SECONDS:
+                said_at = time.monotonic()
+                say(f"waiting for the UI, {said_at - began:.0f} s so far; it loads the graph first")
             for child in self._children:
                 child.refuse_dead()
             if time.monotonic() > deadline:

@@ -17,8 +17,9 @@ from babylon_assets.ledger import verdicts
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.windows import Status
-from babylon_assets.orchestration.assets.raw_trajectories import fingerprint_now
+from babylon_assets.orchestration.assets.raw_trajectories import fingerprint_now, is_unchanged
 from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.scoring import scores_are_current
 
 #: Windows that one run takes, after an outage. More would keep the newest waiting for a day.
 MOST_AT_ONCE = 24
@@ -26,6 +27,8 @@ MOST_AT_ONCE = 24
 MOST_THIN = 100
 #: Failed windows that one look compares with what failed, about 10 ms each.
 MOST_FAILED = 20
+#: Windows whose rows and scores one look compares, up to some seconds each.
+MOST_COMPARED = 8
 #: A window whose runs failed so often on the same rows is left to a person.
 MOST_ATTEMPTS = 3
 #: After every window.
@@ -190,16 +193,58 @@ def note_thin(installation: Installation, thin: Mapping[str, str]) -> None:
         ledger.note_thin(conn, thin)
 
 
-def changed_windows(
-    installation: Installation, cursor: str | None, most: int
-) -> tuple[list[tuple[str, str]], str | None]:
-    """Settled windows whose rows or outcomes have changed since they were read, with their fingerprint now.
+@dataclass(frozen=True, slots=True)
+class ChangedWindows:
+    """What to do about settled windows whose source has changed.
 
-    Looks at `most` windows, the newest first, and goes on there with the cursor that it gives; None begins again.
+    Attributes:
+        windows: for one run, oldest first, one right after another; each would get other rows or scores.
+        fingerprint: of the first of them, as the environment has it now.
+        unchanged: windows whose source changed and whose rows and scores did not; this is noted.
+        cursor: where the next look goes on; None: at the newest again.
+    """
+
+    windows: list[str]
+    fingerprint: str
+    unchanged: list[str]
+    cursor: str | None
+
+
+def changed_windows(
+    installation: Installation, cursor: str | None, most: int, was_tried: Callable[[str, str], bool]
+) -> ChangedWindows:
+    """Which settled windows are to be read again: the oldest that has changed, with those that follow it.
+
+    A fingerprint covers more than what a window is made from, such as the trades of the hour after it. A window whose
+    fingerprint is another is therefore compared: its rows with those that are kept, and its scores with what scoring
+    gives now. Looks at `most` windows, the newest first, and stays with them until none of them is left to be run.
+
+    Args:
+        was_tried: by window and fingerprint, whether a run was launched for it before, and failed: it is left alone.
     """
     with installation.alone() as own:
         with own.connect() as conn, own.source_of(conn) as source:
             installation.environment.check(source)
             known = ledger.read_before(conn, cursor, most)
-        changed = [(window, now) for window, then in known if (now := fingerprint_now(own, window)) != then]
-    return changed, known[-1][0] if len(known) == most else None
+        differing = [(window, now) for window, then in known if (now := fingerprint_now(own, window)) != then]
+        waiting = [(window, now) for window, now in sorted(differing) if not was_tried(window, now)]
+        changed, unchanged = _compare(own, waiting)
+    on = known[-1][0] if len(known) == most else None
+    more = len(changed) + len(unchanged) < len(waiting)
+    first = dict(waiting)[changed[0]] if changed else ""
+    return ChangedWindows(changed, first, unchanged, cursor if changed or more else on)
+
+
+def _compare(installation: Installation, waiting: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """The first windows that are really other ones, without a gap between them, and those that are not."""
+    changed, unchanged = list[str](), list[str]()
+    for window, fingerprint in waiting[:MOST_COMPARED]:
+        if changed and window != installation.settings.windows.next(changed[-1]):
+            break
+        if is_unchanged(installation, window) and scores_are_current(installation, window):
+            unchanged.append(window)
+            with installation.connect() as conn:
+                ledger.upsert_window(conn, window, fingerprint=fingerprint)
+        else:
+            changed.append(window)
+    return changed, unchanged

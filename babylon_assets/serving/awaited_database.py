@@ -43,7 +43,7 @@ class AwaitedDatabase:
 
         with self._guard:
             if self._database is None:
-                database = open_database(self._settings)
+                database = open_database(self._settings, begin=False)
                 try:
                     migrate(database)
                 except DBAPIError as error:

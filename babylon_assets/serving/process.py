@@ -20,7 +20,7 @@ from babylon_assets.domain.errors import PermanentError
 
 #: The first one imports torch and may have a base model to make, which takes about a minute.
 READY_SECONDS = 300
-GRACE_SECONDS = 20
+GRACE_SECONDS = 5
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 #: prctl's "send me this signal when my parent dies": a killed parent leaves nobody behind.
 _PARENT_DEATH_SIGNAL = 1

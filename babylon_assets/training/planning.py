@@ -26,6 +26,7 @@ from babylon_assets.training.branches import Branch
 from babylon_assets.training.recompute import fill, leave_out_longer
 from babylon_assets.training.roots import base_model_of, root_of
 from babylon_assets.training.selection import Selection, select, without_spelled_tokens
+from babylon_assets.training.step_memory import available_bytes, leave_out_heavier
 from babylon_assets.training.template_limits import without_inexpressible
 
 
@@ -76,10 +77,7 @@ def plan_training(
     _require_parent(backend, parent, chain, step, open_job)
     expressible = without_inexpressible(dataset, base_model)
     readable, recomputed, lags = _readable(settings, database, expressible, parent, base_model, backend)
-    if backend.capabilities.reads_texts:
-        readable = without_spelled_tokens(readable)
-    selection = select(readable, parent.step, settings.training.max_policy_lag, lags)
-    selection = _possible(leave_out_longer(selection, base_model), backend)
+    selection = _selected(settings, readable, parent, base_model, backend, lags)
     manifest = {
         "format": 1,
         "chain": chain,
@@ -106,6 +104,24 @@ def plan_training(
         selection=selection,
         manifest=manifest,
     )
+
+
+def _selected(
+    settings: Settings,
+    readable: Dataset,
+    parent: Checkpoint,
+    base_model: str,
+    backend: TrainingBackend,
+    lags: dict[str, int],
+) -> Selection:
+    """The samples that are trained on: those that the backend can take, and the model and the memory have room for."""
+    if backend.capabilities.reads_texts:
+        readable = without_spelled_tokens(readable)
+    selection = select(readable, parent.step, settings.training.max_policy_lag, lags)
+    selection = leave_out_longer(selection, base_model)
+    if backend.capabilities.recomputes_logprobs:  # it trains in this process
+        selection = leave_out_heavier(selection, base_model, available_bytes())
+    return _possible(selection, backend)
 
 
 def _possible(selection: Selection, backend: TrainingBackend) -> Selection:

@@ -51,7 +51,7 @@ class TrainedWindow:
             trained before); superseded (the chain has moved past this window and is not rewritten).
         checkpoint: the window's checkpoint, None when it has none.
         parent: the checkpoint that was, or would have been, trained from; None before a chain begins.
-        trainable_tokens: completion tokens that the optimizer saw.
+        trained_tokens: tokens of answers that the optimizer saw.
         left_out: samples that were not trained on, by reason.
         steps: metrics of each optimizer step.
     """
@@ -61,7 +61,7 @@ class TrainedWindow:
     checkpoint: Checkpoint | None = None
     parent: Checkpoint | None = None
     method: str = "nothing"
-    trainable_tokens: int = 0
+    trained_tokens: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     steps: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
@@ -112,7 +112,8 @@ def train_branch(
             training_jobs.fail_orphaned_jobs(conn, settings.model_name)
             branch = branch_for(conn, settings.model_name, window, dataset.id, name)
         if branch.checkpoint is not None:
-            return _unchanged(branch.checkpoint, branch.parent, f"{branch.chain} was trained on this dataset before")
+            with database.connect() as conn:
+                return _unchanged(conn, branch.checkpoint, f"{branch.chain} was trained on this dataset before")
         return _train(settings, database, dataset, None, dagster_run_id, branch)
 
 
@@ -125,14 +126,20 @@ def _frozen(database: Database, window: str) -> tuple[windows.WindowRow, Dataset
         return row, load_dataset(conn, row.dataset_id)
 
 
-def _unchanged(checkpoint: Checkpoint, parent: Checkpoint | None, reason: str) -> TrainedWindow:
+def _unchanged(conn: Connection[Any], checkpoint: Checkpoint, reason: str) -> TrainedWindow:
+    """What the ledger knows of a training that is over, as it was said then; `reason` is why there is none now."""
+    jobs = training_jobs.list_jobs(conn, checkpoint.chain, checkpoint.window_id or "")
+    job = next((job for job in jobs if job.checkpoint_id == checkpoint.id), None)
+    usage = (job.usage if job is not None else None) or {}
     return TrainedWindow(
         status="unchanged",
-        reason=reason,
+        reason="; ".join(filter(None, (job.reason if job is not None else None, reason))),
         checkpoint=checkpoint,
-        parent=parent,
+        parent=checkpoints.get(conn, checkpoint.parent_id) if checkpoint.parent_id else None,
         method=str(checkpoint.settings.get("method", "nothing")),
-        trainable_tokens=int(checkpoint.metrics.get("trainable_tokens", 0)),
+        trained_tokens=int(checkpoint.metrics.get("trainable_tokens", 0)),
+        left_out=usage.get("left_out", {}),
+        steps=usage.get("steps", []),
     )
 
 
@@ -158,24 +165,29 @@ def _settle(
     head = checkpoints.head(conn, chain)
     own = checkpoints.by_window(conn, chain, window)
     if own is not None:
-        parent = checkpoints.get(conn, own.parent_id) if own.parent_id else None
         same = own.dataset_id == dataset.id
         reason = "this dataset was trained before" if same else late_samples.reason_of(conn, chain, window)
-        settled = _unchanged(own, parent, reason)
+        settled = _unchanged(conn, own, reason)
         windows.upsert_window(
             conn,
             window,
             status="trained",
-            trainable_tokens=settled.trainable_tokens,
+            trainable_tokens=settled.trained_tokens,
             checkpoint_id=own.id,
             parent_id=own.parent_id,
             reason=None if same else reason,
         )
         return settled if same else replace(settled, status="superseded")
+    passed = head is not None and head.window_id is not None and head.window_id > window
     if row.status == "thin":
-        windows.upsert_window(conn, window, parent_id=head.id if head else None)
-        return TrainedWindow(status="thin", reason=row.reason or "too little to train on", parent=head)
-    if head is not None and head.window_id is not None and head.window_id > window:
+        parent = checkpoints.newest_before(conn, chain, window) if passed else head
+        windows.upsert_window(conn, window, parent_id=parent.id if parent else None)
+        return TrainedWindow(status="thin", reason=row.reason or "too little to train on", parent=parent)
+    if head is not None and passed:
+        jobs = training_jobs.list_jobs(conn, chain, window)
+        if jobs and jobs[-1].state == "skipped" and jobs[-1].dataset_id == dataset.id:
+            parent = checkpoints.get(conn, jobs[-1].parent_id) if jobs[-1].parent_id else None
+            return TrainedWindow(status="skipped", reason=jobs[-1].reason or "", parent=parent)
         reason = f"the chain has moved on to {head.window_id}; {beside(window)}"
         windows.upsert_window(conn, window, status="skipped", reason=reason)
         return TrainedWindow(status="superseded", reason=reason, parent=head)
@@ -256,6 +268,8 @@ def _record(
 ) -> TrainedWindow:
     steps = trained.steps
     tokens = round(sum(step["tokens"] for step in steps if "undone" not in step))
+    recomputed = plan.manifest.get("recomputed", 0)
+    reason = f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}{_advice(plan, steps)}"
     checkpoint = Checkpoint(
         id=content_id(plan.manifest),
         chain=plan.chain,
@@ -268,11 +282,7 @@ def _record(
         settings={**plan.manifest["settings"], "method": plan.selection.method},
         seed=settings.training.seed,
         versions=plan.manifest["versions"],
-        metrics={
-            **summary(steps),
-            "trainable_tokens": tokens,
-            "recomputed_samples": plan.manifest.get("recomputed", 0),
-        },
+        metrics={**summary(steps), "trainable_tokens": tokens, "recomputed_samples": recomputed},
         path=trained.path,
         weights_sha256=trained.weights_sha256,
         dagster_run_id=dagster_run_id,
@@ -280,9 +290,9 @@ def _record(
     )
     with database.connect() as conn, conn.transaction():
         checkpoints.insert_checkpoint(conn, checkpoint)
-        usage = {**(training_jobs.get_job(conn, job).usage or {}), "seconds": seconds, "tokens": tokens}
-        usage.pop("manifest", None)
-        training_jobs.advance_job(conn, job, "trained", checkpoint_id=checkpoint.id, usage=usage)
+        usage = {"seconds": seconds, "tokens": tokens, "steps": steps, "left_out": plan.selection.left_out}
+        usage = _without_manifest(training_jobs.get_job(conn, job).usage) | usage
+        training_jobs.advance_job(conn, job, "trained", checkpoint_id=checkpoint.id, usage=usage, reason=reason)
         if not plan.on_branch:
             late_samples.spend(conn, plan.chain, plan.window, checkpoint.id, carried(plan.dataset))
             windows.upsert_window(
@@ -296,15 +306,20 @@ def _record(
             )
     return TrainedWindow(
         status="trained",
-        reason=f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}{_advice(plan, steps)}",
+        reason=reason,
         checkpoint=checkpoint,
         parent=plan.parent,
         method=plan.selection.method,
-        trainable_tokens=tokens,
+        trained_tokens=tokens,
         left_out=plan.selection.left_out,
         steps=steps,
         seconds=seconds,
     )
+
+
+def _without_manifest(usage: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What an attempt used so far; the manifest, which a submitted one keeps there, is the checkpoint's by now."""
+    return {name: value for name, value in (usage or {}).items() if name != "manifest"}
 
 
 def _advice(plan: Plan, steps: Sequence[Mapping[str, float]]) -> str:

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from babylon_assets.domain.datasets import Sample
-from babylon_assets.domain.sampling import HELD_OUT, bounded, effective_samples, is_held_out, policy_lags
+from babylon_assets.domain.sampling import (
+    HELD_OUT,
+    bounded,
+    effective_samples,
+    hash_draw,
+    held_out_agents,
+    is_held_out,
+    policy_lags,
+)
 from tests.domain.test_datasets import answers, build, kinds, recorded, scores
 from tests.ledger.values import sample
 
@@ -28,6 +36,17 @@ def kept(samples: list[Sample]) -> Counter[str]:
 
 
 class TestHeldOut:
+    def test_of_few_agents_at_most_one_is_held_out(self) -> None:
+        out = [f"a{n}" for n in range(200) if is_held_out(f"a{n}", 0.1)][:3]
+        kept = [f"a{n}" for n in range(200) if not is_held_out(f"a{n}", 0.1)]
+        first = next(
+            agent for agent in out if all(hash_draw("held out", agent) <= hash_draw("held out", o) for o in out)
+        )
+        assert held_out_agents([*out, kept[0]], 0.1) == {first}
+        assert held_out_agents(kept[:4], 0.1) == frozenset()
+        assert held_out_agents(out[:2], 0.1) == frozenset()
+        assert held_out_agents([*out, *kept[:7]], 0.1) == set(out), "of ten agents and more the hash alone decides"
+
     def test_about_the_share_of_the_agents_is_and_stays_so(self) -> None:
         agents = [f"agent-{n}" for n in range(4000)]
         tenth = {agent for agent in agents if is_held_out(agent, 0.1)}

@@ -20,6 +20,7 @@ from babylon_assets.ledger.promotions import promote
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.orchestration import sensors, window_queue
 from babylon_assets.orchestration.metadata import METADATA
+from tests.environments.babylon.rows import trade
 from tests.ledger.values import checkpoint, dataset, root, sample
 from tests.orchestration.conftest import FIRST, FOURTH, QUIET, SECOND, THIRD, Loop, broken
 
@@ -72,7 +73,7 @@ def test_what_the_games_tables_have_is_noted_for_the_windows_that_are_asked_for(
     assert told["outcomes", SECOND] == {"outcomes": 0, "markets": 1, "markets_resolved": 0, "newest": newest}
 
     assert loop.run(loop.asked()).success
-    loop.execute('UPDATE public."trajectories" SET "updatedAt" = now() WHERE "windowId" = %s', FIRST)
+    loop.execute(LEAVE_OUT, f"{FIRST}-agent-0")
     again = loop.tick("changed_windows")
     assert isinstance(again, dg.SensorResult)
     assert {event.partition for event in again.asset_events} == {FIRST}
@@ -236,25 +237,67 @@ def test_a_database_without_the_game_is_said_and_nothing_fails(loop: Loop) -> No
     assert '"market_outcomes" is missing' in loop.said("changed_windows")
 
 
+LEAVE_OUT = 'UPDATE public."trajectories" SET "isTrainingData" = false WHERE id = %s'
+
+
 def test_a_window_whose_rows_changed_is_read_again_once(loop: Loop) -> None:
     loop.play(FIRST)
     assert loop.run(loop.asked()).success
     assert loop.said("changed_windows").startswith("no change")
-    loop.execute('UPDATE public."trajectories" SET "updatedAt" = now()')
+    loop.execute(LEAVE_OUT, f"{FIRST}-agent-0")
     request = loop.asked("changed_windows")
     assert request.partition_key == FIRST
-    assert loop.run(request, "refresh_window").success
+    result = loop.run(request, "refresh_window")
+    assert result.success
+    assert [entry.message for entry in loop.instance.all_logs(result.run_id) if "did not yield" in entry.message] == []
     assert loop.said("changed_windows").startswith("no change")
 
 
-def test_the_changed_are_looked_for_in_all_windows_in_turns(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_window_whose_source_changed_and_whose_rows_and_scores_did_not_costs_no_run(loop: Loop) -> None:
+    loop.play(FIRST)
+    assert loop.run(loop.asked()).success
+    later = HOURLY.bounds(FIRST)[1] + timedelta(minutes=30)
+    late = trade("t", agentUserId="agent-0", executedAt=later)
+    with loop.database.connect() as conn:  # within the horizon of the window's own trades, and none of them
+        copy_rows(conn, "AgentTrade", [late])
+    said = loop.said("changed_windows")
+    assert said.startswith("no change") and said.endswith(f"; {FIRST}: other source, same rows and scores")
+    assert loop.said("changed_windows").endswith("before now")
+    assert loop.instance.get_runs_count() == 1
+
+
+def test_of_changed_windows_the_oldest_run_first_and_those_that_follow_it_with_it(loop: Loop) -> None:
+    for window in (FIRST, SECOND, FOURTH):
+        loop.play(window)
+    for _ in range(2):
+        assert loop.run(loop.asked()).success
+    for window in (FIRST, SECOND, FOURTH):
+        loop.execute(LEAVE_OUT, f"{window}-agent-0")
+    request = loop.asked("changed_windows")
+    assert (request.partition_key, sensors.windows_of(request.tags)) == (None, f"{FIRST} to {SECOND}")
+    job = loop.definitions.resolve_job_def("refresh_window")
+    tags = {**request.tags, "babylon/line": "window"}
+    run = loop.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    assert loop.said("changed_windows").startswith("the line is running")
+    loop.instance.report_run_canceled(run)  # one that did not do it is left alone, the others have their turn
+    assert loop.asked("changed_windows").partition_key == SECOND
+
+
+def test_the_changed_are_looked_for_in_all_windows_in_turns(loop: Loop) -> None:
     for window in (FIRST, SECOND, THIRD):
         with loop.database.connect() as conn:
             upsert_window(conn, window, status="thin", fingerprint="another")
-    found, cursor = window_queue.changed_windows(loop.installation, None, 2)
-    assert ([window for window, _ in found], cursor) == ([THIRD, SECOND], SECOND)
-    found, cursor = window_queue.changed_windows(loop.installation, cursor, 2)
-    assert ([window for window, _ in found], cursor) == ([FIRST], None)
+
+    def look(cursor: str | None, tried: set[str]) -> tuple[list[str], str | None]:
+        plan = window_queue.changed_windows(loop.installation, cursor, 2, lambda window, _: window in tried)
+        return plan.windows, plan.cursor
+
+    loop.play(FIRST)
+    loop.play(THIRD)
+    assert look(None, set()) == ([THIRD], None)  # the second has no row, and none is kept of it
+    assert look(None, {THIRD}) == ([], SECOND)
+    assert look(SECOND, {THIRD}) == ([FIRST], SECOND)
+    assert look(SECOND, {FIRST, THIRD}) == ([], None)
 
 
 def test_among_a_year_of_windows_the_one_that_was_played_is_asked_for(loop: Loop) -> None:

@@ -18,7 +18,8 @@ import pytest
 from babylon_assets.config.settings import Settings, subprocess_environment
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger.database import Database
-from babylon_assets.orchestration.services import Services, only_one
+from babylon_assets.orchestration.services import Services
+from babylon_assets.orchestration.up_lock import only_one
 from tests.scenarios.processes import child_of, children, descendants
 
 

@@ -115,7 +115,7 @@ def serve(
         environment = {**played, **HARM, **told}
         running.append(start(environment, "up"))
         assert running[-1].stdout is not None
-        assert "Dagster UI" in running[-1].stdout.readline()
+        assert any("Dagster UI" in line for line in running[-1].stdout)
         return Served(story, environment, running[-1], database, f"http://127.0.0.1:{ports['DAGSTER_PORT']}", mended)
 
     yield make

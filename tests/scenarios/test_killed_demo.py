@@ -89,7 +89,7 @@ def test_a_killed_demo_goes_on_where_it_stopped(demo: Demo, played_demo: Played)
     demo.kill_when(TRAINED, 2)
     demo.kill_when(PLAYED, len(demo.hours))
     printed = babylon(demo.environment, *demo_command(demo.hours))
-    assert "babylon-agent@2 -> babylon-agent@3" in printed
+    assert "@2 -> babylon-agent@3" in printed
     assert trained_checkpoints(demo.database) == played_demo.checkpoints
     assert [(window, step) for window, step, _, _ in played_demo.checkpoints] == list(
         zip(demo.hours, (1, 2, 3), strict=True)

@@ -105,7 +105,7 @@ def test_a_real_games_window_is_trained_and_says_how(environment: Environment) -
     assert "30 samples" in printed
     assert "15 sft, 15 skip: worse half of its group" in printed
     assert "sft on " in printed
-    assert "babylon-agent@0 -> babylon-agent@1" in printed
+    assert "@0 -> babylon-agent@1" in printed
     [full, live] = json.loads(babylon_here(environment, "windows", "--json"))
     assert (full["window"], full["state"], full["samples"], full["oracle"]) == (WINDOW, "trained", 30, None)
     assert full["trainable_tokens"] > 0

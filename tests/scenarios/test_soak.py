@@ -122,7 +122,7 @@ def loop(environment_of: Callable[..., Environment]) -> Iterator[Loop]:
     try:
         with start(environment, "up", "--simulate", "--hours", str(WINDOWS)) as process:
             assert process.stdout is not None
-            assert "Dagster UI" in process.stdout.readline()
+            assert any("Dagster UI" in line for line in process.stdout)
             seen = Loop(load_settings(environment, env_file=None), process)
             yield seen
             process.kill()

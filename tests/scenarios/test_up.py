@@ -71,7 +71,7 @@ def up(environment_of: Callable[..., Environment], played_demo: Played, taught_b
         away = play_on(settings, database, taught_base, played_demo.windows[-1])
         with start(environment, "up") as process:
             assert process.stdout is not None
-            assert str(port) in process.stdout.readline()
+            assert any(str(port) in line for line in process.stdout)
             yield Up(process, f"http://127.0.0.1:{port}", environment, database, played_demo.windows, away)
             process.send_signal(signal.SIGINT)
     finally:
@@ -150,7 +150,7 @@ def test_the_partitions_of_the_demo_are_there(served: Up, browser: Browser) -> N
 def test_a_materialization_shows_its_numbers_and_its_picture(served: Up, browser: Browser) -> None:
     browser.open(served.partition("model_checkpoints", served.windows[-1]), "learning_curve")
     shown = browser.text()
-    assert [name for name in ("trainable_tokens", "loss", "entropy", "checkpoint", "parent") if name not in shown] == []
+    assert [name for name in ("trained_tokens", "loss", "entropy", "checkpoint", "parent") if name not in shown] == []
     linked = "[...document.querySelectorAll('a')].some(link => link.href.includes('training_datasets?view=partitions'))"
     browser.wait_until(linked)
     browser.click("[Show Markdown]", row="learning_curve")

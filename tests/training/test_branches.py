@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from babylon_assets.cli.chain import tree
+from babylon_assets.cli.chain import tree_table
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import PermanentError, TrainingBusy
@@ -75,9 +75,10 @@ def test_a_branch_begins_at_the_windows_parent_and_the_chain_stays(
     with database.connect() as conn:
         assert get_window(conn, SECOND) == before
         assert checkpoints.head(conn, CHAIN) == trained[-1]
-        lines = tree(lineage.all_checkpoints(conn))
-    shown = [line.split("  2026")[0].split("  -")[0] for line in lines]
-    assert shown == [f"{CHAIN}@0", f"{CHAIN}@1", f"  {BRANCH}@2", f"{CHAIN}@2", f"{CHAIN}@3"]
+        table = tree_table(lineage.all_checkpoints(conn), lineage.states(conn), {})
+    shown = [list(column.cells) for column in table.columns]
+    assert shown[0] == [f"{CHAIN}@0", f"{CHAIN}@1", f"  {BRANCH}@2", f"{CHAIN}@2", f"{CHAIN}@3"]
+    assert shown[3] == ["base model", "not judged", "branch", "not judged", "not judged"]
 
 
 def test_the_same_data_is_one_branch_and_other_data_another(

@@ -61,7 +61,7 @@ def test_each_window_goes_on_from_the_one_before(
     assert one.checkpoint and two.checkpoint and two.parent
     assert two.parent.id == one.checkpoint.id
     assert one.parent and one.parent.step == 0
-    assert one.trainable_tokens == sum(len(one.token_ids or []) for one in samples)
+    assert one.trained_tokens == sum(len(one.token_ids or []) for one in samples)
     assert two.checkpoint.dagster_run_id == "run-2"
     assert chain_of(database) == [(0, None), (1, FIRST), (2, SECOND)]
     with database.connect() as conn:
@@ -77,7 +77,7 @@ def test_the_same_dataset_is_never_trained_twice(
     again = train_window(settings, database, FIRST)
     assert again.status == "unchanged"
     assert again.checkpoint == one.checkpoint
-    assert again.trainable_tokens == one.trainable_tokens
+    assert again.trained_tokens == one.trained_tokens
     assert folders(settings) == ["0001"]
 
 
@@ -87,7 +87,7 @@ def test_nothing_to_train_on_is_skipped_with_the_reason_and_makes_no_checkpoint(
     tied = [sample(n, reward=1.0) for n in range(4)]
     ready(FIRST, tied)
     result = train_window(settings, database, FIRST)
-    assert (result.status, result.checkpoint, result.trainable_tokens) == ("skipped", None, 0)
+    assert (result.status, result.checkpoint, result.trained_tokens) == ("skipped", None, 0)
     assert "group has no spread (4)" in result.reason
     assert folders(settings) == []
     with database.connect() as conn:
@@ -142,7 +142,7 @@ def test_a_run_killed_between_checkpoint_and_ledger_is_taken_up(
     written = (checkpoint_folder(settings, CHAIN, 1) / "adapter_model.safetensors").stat().st_mtime_ns
     result = train_window(settings, database, FIRST)
     assert result.status == "trained"
-    assert result.trainable_tokens > 0
+    assert result.trained_tokens > 0
     assert chain_of(database) == [(0, None), (1, FIRST)]
     folder = checkpoint_folder(settings, CHAIN, 1)
     assert (folder / "adapter_model.safetensors").stat().st_mtime_ns == written

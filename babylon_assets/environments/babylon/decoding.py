@@ -31,6 +31,7 @@ from babylon_assets.domain.trajectories import (
 )
 from babylon_assets.environments.babylon.call_texts import NO_ANSWER, has_answer, read_exchange
 from babylon_assets.environments.babylon.details import instruments, make_step
+from babylon_assets.environments.babylon.logged_calls import add_logged_calls
 from babylon_assets.environments.babylon.rules import BABYLON, GameRules
 from babylon_assets.environments.babylon.salvage import read_or_salvage
 from babylon_assets.environments.babylon.steps import FAULTS, Call, Parameters, Result, Step, StepState, as_number
@@ -45,7 +46,10 @@ from babylon_assets.environments.babylon.words import (
 
 
 class SourceRow(msgspec.Struct, frozen=True, gc=False):
-    """One row of the game's `trajectories`; times are aware UTC, `steps_json` is the text as UTF-8 bytes."""
+    """One row of the game's `trajectories`; times are aware UTC, `steps_json` is the text as UTF-8 bytes.
+
+    `calls_json` has its calls in `llm_call_logs`, where its steps have no texts (`logged_calls.call_columns`).
+    """
 
     window: str
     window_given: bool
@@ -59,6 +63,7 @@ class SourceRow(msgspec.Struct, frozen=True, gc=False):
     final_pnl: float | None
     steps_json: bytes
     attributes: dict[str, str] = {}
+    calls_json: bytes | None = None
 
 
 class _UnreadableError(Exception):
@@ -94,7 +99,8 @@ def hash_row(row: SourceRow) -> str:
     ends: tuple[Any, ...] = (row.final_status, row.final_balance, row.final_pnl)
     if row.attributes:
         ends += (sorted(row.attributes.items()),)
-    return bytes_id([*(repr(part).encode("utf-8", "backslashreplace") for part in (facts, ends)), row.steps_json])
+    named = [repr(part).encode("utf-8", "backslashreplace") for part in (facts, ends)]
+    return bytes_id([*named, row.steps_json, *([row.calls_json] if row.calls_json else [])])
 
 
 def _read_steps(text: bytes) -> tuple[list[Step], Counter[str]]:
@@ -118,6 +124,8 @@ def _record(
     row: SourceRow, steps: list[Step], row_hash: str, rules: GameRules, dropped: Counter[str]
 ) -> TrajectoryRecord:
     numbers = _step_numbers(steps)
+    if row.calls_json:
+        add_logged_calls(steps, numbers, row.trajectory_id, row.calls_json, dropped)
     times = _times(row, steps)
     facts = [
         _facts(number, step, at, until, rules)

@@ -17,6 +17,7 @@ from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
 from babylon_assets.environments.babylon import decoding
 from babylon_assets.environments.babylon.decoding import SourceRow, decode_row
+from babylon_assets.environments.babylon.logged_calls import call_columns
 from babylon_assets.environments.babylon.schema import Schema, look_at_schema
 from babylon_assets.environments.babylon.statements import (
     JUDGMENTS,
@@ -66,7 +67,7 @@ _TIME = """least(greatest(t."{0}", timestamp '0001-01-02'), timestamp '9999-12-3
 _READ_WINDOW = f"""COPY (
     SELECT t."trajectoryId", t."agentId", t."windowId" IS NOT NULL, t."scenarioId", {_TIME.format("startTime")},
            {_TIME.format("endTime")}, t."finalStatus", t."finalBalance", t."finalPnL", t."stepsJson",
-           {{attributes}}, {{metadata}}
+           {{attributes}}, {{metadata}}, {{calls}}
     {_OF_WINDOW}) TO STDOUT (FORMAT binary)"""
 _READ_TYPES = (
     "text",
@@ -78,6 +79,7 @@ _READ_TYPES = (
     "text",
     "float8",
     "float8",
+    "bytea",
     "bytea",
     "bytea",
     "bytea",
@@ -249,9 +251,9 @@ def read_window(
     statement, rules = _statement(_READ_WINDOW, windows, schema), schema.game.rules
     with conn.cursor() as cursor, cursor.copy(statement, parameters) as copy:
         copy.set_types(_READ_TYPES)
-        for trajectory, agent, given, *values, columns, metadata in copy.rows():
+        for trajectory, agent, given, *values, columns, metadata, calls in copy.rows():
+            values += [_attributes(columns, metadata), calls]
             source = SourceRow(window, given, trajectory, agent, *values)
-            source.attributes.update(_attributes(columns, metadata))
             yield decode_row(source, rules)
 
 
@@ -317,6 +319,7 @@ def _statement(template: str, windows: WindowGrid, schema: Schema, lines: Sequen
         "{config}": _CONFIG if schema.has("UserAgentConfig") else "",
         "{attributes}": attribute_columns(schema),
         "{metadata}": 't."metadataJson"' if schema.has("trajectories", "archetype", "metadataJson") else "NULL",
+        "{calls}": call_columns(schema),
         "{market_time}": '"updatedAt"' if not schema.game.rules.winners_share else RESOLVED_AT,
         "{companies}": companies("SELECT ticker FROM tickers", schema),
         "{more}": more,

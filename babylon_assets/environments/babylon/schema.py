@@ -62,7 +62,15 @@ AGENT_CONFIG = SourceTable(
 )
 REWARD_JUDGMENTS = SourceTable(
     ("id", "trajectoryId", "judgeModel", "judgeVersion", "overallScore", "judgedAt"),
+    ("componentScoresJson",),
     cost="the scorer game_judgment knows nothing",
+)
+CALL_LOGS = SourceTable(
+    (
+        *("trajectoryId", "stepId", "callId", "timestamp", "model", "purpose", "systemPrompt", "userPrompt"),
+        *("messagesJson", "response", "temperature"),
+    ),
+    cost="calls that no step holds are not known",
 )
 BABYLON_GAME = RecordedGame(
     "babylon",
@@ -81,6 +89,7 @@ BABYLON_GAME = RecordedGame(
         "PerpMarketSnapshot": PERP_SNAPSHOT,
         "UserAgentConfig": AGENT_CONFIG,
         "reward_judgments": REWARD_JUDGMENTS,
+        "llm_call_logs": CALL_LOGS,
     },
 )
 _COLUMNS_THERE = """

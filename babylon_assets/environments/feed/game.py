@@ -11,6 +11,7 @@ from babylon_assets.environments.babylon.rules import GameRules
 from babylon_assets.environments.babylon.schema import (
     AGENT_CONFIG,
     AGENT_TRADE,
+    CALL_LOGS,
     MARKET,
     PERP_SNAPSHOT,
     PREDICTION_PRICES,
@@ -62,6 +63,7 @@ FEED_GAME = RecordedGame(
             cost="trades of the older engine's NPCs have no worth",
         ),
         "reward_judgments": REWARD_JUDGMENTS,
+        "llm_call_logs": CALL_LOGS,
     },
 )
 #: Tables that only Feed has. A Babylon of spring 2026 has some of them.

@@ -44,6 +44,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         facts: what the game reported of the step.
         never_known: whether the reward that is missing can never be known.
         tools, tool_calls, reasoning: as of `trajectories.Exchange`.
+        refused: as of `trajectories.RawSample`; its reward is its own and not its step's.
     """
 
     place: str
@@ -67,6 +68,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     tools: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str | None = None
+    refused: bool = False
 
 
 def art_entries(
@@ -263,6 +265,7 @@ def _entry(fields: Mapping[str, Any], window: str | None, windows: WindowGrid, p
         tools=tools,
         tool_calls=answer.tool_calls,
         reasoning=answer.reasoning,
+        refused=fields.get("refused") is True,
     )
 
 

@@ -5,7 +5,7 @@ Pure conversion; which file it goes to is decided by the command.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -13,6 +13,7 @@ import msgspec
 
 from babylon_assets.domain.chat_turns import answer_message, decoded_tools, wire_messages
 from babylon_assets.domain.datasets import Dataset, Sample
+from babylon_assets.domain.hindsight import Place
 from babylon_assets.domain.trajectories import StepFacts
 
 #: The facts of steps by (trajectory id, step): what `environments.files.imports` needs to put samples back where they
@@ -22,18 +23,29 @@ _NONE: Facts = {}
 _ABOUT = ("sample_id", "window", "trajectory_id", "agent_id", "step", "call", "group", "model", "policy", "trains_as")
 
 
-def art_lines(dataset: Dataset, facts: Facts = _NONE) -> Iterator[bytes]:
-    """One line per group of samples that are trained on, as `art.utils.trajectory_migration` reads them.
+def art_lines(dataset: Dataset, facts: Facts = _NONE, refused: Collection[Place] = ()) -> Iterator[bytes]:
+    """One line per group of samples that were compared, as `art.utils.trajectory_migration` reads them.
 
-    The answer is a Choice; where its tokens were recorded, each is written `token_id:<n>` with its log-probability.
-    What ART has no place for is in `metadata`, as JSON text where it is not a plain value.
+    A group is whole: it has the samples that are trained on and those that they were compared with, such as the worse
+    half of what is imitated, so that whoever reads it compares the same. The answer is a Choice; where its tokens were
+    recorded, each is written `token_id:<n>` with its log-probability. What ART has no place for is in `metadata`, as
+    JSON text where it is not a plain value.
+
+    Args:
+        refused: answers that the environment refused while it carried out another one of their step.
     """
-    trained = (sample for sample in dataset.samples if sample.trains_as != "skip")
-    for _, members in groupby(trained, key=lambda sample: sample.group):
-        yield msgspec.json.encode({"trajectories": [_trajectory(sample, facts) for sample in members]}) + b"\n"
+    compared = (sample for sample in dataset.samples if was_compared(sample))
+    for _, members in groupby(compared, key=lambda sample: sample.group):
+        lines = [_trajectory(sample, facts, refused) for sample in members]
+        yield msgspec.json.encode({"trajectories": lines}) + b"\n"
 
 
-def table_rows(dataset: Dataset, facts: Facts = _NONE) -> list[dict[str, Any]]:
+def was_compared(sample: Sample) -> bool:
+    """Whether a sample is trained on, or is one of those that such a sample was compared with."""
+    return sample.trains_as != "skip" or (sample.advantage is not None and sample.reward is not None)
+
+
+def table_rows(dataset: Dataset, facts: Facts = _NONE, refused: Collection[Place] = ()) -> list[dict[str, Any]]:
     """One flat row per sample, skipped ones included; messages, components and the step's facts as JSON text."""
     as_text = ("messages", "components", "tool_calls")
     return [
@@ -42,9 +54,14 @@ def table_rows(dataset: Dataset, facts: Facts = _NONE) -> list[dict[str, Any]]:
             **{name: getattr(sample, name) for name in Sample.__struct_fields__ if name not in as_text},
             **{name: msgspec.json.encode(getattr(sample, name)).decode() for name in as_text},
             "facts": _facts(sample, facts),
+            "refused": _place(sample) in refused,
         }
         for sample in dataset.samples
     ]
+
+
+def _place(sample: Sample) -> Place:
+    return sample.trajectory_id, sample.step, sample.call
 
 
 def _facts(sample: Sample, facts: Facts) -> str | None:
@@ -55,9 +72,11 @@ def _facts(sample: Sample, facts: Facts) -> str | None:
     return msgspec.json.encode(named).decode()
 
 
-def _trajectory(sample: Sample, facts: Facts) -> dict[str, Any]:
+def _trajectory(sample: Sample, facts: Facts, refused: Collection[Place]) -> dict[str, Any]:
     known = {name: value for name, value in sample.components.items() if value is not None}
     about = {name: getattr(sample, name) for name in _ABOUT} | {"facts": _facts(sample, facts)}
+    about["skip_reason"] = sample.skip_reason
+    about["refused"] = True if _place(sample) in refused else None
     about["components"] = msgspec.json.encode(sample.components).decode()
     if sample.prompt_token_ids is not None:
         about["prompt_token_ids"] = msgspec.json.encode(sample.prompt_token_ids).decode()

@@ -22,8 +22,8 @@ from babylon_assets.environments.files.entries import Entry, art_entries, refuse
 
 __all__ = ["Entry", "Imported", "ImportedCall", "arranged", "art_entries", "table_entries"]
 
-#: What an entry without tools and thoughts has no word of: its content is as before there were any.
-_TOOLED = ("tools", "tool_calls", "reasoning")
+#: What an entry says nothing of where it is not so: its content is as before there was a word for it.
+_LATER = ("tools", "tool_calls", "reasoning", "refused")
 
 
 class ImportedCall(NamedTuple):
@@ -83,7 +83,8 @@ def _against(entry: Entry, members: Mapping[tuple[int, int], Entry]) -> str | No
     if same is not None and _content(same) != _content(entry):
         return "another answer for the same step and call"
     beside = [other for (step, _), other in members.items() if step == entry.step]
-    if any((other.reward, other.agent_id) != (entry.reward, entry.agent_id) for other in beside):
+    own = [other.reward for other in (*beside, entry) if not other.refused]
+    if any(other.agent_id != entry.agent_id for other in beside) or any(reward != own[0] for reward in own):
         return "another reward or agent for the same step"
     return None
 
@@ -93,6 +94,7 @@ def _record(
 ) -> tuple[TrajectoryRecord, ImportedRewards, list[ImportedCall]]:
     samples = [_sample(entry) for entry in entries]
     steps = {entry.step: entry for entry in reversed(entries)}
+    steps |= {entry.step: entry for entry in reversed(entries) if not entry.refused}
     facts = [_facts(window, steps[step], moment_seconds) for step in sorted(steps)]
     times = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=fact.timestamp_ms) for fact in facts]
     given = ImportedRewards(
@@ -126,7 +128,7 @@ def _content(entry: Entry) -> Any:
     """All that an entry says, but not where it stands in the file, unless its moment comes of that."""
     number = entry.group_number if entry.facts is None else 0
     content = msgspec.to_builtins(msgspec.structs.replace(entry, place="", group_number=number))
-    return {name: value for name, value in content.items() if name not in _TOOLED or value}
+    return {name: value for name, value in content.items() if name not in _LATER or value}
 
 
 def _sample(entry: Entry) -> RawSample:
@@ -142,6 +144,7 @@ def _sample(entry: Entry) -> RawSample:
         timestamp_ms=at,
         messages=entry.messages,
         response=entry.response,
+        refused=entry.refused,
         tools=entry.tools,
         tool_calls=entry.tool_calls,
         reasoning=entry.reasoning,

@@ -24,7 +24,7 @@ from babylon_assets.environments.files.bounds import EXPANDED, LINE, ROWS
 COLUMNS = (
     *("window", "trajectory_id", "agent_id", "step", "call", "group_number", "messages", "response", "model", "policy"),
     *("prompt_token_ids", "token_ids", "logprobs", "reward", "components", "facts", "skip_reason"),
-    *("tools", "tool_calls", "reasoning"),
+    *("tools", "tool_calls", "reasoning", "refused"),
 )
 #: Bytes of address space of the child: the decoded file, and polars itself.
 MEMORY = 2 * EXPANDED

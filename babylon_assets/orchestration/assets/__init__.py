@@ -19,6 +19,7 @@ from babylon_assets.orchestration.assets import (
     training_datasets,
 )
 from babylon_assets.orchestration.runtime import windowed_assets
+from babylon_assets.orchestration.unrecorded_windows import passing_unrecorded
 
 #: Limits how many windows of all runs are trained at once: one.
 POOL = "training"
@@ -26,10 +27,20 @@ POOL = "training"
 
 def build_assets(windows: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The assets in the order of the line."""
-    data = (raw_trajectories.stage(windows), scored_trajectories.stage(windows), training_datasets.stage(windows))
+    read, score, freeze, train, evaluate, promote = (
+        passing_unrecorded(module.stage(windows))
+        for module in (
+            raw_trajectories,
+            scored_trajectories,
+            training_datasets,
+            model_checkpoints,
+            checkpoint_evaluations,
+            promoted_model,
+        )
+    )
     return [
-        windowed_assets("window_data", data, windows),
-        windowed_assets("model_checkpoints", [model_checkpoints.stage(windows)], windows, in_order=True, pool=POOL),
-        windowed_assets("checkpoint_evaluations", [checkpoint_evaluations.stage(windows)], windows),
-        windowed_assets("promoted_model", [promoted_model.stage(windows)], windows),
+        windowed_assets("window_data", [read, score, freeze], windows),
+        windowed_assets("model_checkpoints", [train], windows, in_order=True, pool=POOL),
+        windowed_assets("checkpoint_evaluations", [evaluate], windows),
+        windowed_assets("promoted_model", [promote], windows),
     ]

@@ -94,7 +94,9 @@ def _policies(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue
             interval = _interval(numbers, "market_reward") if role == CHECKPOINT else None
             gain = None if role == CHECKPOINT else _interval(numbers, f"gain_on_{role}")
             rows.append({"policy": policy, **figures, "95% interval": interval, "this gains on it": gain})
-    return {"policies": table(rows)} if rows else {}
+    unknown = {name for name in (rows[0] if rows else ()) if all(row[name] is None for row in rows)}
+    shown = [{name: value for name, value in row.items() if name not in unknown} for row in rows]
+    return {"policies": table(shown)} if shown else {}
 
 
 def _interval(numbers: Mapping[str, float | None], name: str) -> str | None:

@@ -105,22 +105,23 @@ def _switched_off() -> WindowResult:
 
 def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
     checkpoint, parent = trained.checkpoint, trained.parent
-    own = checkpoint if trained.status in ("trained", "unchanged") else None
+    measured = checkpoint.metrics if checkpoint else {}
     return {
         **texts(
             {
-                "status": trained.status,
+                "status": "trained" if checkpoint else trained.status,
                 "reason": trained.reason,
                 "method": trained.method,
-                "checkpoint": checkpoint.id if checkpoint else None,
-                "parent": parent.id if parent else None,
+                "checkpoint": policy_name(checkpoint.chain, checkpoint.step) if checkpoint else None,
+                "checkpoint_id": checkpoint.id if checkpoint else None,
+                "parent": policy_name(parent.chain, parent.step) if parent else None,
                 "dataset_id": checkpoint.dataset_id if checkpoint else None,
                 "path": checkpoint.path if checkpoint else None,
             }
         ),
         **(_pages(checkpoint, parent) if checkpoint else {}),
-        **numbers({"step": checkpoint.step if checkpoint else None, "trainable_tokens": trained.trainable_tokens}),
-        **numbers(dict(own.metrics) if own else {}),
+        **numbers({"step": checkpoint.step if checkpoint else None, "trained_tokens": trained.trained_tokens}),
+        **numbers({name: value for name, value in measured.items() if name != "trainable_tokens"}),
         **({"left_out": tally(trained.left_out)} if trained.left_out else {}),
     }
 
@@ -169,7 +170,7 @@ def draw_curve(rows: list[WindowRow], standings: Mapping[str, str]) -> str:
 def _trained_check(window: str, trained: TrainedWindow) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=checks.TRAINED,
-        passed=trained.status in PASSED_THROUGH or (trained.checkpoint is not None and trained.trainable_tokens > 0),
+        passed=trained.status in PASSED_THROUGH or (trained.checkpoint is not None and trained.trained_tokens > 0),
         description=code(trained.reason) if trained.reason else None,
-        metadata={"window": window, "trainable_tokens": trained.trainable_tokens, "left_out": tally(trained.left_out)},
+        metadata={"window": window, "trained_tokens": trained.trained_tokens, "left_out": tally(trained.left_out)},
     )

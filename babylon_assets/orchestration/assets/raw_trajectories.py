@@ -121,6 +121,18 @@ def is_current(installation: Installation, window: str) -> bool:
         return before.fingerprint == _fingerprint(installation, source, ours, window) and _is_whole(ours, before)
 
 
+def is_unchanged(installation: Installation, window: str) -> bool:
+    """Whether the environment's rows of a window are those that are kept of it, whatever its fingerprint; read only."""
+    environment = installation.environment
+    with installation.connect_source() as source, installation.connect() as ours:
+        read_at_one_moment(source)
+        if not environment.has_record(source):
+            return False
+        return trajectory_counts.are_kept(
+            ours, window, without_forgotten(ours, environment.read_window(source, window))
+        )
+
+
 def _is_whole(ours: Connection, row: windows_ledger.WindowRow) -> bool:
     """Whether as many trajectories are kept of a window as were read."""
     return ledger.summary(ours, row.window_id).trajectories == row.trajectories

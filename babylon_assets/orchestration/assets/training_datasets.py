@@ -88,7 +88,7 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
     dataset, row = freeze_window(installation, window)
     settings = installation.settings
     with installation.connect() as conn:
-        head = checkpoints.head(conn, settings.model_name)
+        before = checkpoints.newest_before(conn, settings.model_name, window)
         givers = carry_over.givers(conn, settings, window)
         lost = trajectories.summary(conn, window).quarantined
     metadata = show(
@@ -97,7 +97,7 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
             "rewards": lambda: picture(draw_rewards(own_rewards(dataset), groups=_group_rewards(dataset)), "rewards"),
             "samples_went": lambda: picture(draw_sample_fates(dataset.counts, lost), "where the samples went"),
             "counts": lambda: _metadata(dataset, row),
-            "strength": lambda: _strength(dataset, head.step if head else 0),
+            "strength": lambda: _strength(dataset, before.step if before else 0),
             "late": partial(_late, installation, window),
         }
     )
@@ -141,9 +141,9 @@ def _group_rewards(dataset: DatasetDraft) -> list[list[float]]:
     return list(groups.values())
 
 
-def _strength(dataset: DatasetDraft, head_step: int) -> dict[str, dg.MetadataValue]:
-    """What the trained samples amount to, and how old the policies are that gave them."""
-    lags = policy_lags(dataset.samples, head_step)
+def _strength(dataset: DatasetDraft, step: int) -> dict[str, dg.MetadataValue]:
+    """What the trained samples amount to, and how many steps before this one the policies are that gave them."""
+    lags = policy_lags(dataset.samples, step)
     return numbers(
         {
             "effective_samples": effective_samples(dataset.samples),

@@ -22,6 +22,7 @@ from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSIO
 from dagster._core.storage.tags import EXTERNALLY_MANAGED_ASSETS_TAG
 
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.time_left import describe_time_left
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.orchestration.metadata import CODE_VERSION, only_shown
 from babylon_assets.orchestration.resources import Installation
@@ -261,16 +262,14 @@ class _Clock:
 
     def __init__(self, context: dg.AssetExecutionContext, total: int) -> None:
         self._log, self._total = context.log, total
-        self._begun = self._reported = time.monotonic()
+        self._first = self._reported = time.monotonic()
 
     def tick(self, done: int, failed: int) -> None:
         now = time.monotonic()
+        if done == 1:
+            self._first = now
         if now - self._reported < SAY_EVERY_SECONDS or done == self._total:
             return
         self._reported = now
-        left = (now - self._begun) / done * (self._total - done)
-        self._log.info(f"{done} of {self._total} windows, {failed} failed, about {_words(left)} left")
-
-
-def _words(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        left = describe_time_left(done, self._total, now - self._first)
+        self._log.info(", ".join(filter(None, [f"{done} of {self._total} windows, {failed} failed", left])))

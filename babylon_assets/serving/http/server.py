@@ -43,7 +43,7 @@ from babylon_assets.serving.served_pointer import PointerFile
 #: The longest request: the texts of far more tokens than a model reads.
 MOST_BODY_BYTES = 1_000_000
 #: How long answers that are under way may take when the process is asked to end.
-GRACE_SECONDS = 10
+GRACE_SECONDS = 4
 #: Python's own 5 ms are a long wait for the engine, which lets go of the lock some hundred times per step.
 SWITCH_SECONDS = 0.0005
 #: uvicorn ticks ten times a second.

@@ -15,7 +15,7 @@ from psycopg import sql
 from babylon_assets.domain.errors import SourceError
 from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.domain.windows import WindowGrid
-from babylon_assets.environments.babylon import game_record, outcome_tables, schema
+from babylon_assets.environments.babylon import game_record, game_tables, outcome_tables, schema
 from babylon_assets.environments.babylon.details import steps_frame
 from babylon_assets.environments.base import SourceWindow
 from tests.domain.rows import START, WINDOW, call, step
@@ -217,6 +217,40 @@ class TestReadWindow:
         assert {name for name, row in rows.items() if isinstance(row, TrajectoryRecord)} == good.keys()
         assert all(row.reason and row.place for row in rows.values() if isinstance(row, Quarantined))
 
+    def test_texts_that_the_steps_lack_are_those_of_the_games_log(self, game_conn: Connection) -> None:
+        add_users(game_conn, "a1")
+        silent = [step(0, llmCalls=[]), step(1, llmCalls=[], stepId="uuid-1"), step(2, llmCalls=None)]
+        add_trajectories(
+            game_conn, trajectory("t1", stepsJson=json.dumps(silent)), trajectory("t2", stepsJson=json.dumps([step(0)]))
+        )
+        messages = '[{"role":"user","content":"look"}]'
+        logged = [
+            logged_call("t1", "t1-step-0", 0, response="refused"),
+            logged_call("t1", "t1-step-0", 1, response="buy"),
+            logged_call("t1", "uuid-1", 2, response="", messagesJson=messages),
+            logged_call("t1", "t1-step-9", 3),
+            logged_call("t2", "t2-step-0", 4, response="another"),
+        ]
+        game_tables.copy_rows(game_conn, "llm_call_logs", logged)
+        rows = read(game_conn, WINDOW)
+        record = rows["t1"]
+        assert isinstance(record, TrajectoryRecord) and record.shape == "logger"
+        assert [(raw.step, raw.call, raw.call_id, raw.response, raw.refused) for raw in record.samples] == [
+            (0, 0, "c0", "refused", True),
+            (0, 1, "c1", "buy", False),
+            (1, 0, "c2", "", False),
+        ]
+        assert [message.content for message in record.samples[1].messages] == ["S", "P"]
+        assert [message.content for message in record.samples[2].messages] == ["look"]
+        assert record.dropped == {"logged calls of no step": 1}
+        other = rows["t2"]
+        assert isinstance(other, TrajectoryRecord)
+        assert [raw.response for raw in other.samples] == ['{"action":"buy_yes"}']
+        assert schema.look_at_schema(game_conn).losses() == LOSSES_OF_2025
+        game_conn.execute("DROP TABLE public.llm_call_logs")
+        left = [row for row in read(game_conn, WINDOW).values() if isinstance(row, TrajectoryRecord)]
+        assert sorted(len(row.samples) for row in left) == [0, 1]
+
     def test_numbers_and_times_beyond_reason(self, game_conn: Connection) -> None:
         add_users(game_conn, "a1")
         add_trajectories(game_conn, trajectory("t1", finalPnL=float("nan"), finalBalance=float("inf")))
@@ -234,6 +268,32 @@ class TestReadWindow:
         rows.close()  # type: ignore[attr-defined]
         game_conn.rollback()
         assert len(read(game_conn)) == 200
+
+
+#: Tables that the game of 2025 did not have.
+LOSSES_OF_2025 = [
+    "without PerpMarketSnapshot tickers are found by the companies' own names and by positions alone",
+    "without UserAgentConfig the agents' teams are not known",
+]
+
+
+def logged_call(trajectory_id: str, step_id: str, number: int, **changes: Any) -> dict[str, Any]:
+    """A row of the game's `llm_call_logs`."""
+    fields: dict[str, Any] = {
+        "id": f"l{number}",
+        "trajectoryId": trajectory_id,
+        "stepId": step_id,
+        "callId": f"c{number}",
+        "timestamp": START + timedelta(seconds=number),
+        "model": "m",
+        "purpose": "action",
+        "systemPrompt": "S",
+        "userPrompt": "P",
+        "response": "hold",
+        "temperature": 0.7,
+        "maxTokens": 1000,
+    }
+    return {**fields, **changes}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from tests.ledger.values import dataset, sample
 DATASET = dataset(
     sample(0, group="g1"),
     sample(1, group="g1", response="buy “yes”"),
-    sample(2, group="g2", trains_as="skip", skip_reason="held out"),
+    sample(2, group="g2", trains_as="skip", skip_reason="held out", advantage=None),
     sample(3, group="g3", token_ids=None, logprobs=None, policy=None, trains_as="sft"),
 )
 

@@ -6,16 +6,20 @@ import json
 from typing import Any
 
 import msgspec
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babylon_assets.domain.chat_turns import wire_messages
+from babylon_assets.domain.datasets import build_dataset
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.imported_rewards import with_imported
 from babylon_assets.domain.trajectories import Message, Quarantined, ToolCall
-from babylon_assets.environments.babylon.details import make_step
+from babylon_assets.environments.babylon.details import make_step, steps_frame
 from babylon_assets.environments.files.exports import art_lines, table_rows
 from babylon_assets.environments.files.imports import Entry, arranged, art_entries, table_entries
+from tests.domain.rows import call, record, step
 from tests.ledger.values import LATER, WINDOW, dataset, sample
 
 FACTS = make_step(0, 5_000, 4_000, 1.5, None, "HOLD", None, None, None, None, None, True, None, False)
@@ -46,6 +50,46 @@ def entries(*lines: bytes, window: str | None = WINDOW) -> list[Entry]:
     found = list(art_entries(lines, window))
     assert all(isinstance(each, Entry) for each in found), found
     return found  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "table"])
+def test_an_import_trains_on_what_the_exported_dataset_trained_on(form: str) -> None:
+    """Also where the better half of a group is imitated, and of a step's answers one was refused."""
+    records = [
+        record(
+            [step(0, llmCalls=[call(model="gpt", response=f"no {n}"), call(model="gpt", response=f"yes {n}")])],
+            trajectory_id=f"t{n}",
+            agent_id=f"a{n}",
+        )
+        for n in range(9)
+    ]
+    facts = {(each.trajectory_id, fact.step): fact for each in records for fact in each.facts}
+    refused = {(each.trajectory_id, raw.step, raw.call) for each in records for raw in each.samples if raw.refused}
+    rewards = pd.DataFrame(
+        {
+            "trajectory_id": [f"t{n}" for n in range(9)],
+            "step": 0,
+            "state": "final",
+            "reward": [n / 9 for n in range(9)],
+            "outcome": [n / 9 for n in range(9)],
+        }
+    )
+    weights = {"outcome": 1.0}
+    exported = build_dataset(WINDOW, records, {}, rewards, "babylon-agent", weights=weights)
+    trained = [each for each in exported.samples if each.trains_as != "skip"]
+    assert len(trained) > 3 and refused
+    if form == "jsonl":
+        read = art_entries(art_lines(exported, facts, refused), None)
+    else:
+        read = table_entries(table_rows(exported, facts, refused), None)
+    found, bad = arranged(read, None, 30)
+    assert bad == []
+    known = {kept.trajectory_id: given for kept, given in found[WINDOW].records}
+    back = [kept for kept, _ in found[WINDOW].records]
+    scores = with_imported(pd.DataFrame(), steps_frame(back), known)
+    again = build_dataset(WINDOW, back, {}, scores, "babylon-agent", weights=weights)
+    assert [each for each in again.samples if each.trains_as != "skip"] == trained
+    assert again.id == exported.id
 
 
 @pytest.mark.parametrize("form", ["jsonl", "table"])

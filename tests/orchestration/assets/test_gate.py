@@ -57,6 +57,7 @@ def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     assert measured["checkpoint"] == judged["checkpoint"] == judged["served"] == f"{CHAIN}@1"
     policies = {record.data["policy"]: record.data for record in measured["policies"].records}
     assert set(policies) == {"this", "its parent", "served", "base model"}
+    assert "recorded reward" not in policies["this"]  # the simulated market has no recorded prompts
     assert policies["this"]["market reward"] == measured["market_reward"]
     assert policies["this"]["95% interval"].startswith(f"{measured['market_reward']:g} [")
     assert policies["base model"]["this gains on it"].startswith(f"{measured['gain_on_base']:g} [")
@@ -199,7 +200,7 @@ def test_a_poisoned_window_is_trained_and_refused_and_never_served(trained: Worl
     trained.having(reward_weights={"outcome": -1.0}).run(SECOND)
     judged = trained.metadata("promoted_model", SECOND)
     made = trained.metadata("model_checkpoints", SECOND)
-    assert made["status"] == "trained" and made["trainable_tokens"] > 0
+    assert made["status"] == "trained" and made["trained_tokens"] > 0
     assert (judged["status"], judged["served"]) == ("refused", f"{CHAIN}@1")
     assert "correlate -1.00 with what the trades were worth: they were turned around" in judged["why"]
     trained.play(THIRD)

@@ -14,12 +14,13 @@ import dagster as dg
 import pytest
 
 from babylon_assets.domain.late_data import carried
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger import checkpoints, late_samples, lineage
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import load_dataset
 from babylon_assets.orchestration.freezing import freeze_window
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime import open_instance
+from babylon_assets.orchestration.runtime import open_instance, window_range
 from babylon_assets.serving.engine.engine import Engine
 from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World, small_game
 from tests.servers import Server
@@ -65,14 +66,20 @@ def late_trajectory(world: World) -> str:
 
 
 def refresh(world: World) -> list[str]:
-    """A tick of the sensor for changed windows and the runs that it asks for; gives their windows."""
+    """Ticks of the sensor for changed windows and the runs that they ask for, until none; gives their windows."""
     sensor = next(each for each in world.definitions.sensors or () if each.name == "changed_windows")
     assert isinstance(sensor, dg.SensorDefinition)
-    result = sensor(dg.build_sensor_context(world.instance))
-    assert isinstance(result, dg.SensorResult)
-    for request in result.run_requests or ():
-        assert run_job(world, "refresh_window", str(request.partition_key)).success
-    return [str(request.partition_key) for request in result.run_requests or ()]
+    refreshed: list[str] = []
+    while True:
+        result = sensor(dg.build_sensor_context(world.instance))
+        assert isinstance(result, dg.SensorResult)
+        if not result.run_requests:
+            return refreshed
+        [request] = result.run_requests
+        first, last = window_range(request.tags) or (str(request.partition_key),) * 2
+        for window in HOURLY.between(first, last):
+            assert run_job(world, "refresh_window", window).success
+            refreshed.append(window)
 
 
 def run_job(world: World, name: str, window: str) -> dg.ExecuteInProcessResult:

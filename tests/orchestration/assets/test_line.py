@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from babylon_assets.domain.errors import PermanentError, TransientError
-from babylon_assets.ledger import checkpoints
+from babylon_assets.ledger import checkpoints, windows
 from babylon_assets.ledger.database import chain_lock
 from babylon_assets.ledger.datasets import load_dataset
 from babylon_assets.ledger.lineage import forget_agent
@@ -59,7 +59,7 @@ def test_every_partition_is_recorded_with_what_a_person_wants_to_know(trained: W
     assert dataset["policy_gradient"] + dataset["skip"] == 48
     assert sum(dataset["skipped_because"].values()) == dataset["skip"]
     assert made["status"] == "trained"
-    assert made["trainable_tokens"] > 0
+    assert made["trained_tokens"] > 0
     assert {"loss", "entropy", "kl_to_behaviour", "grad_norm", "seconds", "step", "oracle", "random"} <= set(made)
     assert made["reward_mean"] == dataset["reward_mean"] == pytest.approx(trained.row(FIRST).reward_mean, rel=1e-3)
     assert all(isinstance(made[name], float) for name in ("loss", "entropy", "grad_norm", "seconds"))
@@ -95,7 +95,7 @@ def test_unchanged_input_writes_nothing_new(trained: World) -> None:
     before = asdict(trained.row(FIRST)) | {"changed_at": None}
     trained.run(FIRST)
     assert asdict(trained.row(FIRST)) | {"changed_at": None} == before
-    assert trained.metadata("model_checkpoints", FIRST)["status"] == "unchanged"
+    assert trained.metadata("model_checkpoints", FIRST)["reason"].endswith("; this dataset was trained before")
     assert trained.check("model_checkpoints", "trained_on_tokens").passed
     with trained.database.connect() as conn:
         assert len(checkpoints.chain(conn, "babylon-agent")) == 2
@@ -140,13 +140,13 @@ def test_the_next_window_continues_from_the_last(trained: World) -> None:
     assert trained.row(SECOND).parent_id == trained.row(FIRST).checkpoint_id
 
 
-def test_an_empty_window_is_thin_and_green(trained: World) -> None:
+def test_a_window_that_was_never_recorded_is_green_and_leaves_no_row(trained: World) -> None:
     trained.run(SECOND)
-    row = trained.row(SECOND)
-    assert (row.status, row.checkpoint_id, row.parent_id) == ("thin", None, trained.row(FIRST).checkpoint_id)
+    with trained.database.connect() as conn:
+        assert windows.get_window(conn, SECOND) is None
     assert trained.check("model_checkpoints", "trained_on_tokens").passed
     assert trained.check("training_datasets", "has_trainable_tokens").passed
-    assert trained.metadata("model_checkpoints", SECOND)["reason"] == "0 agents, MIN_AGENTS_PER_WINDOW is 3"
+    assert trained.metadata("model_checkpoints", SECOND)["status"] == "empty"
 
 
 def test_too_few_samples_are_thin_and_say_so(world: World) -> None:

@@ -96,4 +96,4 @@ def test_a_fault_of_what_is_shown_fails_no_window(world: World, monkeypatch: pyt
     assert world.row(SECOND).status == "trained"
     for asset in ASSETS:
         assert "ZeroDivisionError: a bug of a picture" in world.metadata(asset, SECOND)[NOT_SHOWN]
-    assert world.metadata("model_checkpoints", SECOND)["trainable_tokens"] > 0
+    assert world.metadata("model_checkpoints", SECOND)["trained_tokens"] > 0

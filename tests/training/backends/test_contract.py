@@ -123,7 +123,7 @@ def test_its_manifest_is_json_and_does_not_change_by_itself(case: Case) -> None:
 def test_it_trains_a_window_once(case: Case, database: Database, ready: Ready) -> None:
     ready(FIRST, case.samples)
     result = train_window(case.settings, database, FIRST, "run")
-    assert result.status == "trained" and result.checkpoint and result.trainable_tokens > 0
+    assert result.status == "trained" and result.checkpoint and result.trained_tokens > 0
     made = result.checkpoint
     assert (made.backend, made.step, made.base_model != "") == (case.backend.name, 1, True)
     assert made.weights_sha256 and all(step["tokens"] > 0 for step in result.steps)

@@ -84,11 +84,11 @@ def test_a_window_is_trained_by_the_service(
     assert one.status == "trained"
     assert one.checkpoint and one.checkpoint.path == "wandb-artifact:///team/project/babylon-agent:step1"
     assert (one.checkpoint.backend, one.checkpoint.base_model) == ("serverless", known_models()[0])
-    assert one.trainable_tokens == sum(len(one.token_ids or []) for one in samples)
+    assert one.trained_tokens == sum(len(one.token_ids or []) for one in samples)
     (job,) = attempts(database)
     sent = sum(len(one.prompt_token_ids or []) + len(one.token_ids or []) for one in samples)
     assert (job.state, job.external_id, job.cost_usd) == ("trained", "job-1", pytest.approx(sent / 1000))
-    assert job.usage and job.usage["tokens"] == one.trainable_tokens
+    assert job.usage and job.usage["tokens"] == one.trained_tokens
     assert (job.usage["sent_tokens"], job.usage["hosted_step"]) == (sent, 1)
     assert job.usage["seconds"] > 0
     ready(SECOND, samples)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from babylon_assets.config.settings import Settings, prepare_libraries
-from babylon_assets.domain.errors import SettingsError
+from babylon_assets.domain.errors import SettingsError, TransientError
 from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.registry import open_environment
 from babylon_assets.training.backend import (
@@ -43,13 +43,22 @@ class Embedded(TrainingBackend):
 
     def find_base_model(self, settings: Settings) -> str | None:
         """The environment's own small model, made by the first training."""
-        folder = open_environment(settings).find_base_model(settings.home)
+        try:
+            environment = open_environment(settings)
+        except TransientError:
+            return _without_database(settings)
+        folder = environment.find_base_model(settings.home)
         return str(folder) if folder else None
 
     def prepare_base_model(self, settings: Settings, progress: Any = None) -> str:
         """The environment's own small model; making it takes about a minute."""
         prepare_libraries(settings)
-        environment = open_environment(settings)
+        try:
+            environment = open_environment(settings)
+        except TransientError:
+            if (known := _without_database(settings)) is not None:
+                return known
+            raise
         folder = environment.make_base_model(settings.home, _open_policy, progress)
         if folder is None:
             raise SettingsError(
@@ -87,6 +96,17 @@ class Embedded(TrainingBackend):
             train_seed=recorded["seed"],
             train_dtype=recorded.get("dtype", "float32"),
         )
+
+
+def _without_database(settings: Settings) -> str | None:
+    """The small model that was made here, while the database that says which game it holds does not answer.
+
+    A game has no small model of its own, so that there is one only where the simulated market was played.
+    """
+    from babylon_assets.environments.simulated.environment import SimulatedEnvironment
+
+    folder = SimulatedEnvironment(settings).find_base_model(settings.home)
+    return str(folder) if folder else None
 
 
 def _open_policy(folder: Path) -> Policy:

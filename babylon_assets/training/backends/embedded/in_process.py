@@ -7,6 +7,8 @@ import contextlib
 import io
 import logging
 import random
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from babylon_assets.config.settings import Settings, prepare_libraries
@@ -17,6 +19,9 @@ from babylon_assets.training.folders import art_path
 from babylon_assets.training.selection import demonstrations, reward_groups
 
 logger = logging.getLogger(__name__)
+
+#: How often a long imitation says how far it is.
+SAY_EVERY_SECONDS = 30.0
 
 
 def train_embedded(settings: Settings, request: TrainingRequest) -> None:
@@ -63,8 +68,11 @@ async def _train(backend: Any, trainer: Any, project: str, request: TrainingRequ
     await backend.register(model)
     if request.samples.method == "sft":
         config = TrainSFTConfig(learning_rate=trainer.learning_rate, batch_size=IMITATION_BATCH)
-        async for _ in backend._train_sft(model, demonstrations(request.samples.sft), config, {}):
-            pass
+        started = reported = time.monotonic()
+        async for done, step in _numbered(backend._train_sft(model, demonstrations(request.samples.sft), config, {})):
+            if time.monotonic() - reported >= SAY_EVERY_SECONDS:
+                reported = time.monotonic()
+                logger.info(describe_pace(done, int(step["train/num_gradient_steps"]), reported - started))
         return
     samples = request.samples.policy_gradient
     lengths = (len(sample.prompt_token_ids or []) + len(sample.token_ids or []) for sample in samples)
@@ -77,6 +85,19 @@ async def _train(backend: Any, trainer: Any, project: str, request: TrainingRequ
         epsilon=trainer.clip_epsilon,
         packed_sequence_length=longest_row(lengths, trainer.row_tokens),
     )
+
+
+async def _numbered(steps: AsyncIterator[dict[str, float]]) -> AsyncIterator[tuple[int, dict[str, float]]]:
+    number = 0
+    async for step in steps:
+        number += 1
+        yield number, step
+
+
+def describe_pace(done: int, total: int, seconds: float) -> str:
+    """How far an imitation is, and how long it goes on at the pace of its steps so far."""
+    left = seconds / done * (total - done)
+    return f"step {done} of {total}, about {left / 60:.0f} min left" if left >= 90 else f"step {done} of {total}"
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -20,6 +21,7 @@ from art.preprocessing.inputs import TrainInputs
 from babylon_assets.training.adapters import load_trainable, restore_optimizer, write_checkpoint
 from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
 from babylon_assets.training.sequence_packing import compacted
+from babylon_assets.training.step_memory import step_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Trainer:
             self._parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         restore_optimizer(self._model, self._optimizer, parent)
+        self._step_tokens = step_tokens(base_model)
         self._steps: list[dict[str, float]] = []
         self._before: tuple[list[torch.Tensor], dict[str, Any]] | None = None
         self._first_kl = 0.0
@@ -170,6 +173,9 @@ class Trainer:
     def imitation_step(self, tokens: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> dict[str, float]:
         """One optimizer step of weighted imitation: the weighted mean of -log p over the labelled tokens.
 
+        Gradients are summed over parts of at most `step_memory.step_tokens` tokens, padding included, so that memory
+        does not grow with the number of answers. A longer answer is a part of its own.
+
         Args:
             tokens, labels: [answers, length]; right-padded ids, and the ids to imitate or -100.
             weights: [answers]; how much each answer counts.
@@ -177,19 +183,26 @@ class Trainer:
         started = time.perf_counter()
         tokens, labels, weights = (tensor.to(self._device) for tensor in (tokens, labels, weights))
         mask = shift_tensor(labels, -100) != -100
+        whole = (weights[:, None] * mask).sum().clamp(min=1e-6)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss, chosen = 0.0, []
+        for rows, length in _parts(mask, self._step_tokens):
+            part = mask[rows, :length]
+            logprobs, entropies = self._imitated(tokens[rows, :length], part)
+            loss_of_part = -(logprobs * (weights[rows, None] * part)).sum() / whole
+            loss_of_part.backward()
+            loss += float(loss_of_part.detach())
+            chosen.append(torch.stack([logprobs.detach()[part], entropies.detach()[part]]))
+        logprob, entropy = torch.cat(chosen, dim=1).mean(dim=1).tolist()
+        return self._updated(loss, {"tokens": float(mask.sum()), "entropy": entropy, "logprob_mean": logprob}, started)
+
+    def _imitated(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and entropies of answers side by side, [answers, length]."""
         answers, length = tokens.shape
         causal = torch.ones(length, length, dtype=torch.bool, device=self._device).tril()[None, None]
         positions = torch.arange(length, device=self._device).expand(answers, length)
         with self._numbers():
-            logprobs, entropies = token_logprobs(self._model, tokens, causal, positions, mask)
-        per_token = weights[:, None] * mask
-        loss = -(logprobs * per_token).sum() / per_token.sum().clamp(min=1e-6)
-        metrics = {
-            "tokens": float(mask.sum()),
-            "entropy": float(entropies.detach()[mask].mean()),
-            "logprob_mean": float(logprobs.detach()[mask].mean()),
-        }
-        return self._stepped(loss, metrics, started)
+            return token_logprobs(self._model, tokens, causal, positions, mask)
 
     @property
     def has_learned(self) -> bool:
@@ -205,17 +218,37 @@ class Trainer:
     def _stepped(self, loss: torch.Tensor, metrics: dict[str, float], started: float) -> dict[str, float]:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        return self._updated(float(loss.detach()), metrics, started)
+
+    def _updated(self, loss: float, metrics: dict[str, float], started: float) -> dict[str, float]:
+        """Let the optimizer take the step that the gradients say, and note it."""
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm)
         self._optimizer.step()
         self._steps.append(
             {
-                "loss": float(loss.detach()),
+                "loss": loss,
                 "grad_norm": float(norm),
                 **metrics,
                 "seconds": time.perf_counter() - started,
             }
         )
         return self._steps[-1]
+
+
+def _parts(mask: torch.Tensor, most: int) -> Iterator[tuple[slice, int]]:
+    """Rows of [answers, length] that are looked at together, and the length of the longest of them.
+
+    A row is as long as its last marked position and the one after it, which is what that predicts.
+    """
+    ends = (torch.arange(1, mask.shape[1] + 1, device=mask.device) * mask).amax(dim=1) + 1
+    lengths = ends.clamp(max=mask.shape[1]).tolist()
+    start, longest = 0, 0
+    for row, length in enumerate(lengths):
+        longest = max(longest, length)
+        if row > start and longest * (row + 1 - start) > most:
+            yield slice(start, row), max(lengths[start:row])
+            start, longest = row, length
+    yield slice(start, len(lengths)), longest
 
 
 def _k3(difference: torch.Tensor) -> float:

@@ -1,0 +1,80 @@
+"""What the activations of one training step take, before it is taken: what bounds a step, and what is left out of it.
+
+An estimate: a layer keeps about 28 numbers of 4 bytes a token for each unit of its width and 12 for each of its feed
+forward's, measured with LoRA on all seven matrices. Attention's own needs grow with a token, not with its square.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from babylon_assets.domain.datasets import Sample
+from babylon_assets.training.devices import cuda_device
+from babylon_assets.training.families import find_config
+from babylon_assets.training.selection import Selection
+
+#: Tokens whose activations exist at the same time where the model's config says nothing.
+STEP_TOKENS = 16_384
+#: What a step may take on a processor, and the share that it may take of a GPU's memory.
+STEP_BYTES, GPU_SHARE = 2 * 2**30, 0.25
+#: A step is never made of fewer tokens than these.
+LEAST_TOKENS = 1_024
+_BYTES, _OF_WIDTH, _OF_FEED_FORWARD = 4, 28, 12
+
+
+def activation_bytes(base_model: str) -> int | None:
+    """Bytes that training on one token takes until its gradient is known; None without a config."""
+    config = find_config(base_model)
+    if config is None:
+        return None
+    fields: dict[str, Any] = json.loads(config.read_text())
+    width = _OF_WIDTH * int(fields["hidden_size"]) + _OF_FEED_FORWARD * int(fields["intermediate_size"])
+    return _BYTES * int(fields["num_hidden_layers"]) * width
+
+
+def step_tokens(base_model: str) -> int:
+    """How many tokens, with padding, a step looks at together; it sums their gradients to one."""
+    needed, device = activation_bytes(base_model), cuda_device()
+    if needed is None:
+        return STEP_TOKENS
+    allowed = STEP_BYTES if device is None else int(GPU_SHARE * device.memory_gib * 2**30)
+    return max(LEAST_TOKENS, allowed // needed)
+
+
+def available_bytes() -> int | None:
+    """Memory that a step could have now: the GPU's, or what the system says is free; None where it does not say."""
+    if (device := cuda_device()) is not None:
+        return int(device.memory_gib * 2**30)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    free = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(free[0]) * 1024 if free else None
+
+
+def leave_out_heavier(selection: Selection, base_model: str, available: int | None) -> Selection:
+    """The selection without samples for each of which alone the memory does not suffice, counted under the reason.
+
+    Args:
+        available: as of `available_bytes`.
+    """
+    needed = activation_bytes(base_model)
+    if needed is None or available is None:
+        return selection
+    most = available // needed
+    policy_gradient = [sample for sample in selection.policy_gradient if _tokens(sample) <= most]
+    sft = [sample for sample in selection.sft if _tokens(sample) <= most]
+    lost = len(selection.policy_gradient) + len(selection.sft) - len(policy_gradient) - len(sft)
+    counted = {f"longer than the {most} tokens that the memory suffices for": lost} if lost else {}
+    return replace(selection, policy_gradient=policy_gradient, sft=sft, left_out={**selection.left_out, **counted})
+
+
+def _tokens(sample: Sample) -> int:
+    """Tokens of a sample; of one that is known as text only, a quarter of its characters."""
+    if sample.prompt_token_ids and sample.token_ids:
+        return len(sample.prompt_token_ids) + len(sample.token_ids)
+    return (sum(len(message.content) for message in sample.messages) + len(sample.response)) // 4
