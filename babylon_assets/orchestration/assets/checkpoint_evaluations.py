@@ -95,9 +95,8 @@ def _policies(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue
         {"figure": heading, **{name: _figure(numbers, role, figure) for role, name in columns.items()}}
         for figure, heading in FIGURES.items()
     ]
-    intervals = {
-        name: _interval(numbers, "market_reward") if role == CHECKPOINT else None for role, name in columns.items()
-    }
+    own = _interval(numbers, "market_reward")
+    intervals = {name: own if role == CHECKPOINT else None for role, name in columns.items()}
     gains = {name: _interval(numbers, f"gain_on_{role}") for role, name in columns.items()}
     rows[1:1] = [{"figure": "95% interval", **intervals}, {"figure": "this gains on it", **gains}]
     known = [row for row in rows if any(row[name] is not None for name in columns.values())]
