@@ -95,7 +95,7 @@ def _policies(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue
         {"figure": heading, **{name: _figure(numbers, role, figure) for role, name in columns.items()}}
         for figure, heading in FIGURES.items()
     ]
-    own = _interval(numbers, "market_reward")
+    own = (_interval(numbers, "market_reward") or "").partition(" ")[2] or None  # its value is in the row above
     intervals = {name: own if role == CHECKPOINT else None for role, name in columns.items()}
     gains = {name: _interval(numbers, f"gain_on_{role}") for role, name in columns.items()}
     rows[1:1] = [{"figure": "95% interval", **intervals}, {"figure": "this gains on it", **gains}]

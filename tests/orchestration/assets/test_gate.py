@@ -59,7 +59,7 @@ def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     assert list(figures["market reward"]) == ["figure", "this", "its parent", "served", "base model"]
     assert "recorded reward" not in figures  # the simulated market has no recorded prompts
     assert figures["market reward"]["this"] == measured["market_reward"]
-    assert figures["95% interval"]["this"].startswith(f"{measured['market_reward']:g} [")
+    assert figures["95% interval"]["this"].startswith("[")
     assert figures["this gains on it"]["base model"].startswith(f"{measured['gain_on_base']:g} [")
     gained = measured["market_reward"] - figures["market reward"]["base model"]
     assert measured["gain_on_base"] == pytest.approx(gained, abs=2e-4)  # both are rounded for people
