@@ -35,7 +35,10 @@ FRAMES = "frames"
 LONGEST_TEXT, MOST_CHARACTERS = 2000, 500_000
 NOT_SHOWN = "not_shown"
 #: What a person asks first of a window, in this order; the rest follows as its asset gives it.
-FIRST = ("status", "reason", "why", "checkpoint", "checkpoint_id", "parent", "served", NOT_SHOWN)
+FIRST = (
+    *("status", "reason", "why", "checkpoint", "checkpoint_id", "parent", "served", NOT_SHOWN),
+    *("verdict", "policies", "best_and_worst"),
+)
 _log = logging.getLogger(__name__)
 #: The table whose columns an asset's page shows.
 TABLE_OF = {
@@ -363,7 +366,7 @@ METADATA: dict[str, Meaning] = {
     "no_off_policy_estimate": Meaning("", "Why no estimate is given."),
     # judged
     "promoted": Meaning("", "1 when the window's checkpoint was promoted, 0 when it was rejected."),
-    "why": Meaning("", "The gate's reasons, with their numbers."),
+    "why": Meaning("", "The gate's decision in a sentence."),
     "verdict": Meaning("", "Each rule of the gate: what it came to, the bound it was held to, whether it holds."),
     "served": Meaning("", "The policy that is served from then on."),
     "served_step": Meaning("checkpoints", "Its place in the chain."),

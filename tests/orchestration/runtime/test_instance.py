@@ -21,6 +21,7 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.runtime import Line, ownership
 from babylon_assets.orchestration.runtime.event_log import EventLog
 from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance, this_process
+from babylon_assets.orchestration.runtime.tags import PROCESS_TAG
 from tests.orchestration.hanging import WINDOW, definitions
 
 
@@ -83,7 +84,7 @@ def test_a_killed_run_is_failed_and_its_slot_is_free(
 
 
 def test_a_run_of_another_host_is_left_alone(instance: dg.DagsterInstance) -> None:
-    tags = {"babylon/process": f"elsewhere:{this_process().partition(':')[2]}"}
+    tags = {PROCESS_TAG: f"elsewhere:{this_process().partition(':')[2]}"}
     run = instance.create_run_for_job(
         definitions(hang=False).resolve_job_def("train_window"), tags=tags, status=dg.DagsterRunStatus.STARTED
     )
@@ -100,7 +101,7 @@ def test_who_owns_a_run_elsewhere_is_known_by_a_lock_and_not_by_a_name_that_repe
     with monkeypatch.context() as elsewhere, ExitStack() as lives:
         elsewhere.setattr(ownership, "this_kernel", lambda: "boot:pid:[2]")
         owners = [lives.enter_context(ownership.owned(instance)) for _ in range(2)]
-        tags = [{"babylon/process": f"{socket.gethostname()}:7:1", **owner} for owner in owners]
+        tags = [{PROCESS_TAG: f"{socket.gethostname()}:7:1", **owner} for owner in owners]
         runs = [instance.create_run_for_job(job, tags=given, status=running) for given in tags]
         elsewhere.undo()
         assert fail_orphaned_runs(instance) == []
