@@ -21,6 +21,7 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.runtime import Line, ownership, placing_executor
 from babylon_assets.orchestration.runtime.event_log import EventLog
 from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance, this_process
+from babylon_assets.orchestration.runtime.tags import PROCESS_TAG
 from tests.orchestration.hanging import WINDOW, definitions
 
 
@@ -83,7 +84,7 @@ def test_a_killed_run_is_failed_and_its_slot_is_free(
 
 
 def test_a_run_of_another_host_is_left_alone(instance: dg.DagsterInstance) -> None:
-    tags = {"babylon/process": f"elsewhere:{this_process().partition(':')[2]}"}
+    tags = {PROCESS_TAG: f"elsewhere:{this_process().partition(':')[2]}"}
     run = instance.create_run_for_job(
         definitions(hang=False).resolve_job_def("train_window"), tags=tags, status=dg.DagsterRunStatus.STARTED
     )
@@ -100,7 +101,7 @@ def test_who_owns_a_run_elsewhere_is_known_by_a_lock_and_not_by_a_name_that_repe
     with monkeypatch.context() as elsewhere, ExitStack() as lives:
         elsewhere.setattr(ownership, "this_kernel", lambda: "boot:pid:[2]")
         owners = [lives.enter_context(ownership.owned(instance)) for _ in range(2)]
-        tags = [{"babylon/process": f"{socket.gethostname()}:7:1", **owner} for owner in owners]
+        tags = [{PROCESS_TAG: f"{socket.gethostname()}:7:1", **owner} for owner in owners]
         runs = [instance.create_run_for_job(job, tags=given, status=running) for given in tags]
         elsewhere.undo()
         assert fail_orphaned_runs(instance) == []
@@ -134,7 +135,7 @@ def test_a_launched_run_notes_where_it_is_executed(instance: dg.DagsterInstance)
         assert result.success
         run = instance.get_run_by_id(result.run_id)
     assert run is not None
-    assert run.tags["babylon/place"] == f"{run.run_id} {ownership.this_kernel()} {this_process()}"
+    assert run.tags[ownership.PLACE_TAG] == f"{run.run_id} {ownership.this_kernel()} {this_process()}"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_a_launched_run_is_judged_where_it_is(
     job, running = definitions(hang=False).resolve_job_def("train_window"), dg.DagsterRunStatus.STARTED
     run = instance.create_run_for_job(job, tags=tags, status=running)
     known = {"run": run.run_id, "kernel": ownership.this_kernel(), "process": this_process()}
-    instance.add_run_tags(run.run_id, {"babylon/place": place.format(**known)})
+    instance.add_run_tags(run.run_id, {ownership.PLACE_TAG: place.format(**known)})
     assert (fail_orphaned_runs(instance) == [run.run_id]) is orphaned
 
 
@@ -161,8 +162,8 @@ def test_what_repeats_a_dead_commands_run_is_not_taken_for_it(instance: dg.Dagst
     """Dagster gives a run that repeats another all of its tags, those of the process that died among them."""
     job, running = definitions(hang=False).resolve_job_def("train_window"), dg.DagsterRunStatus.STARTED
     tags = {
-        "babylon/process": f"{socket.gethostname()}:999999999:7",
-        "babylon/owner": f"gone:{ownership.this_kernel()}",
+        PROCESS_TAG: f"{socket.gethostname()}:999999999:7",
+        ownership.OWNER_TAG: f"gone:{ownership.this_kernel()}",
     }
     dead = instance.create_run_for_job(job, tags=tags, status=running)
     again = instance.create_run_for_job(
