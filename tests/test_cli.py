@@ -34,7 +34,8 @@ COMMANDS = (
 )
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),
-    *("reward_mean", "oracle", "dataset", "parent", "checkpoint", "carried_from", "carried_into", "late_waiting"),
+    *("reward_mean", "oracle", "dataset", "parent", "checkpoint", "understood", "unknown_words"),
+    *("carried_from", "carried_into", "late_waiting"),
 ]
 FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
 DATASET = build_dataset(FIRST, [], {}, pd.DataFrame({"trajectory_id": [], "step": [], "reward": []}), "babylon-agent")
@@ -116,6 +117,8 @@ def test_windows_as_json_is_a_list_oldest_first_with_exactly_these_keys(babylon:
         "dataset": DATASET.id,
         "parent": "c0",
         "checkpoint": "c1",
+        "understood": None,
+        "unknown_words": None,
         "carried_from": {},
         "carried_into": {},
         "late_waiting": 0,

@@ -146,6 +146,8 @@ def window_json(row: WindowRow) -> dict[str, Any]:
         "dataset": row.dataset_id,
         "parent": row.parent_id,
         "checkpoint": row.checkpoint_id,
+        "understood": row.understood,
+        "unknown_words": row.unknown_words,
     }
 
 
@@ -170,12 +172,13 @@ def policy_names(conn: Connection, chain: str) -> dict[str, str]:
 
 def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Sequence[CarriedSamples] = ()) -> Table:
     """The same for a person; `names` gives the policies' names by checkpoint id."""
-    numbers = ("trajectories", "samples", "tokens", "reward", "oracle")
+    numbers = ("trajectories", "understood", "samples", "tokens", "reward", "oracle")
     listed = [
         {
             "window": row.window_id,
             "state": row.status,
             "trajectories": count(row.trajectories),
+            "understood": "" if row.understood is None else f"{row.understood:.0%}",
             "samples": count(row.samples),
             "tokens": count(row.trainable_tokens),
             "reward": number(row.reward_mean),
@@ -184,13 +187,14 @@ def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Seque
         }
         for row in rows
     ]
-    return fitting_table(listed, drop=("oracle", "tokens", "trajectories", "samples"), right=numbers)
+    return fitting_table(listed, drop=("oracle", "tokens", "trajectories", "samples", "understood"), right=numbers)
 
 
 def _outcome(row: WindowRow, names: Mapping[str, str], late: Mapping[str, Any]) -> str:
-    """`parent -> checkpoint`, or why there is none, and what is late of the window or joined it."""
+    """`parent -> checkpoint`, or why there is none, what is late of it or joined it, and its unknown words."""
     outcome = shorten(row.reason or "", MOST_OF_A_REASON) if row.checkpoint_id is None else _step(row, names)
-    return "; ".join(filter(None, [outcome, *_carried(late)]))
+    unknown = f"not known: {plain(row.unknown_words)}" if row.unknown_words else None
+    return "; ".join(filter(None, [outcome, *_carried(late), unknown]))
 
 
 def _carried(late: Mapping[str, Any]) -> list[str]:

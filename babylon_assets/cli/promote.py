@@ -52,6 +52,7 @@ def evaluate(
     database = opened(settings)
     checkpoint = _policy(settings, database, policy)
     from babylon_assets.environments.babylon.snapshot_reader import read_snapshot
+    from babylon_assets.evaluation.deployment import tell_benchmark
     from babylon_assets.evaluation.loaded_policies import why_not_loadable
     from babylon_assets.evaluation.measurements import measure_snapshot
 
@@ -61,6 +62,7 @@ def evaluate(
         evaluation, facts = _measure(settings, database, checkpoint)
     else:
         evaluation = measure_snapshot(settings, database, checkpoint, read_snapshot(snapshot), range(runs))
+        tell_benchmark(settings, database, checkpoint, evaluation, str(snapshot))
         facts = _snapshot_facts(evaluation)
     _write_card(database, checkpoint)
     shown = {"policy": _name(checkpoint), "evaluation": evaluation.evaluation, "version": evaluation.version, **facts}

@@ -6,7 +6,7 @@ Numbers in, numbers out. How they are measured is decided in `evaluation`, what 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -146,3 +146,25 @@ def off_policy(
         )
         return OffPolicy(None, effective, mean, estimate)
     return OffPolicy(float((weights * np.asarray(rewards)).sum() / weights.sum()), effective, mean, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkResult:
+    """How a policy played one of the environment's snapshots, as the environment is told of it.
+
+    Attributes:
+        version: what decides the numbers; path: where the snapshot was read.
+        pnl: mean over the runs, in dollars; base_pnl, base_accuracy: the base model's, where it was measured.
+        figures: `accuracy`, `win_rate`, `of_optimal` and others; None where a figure is not known.
+    """
+
+    checkpoint_id: str
+    inference_name: str
+    benchmark: str
+    version: str
+    path: str
+    pnl: float
+    base_pnl: float | None
+    base_accuracy: float | None
+    figures: Mapping[str, Any]
+    milliseconds: int

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
-from babylon_assets.domain.evaluations import PolicyEvaluation
+from babylon_assets.domain.evaluations import BenchmarkResult, PolicyEvaluation
 from babylon_assets.domain.policies import Policy
 from babylon_assets.domain.rewards import Scorer
 from babylon_assets.domain.trajectories import Message, Quarantined, StepFacts, TrajectoryRecord
@@ -151,6 +151,7 @@ class WriteBack(Protocol):
 
     def deploy(self, conn: Connection, model: DeployedModel) -> None: ...
     def mark_used(self, conn: Connection, trajectories: Sequence[str], batch: str) -> None: ...
+    def write_benchmark(self, conn: Connection, result: BenchmarkResult) -> None: ...
     def write_judgments(
         self, conn: Connection, window: str, scores: Sequence[JudgeScore], *, model: str, version: str, rubric: str
     ) -> None: ...

@@ -6,6 +6,7 @@ numbers: of the policies of a window only the new one is played. What the number
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -174,7 +175,9 @@ def measure_snapshot(
         kept = evaluations.get(conn, checkpoint.id, name, version)
     if kept is not None:
         return kept
-    profits, results = snapshots.play(load_policy(settings, checkpoint), snapshot, seeds)
+    policy, started = load_policy(settings, checkpoint), time.perf_counter()
+    profits, results = snapshots.play(policy, snapshot, seeds)
+    results["seconds"] = time.perf_counter() - started
     pnl = bootstrap(profits)
     evaluation = Evaluation(
         checkpoint_id=checkpoint.id,

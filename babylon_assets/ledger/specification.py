@@ -34,6 +34,8 @@ WINDOWS = Table(
         "reference": Column("jsonb", "Rewards of reference policies there; simulated market only.", null=True),
         "reason": Column("text", "Why the window is thin, skipped or failed, in words.", null=True),
         "changed_at": Column("timestamptz", "When the row was last written.", default="now()"),
+        "understood": Column("float8", "Share of its actions, and of its trades, without an unknown word.", null=True),
+        "unknown_words": Column("text", "The words that are not known, with their counts.", null=True),
     },
 )
 RAW_TRAJECTORIES = Table(
@@ -210,6 +212,7 @@ TRAINING_DATASET_SAMPLES = Table(
         "trains_as": Column("text", "Training mode: policy_gradient, recompute, sft or skip."),
         "skip_reason": Column("text", "Why the sample is skipped."),
         "tokens": Column("int4", "Tokens of the answer."),
+        "compared_with": Column("text", "The level of its group: decision_point, minutes, class or running_mean."),
     },
     view=True,
 )

@@ -29,6 +29,8 @@ class WindowRow:
         reward_mean, reward_std: over the samples with a known reward; None without any.
         reference: what known policies would have earned on the same boards, by name; None outside the simulated game.
         parent_id, checkpoint_id: the checkpoint trained from and the one that came of it.
+        understood: the share of its actions, and of its trades, without an unknown word; the lesser of the two.
+        unknown_words: the words that were not known, with their counts, for a person.
     """
 
     window_id: str
@@ -46,6 +48,8 @@ class WindowRow:
     reference: dict[str, float] | None
     reason: str | None
     changed_at: datetime
+    understood: float | None = None
+    unknown_words: str | None = None
 
 
 class WindowColumns(TypedDict, total=False):
@@ -64,6 +68,8 @@ class WindowColumns(TypedDict, total=False):
     parent_id: str | None
     reference: dict[str, float] | None
     reason: str | None
+    understood: float | None
+    unknown_words: str | None
 
 
 def upsert_window(conn: Connection[Any], window: str, **columns: Unpack[WindowColumns]) -> WindowRow:

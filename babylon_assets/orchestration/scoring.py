@@ -17,7 +17,7 @@ from babylon_assets.domain.scorers import load_scorers
 from babylon_assets.domain.step_texts import add_texts, needs_texts
 from babylon_assets.domain.understanding import Understanding, understand
 from babylon_assets.environments.base import Environment, WriteBack
-from babylon_assets.ledger import feedback, inference_calls, judge_scores, trajectories
+from babylon_assets.ledger import feedback, inference_calls, judge_scores, trajectories, windows
 from babylon_assets.ledger import scores as score_ledger
 from babylon_assets.ledger.database import Connection, judge_lock
 from babylon_assets.ledger.scores import Revision, ScorerNote
@@ -75,6 +75,7 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         revision = score_ledger.replace_scores(
             conn, window, fresh.scores, fresh.versions, notes=notes, imported=fresh.imported
         )
+        _note_understanding(conn, window, fresh.understanding)
         if judged is not None and settings.judge.write_reward_judgments and environment.write_back is not None:
             if installation.database.is_apart and only_reads(source):
                 place = installation.database.source_place
@@ -130,6 +131,12 @@ def _score(
     )
     scores = rewards.without_extremes(with_imported(scores, steps, given))
     return _FreshScores(scores, rewards.versions(weights, added), understanding, verdicts, given.keys())
+
+
+def _note_understanding(conn: Connection, window: str, understanding: Understanding) -> None:
+    """Put into the window's row how much of it was understood; nothing where nothing was to be."""
+    share = understanding.share if understanding.actions else None
+    windows.upsert_window(conn, window, understood=share, unknown_words=understanding.list_words() or None)
 
 
 def _worth(environment: Environment, conn: Connection, window: str, steps: pd.DataFrame) -> pd.DataFrame:

@@ -7,10 +7,12 @@ from datetime import datetime
 
 import pandas as pd
 
+from babylon_assets.domain.evaluations import BenchmarkResult
 from babylon_assets.domain.llm_judge import JudgeScore
 from babylon_assets.domain.rewards import Scorer
 from babylon_assets.domain.trajectories import Quarantined, StepFacts, TrajectoryRecord
 from babylon_assets.environments.babylon import (
+    benchmark_results,
     game_record,
     outcome_tables,
     presence,
@@ -24,7 +26,7 @@ from babylon_assets.environments.babylon.outcomes import OutcomeTables, trade_wo
 from babylon_assets.environments.babylon.rights import missing_rights
 from babylon_assets.environments.babylon.rules import GameRules
 from babylon_assets.environments.babylon.schema import BABYLON_GAME, Schema, check_tables, look_at_schema
-from babylon_assets.environments.babylon.scorers import GameJudgmentScorer, HeuristicScorer
+from babylon_assets.environments.babylon.scorers import GameJudgmentScorer, HeuristicScorer, JudgmentPartScorer
 from babylon_assets.environments.babylon.words import comparable_kind
 from babylon_assets.environments.base import (
     AnswerReader,
@@ -71,7 +73,8 @@ resolved, and when the newest was written.
 
     @property
     def scorers(self) -> Mapping[str, Scorer]:
-        return {"heuristic": HeuristicScorer(), "game_judgment": GameJudgmentScorer()}
+        parts = {name: JudgmentPartScorer(name) for name in reward_judgments.PARTS}
+        return {"heuristic": HeuristicScorer(), "game_judgment": GameJudgmentScorer(), **parts}
 
     @property
     def snapshots(self) -> SnapshotBenchmark | None:
@@ -146,7 +149,8 @@ resolved, and when the newest was written.
         )
         if not self.schema(conn).has("reward_judgments"):
             return valued
-        return valued.join(reward_judgments.read_judgments(conn, steps, as_of))
+        has_parts = self.schema(conn).has("reward_judgments", "componentScoresJson")
+        return valued.join(reward_judgments.read_judgments(conn, steps, as_of, has_parts=has_parts))
 
     def read_outcomes(self, conn: Connection, window: str, steps: pd.DataFrame) -> OutcomeTables:
         """What the record says of the markets, the prices and the trades of a window's steps."""
@@ -237,6 +241,9 @@ class _WriteBack:
 
     def mark_used(self, conn: Connection, trajectories: Sequence[str], batch: str) -> None:
         writeback.mark_used(conn, trajectories, batch)
+
+    def write_benchmark(self, conn: Connection, result: BenchmarkResult) -> None:
+        benchmark_results.write_benchmark(conn, result)
 
     def write_judgments(
         self, conn: Connection, window: str, scores: Sequence[JudgeScore], *, model: str, version: str, rubric: str

@@ -35,29 +35,49 @@ _JUDGMENT = """
 
 #: Judges that are a formula of the game's, not a model.
 FORMULAS = ("feed-deterministic", "trust-v1")
+#: Parts of a judgment that say how an agent deals with others, by the names of their scorers and of the game.
+PARTS = {"game_trust": "trust", "game_scam_safety": "scam_safety", "game_over_refusal": "over_refusal"}
 _FOREIGN = """
-    SELECT "trajectoryId", "judgeModel", "judgeVersion", "overallScore" FROM public.reward_judgments
+    SELECT "trajectoryId", "judgeModel", "judgeVersion", "overallScore", {parts} FROM public.reward_judgments
     WHERE "trajectoryId" = ANY(%s) AND NOT starts_with("id", 'ruler-')
       AND (%s::timestamp IS NULL OR "judgedAt" <= %s)"""
 
 
-def read_judgments(conn: Connection[Any], steps: pd.DataFrame, as_of: datetime | None = None) -> pd.DataFrame:
+def read_judgments(
+    conn: Connection[Any], steps: pd.DataFrame, as_of: datetime | None = None, *, has_parts: bool = True
+) -> pd.DataFrame:
     """The game's own judgment of each step's trajectory, and who gave it; None and NaN where there is none.
 
+    Args:
+        has_parts: the table has the parts of a judgment, and they may be read.
+
     Returns:
-        On the index of `steps`: `judgment` in [0, 1], and `judge`, such as `formula feed-deterministic` or `model X`.
+        On the index of `steps`: `judgment` in [0, 1], `judge`, such as `formula feed-deterministic` or `model X`, and a
+        column for each of `PARTS` that any of these judgments has.
     """
     at = None if as_of is None else as_of.astimezone(UTC).replace(tzinfo=None)
-    rows = conn.execute(_FOREIGN, [sorted(set(steps["trajectory_id"])), at, at]).fetchall()
-    scores = {name: score for name, _, _, score in rows}
-    judges = {name: _describe_judge(model, version) for name, model, version, _ in rows}
-    return pd.DataFrame(
-        {
-            "judgment": steps["trajectory_id"].map(scores).astype("float64"),
-            "judge": steps["trajectory_id"].map(judges).astype("object"),
-        },
-        index=steps.index,
-    )
+    query = _FOREIGN.replace("{parts}", '"componentScoresJson"' if has_parts else "NULL")
+    rows = conn.execute(query.encode(), [sorted(set(steps["trajectory_id"])), at, at]).fetchall()
+    judges = {name: _describe_judge(model, version) for name, model, version, _, _ in rows}
+    columns = {"judgment": {name: score for name, _, _, score, _ in rows}}
+    parts = {name: _read_parts(text) for name, _, _, _, text in rows}
+    for scorer, part in PARTS.items():
+        filled = {name: known[part] for name, known in parts.items() if part in known}
+        columns |= {scorer: filled} if filled else {}
+    numbers = {name: steps["trajectory_id"].map(values).astype("float64") for name, values in columns.items()}
+    return pd.DataFrame({**numbers, "judge": steps["trajectory_id"].map(judges).astype("object")}, index=steps.index)
+
+
+def _read_parts(text: str | None) -> dict[str, float]:
+    """The parts of a judgment that are numbers."""
+    try:
+        values = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    known = values.items() if isinstance(values, dict) else ()
+    return {
+        name: float(value) for name, value in known if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def _describe_judge(model: str, version: str) -> str:

@@ -62,6 +62,7 @@ AGENT_CONFIG = SourceTable(
 )
 REWARD_JUDGMENTS = SourceTable(
     ("id", "trajectoryId", "judgeModel", "judgeVersion", "overallScore", "judgedAt"),
+    ("componentScoresJson",),
     cost="the scorer game_judgment knows nothing",
 )
 CALL_LOGS = SourceTable(

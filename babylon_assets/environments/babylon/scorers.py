@@ -54,6 +54,18 @@ class GameJudgmentScorer:
         return steps.get("judgment", unknown)
 
 
+@dataclass(frozen=True)
+class JudgmentPartScorer:
+    """A part of the game's own judgment of the step's trajectory, as `reward_judgments.PARTS`; NaN where it is none."""
+
+    name: str
+    version: str = "1"
+
+    def score(self, steps: pd.DataFrame) -> pd.Series[Any]:
+        unknown = pd.Series(np.nan, index=steps.index, dtype="float64")
+        return steps.get(self.name, unknown)
+
+
 def _window_profit(steps: pd.DataFrame, codes: np.ndarray[Any, Any], agents: int) -> np.ndarray[Any, Any]:
     """Last less first known P&L per agent code, in dollars; 0 where fewer than two are known."""
     pnl = steps["pnl"].to_numpy(dtype="float64")

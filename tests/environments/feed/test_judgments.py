@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.evaluations import BenchmarkResult
 from babylon_assets.domain.frames import steps_frame
 from babylon_assets.domain.llm_judge import JudgeScore
 from babylon_assets.domain.trajectories import TrajectoryRecord
@@ -95,3 +96,45 @@ def test_a_checkpoint_that_was_rolled_back_says_so(conn: Connection) -> None:
         ORDER BY version"""
     ).fetchall()
     assert rows == [("v1.0.1", "deployed", "0.9", 0.5), ("v1.0.2", "rolled_back", "0.9", 0.5)]
+
+
+def test_parts_of_a_judgment_are_scores_where_they_are_filled(conn: Connection) -> None:
+    environment = FeedEnvironment(Settings(environment="feed"))
+    conn.execute(
+        """UPDATE public.reward_judgments SET "componentScoresJson" = '{"trust": 0.25, "scam_safety": null, "pnl": "x"}'
+        WHERE id = 'j-t-00013'"""
+    )
+    rows = [row for row in environment.read_window(conn, WINDOW) if isinstance(row, TrajectoryRecord)]
+    steps = steps_frame(rows, environment.detail)
+    valued = steps.assign(**environment.value_steps(conn, WINDOW, steps))
+    trust = environment.scorers["game_trust"].score(valued)
+    assert set(trust[valued["trajectory_id"] == "t-00013"]) == {0.25}
+    assert trust[valued["trajectory_id"] != "t-00013"].isna().all()
+    assert environment.scorers["game_scam_safety"].score(valued).isna().all()
+
+
+def test_how_a_snapshot_was_played_is_written_once_in_the_games_form(conn: Connection) -> None:
+    write_back = FeedEnvironment(Settings(environment="feed")).write_back
+    assert write_back is not None
+    result = BenchmarkResult(
+        checkpoint_id="c1",
+        inference_name="babylon-agent@1",
+        benchmark="snapshot-11",
+        version="v",
+        path="snapshot-11.json",
+        pnl=12.5,
+        base_pnl=10.0,
+        base_accuracy=0.5,
+        figures={"accuracy": None, "win_rate": 0.75, "of_optimal": 0.1, "runs": 8},
+        milliseconds=1500,
+    )
+    for _ in range(2):
+        write_back.write_benchmark(conn, result)
+    rows = conn.execute(
+        """SELECT "modelId", "benchmarkId", "totalPnl", "predictionAccuracy", "perpWinRate", "optimalityScore",
+        "detailedMetrics" -> 'accuracy', "baselinePnlDelta", "baselineAccuracyDelta", improved, duration
+        FROM public.benchmark_results"""
+    ).fetchall()
+    assert rows == [("babylon-agent@1", "snapshot-11", 12.5, 0.0, 0.75, 0.1, None, 2.5, None, True, 1500)]
+    conn.execute("DROP TABLE public.benchmark_results")
+    write_back.write_benchmark(conn, result)

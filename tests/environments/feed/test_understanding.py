@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from babylon_assets.cli.list_scores import score_rows
+from babylon_assets.cli.list_windows import window_json
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
 from babylon_assets.domain.errors import PermanentError
@@ -51,6 +52,17 @@ def test_what_was_understood_is_counted(installation: Installation) -> None:
     expected = {"understood_share": 1.0, "trades": 19, "trades_linked": 18, "trades_valued": 16, "trades_pending": 2}
     assert {name: counts[name] for name in expected} == expected
     assert check(result).passed and "unknown_words" not in counts
+    with installation.connect() as conn:
+        row = get_window(conn, WINDOW)
+        assert row is not None and (row.understood, row.unknown_words) == (1.0, None)
+        renamed = """UPDATE public.trajectories SET "stepsJson" = replace("stepsJson", '"perp"', '"swap"')"""
+        conn.execute(f"""{renamed}, "updatedAt" = now()""".encode())
+    score(installation)
+    with installation.connect() as conn:
+        row = get_window(conn, WINDOW)
+        assert row is not None and row.understood is not None and row.understood < 1
+        assert (row.unknown_words or "").startswith("marketType swap (")
+        assert window_json(row)["understood"] == row.understood
 
 
 @pytest.mark.parametrize(
