@@ -106,6 +106,21 @@ class Browser:
         """The value of a JavaScript expression."""
         return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
+    def promised(self, script: str) -> Any:
+        """The value that a JavaScript promise comes to."""
+        given = {"expression": script, "returnByValue": True, "awaitPromise": True}
+        return self._call("Runtime.evaluate", **given)["result"].get("value")
+
+    def press(self, key: str, selector: str | None = None) -> None:
+        """Press and release a key, such as Tab or Enter, in the element that a selector names."""
+        if selector is not None:
+            self.run(f"document.querySelector({json.dumps(selector)}).focus()")
+        text = {"text": "\r"} if key == "Enter" else {}
+        code = {"Enter": 13, "Tab": 9}[key]
+        for kind in ("keyDown", "keyUp"):
+            given = text if kind == "keyDown" else {}
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **given)
+
     def picture(self, path: Path, settle: float = 1.0) -> Path:
         """Save what the window shows as a PNG, after `settle` seconds for animations to end."""
         time.sleep(settle)

@@ -50,6 +50,11 @@ _SAMPLE: LiteralString = f"""
 SELECT played.window_id AS window, {_COLUMNS}
 FROM babylon_training.windows AS played JOIN babylon_training.training_dataset_samples AS sample USING (dataset_id)
 WHERE played.window_id = %s AND sample.trajectory_id = %s AND sample.sample_id = %s"""
+_STEP_OF_AGENT: LiteralString = f"""
+SELECT played.window_id AS window, {_COLUMNS}
+FROM babylon_training.windows AS played JOIN babylon_training.training_dataset_samples AS sample USING (dataset_id)
+WHERE sample.agent_id = %s AND sample.step = %s AND (%s::text IS NULL OR played.window_id = %s)
+ORDER BY played.window_id DESC, sample.trajectory_id, sample.call DESC LIMIT 1"""
 _NEIGHBOURS: LiteralString = f"""
 SELECT %s::text AS window, {_COLUMNS} FROM babylon_training.training_dataset_samples AS sample
 WHERE sample.dataset_id = %s AND sample.group_key = %s
@@ -148,6 +153,12 @@ def read_sample(conn: Connection[Any], window: str, sample_id: str) -> SampleRow
     trajectory = sample_id.rsplit("/", 2)[0]
     with conn.cursor(row_factory=class_row(SampleRow)) as cursor:
         return cursor.execute(_SAMPLE, [window, trajectory, sample_id]).fetchone()
+
+
+def find_sample_of(conn: Connection[Any], agent: str, step: int, window: str | None = None) -> SampleRow | None:
+    """The executed call of an agent's step, in a window or in its newest one; None where there is none."""
+    with conn.cursor(row_factory=class_row(SampleRow)) as cursor:
+        return cursor.execute(_STEP_OF_AGENT, [agent, step, window, window]).fetchone()
 
 
 def read_neighbours(conn: Connection[Any], sample: SampleRow, most: int = 40) -> list[SampleRow]:

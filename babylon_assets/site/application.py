@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -18,7 +19,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import BabylonError, TransientError
 from babylon_assets.domain.site_links import SITE
 from babylon_assets.ledger.database import Database
-from babylon_assets.site import agent_pages, checkpoint_pages, comparison_page, sample_pages
+from babylon_assets.site import agent_pages, checkpoint_pages, comparison_page, playground, sample_pages
 from babylon_assets.site.page_shell import HEADERS, STATEMENT_MS, Site, read_stylesheet
 from babylon_assets.site.query_values import WrongValueError
 
@@ -32,6 +33,7 @@ PAGES: dict[str, Page] = {
     "/agents": agent_pages.show_agents,
     "/agent": agent_pages.show_agent,
     "/compare": comparison_page.show_comparison,
+    "/playground": playground.open_playground,
 }
 _NOT_READY = "Nothing is in the ledger yet. Type: babylon demo, or babylon migrate for a database of your own."
 _TOO_LONG = f"The database did not answer within {STATEMENT_MS // 1000} s. Narrow the search, or try again later."
@@ -47,6 +49,7 @@ def make_site(settings: Settings, open_database: Callable[[], Database], *, besi
     site = Site(settings, open_database, beside_dagster)
     stylesheet = Response(read_stylesheet(), media_type="text/css", headers={"cache-control": "max-age=300"})
     routes = [Route(SITE + path, partial(_answer, site, page), methods=["GET"]) for path, page in PAGES.items()]
+    routes.append(Route(f"{SITE}/playground", partial(_answer_form, site), methods=["POST"]))
     routes.append(Route(f"{SITE}/style.css", lambda _: stylesheet))
     routes += [Route(path, lambda _: RedirectResponse(f"{SITE}/")) for path in (SITE, "/")]
     handlers: Any = {HTTPException: partial(_explain_http, site)}
@@ -79,6 +82,16 @@ def _answer(site: Site, page: Page, request: Request) -> Response:
         return _explain(site, 503, "Not now", str(error))
     except BabylonError as error:
         return _explain(site, 404, "That is not here", str(error))
+
+
+async def _answer_form(site: Site, request: Request) -> Response:
+    """What the playground's form asked for."""
+    try:
+        body = await playground.read_body(request)
+    except WrongValueError as error:
+        return _explain(site, 413, "That is too long", str(error))
+    ask = partial(playground.ask_playground, body=body)
+    return await run_in_threadpool(_answer, site, ask, request)
 
 
 def _explain_http(site: Site, request: Request, error: HTTPException) -> Response:

@@ -53,6 +53,12 @@ class WholeText(str):
     __slots__ = ()
 
 
+class FormText(WholeText):
+    """A text in a form, which comes back whole."""
+
+    __slots__ = ()
+
+
 @dataclass
 class Site:
     """What the pages share.
@@ -107,7 +113,12 @@ class Site:
         templates.globals |= {link.__name__: link for link in _LINKS}
         templates.globals |= {"site": site_links.SITE, "chain": self.settings.model_name, "missing": MISSING}
         templates.globals["beside_dagster"] = self.beside_dagster
-        templates.filters |= {"whole": WholeText, "excerpt": _excerpt, "sentence": _begin_sentence}
+        templates.filters |= {
+            "whole": WholeText,
+            "form_text": FormText,
+            "excerpt": _excerpt,
+            "sentence": _begin_sentence,
+        }
         return templates
 
     def _printable(self, value: object) -> object:
@@ -116,6 +127,8 @@ class Site:
             return ""
         if hasattr(value, "__html__"):
             return value
+        if isinstance(value, FormText):
+            return neutralize(self.hide_secrets(value))
         longest = LONGEST_TEXT if isinstance(value, WholeText) else LONGEST
         return neutralize(shorten(self.hide_secrets(str(value)), longest))
 

@@ -14,27 +14,39 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+import dagster_postgres.event_log.event_log
 import sqlalchemy as db
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.runs.schema import RunsTable
+from dagster._core.storage.sql import run_alembic_upgrade
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
-from dagster_postgres.utils import create_pg_engine, pg_url_from_config
+from dagster_postgres.run_storage import PostgresRunStorage
+from dagster_postgres.schedule_storage import PostgresScheduleStorage
+from dagster_postgres.utils import (
+    DagsterPostgresException,
+    create_pg_engine,
+    pg_alembic_config,
+    pg_url_from_config,
+)
 from sqlalchemy.engine import Connection
 
 from babylon_assets.domain.errors import DatabaseUnavailable
 from babylon_assets.ledger.addresses import parse_address
 from babylon_assets.ledger.sessions import connect
-from babylon_assets.orchestration.runtime.qualified_names import qualified_url
+from babylon_assets.ledger.sqlstates import named_error
+from babylon_assets.orchestration.runtime.qualified_names import finding_tables, qualified_url
 from babylon_assets.orchestration.runtime.tags import UNFINISHED
 
 #: A connection that lay idle longer is opened anew; firewalls drop the ones that lie for hours.
 RECYCLE_SECONDS = 1800
 #: Webserver and daemon write and read from several threads.
 MORE_CONNECTIONS = 20
+#: Dagster's own migrations.
+ALEMBIC = pg_alembic_config(dagster_postgres.event_log.event_log.__file__)
 MODULE = "babylon_assets.orchestration.runtime.event_log"
 
 
@@ -79,7 +91,7 @@ class EventLog(PostgresEventLogStorage):
     def store_event(self, event: EventLogEntry) -> None:
         held: list[EventLogEntry] | None = getattr(self._mine, "held", None)
         if event.dagster_event_type not in _TOGETHER:
-            with self._transaction():
+            with _in_our_words(), self._transaction():
                 super().store_event(event)
         elif held is None:
             self._store([event])
@@ -89,7 +101,7 @@ class EventLog(PostgresEventLogStorage):
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """What a run plans to make, and what it made, as one statement each; the rest as the original does it."""
         others = [event for event in events if event.dagster_event_type not in _TOGETHER]
-        with self._transaction():
+        with _in_our_words(), self._transaction():
             if len(others) < len(events):
                 self._store([event for event in events if event.dagster_event_type in _TOGETHER])
             if others:
@@ -98,7 +110,7 @@ class EventLog(PostgresEventLogStorage):
     def _store(self, events: Sequence[EventLogEntry]) -> None:
         """The rows that the original writes of each event, several events as one statement where it can be one."""
         statement = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
-        with self._transaction(), self.index_transaction() as connection:
+        with _in_our_words(), self._transaction(), self.index_transaction() as connection:
             ids = [row[0] for row in connection.execute(statement).fetchall()]
             positions = [place for place, event in enumerate(events) if event.dagster_event_type in ASSET_EVENTS]
             self._store_asset_event_tags(
@@ -157,6 +169,11 @@ class EventLog(PostgresEventLogStorage):
             with super()._connect() as connection:
                 yield connection
 
+    def upgrade(self) -> None:
+        """As the original, in a session that finds the tables by the bare names that migrations write."""
+        with self._connect() as connection, finding_tables(connection):
+            run_alembic_upgrade(ALEMBIC, connection)
+
     def has_table(self, table_name: str) -> bool:
         """Asked for every event; a table that was there once stays."""
         if table_name not in self._tables and super().has_table(table_name):
@@ -166,6 +183,19 @@ class EventLog(PostgresEventLogStorage):
     def dispose(self) -> None:
         super().dispose()
         self._engine.dispose()
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """A lost database as one sentence: Dagster prints what a store raises, and SQLAlchemy's error holds the rows.
+
+    Raises:
+        DatabaseUnavailable: in place of the driver's error.
+    """
+    try:
+        yield
+    except (db.exc.OperationalError, DagsterPostgresException) as error:
+        raise named_error(error) or error from error
 
 
 #: What is never removed.
@@ -181,6 +211,18 @@ _TOGETHER = frozenset(
         DagsterEventType.ASSET_CHECK_EVALUATION,
     }
 )
+
+
+class _RunStorage(PostgresRunStorage):
+    def upgrade(self) -> None:
+        with self.connect() as connection, finding_tables(connection):
+            run_alembic_upgrade(ALEMBIC, connection)
+
+
+class _ScheduleStorage(PostgresScheduleStorage):
+    def upgrade(self) -> None:
+        with self.connect() as connection, finding_tables(connection):
+            run_alembic_upgrade(ALEMBIC, connection)
 
 
 class Storage(DagsterPostgresStorage):
@@ -202,6 +244,8 @@ class Storage(DagsterPostgresStorage):
         postgres_url = qualified_url(postgres_url)
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         self._event_log_storage = EventLog(postgres_url, should_autocreate_tables)
+        self._run_storage = _RunStorage(postgres_url, should_autocreate_tables)
+        self._schedule_storage = _ScheduleStorage(postgres_url, should_autocreate_tables)
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Storage:

@@ -19,10 +19,12 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 from babylon_assets.config.settings import Settings, write_events_in_batches
 from babylon_assets.ledger.database import Database, ensure_dagster_database
 from babylon_assets.orchestration.runtime import event_log
-from babylon_assets.orchestration.runtime.ownership import OWNER_TAG, is_alive, is_here
+from babylon_assets.orchestration.runtime.ownership import OWNER_TAG, is_alive, is_executed, is_here
 from babylon_assets.orchestration.runtime.tags import PROCESS_TAG
 
 _RUNNING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+#: A run that was made and whose process was gone, or had lost the database, before it said that it begins.
+_NEVER_BEGUN = dg.DagsterRunStatus.NOT_STARTED
 
 
 def dagster_home(settings: Settings) -> Path:
@@ -56,10 +58,10 @@ def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
     """Fail the runs whose process is gone and free the slots they hold; gives their ids.
 
     A run of a command carries PROCESS_TAG and OWNER_TAG, a launched one the socket of its code server. The first is
-    orphaned when no such process lives here, or, where its process id means nothing here, when nobody holds the lock
-    on its owner's token; the second when nothing answers.
+    orphaned when no such process lives here, when it is this one and executes the run no more, or, where its process id
+    means nothing here, when nobody holds the lock on its owner's token; the second when nothing answers.
     """
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=_RUNNING))
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=[*_RUNNING, _NEVER_BEGUN]))
     orphans = [run for run in runs if _orphaned(instance, run)]
     for run in orphans:
         instance.report_run_failed(run, "The process of this run ended without a word; its window can be run again.")
@@ -71,6 +73,8 @@ def _orphaned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     process, owner = run.tags.get(PROCESS_TAG), run.tags.get(OWNER_TAG)
     if owner is not None and not is_here(owner):
         return not is_alive(instance, owner)
+    if owner is not None and process == this_process():
+        return not is_executed(owner)
     if process is not None:
         host, pid, started = process.rsplit(":", 2)
         return host == socket.gethostname() and _start_ticks(int(pid)) != started

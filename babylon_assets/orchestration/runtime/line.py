@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dagster as dg
@@ -14,7 +15,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from babylon_assets.domain.errors import BabylonError, PermanentError, TransientError
 from babylon_assets.orchestration.runtime import pool_waiting
-from babylon_assets.orchestration.runtime.instance import this_process
+from babylon_assets.orchestration.runtime.instance import fail_orphaned_runs, this_process
 from babylon_assets.orchestration.runtime.ownership import owned
 from babylon_assets.orchestration.runtime.tags import LAUNCHED_BY_TAG, LINE_TAG, PROCESS_TAG, range_tags
 
@@ -46,6 +47,7 @@ class Line:
         self._definitions = definitions
         self._job = definitions.resolve_job_def(LINE)
         self._instance = instance
+        self._left_behind = False
 
     def materialize(self, window: str) -> LineRun:
         """Materialize the window's partition of every asset.
@@ -55,14 +57,15 @@ class Line:
             PermanentError: the run failed and a person must act; the message says what to do.
         """
         started = time.monotonic()
-        with owned(self._instance) as owner:
+        with self._run_tags() as tags:
             result = self._job.execute_in_process(
                 instance=self._instance,
                 partition_key=window,
                 raise_on_error=False,
                 run_config=_QUIET,
-                tags={**self._tags, **owner},
+                tags=tags,
             )
+        self._left_behind = not result.success
         if not result.success:
             raise _failure_of(result)
         return LineRun(result.run_id, time.monotonic() - started)
@@ -72,17 +75,31 @@ class Line:
         keys = [dg.AssetKey(name) for name in assets]
         job = self._definitions.resolve_implicit_job_def_def_for_assets(keys)
         assert job is not None  # they are among the definitions
-        with owned(self._instance) as owner:
+        with self._run_tags() as tags:
             result = job.execute_in_process(
                 instance=self._instance,
                 asset_selection=keys,
                 raise_on_error=False,
                 run_config=_QUIET,
-                tags={**self._tags, LINE_TAG: "window", **owner, **range_tags(first, last)},
+                tags={LINE_TAG: "window", **tags, **range_tags(first, last)},
             )
+        self._left_behind = not result.success
         if not result.success:
             raise _failure_of(result)
         return result.run_id
+
+    @contextmanager
+    def _run_tags(self) -> Iterator[dict[str, str]]:
+        """The tags of a run that is executed in the block.
+
+        Where the database was lost during the run before, that run could not be brought to an end, nor give its place
+        in a pool back: both are done first.
+        """
+        if self._left_behind:
+            fail_orphaned_runs(self._instance)
+        self._left_behind = True
+        with owned(self._instance) as owner:
+            yield {**self._tags, **owner}
 
     def materialized(self, asset: str) -> set[str]:
         """Windows of which an asset was made."""

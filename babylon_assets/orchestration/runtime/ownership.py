@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import dagster as dg
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from babylon_assets.orchestration.runtime.event_log import EventLog
 
@@ -29,22 +30,39 @@ _HELD = text("""
         AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))""")
 
 
+#: The tokens of the runs that this process executes now.
+_EXECUTED: set[str] = set()
+
+
 @contextmanager
 def owned(instance: dg.DagsterInstance) -> Iterator[dict[str, str]]:
     """The tags of a run that this process executes inside the block."""
     token = secrets.token_hex(16)
     tags = {OWNER_TAG: f"{token}:{this_kernel()}"}
     storage = instance.event_log_storage
-    if not isinstance(storage, EventLog):
-        yield tags
-        return
+    _EXECUTED.add(token)
+    try:
+        with _lock_held(storage, token) if isinstance(storage, EventLog) else nullcontext():
+            yield tags
+    finally:
+        _EXECUTED.discard(token)
+
+
+@contextmanager
+def _lock_held(storage: EventLog, token: str) -> Iterator[None]:
     names = {"space": _SPACE, "token": token}
     with storage.engine.connect() as connection:
         connection.execute(_LOCK, names)
         try:
-            yield tags
+            yield
         finally:
-            connection.execute(_UNLOCK, names)
+            with suppress(OperationalError):  # the session, and the lock with it, ended with the server
+                connection.execute(_UNLOCK, names)
+
+
+def is_executed(tag: str) -> bool:
+    """Whether this very process is executing the owner's run."""
+    return tag.partition(":")[0] in _EXECUTED
 
 
 def is_here(tag: str) -> bool:

@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import text
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import SettingsError
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.runtime import open_instance
-from babylon_assets.orchestration.runtime.event_log import Storage
+from babylon_assets.orchestration.runtime.event_log import EventLog, Storage
 from tests.ledger.traps import plant_traps
 
 DAYS = dg.DailyPartitionsDefinition("2026-11-01", end_date="2026-11-03")
@@ -80,3 +81,37 @@ def test_tables_lie_in_the_schema_that_the_urls_own_options_name(database: Datab
     Storage(f"{database.dagster_url}&options=-c%20search_path%3Delsewhere")
     with connect(database) as conn:
         assert conn.execute("SELECT count(*) FROM elsewhere.runs").fetchone() == (0,)
+
+
+#: From the revision of the pinned Dagster back to that of an older one.
+OLDER = """
+    ALTER TABLE public.concurrency_limits DROP COLUMN using_default_limit;
+    UPDATE public.alembic_version SET version_num = '6b7fb194ff9c'"""
+NEWER = """
+    SELECT (SELECT version_num FROM public.alembic_version),
+        EXISTS (SELECT 1 FROM information_schema.columns WHERE column_name = 'using_default_limit')"""
+
+
+def test_dagsters_own_migration_brings_older_tables_up(database: Database, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, database_url=database.url)
+    open_instance(settings, database).dispose()
+    with connect(database) as conn:
+        before = conn.execute(NEWER).fetchone()
+        for statement in OLDER.split(";"):
+            conn.execute(statement.encode())
+    with open_instance(settings, database) as instance:
+        instance.upgrade()
+        storage = instance.event_log_storage
+        assert isinstance(storage, EventLog)
+        with storage.engine.connect() as session:
+            assert session.execute(text("SHOW search_path")).scalar() == "pg_catalog"
+    with connect(database) as conn:
+        assert conn.execute(NEWER).fetchone() == before
+
+
+def test_a_migration_does_not_run_past_what_another_role_has_made(trapped: Settings, database: Database) -> None:
+    with (
+        open_instance(trapped, database) as instance,
+        pytest.raises(SettingsError, match=r"the role '.*_mallory' has made .* have it dropped"),
+    ):
+        instance.upgrade()

@@ -1,0 +1,251 @@
+"""The playground: two policies, one prompt, both answers with the probabilities of their tokens, and their worth.
+
+It asks the gateway, which records what it answers, and is there for whoever sits at this machine alone. A recorded
+prompt's answers are valued by the environment's record; nobody can say what an answer to a typed one would be worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from babylon_assets.domain.display_text import neutralize
+from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.prompt_evaluation import PromptPlace
+from babylon_assets.domain.site_links import link_playground
+from babylon_assets.domain.trajectories import Message, StepFacts
+from babylon_assets.ledger import promotions
+from babylon_assets.ledger.checkpoint_register import newest_names
+from babylon_assets.ledger.database import Connection
+from babylon_assets.ledger.recorded_prompts import RecordedPrompt
+from babylon_assets.ledger.sample_search import (
+    SampleRow,
+    find_sample_of,
+    read_sample,
+    read_steps_of,
+    read_text,
+)
+from babylon_assets.site.gateway_questions import GatewayAnswer, ask_gateway
+from babylon_assets.site.page_shell import Site
+from babylon_assets.site.query_values import WrongValueError, count_of, text_of
+
+#: The longest form: far more than a policy reads.
+MOST_BYTES = 1_000_000
+MOST_FIELDS = 200
+ROLES = ("system", "user", "assistant", "tool")
+ANSWER_TOKENS = 256
+_BLANK = (Message("system", ""), Message("user", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedQuestion:
+    """A prompt of the record: its sample, its messages, what its own agent did, and answered."""
+
+    row: SampleRow
+    messages: Sequence[Message]
+    facts: StepFacts | None
+    answer: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyAnswer:
+    """A policy's answer; without a worth where the record does not say, or the prompt is not of the record."""
+
+    policy: str
+    answer: GatewayAnswer
+    action: str = ""
+    reward: float | None = None
+    valid: bool | None = None
+
+
+def open_playground(site: Site, request: Request) -> Response:
+    """The form, with the prompt of a recorded sample where one is named, or an agent and its step."""
+    _require_here(request)
+    given = request.query_params
+    with site.connect() as conn:
+        if text_of(given, "agent"):
+            return _lead_to(conn, given)
+        recorded = _recorded(site, conn, text_of(given, "window"), text_of(given, "sample"))
+        return _page(site, conn, given, recorded, recorded.messages if recorded else _BLANK)
+
+
+def ask_playground(site: Site, request: Request, body: bytes) -> Response:
+    """The form, with both answers."""
+    _require_here(request)
+    given, messages = read_form(body)
+    policies = [text_of(given, name) for name in ("a", "b")]
+    if not any(policies):
+        raise WrongValueError("no policy is named; choose at least one")
+    if not any(message.content for message in messages):
+        raise WrongValueError("the prompt is empty; write one, or load a recorded one")
+    seed = count_of(given, "seed", 0, 2**31)
+    tokens = count_of(given, "tokens", ANSWER_TOKENS, 4096)
+    with site.connect() as conn:
+        recorded = _recorded(site, conn, text_of(given, "window"), text_of(given, "sample"))
+    is_recorded = recorded is not None and _same(site, recorded.messages, messages)
+    asked = list(recorded.messages) if recorded is not None and is_recorded else messages
+
+    def ask(policy: str) -> GatewayAnswer:
+        key = text_of(given, "key")
+        return ask_gateway(site.settings.gateway, policy, asked, seed=seed, max_tokens=tokens, key=key)
+
+    named = [policy for policy in policies if policy]
+    with ThreadPoolExecutor(len(named)) as pool:
+        answers = [PolicyAnswer(*pair) for pair in zip(named, pool.map(ask, named), strict=True)]
+    if recorded is not None and is_recorded:
+        answers = _value(site, recorded, answers)
+    with site.connect() as conn:
+        return _page(site, conn, given, recorded, messages, answers, is_recorded)
+
+
+def read_form(body: bytes) -> tuple[dict[str, str], list[Message]]:
+    """The fields of the form by name, and its messages, which are pairs of a role and a content in their order.
+
+    Raises:
+        WrongValueError: it is no form, or a role is none.
+    """
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise WrongValueError("the form could not be read; open the playground again") from None
+    roles = [value for name, value in pairs if name == "role"]
+    contents = [value.replace("\r\n", "\n").replace("\x00", "") for name, value in pairs if name == "content"]
+    if len(roles) != len(contents) or not set(roles) <= set(ROLES):
+        raise WrongValueError(f"a message has a role that is none; choose among {', '.join(ROLES)}")
+    messages = [Message(role, content) for role, content in zip(roles, contents, strict=True)]
+    return dict(pairs), [message for message in messages if message.content or message.role == "user"]
+
+
+def _page(
+    site: Site,
+    conn: Connection,
+    given: Mapping[str, str],
+    recorded: RecordedQuestion | None,
+    messages: Sequence[Message],
+    answers: Sequence[PolicyAnswer] = (),
+    is_recorded: bool = True,
+) -> Response:
+    names = newest_names(conn)
+    served = promotions.promoted(conn, site.settings.model_name)
+    suggested = policy_name(served.chain, served.step) if served else next(iter(names), "")
+    first = next((name for name in names if name != suggested), "")
+    return site.render(
+        "playground.html",
+        a=text_of(given, "a") or ("" if given.get("b") and answers else first),
+        b=text_of(given, "b") or suggested,
+        names=names,
+        roles=ROLES,
+        messages=messages,
+        recorded=recorded,
+        is_recorded=is_recorded,
+        answers=answers,
+        seed=text_of(given, "seed") or "0",
+        tokens=text_of(given, "tokens") or str(ANSWER_TOKENS),
+        wants_key=bool(site.settings.gateway.keys),
+        can_value=site.environment().answers is not None,
+    )
+
+
+def _lead_to(conn: Connection, given: Mapping[str, str]) -> Response:
+    """To the newest recorded prompt of an agent's step."""
+    agent, step = text_of(given, "agent"), count_of(given, "step", 0, 10**6)
+    row = find_sample_of(conn, agent, step, text_of(given, "window") or None)
+    if row is None:
+        raise PermanentError(f"no recorded prompt is of step {step} of the agent {agent[:200]!r}; try another step")
+    policies = {name: text_of(given, name) for name in ("a", "b")}
+    return RedirectResponse(link_playground(**policies, window=row.window, sample=row.sample_id), 303)
+
+
+def _recorded(site: Site, conn: Connection, window: str, sample_id: str) -> RecordedQuestion | None:
+    if not sample_id:
+        return None
+    row = read_sample(conn, window, sample_id)
+    exchange = read_text(conn, row) if row else None
+    if row is None or exchange is None:
+        raise PermanentError(f"the prompt of {sample_id[:200]!r} is not kept any more; choose another")
+    facts = read_steps_of(conn, [row]).get((row.trajectory_id, row.step))
+    action = site.environment().describe_action(facts) if facts else ""
+    return RecordedQuestion(row, exchange.messages, facts, exchange.response, action)
+
+
+def _same(site: Site, recorded: Sequence[Message], asked: Sequence[Message]) -> bool:
+    """Whether the prompt is the record's as the form had it: what came back may differ in ends of lines alone."""
+    shown = [(message.role, neutralize(site.hide_secrets(message.content))) for message in recorded if message.content]
+    kept = [(role, content.replace("\r\n", "\n").strip()) for role, content in shown]
+    return kept == [(message.role, message.content.strip()) for message in asked if message.content]
+
+
+def _value(site: Site, recorded: RecordedQuestion, answers: Sequence[PolicyAnswer]) -> list[PolicyAnswer]:
+    """The answers with what each would have done, and been worth."""
+    from babylon_assets.evaluation.recorded_prompts import value_answers
+
+    environment = site.environment()
+    if recorded.facts is None or environment.answers is None:
+        return list(answers)
+    prompt = RecordedPrompt(_place_of(recorded.row), list(recorded.messages), recorded.facts)
+    valued = []
+    for answered in answers:
+        if answered.answer.error:
+            valued.append(answered)
+            continue
+        (worth,) = value_answers(site.settings, site.database, environment, [prompt], [answered.answer.text]).values()
+        result = worth.answer
+        valued.append(PolicyAnswer(answered.policy, answered.answer, worth.action, result.reward, result.valid))
+    return valued
+
+
+def _place_of(row: SampleRow) -> PromptPlace:
+    return PromptPlace(
+        dataset_id=row.dataset_id,
+        window=row.window,
+        trajectory_id=row.trajectory_id,
+        agent_id=row.agent_id,
+        step=row.step,
+        call=row.call,
+        held_out=False,
+        recorded_worth=None,
+    )
+
+
+def _require_here(request: Request) -> None:
+    """Refuse whoever is not at this machine, and what a proxy passes on.
+
+    Raises:
+        PermanentError: it comes from elsewhere.
+    """
+    client = request.client.host if request.client else ""
+    named = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    passed_on = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "x-real-ip"))
+    if passed_on or not (_is_loopback(client) and _is_loopback(named)):
+        raise PermanentError("the playground is there for whoever sits at the machine itself; open it on loopback")
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+async def read_body(request: Request) -> bytes:
+    """The body of a request, no longer than `MOST_BYTES`.
+
+    Raises:
+        WrongValueError: it is longer.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MOST_BYTES:
+            raise WrongValueError(f"the form is longer than {MOST_BYTES:,} bytes; shorten the prompt")
+        parts.append(part)
+    return b"".join(parts)

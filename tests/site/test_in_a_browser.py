@@ -1,0 +1,129 @@
+"""The site and the report in headless Chromium: key paths, the keyboard, phones, dark mode, and the rules of axe.
+
+axe-core comes from npm: `npm install --no-save axe-core` in the repository's root.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.site_links import link_agent, link_checkpoint, link_comparison, link_sample
+from babylon_assets.ledger.database import Database
+from babylon_assets.orchestration.ui_guard import UiGuard
+from babylon_assets.report.page import render_page
+from babylon_assets.site.application import make_site
+from tests.browser import Browser, chromium
+from tests.gateways import wait_for
+from tests.ledger.values import CHAIN
+from tests.report.values import full
+from tests.servers import Server
+from tests.site.filled_ledger import WINDOWS, fill
+from tests.site.test_comparison import add_prompts
+
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(chromium() is None, reason="no chromium: apt-get install chromium"),
+]
+PAGES = {
+    "/site/": "Checkpoints",
+    link_checkpoint(f"{CHAIN}@3"): "The gate's verdict",
+    "/site/samples": "28 samples",
+    link_sample(WINDOWS[0], f"t3-{WINDOWS[0]}/0/0"): "Its neighbours",
+    "/site/agents": "agent-3",
+    link_agent("agent-3"): "Reward over windows",
+    link_comparison(f"{CHAIN}@1", f"{CHAIN}@3"): "Where they differ most",
+    "/site/playground": "Ask both",
+    "/site/nowhere": "That is not here",
+}
+
+
+@pytest.fixture(scope="module")
+def site(server: Server, migrated: str) -> Iterator[str]:
+    """The address of the site, served over HTTP behind the UI's guard."""
+    name = server.create(migrated)
+    database: Database = server.database(name)
+    with database.connect() as conn:
+        fill(conn)
+        add_prompts(conn, 1, [0.0, 0.25, -0.5, 0.5])
+        add_prompts(conn, 3, [0.5, 0.25, 0.5, 0.75])
+    app = UiGuard(make_site(Settings(environment="babylon"), lambda: database), {}, ())
+    running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    wait_for(lambda: running.started)
+    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    running.should_exit = True
+    thread.join(30)
+    server.drop(name)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser(1280, 900) as opened:
+        yield opened
+
+
+def faults_of(browser: Browser) -> list[str]:
+    """What axe finds on the page that is serious or critical, with the elements."""
+    browser.run(AXE.read_text())
+    found: Any = browser.promised(
+        "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.filter("
+        "v => ['serious', 'critical'].includes(v.impact)).map(v => v.id + ': ' + v.nodes.map(n => n.html).join(' ')))"
+    )
+    return [str(fault)[:300] for fault in found]
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm install --no-save axe-core")
+@pytest.mark.parametrize(("mode", "width"), [("light", 1280), ("dark", 390)])
+def test_no_page_has_a_serious_accessibility_fault(
+    browser: Browser, site: str, mode: str, width: int, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    report.write_text(render_page(full()), encoding="utf-8")
+    browser.prefer(mode)
+    browser.resize(width, 900)
+    faults = {}
+    for address, text in {**{site + path: text for path, text in PAGES.items()}, report.as_uri(): "Windows"}.items():
+        browser.open(address, text)
+        faults[address] = faults_of(browser)
+        assert browser.run("document.documentElement.scrollWidth") <= width, f"{address} is wider than the window"
+    assert {address: found for address, found in faults.items() if found} == {}
+
+
+def test_a_person_searches_reads_and_compares(browser: Browser, site: str) -> None:
+    browser.prefer("light")
+    browser.resize(1280, 900)
+    browser.open(f"{site}/site/samples", "28 samples")
+    browser.run("document.querySelector('[name=text]').value = 'plain 3'")
+    browser.run("document.querySelector('[name=window]').value = " + repr(WINDOWS[1]))
+    browser.press("Enter", "[name=window]")
+    browser.wait_for("1 sample\n")
+    browser.run("document.querySelector('td .text').click()")
+    browser.wait_for("What was asked")
+    assert "A yes 43" in browser.text()
+    browser.open(f"{site}/site/", "Compare A with B")
+    for name, step in (("a", 1), ("b", 3)):
+        browser.run(f"document.querySelector('[name={name}][value=\"{CHAIN}@{step}\"]').click()")
+    browser.click("Compare A with B")
+    browser.wait_for("Where they differ most")
+    assert "answer 2 of 1" in browser.text()
+
+
+def test_the_keyboard_reaches_everything_and_the_focus_is_seen(browser: Browser, site: str) -> None:
+    browser.resize(1280, 900)
+    browser.open(f"{site}/site/agents", "agent-3")
+    reached = []
+    for _ in range(14):
+        browser.press("Tab")
+        reached.append(browser.run("document.activeElement.innerText || document.activeElement.name"))
+        assert browser.run("getComputedStyle(document.activeElement).outlineStyle") != "none"
+    assert reached[0] == "Skip to the content"
+    assert {"Checkpoints", "Samples", "text", "Search", "agent-3"} <= set(reached)

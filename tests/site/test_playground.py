@@ -1,0 +1,171 @@
+"""The playground over a real gateway: both answers with their tokens, their worth by the record, and who may ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from starlette.testclient import TestClient
+
+from babylon_assets.config.settings import Settings
+from babylon_assets.domain.trajectories import Message
+from babylon_assets.environments.simulated.players import play_window
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.trajectories import replace_window
+from babylon_assets.ledger.windows import upsert_window
+from babylon_assets.orchestration.ui_guard import UiGuard
+from babylon_assets.serving.engine.engine import Library
+from babylon_assets.site.application import make_site
+from babylon_assets.site.gateway_questions import gateway_url
+from tests.environments.simulated.test_players import FIRST, Follower, records
+from tests.gateways import Chain, RunningGateway, embedded, wait_for
+from tests.ledger.values import dataset, sample
+from tests.site.filled_ledger import HOSTILE
+from tests.site.test_pages import ACTIVE, Seen
+
+HERE = "http://127.0.0.1:3000"
+
+
+@dataclass
+class Playground:
+    """A played window in the ledger, a gateway of two policies over it, and the site."""
+
+    client: TestClient
+    database: Database
+    gateway: RunningGateway
+    settings: Settings
+    agent: str
+    window: str = FIRST
+
+    def ask(self, messages: list[tuple[str, str]], **fields: str) -> str:
+        pairs = [*fields.items(), *(pair for role, text in messages for pair in (("role", role), ("content", text)))]
+        reply = self.client.post("/site/playground", content=urlencode(pairs), headers=FORM)
+        assert reply.status_code == 200, reply.text
+        return str(reply.text)
+
+
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+BOTH = {"a": "babylon-agent@1", "b": "babylon-agent@2", "tokens": "8"}
+
+
+@pytest.fixture
+def playground(game_database: Database, tiny_base: Path, tiny_library: Library, tmp_path: Path) -> Iterator[Playground]:
+    settings = Settings(home=tmp_path / "home", environment="simulated", simulation_seed=3)
+    with game_database.connect() as conn:
+        play_window(settings, conn, FIRST, Follower())
+    played = records(game_database, FIRST)
+    shown = played[0]
+    kept = [
+        sample(
+            sample_id=f"{shown.trajectory_id}/{spoken.step}/0",
+            window=FIRST,
+            trajectory_id=shown.trajectory_id,
+            agent_id=shown.agent_id,
+            step=spoken.step,
+            messages=spoken.messages,
+            response=spoken.response,
+        )
+        for spoken in shown.samples
+    ]
+    frozen = dataset(*kept, window=FIRST)
+    with game_database.connect() as conn:
+        replace_window(conn, FIRST, played, [])
+        save_dataset(conn, frozen)
+        upsert_window(conn, FIRST, status="ready", dataset_id=frozen.id)
+    chain = Chain(game_database, tiny_base, tmp_path)
+    chain.add(1)
+    chain.add(2)
+    chain.promote(2)
+    with RunningGateway(settings, game_database, embedded(tiny_library, settings)) as gateway:
+        asking = settings.replace(gateway_port=gateway.port)
+        client = TestClient(make_site(asking, lambda: game_database), base_url=HERE, client=("127.0.0.1", 1))
+        yield Playground(client, game_database, gateway, asking, shown.agent_id)
+
+
+def test_both_policies_answer_a_recorded_prompt_and_the_record_values_it(playground: Playground) -> None:
+    opened = playground.client.get(f"/site/playground?a=babylon-agent@1&agent={playground.agent}&step=2").text
+    hidden = dict(re.findall(r'type="hidden" name="(window|sample)" value="([^"]+)"', opened))
+    texts = [unescape(text) for text in re.findall(r"<textarea[^>]*>\n(.*?)</textarea>", opened, re.DOTALL)]
+    messages = list(zip(("system", "user"), texts, strict=True))
+    assert hidden["window"] == FIRST and "news" in texts[1]
+    sent = [(role, text.replace("\n", "\r\n")) for role, text in messages]  # as a browser sends it
+    page = playground.ask(sent, **BOTH, **hidden)
+    assert page.count('<span class="p') == 8 + 8 + 4  # and the legend's
+    assert page.count("-0.5000") == 2 and page.count(">invalid<") == 2  # they have learned nothing
+    assert "was changed" not in page
+    changed = playground.ask([(role, text + "!") for role, text in messages], **BOTH, **hidden)
+    assert "was changed" in changed and "-0.5000" not in changed
+    assert playground.ask(sent, **BOTH, **hidden) == page  # the same seed, the same answers
+    wait_for(lambda: asked_by_the_playground(playground.database) == 6)
+
+
+def asked_by_the_playground(database: Database) -> int:
+    query = "SELECT count(*) FROM babylon_training.inference_calls WHERE agent_id = 'site-playground'"
+    with database.connect() as conn:
+        row = conn.execute(query).fetchone()
+    return int(row[0]) if row else 0
+
+
+def test_a_typed_prompt_is_answered_and_what_cannot_be_asked_is_said(playground: Playground) -> None:
+    page = playground.ask([("system", ""), ("user", f"{HOSTILE} news")], **BOTH)
+    assert "The probability of each token" in page
+    assert (Seen(page).tags & ACTIVE, Seen(page).handlers) == (set(), [])
+    unknown = playground.ask([("user", "news")], a="babylon-agent@77", b="", tokens="8")
+    assert "does not have babylon-agent@77" in unknown or "refused" in unknown
+    empty = playground.client.post("/site/playground", content=urlencode(BOTH), headers=FORM)
+    assert (empty.status_code, "the prompt is empty" in empty.text) == (400, True)
+    wrong = playground.client.post("/site/playground", content=urlencode({**BOTH, "role": "x", "content": "y"}))
+    assert wrong.status_code == 400
+    long = playground.client.post("/site/playground", content=b"content=" + b"x" * 1_000_001)
+    assert long.status_code == 413
+
+
+def test_it_is_there_for_who_sits_at_the_machine_alone(playground: Playground) -> None:
+    site = make_site(playground.settings, lambda: playground.database)
+    guarded = UiGuard(site, {}, ["babylon.example"])
+    elsewhere = [
+        TestClient(guarded, base_url=HERE, client=("192.0.2.7", 1)),
+        TestClient(guarded, base_url="http://babylon.example", client=("127.0.0.1", 1)),
+        TestClient(guarded, base_url=HERE, client=("127.0.0.1", 1), headers={"x-forwarded-for": "192.0.2.7"}),
+    ]
+    for client in elsewhere:
+        replies = [client.get("/site/playground"), client.post("/site/playground", content=urlencode(BOTH))]
+        assert [reply.status_code for reply in replies] == [404, 404]
+        assert client.get("/site/samples").status_code == 200
+    here = TestClient(guarded, base_url=HERE, client=("127.0.0.1", 1))
+    assert here.get("/site/playground").status_code == 200
+    foreign = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+    assert here.post("/site/playground", content=urlencode(BOTH), headers=foreign).status_code == 403
+
+
+def test_a_gateway_that_is_not_there_is_said(playground: Playground) -> None:
+    asking = playground.settings.replace(gateway_port=9)
+    client = TestClient(make_site(asking, lambda: playground.database), base_url=HERE, client=("127.0.0.1", 1))
+    pairs = [*BOTH.items(), ("role", "user"), ("content", "news")]
+    assert "Start it with babylon up or babylon serve" in client.post("/site/playground", content=urlencode(pairs)).text
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("10.0.0.7", "10.0.0.7")],
+)
+def test_the_gateway_is_asked_where_it_listens(host: str, url: str) -> None:
+    assert gateway_url(Settings(gateway_host=host).gateway) == f"http://{url}:8000/v1"
+
+
+def test_messages_come_from_the_form_in_their_order() -> None:
+    from babylon_assets.site.playground import read_form
+
+    body = urlencode(
+        [("a", "x"), ("role", "system"), ("content", "one\r\ntwo"), ("role", "user"), ("content", "three")]
+    )
+    assert read_form(body.encode()) == (
+        {"a": "x", "role": "user", "content": "three"},
+        [Message("system", "one\ntwo"), Message("user", "three")],
+    )
