@@ -29,7 +29,7 @@ from babylon_assets.evaluation.measurements import (
 )
 from babylon_assets.evaluation.recorded_prompts import answers_of
 from babylon_assets.evaluation.served_results import reward_agreement
-from babylon_assets.evaluation.snapshot_prompts import measure_snapshots
+from babylon_assets.evaluation.snapshot_evaluation import measure_snapshots
 from babylon_assets.ledger import checkpoints, promotions, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database

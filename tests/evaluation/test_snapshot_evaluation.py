@@ -9,7 +9,7 @@ import pytest
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.evaluation.recorded_prompts import answers_of
-from babylon_assets.evaluation.snapshot_prompts import NAME, measure_snapshots, snapshot_files
+from babylon_assets.evaluation.snapshot_evaluation import NAME, measure_snapshots, snapshot_files
 from babylon_assets.ledger.database import Database
 from babylon_assets.training.roots import root_of
 from tests.environments.babylon.test_snapshot_prompts import content
