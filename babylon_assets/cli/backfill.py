@@ -37,7 +37,7 @@ class Backfill:
 
     Attributes:
         read, trained: windows that the data run and the training run went over; the others of the range were done.
-        states: windows of the range by their state afterwards.
+        states: windows of the range by their state afterwards; those that were never recorded are empty.
         failed: the reason by window.
         runs: ids of the Dagster runs that ended well.
         error: what stopped it, if something did.
@@ -114,6 +114,8 @@ def run_backfill(settings: Settings, database: Database, line: Line, windows: li
         waiting = [window for window in _unseen(ended, windows, line.materialized(TRAINING[-1])) if window in ended]
         _run(done, line, TRAINING[1:], _span(windows, waiting))
     rows = _rows(database, windows)
+    if len(rows) < len(windows):
+        done.states["empty"] = len(windows) - len(rows)
     for row in rows.values():
         done.states[row.status] = done.states.get(row.status, 0) + 1
         if row.status == "failed":

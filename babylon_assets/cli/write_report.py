@@ -61,6 +61,8 @@ def gather(settings: Settings, database: Database, now: datetime) -> Report:
         ours,
         windows=[read.get(row.window_id) or unread(row, settings.windows) for row in rows],
         odd_ids=odd_ids,
+        guides=_guides(),
+        ui=f"http://127.0.0.1:{settings.dagster_port}",
         free_gib=_free_gib(settings.home),
     )
 
@@ -92,6 +94,12 @@ def _odd_ids(settings: Settings, source: Connection) -> Mapping[str, int]:
         source.rollback()
         return {}
     return environment.misplaced_rows(source)
+
+
+def _guides() -> dict[str, str]:
+    """The pages on incidents, where they lie beside the package: in a checkout."""
+    folder = Path(__file__).parents[2] / "docs" / "incidents"
+    return {page.stem: page.read_text(encoding="utf-8") for page in sorted(folder.glob("*.md"))}
 
 
 def _free_gib(home: Path) -> float:

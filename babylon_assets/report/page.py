@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
+from babylon_assets.domain.display_text import neutralize
 from babylon_assets.report.attention import list_needs
 from babylon_assets.report.learning_curve import CurveMark, CurvePoint, draw_learning_curve
 from babylon_assets.report.rendering import MISSING, format_age, format_plural, render
@@ -25,10 +26,13 @@ def render_page(report: Report) -> str:
     """The whole document."""
     states = Counter(window.state for window in report.windows)
     newest = list(reversed(report.windows))
+    needs, guides = list_needs(report), report.guides or {}
+    pages = dict.fromkeys(need.page for need in needs)
     return render(
         "page.html",
         report=report,
-        needs=list_needs(report),
+        needs=needs,
+        guides=[(page, Markup.escape(neutralize(guides[page]))) for page in pages if page in guides],
         facts=list(_facts(report)),
         curves=[("wide", _curve(report)), ("narrow", _curve(report, name="curve-narrow", width=360, height=280))],
         colours=COLOURS,

@@ -157,6 +157,8 @@ class Report:
         promotions, evaluations, quarantine: newest or largest first.
         samples: how many samples of the datasets trained as what, and why others did not (`skip: <why>`).
         odd_ids: rows of the game whose windowId is no window, by that id.
+        guides: pages of docs/incidents by their names without ending, for those that are in reach.
+        ui: address of Dagster's UI, which the windows are linked to; None: they are not.
         free_gib: free space where checkpoints lie; None when it is not known.
     """
 
@@ -175,6 +177,8 @@ class Report:
     costs: Sequence[Cost] = ()
     samples: Mapping[str, int] | None = None
     odd_ids: Mapping[str, int] | None = None
+    guides: Mapping[str, str] | None = None
+    ui: str | None = None
     free_gib: float | None = None
 
     @property

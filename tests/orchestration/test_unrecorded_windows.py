@@ -49,7 +49,7 @@ def test_a_backfill_over_them_does_nothing_the_second_time(loop: Loop) -> None:
     windows, line = [FIRST, SECOND, THIRD], Line(loop.definitions, loop.instance)
     assert run_backfill(loop.settings, loop.database, line, windows).read == 1
     again = run_backfill(loop.settings, loop.database, line, windows)
-    assert (again.read, again.runs, again.states) == (0, [], {"ready": 1})
+    assert (again.read, again.runs, again.states) == (0, [], {"empty": 2, "ready": 1})
 
 
 def test_partitions_begin_where_the_record_begins_unless_it_is_set(loop: Loop) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -108,12 +110,25 @@ def test_what_agents_wrote_is_shown_and_never_markup() -> None:
 
 def test_it_asks_nobody_for_anything() -> None:
     document = Document(FULL)
-    assert [given["href"] for given in document.named("a")] == ["#needs"]
+    assert [given["href"] for given in document.named("a")] == ["#needs"]  # links are followed, not fetched
     assert re.findall(r"url\(|@import|//", STYLE) == []
     [rules] = [given["content"] or "" for given in document.named("meta") if given.get("http-equiv")]
     assert "default-src 'none'" in rules
     assert "script" not in rules
     assert render_page(full()) == FULL
+
+
+def test_incidents_are_links_to_their_pages_and_windows_to_the_ui() -> None:
+    guided = replace(full(), guides={"disk-full": "# The disk <b>is</b> full"}, ui="http://127.0.0.1:3000")
+    document = Document(render_page(guided))
+    links = [given["href"] or "" for given in document.named("a")]
+    assert "#guide-disk-full" in links and [given["id"] for given in document.named("pre")] == ["guide-disk-full"]
+    assert "# The disk <b>is</b> full" in document.text
+    windows = [link for link in links if link.startswith("http")]
+    assert len(windows) == len(guided.windows)
+    assert windows[0] == (
+        "http://127.0.0.1:3000/assets/model_checkpoints?view=partitions&partition=" + quote(guided.windows[-1].id)
+    )
 
 
 def test_tables_have_captions_headings_and_a_heading_for_each_row() -> None:

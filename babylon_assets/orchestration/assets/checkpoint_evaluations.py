@@ -23,7 +23,7 @@ from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 
 NAME = "checkpoint_evaluations"
-#: The policies of the table by their role, and its figures by their names in metadata.
+#: The columns of the table, policies by their role, and its rows, figures by their names in metadata.
 ROLES = {CHECKPOINT: "this", PARENT: "its parent", PROMOTED: "served", BASE: "base model"}
 FIGURES = {
     "market_reward": "market reward",
@@ -85,18 +85,26 @@ def evaluate(installation: Installation, window: str, _run_id: str | None = None
 
 
 def _policies(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
-    """A table with a row for each policy that was measured, the window's own first."""
-    rows: list[dict[str, object]] = []
-    for role, policy in ROLES.items():
-        prefix = "" if role == CHECKPOINT else f"{role}_"
-        figures = {heading: numbers.get(f"{prefix}{name}") for name, heading in FIGURES.items()}
-        if any(value is not None for value in figures.values()):
-            interval = _interval(numbers, "market_reward") if role == CHECKPOINT else None
-            gain = None if role == CHECKPOINT else _interval(numbers, f"gain_on_{role}")
-            rows.append({"policy": policy, **figures, "95% interval": interval, "this gains on it": gain})
-    unknown = {name for name in (rows[0] if rows else ()) if all(row[name] is None for row in rows)}
-    shown = [{name: value for name, value in row.items() if name not in unknown} for row in rows]
-    return {"policies": table(shown)} if shown else {}
+    """A table of a row for each figure and a column for each policy that was measured, the window's own first."""
+    columns = {
+        role: name
+        for role, name in ROLES.items()
+        if any(_figure(numbers, role, figure) is not None for figure in FIGURES)
+    }
+    rows: list[dict[str, object]] = [
+        {"figure": heading, **{name: _figure(numbers, role, figure) for role, name in columns.items()}}
+        for figure, heading in FIGURES.items()
+    ]
+    own = (_interval(numbers, "market_reward") or "").partition(" ")[2] or None  # its value is in the row above
+    intervals = {name: own if role == CHECKPOINT else None for role, name in columns.items()}
+    gains = {name: _interval(numbers, f"gain_on_{role}") for role, name in columns.items()}
+    rows[1:1] = [{"figure": "95% interval", **intervals}, {"figure": "this gains on it", **gains}]
+    known = [row for row in rows if any(row[name] is not None for name in columns.values())]
+    return {"policies": table(known)} if known else {}
+
+
+def _figure(numbers: Mapping[str, float | None], role: str, name: str) -> float | None:
+    return numbers.get(name if role == CHECKPOINT else f"{role}_{name}")
 
 
 def _interval(numbers: Mapping[str, float | None], name: str) -> str | None:

@@ -6,10 +6,12 @@ The rules are in `domain.gates`, carrying them out is in `evaluation.gate_runner
 import dagster as dg
 
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.verdict_table import verdict_rows
+from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
+from babylon_assets.evaluation.gate_runner import GateDecision
 from babylon_assets.evaluation.served_results import measure_served
 from babylon_assets.evaluation.window_promotion import PromotionOutcome, promote_window
 from babylon_assets.ledger import verdicts
+from babylon_assets.ledger.verdicts import StoredVerdict
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as EVALUATIONS
 from babylon_assets.orchestration.metadata import NO_CHECKPOINT, about_checkpoint, declare, show, table
@@ -66,12 +68,13 @@ def promote(installation: Installation, window: str, run_id: str) -> WindowResul
 def _metadata(installation: Installation, outcome: PromotionOutcome) -> dict[str, dg.MetadataValue]:
     judged, served = outcome.judged, outcome.served
     with installation.connect() as conn:
+        kept = verdicts.verdict_on(conn, judged.checkpoint.id) if judged else None
         seen = measure_served(conn, served) if served is not None else None
     return about_checkpoint(
         judged.checkpoint if judged else None,
         "promoted" if judged and judged.passed else "refused",
         {
-            "why": judged.why if judged else None,
+            "why": _explain(judged, kept),
             "served": policy_name(served.chain, served.step) if served else None,
             "rolled_back": outcome.rolled_back.why if outcome.rolled_back else None,
             "trained_models": outcome.inference_name,
@@ -84,6 +87,11 @@ def _metadata(installation: Installation, outcome: PromotionOutcome) -> dict[str
             "served_reward": seen.reward if seen else None,
         },
     )
+
+
+def _explain(judged: GateDecision | None, kept: StoredVerdict | None) -> str | None:
+    """What the gate decided, in a sentence; every finding is in the table below it."""
+    return None if judged is None else explain_decision(judged.why, kept.verdict if kept else None)
 
 
 def _verdict(installation: Installation, outcome: PromotionOutcome) -> dict[str, dg.MetadataValue]:

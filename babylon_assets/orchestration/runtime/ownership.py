@@ -13,13 +13,16 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from babylon_assets.orchestration.runtime.event_log import EventLog
 
 #: On the runs of a command: the token, and the kernel and the namespace of process ids in which its owner has its id.
-OWNER_TAG = "babylon/owner"
+OWNER_TAG = f"{HIDDEN_TAG_PREFIX}babylon/owner"
+#: On the runs that Dagster launched: the run, the kernel and namespace, and the process that executes it.
+PLACE_TAG = f"{HIDDEN_TAG_PREFIX}babylon/place"
 _SPACE = 0x6261_626F
 _LOCK = text("SELECT pg_catalog.pg_advisory_lock(:space, pg_catalog.hashtext(:token))")
 _UNLOCK = text("SELECT pg_catalog.pg_advisory_unlock(:space, pg_catalog.hashtext(:token))")

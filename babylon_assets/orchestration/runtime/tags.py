@@ -8,14 +8,15 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
+    HIDDEN_TAG_PREFIX,
     PARTITION_NAME_TAG,
     USER_TAG,
 )
 
 #: On every run of the line, so that no two of them are launched at once.
 LINE_TAG = "babylon/line"
-#: The process that executes a run which no code server executes.
-PROCESS_TAG = "babylon/process"
+#: The process that executes a run which no code server executes; the UI shows no tag of this prefix.
+PROCESS_TAG = f"{HIDDEN_TAG_PREFIX}babylon/process"
 #: What the UI names as who launched a run, in its column "Launched by".
 LAUNCHED_BY_TAG = USER_TAG
 #: States of a run that is queued, starting, running or being cancelled.

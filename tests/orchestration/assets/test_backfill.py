@@ -58,7 +58,7 @@ def chain(world: World) -> list[str | None]:
 
 def test_a_range_with_an_empty_window_is_trained_in_order_and_once(world: World) -> None:
     done = run(world)
-    assert (done.error, done.states, done.failed) == (None, {"thin": 1, "trained": 3}, {})
+    assert (done.error, done.states, done.failed) == (None, {"empty": 1, "trained": 3}, {})
     assert chain(world) == [None, FIRST, SECOND, THIRD]
     assert Line(world.definitions, world.instance).materialized("promoted_model") == set(WINDOWS)
     again = run(world)
@@ -87,7 +87,7 @@ def test_a_poisoned_window_stops_training_there_and_goes_on_when_it_is_mended(
     monkeypatch.setattr(raw_trajectories, "copy_window", poisoned)
     done = run(world)
     assert str(done.error).startswith(f"1 of 4 windows failed, the others are done. {SECOND}: PermanentError: poisoned")
-    assert done.states == {"thin": 1, "trained": 1, "failed": 1, "ready": 1}
+    assert done.states == {"empty": 1, "trained": 1, "failed": 1, "ready": 1}
     assert chain(world) == [None, FIRST]
     monkeypatch.undo()
     again = run(world)
@@ -98,7 +98,7 @@ def test_a_poisoned_window_stops_training_there_and_goes_on_when_it_is_mended(
 def test_without_training_the_data_is_enough(world: World) -> None:
     world = world.having(train_rl_local=False)
     done = run(world)
-    assert (done.trained, done.states) == (0, {"thin": 1, "ready": 3})
+    assert (done.trained, done.states) == (0, {"empty": 1, "ready": 3})
 
 
 def test_the_command_speaks_json_and_shows_no_progress_among_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,17 +55,18 @@ def spoil(world: World, checkpoint: Checkpoint) -> None:
 def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     measured, judged = (trained.metadata(name, FIRST) for name in ("checkpoint_evaluations", "promoted_model"))
     assert measured["checkpoint"] == judged["checkpoint"] == judged["served"] == f"{CHAIN}@1"
-    policies = {record.data["policy"]: record.data for record in measured["policies"].records}
-    assert set(policies) == {"this", "its parent", "served", "base model"}
-    assert "recorded reward" not in policies["this"]  # the simulated market has no recorded prompts
-    assert policies["this"]["market reward"] == measured["market_reward"]
-    assert policies["this"]["95% interval"].startswith(f"{measured['market_reward']:g} [")
-    assert policies["base model"]["this gains on it"].startswith(f"{measured['gain_on_base']:g} [")
-    gained = measured["market_reward"] - policies["base model"]["market reward"]
+    figures = {record.data["figure"]: record.data for record in measured["policies"].records}
+    columns = [column.name for column in measured["policies"].schema.columns]
+    assert columns == ["figure", "this", "its parent", "served", "base model"]
+    assert "recorded reward" not in figures  # the simulated market has no recorded prompts
+    assert figures["market reward"]["this"] == measured["market_reward"]
+    assert figures["95% interval"]["this"].startswith("[")
+    assert figures["this gains on it"]["base model"].startswith(f"{measured['gain_on_base']:g} [")
+    gained = measured["market_reward"] - figures["market reward"]["base model"]
     assert measured["gain_on_base"] == pytest.approx(gained, abs=2e-4)  # both are rounded for people
     assert 0 < measured["market_valid_share"] <= 1
     assert (judged["status"], judged["promoted"], judged["served_step"]) == ("promoted", 1, 1)
-    assert "its market reward is" in judged["why"]
+    assert judged["why"] == f"all {len(judged['verdict'].records)} rules hold"
     assert all(record.data["holds"] and record.data["bound"] for record in judged["verdict"].records)
     assert trained.check("checkpoint_evaluations", "measured").passed
     assert trained.check("promoted_model", "gate").passed
@@ -93,11 +94,16 @@ def test_nothing_is_measured_or_judged_twice(trained: World) -> None:
 
 
 def test_a_thin_window_passes_through_and_the_live_one_stays(trained: World) -> None:
+    trained.play(SECOND)
+    trained.execute(
+        'DELETE FROM public."trajectories" WHERE "windowId" = %s AND id <> (SELECT max(id) FROM public."trajectories")',
+        SECOND,
+    )
     trained.run(SECOND)
     measured, judged = (trained.metadata(name, SECOND) for name in ("checkpoint_evaluations", "promoted_model"))
     assert measured["status"] == judged["status"] == "passed through"
-    [served] = [record.data for record in measured["policies"].records if record.data["policy"] == "served"]
-    assert served["market reward"] == trained.metadata("checkpoint_evaluations", FIRST)["market_reward"]
+    [market] = [record.data for record in measured["policies"].records if record.data["figure"] == "market reward"]
+    assert market["served"] == trained.metadata("checkpoint_evaluations", FIRST)["market_reward"]
     assert judged["served"] == f"{CHAIN}@1"
     assert trained.check("checkpoint_evaluations", "measured").passed
     assert trained.check("promoted_model", "gate").passed
