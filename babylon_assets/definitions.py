@@ -19,6 +19,7 @@ from babylon_assets.orchestration.metadata import FRAMES
 from babylon_assets.orchestration.nightly import build_nightly_jobs
 from babylon_assets.orchestration.partitions import build_partitions
 from babylon_assets.orchestration.resources import RESOURCE, Installation
+from babylon_assets.orchestration.runtime import placing_executor
 from babylon_assets.orchestration.schedules import build_look_job, build_schedules
 from babylon_assets.orchestration.sensors import build_sensors
 from babylon_assets.orchestration.source_tables import build_source_tables
@@ -46,7 +47,7 @@ def build_definitions(
         "sensors": [] if "jobs" in overrides else build_sensors(installation),
         "schedules": [] if "jobs" in overrides else build_schedules(settings),
         "resources": {RESOURCE: installation, FRAMES: FrameReader(installation)},
-        "executor": dg.in_process_executor,
+        "executor": placing_executor,
     }
     return dg.Definitions(**{**given, **overrides})
 

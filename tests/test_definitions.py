@@ -15,6 +15,7 @@ import yaml
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions, defs
 from babylon_assets.orchestration.partitions import build_partitions
+from babylon_assets.orchestration.runtime import placing_executor
 
 ROOT = Path(__file__).parents[1]
 LINE = [
@@ -83,7 +84,7 @@ def test_one_training_at_a_time(graph: Any) -> None:
 def test_an_override_replaces_what_it_names() -> None:
     job = dg.define_asset_job("another", selection=[LINE[0]])
     assert build_definitions(Settings(), jobs=[job], sensors=[]).resolve_job_def("another")
-    assert build_definitions(Settings()).resolve_job_def("train_window").executor_def is dg.in_process_executor
+    assert build_definitions(Settings()).resolve_job_def("train_window").executor_def is placing_executor
 
 
 def test_the_locations_own_definitions_are_those_of_the_environment() -> None:

@@ -16,6 +16,7 @@ from babylon_assets.domain.chat_turns import answer_message, shown_text
 from babylon_assets.domain.dataset_codec import with_texts
 from babylon_assets.domain.display_text import format_number, neutralize
 from babylon_assets.domain.samples import DatasetDraft, Sample, SampleHead
+from babylon_assets.domain.site_links import link_sample
 from babylon_assets.domain.trajectories import StepFacts
 from babylon_assets.ledger import datasets, trajectories
 from babylon_assets.ledger.database import Connection
@@ -84,7 +85,8 @@ def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> d
 
 def _in_full(which: str, sample: Sample, hide: Sequence[str]) -> str:
     prompt = "\n\n".join(f"{message.role}: {shown_text(message)}" for message in sample.messages)
-    heading = f"### {which}, reward {format_number(sample.reward or 0.0)}"
+    link = link_sample(sample.window, _without(sample.sample_id, hide))
+    heading = f"### {which}, reward {format_number(sample.reward or 0.0)} ([its page]({link}))"
     return "\n\n".join(
         [
             f"{heading}\n\n{code_block(_cell(sample.sample_id, hide))}",

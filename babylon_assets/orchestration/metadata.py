@@ -22,6 +22,7 @@ import dagster as dg
 
 from babylon_assets.domain.display_text import as_number, neutralize, neutralize_line, round_number, shorten
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.site_links import link_checkpoint
 from babylon_assets.ledger import specification
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.table import Table
@@ -185,12 +186,18 @@ def about_checkpoint(
         "checkpoint": policy_name(checkpoint.chain, checkpoint.step) if checkpoint else None,
         "checkpoint_id": checkpoint.id if checkpoint else None,
     }
-    return {**texts({**named, **reasons}), **numbers(counted)}
+    site = {"site_page": site_page(link_checkpoint(str(named["checkpoint"])))} if checkpoint else {}
+    return {**texts({**named, **reasons}), **site, **numbers(counted)}
 
 
 def page(asset: str, window: str) -> Shown:
     """A link to the page of an asset's window, on whatever host the UI is."""
     return dg.MetadataValue.url(f"/assets/{asset}?view=partitions&partition={quote(window)}")
+
+
+def site_page(address: str) -> Shown:
+    """A link to a page of the site, which is beside the UI."""
+    return dg.MetadataValue.url(address)
 
 
 def picture(drawing: str, alt: str) -> Shown:
@@ -309,6 +316,7 @@ METADATA: dict[str, Meaning] = {
     "checkpoint_id": Meaning("", "The hash of what that checkpoint was made from."),
     "parent": Meaning("", "The policy that it was trained from."),
     "path": Meaning("", "Where its weights lie."),
+    "site_page": Meaning("", "Link to its page on the local site: all of its samples, or all that is known of it."),
     "parent_page": Meaning("", "Link to the window that the parent was trained on."),
     "dataset_page": Meaning("", "Link to the window's dataset."),
     "run": Meaning("", "Link to the run that made it."),

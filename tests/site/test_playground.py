@@ -26,6 +26,7 @@ from babylon_assets.site.gateway_questions import gateway_url
 from tests.environments.simulated.test_players import FIRST, Follower, records
 from tests.gateways import Chain, RunningGateway, embedded, wait_for
 from tests.ledger.values import dataset, sample
+from tests.servers import Server
 from tests.site.filled_ledger import HOSTILE
 from tests.site.test_pages import ACTIVE, Seen
 
@@ -54,13 +55,17 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
 BOTH = {"a": "babylon-agent@1", "b": "babylon-agent@2", "tokens": "8"}
 
 
-@pytest.fixture
-def playground(game_database: Database, tiny_base: Path, tiny_library: Library, tmp_path: Path) -> Iterator[Playground]:
+@pytest.fixture(scope="module")
+def playground(
+    server: Server, played: str, tiny_base: Path, tiny_library: Library, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Playground]:
+    tmp_path, name = tmp_path_factory.mktemp("playground"), server.create(played)
+    game_database = server.database(name)
     settings = Settings(home=tmp_path / "home", environment="simulated", simulation_seed=3)
     with game_database.connect() as conn:
         play_window(settings, conn, FIRST, Follower())
-    played = records(game_database, FIRST)
-    shown = played[0]
+    episodes = records(game_database, FIRST)
+    shown = episodes[0]
     kept = [
         sample(
             sample_id=f"{shown.trajectory_id}/{spoken.step}/0",
@@ -75,7 +80,7 @@ def playground(game_database: Database, tiny_base: Path, tiny_library: Library, 
     ]
     frozen = dataset(*kept, window=FIRST)
     with game_database.connect() as conn:
-        replace_window(conn, FIRST, played, [])
+        replace_window(conn, FIRST, episodes, [])
         save_dataset(conn, frozen)
         upsert_window(conn, FIRST, status="ready", dataset_id=frozen.id)
     chain = Chain(game_database, tiny_base, tmp_path)
@@ -86,6 +91,7 @@ def playground(game_database: Database, tiny_base: Path, tiny_library: Library, 
         asking = settings.replace(gateway_port=gateway.port)
         client = TestClient(make_site(asking, lambda: game_database), base_url=HERE, client=("127.0.0.1", 1))
         yield Playground(client, game_database, gateway, asking, shown.agent_id)
+    server.drop(name)
 
 
 def test_both_policies_answer_a_recorded_prompt_and_the_record_values_it(playground: Playground) -> None:

@@ -10,13 +10,14 @@ from dataclasses import replace
 import dagster as dg
 
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.site_links import link_checkpoint
 from babylon_assets.evaluation.gate_runner import decide_head
 from babylon_assets.ledger import verdicts, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.training_datasets import NAME as DATASETS
-from babylon_assets.orchestration.metadata import code, declare, numbers, page, picture, show, tally, texts
+from babylon_assets.orchestration.metadata import code, declare, numbers, page, picture, show, site_page, tally, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.report.learning_curve import CurveMark, CurvePoint, draw_learning_curve
@@ -135,6 +136,7 @@ def _pages(checkpoint: Checkpoint, parent: Checkpoint | None) -> dict[str, dg.Me
     """Where to go from a checkpoint: to its parent and its dataset, to the run that made it, to its project at W&B."""
     hosted = re.match(r"wandb-artifact:///([^/]+)/([^/]+)/", checkpoint.path)
     return {
+        "site_page": site_page(link_checkpoint(policy_name(checkpoint.chain, checkpoint.step))),
         **({"parent_page": page(NAME, parent.window_id)} if parent and parent.window_id else {}),
         **({"dataset_page": page(DATASETS, checkpoint.window_id)} if checkpoint.window_id else {}),
         **({"run": dg.MetadataValue.dagster_run(checkpoint.dagster_run_id)} if checkpoint.dagster_run_id else {}),

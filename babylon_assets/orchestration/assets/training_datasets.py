@@ -16,13 +16,14 @@ from babylon_assets.domain.datasets import CARRIED, CARRIED_TRAJECTORIES
 from babylon_assets.domain.grouping import BASELINES
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.sampling import effective_samples, policy_lags
+from babylon_assets.domain.site_links import link_samples
 from babylon_assets.ledger import checkpoints, trajectories
 from babylon_assets.ledger.datasets import RUNNING_WINDOWS
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import carry_over, checks, examples
 from babylon_assets.orchestration.assets.scored_trajectories import NAME as SCORED
 from babylon_assets.orchestration.freezing import freeze_window, own_rewards
-from babylon_assets.orchestration.metadata import declare, numbers, picture, show, tally, texts
+from babylon_assets.orchestration.metadata import declare, numbers, picture, show, site_page, tally, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.report.pictures import draw_rewards, draw_sample_fates
@@ -129,6 +130,7 @@ def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataVal
         **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
         "compared_with": tally({BASELINES[level]: n for level, n in count_levels(dataset.samples).items()}),
         "skipped_because": tally(skipped),
+        "site_page": site_page(link_samples(window=row.window_id)),
     }
 
 

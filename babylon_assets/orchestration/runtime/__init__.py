@@ -11,6 +11,7 @@ from babylon_assets.orchestration.runtime.declaration import windowed_assets
 from babylon_assets.orchestration.runtime.event_log import remove_old_events
 from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance
 from babylon_assets.orchestration.runtime.line import LINE, Line, LineRun
+from babylon_assets.orchestration.runtime.placed_runs import placing_executor
 from babylon_assets.orchestration.runtime.ranges import Stage, WindowResult
 from babylon_assets.orchestration.runtime.tags import LINE_TAG, UNFINISHED, range_tags, window_range
 
@@ -26,6 +27,7 @@ __all__ = [
     "dagster_home",
     "fail_orphaned_runs",
     "open_instance",
+    "placing_executor",
     "range_tags",
     "remove_old_events",
     "window_range",

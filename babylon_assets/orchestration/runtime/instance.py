@@ -19,7 +19,14 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 from babylon_assets.config.settings import Settings, write_events_in_batches
 from babylon_assets.ledger.database import Database, ensure_dagster_database
 from babylon_assets.orchestration.runtime import event_log
-from babylon_assets.orchestration.runtime.ownership import OWNER_TAG, is_alive, is_executed, is_here
+from babylon_assets.orchestration.runtime.ownership import (
+    OWNER_TAG,
+    PLACE_TAG,
+    is_alive,
+    is_executed,
+    is_here,
+    this_kernel,
+)
 from babylon_assets.orchestration.runtime.tags import PROCESS_TAG
 
 _RUNNING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -57,9 +64,11 @@ def this_process() -> str:
 def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
     """Fail the runs whose process is gone and free the slots they hold; gives their ids.
 
-    A run of a command carries PROCESS_TAG and OWNER_TAG, a launched one the socket of its code server. The first is
+    A launched run carries PLACE_TAG once it has begun. It is orphaned when the place is here and the process is not;
+    one of another host is left to Dagster's own monitoring. Before it begins, its code server's socket has to do.
+    A run of a command carries PROCESS_TAG and OWNER_TAG; so does what repeats it, of which they say nothing. It is
     orphaned when no such process lives here, when it is this one and executes the run no more, or, where its process id
-    means nothing here, when nobody holds the lock on its owner's token; the second when nothing answers.
+    means nothing here, when nobody holds the lock on its owner's token.
     """
     runs = instance.get_runs(filters=dg.RunsFilter(statuses=[*_RUNNING, _NEVER_BEGUN]))
     orphans = [run for run in runs if _orphaned(instance, run)]
@@ -70,16 +79,26 @@ def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 def _orphaned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    process, owner = run.tags.get(PROCESS_TAG), run.tags.get(OWNER_TAG)
+    placed, _, place = run.tags.get(PLACE_TAG, "").partition(" ")
+    if placed == run.run_id:
+        kernel, _, name = place.partition(" ")
+        return kernel == this_kernel() and not _lives(name)
+    of_parent = run.parent_run_id is not None
+    process, owner = (None, None) if of_parent else (run.tags.get(PROCESS_TAG), run.tags.get(OWNER_TAG))
     if owner is not None and not is_here(owner):
         return not is_alive(instance, owner)
     if owner is not None and process == this_process():
         return not is_executed(owner)
     if process is not None:
-        host, pid, started = process.rsplit(":", 2)
-        return host == socket.gethostname() and _start_ticks(int(pid)) != started
+        return process.rsplit(":", 2)[0] == socket.gethostname() and not _lives(process)
     server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
     return bool(server.get("socket")) and not _answers(server["socket"])
+
+
+def _lives(process: str) -> bool:
+    """Whether a process of this kernel, as `this_process` names it, is there."""
+    _, pid, started = process.rsplit(":", 2)
+    return _start_ticks(int(pid)) == started
 
 
 def _start_ticks(pid: int) -> str:

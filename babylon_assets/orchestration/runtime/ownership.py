@@ -21,6 +21,8 @@ from babylon_assets.orchestration.runtime.event_log import EventLog
 
 #: On the runs of a command: the token, and the kernel and the namespace of process ids in which its owner has its id.
 OWNER_TAG = f"{HIDDEN_TAG_PREFIX}babylon/owner"
+#: On the runs that Dagster launched: the run, the kernel and namespace, and the process that executes it.
+PLACE_TAG = f"{HIDDEN_TAG_PREFIX}babylon/place"
 _SPACE = 0x6261_626F
 _LOCK = text("SELECT pg_catalog.pg_advisory_lock(:space, pg_catalog.hashtext(:token))")
 _UNLOCK = text("SELECT pg_catalog.pg_advisory_unlock(:space, pg_catalog.hashtext(:token))")

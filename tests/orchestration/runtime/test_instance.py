@@ -18,7 +18,7 @@ import pytest
 from babylon_assets.config.settings import Settings, subprocess_environment
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger.database import Database
-from babylon_assets.orchestration.runtime import Line, ownership
+from babylon_assets.orchestration.runtime import Line, ownership, placing_executor
 from babylon_assets.orchestration.runtime.event_log import EventLog
 from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance, this_process
 from babylon_assets.orchestration.runtime.tags import PROCESS_TAG
@@ -114,6 +114,63 @@ def test_a_launched_run_whose_server_is_gone_is_failed(instance: dg.DagsterInsta
         definitions(hang=False).resolve_job_def("train_window"), tags=tags, status=dg.DagsterRunStatus.STARTED
     )
     assert fail_orphaned_runs(instance) == [run.run_id]
+
+
+def launched_job() -> dg.JobDefinition:
+    """The job as a launched run loads it, with the executor of the project's definitions."""
+
+    @dg.op
+    def look() -> None:
+        pass
+
+    @dg.job(executor_def=placing_executor)
+    def looks() -> None:
+        look()
+
+    return looks
+
+
+def test_a_launched_run_notes_where_it_is_executed(instance: dg.DagsterInstance) -> None:
+    with dg.execute_job(dg.reconstructable(launched_job), instance) as result:
+        assert result.success
+        run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags[ownership.PLACE_TAG] == f"{run.run_id} {ownership.this_kernel()} {this_process()}"
+
+
+@pytest.mark.parametrize(
+    ("place", "orphaned"),
+    [
+        ("{run} {kernel} {process}", False),  # it lives, whatever has become of its code server's socket
+        ("{run} {kernel} host:999999999:7", True),
+        ("{run} another:pid:[3] host:7:7", False),  # another host's: Dagster's own monitoring asks there
+        ("of-the-run-that-it-repeats {kernel} host:999999999:7", True),  # then the socket says it, as before
+    ],
+)
+def test_a_launched_run_is_judged_where_it_is(
+    instance: dg.DagsterInstance, tmp_path: Path, place: str, orphaned: bool
+) -> None:
+    tags = {".dagster/grpc_info": f'{{"host": "localhost", "socket": "{tmp_path}/gone"}}'}
+    job, running = definitions(hang=False).resolve_job_def("train_window"), dg.DagsterRunStatus.STARTED
+    run = instance.create_run_for_job(job, tags=tags, status=running)
+    known = {"run": run.run_id, "kernel": ownership.this_kernel(), "process": this_process()}
+    instance.add_run_tags(run.run_id, {ownership.PLACE_TAG: place.format(**known)})
+    assert (fail_orphaned_runs(instance) == [run.run_id]) is orphaned
+
+
+def test_what_repeats_a_dead_commands_run_is_not_taken_for_it(instance: dg.DagsterInstance) -> None:
+    """Dagster gives a run that repeats another all of its tags, those of the process that died among them."""
+    job, running = definitions(hang=False).resolve_job_def("train_window"), dg.DagsterRunStatus.STARTED
+    tags = {
+        PROCESS_TAG: f"{socket.gethostname()}:999999999:7",
+        ownership.OWNER_TAG: f"gone:{ownership.this_kernel()}",
+    }
+    dead = instance.create_run_for_job(job, tags=tags, status=running)
+    again = instance.create_run_for_job(
+        job, tags=tags, status=running, parent_run_id=dead.run_id, root_run_id=dead.run_id
+    )
+    assert fail_orphaned_runs(instance) == [dead.run_id]
+    assert again.run_id in {run.run_id for run in instance.get_runs(filters=dg.RunsFilter(statuses=[running]))}
 
 
 def test_an_unknown_error_names_the_run(instance: dg.DagsterInstance) -> None:

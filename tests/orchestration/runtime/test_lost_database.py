@@ -18,6 +18,8 @@ from babylon_assets.ledger import embedded_postgres
 from babylon_assets.ledger.database import Database, open_database
 from babylon_assets.ledger.sqlstates import named_error
 from babylon_assets.orchestration.runtime import UNFINISHED, Line, fail_orphaned_runs, open_instance
+from babylon_assets.orchestration.runtime.ownership import OWNER_TAG
+from babylon_assets.orchestration.runtime.tags import PROCESS_TAG
 from tests.orchestration.hanging import WINDOW, definitions
 from tests.servers import passable_folder
 
@@ -89,9 +91,7 @@ def test_the_database_lost_while_a_run_is_made(
 def test_a_run_that_was_made_and_never_begun_is_failed(database: Database, tmp_path: Path) -> None:
     with open_instance(Settings(home=tmp_path, database_url=database.url), database) as instance:
         job = definitions(hang=False).resolve_job_def("train_window")
-        gone = instance.create_run_for_job(
-            job, tags={"babylon/owner": "gone:elsewhere", "babylon/process": "elsewhere:1:1"}
-        )
+        gone = instance.create_run_for_job(job, tags={OWNER_TAG: "gone:elsewhere", PROCESS_TAG: "elsewhere:1:1"})
         launched = instance.create_run_for_job(job)  # about to be launched by somebody
         assert fail_orphaned_runs(instance) == [gone.run_id]
         [waiting] = instance.get_runs(filters=dg.RunsFilter(statuses=OPEN))
