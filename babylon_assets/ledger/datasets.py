@@ -226,7 +226,7 @@ def _reward_sums(conn: Connection[Any], windows: str, parameters: Sequence[Any])
 
 
 def dataset_frame(conn: Connection[Any], dataset_id: str) -> pd.DataFrame:
-    """One row per sample: ids, group_key, policy, reward, advantage, trains_as, skip_reason, tokens; no texts."""
+    """One row per sample: the columns of `training_dataset_samples`; no texts."""
     columns = list(TRAINING_DATASET_SAMPLES.columns)
     query = TRAINING_DATASET_SAMPLES.select("WHERE dataset_id = %s ORDER BY group_key, sample_id")
     frame = pd.DataFrame(conn.execute(query, [dataset_id]).fetchall(), columns=columns)

@@ -212,6 +212,7 @@ TRAINING_DATASET_SAMPLES = Table(
         "trains_as": Column("text", "Training mode: policy_gradient, recompute, sft or skip."),
         "skip_reason": Column("text", "Why the sample is skipped."),
         "tokens": Column("int4", "Tokens of the answer."),
+        "compared_with": Column("text", "The level of its group: decision_point, minutes, class or running_mean."),
     },
     view=True,
 )

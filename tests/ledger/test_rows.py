@@ -427,6 +427,9 @@ def test_a_running_mean_is_of_the_windows_before_and_stays_once_it_was_used(conn
     assert datasets.running_mean(conn, LATEST, "", True) is None
     assert datasets.running_mean(conn, WINDOW, "", False) is None
     keep(LATEST, 9.0, group=f"{LATEST}/~earlier/0.15")
+    newest = windows.get_window(conn, LATEST)
+    assert newest is not None
+    assert list(datasets.dataset_frame(conn, newest.dataset_id or "")["compared_with"]) == ["running_mean"]
     keep(WINDOW, 0.5, 0.7)
     assert datasets.running_mean(conn, LATEST, "", False) == 0.15
     assert datasets.running_mean(conn, LATEST, "post", False) == 0.6

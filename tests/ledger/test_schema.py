@@ -98,7 +98,7 @@ def test_values_of_the_core_fit_into_their_tables() -> None:
     assert kept == set(TrajectoryRecord.__struct_fields__) - {"window", "samples", "facts", "references"}
     in_quarantine = set(specification.QUARANTINED_TRAJECTORIES.columns) - {"window_id", "quarantined_at", "imported"}
     assert in_quarantine == set(Quarantined.__struct_fields__) - {"window"}
-    indexed = set(specification.TRAINING_DATASET_SAMPLES.columns) - {"dataset_id", "group_key"}
+    indexed = set(specification.TRAINING_DATASET_SAMPLES.columns) - {"dataset_id", "group_key", "compared_with"}
     assert indexed < set(Sample.__struct_fields__)
 
 
