@@ -7,26 +7,27 @@ from typing import Any
 
 #: A window that moves the policy by less than this share of MAX_KL hardly moves it.
 LEAST_MOVED = 0.01
-#: Of the steps that a window's tokens are enough for, the smallest share that should be kept.
+#: The smallest share of a window's tokens that should be trained on in steps that are kept.
 LEAST_KEPT = 0.5
 
 
-def advise(steps: Sequence[Mapping[str, float]], settings: Mapping[str, Any]) -> str:
+def advise(steps: Sequence[Mapping[str, float]], settings: Mapping[str, Any], tokens: int) -> str:
     """A sentence that names the setting to change; empty when the steps are well, or say nothing of it.
 
     Args:
         steps: metrics of each optimizer step, those of `Trainer.policy_gradient_step`.
         settings: the training's own, as in the checkpoint's manifest.
+        tokens: that there were to train on.
     """
     kept = [step for step in steps if "undone" not in step and "kl_to_parent" in step]
     if not kept or "max_kl" not in settings:
         return ""
-    planned = int(kept[-1].get("train/num_gradient_steps", len(steps)))
+    seen = sum(step["tokens"] for step in kept)
     rate, bound = settings["learning_rate"], settings["max_kl"]
-    if len(kept) < len(steps) and len(kept) < LEAST_KEPT * planned:
+    if len(kept) < len(steps) and seen < LEAST_KEPT * tokens:
         return (
-            f"{len(kept)} of {planned} steps were kept, because they go further than MAX_KL={bound:g} allows: set "
-            f"LEARNING_RATE lower than {rate:g}, or MAX_KL higher"
+            f"the steps that were kept saw {seen:.0f} of {tokens} tokens, for they go further than MAX_KL={bound:g} "
+            f"allows: set LEARNING_RATE lower than {rate:g}, or MAX_KL higher"
         )
     moved = kept[-1]["kl_to_parent"]
     if len(kept) == len(steps) and moved < LEAST_MOVED * bound:

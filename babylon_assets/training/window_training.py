@@ -323,7 +323,8 @@ def _without_manifest(usage: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _advice(plan: Plan, steps: Sequence[Mapping[str, float]]) -> str:
-    advice = advise(steps, plan.manifest["settings"])
+    tokens = sum(sample.tokens for sample in plan.selection.policy_gradient)
+    advice = advise(steps, plan.manifest["settings"], tokens)
     return f"; {advice}" if advice else ""
 
 

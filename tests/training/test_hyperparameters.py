@@ -40,27 +40,25 @@ def test_what_is_set_goes_first(tiny_base: Path) -> None:
     assert (chosen["learning_rate"], chosen["rows_per_step"], chosen["lora_rank"]) == (1e-2, 7, 32)
 
 
-def steps(count: int, kl: float, planned: int, undone: int = 0) -> list[dict[str, float]]:
-    taken: list[dict[str, float]] = [
-        {"tokens": 10.0, "kl_to_parent": kl, "train/num_gradient_steps": planned} for _ in range(count)
-    ]
+def steps(count: int, kl: float, undone: int = 0) -> list[dict[str, float]]:
+    taken: list[dict[str, float]] = [{"tokens": 10.0, "kl_to_parent": kl} for _ in range(count)]
     for step in taken[count - undone :]:
         step["undone"] = 1.0
     return taken
 
 
 @pytest.mark.parametrize(
-    ("taken", "advice"),
+    ("taken", "tokens", "advice"),
     [
-        (steps(8, 0.004, planned=8), ""),
-        (steps(2, 0.0001, planned=2), "hardly moved.*LEARNING_RATE higher than 0.0005.*ROWS_PER_STEP"),
-        (steps(3, 0.01, planned=20, undone=1), "2 of 20 steps were kept.*LEARNING_RATE lower.*MAX_KL higher"),
-        (steps(15, 0.01, planned=16, undone=1), ""),
-        ([{"tokens": 5.0}], ""),
+        (steps(8, 0.004), 80, ""),
+        (steps(2, 0.0001), 20, "hardly moved.*LEARNING_RATE higher than 0.0005.*ROWS_PER_STEP"),
+        (steps(2, 0.01, undone=1), 60, "saw 10 of 60 tokens.*LEARNING_RATE lower.*MAX_KL higher"),
+        (steps(15, 0.01, undone=1), 160, ""),
+        ([{"tokens": 5.0}], 0, ""),
     ],
     ids=["well", "hardly moves", "mostly undone", "one undone", "imitation"],
 )
-def test_steps_say_which_setting_to_change(taken: list[dict[str, Any]], advice: str) -> None:
+def test_steps_say_which_setting_to_change(taken: list[dict[str, Any]], tokens: int, advice: str) -> None:
     import re
 
-    assert re.search(advice, advise(taken, SETTINGS)) if advice else advise(taken, SETTINGS) == ""
+    assert re.search(advice, advise(taken, SETTINGS, tokens)) if advice else advise(taken, SETTINGS, tokens) == ""
