@@ -169,6 +169,48 @@ cli.main(["stop"])
     assert (done.returncode, done.stderr.count(b"\n"), done.stderr[:17]) == (130, 1, b"stopped by Ctrl-C")
 
 
+def test_a_gateway_whose_model_is_still_being_loaded_ends_as_well(tmp_path: Path) -> None:
+    program = f"""
+import os, signal, socket, threading, time
+from pathlib import Path
+from babylon_assets.config.settings import Settings
+from babylon_assets.serving.http import server
+
+server.MOST_SECONDS = 0.5
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+listening = socket.create_server(("127.0.0.1", 0))
+server.serve(Settings().gateway, "m", None, lambda loop: time.sleep(60), listening, Path({str(tmp_path)!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=30).returncode == 0
+
+
+def test_a_library_that_makes_another_error_of_an_interruption_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "wrapped.py").write_text("""
+from babylon_assets.cli import app as cli
+
+@cli.app.command()
+def wrap():
+    import os, signal, time
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except KeyboardInterrupt as error:
+        raise RuntimeError("a class could not be made") from error
+
+cli.main(["wrap"])
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "wrapped"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    said = "stopped by SIGTERM; what is done is kept, and the same command goes on from it\n"
+    assert (done.returncode, done.stderr) == (143, said)
+
+
 def test_sigterm_ends_a_command_whose_thread_a_library_holds(tmp_path: Path) -> None:
     """It swallows the interruption, as a library may: the timer ends it, with the one sentence."""
     (tmp_path / "held.py").write_text("""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
 
 from babylon_assets.cli import terminal
+from babylon_assets.cli.chain import tree_table
 from babylon_assets.cli.list_windows import window_table
 from babylon_assets.ledger.late_samples import CarriedSamples
 from babylon_assets.ledger.windows import Status, WindowRow
+from tests.ledger.values import checkpoint, root
 
 NAMES = {f"c{step}": f"babylon-agent@{step}" for step in range(3)} | {"c3": "babylon-agent@3 (rolled back)"}
 REASON = "nothing in the window can be trained on: " + ", ".join(f"reason {n} ({n})" for n in range(40))
@@ -39,6 +42,15 @@ def row(hour: int, status: Status, checkpoint: str | None, reason: str | None = 
 
 ROWS = [row(7, "trained", "c2"), row(8, "trained", "c3"), row(9, "skipped", None, REASON)]
 CARRIED = [CarriedSamples(f"2026-11-28T{hour:02}:00", ROWS[0].window_id, 50) for hour in range(24)]
+
+
+def test_a_rejected_checkpoint_stands_where_it_was_made() -> None:
+    line = [root(), *(checkpoint(step, f"2026-11-29T0{step}:00", f"d{step}") for step in (1, 2, 3))]
+    left = replace(line[2], rejected="refused: worse")
+    again = replace(line[3], parent_id=line[1].id)
+    states = dict.fromkeys((one.id for one in line), "promoted")
+    table = tree_table([line[0], line[1], left, again], states, {})
+    assert [cell.strip() for cell in table.columns[0].cells] == [f"babylon-agent@{step}" for step in range(4)]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("width", [80, 120, 160])

@@ -88,6 +88,9 @@ class ErrorsAsExitCodes(TyperGroup):
             stopping.say_stopped()
             raise typer.Exit(stopping.exit_code()) from None
         except Exception as error:
+            if stopping.was_told():
+                stopping.say_stopped()
+                raise typer.Exit(stopping.exit_code()) from error
             named = named_error(error) or _file_error(error)
             if named is None:  # a fault of the program: with its place, and with no text in it that acts
                 errors.print(traceback.format_exc(), highlight=False, soft_wrap=True)

@@ -71,7 +71,7 @@ def tree_table(checkpoints: Sequence[Checkpoint], states: Mapping[str, str], rew
 
 
 def _in_tree_order(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[Checkpoint, int]]:
-    """Each checkpoint after its parent, with how many branches it is away from the chain."""
+    """Each checkpoint after its parent, what the chain left before what it went on to, and how many branches away."""
     children: dict[str | None, list[Checkpoint]] = {}
     for checkpoint in checkpoints:
         children.setdefault(checkpoint.parent_id, []).append(checkpoint)
@@ -82,7 +82,7 @@ def _in_tree_order(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[Checkpoi
         below = children.get(checkpoint.id, [])
         waiting += [
             (child, depth + (child.chain != checkpoint.chain))
-            for child in sorted(below, key=lambda c: c.chain != checkpoint.chain)
+            for child in sorted(below, key=lambda c: c.chain != checkpoint.chain or c.rejected is not None)
         ]
 
 

@@ -4,6 +4,7 @@ window of it is played. Which windows, and what becomes of them, is decided by t
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ def refuse_another_game(settings: Settings) -> None:
         PermanentError: it names what differs.
     """
     begun = read_game(settings.home)
+    begun = {"simulation_style": "terse", **begun} if begun else {}
     differ = [f"{name} {begun[name]}" for name, value in _game(settings).items() if begun.get(name, value) != value]
     if differ:
         raise PermanentError(
@@ -72,6 +74,7 @@ def _game(settings: Settings) -> dict[str, int | str]:
         "simulation_agents_per_room": settings.simulation.agents_per_room,
         "simulation_company": settings.simulation.company,
         "simulation_ticks": settings.simulation.ticks,
+        "simulation_style": settings.simulation.style,
     }
 
 
@@ -112,12 +115,15 @@ def expert_plays(settings: Settings, conn: Connection) -> bool:
 
 def _expert_windows(settings: Settings) -> int:
     from babylon_assets.environments.simulated.base_model import was_taught
-    from babylon_assets.environments.simulated.expert_players import EXPERT_WINDOWS
+    from babylon_assets.environments.simulated.expert_players import EXPERT_ANSWERS
 
     if settings.simulation.expert_windows is not None:
         return settings.simulation.expert_windows
     base = settings.training.base_model or noted_base_model(settings.home)
-    return 0 if base is None or was_taught(Path(base)) else EXPERT_WINDOWS
+    knows_form = settings.simulation.style == "terse" and (base is None or was_taught(Path(base)))
+    simulation = settings.simulation
+    answers = simulation.rooms * simulation.agents_per_room * simulation.ticks
+    return 0 if knows_form else math.ceil(EXPERT_ANSWERS / answers)
 
 
 def play_once(settings: Settings, conn: Connection, players: GatewayPolicy, window: str) -> PlayedWindow | None:

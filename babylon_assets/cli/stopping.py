@@ -32,10 +32,16 @@ def exit_code() -> int:
     return 128 + (_received[0] if _received else signal.SIGINT)
 
 
+def was_told() -> bool:
+    """Whether a signal told this process to end: what fails afterwards is a library's way of ending."""
+    return bool(_received)
+
+
 def say_stopped() -> None:
-    """The one sentence."""
-    name = "SIGTERM" if _received[:1] == [signal.SIGTERM] else "Ctrl-C"
-    sentence = f"stopped by {name}; what is done is kept, and the same command goes on from it"
+    """The one sentence; a signal that Dagster took is not known by its name."""
+    names = {signal.SIGINT: " by Ctrl-C", signal.SIGTERM: " by SIGTERM"}
+    by = names[signal.Signals(_received[0])] if _received else ""
+    sentence = f"stopped{by}; what is done is kept, and the same command goes on from it"
     errors.print(sentence, highlight=False, soft_wrap=True)
 
 

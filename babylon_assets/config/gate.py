@@ -50,6 +50,12 @@ class GateSettings(Group):
         64,
         "How many recorded prompts of the environment evaluate a checkpoint. `0` asks none.",
     )
+    snapshots: str | None = variable(
+        "GATE_SNAPSHOTS",
+        None,
+        "A folder with benchmark snapshots of the game. The gate asks both policies about them, in the game's own "
+        "prompt form, beside the recorded prompts.",
+    )
     evaluate_hosted: bool = variable(
         "EVALUATE_HOSTED",
         True,

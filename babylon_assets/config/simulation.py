@@ -34,11 +34,17 @@ class SimulationSettings(Group):
     ticks: Annotated[int, Ge(1), Le(3600)] = variable(
         "SIMULATION_TICKS", 16, "How many ticks a room plays in a window."
     )
+    style: Annotated[Literal["terse", "game"], LOWER_CASE] = variable(
+        "SIMULATION_STYLE",
+        "terse",
+        "How the market asks its players: in a few lines, or as the game does (`game`), with five questions, five "
+        "companies and 1 to 3 KB of text.",
+    )
     expert_windows: Annotated[int, Ge(0)] | None = variable(
         "SIMULATION_EXPERT_WINDOWS",
         None,
         "How many windows of a new game an expert plays, whose answers are imitated. Without it none for the "
-        "market's own small model and 4 for any other.",
+        "market's own small model, and for any other as many as have 2,048 answers: 4 of the usual size.",
     )
     key: str | None = variable("SIMULATION_KEY", None, "The gateway key of the simulated players.", secret=True)
 

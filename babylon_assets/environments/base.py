@@ -19,6 +19,7 @@ from babylon_assets.domain.evaluations import BenchmarkResult, PolicyEvaluation
 from babylon_assets.domain.policies import Policy
 from babylon_assets.domain.rewards import Scorer
 from babylon_assets.domain.trajectories import Message, Quarantined, StepFacts, TrajectoryRecord
+from babylon_assets.environments.snapshot_questions import SnapshotReader
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,7 +183,8 @@ class Environment(Protocol):
             point is a state of its own.
         trajectory_is_tick: its trajectories are single ticks of an agent, so that later steps follow from earlier ones.
         scorers: its own scorers by name, beside `outcome` and `format`.
-        benchmark: its own measurement of a policy, if it has one; `snapshots`: the same for files of its own.
+        benchmark: its own measurement of a policy, if it has one; `snapshots`: the same for files of its own, and
+            `snapshot_reader` what asks about them in its own prompt form.
         answers: reads and values answers to recorded prompts, if that can be said of them.
         gate_asks_prompts: whether the gate measures policies by these answers.
         write_back, requests: None where nothing is written, or nobody asks.
@@ -202,6 +204,8 @@ class Environment(Protocol):
     def benchmark(self) -> Benchmark | None: ...
     @property
     def snapshots(self) -> SnapshotBenchmark | None: ...
+    @property
+    def snapshot_reader(self) -> SnapshotReader | None: ...
     @property
     def answers(self) -> AnswerReader | None: ...
     @property
@@ -328,6 +332,10 @@ class BaseEnvironment:
 
     @property
     def snapshots(self) -> SnapshotBenchmark | None:
+        return None
+
+    @property
+    def snapshot_reader(self) -> SnapshotReader | None:
         return None
 
     @property

@@ -29,6 +29,7 @@ from babylon_assets.evaluation.measurements import (
 )
 from babylon_assets.evaluation.recorded_prompts import answers_of
 from babylon_assets.evaluation.served_results import reward_agreement
+from babylon_assets.evaluation.snapshot_evaluation import measure_snapshots
 from babylon_assets.ledger import checkpoints, promotions, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
@@ -158,13 +159,18 @@ def rules_of(settings: GateSettings) -> Rules:
 def _recorded_prompts(
     settings: Settings, database: Database, checkpoint: Checkpoint, champion: Checkpoint
 ) -> PromptComparison | None:
-    """Both policies on the environment's recorded prompts; None where the gate does not go by such answers."""
+    """Both policies on the environment's recorded prompts, and on its snapshots where GATE_SNAPSHOTS has any.
+
+    None where the gate does not go by such answers.
+    """
     environment = open_environment(settings)
     if environment.answers is None or not environment.gate_asks_prompts:
         return None
     places = prompts_asked(settings, database, checkpoint.window_id or "")
     theirs, ours = (
-        answers_of(measure_prompts(settings, database, policy, places)) for policy in (champion, checkpoint)
+        answers_of(measure_prompts(settings, database, policy, places))
+        | answers_of(measure_snapshots(settings, database, policy))
+        for policy in (champion, checkpoint)
     )
     return compare_answers(ours, theirs, confidence=settings.gate.confidence)
 

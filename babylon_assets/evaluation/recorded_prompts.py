@@ -83,7 +83,8 @@ def ask(
     environment = open_environment(settings)
     with database.connect() as conn:
         prompts = _fitting(base_model, read_prompts(conn, places))
-    return value_answers(settings, database, environment, prompts, _answers(policy, prompts))
+    texts = answer_texts(policy, [(prompt.place.id, prompt.messages) for prompt in prompts])
+    return value_answers(settings, database, environment, prompts, texts)
 
 
 def value_answers(
@@ -124,11 +125,12 @@ def _fitting(base_model: str, prompts: Sequence[RecordedPrompt]) -> list[Recorde
     return [prompt for prompt in prompts if len(tokenizer.prompt(prompt.messages)) + ANSWER_TOKENS <= context]
 
 
-def _answers(policy: Policy, prompts: Sequence[RecordedPrompt]) -> list[str]:
-    """One answer to each prompt; the same prompt gets the same random numbers whoever answers."""
+def answer_texts(policy: Policy, prompts: Sequence[tuple[str, list[Message]]]) -> list[str]:
+    """One answer to each prompt, given with its id; the same prompt gets the same random numbers whoever answers."""
     texts: list[str] = []
-    for batch in _batches([prompt.messages for prompt in prompts]):
-        seeds = [int(content_id(prompt.place.id)[:8], 16) for prompt in prompts[len(texts) : len(texts) + len(batch)]]
+    for batch in _batches([messages for _, messages in prompts]):
+        named = prompts[len(texts) : len(texts) + len(batch)]
+        seeds = [int(content_id(name)[:8], 16) for name, _ in named]
         texts += [answer.text for answer in policy.complete(batch, seeds, max_tokens=ANSWER_TOKENS)]
     return texts
 
@@ -174,7 +176,11 @@ def _outcome(settings: Settings, valued: pd.DataFrame) -> pd.Series[Any]:
 
 
 def evaluation_of(
-    checkpoint: Checkpoint, version: str, answered: Mapping[str, AnsweredPrompt], places: Sequence[PromptPlace]
+    checkpoint: Checkpoint,
+    version: str,
+    answered: Mapping[str, AnsweredPrompt],
+    places: Sequence[PromptPlace],
+    evaluation: str = NAME,
 ) -> Evaluation:
     """What is kept of a checkpoint's answers: each one's reward, action and text, and the mean with its interval."""
     answers = {name: prompt.answer for name, prompt in answered.items()}
@@ -187,7 +193,7 @@ def evaluation_of(
     )
     return Evaluation(
         checkpoint_id=checkpoint.id,
-        evaluation=NAME,
+        evaluation=evaluation,
         version=version,
         window_id=max((place.window for place in places), default=None),
         value=mean.value if mean else None,

@@ -68,6 +68,11 @@ def token_logprobs(
     return logprobs.masked_scatter(chosen, flat_logprobs), entropies.masked_scatter(chosen, flat_entropies)
 
 
+def chunk_size(vocabulary: int) -> int:
+    """Positions whose logits exist at the same time: 512 for a small vocabulary, 85 for 49,152 tokens, at least 64."""
+    return min(CHUNK, max(LEAST_CHUNK, CHUNK_LOGITS // vocabulary))
+
+
 def _in_chunks(head: Any, hidden: torch.Tensor, following: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
     from torch.utils.checkpoint import checkpoint
@@ -76,7 +81,7 @@ def _in_chunks(head: Any, hidden: torch.Tensor, following: torch.Tensor) -> tupl
         logprobs = torch.log_softmax(head(chunk).float(), dim=-1)
         return logprobs.gather(1, targets[:, None]).squeeze(1), -(logprobs.exp() * logprobs).sum(-1)
 
-    size = max(LEAST_CHUNK, min(CHUNK, CHUNK_LOGITS // head.weight.shape[0]))
+    size = chunk_size(head.weight.shape[0])
     pieces = zip(torch.split(hidden, size), torch.split(following, size), strict=True)
     results = [checkpoint(score_chunk, chunk, targets, use_reentrant=False) for chunk, targets in pieces]
     logprobs, entropies = zip(*results, strict=True)

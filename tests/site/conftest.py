@@ -47,4 +47,4 @@ def client(database: Database) -> TestClient:
 
 def client_of(database: Database) -> TestClient:
     settings = Settings(environment="babylon", wandb_api_key="a-secret-that-must-not-show")
-    return TestClient(make_site(settings, lambda: database), base_url="http://127.0.0.1")
+    return TestClient(make_site(settings, lambda: database), base_url="http://127.0.0.1", client=("127.0.0.1", 1))

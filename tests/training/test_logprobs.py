@@ -91,3 +91,7 @@ def test_logits_of_a_chunk_are_all_that_exists_at_once(model: Any, monkeypatch: 
         found.sum().backward()  # type: ignore[no-untyped-call]
     assert len(most) == 2 * 8  # eight chunks, and each once more for the backward pass
     assert max(most) <= 8
+
+
+def test_fewer_positions_at_once_of_a_larger_vocabulary() -> None:
+    assert [logprobs.chunk_size(vocabulary) for vocabulary in (420, 49_152, 262_144)] == [512, 85, 64]

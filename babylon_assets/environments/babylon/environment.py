@@ -27,6 +27,7 @@ from babylon_assets.environments.babylon.rights import missing_rights
 from babylon_assets.environments.babylon.rules import GameRules
 from babylon_assets.environments.babylon.schema import BABYLON_GAME, Schema, check_tables, look_at_schema
 from babylon_assets.environments.babylon.scorers import GameJudgmentScorer, HeuristicScorer, JudgmentPartScorer
+from babylon_assets.environments.babylon.snapshot_prompts import SnapshotPrompts
 from babylon_assets.environments.babylon.words import comparable_kind
 from babylon_assets.environments.base import (
     AnswerReader,
@@ -40,6 +41,7 @@ from babylon_assets.environments.base import (
     TrainingWish,
     WriteBack,
 )
+from babylon_assets.environments.snapshot_questions import SnapshotReader
 
 
 class BabylonEnvironment(BaseEnvironment):
@@ -81,6 +83,10 @@ resolved, and when the newest was written.
         from babylon_assets.environments.simulated.snapshots import Snapshots
 
         return Snapshots()
+
+    @property
+    def snapshot_reader(self) -> SnapshotReader | None:
+        return SnapshotPrompts(self.game.rules, self.settings.rewards.perp_full_scale_percent)
 
     @property
     def answers(self) -> AnswerReader | None:

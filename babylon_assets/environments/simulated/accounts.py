@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from babylon_assets.environments.simulated.language import STARTING_CASH, Account, InvalidOrderError
-from babylon_assets.environments.simulated.market import SLOTS, Board, Order, Truth
+from babylon_assets.environments.simulated.market import WIDE_SLOTS, Board, Order, Truth
+from babylon_assets.environments.simulated.questions import question
 
 #: Dollars staked on a prediction market, and the notional of a perpetual position.
 STAKE, NOTIONAL = 50.0, 500.0
@@ -54,7 +55,7 @@ class Player:
     @property
     def account(self) -> Account:
         """The player's own line in a prompt."""
-        return Account(self.cash, self.pnl, len(self.bets))
+        return Account(self.cash, self.pnl, len(self.bets), self.username, tuple(map(_in_words, self.bets)))
 
     def settle(self, now: datetime) -> list[Bet]:
         """Pay out what has been settled by `now`; returns those bets."""
@@ -81,13 +82,18 @@ class Player:
         return bet
 
 
+def _in_words(bet: Bet) -> str:
+    what = bet.order.target if bet.market_id is None else f'"{question(bet.market_id)}"'
+    return f"{bet.side} {what} for ${bet.amount:.0f} at {bet.price:.2f}"
+
+
 def make_bet(order: Order, board: Board, truth: Truth) -> Bet:
     """What an order comes to, given the truth.
 
     `STAKE` dollars buy `STAKE / price` shares that pay 1 each if the side is right. A perpetual position of `NOTIONAL`
     dollars earns the signed change of the price; a fifth of it is locked as margin.
     """
-    if order.target in SLOTS:
+    if order.target in WIDE_SLOTS:
         line = next(line for line in board.predictions if line.slot == order.target)
         price = line.yes_price if order.verb == "buy_yes" else round(1 - line.yes_price, 2)
         won = truth.resolutions[line.market_id] == (order.verb == "buy_yes")

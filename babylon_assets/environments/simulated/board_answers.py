@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from babylon_assets.domain.trajectories import Message, StepFacts
-from babylon_assets.environments.babylon.answer_reader import GameAnswers
+from babylon_assets.environments.babylon.answer_reader import GameAnswers, read_json
 from babylon_assets.environments.simulated.accounts import NOTIONAL, STAKE
-from babylon_assets.environments.simulated.market import SLOTS, Clock, market_id, room_tickers
+from babylon_assets.environments.simulated.market import SLOTS, WIDE_SLOTS, market_id, room_tickers
+from babylon_assets.environments.simulated.questions import question
+from babylon_assets.environments.simulated.styles import clock_of, style_of
 
 
 class BoardAnswers(GameAnswers):
@@ -24,6 +26,8 @@ class BoardAnswers(GameAnswers):
 
     def _order(self, text: str, step: StepFacts) -> dict[str, Any]:
         """The order in the game's own words; empty where it is none."""
+        if style_of(self._environment.settings).is_wide:
+            return self._wide_order(text, step)
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError):
@@ -43,6 +47,18 @@ class BoardAnswers(GameAnswers):
             return {"action": "OPEN_PERP_POSITION", "parameters": about}
         return {}
 
+    def _wide_order(self, text: str, step: StepFacts) -> dict[str, Any]:
+        """An answer in the game's own form, with the id of the market that its question means."""
+        fields, room = dict(read_json(text, whole=True)), self._room(step.timestamp_ms)
+        trade = fields.get("trade")
+        if isinstance(trade, dict):
+            ids = [market_id(step.timestamp_ms, room, index) for index in range(len(WIDE_SLOTS))]
+            named = {question(number).lower(): number for number in ids}
+            named |= {ticker.lower(): ticker for ticker in room_tickers(room, True)}
+            market = named.get(str(trade.get("market")).strip().lower())
+            return {**fields, "trade": {**trade, "market": market}} if market else {}
+        return fields
+
     def _price(self, likely: float) -> float:
         """A share costs what its side is quoted at."""
         return likely
@@ -53,6 +69,4 @@ class BoardAnswers(GameAnswers):
 
     def _room(self, timestamp_ms: int) -> int:
         """The room of a board, by its time: the rooms take turns."""
-        settings = self._environment.settings
-        clock = Clock(settings.simulation.rooms, settings.simulation.ticks, settings.windows)
-        return clock.room_at(datetime.fromtimestamp(timestamp_ms / 1000, UTC))
+        return clock_of(self._environment.settings).room_at(datetime.fromtimestamp(timestamp_ms / 1000, UTC))

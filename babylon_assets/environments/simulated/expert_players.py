@@ -6,17 +6,17 @@ of it, before the model plays itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from babylon_assets.domain.policies import Completion
-from babylon_assets.environments.simulated.language import answer
+from babylon_assets.environments.simulated.market import Board, Order
 from babylon_assets.environments.simulated.play import Chooser, Reply, Turn
 from babylon_assets.environments.simulated.reference import expert_order
 
-#: Windows that an expert plays before a model that was not taught the game; 200 answers or more of each are imitated.
-EXPERT_WINDOWS = 4
+#: Answers that an expert gives before a model plays that was not taught the game; the better half of them is imitated.
+EXPERT_ANSWERS = 2048
 
 
 class ExpertPlayers:
@@ -24,12 +24,12 @@ class ExpertPlayers:
 
     name = "simulated-expert"
 
-    def chooser(self, rng: np.random.Generator) -> Chooser:
-        """What the players of a window answer; all chance is `rng`'s."""
+    def chooser(self, rng: np.random.Generator, answer: Callable[[Board, Order], str]) -> Chooser:
+        """What the players of a window answer; all chance is `rng`'s, and `answer` writes an order down."""
 
         def choose(turns: Sequence[Turn]) -> list[Reply]:
             orders = [expert_order(turn.board, rng) for turn in turns]
-            texts = [answer(turn.board.news, order) for turn, order in zip(turns, orders, strict=True)]
+            texts = [answer(turn.board, order) for turn, order in zip(turns, orders, strict=True)]
             return [
                 Reply(order, None, Completion(text, [], [], [], "stop"))
                 for order, text in zip(orders, texts, strict=True)

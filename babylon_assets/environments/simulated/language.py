@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import cast, get_args
 
 from babylon_assets.domain.trajectories import Message
-from babylon_assets.environments.simulated.market import SLOTS, Board, News, Order, Verb, legal_orders
+from babylon_assets.environments.simulated.market import WIDE_SLOTS, Board, News, Order, Verb, legal_orders
 
 SYSTEM_PROMPT = "Trade on Babylon. Answer with one JSON order."
 #: Longest answer that a player may give, in tokens; a well-formed one has about 15.
@@ -22,11 +22,18 @@ STARTING_CASH = 10_000.0
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A player's own line: cash and lifetime profit in dollars, and bets that are not settled yet."""
+    """A player's own line: cash and lifetime profit in dollars, and bets that are not settled yet.
+
+    Attributes:
+        name: of the player, where the prompt says who is asked.
+        positions: the open bets in words, where the prompt lists them.
+    """
 
     cash: float
     pnl: float
     open_bets: int = 0
+    name: str = ""
+    positions: tuple[str, ...] = ()
 
 
 class InvalidOrderError(ValueError):
@@ -44,7 +51,7 @@ def prompt(board: Board, account: Account) -> list[Message]:
 
 def headline(news: News) -> str:
     """A piece of news in words, such as `filing: A yes` or `rumor: ACME down`."""
-    if news.target in SLOTS:
+    if news.target in WIDE_SLOTS:
         return f"{news.source}: {news.target} {'yes' if news.up else 'no'}"
     return f"{news.source}: {news.target} {'up' if news.up else 'down'}"
 

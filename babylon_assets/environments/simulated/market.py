@@ -20,6 +20,23 @@ Kind = Literal["prediction", "perp"]
 
 SLOTS = ("A", "B")
 TICKERS = ("ACME", "BOLT", "CORA", "DYNE", "ECHO", "FLUX", "GRID", "HALO")
+#: The same of a wide board, which has five prediction markets and five perpetuals, as the real game shows them.
+WIDE_SLOTS = ("A", "B", "C", "D", "E")
+WIDE_TICKERS = (
+    *TICKERS,
+    "IRIS",
+    "JADE",
+    "KILO",
+    "LUMA",
+    "MIRA",
+    "NOVA",
+    "ORBI",
+    "PIKE",
+    "QUAY",
+    "RUNE",
+    "SOLA",
+    "TERN",
+)
 #: source of a piece of news -> (how often it is right, how often it is the source)
 SOURCES: dict[str, tuple[float, float]] = {
     "filing": (0.95, 0.45),
@@ -104,7 +121,7 @@ def legal_orders(board: Board) -> list[Order]:
 def news_order(board: Board) -> Order:
     """The order that acts on the board's news."""
     news = board.news
-    if news.target in SLOTS:
+    if news.target in WIDE_SLOTS:
         return Order("buy_yes" if news.up else "buy_no", news.target)
     return Order("open_long" if news.up else "open_short", news.target)
 
@@ -116,6 +133,7 @@ class Clock:
     rooms: int
     ticks: int
     windows: WindowGrid = HOURLY
+    is_wide: bool = False
 
     def at(self, window: str, room: int, tick: int) -> datetime:
         """The time of a tick."""
@@ -141,7 +159,7 @@ def draw_room(seed: int, window: str, room: int, clock: Clock) -> list[tuple[Boa
     Args:
         seed: seed of the game; with window, room and tick it decides everything that is drawn.
     """
-    prices = _opening_prices(seed, window, room)
+    prices = _opening_prices(seed, window, room, clock.is_wide)
     drawn: list[tuple[Board, Truth]] = []
     for tick in range(clock.ticks):
         drawn.append(_draw_board(seed, window, room, tick, clock, prices))
@@ -149,9 +167,10 @@ def draw_room(seed: int, window: str, room: int, clock: Clock) -> list[tuple[Boa
     return drawn
 
 
-def _opening_prices(seed: int, window: str, room: int) -> dict[str, float]:
+def _opening_prices(seed: int, window: str, room: int, is_wide: bool) -> dict[str, float]:
     rng = board_rng(seed, window, room, tick=2**16)
-    return {ticker: round(PERP_BASE * float(np.exp(rng.normal(0, 0.1))), 2) for ticker in room_tickers(room)}
+    tickers = room_tickers(room, is_wide)
+    return {ticker: round(PERP_BASE * float(np.exp(rng.normal(0, 0.1))), 2) for ticker in tickers}
 
 
 def _draw_board(
@@ -163,9 +182,9 @@ def _draw_board(
         PredictionLine(
             slot, market_id(int(at.timestamp() * 1000), room, index), round(float(rng.uniform(0.30, 0.70)), 2)
         )
-        for index, slot in enumerate(SLOTS)
+        for index, slot in enumerate(WIDE_SLOTS if clock.is_wide else SLOTS)
     )
-    perps = tuple(PerpLine(ticker, open_prices[ticker]) for ticker in room_tickers(room))
+    perps = tuple(PerpLine(ticker, open_prices[ticker]) for ticker in room_tickers(room, clock.is_wide))
     truth = _draw_truth(rng, predictions, perps, at, clock)
     return Board(
         window=window,
@@ -189,10 +208,11 @@ def window_numbers(window: str) -> tuple[int, ...]:
     return (hour, second) if second else (hour,)
 
 
-def room_tickers(room: int) -> tuple[str, str]:
-    """The two perpetuals that a room trades."""
-    first = 2 * room % len(TICKERS)
-    return TICKERS[first], TICKERS[first + 1]
+def room_tickers(room: int, is_wide: bool = False) -> tuple[str, ...]:
+    """The perpetuals that a room trades: two, or five on wide boards."""
+    count, names = (len(WIDE_SLOTS), WIDE_TICKERS) if is_wide else (len(SLOTS), TICKERS)
+    first = count * room % len(names)
+    return names[first : first + count]
 
 
 def market_id(at_ms: int, room: int, index: int) -> str:

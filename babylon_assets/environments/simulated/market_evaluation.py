@@ -9,6 +9,7 @@ what a coin made of it: the mean is the same, the spread half.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -18,9 +19,10 @@ from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.evaluations import PolicyEvaluation
 from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.simulated.demonstrations import any_account
-from babylon_assets.environments.simulated.language import ANSWER_TOKENS, InvalidOrderError, parse_order, prompt
+from babylon_assets.environments.simulated.language import InvalidOrderError
 from babylon_assets.environments.simulated.market import Board, Clock, draw_room
 from babylon_assets.environments.simulated.reference import expected_worth, oracle_order
+from babylon_assets.environments.simulated.styles import TERSE, Style, style_of
 
 NAME = "market"
 #: Added to the number of a held-out market; the hour is one that no game and no demonstration is drawn for.
@@ -39,17 +41,19 @@ class MarketBenchmark:
     def __init__(self, settings: Settings) -> None:
         self._invalid_reward = settings.rewards.invalid_action_reward
         self._full_scale = settings.rewards.perp_full_scale_percent
+        self._style = style_of(settings)
 
     def version(self, seeds: int) -> str:
         """What decides the numbers of an evaluation, as a name: another one is another evaluation."""
         scale = {"invalid": self._invalid_reward, "full_scale": self._full_scale}
-        return f"1-{content_id({'seeds': _seeds(seeds), **scale, 'boards': _CLOCK.ticks})[:12]}"
+        style = {} if self._style is TERSE else {"style": self._style.name}
+        return f"1-{content_id({'seeds': _seeds(seeds), **scale, 'boards': _CLOCK.ticks, **style})[:12]}"
 
     def evaluate(self, policy: Policy, seeds: int) -> PolicyEvaluation:
         """Ask a policy about every held-out board once, and add up what its orders are worth."""
         numbers = _seeds(seeds)
-        boards = [board for seed in numbers for board in _boards(seed)]
-        texts = _ask(policy, boards)
+        boards = [board for seed in numbers for board in _boards(seed, self._style.is_wide)]
+        texts = _ask(policy, boards, self._style)
         worths = np.array([self._worth(text, board) for text, board in zip(texts, boards, strict=True)])
         best = np.array([self._best(board) for board in boards])
         invalid = np.isnan(worths)
@@ -61,7 +65,7 @@ class MarketBenchmark:
     def _worth(self, text: str, board: Board) -> float:
         """Expected worth of an answer's order in the units of the `outcome` scorer; NaN for an invalid one."""
         try:
-            return expected_worth(board, parse_order(text, board), self._full_scale)
+            return expected_worth(board, self._style.parse(text, board), self._full_scale)
         except InvalidOrderError:
             return float("nan")
 
@@ -75,16 +79,17 @@ def _seeds(count: int) -> tuple[int, ...]:
 
 
 @cache
-def _boards(seed: int) -> tuple[Board, ...]:
-    return tuple(board for board, _ in draw_room(seed, _WINDOW, seed % _CLOCK.rooms, _CLOCK))
+def _boards(seed: int, is_wide: bool = False) -> tuple[Board, ...]:
+    clock = replace(_CLOCK, is_wide=is_wide)
+    return tuple(board for board, _ in draw_room(seed, _WINDOW, seed % _CLOCK.rooms, clock))
 
 
-def _ask(policy: Policy, boards: Sequence[Board]) -> list[str]:
+def _ask(policy: Policy, boards: Sequence[Board], style: Style) -> list[str]:
     rng = np.random.default_rng(FIRST_SEED)
-    conversations = [prompt(board, any_account(rng)) for board in boards]
+    conversations = [style.prompt(board, any_account(rng)) for board in boards]
     texts: list[str] = []
     for start in range(0, len(boards), BATCH):
         part = conversations[start : start + BATCH]
         seeds = range(start, start + len(part))
-        texts += [answer.text for answer in policy.complete(part, seeds, max_tokens=ANSWER_TOKENS)]
+        texts += [answer.text for answer in policy.complete(part, seeds, max_tokens=style.answer_tokens)]
     return texts

@@ -48,20 +48,22 @@ class Move:
 
 
 Chooser = Callable[[Sequence[Turn]], list[Reply]]
+Prompt = Callable[[Board, Account], list[Message]]
 
 
-def play(rooms: Sequence[Room], players: Sequence[Player], choose: Chooser) -> list[Move]:
+def play(rooms: Sequence[Room], players: Sequence[Player], choose: Chooser, prompt: Prompt = prompt) -> list[Move]:
     """Play every tick of a window; the players' accounts are changed in place."""
     moves: list[Move] = []
     for tick in range(len(rooms[0])):
-        turns = [_turn(player, *rooms[player.room][tick]) for player in players]
+        turns = [_turn(player, *rooms[player.room][tick], prompt) for player in players]
         moves += [_carry_out(turn, reply) for turn, reply in zip(turns, choose(turns), strict=True)]
     return moves
 
 
-def _turn(player: Player, board: Board, truth: Truth) -> Turn:
+def _turn(player: Player, board: Board, truth: Truth, prompt: Prompt) -> Turn:
     player.settle(board.at)
-    return Turn(player, board, truth, player.account, prompt(board, player.account))
+    account = player.account
+    return Turn(player, board, truth, account, prompt(board, account))
 
 
 def _carry_out(turn: Turn, reply: Reply) -> Move:

@@ -23,14 +23,15 @@ from babylon_assets.domain import rewards
 from babylon_assets.domain.errors import DatabaseUnavailable, SettingsError
 from babylon_assets.domain.policies import Caller, Completion, Policy, RecordingPolicy, policy_step
 from babylon_assets.domain.scorers import load_scorers
-from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.environments.babylon.game_tables import copy_rows
 from babylon_assets.environments.babylon.scorers import HeuristicScorer
 from babylon_assets.environments.simulated import game_state, rows
 from babylon_assets.environments.simulated.accounts import Player, make_bet, worth
 from babylon_assets.environments.simulated.expert_players import ExpertPlayers
-from babylon_assets.environments.simulated.language import ANSWER_TOKENS, InvalidOrderError, parse_order
+from babylon_assets.environments.simulated.language import InvalidOrderError
 from babylon_assets.environments.simulated.market import (
+    TICKERS,
+    WIDE_TICKERS,
     Board,
     Clock,
     Order,
@@ -41,6 +42,7 @@ from babylon_assets.environments.simulated.market import (
 )
 from babylon_assets.environments.simulated.play import Chooser, Move, Reply, Room, Turn, play
 from babylon_assets.environments.simulated.reference import REFERENCES, ReferencePolicy
+from babylon_assets.environments.simulated.styles import Style, clock_of, style_of
 from babylon_assets.ledger.inference_calls import InferenceCall, insert_calls, missing_calls
 from babylon_assets.ledger.windows import upsert_window
 
@@ -79,8 +81,8 @@ def play_window(
     rooms = _draw(settings, window, clock)
     with conn.transaction():
         players = _enter(settings, conn, window, clock)
-        moves = play(rooms, players, _chooser(policy, settings.simulation.seed, window))
-        _write(conn, rooms, moves, players, settings.windows, window, policy.name)
+        moves = play(rooms, players, _chooser(policy, settings, window), style_of(settings).prompt)
+        _write(settings, conn, rooms, moves, players, window, policy.name)
         _see_recorded(conn, [rows.call_id(move) for move in moves if _is_recorded(move)])
         own = [move for move in moves if move.reply.completion and move.reply.completion.token_ids]
         own = [move for move in own if not _is_recorded(move)]
@@ -111,7 +113,7 @@ def reference_rewards(settings: Settings, rooms: Sequence[Room], window: str) ->
 
 
 def _clock(settings: Settings) -> Clock:
-    clock = Clock(settings.simulation.markets, settings.simulation.ticks, settings.windows)
+    clock = clock_of(settings)
     if clock.windows.seconds / (clock.rooms * clock.ticks) < settings.datasets.moment_seconds:
         raise SettingsError(
             f"{clock.rooms} markets of SIMULATION_TICKS={clock.ticks} are {clock.rooms * clock.ticks} boards a window, "
@@ -145,7 +147,8 @@ def _enter(settings: Settings, conn: Connection[Any], window: str, clock: Clock)
     known = game_state.balances(conn, [player.agent_id for player in players])
     copy_rows(conn, "User", rows.user_rows([player for player in players if player.agent_id not in known], start))
     if not game_state.has_organizations(conn):
-        copy_rows(conn, "Organization", rows.organization_rows(start))
+        tickers = WIDE_TICKERS if clock.is_wide else TICKERS
+        copy_rows(conn, "Organization", rows.organization_rows(tickers, start))
     for player in players:
         player.cash, player.pnl = known.get(player.agent_id, (player.cash, player.pnl))
     boards = _Redrawn(settings, clock)
@@ -191,30 +194,31 @@ class _Redrawn:
         return self._by_window[window][market_id]
 
 
-def _chooser(policy: Policy | RecordingPolicy | ExpertPlayers, seed: int, window: str) -> Chooser:
+def _chooser(policy: Policy | RecordingPolicy | ExpertPlayers, settings: Settings, window: str) -> Chooser:
+    seed, style = settings.simulation.seed, style_of(settings)
     if isinstance(policy, ExpertPlayers):
-        return policy.chooser(board_rng(seed, window, room=0, tick=2**18))
-    return _asking(policy, seed)
+        return policy.chooser(board_rng(seed, window, room=0, tick=2**18), style.answer)
+    return _asking(policy, seed, style)
 
 
-def _asking(policy: Policy | RecordingPolicy, seed: int) -> Chooser:
+def _asking(policy: Policy | RecordingPolicy, seed: int, style: Style) -> Chooser:
     """Ask a policy for each turn's order, all turns of a tick in one batch."""
 
     def choose(turns: Sequence[Turn]) -> list[Reply]:
         seeds = [_answer_seed(seed, turn) for turn in turns]
         conversations = [turn.messages for turn in turns]
         if isinstance(policy, RecordingPolicy):
-            completions = policy.ask(conversations, seeds, list(map(_caller, turns)), max_tokens=ANSWER_TOKENS)
+            completions = policy.ask(conversations, seeds, list(map(_caller, turns)), max_tokens=style.answer_tokens)
         else:
-            completions = policy.complete(conversations, seeds, max_tokens=ANSWER_TOKENS)
-        return [_reply(turn, completion) for turn, completion in zip(turns, completions, strict=True)]
+            completions = policy.complete(conversations, seeds, max_tokens=style.answer_tokens)
+        return [_reply(turn, completion, style) for turn, completion in zip(turns, completions, strict=True)]
 
     return choose
 
 
-def _reply(turn: Turn, completion: Completion) -> Reply:
+def _reply(turn: Turn, completion: Completion, style: Style) -> Reply:
     try:
-        return Reply(parse_order(completion.text, turn.board), None, completion)
+        return Reply(style.parse(completion.text, turn.board), None, completion)
     except InvalidOrderError as error:
         return Reply(None, str(error), completion)
 
@@ -232,15 +236,15 @@ def _by_reference(choose: ReferencePolicy, rng: np.random.Generator) -> Chooser:
 
 
 def _write(
+    settings: Settings,
     conn: Connection[Any],
     rooms: Sequence[Room],
     moves: Sequence[Move],
     players: Sequence[Player],
-    windows: WindowGrid,
     window: str,
     policy: str,
 ) -> None:
-    end = windows.parse(window).end
+    end = settings.windows.parse(window).end
     for player in players:
         player.settle(end)
     game_state.set_balances(conn, [(player.agent_id, player.cash, player.pnl) for player in players], end)
@@ -249,7 +253,7 @@ def _write(
     copy_rows(conn, "StockPrice", rows.stock_price_rows(rooms))
     copy_rows(conn, "market_outcomes", rows.outcome_rows(rooms, window, end))
     copy_rows(conn, "AgentTrade", rows.trade_rows(moves))
-    copy_rows(conn, "trajectories", rows.trajectory_rows(moves, window, policy))
+    copy_rows(conn, "trajectories", rows.trajectory_rows(moves, window, policy, style_of(settings).answer_tokens))
 
 
 def _call(move: Move, settings: Settings, policy: str) -> InferenceCall:

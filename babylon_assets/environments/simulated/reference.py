@@ -13,8 +13,8 @@ import numpy as np
 
 from babylon_assets.environments.simulated.market import (
     MOVE_MEAN,
-    SLOTS,
     SOURCES,
+    WIDE_SLOTS,
     Board,
     Order,
     legal_orders,
@@ -58,7 +58,7 @@ def expected_worth(board: Board, order: Order, full_scale_percent: float = 10.0)
     """
     if order.target is None:
         return 0.0
-    if order.target in SLOTS:
+    if order.target in WIDE_SLOTS:
         yes_price = next(line.yes_price for line in board.predictions if line.slot == order.target)
         edge = _posterior_yes(board, order.target, yes_price) - yes_price
         return edge if order.verb == "buy_yes" else -edge

@@ -15,8 +15,9 @@ from babylon_assets.domain.policies import Completion
 from babylon_assets.domain.windows import HOURLY, parse_id
 from babylon_assets.environments.simulated.accounts import Bet, Player
 from babylon_assets.environments.simulated.language import ANSWER_TOKENS, SYSTEM_PROMPT
-from babylon_assets.environments.simulated.market import PERP_BASE, TICKERS, Board, Truth
+from babylon_assets.environments.simulated.market import PERP_BASE, WIDE_SLOTS, Board, PredictionLine, Truth
 from babylon_assets.environments.simulated.play import Move, Room, Turn
+from babylon_assets.environments.simulated.questions import question
 
 Row = dict[str, Any]
 
@@ -43,7 +44,7 @@ def user_rows(players: Sequence[Player], now: datetime) -> list[Row]:
 COMPANY_MARK = "of the simulated game"
 
 
-def organization_rows(now: datetime) -> list[Row]:
+def organization_rows(tickers: Sequence[str], now: datetime) -> list[Row]:
     """`"Organization"`: the companies behind the perpetuals."""
     return [
         {
@@ -54,7 +55,7 @@ def organization_rows(now: datetime) -> list[Row]:
             "initialPrice": PERP_BASE,
             "updatedAt": now,
         }
-        for ticker in TICKERS
+        for ticker in tickers
     ]
 
 
@@ -68,7 +69,7 @@ def market_rows(rooms: Sequence[Room], end: datetime) -> list[Row]:
             rows.append(
                 {
                     "id": line.market_id,
-                    "question": f"Will slot {line.slot} of room {board.room} resolve YES?",
+                    "question": _question(board, line),
                     "liquidity": 1000,
                     "resolved": known,
                     "resolution": truth.resolutions[line.market_id] if known else None,
@@ -78,6 +79,11 @@ def market_rows(rooms: Sequence[Room], end: datetime) -> list[Row]:
                 }
             )
     return rows
+
+
+def _question(board: Board, line: PredictionLine) -> str:
+    is_wide = len(board.predictions) == len(WIDE_SLOTS)
+    return question(line.market_id) if is_wide else f"Will slot {line.slot} of room {board.room} resolve YES?"
 
 
 def prediction_price_rows(rooms: Sequence[Room]) -> list[Row]:
@@ -176,11 +182,15 @@ def trade_rows(moves: Iterable[Move]) -> list[Row]:
     return rows
 
 
-def trajectory_rows(moves: Sequence[Move], window: str, policy: str) -> list[Row]:
-    """`trajectories`: one per player, in the shape of the game's full rows, with the calls of the policy."""
+def trajectory_rows(moves: Sequence[Move], window: str, policy: str, most_tokens: int = ANSWER_TOKENS) -> list[Row]:
+    """`trajectories`: one per player, in the shape of the game's full rows, with the calls of the policy.
+
+    Args:
+        most_tokens: of an answer.
+    """
     by_player = sorted(moves, key=lambda move: (move.turn.player.agent_id, move.turn.board.tick))
     return [
-        _trajectory(list(episode), window, policy)
+        _trajectory(list(episode), window, policy, most_tokens)
         for _, episode in groupby(by_player, key=lambda move: move.turn.player.agent_id)
     ]
 
@@ -230,11 +240,11 @@ def _trade(row_id: str, agent: str, bet: Bet, action: str, price: float, at: dat
     }
 
 
-def _trajectory(moves: list[Move], window: str, policy: str) -> Row:
+def _trajectory(moves: list[Move], window: str, policy: str, most_tokens: int) -> Row:
     player, start, end = moves[0].turn.player, moves[0].turn.board.at, moves[-1].turn.board.at
     invalid = sum(move.reply.order is None for move in moves)
     finished = end + timedelta(seconds=1)
-    steps = [_step(number, move, policy) for number, move in enumerate(moves)]
+    steps = [_step(number, move, policy, most_tokens) for number, move in enumerate(moves)]
     return {
         "id": trajectory_id(moves[0]),
         "trajectoryId": trajectory_id(moves[0]),
@@ -261,7 +271,7 @@ def _trajectory(moves: list[Move], window: str, policy: str) -> Row:
     }
 
 
-def _step(number: int, move: Move, policy: str) -> Mapping[str, Any]:
+def _step(number: int, move: Move, policy: str, most_tokens: int) -> Mapping[str, Any]:
     turn, at = move.turn, int(move.turn.board.at.timestamp() * 1000)
     return {
         "stepNumber": number,
@@ -274,12 +284,12 @@ def _step(number: int, move: Move, policy: str) -> Mapping[str, Any]:
             "timestamp": at,
         },
         "providerAccesses": [],
-        "llmCalls": [_llm_call(move, move.reply.completion, policy)] if move.reply.completion else [],
+        "llmCalls": [_llm_call(move, move.reply.completion, policy, most_tokens)] if move.reply.completion else [],
         "action": _action(move),
     }
 
 
-def _llm_call(move: Move, completion: Completion, policy: str) -> Mapping[str, Any]:
+def _llm_call(move: Move, completion: Completion, policy: str, most_tokens: int) -> Mapping[str, Any]:
     system, user = (message.content for message in move.turn.messages)
     return {
         "callId": call_id(move),
@@ -288,7 +298,7 @@ def _llm_call(move: Move, completion: Completion, policy: str) -> Mapping[str, A
         "userPrompt": user,
         "response": completion.text,
         "temperature": 1.0,
-        "maxTokens": ANSWER_TOKENS,
+        "maxTokens": most_tokens,
         "purpose": "action",
         "promptTokens": len(completion.prompt_token_ids),
         "completionTokens": len(completion.token_ids),

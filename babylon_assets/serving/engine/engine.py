@@ -79,14 +79,13 @@ class Library:
 
     def _read(self, adapter: Path | None) -> Weights:
         """The policy's weights from the disk: in bf16 those of the base model, which is read once, with its adapter."""
-        if adapter is not None and self._dtype != "float32":
-            self._shared = self._shared or self._read(None)
-            beside = with_adapter(self._shared, adapter)
-            if beside is not None:
-                return beside
-        if adapter is None and self._shared is not None:
-            return self._shared
-        return load_weights(self._base, adapter, self._device, frozenset([self.tokenizer.end]), self._dtype)
+        ends = frozenset([self.tokenizer.end])
+        if self._dtype == "float32":
+            return load_weights(self._base, adapter, self._device, ends)
+        if self._shared is None:
+            self._shared = load_weights(self._base, None, self._device, ends, self._dtype)
+        beside = self._shared if adapter is None else with_adapter(self._shared, adapter)
+        return beside or load_weights(self._base, adapter, self._device, ends, self._dtype)
 
 
 class Engine:

@@ -235,6 +235,8 @@ class Scheduler:
 
     def _advance(self, admitted: Sequence[tuple[Generation, _Job]]) -> None:
         """Those who were admitted join their batches, and the batch whose turn it is takes a step."""
+        if any(job.lane not in self._batches for _, job in admitted):
+            self._drop_idle({job.lane[0] for _, job in admitted})
         joining: dict[Lane, list[Generation]] = {}
         for generation, job in admitted:
             if job.lane not in self._batches:
@@ -246,6 +248,13 @@ class Scheduler:
         if busy:
             self._step(self._turns.next(busy))
         self._tell()
+
+    def _drop_idle(self, wanted: set[int]) -> None:
+        """Free what batches of other weights hold that have nothing under way, before another one is begun."""
+        idle = [lane for lane, batch in self._batches.items() if not len(batch) and not batch.unread]
+        for lane in idle:
+            if lane[0] not in wanted:
+                del self._batches[lane]
 
     def _step(self, lane: Lane) -> None:
         started, is_long = time.perf_counter(), lane[1]

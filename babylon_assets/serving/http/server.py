@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import sys
@@ -44,6 +45,7 @@ from babylon_assets.serving.served_pointer import PointerFile
 MOST_BODY_BYTES = 1_000_000
 #: How long answers that are under way may take when the process is asked to end.
 GRACE_SECONDS = 4
+MOST_SECONDS = 8.0
 #: Python's own 5 ms are a long wait for the engine, which lets go of the lock some hundred times per step.
 SWITCH_SECONDS = 0.0005
 #: uvicorn ticks ten times a second.
@@ -189,7 +191,14 @@ async def run(
 
 
 def _stop(server: Any) -> None:
+    """End as soon as all is closed, and at the latest after MOST_SECONDS: a model that is being loaded ends no sooner.
+
+    What was recorded lies in the spool, where the next gateway finds it.
+    """
     server.should_exit = True
+    timer = threading.Timer(MOST_SECONDS, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 def assemble(

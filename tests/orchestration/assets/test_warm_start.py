@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 from babylon_assets.cli.simulated_game import expert_plays, play_once
+from babylon_assets.domain.windows import HOURLY
+from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.serving.client import GatewayPolicy
 from tests.orchestration.assets.conftest import FIRST, SECOND, World
 
@@ -44,3 +47,11 @@ def test_an_expert_plays_for_a_model_that_was_not_taught_the_game(world: World, 
         other = world.settings.replace(base_model=str(tmp_path / "other"))
         assert expert_plays(other, conn)
         assert not expert_plays(other.replace(simulation_expert_windows=0), conn)
+
+
+def test_an_expert_plays_until_there_is_enough_to_imitate(world: World) -> None:
+    large = world.having(simulation_style="game", simulation_ticks=16, simulation_rooms=4, simulation_agents_per_room=8)
+    with world.database.connect() as conn:
+        for number, window in enumerate(HOURLY.closed(datetime.now(UTC), 5)):
+            assert expert_plays(large.settings, conn) == (number < 4)
+            upsert_window(conn, window, reference={"oracle": 0.5})

@@ -117,7 +117,7 @@ def test_policies_in_bf16_share_the_base_model_and_answer_as_their_adapters(tiny
     model = adapter_in(tmp_path / "one", tiny_base)
     adapter_in(tmp_path / "two", tiny_base, seed=2)
     library = Library(tiny_base, kept=3, dtype="bfloat16")
-    one, two, base = (library.weights(adapter) for adapter in (tmp_path / "one", tmp_path / "two", None))
+    base, one, two = (library.weights(adapter) for adapter in (None, tmp_path / "one", tmp_path / "two"))
     assert one.layers[0].down is two.layers[0].down is base.layers[0].down
     assert one.embedding.dtype == torch.bfloat16
     engine = Engine(tiny_base, dtype="bfloat16")

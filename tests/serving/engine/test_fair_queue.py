@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from babylon_assets.serving.engine.batching import LEAST_READ, PREFILL_TOKENS, P
 from babylon_assets.serving.engine.engine import Library
 from babylon_assets.serving.engine.fair_queue import HEAD_START, FairQueue, Turns
 from babylon_assets.serving.engine.scheduler import Scheduler
+from babylon_assets.training.adapters import weights_sha256
+from tests.serving.engine.test_engine import adapter_in
 
 
 def queue(width: int = 8, length: int = 16, gone: set[str] | None = None) -> FairQueue[str]:
@@ -183,3 +187,19 @@ def test_a_prompt_is_read_in_parts_of_bounded_work(tiny_library: Library) -> Non
     assert sum(length for _, length in parts) == 7200
     assert parts[0] == (0, PREFILL_TOKENS)
     assert all(length == LEAST_READ or (start + length) * length <= PREFILL_WORK for start, length in parts[:-1])
+
+
+def test_a_policy_that_nobody_asks_any_more_leaves_no_cache(tiny_base: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "0001"
+    adapter_in(adapter, tiny_base)
+    other = Target("babylon-agent@1", 1, path=str(adapter), weights_sha256=weights_sha256(adapter))
+
+    async def play() -> list[int]:
+        scheduler = Scheduler(Library(tiny_base), asyncio.get_running_loop(), width=4, queue=64, threads=1)
+        await scheduler.answers(question("a", "A yes 40", 4))
+        short_and_long = [question("a", "A yes 40", 4), question("a", "A yes 40", 900)]
+        await asyncio.gather(*(scheduler.answers(replace(asked, policy=other)) for asked in short_and_long))
+        scheduler.close()
+        return [weights for weights, _ in scheduler._batches]
+
+    assert len(set(asyncio.run(play()))) == 1
