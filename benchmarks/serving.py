@@ -4,6 +4,7 @@ against the engine without HTTP, in one run.
 The gateway is `babylon serve`, in a process of its own with an embedded PostgreSQL; the clients run in another. Every
 way answers the same questions with the same seeds. Ratios are medians over rounds of all ways, each ratio of figures of
 one round, because what else the machine does changes from minute to minute; plain figures are those of the best round.
+What the gateway adds to a server behind it is in `serving_overhead`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from babylon_assets.domain.trajectories import Message
 from babylon_assets.ledger.database import open_database, stop_embedded
 from babylon_assets.serving.process import GatewayProcess
 from benchmarks.report import Row, at_least, at_most, publish
+from benchmarks.serving_overhead import measure_overhead
 
 CLIENTS, REQUESTS, ROUNDS = 32, 960, 5
 ALONE = 48
@@ -68,6 +70,7 @@ def main() -> None:
                 rows = _measured(base, questions, recording, plain)
         finally:
             stop_embedded(own)
+    rows += measure_overhead()
     publish("serving", rows, settings.home)
     sys.exit(0 if all(row.holds is not False for row in rows) else 1)
 

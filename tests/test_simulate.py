@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from babylon_assets.cli import simulate
 from babylon_assets.cli.app import app
-from babylon_assets.cli.simulate import Game, gateway_url, starting_back
+from babylon_assets.cli.simulate import Game, gateway_url, refuse_open_key, starting_back
 from babylon_assets.cli.simulated_game import play_once, serving_the_game
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain.errors import TransientError
+from babylon_assets.domain.errors import SettingsError, TransientError
 from babylon_assets.environments.simulated import game_state
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
@@ -208,3 +208,14 @@ def test_a_real_game_is_never_played_into(typed: list[str], database: Database, 
     assert done.exit_code == 1
     assert "holds a game that is not simulated" in " ".join(done.stderr.split())
     assert played(database) == {}
+
+
+def test_the_players_key_stays_on_this_machine() -> None:
+    for host in ("127.0.0.1", "::1", "0.0.0.0", "localhost"):
+        refuse_open_key(Settings(gateway_host=host, simulation_key="hunter2"))
+    elsewhere = Settings(gateway_host="192.0.2.7", simulation_key="hunter2")  # an address of nobody's (RFC 5737)
+    with pytest.raises(SettingsError, match="SIMULATION_KEY would be sent there") as refused:
+        refuse_open_key(elsewhere)
+    assert "hunter2" not in str(refused.value)
+    refuse_open_key(elsewhere.replace(keys_over_http=True))
+    refuse_open_key(Settings(gateway_host="192.0.2.7"))

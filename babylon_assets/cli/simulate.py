@@ -17,8 +17,9 @@ import typer
 from babylon_assets.cli.simulated_game import create_tables, play_once, refuse_another_game, remember_game
 from babylon_assets.cli.terminal import output, show_log
 from babylon_assets.cli.train import FINISHED, reaching
+from babylon_assets.config.network import is_this_machine
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.domain.errors import TransientError
+from babylon_assets.domain.errors import SettingsError, TransientError
 from babylon_assets.domain.windows import Window
 from babylon_assets.ledger import verdicts
 from babylon_assets.ledger.database import Connection, Database
@@ -57,6 +58,7 @@ def simulate(
     from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.serving.client import GatewayPolicy
 
+    refuse_open_key(settings)
     database = open_database(settings, begin=False)
     migrate(database)
     check_window_length(settings, database)
@@ -64,6 +66,19 @@ def simulate(
     key = settings.simulation.key or "none-needed"
     with GatewayPolicy(gateway_url(settings), settings.model_name, key) as players:
         Game(settings, database, players, hours).run()
+
+
+def refuse_open_key(settings: Settings) -> None:
+    """Refuse to send the players' key to a gateway on another machine: it speaks http.
+
+    Raises:
+        SettingsError: it would be sent there.
+    """
+    if settings.simulation.key and not settings.keys_over_http and not is_this_machine(settings.gateway.host):
+        raise SettingsError(
+            "GATEWAY_HOST is another machine, and SIMULATION_KEY would be sent there for everybody on the way to read; "
+            "play beside the gateway, or set KEYS_OVER_HTTP=true where the network between is trusted"
+        )
 
 
 def prepare_game(settings: Settings, database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Mapping, MutableMapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -22,6 +23,17 @@ def is_loopback(url: str) -> bool:
 def in_the_clear(url: str) -> bool:
     """Whether what is sent to a URL can be read on its way to another machine."""
     return urlsplit(url).scheme.lower() != "https" and not is_loopback(url)
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a name or an address is this machine's: only such a one can be listened on."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 def open_library_urls(environ: Mapping[str, str]) -> list[str]:

@@ -5,7 +5,7 @@ An answer is compared with answers to actions of its kind, on the first of four 
 1. `decision_point`: the same moment, and so the same state of the market.
 2. `minutes`: the same few minutes, for as long as the environment says that its state stays alike.
 3. `class`: the window, among agents of its class.
-4. `running_mean`: the rewards of earlier windows.
+4. `running_mean`: the rewards of earlier windows. In a first window it is the agents of all classes.
 
 Company means answers of another trajectory: what an agent did later follows from what it did before. The bias and the
 variance of each level are in docs/training.md.
@@ -68,14 +68,14 @@ def place_in_groups(
         force_setattr(head, "group", ladder.point)
     for level in range(len(LEVELS) - 1):
         left = _without_company(left, level)
-    alone: list[SampleHead] = []
+    alone: list[tuple[SampleHead, Ladder]] = []
     for head, ladder in left:
         mean = running_mean(ladder.kind, head.trains_as == "sft") if running_mean else None
         if mean is None:
-            alone.append(head)
+            alone.append((head, ladder))
         else:
             force_setattr(head, "group", ladder.earlier(mean))
-    return alone
+    return [head for head, _ in _without_company(alone, len(LEVELS) - 1)]
 
 
 def _without_company(samples: Sequence[tuple[SampleHead, Ladder]], level: int) -> list[tuple[SampleHead, Ladder]]:

@@ -59,8 +59,9 @@ class Ladder(NamedTuple):
 
     @property
     def keys(self) -> tuple[str | None, ...]:
-        """The groups by level, without the last."""
-        return self.point, self.minutes, self.agent_class
+        """The groups by level, without the last; then that of all classes, for who is the only one of its class."""
+        anyone = None if self.agent_class is None else _key(self.window, "~class", "any", kind=self.kind)
+        return self.point, self.minutes, self.agent_class, anyone
 
     def earlier(self, mean: float) -> str:
         """The group whose baseline is a running mean."""

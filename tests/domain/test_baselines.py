@@ -108,6 +108,14 @@ def test_agents_are_compared_within_their_class() -> None:
     assert [advantage for _, advantage in compared(dataset).values()] == [-0.5, 0.5, -1.0, 1.0]
 
 
+def test_in_a_first_window_the_only_ones_of_their_classes_are_compared_with_each_other() -> None:
+    records = [acting(name, at) for name, at in zip("abc", (0, 9, 18), strict=True)]
+    dataset = build(records, [0.0, 0.5, 1.0], class_of=lambda kept: kept.agent_id)
+    assert compared(dataset) == {"a/0/0": ("class", -0.5), "b/0/0": ("class", 0.0), "c/0/0": ("class", 0.5)}
+    later = build(records, [0.0, 0.5, 1.0], class_of=lambda kept: kept.agent_id, running_mean=lambda *_: 0.25)
+    assert {level for level, _ in compared(later).values()} == {"running_mean"}
+
+
 def test_what_is_alone_in_its_window_is_compared_with_earlier_ones() -> None:
     asked: list[tuple[str, bool]] = []
 

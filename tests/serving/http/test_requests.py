@@ -1,4 +1,4 @@
-"""What a request's messages may hold: half a character costs a character, tools are refused by name."""
+"""What a request's messages may hold: half a character costs a character, calls of tools are kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from babylon_assets.serving.http.protocol import ApiError, read_request
+from babylon_assets.serving.http.protocol import ApiError, plain_messages, read_request
 
 
 def request(*messages: dict[str, Any]) -> bytes:
@@ -24,12 +24,21 @@ def test_a_prompt_that_was_cut_within_a_character_is_answered() -> None:
         read_request(cut)
 
 
-@pytest.mark.parametrize("tools", [{"tool_calls": [{"id": "c1"}]}, {"function_call": {"name": "buy"}}])
-def test_calls_of_tools_are_refused_by_name_and_never_lost(tools: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "tools",
+    [
+        {"tool_calls": [{"id": "c1", "type": "function", "function": {"name": "buy", "arguments": "{}"}}]},
+        {"function_call": {"name": "buy"}},
+    ],
+)
+def test_calls_of_tools_are_kept_in_either_form(tools: dict[str, Any]) -> None:
     asked = request({"role": "user", "content": "?"}, {"role": "assistant", "content": "wait", **tools})
+    (call,) = plain_messages(read_request(asked))[1].tool_calls
+    assert (call.name, call.arguments) == ("buy", "{}")
+
+
+def test_a_call_of_a_tool_without_a_name_is_refused_by_name_and_never_lost() -> None:
+    asked = request({"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [{"id": "c1"}]})
     with pytest.raises(ApiError) as refused:
-        read_request(asked)
-    assert (refused.value.status, refused.value.code) == (400, "unsupported_parameter")
-    assert refused.value.param == "messages[1].tool_calls"
-    empty = request({"role": "assistant", "content": "wait", "tool_calls": [], "function_call": None})
-    assert read_request(empty).messages[0].plain().content == "wait"
+        plain_messages(read_request(asked))
+    assert (refused.value.status, refused.value.param) == (400, "messages[1].tool_calls")
