@@ -23,7 +23,7 @@ from babylon_assets.serving.engine.engine import Engine
 from babylon_assets.training.adapters import read_manifest, read_steps, weights_sha256
 from babylon_assets.training.backend import TrainingRequest
 from babylon_assets.training.backends.embedded.art_backend import ArtBackend, encode_turns, longest_row
-from babylon_assets.training.backends.embedded.in_process import train_embedded
+from babylon_assets.training.backends.embedded.in_process import release_memory, train_embedded
 from babylon_assets.training.backends.embedded.trainer import TrainerSettings
 from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.selection import Selection
@@ -226,3 +226,14 @@ def test_art_itself_resumes_and_prunes(taught_base: Path, settings: Settings) ->
 @pytest.mark.parametrize(("lengths", "row"), [([], 1024), ([10, 1024], 1024), ([1025], 1280), ([3000], 3072)])
 def test_a_row_holds_the_longest_sample(lengths: list[int], row: int) -> None:
     assert longest_row(lengths, 1024) == row
+
+
+def test_what_a_training_held_is_given_back() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    kept = [bytearray(20_000) for _ in range(5_000)]  # 100 MB that glibc takes from its heap
+    full, last = resident(), kept[-1]
+    kept = [last]
+    release_memory()
+    assert full - resident() > 5_000  # pages of 4 KB

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import gc
 import io
 import logging
 import random
@@ -53,8 +55,20 @@ def train_embedded(settings: Settings, request: TrainingRequest) -> None:
         samples=request.samples.policy_gradient,
         baselines=request.samples.baselines,
     )
-    with _quiet():
-        asyncio.run(_train(backend, trainer, settings.training.wandb_project, request))
+    try:
+        with _quiet():
+            asyncio.run(_train(backend, trainer, settings.training.wandb_project, request))
+    finally:
+        del backend
+        release_memory()
+
+
+def release_memory() -> None:
+    """Give back what a training held, which glibc keeps otherwise: 550 of 970 MB after a step of SmolLM2-135M."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 async def _train(backend: Any, trainer: Any, project: str, request: TrainingRequest) -> None:
