@@ -7,13 +7,13 @@ white space. What remains the same are the words, the numbers and their order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
 import msgspec
 
 from babylon_assets.domain.content_ids import canonical_json
-from babylon_assets.domain.trajectories import Message, ToolCall
+from babylon_assets.domain.trajectories import HasTexts
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
@@ -22,40 +22,29 @@ _FORM = re.compile(r"[^\w.+-]+")
 _ROLES = {"developer": "system", "function": "tool"}
 
 
-class HasAnswer(Protocol):
-    """What is needed of a sample or of a recorded call."""
-
-    @property
-    def messages(self) -> Sequence[Message]: ...
-    @property
-    def response(self) -> str: ...
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]: ...
-
-
 Text = tuple[Hashable, Hashable]
 
 
 class Form(NamedTuple):
     """How texts are compared: by their answers, and by the conversations before them."""
 
-    answer: Callable[[HasAnswer], Hashable]
-    conversation: Callable[[HasAnswer], Hashable]
+    answer: Callable[[HasTexts], Hashable]
+    conversation: Callable[[HasTexts], Hashable]
 
-    def text(self, call: HasAnswer) -> Text:
+    def text(self, call: HasTexts) -> Text:
         """All of a call's texts, fit to be compared."""
         return self.conversation(call), self.answer(call)
 
 
-def _to_the_letter(call: HasAnswer) -> Hashable:
+def _to_the_letter(call: HasTexts) -> Hashable:
     return call.response, call.tool_calls
 
 
-def _letters_before(call: HasAnswer) -> Hashable:
+def _letters_before(call: HasTexts) -> Hashable:
     return tuple(call.messages)
 
 
-def _words(call: HasAnswer) -> Hashable:
+def _words(call: HasTexts) -> Hashable:
     """The words of an answer; of one that asks its tools for something, what it asks for."""
     if call.tool_calls:
         return tuple((called.name, _arguments(called.arguments)) for called in call.tool_calls)
@@ -68,7 +57,7 @@ def words_of(answer: str) -> str:
     return _FORM.sub(" ", rest).strip() or answer.strip()
 
 
-def _words_before(call: HasAnswer) -> Hashable:
+def _words_before(call: HasTexts) -> Hashable:
     return tuple(
         (_ROLES.get(message.role, message.role), " ".join(message.content.split()), len(message.tool_calls))
         for message in call.messages

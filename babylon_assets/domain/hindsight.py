@@ -8,12 +8,12 @@ are what people wrote, and are never looked into: whoever writes "finalPnL: 9000
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from babylon_assets.domain.trajectories import Exchange, Message, ToolCall, decode_chat
+from babylon_assets.domain.trajectories import Exchange, HasTexts, Message, ToolCall, decode_chat
 
 #: Trajectory, step and position of the call.
 Place = tuple[str, int, int]
@@ -23,17 +23,6 @@ Text = tuple[tuple[Message, ...], str, tuple[ToolCall, ...]]
 NAMES_RESULT = "prompt names a result"
 #: A window of whose samples a larger share names a result is not trained on: the environment puts results in.
 MOST_SUSPICIOUS = 0.05
-
-
-class HasTexts(Protocol):
-    """What is needed of a sample or of a recorded call."""
-
-    @property
-    def messages(self) -> Sequence[Message]: ...
-    @property
-    def response(self) -> str: ...
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]: ...
 
 
 class HasPlace(HasTexts, Protocol):

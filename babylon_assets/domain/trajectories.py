@@ -79,6 +79,17 @@ class RawSample(msgspec.Struct, frozen=True, gc=False):
         return len(self.response)
 
 
+class HasTexts(Protocol):
+    """What is needed of a sample or of a recorded call."""
+
+    @property
+    def messages(self) -> Sequence[Message]: ...
+    @property
+    def response(self) -> str: ...
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]: ...
+
+
 class Exchange(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The texts of one call: the conversation up to where the answer begins, and the answer.
 
