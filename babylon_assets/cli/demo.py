@@ -47,7 +47,7 @@ def demo(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The base model, instead of BASE_MODEL, such as [bold]smollm2[/]."),
+        typer.Option(metavar="NAME", help="The base model, instead of BASE_MODEL, such as smollm2."),
     ] = None,
 ) -> None:
     """Play and train the last closed windows of the simulated market, and show what was learned.
