@@ -111,7 +111,9 @@ def babylon(tmp_path: Path, game_database: Database) -> Babylon:
 
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(
-            app, list(arguments), env={"BABYLON_HOME": str(tmp_path), "DATABASE_URL": game_database.url}
+            app,
+            list(arguments),
+            env={"BABYLON_HOME": str(tmp_path), "DATABASE_URL": game_database.url, "COLUMNS": "300"},
         )
 
     return run

@@ -32,6 +32,7 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False)
+        self._width = self._height = None  # COLUMNS and LINES are asked when something is shown, not once
 
     @property
     def size(self) -> ConsoleDimensions:

@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -74,7 +73,7 @@ class Child:
         try:
             with self.log.open("rb") as log, self.log.with_name(f"{self.log.name}.1").open("wb") as before:
                 log.seek(size - most)
-                shutil.copyfileobj(log, before)
+                before.write(log.read(most))  # and no more, however much is written meanwhile
         except OSError:  # a full disk is what truncating helps against; the end of the log is lost then
             _log.warning("the end of %s could not be kept", self.log)
         os.truncate(self.log, 0)

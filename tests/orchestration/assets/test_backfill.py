@@ -86,7 +86,7 @@ def test_a_poisoned_window_stops_training_there_and_goes_on_when_it_is_mended(
 
     monkeypatch.setattr(raw_trajectories, "copy_window", poisoned)
     done = run(world)
-    assert str(done.error).startswith(f"1 of 4 windows failed, the others are done. {SECOND}: PermanentError: poisoned")
+    assert str(done.error).startswith(f"1 of 3 windows failed, the others are done. {SECOND}: PermanentError: poisoned")
     assert done.states == {"empty": 1, "trained": 1, "failed": 1, "ready": 1}
     assert chain(world) == [None, FIRST]
     monkeypatch.undo()

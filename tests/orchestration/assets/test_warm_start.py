@@ -33,7 +33,7 @@ def test_what_an_expert_answers_first_is_imitated(world: World) -> None:
     new.run(FIRST)
     shown = new.metadata("model_checkpoints", FIRST)
     assert shown["method"] == "sft"
-    assert shown["trainable_tokens"] > 0
+    assert shown["trained_tokens"] > 0
     new.play(SECOND)
     new.run(SECOND)
     assert new.metadata("model_checkpoints", SECOND)["method"] == "policy_gradient"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.dataset_codec import dataset_id
@@ -61,6 +62,7 @@ def ready(database: Database, samples: list[Sample]) -> Ready:
     """Give a window a dataset that is ready to be trained; the first window has one already."""
 
     def make(window: str, samples: list[Sample]) -> Dataset:
+        samples = [replace(sample, window=window) for sample in samples]
         dataset = Dataset(dataset_id(window, samples), window, samples, {})
         with database.connect() as conn:
             save_dataset(conn, dataset)
