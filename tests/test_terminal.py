@@ -125,7 +125,7 @@ COMMANDS = {
     ("status", "2026-10-01T04:00"): f"SourceError: {SHOWN}",
     ("status",): "newest window",
     ("status", "2026-10-01T05:00"): f"gate  rejected: 1 of 1 rules does not hold: {SHOWN}",
-    ("chains",): SHOWN,
+    ("chains",): f"{CHAIN}@1",
     ("lineage", f"{CHAIN}@1"): SHOWN,
     ("promotions",): "[/x]",
     ("doctor",): "database",

@@ -309,14 +309,6 @@ def test_the_key_decides_and_the_setting_forces() -> None:
         choose_backend(Settings(training_backend="serverless"))
 
 
-def test_a_base_model_that_the_service_does_not_train_is_refused_before_anything_is_sent(
-    settings: Settings, database: Database, ready: Ready, service: HostedService
-) -> None:
-    with pytest.raises(BaseModelRefused, match="OpenPipe/Qwen3-14B-Instruct"):
-        train_window(settings.replace(base_model="Qwen/Qwen2.5-0.5B-Instruct"), database, FIRST)
-    assert not service.calls
-
-
 def test_steps_have_the_names_that_every_backend_uses() -> None:
     said = [{"loss/train": 0.5, "loss/entropy": 1.0, "odd": 3.0}, {"loss/train": 0.25}]
     assert steps_of(said, 10) == [
