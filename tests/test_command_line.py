@@ -184,6 +184,21 @@ server.serve(Settings().gateway, "m", None, lambda loop: time.sleep(60), listeni
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=30).returncode == 0
 
 
+STOPPED = "stopped by SIGTERM; what is done is kept, and the same command goes on from it\n"
+
+
+def run_module(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
+    """A module of a folder as a program, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", name],
+        env={**os.environ, "PYTHONPATH": f"{folder}:{Path(__file__).parents[1]}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
 def test_a_library_that_makes_another_error_of_an_interruption_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "wrapped.py").write_text("""
 from babylon_assets.cli import app as cli
@@ -199,16 +214,8 @@ def wrap():
 
 cli.main(["wrap"])
 """)
-    done = subprocess.run(
-        [sys.executable, "-m", "wrapped"],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
-    said = "stopped by SIGTERM; what is done is kept, and the same command goes on from it\n"
-    assert (done.returncode, done.stderr) == (143, said)
+    done = run_module(tmp_path, "wrapped")
+    assert (done.returncode, done.stderr) == (143, STOPPED)
 
 
 def test_sigterm_ends_a_command_whose_thread_a_library_holds(tmp_path: Path) -> None:
@@ -229,16 +236,8 @@ def hold():
 
 cli.main(["hold"])
 """)
-    done = subprocess.run(
-        [sys.executable, "-m", "held"],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
-    said = "stopped by SIGTERM; what is done is kept, and the same command goes on from it\n"
-    assert (done.returncode, done.stdout, done.stderr) == (143, "", said)
+    done = run_module(tmp_path, "held")
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", STOPPED)
 
 
 #: None of them may begin a home: a mistyped folder would get a PostgreSQL of its own.

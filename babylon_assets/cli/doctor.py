@@ -313,14 +313,14 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
     from babylon_assets.training.backends.registry import SHIPPED, choose_backend
     from babylon_assets.training.devices import cuda_device
     from babylon_assets.training.families import find_config
-    from babylon_assets.training.model_sources import is_source, made_folder
+    from babylon_assets.training.model_sources import find_made_folder, is_source
 
     try:
         backend = choose_backend(settings).backend
     except BabylonError:
         backend = SHIPPED[-1]  # why it is not another one is said under `backend`
     base = settings.training.base_model or backend.find_base_model(settings)
-    if base is not None and is_source(base) and (folder := made_folder(settings.home, base)) is not None:
+    if base is not None and is_source(base) and (folder := find_made_folder(settings.home, base)) is not None:
         base = str(folder)
     trains_here = backend.capabilities.trains_here
     here = not trains_here or (base is not None and find_config(base) is not None)

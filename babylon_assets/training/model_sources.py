@@ -52,7 +52,7 @@ def source_folder(home: Path, base_model: str) -> Path:
     return home / "base_models" / f"{name}-{content_id({**identity, 'format': FORMAT})[:12]}"
 
 
-def made_folder(home: Path, base_model: str) -> Path | None:
+def find_made_folder(home: Path, base_model: str) -> Path | None:
     """The folder of a source if it was made."""
     require_source(base_model)
     folder = source_folder(home, base_model)

@@ -11,7 +11,7 @@ import psycopg
 from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.babylon.environment import BabylonEnvironment
 from babylon_assets.environments.base import AnswerReader, Benchmark, Progress
-from babylon_assets.environments.simulated.game_file import noted_base_model
+from babylon_assets.environments.simulated.game_file import read_base_model
 from babylon_assets.environments.simulated.rows import COMPANY_MARK
 
 
@@ -38,7 +38,7 @@ class SimulatedEnvironment(BabylonEnvironment):
 
     def find_base_model(self, home: Path) -> Path | None:
         """The one that the game was begun with, or the small one if it was made."""
-        noted = noted_base_model(home)
+        noted = read_base_model(home)
         if noted is not None:
             return noted
         measurements = sorted((home / "base_models").glob("babylon-small-*/measurement.json"))
@@ -49,7 +49,7 @@ class SimulatedEnvironment(BabylonEnvironment):
     ) -> Path | None:
         from babylon_assets.environments.simulated.base_model import ensure_base_model
 
-        noted = noted_base_model(home)
+        noted = read_base_model(home)
         if noted is not None:
             return noted
         return ensure_base_model(home, open_policy=open_policy, progress=progress)

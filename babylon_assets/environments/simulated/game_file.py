@@ -21,7 +21,7 @@ def note_game(home: Path, begun_with: Mapping[str, Any]) -> None:
     (home / _NAME).write_text(json.dumps(read_game(home) | dict(begun_with)))
 
 
-def noted_base_model(home: Path) -> Path | None:
+def read_base_model(home: Path) -> Path | None:
     """The folder of the base model that the game was begun with, if it is there."""
     folder = read_game(home).get("base_model")
     return Path(folder) if folder and Path(folder).is_dir() else None
