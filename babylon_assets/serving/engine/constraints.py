@@ -20,8 +20,8 @@ from babylon_assets.serving.tool_call_texts import is_text, json_types
 if TYPE_CHECKING:
     import torch
 
-#: How a model calls a tool: as Qwen and Hermes with JSON within `<tool_call>`, as Qwen3-Coder with XML there, or as Llama
-#: with JSON alone.
+#: How a model calls a tool: as Qwen and Hermes with JSON within `<tool_call>`, as Qwen3-Coder with XML there, or as
+#: Llama with JSON alone.
 CallForm = Literal["hermes", "xml", "llama"]
 #: Between the parts of JSON stands what Python's json writes there: freely, an answer could go on with spaces.
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}

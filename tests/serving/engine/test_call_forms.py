@@ -18,7 +18,8 @@ from babylon_assets.serving.tool_call_texts import read_calls
 TEMPLATE = """
 {%- if tools %}<|im_start|>system
 Tools:{% for tool in tools %}{{ '\\n<name>' + tool.function.name + '</name>' }}
-{%- for name, field in tool.function.parameters.properties|items %}{{ '\\n' + name + ' ' + (field | string) }}{% endfor %}
+{%- for name, field in tool.function.parameters.properties|items %}
+{{- '\\n' + name + ' ' + (field | string) }}{% endfor %}
 {%- endfor %}
 <tool_call>
 <function=example>
@@ -92,7 +93,7 @@ def test_a_prompt_has_the_calls_as_the_template_writes_them(coder: ChatTokenizer
 @pytest.mark.parametrize(
     ("changed", "fits"),
     [
-        ((), True),
+        (("", ""), True),
         (("<parameter=note>\na < b\n\ntwo lines\n</parameter>\n", ""), True),
         (('"at": 7', '"at": "x"'), False),
         (('B "x"', "C"), False),
@@ -100,15 +101,17 @@ def test_a_prompt_has_the_calls_as_the_template_writes_them(coder: ChatTokenizer
     ],
 )
 def test_a_forced_call_follows_the_schema_and_is_read_again(
-    coder: ChatTokenizer, tiny_base: Path, changed: tuple[str, ...], fits: bool
+    coder: ChatTokenizer, tiny_base: Path, changed: tuple[str, str], fits: bool
 ) -> None:
     question = Question(Target("m@0", 0), [], [1], 10, 1.0, 1.0, (), None, tools=OfferedTools(TOOLS, "required"))
     (constraint,) = coder.constrainer.constraints(question)
-    text = CALL.replace(*changed) if changed else CALL
+    text = CALL.replace(changed[0], changed[1])
     assert allows(constraint, [*tokenizer_of(tiny_base).encode(text, add_special_tokens=False), coder.end]) == fits
     if fits:
         (call,) = read_calls(text.removeprefix("<tool_call>").removesuffix("</tool_call>"), {"look": PARAMETERS})
-        assert '"order":{"at":7}' in call.arguments and ('"a < b\\n\\ntwo lines"' in call.arguments) == (not changed)
+        assert '"order":{"at":7}' in call.arguments and ('"a < b\\n\\ntwo lines"' in call.arguments) == (
+            changed == ("", "")
+        )
 
 
 def allows(constraint: Any, tokens: list[int]) -> bool:
