@@ -112,7 +112,7 @@ class AcceptedRequest:
             key_name=None if self.key == ANYBODY else self.key,
             received_at=self.at,
             tools=None if question.tools is None else read_tools(question.tools.listed),
-            tool_calls=answer.tool_calls,
+            tool_calls=answer.tool_calls[: self.request.most_calls],
         )
 
     def require_recordable(self) -> None:

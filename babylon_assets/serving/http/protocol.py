@@ -171,6 +171,7 @@ class ChatRequest(msgspec.Struct):
     """The body of /v1/chat/completions.
 
     Attributes:
+        functions, function_call: the older form of `tools` and `tool_choice`; an answer of it has one call at most.
         ignored: names of the fields that were given and change nothing here; never read from the body.
     """
 
@@ -192,7 +193,8 @@ class ChatRequest(msgspec.Struct):
     return_token_ids: bool | None = None
     tools: Annotated[list[Tool], Meta(max_length=MOST_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    functions: list[Any] | None = None
+    functions: Annotated[list[Function], Meta(max_length=MOST_TOOLS)] | None = None
+    function_call: Literal["none", "auto"] | FunctionName | None = None
     response_format: ResponseFormat | None = None
     reasoning_format: Literal["parsed", "raw", "hidden"] | None = None
     ignored: Annotated[tuple[str, ...], Meta(max_length=0)] = ()
@@ -203,13 +205,19 @@ class ChatRequest(msgspec.Struct):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
+    def most_calls(self) -> int | None:
+        """How many calls of tools an answer may have; None where that is not bounded."""
+        return 1 if self.functions else None
+
+    @property
     def offered(self) -> OfferedTools | None:
         """The tools that the answer may call."""
-        if not self.tools or self.tool_choice == "none":
+        tools = self.tools or [Tool(function) for function in self.functions or ()]
+        choice = self.function_call if self.functions else self.tool_choice
+        if not tools or choice == "none":
             return None
-        choice = self.tool_choice or "auto"
-        listed = msgspec.to_builtins(self.tools)
-        return OfferedTools(listed, choice.function.name if isinstance(choice, NamedTool) else choice)
+        name = choice.function if isinstance(choice, NamedTool) else choice
+        return OfferedTools(msgspec.to_builtins(tools), name.name if isinstance(name, FunctionName) else name or "auto")
 
     @property
     def json_format(self) -> dict[str, Any] | None:
@@ -285,16 +293,7 @@ def check(request: ChatRequest) -> None:
     Raises:
         ApiError: 400 with the field that is at fault.
     """
-    if request.functions:
-        raise ApiError(400, "functions is not supported; send tools", param="functions", code="unsupported_parameter")
-    choice = request.tool_choice
-    if isinstance(choice, NamedTool) and choice.function.name not in [
-        tool.function.name for tool in request.tools or ()
-    ]:
-        reason = f"tool_choice names {choice.function.name!r}, which is not among the tools"
-        raise ApiError(400, reason, param="tool_choice", code="invalid_value")
-    if choice == "required" and not request.tools:
-        raise ApiError(400, "tool_choice needs tools", param="tool_choice", code="invalid_value")
+    _check_tools(request)
     form = request.response_format
     if (
         form is not None
@@ -306,6 +305,24 @@ def check(request: ChatRequest) -> None:
         raise ApiError(400, "top_logprobs needs logprobs to be true", param="top_logprobs", code="invalid_value")
     if "" in request.stops:
         raise ApiError(400, "a stop may not be empty", param="stop", code="invalid_value")
+
+
+def _check_tools(request: ChatRequest) -> None:
+    if request.functions and request.tools:
+        reason = "functions is the older form of tools; send one of them"
+        raise ApiError(400, reason, param="functions", code="invalid_value")
+    if request.tool_choice == "required" and not request.tools:
+        raise ApiError(400, "tool_choice needs tools", param="tool_choice", code="invalid_value")
+    choice, call = request.tool_choice, request.function_call
+    chosen = {
+        "tool_choice": (choice.function if isinstance(choice, NamedTool) else None, request.tools),
+        "function_call": (call if isinstance(call, FunctionName) else None, request.functions),
+    }
+    for param, (name, offered) in chosen.items():
+        functions = [entry.function if isinstance(entry, Tool) else entry for entry in offered or ()]
+        if name is not None and name.name not in [function.name for function in functions]:
+            reason = f"{param} names {name.name[:LONGEST_NAME]!r}, which is not offered"
+            raise ApiError(400, reason, param=param, code="invalid_value")
 
 
 def plain_messages(request: ChatRequest) -> list[Message]:

@@ -25,17 +25,17 @@ class ChatCompletions:
 
     def reply(self, asked: Asked, answers: Sequence[Answer]) -> bytes:
         """Token ids are in it where they were asked for."""
-        with_ids = bool(asked.request.return_token_ids)
+        request = asked.request
         body: dict[str, Any] = {
             "id": asked.id,
             "object": "chat.completion",
             "created": asked.created,
             "model": asked.model,
-            "choices": [_choice(index, answer, with_ids=with_ids) for index, answer in enumerate(answers)],
+            "choices": [_choice(request, index, answer) for index, answer in enumerate(answers)],
             "usage": usage(answers),
             "system_fingerprint": asked.model,
         }
-        if with_ids:
+        if request.return_token_ids:
             body["prompt_token_ids"] = answers[0].prompt_token_ids
         return msgspec.json.encode(body)
 
@@ -46,25 +46,41 @@ class ChatCompletions:
         return error.body()
 
 
-def _choice(index: int, answer: Answer, *, with_ids: bool) -> dict[str, Any]:
+def _choice(request: ChatRequest, index: int, answer: Answer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.shown, "refusal": None}
     if answer.reasoning:
         message["reasoning_content"] = answer.reasoning
     if answer.tool_calls:
-        message |= {"content": answer.shown or None, "tool_calls": list(map(_tool_call, answer.tool_calls))}
+        message |= {"content": answer.shown or None, **_calls(request, answer.tool_calls)}
     body: dict[str, Any] = {
         "index": index,
         "message": message,
         "logprobs": _logprobs(answer.tokens),
-        "finish_reason": answer.finish_reason,
+        "finish_reason": _finish_reason(request, answer),
     }
-    if with_ids:
+    if request.return_token_ids:
         body["token_ids"] = answer.token_ids
     return body
 
 
+def _finish_reason(request: ChatRequest, answer: Answer) -> str:
+    is_older = request.functions and answer.finish_reason == "tool_calls"
+    return "function_call" if is_older else answer.finish_reason
+
+
+def _calls(request: ChatRequest, calls: Sequence[ToolCall]) -> dict[str, Any]:
+    """What a message has of its calls: all of them, or the one that the older form has room for."""
+    if request.functions:
+        return {"function_call": _function(calls[0])}
+    return {"tool_calls": list(map(_tool_call, calls))}
+
+
+def _function(call: ToolCall) -> dict[str, str]:
+    return {"name": call.name, "arguments": call.arguments}
+
+
 def _tool_call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    return {"id": call.id, "type": "function", "function": _function(call)}
 
 
 def _logprobs(tokens: Sequence[Token] | None) -> dict[str, Any] | None:
@@ -107,16 +123,20 @@ class _Chunks:
             yield self._chunk(piece.index, {"content": piece.text}, tokens=piece.tokens)
         for call in piece.tool_calls:
             number, self._calls[piece.index] = self._calls[piece.index], self._calls[piece.index] + 1
-            yield self._chunk(piece.index, {"tool_calls": [{"index": number, **_tool_call(call)}]})
+            if not self._asked.request.functions:
+                yield self._chunk(piece.index, {"tool_calls": [{"index": number, **_tool_call(call)}]})
+            elif number == 0:
+                yield self._chunk(piece.index, {"function_call": _function(call)})
         if piece.whole is not None:
             yield self._end(piece.index, piece.whole)
 
     def _end(self, index: int, whole: Answer) -> bytes:
         """The end of one answer; token ids come with it where they were asked for."""
+        reason = _finish_reason(self._asked.request, whole)
         if not self._asked.request.return_token_ids:
-            return self._chunk(index, {}, whole.finish_reason)
+            return self._chunk(index, {}, reason)
         ids = {"token_ids": whole.token_ids}
-        return self._chunk(index, {}, whole.finish_reason, ids, prompt_token_ids=whole.prompt_token_ids)
+        return self._chunk(index, {}, reason, ids, prompt_token_ids=whole.prompt_token_ids)
 
     def _chunk(
         self,
