@@ -9,9 +9,11 @@ import msgspec
 
 from babylon_assets.domain.trajectories import ToolCall
 from babylon_assets.serving.answers import Answer, Piece
-from babylon_assets.serving.http.forms.form import Asked, StreamWriter
-from babylon_assets.serving.http.protocol import ApiError, ChatRequest, Token, read_request
+from babylon_assets.serving.http.forms.form import ReplyContext, StreamWriter
+from babylon_assets.serving.http.protocol import ApiError, ChatRequest, Token
+from babylon_assets.serving.http.request_reading import RequestReader
 
+_reader = RequestReader(ChatRequest, lambda request: request)
 LAST_EVENT = b"data: [DONE]\n\n"
 
 
@@ -21,26 +23,26 @@ class ChatCompletions:
     prefix = "chatcmpl-"
 
     def read(self, body: bytes) -> ChatRequest:
-        return read_request(body)
+        return _reader.read(body)
 
-    def reply(self, asked: Asked, answers: Sequence[Answer]) -> bytes:
+    def reply(self, context: ReplyContext, answers: Sequence[Answer]) -> bytes:
         """Token ids are in it where they were asked for."""
-        request = asked.request
+        request = context.request
         body: dict[str, Any] = {
-            "id": asked.id,
+            "id": context.id,
             "object": "chat.completion",
-            "created": asked.created,
-            "model": asked.model,
+            "created": context.created,
+            "model": context.model,
             "choices": [_choice(request, index, answer) for index, answer in enumerate(answers)],
             "usage": usage(answers),
-            "system_fingerprint": asked.model,
+            "system_fingerprint": context.model,
         }
         if request.return_token_ids:
             body["prompt_token_ids"] = answers[0].prompt_token_ids
         return msgspec.json.encode(body)
 
-    def stream(self, asked: Asked) -> StreamWriter:
-        return _Chunks(asked)
+    def stream(self, context: ReplyContext) -> StreamWriter:
+        return _Chunks(context)
 
     def error(self, error: ApiError) -> bytes:
         return error.body()
@@ -102,19 +104,19 @@ def event(value: Mapping[str, Any]) -> bytes:
 class _Chunks:
     """A streamed answer as chunks."""
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self._calls = [0] * asked.count
+    def __init__(self, context: ReplyContext) -> None:
+        self._context = context
+        self._calls = [0] * context.count
         self._frame = {
-            "id": asked.id,
+            "id": context.id,
             "object": "chat.completion.chunk",
-            "created": asked.created,
-            "model": asked.model,
-            "system_fingerprint": asked.model,
+            "created": context.created,
+            "model": context.model,
+            "system_fingerprint": context.model,
         }
 
     def begin(self) -> Iterable[bytes]:
-        return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(self._asked.count)]
+        return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(self._context.count)]
 
     def write(self, piece: Piece) -> Iterable[bytes]:
         if piece.reasoning:
@@ -123,7 +125,7 @@ class _Chunks:
             yield self._chunk(piece.index, {"content": piece.text}, tokens=piece.tokens)
         for call in piece.tool_calls:
             number, self._calls[piece.index] = self._calls[piece.index], self._calls[piece.index] + 1
-            if not self._asked.request.functions:
+            if not self._context.request.functions:
                 yield self._chunk(piece.index, {"tool_calls": [{"index": number, **_tool_call(call)}]})
             elif number == 0:
                 yield self._chunk(piece.index, {"function_call": _function(call)})
@@ -132,8 +134,8 @@ class _Chunks:
 
     def _end(self, index: int, whole: Answer) -> bytes:
         """The end of one answer; token ids come with it where they were asked for."""
-        reason = _finish_reason(self._asked.request, whole)
-        if not self._asked.request.return_token_ids:
+        reason = _finish_reason(self._context.request, whole)
+        if not self._context.request.return_token_ids:
             return self._chunk(index, {}, reason)
         ids = {"token_ids": whole.token_ids}
         return self._chunk(index, {}, reason, ids, prompt_token_ids=whole.prompt_token_ids)
@@ -152,7 +154,7 @@ class _Chunks:
         return event({**self._frame, "choices": [{**choice, **(ids or {})}], **beside})
 
     def end(self, answers: Sequence[Answer]) -> Iterable[bytes]:
-        options = self._asked.request.stream_options
+        options = self._context.request.stream_options
         if answers and options is not None and options.include_usage:
             yield event({**self._frame, "choices": [], "usage": usage(answers)})
         yield LAST_EVENT
