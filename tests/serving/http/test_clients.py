@@ -264,7 +264,7 @@ def test_a_client_works_unchanged(
 ) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     monkeypatch.setenv("LANGSMITH_TRACING", "false")
-    pytest.importorskip(client.replace("-", "_"), reason=f"{client} is not installed; it is in the extra `dev`")
+    pytest.importorskip(client.replace("-", "_"), reason=f"{client} is not installed; it is in the extra `clients`")
     CLIENTS[client][feature](shared_gateway)
 
 
