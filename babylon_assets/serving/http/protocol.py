@@ -116,7 +116,7 @@ class ChatMessage(msgspec.Struct):
 class Function(msgspec.Struct, omit_defaults=True):
     """A function that an answer may call; `parameters` is a JSON schema of its arguments."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
+    name: Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME, pattern=r"^[^\x00-\x1f\x7f-\x9f<>]*$")]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
