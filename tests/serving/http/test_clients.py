@@ -273,7 +273,7 @@ CLIENTS: dict[str, dict[str, Try]] = {
 def require_installed(client: str) -> None:
     """Skip the test of a client that is not there."""
     if client != NPM:
-        pytest.importorskip(client.replace("-", "_"), reason=f"{client} is not installed; it is in the extra `dev`")
+        pytest.importorskip(client.replace("-", "_"), reason=f"{client} is not installed; it is in the extra `clients`")
     elif shutil.which("node") is None or not NPM_FOLDER.is_dir():
         pytest.skip("no openai for node: npm install --no-save openai")
 
