@@ -47,7 +47,8 @@ class EmbeddedSettings(Group):
     learning_rate: Annotated[float, Gt(0), Le(1)] | None = variable(
         "LEARNING_RATE",
         None,
-        "The learning rate of the embedded trainer. Without it the model's size decides, as of the next three.",
+        "The learning rate of the embedded trainer. Without it the model's size decides, as of LORA_RANK, "
+        "ROWS_PER_STEP, MAX_KL and SURE_WEIGHT.",
     )
     lora_rank: Annotated[int, Ge(1), Le(256)] | None = variable("LORA_RANK", None, "The rank of the LoRA adapter.")
     gradient_tokens: Annotated[int, Ge(256)] = variable(
@@ -63,6 +64,11 @@ class EmbeddedSettings(Group):
         "MAX_KL",
         None,
         "The largest KL divergence from the behaviour policy, in nats a token. A step beyond it is undone.",
+    )
+    sure_weight: Annotated[float, Ge(0), Le(100)] | None = variable(
+        "SURE_WEIGHT",
+        None,
+        "How strongly tokens that the policy was sure of are held, in units of a mean advantage. `0`: not at all.",
     )
     max_grad_norm: Annotated[float, Gt(0), Le(1000)] = variable(
         "MAX_GRAD_NORM", 0.2, "The norm that gradients are clipped to."

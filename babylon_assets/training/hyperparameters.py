@@ -25,19 +25,21 @@ class Hyperparameters:
     Attributes:
         rows_per_step: packed rows that a step averages over; fewer of them are more steps a window.
         max_kl: in nats a token; how far one window may move the policy.
+        sure_weight: how strongly tokens that the policy was sure of are held, as of `sure_tokens`.
     """
 
     learning_rate: float
     lora_rank: int
     rows_per_step: int
     max_kl: float
+    sure_weight: float = 0.0
 
 
 #: Fewest parameters -> what suits such a model, largest first.
 TABLE: tuple[tuple[int, Hyperparameters], ...] = (
     (1_000_000_000, Hyperparameters(learning_rate=1e-4, lora_rank=16, rows_per_step=1, max_kl=0.02)),
     (20_000_000, Hyperparameters(learning_rate=5e-4, lora_rank=16, rows_per_step=1, max_kl=0.02)),
-    (0, Hyperparameters(learning_rate=1.5e-3, lora_rank=32, rows_per_step=3, max_kl=0.005)),
+    (0, Hyperparameters(learning_rate=1.5e-3, lora_rank=32, rows_per_step=3, max_kl=0.005, sure_weight=40.0)),
 )
 
 

@@ -24,6 +24,7 @@ def test_the_markets_own_model_is_trained_as_before(tiny_base: Path) -> None:
         "clip_epsilon": 0.2,
         "max_grad_norm": 0.2,
         "max_kl": 0.005,
+        "sure_weight": 40.0,
         "seed": 0,
         "dtype": "float32",
     }

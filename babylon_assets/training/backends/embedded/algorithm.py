@@ -11,24 +11,26 @@ when it was sampled, and a reward R. They are used once: one pass, a few optimiz
    a window of small differences moves the policy as far as one of large ones.
 3. Pack (ART, then `sequence_packing`). Answers of a group share their prompt's tokens in a row; an attention mask keeps
    them from seeing each other. Rows are shuffled, and `rows_per_step` of them make a step.
-4. Loss (`art.loss`). With the ratio r = pi(y_t | x, y_<t) / mu(y_t | x, y_<t), summed over a step's answer tokens:
+4. Hold (`sure_tokens`). A token that mu gave more than 0.98 was no choice: in an answer with A > 0 its own A is the
+   constant `sure_weight`. The noise of advantages would wear the form of answers away; so, answers stay valid.
+5. Loss (`art.loss`). With the ratio r = pi(y_t | x, y_<t) / mu(y_t | x, y_<t), summed over a step's answer tokens:
 
        L = - sum( w min(r A, clip(r, 1 - eps, 1 + eps) A) ) / tokens
 
    This is PPO's clipped surrogate (Schulman et al. 2017, arXiv:1707.06347) without a value function and, per token, as
    GRPO has it (Shao et al. 2024, arXiv:2402.03300), without its penalty for leaving a reference policy.
-5. Step (`trainer`). AdamW (betas 0.9 and 0.99, no weight decay) on a LoRA adapter, after the gradient's norm is cut to
+6. Step (`trainer`). AdamW (betas 0.9 and 0.99, no weight decay) on a LoRA adapter, after the gradient's norm is cut to
    `max_grad_norm`. The optimizer's two moments are kept beside the adapter and carried over to the next window.
-6. Trust region. Before every step but the first, and after the last, the distance KL(mu || pi) of the rows in hand is
+7. Trust region. Before every step but the first, and after the last, the distance KL(mu || pi) of the rows in hand is
    estimated by Schulman's k3 = mean(r - 1 - log r) ("Approximating KL divergence", 2020). Where it exceeds what it was
    before any step by more than `max_kl`, the step before is undone, optimizer included, and the pass ends: the rest of
    the window is not trained on. What it was is that of the first rows, if one policy gave all answers; with late
    samples, whose policies are older, it is that of the very rows, looked at before the first step.
-7. Halve. If even the first step was undone, it is tried again at half the step size, at most HALVINGS times. If no step
+8. Halve. If even the first step was undone, it is tried again at half the step size, at most HALVINGS times. If no step
    is kept, there is no checkpoint.
 
 A window that has no answer of our own policies is imitated instead: the weighted mean of -log pi(y_t) over the answers'
-tokens, a step per IMITATION_BATCH answers, each answer weighted by max(0, A), without a trust region.
+tokens, a step per IMITATION_BATCH answers in shuffled order, each answer weighted by max(0, A), without a trust region.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def policy_gradient_pass(
     config: dev.TrainConfig,
     several_policies: bool = False,
 ) -> Iterator[dict[str, float]]:
-    """One pass over a window's packed rows, steps 4 to 7; yields the metrics of each step.
+    """One pass over a window's packed rows, steps 4 to 8; yields the metrics of each step.
 
     Args:
         rows: ART's packed tensors, each [rows, length]; see `Trainer.policy_gradient_step`.

@@ -8,6 +8,7 @@ requests, and decides neither what is trained nor which checkpoint is the parent
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,12 +173,14 @@ class ArtBackend(LocalBackend):  # type: ignore[misc]
     ) -> AsyncIterator[dict[str, float]]:
         """ART's own needs unsloth to find the answer's tokens; ours takes them from the chat template.
 
-        A trajectory's reward is its weight; its last message is the answer that is imitated.
+        A trajectory's reward is its weight; its last message is the answer that is imitated. They are shuffled: answers
+        to one prompt stand side by side in a dataset, and a step of these alone teaches what that prompt asked for.
         """
         tokenizer = AutoTokenizer.from_pretrained(model.base_model)
         size = config.batch_size if isinstance(config.batch_size, int) else IMITATION_BATCH
         learning_rate = config.learning_rate if isinstance(config.learning_rate, float) else config.learning_rate[0]
         listed = list(trajectories)
+        random.shuffle(listed)
         batches = [_imitation_batch(tokenizer, listed[rows], learning_rate) for rows in parts(len(listed), size)]
         service = await self._get_service(model)
         async for metrics in service.train_sft(batches, config, verbose):

@@ -83,7 +83,7 @@ class Embedded(TrainingBackend):
             return train_in_folder(settings, request, train_embedded)
 
     def restore_settings(self, settings: Settings, recorded: Mapping[str, Any]) -> Settings:
-        """Checkpoints of before TRAIN_DTYPE were trained in fp32."""
+        """Checkpoints of before TRAIN_DTYPE were trained in fp32, those of before SURE_WEIGHT without it."""
         return settings.replace(
             training_backend=self.name,
             learning_rate=recorded["learning_rate"],
@@ -93,6 +93,7 @@ class Embedded(TrainingBackend):
             clip_epsilon=recorded["clip_epsilon"],
             max_grad_norm=recorded["max_grad_norm"],
             max_kl=recorded["max_kl"],
+            sure_weight=recorded.get("sure_weight", 0.0),
             train_seed=recorded["seed"],
             train_dtype=recorded.get("dtype", "float32"),
         )

@@ -19,6 +19,7 @@ from art.loss import Loss, loss_fn, shift_tensor
 from art.preprocessing.inputs import TrainInputs
 
 from babylon_assets.training.adapters import load_trainable, restore_optimizer, write_checkpoint
+from babylon_assets.training.backends.embedded.sure_tokens import hold_sure_tokens
 from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
 from babylon_assets.training.sequence_packing import compacted
 from babylon_assets.training.step_memory import step_tokens
@@ -37,6 +38,7 @@ class TrainerSettings:
     max_kl: float = 0.005
     seed: int = 0
     dtype: str = "float32"
+    sure_weight: float = 0.0
 
 
 class _Probe(NamedTuple):
@@ -142,7 +144,8 @@ class Trainer:
         self, rows: dict[str, torch.Tensor], config: dev.TrainConfig
     ) -> tuple[Loss, dict[str, float], torch.Tensor]:
         """The loss of some rows under the policy as it is, what is to be said of it, and its log-probabilities."""
-        inputs = {key: value.to(self._device) for key, value in compacted(rows).items()}
+        held = hold_sure_tokens(compacted(rows), self._settings.sure_weight)
+        inputs = {key: value.to(self._device) for key, value in held.items()}
         answer_mask = shift_tensor(inputs["assistant_mask"], False)
         mask = packed_attention_mask(inputs["group_ids"], inputs["parent_ids"])
         with self._numbers():
