@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from babylon_assets.domain.json_nesting import decode_shallow
 from babylon_assets.domain.trajectories import ToolCall
 from babylon_assets.serving.answers import Answer, Piece, Question
 
@@ -148,8 +149,8 @@ def _certain(text: str, mark: str) -> int:
 def _parse_calls(text: str, names: Sequence[str]) -> tuple[ToolCall, ...]:
     """The calls that a JSON text holds, one or a list, all of offered tools; none where it is anything else."""
     try:
-        value = msgspec.json.decode(text.strip().rstrip(";"))
-    except msgspec.DecodeError:
+        value = decode_shallow(text.strip().rstrip(";"))
+    except (msgspec.DecodeError, UnicodeError):
         return ()
     values = value if isinstance(value, list) else [value]
     calls = [_call(entry, names) for entry in values]

@@ -70,7 +70,12 @@ def test_every_section_is_there_and_says_its_numbers() -> None:
         *("babylon-agent@39", "8 things need a person", "promotion 50 minutes ago", "1.4 GiB"),
         *("live valid actions fell to 0.71", "0.4810", "0.4400 to 0.5200", "$41.70", "$3.25", "1:27:11", "18,400,000"),
         *("trained 32", "failed 1", "stepsJson is not JSON", "byte 18211", "MIN_AGENTS_PER_WINDOW is 3", "78.9%"),
-        *("not yet babylon train 2026-11-25T14:00", "rejected: market -0.041", "its market reward is -0.041", "not worse by more than 0"),
+        *(
+            "not yet babylon train 2026-11-25T14:00",
+            "rejected: market -0.041",
+            "its market reward is -0.041",
+            "not worse by more than 0",
+        ),
     )
     assert [each for each in said if each not in document.text] == []
 

@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from babylon_assets.domain.chat_turns import UnreadableMessageError, read_tool_calls
 from babylon_assets.domain.cut_characters import replace_halves
+from babylon_assets.domain.json_nesting import NESTED_TOO_DEEPLY, is_too_deep
 from babylon_assets.domain.policies import Caller
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.offered_tools import OfferedTools
@@ -239,6 +240,8 @@ def repaired(body: bytes) -> bytes:
     replaced."""
     try:
         _decode_fields(body)
+    except RecursionError:
+        raise ApiError(400, f"the body is {NESTED_TOO_DEEPLY}", code="invalid_json") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         whole, count = replace_halves(body)
         return whole if count else body
@@ -277,6 +280,8 @@ def refusals() -> Iterator[None]:
         raise ApiError(400, str(error)[:LONGEST_STOP], param=param, code="invalid_value") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
+    except RecursionError:
+        raise ApiError(400, f"the body is {NESTED_TOO_DEEPLY}", code="invalid_json") from None
 
 
 def check(request: ChatRequest) -> None:
@@ -285,6 +290,11 @@ def check(request: ChatRequest) -> None:
     Raises:
         ApiError: 400 with the field that is at fault.
     """
+    for param, value in (("tools", request.tools), ("response_format", request.response_format)):
+        with refusals():
+            plain = msgspec.to_builtins(value)
+        if is_too_deep(plain):
+            raise ApiError(400, f"{param} is {NESTED_TOO_DEEPLY}", param=param, code="invalid_value")
     if request.functions:
         raise ApiError(400, "functions is not supported; send tools", param="functions", code="unsupported_parameter")
     choice = request.tool_choice
