@@ -1,15 +1,19 @@
-# The two commands: `make demo` and `make test`. Both install what is missing first, with pip, into $(VENV).
+# The two commands: `make demo` and `make test`. Both install what is missing first, with pip, into $(VENV); only tests,
+# lint and benches install the extras of DEV_EXTRAS.
 # PYTHON names the Python to use (3.11 or newer); PIP_OPTIONS goes to pip, e.g. to take a CPU-only torch or a mirror;
 # WORKERS is how many processes run tests; MODEL is the demo's base model.
-# With LOCKED=true exactly the files of requirements.lock are installed, each compared with its hash.
+# With LOCKED=true exactly the files of requirements.lock (for tests and lint: requirements-dev.lock) are installed, each
+# compared with its hash.
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_OPTIONS ?=
-EXTRAS ?= embedded,dev
+EXTRAS ?= embedded
+DEV_EXTRAS ?= dev,clients
 WORKERS ?= 2
 LOCKED ?= false
 LOCK ?= requirements.lock
+DEV_LOCK ?= $(LOCK:.lock=-dev.lock)
 LOCK_OPTIONS ?=
 UV ?= uv==0.13.9
 
@@ -19,20 +23,22 @@ comma := ,
 ifeq ($(LOCKED),true)
 STAMP := $(VENV)/.babylon-installed-locked
 SOURCES := pyproject.toml $(LOCK)
+DEV_SOURCES := $(DEV_LOCK)
 # The project itself is built by the setuptools of the lock, and brings no package along.
-PIP_INSTALL = $(PIP) --require-hashes -r $(LOCK) && $(PIP) --no-deps --no-build-isolation -e .
+PIP_INSTALL = $(PIP) --require-hashes -r $(if $(MORE),$(DEV_LOCK),$(LOCK)) && $(PIP) --no-deps --no-build-isolation -e .
 else
 STAMP := $(VENV)/.babylon-installed
 SOURCES := pyproject.toml constraints.txt
-PIP_INSTALL = $(PIP) -c constraints.txt -e '.[$(EXTRAS)]'
+PIP_INSTALL = $(PIP) -c constraints.txt -e '.[$(EXTRAS)$(addprefix $(comma),$(MORE))]'
 endif
+DEV_STAMP := $(STAMP)-dev
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS)
 
 # Small matrices: waiting threads that spin cost more than they give.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock demo up test soak lint format clean
+.PHONY: help install install-dev lock demo up test soak lint format clean
 
 help:
 	@echo "make demo        install, play and train 24 hours of the simulated game, show what was learned"
@@ -42,12 +48,17 @@ help:
 	@echo "make soak        the tests that take minutes; a hostile crowd plays for CROWD_SECONDS, an hour unless set"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench-NAME  one of: $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard benchmarks/*.py)))"
-	@echo "make lock        write requirements.lock anew, the hashes of every file that LOCKED=true installs"
+	@echo "make lock        write requirements.lock and requirements-dev.lock anew, the hashes of what LOCKED=true installs"
 	@echo "make clean       remove $(VENV) and caches; keeps .babylon, where the data is"
 
 install: $(STAMP)
 
-$(STAMP): $(SOURCES)
+install-dev: $(DEV_STAMP)
+
+# MORE: the extras beside EXTRAS. Who has them has all that a demo needs.
+$(DEV_STAMP): MORE = $(DEV_EXTRAS)
+$(DEV_STAMP): $(DEV_SOURCES)
+$(STAMP) $(DEV_STAMP): $(SOURCES)
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "error: no program '$(PYTHON)'. Install Python 3.11 or newer (Debian, Ubuntu: apt-get install python3 python3-venv)" \
 	       "or name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
@@ -61,15 +72,18 @@ $(STAMP): $(SOURCES)
 	@$(PIP_INSTALL) || { \
 	  echo "error: pip could not install the packages above. Behind a proxy or a mirror, or to get a CPU-only torch, pass" \
 	       "options to pip: make $(MAKECMDGOALS) PIP_OPTIONS='...'" >&2; exit 1; }
-	@touch $@
+	@touch $(sort $(STAMP) $@)
+
+COMPILE = echo 'setuptools>=77' | $(LOCK_VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' -c constraints.txt \
+  $(foreach extra,$(subst $(comma), ,$(1)),--extra $(extra)) $(LOCK_OPTIONS) pyproject.toml -
 
 # The versions of constraints.txt with the hashes that the public index publishes, for every system; no index is named.
 lock:
 	@test -x $(LOCK_VENV)/bin/python || $(PYTHON) -m venv $(LOCK_VENV)
 	@$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(UV)'
-	@echo 'setuptools>=77' | $(LOCK_VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' -c constraints.txt \
-	  $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) $(LOCK_OPTIONS) -o $(LOCK) pyproject.toml -
+	@$(call COMPILE,$(EXTRAS)) -o $(LOCK)
+	@$(call COMPILE,$(EXTRAS)$(comma)$(DEV_EXTRAS)) -o $(DEV_LOCK)
 
 demo: install
 	@$(BIN)/babylon demo $(if $(MODEL),--model $(MODEL)) $(DEMO_OPTIONS)
@@ -78,26 +92,26 @@ up: install
 	@$(BIN)/babylon up $(UP_OPTIONS)
 
 # Modules stay whole, in two processes. One thread for each of the many small tensors; nothing asks the network.
-test: install
+test: install-dev
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q \
 	  -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS)
 
 # What takes too long for every day: ten thousand requests with PostgreSQL killed and a promotion in the middle, bad
 # checkpoints planted among hours of the demo's size, `babylon up --simulate` with each of its processes killed, a
 # backfill of 48 hours from the browser, two hosts in network namespaces of their own.
-soak: install
+soak: install-dev
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q -m soak
 
-lint: install
+lint: install-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: install
+format: install-dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench-%: install
+bench-%: install-dev
 	@test -f benchmarks/$(subst -,_,$*).py || { echo "error: no bench '$*'; 'make help' lists them" >&2; exit 1; }
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*)
 

@@ -32,10 +32,10 @@ class Server:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._made = 0
+        self._connection = psycopg.connect(address.conninfo(), autocommit=True)
 
     def execute(self, statement: str, *names: str) -> None:
-        with psycopg.connect(self.address.conninfo(), autocommit=True) as conn:
-            conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+        self._connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
     def create(self, template: str = "template0") -> str:
         self._made += 1

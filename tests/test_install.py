@@ -14,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
+#: The extras that are pinned and locked; the first is what a demo needs.
+INSTALLED = ["embedded", "dev", "clients"]
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)$")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make: apt-get install make")
@@ -54,7 +56,7 @@ def test_a_python_without_venv_says_what_to_install(tmp_path: Path) -> None:
 
 def test_an_unknown_bench_points_at_the_list(tmp_path: Path) -> None:
     (tmp_path / "venv").mkdir()
-    (tmp_path / "venv" / ".babylon-installed").touch()
+    (tmp_path / "venv" / ".babylon-installed-dev").touch()
     refused = make(tmp_path, "bench-nothing")
     assert refused.returncode != 0
     assert "no bench 'nothing'; 'make help' lists them" in refused.stderr
@@ -83,7 +85,7 @@ def test_the_constraints_pin_what_is_installed_here() -> None:
 def test_the_exact_pins_of_the_project_are_those_of_the_constraints() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = pins([*project["dependencies"], *extras["embedded"], *extras["dev"]])
+    wanted = pins([*project["dependencies"], *(line for name in INSTALLED for line in extras[name])])
     assert {"dagster", "openpipe-art", "torch", "transformers"} <= set(wanted)
     pinned = pins((ROOT / "constraints.txt").read_text().splitlines())
     assert {name: pinned[name] for name in wanted} == wanted
@@ -96,9 +98,9 @@ LOCKED = re.compile(
 )
 
 
-def locked() -> dict[str, tuple[str, str]]:
-    """What the lock holds: by name the version, and on which systems it is installed (empty: on all)."""
-    text = (ROOT / "requirements.lock").read_text()
+def locked(name: str = "requirements-dev.lock") -> dict[str, tuple[str, str]]:
+    """What a lock holds: by name the version, and on which systems it is installed (empty: on all)."""
+    text = (ROOT / name).read_text()
     found = {normal(match[1]): (match[2], match[3] or "") for match in LOCKED.finditer(text)}
     lines = [line for line in text.splitlines() if line and not line.startswith(("#", " "))]
     assert len(found) == len(lines) > 100, "a line without a version or without a hash"
@@ -112,14 +114,41 @@ def test_the_lock_holds_the_versions_of_the_constraints_and_a_hash_of_every_file
     assert "setuptools" in more <= {"pip", "setuptools"}  # which builds the project; the rest is another system's
 
 
-def test_the_lock_satisfies_the_project_and_names_no_index() -> None:
+@pytest.mark.parametrize(
+    ("name", "extras"), [("requirements.lock", INSTALLED[:1]), ("requirements-dev.lock", INSTALLED)]
+)
+def test_a_lock_satisfies_the_project_and_names_no_index(name: str, extras: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras, lock = project["optional-dependencies"], locked()
-    wanted = [Requirement(line) for line in [*project["dependencies"], *extras["embedded"], *extras["dev"]]]
-    refused = [str(each) for each in wanted if not each.specifier.contains(lock[normal(each.name)][0])]
+    optional, lock = project["optional-dependencies"], locked(name)
+    wanted = [*project["dependencies"], *(line for extra in extras for line in optional[extra])]
+    refused = [
+        str(each) for each in map(Requirement, wanted) if not each.specifier.contains(lock[normal(each.name)][0])
+    ]
     assert refused == [], "type: make lock"
-    text = (ROOT / "requirements.lock").read_text()
+    text = (ROOT / name).read_text()
     assert not re.search(r"://|--(extra-)?index|--find-links| @ ", text)
+
+
+def test_the_lock_of_what_runs_is_that_of_the_tests_without_their_tools() -> None:
+    whole, running = locked(), locked("requirements.lock")
+    assert running.items() <= whole.items()
+    assert {"anthropic", "hypothesis", "llm", "mypy", "pytest", "ruff"} <= whole.keys() - running.keys()
+
+
+@pytest.mark.parametrize(
+    ("target", "extras"),
+    [
+        *((target, "embedded") for target in ("demo", "up", "install")),
+        *((target, "embedded,dev,clients") for target in ("test", "soak", "lint", "format", "bench-data")),
+    ],
+)
+def test_only_tests_and_lint_install_what_only_they_need(tmp_path: Path, target: str, extras: str) -> None:
+    planned = make(tmp_path, "--dry-run", target, f"PYTHON={sys.executable}").stdout
+    assert f"-c constraints.txt -e '.[{extras}]'" in planned
+    (tmp_path / "venv").mkdir()
+    for stamp in (".babylon-installed", ".babylon-installed-dev"):
+        (tmp_path / "venv" / stamp).touch()
+    assert "pip install" not in make(tmp_path, "--dry-run", target, f"PYTHON={sys.executable}").stdout
 
 
 def test_compromised_releases_are_neither_pinned_nor_taken() -> None:
@@ -135,6 +164,7 @@ def test_a_locked_install_compares_hashes_and_lets_the_project_bring_nothing_alo
     commands = make(tmp_path, "--dry-run", "install", "LOCKED=true", f"PYTHON={sys.executable}").stdout
     assert "--require-hashes -r requirements.lock && " in commands
     assert "--no-deps --no-build-isolation -e ." in commands
+    assert "-r requirements-dev.lock && " in make(tmp_path, "--dry-run", "test", "LOCKED=true").stdout
     assert "constraints.txt" not in commands
 
 

@@ -235,13 +235,19 @@ def _read_dry(environment: Environment, database: Database, windows: Sequence[So
 
 
 def _standby(conn: Connection, database: Database) -> Iterator[Diagnosis]:
-    """A hot standby refuses every write of ours and the locks of training."""
+    """A hot standby refuses every write of ours and the locks of training; a role may be set to read only."""
     if not only_reads(conn):
         return
+    row = conn.execute("SELECT current_user, pg_is_in_recovery()").fetchone()
+    role, is_standby = row if row is not None else ("?", True)
     remedy = "set DATABASE_URL to the primary, or LEDGER_DATABASE_URL to a database that can be written"
     if database.is_apart:
         remedy = "set LEDGER_DATABASE_URL to a database that can be written"
-    yield Diagnosis("standby", "the database is a standby and only reads", remedy)
+    if not is_standby:
+        alter = f'ALTER ROLE "{role}" IN DATABASE "{conn.info.dbname}" SET default_transaction_read_only = off'
+        yield Diagnosis("read only", f"sessions of {role} only read (default_transaction_read_only)", f"run: {alter}")
+    else:
+        yield Diagnosis("standby", "the database is a standby and only reads", remedy)
 
 
 def _source(database: Database) -> Iterator[Diagnosis]:

@@ -162,6 +162,7 @@ def window_json(row: WindowRow) -> dict[str, Any]:
         "checkpoint": row.checkpoint_id,
         "understood": row.understood,
         "unknown_words": row.unknown_words,
+        "understanding": row.understanding,
     }
 
 

@@ -14,8 +14,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from babylon_assets.domain.errors import SettingsError
 
-# What Prisma, which the game uses, adds to its own URLs and libpq refuses to read.
-_PRISMA_ONLY = frozenset(
+# What Prisma and node-postgres, which the games use, add to their own URLs and libpq refuses to read.
+_CLIENTS_ONLY = frozenset(
     {
         "connection_limit",
         "pool_timeout",
@@ -28,6 +28,7 @@ _PRISMA_ONLY = frozenset(
         "sslaccept",
         "sslidentity",
         "sslpassword",
+        "uselibpqcompat",
     }
 )
 
@@ -124,5 +125,5 @@ def _without_prisma(url: str, variable: str) -> str:
         )
     if query.get("schema", "public") != "public":
         raise SettingsError(f"{variable} names the schema {query['schema']!r}; the game's tables are read from public")
-    kept = {key: value for key, value in query.items() if key not in _PRISMA_ONLY}
+    kept = {key: value for key, value in query.items() if key not in _CLIENTS_ONLY}
     return f"{place}?{urlencode(kept, quote_via=quote)}" if kept else place

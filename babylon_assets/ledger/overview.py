@@ -6,6 +6,7 @@ The game's own tables and the disk are looked at elsewhere. Nothing here writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
@@ -59,6 +60,11 @@ SELECT reason, count(*) AS rows, count(DISTINCT window_id) AS windows, max(quara
 FROM babylon_training.quarantined_trajectories GROUP BY reason ORDER BY rows DESC, reason LIMIT %s"""
 _QUARANTINED: LiteralString = """
 SELECT window_id, count(DISTINCT trajectory_id) FROM babylon_training.quarantined_trajectories GROUP BY window_id"""
+_RECORDED: LiteralString = """
+SELECT hour.window_id, sum((SELECT count(policy) FROM unnest(kept.policies) AS policy))::int8
+FROM (SELECT window_id, dataset_id FROM babylon_training.windows WHERE dataset_id IS NOT NULL
+      ORDER BY window_id DESC LIMIT 24) AS hour
+JOIN babylon_training.training_dataset_trajectories AS kept USING (dataset_id) GROUP BY 1"""
 _COSTS: LiteralString = """
 SELECT coalesce(backend, 'none') AS backend, count(*) AS jobs,
        coalesce(sum((usage->>'seconds')::float8), 0) AS seconds,
@@ -86,11 +92,15 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
     head = checkpoints.head(conn, chain)
     promoted = _rows(conn, _PROMOTIONS, lambda row: _promotion(row, names, made_of), chain, MOST)
     lost = {row[0]: row[1] for row in conn.execute(_QUARANTINED)}
+    recorded = {row[0]: row[1] for row in conn.execute(_RECORDED)}
     return Report(
         chain=chain,
         place=place,
         made_at=now.astimezone(UTC),
-        windows=[_window(row, grid, names, ends, lost.get(row.window_id, 0)) for row in windows.list_windows(conn)],
+        windows=[
+            replace(_window(row, grid, names, ends, lost.get(row.window_id, 0)), recorded=recorded.get(row.window_id))
+            for row in windows.list_windows(conn)
+        ],
         head=PolicySummary(name=policy_name(chain, head.step), window=head.window_id, made_at=head.created_at)
         if head
         else None,
@@ -142,6 +152,9 @@ def _window(
         reason=row.reason,
         rejected=ends.get(row.checkpoint_id or ""),
         quarantined=quarantined,
+        understood=row.understood,
+        unknown_words=row.unknown_words,
+        understanding=row.understanding,
     )
 
 

@@ -16,9 +16,23 @@ from babylon_assets.ledger.poolers import is_behind_pooler, pools_transactions
 CONNECT_SECONDS = 10
 Connection = psycopg.Connection[Any]
 
-# What every session of ours begins with. With no other schema in the search path, an operator or a function that
-# another role made in `public` is not taken for PostgreSQL's own; every name of ours is written with its schema.
-_SESSION = "-c TimeZone=UTC -c search_path=pg_catalog"
+#: What every session begins with, Dagster's too, whatever server, database or role are set to. With no other schema
+#: in the search path, an operator or a function that another role made in `public` is not taken for PostgreSQL's own.
+#: The others say how values are written as text, of which fingerprints are made, and what a transaction sees after it
+#: waited for a lock.
+SESSION_OPTIONS = " ".join(
+    f"-c {name}={value}"
+    for name, value in {
+        "TimeZone": "UTC",
+        "search_path": "pg_catalog",
+        "DateStyle": "ISO,MDY",
+        "IntervalStyle": "postgres",
+        "extra_float_digits": "1",
+        "bytea_output": "hex",
+        "standard_conforming_strings": "on",
+        "default_transaction_isolation": r"read\ committed",
+    }.items()
+)
 
 # What a person must put right. Other words of these messages also stand in those of a server that is only busy:
 # "canceling authentication due to timeout", "slots are reserved for roles with the SUPERUSER attribute".
@@ -26,6 +40,11 @@ _REFUSED_LOGIN = re.compile(
     r"authentication failed|no password supplied|empty password|no pg_hba\.conf entry|permission denied for database"
     r"|role \".*\" (does not exist|is not permitted to log in)|server requested .* authentication"
     r"|authentication method .* not supported"
+)
+# What libpq says of a connection whose TLS cannot come about, however often it is tried.
+_TLS = re.compile(
+    r"certificate|private key|SSL was required|invalid ssl|weak sslmode|channel binding|unknown ca\b|handshake failure"
+    r"|unsupported protocol|host name must be specified"
 )
 _POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
 #: Addresses that were found to lead to sessions that stay.
@@ -82,7 +101,7 @@ def only_reads(conn: psycopg.Connection[Any]) -> bool:
 
 
 def _open(address: Address, *, autocommit: bool) -> Connection:
-    options = f"{address.parameters.get('options', '')} {_SESSION}".strip()
+    options = f"{address.parameters.get('options', '')} {SESSION_OPTIONS}".strip()
     more = {"options": options, "client_encoding": "utf8"}
     for name, value in (("connect_timeout", str(CONNECT_SECONDS)), ("application_name", "babylon")):
         more[name] = address.parameters.get(name, value)
@@ -103,6 +122,8 @@ def explained(address: Address, error: psycopg.OperationalError) -> BabylonError
         return SettingsError(f"{address.place}: {text}; create the database or correct {address.variable}")
     if _REFUSED_LOGIN.search(text):
         return SettingsError(f"{address.place}: {text}; correct user and password in {address.variable}")
+    if _TLS.search(text):
+        return SettingsError(f"{address.place}: {text}; correct sslmode and sslrootcert in {address.variable}")
     return DatabaseUnavailable(
         f"{address.place} does not answer: {text}; start PostgreSQL there or correct {address.variable}"
     )

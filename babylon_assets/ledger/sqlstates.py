@@ -20,7 +20,7 @@ TRANSIENT = {
     "55P03": "a lock was not to be had in time",
     "57014": "the statement was cancelled, by a person or by a time limit",
     "57P": "the server was stopped, is starting, or ended the connection",
-    "25006": "the server only reads, as a standby does, or one that a fail-over has just left",
+    "25006": "the server only reads, as a standby does, or the role is set to; `babylon doctor` says which",
     "58": "the server's disk or system failed",
 }
 #: A setting or a right is wrong.

@@ -33,6 +33,8 @@ class WindowSummary:
         policy, parent: names of the checkpoint that came of it and of the one it was trained from.
         rejected: why the chain does not go on from its checkpoint; None when it does.
         quarantined: rows of it that could not be read.
+        recorded: samples whose call was recorded here.
+        understood, unknown_words, understanding: as of the window's row.
     """
 
     id: str
@@ -50,6 +52,17 @@ class WindowSummary:
     reason: str | None = None
     rejected: str | None = None
     quarantined: int = 0
+    recorded: int | None = None
+    understood: float | None = None
+    unknown_words: str | None = None
+    understanding: Mapping[str, int] | None = None
+
+    @property
+    def rows_left_out(self) -> str:
+        """The rows of it that are not read, by reason; empty where all are."""
+        counts = (self.understanding or {}).items()
+        named = {name.removeprefix("left out: "): rows for name, rows in counts if name.startswith("left out: ")}
+        return ", ".join(f"{why}: {rows}" for why, rows in named.items())
 
     @property
     def quarantined_share(self) -> float:

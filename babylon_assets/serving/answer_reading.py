@@ -1,23 +1,19 @@
 """An answer's text taken apart: its thought, what it says, and the tools that it calls.
 
-Thoughts stand between `<think>` and `</think>`. Tools are called in the form of Qwen and Hermes, `<tool_call>` around
-JSON, or in Llama's, JSON alone. What looks like a call and is none, or of no tool that was offered, is text.
+Thoughts stand between `<think>` and `</think>`. Tools are called within `<tool_call>`, as Qwen and Hermes do, or by
+JSON alone, as Llama does. What looks like a call and is none, or of no tool that was offered, is text.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import msgspec
 
 from babylon_assets.domain.trajectories import ToolCall
 from babylon_assets.serving.answers import Answer, Piece, Question
+from babylon_assets.serving.tool_call_texts import CALL, CALL_END, Parameters, find_end, read_calls
 
 _THINK, _THOUGHT_END = "<think>", "</think>"
-_CALL, _CALL_END = "<tool_call>", "</tool_call>"
 #: What Llama may write before a call.
 _PYTHON_TAG = "<|python_tag|>"
 
@@ -35,13 +31,13 @@ class AnswerParser:
     """Reads one answer as it grows.
 
     Args:
-        names: of the tools that may be called; None where none were offered.
+        tools: the schemas of the tools that may be called, by name; None where none were offered.
         in_thought: whether the answer begins within a thought, as where the template opens one.
         parses_thoughts: take thoughts out of the content.
     """
 
-    def __init__(self, names: Sequence[str] | None, *, in_thought: bool = False, parses_thoughts: bool = True) -> None:
-        self._names = names
+    def __init__(self, tools: Parameters | None, *, in_thought: bool = False, parses_thoughts: bool = True) -> None:
+        self._tools = tools
         self._waiting = ""  # text that was not read yet, as more of it may change what it is
         self._has_content = self._skips_space = False
         self._state = (
@@ -91,7 +87,7 @@ class AnswerParser:
         if self._skips_space:
             self._waiting = self._waiting.lstrip()
             self._skips_space = not self._waiting
-        if self._names is None:
+        if self._tools is None:
             return self._say(len(self._waiting))
         if not self._has_content and self._waiting.lstrip()[:1] in ("{", "[", "<"):
             begin = self._waiting.lstrip()
@@ -100,12 +96,12 @@ class AnswerParser:
                 return True
             if _PYTHON_TAG.startswith(begin) and not self._ended:
                 return False
-        at = self._waiting.find(_CALL)
+        at = self._waiting.find(CALL)
         if at >= 0:
             self._say(len(self._waiting[:at].rstrip()))
-            self._waiting, self._state = self._waiting.lstrip()[len(_CALL) :], self._call
+            self._waiting, self._state = self._waiting.lstrip()[len(CALL) :], self._call
             return True
-        return self._say(len(self._waiting) if self._ended else _certain(self._waiting, _CALL))
+        return self._say(len(self._waiting) if self._ended else _certain(self._waiting, CALL))
 
     def _say(self, count: int) -> bool:
         """So many characters are content."""
@@ -115,21 +111,26 @@ class AnswerParser:
         return False
 
     def _call(self) -> bool:
-        before, mark, after = self._waiting.partition(_CALL_END)
-        if not mark and not self._ended:
+        at = find_end(self._waiting)
+        if at < 0 and not self._ended:
             return False
-        calls = _parse_calls(before, self._names or ())
+        calls = read_calls(self._waiting if at < 0 else self._waiting[:at], self._tools or {})
+        if not calls:
+            at = self._waiting.find(CALL_END)
+        before, mark, after = self._waiting, "", ""
+        if at >= 0:
+            before, mark, after = self._waiting[:at], CALL_END, self._waiting[at + len(CALL_END) :]
         if calls:
             self._read.tool_calls += calls
         else:
-            self._read.content += _CALL + before + mark
+            self._read.content += CALL + before + mark
         self._waiting, self._skips_space, self._state = after, bool(calls), self._text
         return bool(after) or (self._ended and bool(mark))
 
     def _json(self) -> bool:
         if not self._ended:
             return False
-        calls = _parse_calls(self._waiting.strip().removeprefix(_PYTHON_TAG), self._names or ())
+        calls = read_calls(self._waiting.strip().removeprefix(_PYTHON_TAG), self._tools or {})
         self._read.tool_calls += calls
         if not calls:
             self._read.content += self._waiting
@@ -145,28 +146,9 @@ def _certain(text: str, mark: str) -> int:
     return len(text.rstrip())
 
 
-def _parse_calls(text: str, names: Sequence[str]) -> tuple[ToolCall, ...]:
-    """The calls that a JSON text holds, one or a list, all of offered tools; none where it is anything else."""
-    try:
-        value = msgspec.json.decode(text.strip().rstrip(";"))
-    except msgspec.DecodeError:
-        return ()
-    values = value if isinstance(value, list) else [value]
-    calls = [_call(entry, names) for entry in values]
-    return tuple(call for call in calls if call is not None) if all(calls) else ()
-
-
-def _call(value: Any, names: Sequence[str]) -> ToolCall | None:
-    if not isinstance(value, dict) or value.get("name") not in names:
-        return None
-    arguments = value.get("arguments", value.get("parameters", {}))
-    text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
-    return ToolCall(f"call_{secrets.token_hex(12)}", value["name"], text)
-
-
 def _reader(question: Question, in_thought: bool) -> AnswerParser:
-    names = None if question.tools is None else question.tools.names
-    return AnswerParser(names, in_thought=in_thought, parses_thoughts=question.thoughts != "raw")
+    tools = None if question.tools is None else question.tools.parameters
+    return AnswerParser(tools, in_thought=in_thought, parses_thoughts=question.thoughts != "raw")
 
 
 def read_answer(answer: Answer, question: Question, *, in_thought: bool = False) -> Answer:

@@ -20,6 +20,7 @@ class OfferedTools:
     choice: str = "auto"
 
     @property
-    def names(self) -> list[str]:
-        """What may be called."""
-        return [tool["function"]["name"] for tool in self.listed]
+    def parameters(self) -> dict[str, Mapping[str, Any]]:
+        """What may be called: the schema of its arguments by its name."""
+        functions = [tool["function"] for tool in self.listed]
+        return {function["name"]: function.get("parameters") or {} for function in functions}

@@ -25,6 +25,10 @@ HOSTILE = (
     "<script>alert('1')</script><img src=https://evil.example/x onerror=alert(2)> \"quoted\" & \u202ereversed \x00"
 )
 CHAIN = "babylon-agent"
+COUNTS = {
+    **{"actions": 400, "recognised": 398, "trades": 81, "linked": 79, "valued": 71, "pending": 7},
+    "left out: test users": 13,
+}
 
 
 def window(back: int, **changes: Any) -> WindowSummary:
@@ -100,6 +104,7 @@ def eventful() -> list[WindowSummary]:
         nothing(14, "failed", f"SourceError: {HOSTILE}"),
         nothing(20, "thin", "2 agents, MIN_AGENTS_PER_WINDOW is 3", reward=0.31),
         window(5, quarantined=9),
+        window(6, recorded=412, understood=0.9, unknown_words="marketType swap (2)", understanding=COUNTS),
         window(11, rejected="market -0.041 [-0.060, -0.021] against the champion"),
     ]
     return list({**hours, **{row.id: row for row in others}}.values())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
+import importlib
+import multiprocessing
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Dataset
 from babylon_assets.ledger import checkpoints, training_jobs
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.database import Database, open_database
 from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.training.adapters import read_manifest
@@ -25,32 +26,9 @@ from tests.training.backends.test_embedded import answered
 
 FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
 CHAIN = "babylon-agent"
-
-#: Runs training in a process of its own that kills itself at a place: before a function runs, or after it.
-PROGRAM = """
-import importlib, os, pickle, signal, sys
-from pathlib import Path
-
-settings, window, module, name, when = pickle.loads(Path(sys.argv[1]).read_bytes())
-from babylon_assets.config.settings import prepare_libraries
-prepare_libraries(settings)
-from babylon_assets.ledger.database import open_database
-from babylon_assets.training.window_training import train_window
-
-owner = importlib.import_module(module)
-*path, last = name.split(".")
-for part in path:
-    owner = getattr(owner, part)
-original = getattr(owner, last)
-
-def at_this_place(*arguments, **named):
-    if when == "after":
-        original(*arguments, **named)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(owner, last, at_this_place)
-train_window(settings, open_database(settings), window)
-"""
+#: Each process is forked from one that has imported the libraries of training and trained nothing.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])
 
 PLACES = {
     "reading tensors": ("babylon_assets.training.backends.embedded.art_backend", "packed_tensors_from_dir", "before"),
@@ -100,7 +78,7 @@ def test_killed_training_ends_with_one_checkpoint_and_the_same_id(
     place: str, database: Database, tmp_path: Path, tiny_base: Path, undisturbed: Checkpoint
 ) -> None:
     settings = prepared(database, tmp_path / "home", tiny_base)
-    killed_at(place, settings, tmp_path)
+    killed_at(place, settings)
     folder = checkpoint_folder(settings, CHAIN, 2)
     whole = place.startswith(("after", "inside"))
     assert (read_manifest(folder) is not None) == whole == folder.exists()
@@ -115,10 +93,26 @@ def test_killed_training_ends_with_one_checkpoint_and_the_same_id(
     assert sorted(path.name for path in folder.parent.iterdir()) == ["0001", "0002"]
 
 
-def killed_at(place: str, settings: Settings, folder: Path) -> None:
+def killed_at(place: str, settings: Settings) -> None:
     """Train the second window in a process that dies there."""
-    given = folder / "given"
-    given.write_bytes(pickle.dumps((settings, SECOND, *PLACES[place])))
-    command = [sys.executable, "-c", PROGRAM, str(given)]
-    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert run.returncode == -signal.SIGKILL, run.stderr
+    run = PROCESSES.Process(target=train_until_killed, args=(settings, *PLACES[place]))
+    run.start()
+    run.join(120)
+    assert run.exitcode == -signal.SIGKILL
+
+
+def train_until_killed(settings: Settings, module: str, name: str, when: str) -> None:
+    """Train; this process kills itself at a place, before a function runs or after it."""
+    owner = importlib.import_module(module)
+    *path, last = name.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    original = getattr(owner, last)
+
+    def kill(*arguments: Any, **named: Any) -> None:
+        if when == "after":
+            original(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, last, kill)
+    train_window(settings, open_database(settings), SECOND)

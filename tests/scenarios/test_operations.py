@@ -17,7 +17,7 @@ from psycopg import sql
 from babylon_assets.environments.babylon.game_tables import create_game_tables
 from babylon_assets.ledger.addresses import Address
 from tests.domain.rows import WINDOW
-from tests.scenarios.conftest import Environment, babylon, babylon_here
+from tests.scenarios.conftest import Environment, babylon_here
 from tests.scenarios.test_real_game import write_full_rows
 
 OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
@@ -75,7 +75,7 @@ def tool(address: Address, name: str, *arguments: str) -> str:
 def test_the_role_trains_writes_nothing_into_the_game_and_its_dump_is_restored(
     address: Address, system_postgres: Address, environment: Environment, tmp_path: Path
 ) -> None:
-    assert f"{WINDOW}  trained" in babylon(environment, "train", WINDOW)
+    assert f"{WINDOW}  trained" in babylon_here(environment, "train", WINDOW)
     refuse_to_write_into_the_game(address)
     before = [json.loads(babylon_here(environment, command, "--json")) for command in ("chains", "windows")]
     assert [made["policy"] for made in before[0]] == ["babylon-agent@0", "babylon-agent@1"]
@@ -95,7 +95,7 @@ def test_the_role_trains_writes_nothing_into_the_game_and_its_dump_is_restored(
     babylon_here(environment, "migrate")
     after = [json.loads(babylon_here(environment, command, "--json")) for command in ("chains", "windows")]
     assert after == before
-    assert "the same, bit for bit" in babylon(environment, "reproduce", "babylon-agent@1")
+    assert "the same, bit for bit" in babylon_here(environment, "reproduce", "babylon-agent@1")
     refuse_to_rewrite_promotions(address)
 
 

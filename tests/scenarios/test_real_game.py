@@ -100,7 +100,7 @@ def write_live_rows(conn: psycopg.Connection[Any]) -> None:
 @pytest.mark.slow
 def test_a_real_games_window_is_trained_and_says_how(environment: Environment) -> None:
     assert "is at revision" in babylon_here(environment, "migrate")
-    printed = babylon(environment, "train", WINDOW)
+    printed = babylon_here(environment, "train", WINDOW)
     assert f"{WINDOW}  trained" in printed
     assert "30 samples" in printed
     assert "15 sft, 15 skip: worse half of its group" in printed
@@ -110,7 +110,7 @@ def test_a_real_games_window_is_trained_and_says_how(environment: Environment) -
     assert (full["window"], full["state"], full["samples"], full["oracle"]) == (WINDOW, "trained", 30, None)
     assert full["trainable_tokens"] > 0
     assert (live["window"], live["state"]) == (LIVE_WINDOW, "open")
-    skipped = babylon(environment, "train", LIVE_WINDOW)
+    skipped = babylon_here(environment, "train", LIVE_WINDOW)
     assert f"{LIVE_WINDOW}  skipped  nothing in the window can be trained on" in skipped
     lineage = json.loads(babylon_here(environment, "status", WINDOW, "--json"))["lineage"]
     assert (lineage["step"], lineage["settings"]["method"]) == (1, "sft")

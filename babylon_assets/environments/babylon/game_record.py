@@ -16,6 +16,7 @@ import psycopg
 from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
 from babylon_assets.environments.babylon import decoding
+from babylon_assets.environments.babylon.clocks import NO_TIME, read_clock
 from babylon_assets.environments.babylon.decoding import SourceRow, decode_row
 from babylon_assets.environments.babylon.logged_calls import call_columns
 from babylon_assets.environments.babylon.schema import Schema, look_at_schema
@@ -138,7 +139,7 @@ _FINGERPRINT = f"""
         UNION ALL
         SELECT 6, p.id, concat_ws('|', p."yesPrice", p."noPrice", extract(epoch FROM p."createdAt"))
         FROM public."PredictionPriceHistory" p JOIN markets m ON m.id = p."marketId"
-        WHERE p."createdAt" >= %(before)s AND p."createdAt" < %(end)s
+        WHERE p."createdAt" >= %(before)s AND p."createdAt" < %(quoted_until)s
         UNION ALL
         SELECT 7, last.id, concat_ws('|', last."yesPrice", last."noPrice")
         FROM markets m CROSS JOIN LATERAL (
@@ -214,15 +215,18 @@ def fingerprint(
     resolutions and quotes, the stock prices, market_outcomes, and the version of decoding. Markets and tickers that no
     trade names, but a step does, are covered if `instruments` has them; `odd` is as for `read_window`.
     """
-    span = windows.parse(window)
-    parameters = _window_parameters(conn, span, include_test, include_banned, odd) | {
-        "before": naive(span.start - BEFORE),
-        "until": naive(span.end + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)),
+    span, schema = windows.parse(window), schema or look_at_schema(conn)
+    parameters = _window_parameters(conn, span, include_test, include_banned, odd)
+    ahead = read_clock(conn, _placed(_PLACED, windows), parameters) if schema.has_clock else NO_TIME
+    early, late = min(ahead, NO_TIME), max(ahead, NO_TIME)
+    parameters |= {
+        "before": naive(span.start - BEFORE + early),
+        "until": naive(span.end + HORIZONS_AFTER * timedelta(minutes=horizon_minutes) + late),
+        "quoted_until": naive(span.end + late),
         "instruments": sorted(instruments),
         "version": decoding.VERSION,
         "outcome_windows": outcome_windows(span),
     }
-    schema = schema or look_at_schema(conn)
     judgments = (JUDGMENTS,) if judged and schema.has("reward_judgments") else ()
     row = conn.execute(_statement(_FINGERPRINT, windows, schema, judgments), parameters).fetchone()
     assert row is not None

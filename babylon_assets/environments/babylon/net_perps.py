@@ -136,7 +136,7 @@ class NetPerps:
             return
         against = [lot for lot in account.lots if lot.sign != sign and lot.left > 0]
         held = sum(lot.left for lot in against)
-        returned, reduced_entry = account.reduce(against, trade.amount, quote or entry)
+        returned, reduced_entry = account.reduce(against, trade.amount, entry)
         rest = trade.amount - min(held, trade.amount)
         lot = _Lot(sign, entry, rest, holding.leverage if holding else 1.0) if rest > SIZE_ROUNDING else None
         account.lots += [lot] if lot else []

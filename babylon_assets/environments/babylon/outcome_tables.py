@@ -15,6 +15,7 @@ import pandas as pd
 import psycopg
 
 from babylon_assets.domain.windows import HOURLY, WindowGrid
+from babylon_assets.environments.babylon.clocks import NO_TIME, read_by_clock, read_clock, turn_back
 from babylon_assets.environments.babylon.game_record import (
     BEFORE,
     HORIZONS_AFTER,
@@ -25,13 +26,6 @@ from babylon_assets.environments.babylon.game_record import (
 from babylon_assets.environments.babylon.outcomes import OutcomeTables
 from babylon_assets.environments.babylon.schema import Schema, look_at_schema
 from babylon_assets.environments.babylon.statements import companies
-
-_NO_TIME, _MOMENT, _QUARTER = timedelta(0), timedelta(minutes=1), timedelta(minutes=15)
-#: No time zone is further from UTC; and so many rows are needed to tell one.
-_FARTHEST_ZONE, _FEWEST_ROWS = timedelta(hours=14), 5
-_CLOCK = """
-    SELECT count(*), percentile_disc(ARRAY[0.1, 0.5, 0.9]) WITHIN GROUP (ORDER BY late)
-    FROM (SELECT "createdAt" - "endTime" AS late FROM public.trajectories WHERE "trajectoryId" = ANY(%s)) AS rows"""
 
 
 def read_outcomes(
@@ -49,45 +43,38 @@ def read_outcomes(
     start, end = span.start - BEFORE, span.end
     until = end + HORIZONS_AFTER * timedelta(minutes=horizon_minutes)
     agents, named = _distinct(steps["agent_id"]), _distinct(steps["market_id"])
-    ahead = _NO_TIME
-    if rules.trades_follow_steps and schema.has("trajectories", "createdAt"):
-        ahead = read_clock(conn, _distinct(steps["trajectory_id"]))
+    ahead = NO_TIME
+    if schema.has_clock:
+        ahead = read_clock(conn, 't."trajectoryId" = ANY(%(ids)s)', {"ids": _distinct(steps["trajectory_id"])})
     anytime = named if rules.winners_share else ()
     trades = read_trades(conn, agents, start + ahead, until + ahead, anytime, schema)
-    if ahead:
-        trades["executed_at"] = (trades["executed_at"] - ahead).dt.as_unit("ms")
+    trades = turn_back(trades, "executed_at", ahead)
     markets = _distinct(pd.concat([steps["market_id"], trades["market_id"]]))
     tickers = _distinct(pd.concat([steps["ticker"], trades["ticker"]]))
     empty = OutcomeTables.empty()
     pools, perps = rules.winners_share and schema.has("Position"), rules.positions_net and schema.has("PerpPosition")
+    quotes = read_prediction_prices(conn, markets, start + ahead, end + ahead)
+    perp_trades = trades["executed_at"][trades["ticker"].notna()]
+
+    def read_prices(shift: timedelta) -> pd.DataFrame:
+        prices = read_stock_prices(conn, tickers, start + shift, until + shift, schema)
+        return turn_back(prices, "timestamp", shift)
+
+    def read_holdings(shift: timedelta) -> pd.DataFrame:
+        return read_perp_positions(conn, agents, start, until, trades_ahead=ahead, ahead=shift)
+
     return OutcomeTables(
         trades=trades,
         markets=read_markets(conn, markets, schema),
-        prediction_prices=read_prediction_prices(conn, markets, start, end),
-        stock_prices=read_stock_prices(conn, tickers, start, until, schema),
+        prediction_prices=turn_back(quotes, "created_at", ahead),
+        stock_prices=read_by_clock(read_prices, "timestamp", ahead, perp_trades),
         market_outcomes=read_market_outcomes(conn, outcome_windows(span))
         if rules.notes_are_outcomes
         else empty.market_outcomes,
         positions=read_positions(conn, markets) if pools else empty.positions,
-        perp_positions=read_perp_positions(conn, agents, start, until) if perps else empty.perp_positions,
+        perp_positions=read_by_clock(read_holdings, "opened_at", ahead, perp_trades) if perps else empty.perp_positions,
         windows=windows,
     )
-
-
-def read_clock(conn: psycopg.Connection[Any], trajectory_ids: Sequence[str]) -> timedelta:
-    """By how much the game's own `now()` is ahead of UTC, where it says so.
-
-    A row's `createdAt`, as a trade's `executedAt`, is filled by the database in its session's time zone; its `endTime`
-    is UTC and a moment earlier. Rows that all differ by the same quarters of an hour were written in such a session.
-    """
-    row = conn.execute(_CLOCK, [list(trajectory_ids)]).fetchone()
-    if row is None or row[0] < _FEWEST_ROWS:
-        return _NO_TIME
-    low, median, high = row[1]
-    if high - low > _MOMENT:
-        return _NO_TIME
-    ahead = _QUARTER * round(median / _QUARTER)
-    return ahead if abs(median - ahead) <= _MOMENT and abs(ahead) <= _FARTHEST_ZONE else _NO_TIME
 
 
 def read_trades(
@@ -154,24 +141,36 @@ def read_positions(conn: psycopg.Connection[Any], markets: Sequence[str]) -> pd.
 
 
 def read_perp_positions(
-    conn: psycopg.Connection[Any], agent_ids: Sequence[str], start: datetime, end: datetime
+    conn: psycopg.Connection[Any],
+    agent_ids: Sequence[str],
+    start: datetime,
+    end: datetime,
+    *,
+    trades_ahead: timedelta = NO_TIME,
+    ahead: timedelta = NO_TIME,
 ) -> pd.DataFrame:
     """The agents' positions in perpetuals that were open in [start, end), oldest first.
 
-    `adds` counts the trades that added to one after its opening, by which its entry became an average.
+    `adds` counts the trades that added to one beside the one that opened it, by which its entry became an average.
+
+    Args:
+        trades_ahead, ahead: by how much the times of trades, and of openings, are ahead of UTC.
     """
     query = f"""
         SELECT p."userId" AS agent_id, p.ticker, lower(p.side) AS side, p."entryPrice" AS entry, p.size,
-               p.leverage::float8, {MILLISECONDS.format('p."openedAt"')}::float8 AS opened_at,
+               p.leverage::float8, {MILLISECONDS.format("p.opened")}::float8 AS opened_at,
                {MILLISECONDS.format('p."closedAt"')}::float8 AS closed_at,
                (SELECT count(*) FROM public."AgentTrade" t WHERE t."agentUserId" = p."userId"
                 AND p.ticker IN (t.ticker, t."marketId") AND lower(t.action) = 'open' AND lower(t.side) = lower(p.side)
-                AND t."executedAt" > p."openedAt" + interval '5 seconds'
-                AND (p."closedAt" IS NULL OR t."executedAt" < p."closedAt"))::float8 AS adds
-        FROM public."PerpPosition" p
-        WHERE p."userId" = ANY(%s) AND p."openedAt" < %s AND (p."closedAt" IS NULL OR p."closedAt" >= %s)
-        ORDER BY p."openedAt", p.id"""
-    return _frame(conn, query, (list(agent_ids), naive(end), naive(start)), OutcomeTables.PERP_POSITIONS)
+                AND t."executedAt" - %(trades_ahead)s > p.opened - interval '5 seconds'
+                AND (p."closedAt" IS NULL OR t."executedAt" - %(trades_ahead)s < p."closedAt"))::float8 - 1 AS adds
+        FROM (SELECT *, "openedAt" - %(ahead)s AS opened FROM public."PerpPosition"
+              WHERE "userId" = ANY(%(agents)s) AND "openedAt" < %(end)s
+              AND ("closedAt" IS NULL OR "closedAt" >= %(start)s)) AS p
+        ORDER BY p.opened, p.id"""
+    shifts = {"trades_ahead": trades_ahead, "ahead": ahead}
+    parameters = {"agents": list(agent_ids), "end": naive(end + ahead), "start": naive(start), **shifts}
+    return _frame(conn, query, parameters, OutcomeTables.PERP_POSITIONS)
 
 
 def read_stock_prices(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isfinite
 from typing import NamedTuple
 
@@ -61,6 +62,11 @@ class _Account:
     sold: dict[GameTrade, float] = field(default_factory=dict)
     whole: bool = True
 
+    @property
+    def cost_left(self) -> float:
+        """Dollars that the shares which are left have cost, with the fee."""
+        return sum(purchase.cost_left for purchase in self.purchases)
+
     def add(self, trade: GameTrade) -> None:
         if not (is_stake(trade.amount) and is_stake(trade.price)):
             self.whole = False
@@ -77,7 +83,7 @@ class _Account:
             return
         part = min(1.0, sale.amount / (AFTER_FEE * sale.price) / held)
         part = 1.0 if part > 1 - ROUNDING else part
-        self.sold[sale] = part * sum(purchase.cost_left for purchase in self.purchases)
+        self.sold[sale] = part * self.cost_left
         for purchase in self.purchases:
             purchase.proceeds += sale.amount * purchase.left / held
             purchase.left *= 1 - part
@@ -122,8 +128,7 @@ class PoolMarkets:
             if trade.side == side and not trade.word and trade.at < at:
                 account.add(trade)
         left = sum(purchase.left for purchase in account.purchases)
-        cost = sum(purchase.cost_left for purchase in account.purchases)
-        return cost / left if left > 0 and account.whole else None
+        return account.cost_left / left if left > 0 and account.whole else None
 
     def paid_per_share(self, market: str, side: str, price: float) -> float | None:
         """What a share of the winning side is paid that was bought at this price; None where nobody held that side."""
@@ -140,6 +145,21 @@ class PoolMarkets:
                 if trade.side == side and not trade.word:
                     account.add(trade)
         return self._accounts[key]
+
+    @cached_property
+    def _counted_cost(self) -> float:
+        """Which share of what a position cost its `pnl` counts: all of it, or what is left after the fee.
+
+        Positions that lost say so, as they lost all that is counted. Where none did, it is all.
+        """
+        lost = cost = 0.0
+        for (agent, market, side), row in self._holdings.items():
+            result, _ = self._resolutions.get(market, (None, "unknown"))
+            if row.pnl is not None and result is not None and result != (side == "yes"):
+                account = self._account(agent, market, side)
+                if account.whole and account.cost_left >= LEAST_STAKE:
+                    lost, cost = lost - row.pnl, cost + account.cost_left
+        return AFTER_FEE if lost < cost * (1 + AFTER_FEE) / 2 else 1.0
 
     def _value_purchase(self, trade: GameTrade, account: _Account, market: str, side: str) -> Valued:
         purchase = next((row for row in account.purchases if row.trade is trade), None)
@@ -162,7 +182,7 @@ class PoolMarkets:
             return None, "unknown"
         left = sum(purchase.left for purchase in account.purchases)
         if holding.pnl is not None:
-            return (holding.pnl + sum(purchase.cost_left for purchase in account.purchases)) / left, "final"
+            return (holding.pnl + self._counted_cost * account.cost_left) / left, "final"
         if result is None:
             return None, "unknown"
         paid = self.paid_per_share(market, side, holding.price)

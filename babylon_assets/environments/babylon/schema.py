@@ -110,6 +110,11 @@ class Schema:
         there, needed = self.columns.get(table, {}), self.game.tables.get(table)
         return needed is not None and all(there.get(name, False) for name in (*needed.columns, *columns))
 
+    @property
+    def has_clock(self) -> bool:
+        """Whether the record says in which zone the game's own database session fills times."""
+        return self.game.rules.trades_follow_steps and self.has("trajectories", "createdAt")
+
     def faults(self) -> list[str]:
         """Each required table and column that is missing or may not be read."""
         return [

@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.sql.expression import TableClause
 
 from babylon_assets.domain.errors import SettingsError
+from babylon_assets.ledger.sessions import SESSION_OPTIONS
 
 #: The scheme of URLs that get this dialect.
 SCHEME = "postgresql+qualified"
@@ -84,7 +85,7 @@ class QualifiedDialect(PGDialect_psycopg2):
         options = str(parameters.get("options", ""))
         if path := _SEARCH_PATH.search(options):
             self.tables_schema = path[1]
-        return arguments, {**parameters, "options": f"{options} -c search_path=pg_catalog".strip()}
+        return arguments, {**parameters, "options": f"{options} {SESSION_OPTIONS}".strip()}
 
     def _get_default_schema_name(self, connection: Any) -> str:
         return self.tables_schema

@@ -8,18 +8,21 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from babylon_assets.serving.answers import Question
 from babylon_assets.serving.http.protocol import ApiError
+from babylon_assets.serving.tool_call_texts import is_text, json_types
 
 if TYPE_CHECKING:
     import torch
 
-#: How a model calls a tool: as Qwen and Hermes within `<tool_call>`, or as Llama with JSON alone.
-CallForm = Literal["hermes", "llama"]
+#: How a model calls a tool: as Qwen and Hermes with JSON within `<tool_call>`, as Qwen3-Coder with XML there, or as
+#: Llama with JSON alone.
+CallForm = Literal["hermes", "xml", "llama"]
 #: Between the parts of JSON stands what Python's json writes there: freely, an answer could go on with spaces.
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -101,9 +104,10 @@ def grammar_of(question: Question, form: CallForm) -> str:
         rules.append(f"answer: %json {_inline(schema)}")
         starts.append("answer")
     if tools is not None and (tools.choice != "auto" or response_format is not None):
-        called = tools.names if tools.choice in ("auto", "required") else [tools.choice]
+        called = tools.parameters if tools.choice in ("auto", "required") else [tools.choice]
+        write_rule = _xml_rule if form == "xml" else partial(_json_rule, form=form)
         for number, tool in enumerate(tool for tool in tools.listed if tool["function"]["name"] in called):
-            rules.append(_call_rule(number, tool["function"], form))
+            rules.append(write_rule(number, tool["function"]))
             starts.append(f"call_{number}")
     if tools is not None and tools.choice != "auto":
         starts = [start for start in starts if start != "answer"]
@@ -111,7 +115,7 @@ def grammar_of(question: Question, form: CallForm) -> str:
     return "\n".join([f"start: {' | '.join(starts)}", *rules])
 
 
-def _call_rule(number: int, function: Mapping[str, Any], form: CallForm) -> str:
+def _json_rule(number: int, function: Mapping[str, Any], form: CallForm) -> str:
     name = json.dumps(function["name"])
     key = "arguments" if form == "hermes" else "parameters"
     before, after = f'{{"name": {name}, "{key}": ', "}"
@@ -120,6 +124,32 @@ def _call_rule(number: int, function: Mapping[str, Any], form: CallForm) -> str:
     schema = _inline(function.get("parameters") or {"type": "object"})
     call = f"call_{number}: {json.dumps(before)} arguments_{number} {json.dumps(after)}"
     return f"{call}\narguments_{number}: %json {schema}"
+
+
+def _xml_rule(number: int, function: Mapping[str, Any]) -> str:
+    """A call in XML: each argument as its schema wants it, in the schema's order. A text ends at its mark."""
+    schema = function.get("parameters") or {}
+    given, required = schema.get("properties"), schema.get("required")
+    properties, needed = given if isinstance(given, Mapping) else {}, required if isinstance(required, list) else ()
+    before, after = f"<tool_call>\n<function={function['name']}>\n", "</function>\n</tool_call>"
+    parts, rules = [json.dumps(before)], []
+    for place, (name, inner) in enumerate(properties.items()):
+        rule, mark = f"value_{number}_{place}", json.dumps(f"<parameter={name}>\n")
+        parts.append(f"({mark} {rule})" if name in needed else f"({mark} {rule})?")
+        rules.append(_xml_value(rule, inner, schema))
+    return "\n".join([f"call_{number}: {' '.join([*parts, json.dumps(after)])}", *rules])
+
+
+def _xml_value(rule: str, schema: Any, root: Mapping[str, Any]) -> str:
+    end = json.dumps("\n</parameter>\n")
+    listed = schema.get("enum") if isinstance(schema, Mapping) else None
+    if isinstance(listed, list) and listed:
+        texts = [value if isinstance(value, str) else json.dumps(value) for value in listed]
+        return f"{rule}: ({' | '.join(map(json.dumps, texts))}) {end}"
+    if is_text(json_types(schema, root)):
+        return f"{rule}[suffix={end}]: /(.|\\n)*/"
+    shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
+    return f"{rule}: {rule}_json {end}\n{rule}_json: %json {_inline({**shared, **schema})}"
 
 
 def _inline(schema: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from babylon_assets.domain.chat_tokens import ChatTokens, Feature, Inexpressible
 from babylon_assets.domain.chat_turns import chat_turns
 from babylon_assets.domain.tool_words import spell_tools
 from babylon_assets.domain.trajectories import Message
-from babylon_assets.serving.engine.constraints import Constrainer
+from babylon_assets.serving.engine.constraints import CallForm, Constrainer
 
 #: What a byte that is no whole character yet decodes to.
 UNFINISHED = "\ufffd"
@@ -68,9 +68,17 @@ class ChatTokenizer:
     @cached_property
     def constrainer(self) -> Constrainer:
         """What makes answers follow a form."""
+        return Constrainer(self._tokenizer, self._call_form)
+
+    @property
+    def _call_form(self) -> CallForm:
+        """How the chat template writes calls; one that has no form for them gets Hermes' in words."""
         template = str(self._tokenizer.chat_template or "")
-        is_hermes = not self._chat.expresses("tools") or "<tool_call>" in template
-        return Constrainer(self._tokenizer, "hermes" if is_hermes else "llama")
+        if not self._chat.expresses("tools"):
+            return "hermes"
+        if "<function=" in template and "<parameter=" in template:
+            return "xml"
+        return "hermes" if "<tool_call>" in template else "llama"
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Token ids as text, special tokens written out."""

@@ -74,6 +74,8 @@ class Feed:
     open_steps: list[tuple[str, str, str, float, list[Step]]] = field(default_factory=list)
     count: int = 0
     impact_lasts: bool = False
+    #: Whether the `pnl` of a position counts what it cost without the fee.
+    pnl_after_fee: bool = False
 
     # -- what is there -------------------------------------------------------------------------------------------------
 
@@ -212,8 +214,9 @@ class Feed:
         earned: dict[tuple[str, str], float] = {}
         for (agent, side), row in mine.items():
             paid = row.shares * row.price + row.shares / shares * lost if side == won else 0.0
-            pnl = round(0.0 if resolution is None else paid - row.gross, 2)
-            earned[agent, side] = pnl
+            counted = row.gross * (1 - FEE) if self.pnl_after_fee else row.gross
+            pnl = round(0.0 if resolution is None else paid - counted, 2)
+            earned[agent, side] = pnl + counted - row.gross if paid or resolution is None else -row.gross
             self.put(
                 "Position",
                 id=self.name("p"),

@@ -12,10 +12,10 @@ AGENTS = [f"{n}" for n in range(50001, 50011)]
 NPCS = [f"npc-{name}" for name in ("a-b", "c-d", "e-f")]
 
 
-def draw_hour(seed: int, minutes: int = 50) -> Feed:
+def draw_hour(seed: int, minutes: int = 50, *, pnl_after_fee: bool = False) -> Feed:
     """Ten agents and three NPCs act once in each of so many minutes, or not at all."""
     rng = random.Random(seed)
-    feed = Feed(START, impact_lasts=True)
+    feed = Feed(START, impact_lasts=True, pnl_after_fee=pnl_after_fee)
     for agent in AGENTS:
         feed.user(agent)
     markets = [f"6{n:04d}" for n in range(8)]

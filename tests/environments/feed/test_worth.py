@@ -21,6 +21,7 @@ from babylon_assets.environments.feed.environment import FeedEnvironment
 from babylon_assets.ledger.database import Database
 from tests.environments.feed.game import Feed
 from tests.environments.feed.hour import AGENTS, NPCS, WINDOW, at, play_hour
+from tests.environments.feed.perps import play_perps
 from tests.environments.feed.random_hour import draw_hour
 from tests.environments.feed.tables import create_feed_tables
 
@@ -72,9 +73,11 @@ def test_every_worth_is_right(hour: Feed, environment: FeedEnvironment, conn: Co
     assert (valued["state"] == "final").sum() >= 14
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_every_worth_of_an_hour_at_random_is_right(environment: FeedEnvironment, database: Database, seed: int) -> None:
-    hour = draw_hour(seed)
+@pytest.mark.parametrize(("seed", "pnl_after_fee"), [(1, False), (2, False), (3, True)])
+def test_every_worth_of_an_hour_at_random_is_right(
+    environment: FeedEnvironment, database: Database, seed: int, pnl_after_fee: bool
+) -> None:
+    hour = draw_hour(seed, pnl_after_fee=pnl_after_fee)
     with database.connect() as connection:
         create_feed_tables(connection)
         hour.write(connection)
@@ -118,15 +121,25 @@ def test_answers_that_were_refused_are_known(environment: FeedEnvironment, conn:
     assert sorted(refused) == sorted(["I wait", "<think>x</think>{}", "no", "json", ""])
 
 
-@pytest.mark.parametrize("hours", [9, -3.5])
+@pytest.mark.parametrize(("hours", "others"), [(9, False), (-3.5, False), (9, True), (-4, True)])
 def test_a_game_whose_session_is_in_another_time_zone_is_read_rightly(
-    hour: Feed, environment: FeedEnvironment, conn: Connection, hours: float
+    environment: FeedEnvironment, database: Database, hours: float, others: bool
 ) -> None:
-    """What `now()` fills follows the session's zone: createdAt and executedAt, not the times that the game writes."""
-    ahead = timedelta(hours=hours)
-    conn.execute("""UPDATE public.trajectories SET "createdAt" = "endTime" + %s + interval '80 ms'""", [ahead])
-    conn.execute("""UPDATE public."AgentTrade" SET "executedAt" = "executedAt" + %s""", [ahead])
-    assert wrong(hour, *value(environment, conn)) == []
+    """What `now()` fills follows the session's zone, not the times that the game writes; of two columns it is open."""
+    ahead, feed = timedelta(hours=hours), play_perps()
+    shifted = [("AgentTrade", "executedAt"), ("PredictionPriceHistory", "createdAt")]
+    shifted += [("StockPrice", "timestamp"), ("PerpPosition", "openedAt")] if others else []
+    with database.connect() as conn:
+        create_feed_tables(conn)
+        feed.write(conn)
+        before = environment.fingerprint(conn, WINDOW, [])
+        conn.execute("""UPDATE public.trajectories SET "createdAt" = "endTime" + %s + interval '80 ms'""", [ahead])
+        for table, column in shifted:
+            conn.execute(f"""UPDATE public."{table}" SET "{column}" = "{column}" + %s""".encode(), [ahead])
+        assert wrong(feed, *value(environment, conn)) == []
+        seen = environment.fingerprint(conn, WINDOW, [])
+        conn.execute("""DELETE FROM public."StockPrice" WHERE id = (SELECT max(id) FROM public."StockPrice")""")
+        assert len({before, seen, environment.fingerprint(conn, WINDOW, [])}) == 3
 
 
 @pytest.mark.parametrize(

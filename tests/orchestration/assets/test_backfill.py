@@ -23,7 +23,7 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.assets import raw_trajectories
 from babylon_assets.orchestration.runtime import Line, open_instance
 from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World
-from tests.scenarios.conftest import babylon, start
+from tests.scenarios.conftest import babylon_here, start
 from tests.servers import Server
 
 EMPTY = HOURLY.previous(FIRST)
@@ -56,7 +56,7 @@ def chain(world: World) -> list[str | None]:
         return [made.window_id for made in checkpoints.chain(conn, "babylon-agent")]
 
 
-def test_a_range_with_an_empty_window_is_trained_in_order_and_once(world: World) -> None:
+def test_a_range_with_an_empty_window_is_trained_in_order_and_once_and_read_again_when_it_changed(world: World) -> None:
     done = run(world)
     assert (done.error, done.states, done.failed) == (None, {"empty": 1, "trained": 3}, {})
     assert chain(world) == [None, FIRST, SECOND, THIRD]
@@ -64,13 +64,9 @@ def test_a_range_with_an_empty_window_is_trained_in_order_and_once(world: World)
     again = run(world)
     assert (again.read, again.trained, again.runs) == (0, 0, [])
     assert again.states == done.states
-
-
-def test_what_changed_since_is_read_again(world: World) -> None:
-    run(world)
     world.execute('UPDATE public."trajectories" SET "updatedAt" = now() WHERE "windowId" = %s', SECOND)
-    again = run(world)
-    assert (again.read, again.trained, len(again.runs)) == (1, 0, 1)
+    changed = run(world)
+    assert (changed.read, changed.trained, len(changed.runs)) == (1, 0, 1)
     assert chain(world) == [None, FIRST, SECOND, THIRD]
 
 
@@ -126,8 +122,7 @@ def test_a_backfill_that_is_killed_while_it_trains_goes_on_and_repeats_nothing(w
         process.kill()
     before = kept(world)
     assert [window for window, *_ in before] == [FIRST]
-    printed = babylon(environment, "backfill", FIRST, THIRD, "--json")
-    told = json.loads(printed[printed.index("{") :])  # after what is said of progress, which is on the other stream
+    told = json.loads(babylon_here(environment, "backfill", FIRST, THIRD, "--json"))
     assert (told["error"], told["states"]) == (None, {"trained": 3})
     assert (told["read"], told["trained"], len(told["runs"])) == (0, 2, 2)
     assert chain(world) == [None, FIRST, SECOND, THIRD]

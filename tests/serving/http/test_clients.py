@@ -6,7 +6,10 @@ The table in docs/serving.md has a row for each of them; a test compares it with
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +31,8 @@ LOOK: dict[str, Any] = {"name": "look", "description": "Looks a market up.", "pa
 TOOL: dict[str, Any] = {"type": "function", "function": LOOK}
 ASKED: list[Any] = [{"role": "user", "content": QUESTION}]
 CLAUDE: dict[str, Any] = {"model": "claude-opus-4", "extra_body": {"temperature": 0}}
+#: OpenAI's client for JavaScript, and where `.ci/run` puts it.
+NPM, NPM_FOLDER = "openai (npm)", Path(__file__).parents[3] / "node_modules" / "openai"
 
 
 class Order(pydantic.BaseModel):
@@ -91,6 +96,14 @@ def openai_json(gateway: RunningGateway) -> None:
         assert isinstance(reply.choices[0].message.parsed, Order)
         reply = client.responses.parse(model="gpt-4.1", input=QUESTION, text_format=Order, max_output_tokens=200)
         assert isinstance(reply.output_parsed, Order)
+
+
+def ask_with_node(feature: str, gateway: RunningGateway) -> None:
+    """A program of JavaScript, because that client is none of Python's."""
+    program = str(Path(__file__).with_name("openai_client.mjs"))
+    command = ["node", program, feature, gateway.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def litellm_asked(gateway: RunningGateway, **more: Any) -> Any:
@@ -242,6 +255,7 @@ def anthropic_tools(gateway: RunningGateway) -> None:
 #: By package: what each can do, and how that is tried.
 CLIENTS: dict[str, dict[str, Try]] = {
     "openai": {"text": openai_text, "stream": openai_stream, "tools": openai_tools, "JSON": openai_json},
+    NPM: {feature: partial(ask_with_node, feature) for feature in FEATURES},
     "litellm": {"text": litellm_text, "stream": litellm_stream, "tools": litellm_tools, "JSON": litellm_json},
     "langchain-openai": {
         **{"text": langchain_text, "stream": langchain_stream},
@@ -254,6 +268,16 @@ CLIENTS: dict[str, dict[str, Try]] = {
     "llm": {"text": llm_text, "stream": llm_stream, "JSON": llm_json},
     "anthropic": {"text": anthropic_text, "stream": anthropic_stream, "tools": anthropic_tools},
 }
+
+
+def require_installed(client: str) -> None:
+    """Skip the test of a client that is not there."""
+    if client != NPM:
+        pytest.importorskip(client.replace("-", "_"), reason=f"{client} is not installed; it is in the extra `clients`")
+    elif shutil.which("node") is None or not NPM_FOLDER.is_dir():
+        pytest.skip("no openai for node: npm install --no-save openai")
+
+
 TRIED = [(client, feature) for client, features in CLIENTS.items() for feature in features]
 
 
@@ -264,7 +288,7 @@ def test_a_client_works_unchanged(
 ) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     monkeypatch.setenv("LANGSMITH_TRACING", "false")
-    pytest.importorskip(client.replace("-", "_"), reason=f"{client} is not installed; it is in the extra `dev`")
+    require_installed(client)
     CLIENTS[client][feature](shared_gateway)
 
 
@@ -273,7 +297,8 @@ def table() -> str:
     rows = [f"| client | {' | '.join(FEATURES)} |", "|" + "---|" * (1 + len(FEATURES))]
     for client, features in CLIENTS.items():
         cells = ["yes" if feature in features else "" for feature in FEATURES]
-        rows.append(f"| `{client}` | {' | '.join(cells)} |")
+        package, _, kind = client.partition(" ")
+        rows.append(f"| `{package}`{kind and f' {kind}'} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

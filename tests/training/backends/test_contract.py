@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from babylon_assets.config.settings import Settings
@@ -26,7 +27,8 @@ from babylon_assets.training.backend import TrainingBackend
 from babylon_assets.training.backends import registry
 from babylon_assets.training.backends.embedded.backend import Embedded
 from babylon_assets.training.backends.local_gpu import backend as local_gpu
-from babylon_assets.training.backends.local_gpu import gpu_training
+from babylon_assets.training.backends.local_gpu import gpu_process, gpu_training
+from babylon_assets.training.backends.local_gpu.gpu_training import GpuRequest, GpuResult
 from babylon_assets.training.backends.serverless import hosted_training
 from babylon_assets.training.devices import CudaDevice
 from babylon_assets.training.folders import checkpoint_folder
@@ -93,12 +95,19 @@ def case(
 
 
 def _pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with a GPU as far as choosing goes; the process trains on the processor, answers to imitate alone."""
+    """A machine with a GPU as far as choosing goes, on which the processor trains, answers to imitate alone.
+
+    What its process would do is done here; test_local_gpu.py has the process itself.
+    """
     monkeypatch.setattr(local_gpu, "cuda_device", lambda: CudaDevice("NVIDIA T4", 15.0))
     monkeypatch.setattr(local_gpu, "missing_for_art_backend", lambda: [])
     monkeypatch.setattr(local_gpu.LocalGpu, "versions", Embedded.versions)
-    monkeypatch.setattr(gpu_training, "PROGRAM", "tests.training.backends.gpu_stand_in")
-    monkeypatch.setenv("GPU_STAND_IN", "trains")
+    monkeypatch.setattr(gpu_process, "_require_cuda", lambda: None)
+    monkeypatch.setattr(gpu_training, "_run", _attempt_here)
+
+
+def _attempt_here(_settings: Settings, work: Path) -> GpuResult:
+    return gpu_process.attempt(msgspec.json.decode((work / gpu_training.REQUEST).read_bytes(), type=GpuRequest))
 
 
 def test_it_is_found_by_its_name_and_says_why_it_trains(case: Case) -> None:
