@@ -1,14 +1,14 @@
 """A page of the register of checkpoints, and whether a checkpoint was ever promoted, are read by an index.
 
-Revision: 0022
+Revision: 0023
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0022"
-down_revision = "0021"
+revision = "0023"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 
