@@ -26,6 +26,22 @@ WHERE f.call_id IS NULL AND r.window_id = %(window)s AND NOT EXISTS (
 UNION ALL
 SELECT f.call_id, NULL, f.at, f.number, f.text FROM babylon_training.feedback f WHERE f.call_id = ANY(%(calls)s)"""
 
+#: Those that may be of a window's steps, each branch by an index of its own.
+_RECEIVED: LiteralString = """
+WITH rows AS (SELECT * FROM babylon_training.raw_trajectories WHERE window_id = %(window)s AND samples > 0),
+calls AS (
+    SELECT c.call_id FROM rows r JOIN babylon_training.inference_calls c ON c.trajectory_id = r.trajectory_id
+    UNION SELECT c.call_id FROM rows r JOIN babylon_training.inference_calls c
+          ON c.agent_id = r.agent_id AND c.created_at BETWEEN r.start_time AND r.end_time
+    UNION SELECT call_id FROM babylon_training.inference_calls
+          WHERE agent_id IS NULL AND trajectory_id IS NULL
+          AND created_at BETWEEN (SELECT min(start_time) FROM rows) AND (SELECT max(end_time) FROM rows)),
+judged AS (
+    SELECT f.feedback_id, f.received_at FROM calls c JOIN babylon_training.feedback f ON f.call_id = c.call_id
+    UNION SELECT f.feedback_id, f.received_at FROM rows r JOIN babylon_training.feedback f
+          ON f.agent_id = r.agent_id AND f.at BETWEEN r.start_time AND r.end_time)
+SELECT count(*), max(received_at) FROM judged WHERE EXISTS (SELECT FROM babylon_training.feedback)"""
+
 
 @FEEDBACK.row
 @dataclass(frozen=True, slots=True)
@@ -72,3 +88,10 @@ def feedback_of(conn: Connection[Any], window: str, call_ids: list[str]) -> list
     """The judgments of a window's calls, which are named, and of its agents at a time."""
     with conn.cursor() as cursor:
         return [StepFeedback(*row) for row in cursor.execute(_OF_WINDOW, {"window": window, "calls": call_ids})]
+
+
+def state_of(conn: Connection[Any], window: str) -> str | None:
+    """What changes whenever somebody judges a step of a window, or may do so; None where nobody has."""
+    row = conn.execute(_RECEIVED, {"window": window}).fetchone()
+    count, last = row or (0, None)
+    return f"{count} {last.isoformat()}" if last is not None else None

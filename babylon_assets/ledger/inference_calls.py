@@ -131,15 +131,18 @@ def replace_calls(conn: Connection[Any], old: Iterable[str], calls: Iterable[Inf
     insert_calls(conn, [call for name, call in new.items() if name not in there])
 
 
-def check_storable(call: InferenceCall) -> None:
-    """Make sure that the table takes a call, as far as its question goes: what is sampled is not looked at.
+def check_storable(values: Mapping[str, Any]) -> None:
+    """Make sure that the table takes what is known of a call before it is answered.
+
+    Args:
+        values: by column.
 
     Raises:
         ValueError: it says which column does not take its value.
     """
-    for name, column in INFERENCE_CALLS.columns.items():
-        value = getattr(call, name)
-        if value is not None and column.type in _FITS and not _FITS[column.type](value):
+    for name, value in values.items():
+        fits = _FITS.get(INFERENCE_CALLS.columns[name].type)
+        if value is not None and fits is not None and not fits(value):
             raise ValueError(f"{name} cannot be stored")
 
 

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from babylon_assets.domain import feedback_scores
+from babylon_assets.domain.content_ids import content_id
 from babylon_assets.environments.base import read_at_one_moment
+from babylon_assets.ledger import feedback, trajectory_counts
 from babylon_assets.ledger import trajectories as ledger
-from babylon_assets.ledger import trajectory_counts
 from babylon_assets.ledger import windows as windows_ledger
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.forgotten_agents import without_forgotten
@@ -90,7 +92,7 @@ def copy_window(installation: Installation, window: str) -> str:
         read_at_one_moment(source)
         imported = ledger.imported_hash(ours, window)
         if imported is not None and not environment.has_record(source):
-            return ledger.fingerprint_with_imports(None, imported)
+            return _fingerprint(installation, source, ours, window)
         environment.check(source)
         before = windows_ledger.get_window(ours, window)
         fingerprint = _fingerprint(installation, source, ours, window)
@@ -139,9 +141,16 @@ def _is_whole(ours: Connection, row: windows_ledger.WindowRow) -> bool:
 
 
 def _fingerprint(installation: Installation, source: Connection, ours: Connection, window: str) -> str:
-    """The source's fingerprint, of what the steps that are kept of the window name and what was imported as well."""
+    """The source's fingerprint, of what the steps that are kept of the window name and what was imported as well.
+
+    Where rewards are made of feedback, what was sent of the window is a part of it.
+    """
     environment, imported = installation.environment, ledger.imported_hash(ours, window)
     if imported is not None and not environment.has_record(source):
-        return ledger.fingerprint_with_imports(None, imported)
-    read = environment.fingerprint(source, window, ledger.references(ours, window))
-    return ledger.fingerprint_with_imports(read, imported)
+        fingerprint = ledger.fingerprint_with_imports(None, imported)
+    else:
+        read = environment.fingerprint(source, window, ledger.references(ours, window))
+        fingerprint = ledger.fingerprint_with_imports(read, imported)
+    chosen = installation.settings.rewards
+    judged = feedback.state_of(ours, window) if chosen.scorers or feedback_scores.NAME in chosen.weights else None
+    return fingerprint if judged is None else content_id([fingerprint, judged])

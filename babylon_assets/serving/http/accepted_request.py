@@ -6,6 +6,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from babylon_assets.domain.chat_turns import read_tools
 from babylon_assets.domain.policies import Caller
 from babylon_assets.ledger.inference_calls import InferenceCall, check_storable
 from babylon_assets.serving.answers import Answer, Question, Source
-from babylon_assets.serving.http.forms.form import Asked, WireForm
+from babylon_assets.serving.http.forms.form import ReplyContext, WireForm
 from babylon_assets.serving.http.keys import ANYBODY, Access
 from babylon_assets.serving.http.metrics import Metrics
 from babylon_assets.serving.http.protocol import ApiError, ChatRequest
@@ -22,9 +23,6 @@ from babylon_assets.serving.long_work import LongWork
 from babylon_assets.serving.model_names import ModelNames
 from babylon_assets.serving.policy_registry import Directory
 from babylon_assets.serving.recorder import Recorder
-
-#: An answer that is not there yet.
-_NOTHING = Answer("", "", None, None, None, None, 0, 0)
 
 
 @dataclass(slots=True)
@@ -48,7 +46,7 @@ class Parts:
     work: LongWork = field(default_factory=LongWork)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AcceptedRequest:
     """A request that was accepted, and what is recorded of its answers."""
 
@@ -63,25 +61,21 @@ class AcceptedRequest:
     at: datetime
 
     @property
-    def asked(self) -> Asked:
+    def context(self) -> ReplyContext:
         """What the reply repeats of the question."""
         question = self.question
-        return Asked(self.request, self.id, int(self.at.timestamp()), question.policy.name, len(question.seeds))
+        return ReplyContext(self.request, self.id, int(self.at.timestamp()), question.policy.name, len(question.seeds))
 
     @property
     def headers(self) -> dict[str, str]:
         """What the reply says beside the answer: which fields of the request were ignored."""
         return {"x-babylon-ignored": ", ".join(self.request.ignored)} if self.request.ignored else {}
 
-    def call(self, index: int, answer: Answer) -> InferenceCall:
-        """The record of one of the answers; the first has the completion's own id."""
+    @cached_property
+    def _recorded(self) -> dict[str, Any]:
+        """What the records of all its answers have alike."""
         question, policy = self.question, self.question.policy
-        sampling: dict[str, Any] = {
-            "model": self.request.model,
-            "top_p": question.top_p,
-            "max_tokens": question.max_tokens,
-            "choice": index,
-        }
+        sampling = {"model": self.request.model, "top_p": question.top_p, "max_tokens": question.max_tokens}
         if question.stop:
             sampling["stop"] = list(question.stop)
         if question.tools is not None:
@@ -90,29 +84,36 @@ class AcceptedRequest:
             sampling["response_format"] = question.response_format
         if self.request.ignored:
             sampling["ignored"] = list(self.request.ignored)
+        return {
+            "created_at": self.caller.at or self.at,
+            "model": self.parts.model,
+            "policy": policy.name,
+            "policy_step": policy.step,
+            "agent_id": self.caller.agent,
+            "trajectory_id": self.caller.trajectory,
+            "step": self.caller.step,
+            "messages": question.messages,
+            "temperature": question.temperature,
+            "sampling": sampling,
+            "key_name": None if self.key == ANYBODY else self.key,
+            "received_at": self.at,
+            "tools": None if question.tools is None else read_tools(question.tools.listed),
+        }
+
+    def call(self, index: int, answer: Answer) -> InferenceCall:
+        """The record of one of the answers; the first has the completion's own id."""
+        recorded = self._recorded
         return InferenceCall(
+            **recorded | {"sampling": {**recorded["sampling"], "choice": index}},
             call_id=self.id if index == 0 else f"{self.id}-{index}",
-            created_at=self.caller.at or self.at,
-            model=self.parts.model,
-            policy=policy.name,
-            policy_step=policy.step,
-            agent_id=self.caller.agent,
-            trajectory_id=self.caller.trajectory,
-            step=self.caller.step,
-            messages=question.messages,
             response=answer.text,
             prompt_token_ids=answer.prompt_token_ids,
             token_ids=answer.token_ids,
             logprobs=answer.logprobs,
-            temperature=question.temperature,
-            seed=question.seeds[index],
+            seed=self.question.seeds[index],
             latency_ms=1000 * (time.perf_counter() - self.started),
             finish_reason=answer.finish_reason,
-            sampling=sampling,
-            key_name=None if self.key == ANYBODY else self.key,
-            received_at=self.at,
-            tools=None if question.tools is None else read_tools(question.tools.listed),
-            tool_calls=answer.tool_calls,
+            tool_calls=answer.tool_calls[: self.request.most_calls],
         )
 
     def require_recordable(self) -> None:
@@ -124,7 +125,7 @@ class AcceptedRequest:
         if self.parts.recorder is None:
             return
         try:
-            check_storable(self.call(0, _NOTHING))
+            check_storable({**self._recorded, "seed": self.question.seeds[0]})
         except ValueError as error:
             raise ApiError(400, f"the answer could not be recorded: {error}", code="invalid_value") from None
 

@@ -23,7 +23,8 @@ from babylon_assets.ledger.feedback import MOST_ALIKE, Feedback, add_feedback
 from babylon_assets.ledger.inference_calls import InferenceCall, calls_by_id
 from babylon_assets.serving.http.accepted_request import Parts
 from babylon_assets.serving.http.keys import ANYBODY
-from babylon_assets.serving.http.protocol import LONGEST_NAME, ApiError, read_time, refusals
+from babylon_assets.serving.http.protocol import LONGEST_NAME, ApiError, read_time
+from babylon_assets.serving.http.request_reading import refusals
 from babylon_assets.serving.recorder import Recorder
 
 LONGEST_TEXT = 10_000

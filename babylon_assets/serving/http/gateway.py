@@ -235,8 +235,8 @@ async def _whole(accepted: AcceptedRequest) -> Response:
     answers = [read_answer(answer, question, in_thought=source.opens_thought) for answer in answers]
     await accepted.record(dict(enumerate(answers)))
     tokens = sum(answer.completion_tokens for answer in answers) * (1 + (question.top_logprobs or 0))
-    form, asked = accepted.form, accepted.asked
-    body = await accepted.parts.work.do(accepted.key, tokens, lambda: form.reply(asked, answers))
+    form, context = accepted.form, accepted.context
+    body = await accepted.parts.work.do(accepted.key, tokens, lambda: form.reply(context, answers))
     return Response(body, headers=accepted.headers, media_type="application/json")
 
 

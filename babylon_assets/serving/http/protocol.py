@@ -8,8 +8,7 @@ name. Other fields that are not known are ignored; the reply's header and the re
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -17,7 +16,6 @@ import msgspec
 from msgspec import Meta
 
 from babylon_assets.domain.chat_turns import UnreadableMessageError, read_tool_calls
-from babylon_assets.domain.cut_characters import replace_halves
 from babylon_assets.domain.policies import Caller
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.offered_tools import OfferedTools
@@ -31,8 +29,6 @@ MOST_TOP_LOGPROBS = 20
 LONGEST_NAME = 256
 #: Longest text at which an answer may be made to end.
 LONGEST_STOP = 1000
-#: How many names of fields that are ignored are told, and how much of each.
-MOST_IGNORED, LONGEST_FIELD = 32, 64
 _INT8, _INT4 = 2**63 - 1, 2**31 - 1
 
 
@@ -171,6 +167,7 @@ class ChatRequest(msgspec.Struct):
     """The body of /v1/chat/completions.
 
     Attributes:
+        functions, function_call: the older form of `tools` and `tool_choice`; an answer of it has one call at most.
         ignored: names of the fields that were given and change nothing here; never read from the body.
     """
 
@@ -192,7 +189,8 @@ class ChatRequest(msgspec.Struct):
     return_token_ids: bool | None = None
     tools: Annotated[list[Tool], Meta(max_length=MOST_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    functions: list[Any] | None = None
+    functions: Annotated[list[Function], Meta(max_length=MOST_TOOLS)] | None = None
+    function_call: Literal["none", "auto"] | FunctionName | None = None
     response_format: ResponseFormat | None = None
     reasoning_format: Literal["parsed", "raw", "hidden"] | None = None
     ignored: Annotated[tuple[str, ...], Meta(max_length=0)] = ()
@@ -203,13 +201,19 @@ class ChatRequest(msgspec.Struct):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
+    def most_calls(self) -> int | None:
+        """How many calls of tools an answer may have; None where that is not bounded."""
+        return 1 if self.functions else None
+
+    @property
     def offered(self) -> OfferedTools | None:
         """The tools that the answer may call."""
-        if not self.tools or self.tool_choice == "none":
+        tools = self.tools or [Tool(function) for function in self.functions or ()]
+        choice = self.function_call if self.functions else self.tool_choice
+        if not tools or choice == "none":
             return None
-        choice = self.tool_choice or "auto"
-        listed = msgspec.to_builtins(self.tools)
-        return OfferedTools(listed, choice.function.name if isinstance(choice, NamedTool) else choice)
+        name = choice.function if isinstance(choice, NamedTool) else choice
+        return OfferedTools(msgspec.to_builtins(tools), name.name if isinstance(name, FunctionName) else name or "auto")
 
     @property
     def json_format(self) -> dict[str, Any] | None:
@@ -224,77 +228,13 @@ class ChatRequest(msgspec.Struct):
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
 
-_decode_request = msgspec.json.Decoder(ChatRequest).decode
-_PLACE = re.compile(r" - at `\$\.?([^`\[]*)")
-_OTHER_PART = re.compile(r"Invalid value '(\w{1,40})' - at `\$\.messages\[\d+\]\.content\[\d+\]\.type`")
-_MISSING = re.compile(r"missing required field `(\w+)`")
-_KNOWN = {field.name for field in msgspec.structs.fields(ChatRequest)}
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-#: Values that ask for nothing.
-_NEUTRAL = {b"null", b"0", b"0.0", b"false", b'""', b"[]", b"{}"}
-
-
-def repaired(body: bytes) -> bytes:
-    """A body; where it is no JSON for a character that was cut in two, as at the end of a bounded prompt, with that
-    replaced."""
-    try:
-        _decode_fields(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        whole, count = replace_halves(body)
-        return whole if count else body
-    return body
-
-
-def read_request(body: bytes) -> ChatRequest:
-    """A request out of its body.
-
-    Raises:
-        ApiError: 400 with the field that is at fault.
-    """
-    with refusals():
-        body = repaired(body)
-        request = _decode_request(body)
-        request.ignored = ignored_fields(body, _KNOWN)
-    check(request)
-    return request
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Say in the form of an error of the API what a body is that cannot be decoded.
-
-    Raises:
-        ApiError: 400 with the field that is at fault.
-    """
-    try:
-        yield
-    except msgspec.ValidationError as error:
-        if other := _OTHER_PART.fullmatch(str(error)):
-            reason = f"messages may hold text only, not {other[1]}: the policies read nothing else"
-            raise ApiError(400, reason, param="messages", code="unsupported_content") from None
-        missing, place = _MISSING.search(str(error)), _PLACE.search(str(error))
-        param = place[1] if place and place[1] else missing[1] if missing else None
-        raise ApiError(400, str(error)[:LONGEST_STOP], param=param, code="invalid_value") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
-
-
 def check(request: ChatRequest) -> None:
     """Refuse what the fields of a request do not say together.
 
     Raises:
         ApiError: 400 with the field that is at fault.
     """
-    if request.functions:
-        raise ApiError(400, "functions is not supported; send tools", param="functions", code="unsupported_parameter")
-    choice = request.tool_choice
-    if isinstance(choice, NamedTool) and choice.function.name not in [
-        tool.function.name for tool in request.tools or ()
-    ]:
-        reason = f"tool_choice names {choice.function.name!r}, which is not among the tools"
-        raise ApiError(400, reason, param="tool_choice", code="invalid_value")
-    if choice == "required" and not request.tools:
-        raise ApiError(400, "tool_choice needs tools", param="tool_choice", code="invalid_value")
+    _check_tools(request)
     form = request.response_format
     if (
         form is not None
@@ -306,6 +246,24 @@ def check(request: ChatRequest) -> None:
         raise ApiError(400, "top_logprobs needs logprobs to be true", param="top_logprobs", code="invalid_value")
     if "" in request.stops:
         raise ApiError(400, "a stop may not be empty", param="stop", code="invalid_value")
+
+
+def _check_tools(request: ChatRequest) -> None:
+    if request.functions and request.tools:
+        reason = "functions is the older form of tools; send one of them"
+        raise ApiError(400, reason, param="functions", code="invalid_value")
+    if request.tool_choice == "required" and not request.tools:
+        raise ApiError(400, "tool_choice needs tools", param="tool_choice", code="invalid_value")
+    choice, call = request.tool_choice, request.function_call
+    chosen = {
+        "tool_choice": (choice.function if isinstance(choice, NamedTool) else None, request.tools),
+        "function_call": (call if isinstance(call, FunctionName) else None, request.functions),
+    }
+    for param, (name, offered) in chosen.items():
+        functions = [entry.function if isinstance(entry, Tool) else entry for entry in offered or ()]
+        if name is not None and name.name not in [function.name for function in functions]:
+            reason = f"{param} names {name.name[:LONGEST_NAME]!r}, which is not offered"
+            raise ApiError(400, reason, param=param, code="invalid_value")
 
 
 def plain_messages(request: ChatRequest) -> list[Message]:
@@ -322,12 +280,6 @@ def plain_messages(request: ChatRequest) -> list[Message]:
             param = f"messages[{number}].tool_calls"
             raise ApiError(400, f"{param} has a call without a name", param=param, code="invalid_value") from None
     return messages
-
-
-def ignored_fields(body: bytes, known: Collection[str]) -> tuple[str, ...]:
-    """Names of the fields that nothing here knows and that ask for something, as fit for a header."""
-    names = [name for name, value in _decode_fields(body).items() if name not in known and bytes(value) not in _NEUTRAL]
-    return tuple(re.sub(r"[^A-Za-z0-9_.-]", "?", name[:LONGEST_FIELD]) for name in sorted(names)[:MOST_IGNORED])
 
 
 def read_caller(request: ChatRequest, headers: Mapping[str, str]) -> Caller:

@@ -103,7 +103,7 @@ class Events(Response):
 
     async def _events(self) -> AsyncIterator[bytes]:
         accepted, ended = self._accepted, list[Answer]()
-        writer = accepted.form.stream(accepted.asked)
+        writer = accepted.form.stream(accepted.context)
         for event in writer.begin():
             yield event
         try:

@@ -52,8 +52,8 @@ def spoil(world: World, checkpoint: Checkpoint) -> None:
     )
 
 
-def test_a_checkpoint_is_measured_judged_and_promoted(shown: World) -> None:
-    measured, judged = (shown.metadata(name, FIRST) for name in ("checkpoint_evaluations", "promoted_model"))
+def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
+    measured, judged = (trained.metadata(name, FIRST) for name in ("checkpoint_evaluations", "promoted_model"))
     assert measured["checkpoint"] == judged["checkpoint"] == judged["served"] == f"{CHAIN}@1"
     figures = {record.data["figure"]: record.data for record in measured["policies"].records}
     columns = [column.name for column in measured["policies"].schema.columns]
@@ -67,10 +67,10 @@ def test_a_checkpoint_is_measured_judged_and_promoted(shown: World) -> None:
     assert 0 < measured["market_valid_share"] <= 1
     assert (judged["status"], judged["promoted"], judged["served_step"]) == ("promoted", 1, 1)
     assert judged["why"] == f"all {len(judged['verdict'].records)} rules hold"
-    assert all(record.data["holds"] and record.data["bound"] for record in judged["verdict"].records)
-    assert shown.check("checkpoint_evaluations", "measured").passed
-    assert shown.check("promoted_model", "gate").passed
-    with shown.database.connect() as conn:
+    assert all(record.data["holds"] == "yes" and record.data["bound"] for record in judged["verdict"].records)
+    assert trained.check("checkpoint_evaluations", "measured").passed
+    assert trained.check("promoted_model", "gate").passed
+    with trained.database.connect() as conn:
         [row] = promotions.history(conn, CHAIN)
         verdict = verdicts.verdict_on(conn, row.to_id)
     assert row.promoted_by == "gate" and row.verdict is not None
@@ -120,7 +120,7 @@ def test_a_bad_checkpoint_is_refused_with_the_reason_and_never_a_parent(trained:
     assert (judged["status"], judged["promoted"], judged["served"]) == ("refused", 0, f"{CHAIN}@1")
     assert "worse with confidence" in judged["why"]
     first_rule = judged["verdict"].records[0].data
-    assert (first_rule["rule"], first_rule["holds"]) == ("market", False)
+    assert (first_rule["rule"], first_rule["holds"]) == ("market", "no")
     assert first_rule["bound"] == "not worse by more than 0, with 95% confidence"
     check = trained.check("promoted_model", "gate")
     assert not check.passed and check.severity.value == "WARN"

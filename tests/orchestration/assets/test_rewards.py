@@ -14,6 +14,10 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger.feedback import Feedback, add_feedback
 from babylon_assets.ledger.scores import read_scores, revisions
+from babylon_assets.orchestration.assets.raw_trajectories import copy_window
+from babylon_assets.orchestration.resources import Installation
+from babylon_assets.orchestration.scoring import score_window
+from babylon_assets.orchestration.window_queue import changed_windows
 from tests.evaluation.players import Scripted, follow, hold
 from tests.orchestration.assets.conftest import FIRST, World
 from tools.readme import README
@@ -76,6 +80,20 @@ def test_feedback_is_a_reward_that_lives_nowhere_in_the_game(world: World) -> No
     assert [tuple(row) for row in own[["trajectory_id", "step"]].to_numpy()] == [(trajectory, step)]
     assert judged[judged["reward"] == 0.25]["agent_id"].tolist() == [agent]
     assert world.metadata("scored_trajectories", FIRST)["scorers"] == "feedback v1"
+
+    installation = Installation(world.settings, world.database)
+    assert changed(installation) == []
+    with world.database.connect() as conn:  # after the window was scored
+        add_feedback(conn, Feedback("late", call, None, None, 1.0, None, None, datetime.now(UTC)))
+    assert changed(installation) == [FIRST]
+    copy_window(installation, FIRST)
+    assert max(score_window(installation, FIRST).scores["reward"]) == pytest.approx(2 / 3)
+    assert changed(installation) == []
+
+
+def changed(installation: Installation) -> list[str]:
+    """The windows that the sensor would have read again."""
+    return changed_windows(installation, None, 40, lambda _window, _fingerprint: False).windows
 
 
 def test_a_scorer_that_cannot_be_imported_fails_the_window_with_what_to_do(world: World) -> None:

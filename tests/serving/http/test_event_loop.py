@@ -14,7 +14,7 @@ from babylon_assets.serving.answers import Answer
 from babylon_assets.serving.engine import scheduler
 from babylon_assets.serving.engine.texts import ChatTokenizer
 from babylon_assets.serving.http.forms.chat_completions import ChatCompletions
-from babylon_assets.serving.http.forms.form import Asked
+from babylon_assets.serving.http.forms.form import ReplyContext
 from babylon_assets.serving.http.protocol import ChatRequest
 from tests.gateways import RunningGateway
 
@@ -30,7 +30,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     def note(what: str) -> None:
         seen[what].append(threading.current_thread().name.rpartition("_")[0])
 
-    def cut(self: ChatTokenizer, messages: Sequence[Message], tools: Any) -> list[int]:
+    def cut(self: ChatTokenizer, messages: Sequence[Message], tools: Any = None) -> list[int]:
         if sum(len(message.content) for message in messages) > 10_000:
             note("cut")
         return prompt(self, messages, tools)
@@ -44,9 +44,9 @@ def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
         note("decoded")
         return answer(*given, **more)
 
-    def encode(self: ChatCompletions, asked: Asked, answers: Sequence[Answer]) -> bytes:
+    def encode(self: ChatCompletions, context: ReplyContext, answers: Sequence[Answer]) -> bytes:
         note("encoded")
-        return respond(self, asked, answers)
+        return respond(self, context, answers)
 
     monkeypatch.setattr(ChatTokenizer, "prompt", cut)
     monkeypatch.setattr(ChatCompletions, "read", read_request)

@@ -33,6 +33,8 @@ LOOK = {
         "additionalProperties": False,
     },
 }
+#: The same in OpenAI's older form and in today's.
+BOTH = {"functions": [LOOK], "tools": [{"type": "function", "function": LOOK}]}
 
 
 @pytest.fixture
@@ -102,6 +104,8 @@ def test_each_protocol_gets_the_same_answer_whole_and_streamed(gateway: RunningG
         ("responses", {"input": [{"role": "wizard", "content": "A"}]}, "messages"),
         ("chat/completions", {"messages": [], "tools": []}, "messages"),
         ("chat/completions", {"messages": [{"role": "user"}], "tool_choice": "required"}, "tool_choice"),
+        ("chat/completions", {"messages": [{"role": "user"}], "function_call": {"name": "look"}}, "function_call"),
+        ("chat/completions", {"messages": [{"role": "user"}], **BOTH}, "functions"),
         ("chat/completions", {"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
     ],
 )
@@ -224,6 +228,33 @@ def test_a_tool_is_called_in_every_protocol_and_the_call_recorded(gateway: Runni
         ],
     }
     assert [json.loads(piece) for piece in pieces[path]] == [arguments]
+
+
+def test_functions_are_answered_in_their_form_and_recorded_as_tools_are(gateway: RunningGateway) -> None:
+    path, question = "chat/completions", asked("chat/completions", max_tokens=200)
+    older = question | {"functions": [LOOK], "function_call": {"name": "look"}}
+    reply = post(gateway, path, older).json()
+    (choice,) = reply["choices"]
+    function, kept = choice["message"]["function_call"], recorded(gateway, reply["id"])
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("function_call", None)
+    assert "tool_calls" not in choice["message"]
+    today = post(gateway, path, question | offered(path)).json()
+    same = recorded(gateway, today["id"])
+    assert (kept.response, kept.tools, kept.finish_reason) == (same.response, same.tools, same.finish_reason)
+    assert [(call.name, call.arguments) for call in kept.tool_calls] == [(function["name"], function["arguments"])]
+
+    streamed = [choice for each in events(post(gateway, path, older | {"stream": True})) for choice in each["choices"]]
+    assert [choice["delta"]["function_call"] for choice in streamed if "function_call" in choice["delta"]] == [function]
+    assert streamed[-1]["finish_reason"] == "function_call"
+
+    result = {"role": "function", "name": "look", "content": "yes 40"}
+    told = [*question["messages"], {"role": "assistant", "content": None, "function_call": function}, result]
+    short = question | {"messages": told, "max_tokens": 4}
+    asked_in_both = [short | {"functions": [LOOK]}, short | {"tools": offered(path)["tools"]}]
+    replies = [post(gateway, path, body).json() for body in asked_in_both]
+    assert replies[0]["choices"][0]["finish_reason"] in ("length", "stop")
+    older_prompt, prompt = (recorded(gateway, each["id"]).prompt_token_ids for each in replies)
+    assert older_prompt == prompt
 
 
 SCHEMA = {

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from babylon_assets.serving.http.protocol import ApiError, plain_messages, read_request
+from babylon_assets.serving.http.forms import CHAT
+from babylon_assets.serving.http.protocol import ApiError, plain_messages
 
 
 def request(*messages: dict[str, Any]) -> bytes:
@@ -15,13 +16,13 @@ def request(*messages: dict[str, Any]) -> bytes:
 
 
 def test_a_prompt_that_was_cut_within_a_character_is_answered() -> None:
-    asked = read_request(request({"role": "user", "content": "up \ud83d"}))
+    asked = CHAT.read(request({"role": "user", "content": "up \ud83d"}))
     assert asked.messages[0].plain().content == "up \ufffd"
     whole = request({"role": "user", "content": "up 🚀"})
-    assert read_request(whole).messages[0].plain().content == "up 🚀"
+    assert CHAT.read(whole).messages[0].plain().content == "up 🚀"
     cut = whole.decode().encode("unicode_escape")[:-3]
     with pytest.raises(ApiError, match="not JSON"):
-        read_request(cut)
+        CHAT.read(cut)
 
 
 @pytest.mark.parametrize(
@@ -33,12 +34,12 @@ def test_a_prompt_that_was_cut_within_a_character_is_answered() -> None:
 )
 def test_calls_of_tools_are_kept_in_either_form(tools: dict[str, Any]) -> None:
     asked = request({"role": "user", "content": "?"}, {"role": "assistant", "content": "wait", **tools})
-    (call,) = plain_messages(read_request(asked))[1].tool_calls
+    (call,) = plain_messages(CHAT.read(asked))[1].tool_calls
     assert (call.name, call.arguments) == ("buy", "{}")
 
 
 def test_a_call_of_a_tool_without_a_name_is_refused_by_name_and_never_lost() -> None:
     asked = request({"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [{"id": "c1"}]})
     with pytest.raises(ApiError) as refused:
-        plain_messages(read_request(asked))
+        plain_messages(CHAT.read(asked))
     assert (refused.value.status, refused.value.param) == (400, "messages[1].tool_calls")

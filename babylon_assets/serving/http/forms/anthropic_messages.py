@@ -13,16 +13,9 @@ from msgspec import Meta
 
 from babylon_assets.domain.trajectories import ToolCall
 from babylon_assets.serving.answers import Answer, Piece
-from babylon_assets.serving.http.forms.form import Asked, StreamWriter
-from babylon_assets.serving.http.protocol import (
-    MOST_MESSAGES,
-    ApiError,
-    ChatRequest,
-    check,
-    ignored_fields,
-    refusals,
-    repaired,
-)
+from babylon_assets.serving.http.forms.form import ReplyContext, StreamWriter
+from babylon_assets.serving.http.protocol import MOST_MESSAGES, ApiError, ChatRequest
+from babylon_assets.serving.http.request_reading import RequestReader
 
 _ENDS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 _ERRORS = {
@@ -95,24 +88,15 @@ class _Request(msgspec.Struct):
     metadata: _Metadata | None = None
 
 
-_decode = msgspec.json.Decoder(_Request).decode
-_KNOWN = {field.name for field in msgspec.structs.fields(_Request)}
-
-
 class AnthropicMessages:
     """The protocol of /v1/messages."""
 
     prefix = "msg_"
 
     def read(self, body: bytes) -> ChatRequest:
-        with refusals():
-            body = repaired(body)
-            request = msgspec.convert(_chat(_decode(body)), ChatRequest)
-            request.ignored = ignored_fields(body, _KNOWN)
-        check(request)
-        return request
+        return _reader.read(body)
 
-    def reply(self, asked: Asked, answers: Sequence[Answer]) -> bytes:
+    def reply(self, context: ReplyContext, answers: Sequence[Answer]) -> bytes:
         (answer,) = answers
         content: list[dict[str, Any]] = []
         if answer.reasoning:
@@ -120,11 +104,11 @@ class AnthropicMessages:
         if answer.shown or not answer.tool_calls:
             content.append({"type": "text", "text": answer.shown})
         content += [{**_tool_use(call), "input": _arguments(call)} for call in answer.tool_calls]
-        body = {**_frame(asked), "content": content, "stop_reason": _ENDS.get(answer.finish_reason, "end_turn")}
+        body = {**_frame(context), "content": content, "stop_reason": _ENDS.get(answer.finish_reason, "end_turn")}
         return msgspec.json.encode({**body, "usage": _usage(answer)})
 
-    def stream(self, asked: Asked) -> StreamWriter:
-        return _Events(asked)
+    def stream(self, context: ReplyContext) -> StreamWriter:
+        return _Events(context)
 
     def error(self, error: ApiError) -> bytes:
         kind = _ERRORS.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
@@ -148,6 +132,9 @@ def _chat(given: _Request) -> dict[str, Any]:
         caller = {name: getattr(given.metadata, name) for name in ("trajectory", "step", "at")}
         fields["metadata"] = {name: value for name, value in caller.items() if value is not None}
     return fields
+
+
+_reader = RequestReader(_Request, _chat)
 
 
 def _joined(content: str | Sequence[_Text] | None) -> str:
@@ -190,8 +177,8 @@ def _choice(choice: _ToolChoice | None) -> Any:
     return {"any": "required"}.get(choice.type, choice.type)
 
 
-def _frame(asked: Asked) -> dict[str, Any]:
-    frame = {"id": asked.id, "type": "message", "role": "assistant", "model": asked.model}
+def _frame(context: ReplyContext) -> dict[str, Any]:
+    frame = {"id": context.id, "type": "message", "role": "assistant", "model": context.model}
     return {**frame, "content": [], "stop_reason": None, "stop_sequence": None}
 
 
@@ -219,12 +206,14 @@ def _event(kind: str, **fields: Any) -> bytes:
 class _Events:
     """A streamed answer as events: blocks one after the other, each begun, given in pieces and ended."""
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
+    def __init__(self, context: ReplyContext) -> None:
+        self._context = context
         self._index, self._open = -1, ""
 
     def begin(self) -> Iterable[bytes]:
-        yield _event("message_start", message={**_frame(self._asked), "usage": {"input_tokens": 0, "output_tokens": 0}})
+        yield _event(
+            "message_start", message={**_frame(self._context), "usage": {"input_tokens": 0, "output_tokens": 0}}
+        )
 
     def write(self, piece: Piece) -> Iterable[bytes]:
         if piece.reasoning:

@@ -9,9 +9,11 @@ import msgspec
 
 from babylon_assets.domain.trajectories import ToolCall
 from babylon_assets.serving.answers import Answer, Piece
-from babylon_assets.serving.http.forms.form import Asked, StreamWriter
-from babylon_assets.serving.http.protocol import ApiError, ChatRequest, Token, read_request
+from babylon_assets.serving.http.forms.form import ReplyContext, StreamWriter
+from babylon_assets.serving.http.protocol import ApiError, ChatRequest, Token
+from babylon_assets.serving.http.request_reading import RequestReader
 
+_reader = RequestReader(ChatRequest, lambda request: request)
 LAST_EVENT = b"data: [DONE]\n\n"
 
 
@@ -21,50 +23,66 @@ class ChatCompletions:
     prefix = "chatcmpl-"
 
     def read(self, body: bytes) -> ChatRequest:
-        return read_request(body)
+        return _reader.read(body)
 
-    def reply(self, asked: Asked, answers: Sequence[Answer]) -> bytes:
+    def reply(self, context: ReplyContext, answers: Sequence[Answer]) -> bytes:
         """Token ids are in it where they were asked for."""
-        with_ids = bool(asked.request.return_token_ids)
+        request = context.request
         body: dict[str, Any] = {
-            "id": asked.id,
+            "id": context.id,
             "object": "chat.completion",
-            "created": asked.created,
-            "model": asked.model,
-            "choices": [_choice(index, answer, with_ids=with_ids) for index, answer in enumerate(answers)],
+            "created": context.created,
+            "model": context.model,
+            "choices": [_choice(request, index, answer) for index, answer in enumerate(answers)],
             "usage": usage(answers),
-            "system_fingerprint": asked.model,
+            "system_fingerprint": context.model,
         }
-        if with_ids:
+        if request.return_token_ids:
             body["prompt_token_ids"] = answers[0].prompt_token_ids
         return msgspec.json.encode(body)
 
-    def stream(self, asked: Asked) -> StreamWriter:
-        return _Chunks(asked)
+    def stream(self, context: ReplyContext) -> StreamWriter:
+        return _Chunks(context)
 
     def error(self, error: ApiError) -> bytes:
         return error.body()
 
 
-def _choice(index: int, answer: Answer, *, with_ids: bool) -> dict[str, Any]:
+def _choice(request: ChatRequest, index: int, answer: Answer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.shown, "refusal": None}
     if answer.reasoning:
         message["reasoning_content"] = answer.reasoning
     if answer.tool_calls:
-        message |= {"content": answer.shown or None, "tool_calls": list(map(_tool_call, answer.tool_calls))}
+        message |= {"content": answer.shown or None, **_calls(request, answer.tool_calls)}
     body: dict[str, Any] = {
         "index": index,
         "message": message,
         "logprobs": _logprobs(answer.tokens),
-        "finish_reason": answer.finish_reason,
+        "finish_reason": _finish_reason(request, answer),
     }
-    if with_ids:
+    if request.return_token_ids:
         body["token_ids"] = answer.token_ids
     return body
 
 
+def _finish_reason(request: ChatRequest, answer: Answer) -> str:
+    is_older = request.functions and answer.finish_reason == "tool_calls"
+    return "function_call" if is_older else answer.finish_reason
+
+
+def _calls(request: ChatRequest, calls: Sequence[ToolCall]) -> dict[str, Any]:
+    """What a message has of its calls: all of them, or the one that the older form has room for."""
+    if request.functions:
+        return {"function_call": _function(calls[0])}
+    return {"tool_calls": list(map(_tool_call, calls))}
+
+
+def _function(call: ToolCall) -> dict[str, str]:
+    return {"name": call.name, "arguments": call.arguments}
+
+
 def _tool_call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    return {"id": call.id, "type": "function", "function": _function(call)}
 
 
 def _logprobs(tokens: Sequence[Token] | None) -> dict[str, Any] | None:
@@ -86,19 +104,19 @@ def event(value: Mapping[str, Any]) -> bytes:
 class _Chunks:
     """A streamed answer as chunks."""
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self._calls = [0] * asked.count
+    def __init__(self, context: ReplyContext) -> None:
+        self._context = context
+        self._calls = [0] * context.count
         self._frame = {
-            "id": asked.id,
+            "id": context.id,
             "object": "chat.completion.chunk",
-            "created": asked.created,
-            "model": asked.model,
-            "system_fingerprint": asked.model,
+            "created": context.created,
+            "model": context.model,
+            "system_fingerprint": context.model,
         }
 
     def begin(self) -> Iterable[bytes]:
-        return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(self._asked.count)]
+        return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(self._context.count)]
 
     def write(self, piece: Piece) -> Iterable[bytes]:
         if piece.reasoning:
@@ -107,16 +125,20 @@ class _Chunks:
             yield self._chunk(piece.index, {"content": piece.text}, tokens=piece.tokens)
         for call in piece.tool_calls:
             number, self._calls[piece.index] = self._calls[piece.index], self._calls[piece.index] + 1
-            yield self._chunk(piece.index, {"tool_calls": [{"index": number, **_tool_call(call)}]})
+            if not self._context.request.functions:
+                yield self._chunk(piece.index, {"tool_calls": [{"index": number, **_tool_call(call)}]})
+            elif number == 0:
+                yield self._chunk(piece.index, {"function_call": _function(call)})
         if piece.whole is not None:
             yield self._end(piece.index, piece.whole)
 
     def _end(self, index: int, whole: Answer) -> bytes:
         """The end of one answer; token ids come with it where they were asked for."""
-        if not self._asked.request.return_token_ids:
-            return self._chunk(index, {}, whole.finish_reason)
+        reason = _finish_reason(self._context.request, whole)
+        if not self._context.request.return_token_ids:
+            return self._chunk(index, {}, reason)
         ids = {"token_ids": whole.token_ids}
-        return self._chunk(index, {}, whole.finish_reason, ids, prompt_token_ids=whole.prompt_token_ids)
+        return self._chunk(index, {}, reason, ids, prompt_token_ids=whole.prompt_token_ids)
 
     def _chunk(
         self,
@@ -132,7 +154,7 @@ class _Chunks:
         return event({**self._frame, "choices": [{**choice, **(ids or {})}], **beside})
 
     def end(self, answers: Sequence[Answer]) -> Iterable[bytes]:
-        options = self._asked.request.stream_options
+        options = self._context.request.stream_options
         if answers and options is not None and options.include_usage:
             yield event({**self._frame, "choices": [], "usage": usage(answers)})
         yield LAST_EVENT

@@ -14,7 +14,7 @@ from babylon_assets.serving.http.protocol import ApiError, ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReplyContext:
     """What an answer repeats of its question.
 
     Attributes:
@@ -64,11 +64,11 @@ class WireForm(Protocol):
         """A request out of its body. Raises ApiError: 400 with the field that is at fault."""
         ...
 
-    def reply(self, asked: Asked, answers: Sequence[Answer]) -> bytes:
+    def reply(self, context: ReplyContext, answers: Sequence[Answer]) -> bytes:
         """The body that answers a request which is not streamed."""
         ...
 
-    def stream(self, asked: Asked) -> StreamWriter:
+    def stream(self, context: ReplyContext) -> StreamWriter:
         """What writes a streamed reply."""
         ...
 

@@ -12,17 +12,10 @@ import msgspec
 from msgspec import Meta
 
 from babylon_assets.serving.answers import Answer
-from babylon_assets.serving.http.forms.form import Asked, StreamWriter
+from babylon_assets.serving.http.forms.form import ReplyContext, StreamWriter
 from babylon_assets.serving.http.forms.response_events import ResponseEvents, response
-from babylon_assets.serving.http.protocol import (
-    MOST_MESSAGES,
-    ApiError,
-    ChatRequest,
-    check,
-    ignored_fields,
-    refusals,
-    repaired,
-)
+from babylon_assets.serving.http.protocol import MOST_MESSAGES, ApiError, ChatRequest
+from babylon_assets.serving.http.request_reading import RequestReader
 
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal")
 
@@ -69,33 +62,19 @@ class _Request(msgspec.Struct):
     conversation: Any = None
 
 
-_decode = msgspec.json.Decoder(_Request).decode
-_KNOWN = {field.name for field in msgspec.structs.fields(_Request)}
-
-
 class OpenAIResponses:
     """The protocol of /v1/responses."""
 
     prefix = "resp_"
 
     def read(self, body: bytes) -> ChatRequest:
-        with refusals():
-            body = repaired(body)
-            given = _decode(body)
-            for name in ("previous_response_id", "conversation"):
-                if getattr(given, name):
-                    reason = f"{name} is not supported: the gateway keeps no conversations; send all of it as input"
-                    raise ApiError(400, reason, param=name, code="unsupported_parameter")
-            request = msgspec.convert(_chat(given), ChatRequest)
-            request.ignored = ignored_fields(body, _KNOWN)
-        check(request)
-        return request
+        return _reader.read(body)
 
-    def reply(self, asked: Asked, answers: Sequence[Answer]) -> bytes:
-        return msgspec.json.encode(response(asked, answers[0]))
+    def reply(self, context: ReplyContext, answers: Sequence[Answer]) -> bytes:
+        return msgspec.json.encode(response(context, answers[0]))
 
-    def stream(self, asked: Asked) -> StreamWriter:
-        return ResponseEvents(asked)
+    def stream(self, context: ReplyContext) -> StreamWriter:
+        return ResponseEvents(context)
 
     def error(self, error: ApiError) -> bytes:
         return error.body()
@@ -103,6 +82,10 @@ class OpenAIResponses:
 
 def _chat(given: _Request) -> dict[str, Any]:
     """The request in the one form."""
+    for name in ("previous_response_id", "conversation"):
+        if getattr(given, name):
+            reason = f"{name} is not supported: the gateway keeps no conversations; send all of it as input"
+            raise ApiError(400, reason, param=name, code="unsupported_parameter")
     fields: dict[str, Any] = {
         **{"model": given.model, "messages": list(_messages(given)), "max_tokens": given.max_output_tokens},
         **{"temperature": given.temperature, "top_p": given.top_p, "stream": given.stream},
@@ -118,6 +101,9 @@ def _chat(given: _Request) -> dict[str, Any]:
         if form.type == "json_schema":
             fields["response_format"]["json_schema"] = _function(form)
     return fields
+
+
+_reader = RequestReader(_Request, _chat)
 
 
 def _function(value: _Function | _Format) -> dict[str, Any]:

@@ -9,31 +9,37 @@ import msgspec
 
 from babylon_assets.domain.trajectories import ToolCall
 from babylon_assets.serving.answers import Answer, Piece
-from babylon_assets.serving.http.forms.form import Asked
+from babylon_assets.serving.http.forms.form import ReplyContext
 from babylon_assets.serving.http.protocol import ApiError
 
 _NO_ANSWER = Answer("", "", None, None, None, None, 0, 0)
 
 
-def response(asked: Asked, answer: Answer) -> dict[str, Any]:
+def response(context: ReplyContext, answer: Answer) -> dict[str, Any]:
     """A whole response."""
     incomplete = answer.finish_reason == "length"
     return {
-        **_frame(asked, "incomplete" if incomplete else "completed"),
+        **_frame(context, "incomplete" if incomplete else "completed"),
         "incomplete_details": {"reason": "max_output_tokens"} if incomplete else None,
-        "output": _output(asked.id, answer),
+        "output": _output(context.id, answer),
         "usage": _usage(answer),
     }
 
 
-def _frame(asked: Asked, status: str) -> dict[str, Any]:
+def _frame(context: ReplyContext, status: str) -> dict[str, Any]:
     """What a response repeats of its request."""
-    request = asked.request
+    request = context.request
     tools = [
         {"type": "function", "strict": False, **tool["function"]} for tool in msgspec.to_builtins(request.tools or [])
     ]
     return {
-        **{"id": asked.id, "object": "response", "created_at": asked.created, "status": status, "model": asked.model},
+        **{
+            "id": context.id,
+            "object": "response",
+            "created_at": context.created,
+            "status": status,
+            "model": context.model,
+        },
         **{"error": None, "incomplete_details": None, "instructions": None, "output": [], "usage": None},
         **{"temperature": request.temperature, "top_p": request.top_p, "max_output_tokens": request.max_tokens},
         **{"tools": tools, "tool_choice": "auto", "parallel_tool_calls": True, "metadata": request.metadata or {}},
@@ -81,8 +87,8 @@ def _usage(answer: Answer) -> dict[str, Any]:
 class ResponseEvents:
     """A streamed response: items one after the other, each begun, given in pieces and ended."""
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
+    def __init__(self, context: ReplyContext) -> None:
+        self._context = context
         self._number = 0
         self._index = -1
         self._open: str | None = None
@@ -94,7 +100,7 @@ class ResponseEvents:
         return f"event: {kind}\ndata: ".encode() + msgspec.json.encode(body) + b"\n\n"
 
     def begin(self) -> Iterable[bytes]:
-        frame = _frame(self._asked, "in_progress")
+        frame = _frame(self._context, "in_progress")
         yield self._event("response.created", response=frame)
         yield self._event("response.in_progress", response=frame)
 
@@ -119,7 +125,7 @@ class ResponseEvents:
             return
         yield from self._close()
         self._index, self._open, self._text = self._index + 1, kind, ""
-        item = _message(self._asked.id, None) if kind == "message" else _thought(self._asked.id, None)
+        item = _message(self._context.id, None) if kind == "message" else _thought(self._context.id, None)
         yield self._event("response.output_item.added", output_index=self._index, item=item)
         if kind == "message":
             yield self._event("response.content_part.added", **self._place(item["id"]), part=_part(""))
@@ -130,7 +136,7 @@ class ResponseEvents:
     def _item(self) -> dict[str, Any]:
         """What is open, with its text."""
         build = _message if self._open == "message" else _thought
-        return build(self._asked.id, self._text)
+        return build(self._context.id, self._text)
 
     def _delta(self, kind: str, text: str) -> bytes:
         self._text += text
@@ -162,9 +168,9 @@ class ResponseEvents:
         yield self._event("response.output_item.done", **at, item=item)
 
     def end(self, answers: Sequence[Answer]) -> Iterable[bytes]:
-        whole = response(self._asked, answers[0] if answers else _NO_ANSWER)
+        whole = response(self._context, answers[0] if answers else _NO_ANSWER)
         yield self._event(f"response.{whole['status']}", response=whole)
 
     def fail(self, error: ApiError) -> Iterable[bytes]:
         failure = {"code": error.code or "server_error", "message": str(error)}
-        yield self._event("response.failed", response={**_frame(self._asked, "failed"), "error": failure})
+        yield self._event("response.failed", response={**_frame(self._context, "failed"), "error": failure})

@@ -13,18 +13,9 @@ from msgspec import Meta
 
 from babylon_assets.serving.answers import Answer, Piece
 from babylon_assets.serving.http.forms.chat_completions import LAST_EVENT, event, usage
-from babylon_assets.serving.http.forms.form import Asked, StreamWriter
-from babylon_assets.serving.http.protocol import (
-    ApiError,
-    ChatMessage,
-    ChatRequest,
-    StreamOptions,
-    Token,
-    check,
-    ignored_fields,
-    refusals,
-    repaired,
-)
+from babylon_assets.serving.http.forms.form import ReplyContext, StreamWriter
+from babylon_assets.serving.http.protocol import ApiError, ChatRequest, StreamOptions, Token
+from babylon_assets.serving.http.request_reading import RequestReader
 
 #: The longest answer where none is said, as in OpenAI's API.
 DEFAULT_TOKENS = 16
@@ -57,36 +48,22 @@ class _Request(msgspec.Struct):
         raise ApiError(400, reason, param="prompt", code="unsupported_parameter")
 
 
-_decode = msgspec.json.Decoder(_Request).decode
-_KNOWN = {field.name for field in msgspec.structs.fields(_Request)}
-
-
 class TextCompletions:
     """The protocol of /v1/completions."""
 
     prefix = "cmpl-"
 
     def read(self, body: bytes) -> ChatRequest:
-        with refusals():
-            body = repaired(body)
-            given = _decode(body)
-            for name in ("echo", "suffix"):
-                if getattr(given, name):
-                    raise ApiError(400, f"{name} is not supported", param=name, code="unsupported_parameter")
-            request = msgspec.convert(_chat(given), ChatRequest)
-            request.messages = [ChatMessage("user", given.text)]
-            request.ignored = ignored_fields(body, _KNOWN)
-        check(request)
-        return request
+        return _reader.read(body)
 
-    def reply(self, asked: Asked, answers: Sequence[Answer]) -> bytes:
+    def reply(self, context: ReplyContext, answers: Sequence[Answer]) -> bytes:
         choices = [
             _choice(index, answer.shown, answer.tokens, answer.finish_reason) for index, answer in enumerate(answers)
         ]
-        return msgspec.json.encode({**_frame(asked), "choices": choices, "usage": usage(answers)})
+        return msgspec.json.encode({**_frame(context), "choices": choices, "usage": usage(answers)})
 
-    def stream(self, asked: Asked) -> StreamWriter:
-        return _Chunks(asked)
+    def stream(self, context: ReplyContext) -> StreamWriter:
+        return _Chunks(context)
 
     def error(self, error: ApiError) -> bytes:
         return error.body()
@@ -94,17 +71,23 @@ class TextCompletions:
 
 def _chat(given: _Request) -> dict[str, Any]:
     """The fields that both protocols have; a thought is a part of the text."""
+    for name in ("echo", "suffix"):
+        if getattr(given, name):
+            raise ApiError(400, f"{name} is not supported", param=name, code="unsupported_parameter")
     both = ("model", "n", "temperature", "top_p", "stop", "seed", "stream", "user", "metadata", "max_tokens")
     fields = {name: getattr(given, name) for name in both}
     if given.stream_options is not None:
         fields["stream_options"] = {"include_usage": given.stream_options.include_usage}
     if given.logprobs is not None:
         fields |= {"logprobs": True, "top_logprobs": given.logprobs}
-    return {**fields, "messages": [{"role": "user", "content": ""}], "reasoning_format": "raw"}
+    return {**fields, "messages": [{"role": "user", "content": given.text}], "reasoning_format": "raw"}
 
 
-def _frame(asked: Asked) -> dict[str, Any]:
-    return {"id": asked.id, "object": "text_completion", "created": asked.created, "model": asked.model}
+_reader = RequestReader(_Request, _chat)
+
+
+def _frame(context: ReplyContext) -> dict[str, Any]:
+    return {"id": context.id, "object": "text_completion", "created": context.created, "model": context.model}
 
 
 def _choice(index: int, text: str, tokens: Sequence[Token] | None, finish_reason: str | None) -> dict[str, Any]:
@@ -125,8 +108,8 @@ def _logprobs(tokens: Sequence[Token] | None) -> Mapping[str, Any] | None:
 class _Chunks:
     """A streamed answer as chunks."""
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked, self._frame = asked, _frame(asked)
+    def __init__(self, context: ReplyContext) -> None:
+        self._context, self._frame = context, _frame(context)
 
     def begin(self) -> Iterable[bytes]:
         return []
@@ -138,7 +121,7 @@ class _Chunks:
             yield event({**self._frame, "choices": [choice]})
 
     def end(self, answers: Sequence[Answer]) -> Iterable[bytes]:
-        options = self._asked.request.stream_options
+        options = self._context.request.stream_options
         if answers and options is not None and options.include_usage:
             yield event({**self._frame, "choices": [], "usage": usage(answers)})
         yield LAST_EVENT

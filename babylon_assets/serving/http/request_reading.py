@@ -1,0 +1,98 @@
+"""From the body of a request to a `ChatRequest`, in whatever protocol, and what is said of a body that is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from babylon_assets.domain.cut_characters import replace_halves
+from babylon_assets.domain.json_nesting import NESTED_TOO_DEEPLY, is_too_deep
+from babylon_assets.serving.http.protocol import LONGEST_STOP, ApiError, ChatRequest, check
+
+Given = TypeVar("Given", bound=msgspec.Struct)
+#: How many names of fields that are ignored are told, and how much of each.
+MOST_IGNORED, LONGEST_FIELD = 32, 64
+_PLACE = re.compile(r" - at `\$\.?([^`\[]*)")
+_OTHER_PART = re.compile(r"Invalid value '(\w{1,40})' - at `\$\.messages\[\d+\]\.content\[\d+\]\.type`")
+_MISSING = re.compile(r"missing required field `(\w+)`")
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+#: Values that ask for nothing.
+_NEUTRAL = {b"null", b"0", b"0.0", b"false", b'""', b"[]", b"{}"}
+
+
+class RequestReader(Generic[Given]):
+    """Reads the requests of one protocol.
+
+    Args:
+        given: what a body of it has.
+        as_chat: gives the fields of a `ChatRequest` that ask the same.
+    """
+
+    def __init__(self, given: type[Given], as_chat: Callable[[Given], Mapping[str, Any] | ChatRequest]) -> None:
+        self._decode, self._as_chat = msgspec.json.Decoder(given).decode, as_chat
+        self._known = {field.name for field in msgspec.structs.fields(given)}
+
+    def read(self, body: bytes) -> ChatRequest:
+        """A request out of its body.
+
+        Raises:
+            ApiError: 400 with the field that is at fault.
+        """
+        with refusals():
+            body, fields = _repaired(body)
+            request = msgspec.convert(self._as_chat(self._decode(body)), ChatRequest)
+            request.ignored = _ignored(fields, self._known)
+            _require_shallow(request)
+        check(request)
+        return request
+
+
+def _repaired(body: bytes) -> tuple[bytes, Mapping[str, msgspec.Raw]]:
+    """A body and its fields; where it is no JSON for a character that was cut in two, as at the end of a bounded
+    prompt, with that replaced."""
+    try:
+        return body, _decode_fields(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        whole, count = replace_halves(body)
+        if not count:
+            raise
+        return whole, _decode_fields(whole)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Say in the form of an error of the API what a body is that cannot be decoded.
+
+    Raises:
+        ApiError: 400 with the field that is at fault.
+    """
+    try:
+        yield
+    except msgspec.ValidationError as error:
+        if other := _OTHER_PART.fullmatch(str(error)):
+            reason = f"messages may hold text only, not {other[1]}: the policies read nothing else"
+            raise ApiError(400, reason, param="messages", code="unsupported_content") from None
+        missing, place = _MISSING.search(str(error)), _PLACE.search(str(error))
+        param = place[1] if place and place[1] else missing[1] if missing else None
+        raise ApiError(400, str(error)[:LONGEST_STOP], param=param, code="invalid_value") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
+    except RecursionError:
+        raise ApiError(400, f"the body is {NESTED_TOO_DEEPLY}", code="invalid_json") from None
+
+
+def _require_shallow(request: ChatRequest) -> None:
+    """Refuse what is kept of a request and cannot be read again by whoever trains on it."""
+    for param in ("tools", "functions", "response_format"):
+        if is_too_deep(msgspec.to_builtins(getattr(request, param))):
+            raise ApiError(400, f"{param} is {NESTED_TOO_DEEPLY}", param=param, code="invalid_value")
+
+
+def _ignored(fields: Mapping[str, msgspec.Raw], known: Collection[str]) -> tuple[str, ...]:
+    """Names of the fields that nothing here knows and that ask for something, as fit for a header."""
+    names = [name for name, value in fields.items() if name not in known and bytes(value) not in _NEUTRAL]
+    return tuple(re.sub(r"[^A-Za-z0-9_.-]", "?", name[:LONGEST_FIELD]) for name in sorted(names)[:MOST_IGNORED])
