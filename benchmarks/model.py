@@ -25,7 +25,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,9 @@ def _answer_rows(style: str, rounds: list[dict[str, Round]], prompt_tokens: floa
 def _ask_over_http(gateway: GatewayProcess, questions: Sequence[MarketQuestion], longest: int) -> Round:
     """The clients, in a process of their own."""
     program = [sys.executable, "-m", "benchmarks.serving_clients", str(gateway.port), str(CLIENTS), str(longest)]
-    given = json.dumps([[asdict(message) for message in question.messages] for question in questions])
+    given = json.dumps(
+        [[{"role": turn.role, "content": turn.content} for turn in question.messages] for question in questions]
+    )
     done = subprocess.run(program, input=given, capture_output=True, text=True, check=True)
     tokens, seconds, _ = json.loads(done.stdout)
     return Round(len(questions), tokens, seconds)
@@ -159,16 +161,22 @@ def _transformers(settings: Settings) -> Iterator[Callable[[str, list[list[int]]
 
     base, threads = str(settings.training.base_model), str(settings.training.threads)
     command = [sys.executable, "-m", "benchmarks.rivals.transformers_answers", base, engine_dtype(Path(base)), threads]
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
+    environment, log = {**os.environ, "OMP_NUM_THREADS": threads}, settings.home / "transformers.log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
         assert process.stdin is not None and process.stdout is not None
         given, taken = process.stdin, process.stdout
 
         def ask(way: str, prompts: list[list[int]], max_tokens: int) -> Round:
             print(json.dumps({"way": way, "prompts": prompts, "max_tokens": max_tokens}), file=given, flush=True)
-            return Round(*json.loads(taken.readline()))
+            answered = taken.readline()
+            if not answered:
+                raise RuntimeError(f"transformers failed:\n{log.read_text()[-2000:]}")
+            return Round(*json.loads(answered))
 
         yield ask
         given.close()

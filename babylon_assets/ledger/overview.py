@@ -22,6 +22,7 @@ from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.report.summary import (
     HOSTED_SILENT_AFTER,
     Cost,
+    EmptiedWindow,
     EvaluationSummary,
     JobSummary,
     PolicySummary,
@@ -60,6 +61,12 @@ SELECT reason, count(*) AS rows, count(DISTINCT window_id) AS windows, max(quara
 FROM babylon_training.quarantined_trajectories GROUP BY reason ORDER BY rows DESC, reason LIMIT %s"""
 _QUARANTINED: LiteralString = """
 SELECT window_id, count(DISTINCT trajectory_id) FROM babylon_training.quarantined_trajectories GROUP BY window_id"""
+_EMPTIED: LiteralString = """
+SELECT gone.window_id AS window, bool_or(coalesce(now.body <> '', false)) AS frozen_again
+FROM babylon_training.training_datasets AS gone
+LEFT JOIN babylon_training.windows AS hour ON hour.window_id = gone.window_id
+LEFT JOIN babylon_training.training_datasets AS now ON now.id = hour.dataset_id
+WHERE gone.body = '' GROUP BY gone.window_id ORDER BY gone.window_id DESC LIMIT %s"""
 _RECORDED: LiteralString = """
 SELECT hour.window_id, sum((SELECT count(policy) FROM unnest(kept.policies) AS policy))::int8
 FROM (SELECT window_id, dataset_id FROM babylon_training.windows WHERE dataset_id IS NOT NULL
@@ -111,6 +118,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
         verdict=_verdict(verdicts.newest(conn, chain), names, made_of),
         evaluations=_rows(conn, _EVALUATIONS, lambda row: _evaluation(row, names, made_of)),
         quarantine=_rows(conn, _QUARANTINE, lambda row: QuarantineSummary(**row._asdict()), MOST),
+        emptied=_rows(conn, _EMPTIED, lambda row: EmptiedWindow(**row._asdict()), MOST),
         costs=_rows(conn, _COSTS, lambda row: Cost(**row._asdict())),
         samples={row[0]: row[1] for row in conn.execute(_SAMPLES)},
     )

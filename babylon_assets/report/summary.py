@@ -149,6 +149,14 @@ class QuarantineSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmptiedWindow:
+    """A window with a dataset that held answers of a forgotten agent; whether it was frozen again without them."""
+
+    window: str
+    frozen_again: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """What the attempts on one backend used; dollars are estimates where the service names none."""
 
@@ -168,6 +176,7 @@ class Report:
         windows: oldest first, those that no run has looked at included.
         failed: of each window that is not trained, its last attempt where that failed.
         promotions, evaluations, quarantine: newest or largest first.
+        emptied: the windows that forgotten agents were in, newest first.
         samples: how many samples of the datasets trained as what, and why others did not (`skip: <why>`).
         odd_ids: rows of the game whose windowId is no window, by that id.
         guides: pages of docs/incidents by their names without ending, for those that are in reach.
@@ -187,6 +196,7 @@ class Report:
     verdict: VerdictSummary | None = None
     evaluations: Sequence[EvaluationSummary] = ()
     quarantine: Sequence[QuarantineSummary] = ()
+    emptied: Sequence[EmptiedWindow] = ()
     costs: Sequence[Cost] = ()
     samples: Mapping[str, int] | None = None
     odd_ids: Mapping[str, int] | None = None

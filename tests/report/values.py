@@ -10,6 +10,7 @@ from babylon_assets.domain.verdict_table import VerdictRow
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.report.summary import (
     Cost,
+    EmptiedWindow,
     EvaluationSummary,
     JobSummary,
     PolicySummary,
@@ -160,6 +161,10 @@ def full() -> Report:
         quarantine=[
             QuarantineSummary(reason=why, rows=rows, windows=2, newest=NOW, trajectory=f"t-{rows}", place=place)
             for why, rows, place in reasons
+        ],
+        emptied=[
+            EmptiedWindow(window=window(6).id, frozen_again=False),
+            EmptiedWindow(window=window(7).id, frozen_again=True),
         ],
         costs=[
             Cost(backend="serverless", jobs=14, seconds=5231.4, tokens=18_400_000, usd=41.7, usd_today=3.25),
