@@ -10,9 +10,12 @@ from babylon_assets.training.precision import train_dtype
 
 
 def trainer_settings(settings: Settings, base_model: str) -> dict[str, Any]:
-    """The fields of `trainer.TrainerSettings`."""
+    """The fields of `trainer.TrainerSettings`; without a hold there is no word of it, as before there was one."""
+    suited = chosen(settings, base_model)
+    if not suited["sure_weight"]:
+        del suited["sure_weight"]
     return {
-        **chosen(settings, base_model),
+        **suited,
         "row_tokens": settings.embedded.gradient_tokens,
         "clip_epsilon": settings.embedded.clip_epsilon,
         "max_grad_norm": settings.embedded.max_grad_norm,
