@@ -67,7 +67,7 @@ def _words_before(call: HasTexts) -> Hashable:
 def _arguments(text: str) -> str:
     try:
         return canonical_json(msgspec.json.decode(text)).decode()
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return " ".join(text.split())
 
 

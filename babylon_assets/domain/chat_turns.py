@@ -126,7 +126,7 @@ def _as_object(arguments: str) -> Any:
     """The arguments of a tool call as an object; as the text that they are where they are none."""
     try:
         value = msgspec.json.decode(arguments)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return arguments
     return value if isinstance(value, dict) else arguments
 
