@@ -4,7 +4,7 @@
 The figure is the share of the way from the expert's to the oracle's mean reward on the same boards that the last five
 windows have gone. The seeds are not those that anything was tuned on; the run without training keeps the base model
 for all windows and has to stay where it began. GATE=false in the environment trains without the gate, to be held
-against a run with it.
+against a run with it. What plain ART and TRL make of the same boards is in `learning_rivals`, which runs last.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from babylon_assets.ledger.windows import WindowRow, list_windows
 from babylon_assets.report.learning_curve import CurvePoint
 from babylon_assets.training.roots import base_model_of
 from benchmarks.learning_picture import draw_learning_curves
+from benchmarks.learning_rivals import compare_learners
 from benchmarks.report import Row, at_least, at_most, publish
 
 SEEDS = (11, 12, 13, 14, 15)
@@ -77,6 +78,9 @@ def main() -> None:
     named = {f"seed {seed}": _points(run) for seed, run in zip(SEEDS, trained, strict=True)}
     draw_learning_curves(named, _points(untrained), picture)
     print(f"picture: {picture}")
+    rivals = compare_learners(settings, base)
+    publish("learning_rivals", rivals, settings.home)
+    rows += rivals
     sys.exit(0 if all(row.holds is not False for row in rows) else 1)
 
 

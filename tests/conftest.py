@@ -13,13 +13,15 @@ ORDER = (
     *("domain", "config", "report", "environments", "ledger", "", "training", "evaluation", "serving", "site"),
     "orchestration",
 )
+#: The longest of the slow modules is their first: what follows keeps the other workers busy until it has ended.
+LONGEST = "test_up.py"
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first. Modules stay whole, because what they set up is torn down at their end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path in slow, _rank(item)))
+    items.sort(key=lambda item: (item.path in slow, item.path.name != LONGEST, _rank(item)))
 
 
 def pytest_collection_finish() -> None:

@@ -34,7 +34,7 @@ COMMANDS = (
 )
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),
-    *("reward_mean", "oracle", "dataset", "parent", "checkpoint", "understood", "unknown_words"),
+    *("reward_mean", "oracle", "dataset", "parent", "checkpoint", "understood", "unknown_words", "understanding"),
     *("carried_from", "carried_into", "late_waiting"),
 ]
 FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
@@ -119,6 +119,7 @@ def test_windows_as_json_is_a_list_oldest_first_with_exactly_these_keys(babylon:
         "checkpoint": "c1",
         "understood": None,
         "unknown_words": None,
+        "understanding": None,
         "carried_from": {},
         "carried_into": {},
         "late_waiting": 0,

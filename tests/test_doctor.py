@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from babylon_assets.cli import doctor
 from babylon_assets.cli.doctor import Diagnosis, diagnose
 from babylon_assets.config.settings import Settings
+from babylon_assets.environments.registry import open_environment
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.training import devices
 from babylon_assets.training.backends.local_gpu.backend import BASE_MODEL
@@ -131,22 +135,37 @@ def test_it_answers_at_once_as_json_without_torch(game_database: Database, tmp_p
     assert (float(seconds) < 1.5, loaded) == (True, "False")
 
 
-def test_rights_that_the_settings_need_are_found_before_anything_is_trained(
-    game_database: Database, tmp_path: Path
-) -> None:
+def test_rights_that_the_settings_need_are_found_with_the_grant_to_run(game_database: Database, tmp_path: Path) -> None:
     role = f"{game_database.place.rpartition('/')[2]}_reader"
     wanted = {"train_requests": True, "write_trained_models": True, "write_reward_judgments": True}
     with game_database.connect() as conn:
+        conn.execute("CREATE TABLE public.benchmark_results (id text)")
         conn.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA public TO {role}".encode())
         conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}".encode())
     try:
         url = game_database.url.replace("://postgres@", f"://{role}@")
-        settings = Settings(home=tmp_path, database_url=url, **wanted)
-        found = [finding.remedy for finding in diagnose(settings) if finding.name == "rights"]
-        assert "TRAIN_REQUESTS is true and the role lacks UPDATE on training_batches" in " ".join(found)
-        assert "WRITE_TRAINED_MODELS is true and the role lacks INSERT on trained_models" in " ".join(found)
-        assert "WRITE_REWARD_JUDGMENTS is true and the role lacks INSERT on reward_judgments" in " ".join(found)
-        assert len(found) == 1 + 3 + 2
+        settings = Settings(home=tmp_path, database_url=url)
+
+        def missing(**changes: Any) -> list[str]:
+            with psycopg.connect(url) as conn:
+                return list(open_environment(settings.replace(environment="babylon", **changes)).missing_rights(conn))
+
+        assert missing() == []
+        lacking = missing(**wanted)
+        findings = diagnose(settings.replace(**wanted))
+        assert [finding.remedy for finding in findings if finding.name == "rights"] == lacking
+        tables = ["training_batches", "trained_models", "trajectories", "benchmark_results", "reward_judgments"]
+        assert [re.findall(r"lacks .* on (\w+);", sentence) for sentence in lacking] == [[table] for table in tables]
+        assert "WRITE_TRAINED_MODELS is true and the role lacks INSERT on benchmark_results" in lacking[3]
+        grants = [re.findall(r"run (GRANT .*), or set ", sentence)[0] for sentence in lacking]
+        assert '("usedInTraining", "trainedInBatch", "updatedAt") ON public.trajectories' in grants[2]
+        with game_database.connect() as conn:
+            conn.execute("; ".join(grants).encode())
+        assert missing(**wanted) == []
+        with game_database.connect() as conn:
+            conn.execute(f"REVOKE SELECT ON public.reward_judgments FROM {role}".encode())
+        [unread] = missing(reward_weights={"outcome": 1.0, "game_judgment": 0.5})
+        assert "REWARD_WEIGHTS" in unread and "GRANT SELECT ON public.reward_judgments" in unread
     finally:
         with game_database.connect() as conn:
             conn.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())

@@ -109,7 +109,10 @@ def lineage(
     elif not shown:
         output.print("no checkpoint has seen it")
     elif checkpoint is not None:
-        shown = _in_short(shown)
+        shown = {
+            **_in_short(shown),
+            "parent": " ".join(filter(None, [next(iter(shown["line"]), None), shown["parent"]])),
+        }
     for name, value in [] if json else shown.items():
         output.print(f"{name:<12}  {plain(value)}", highlight=False, soft_wrap=True)
 

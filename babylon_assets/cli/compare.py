@@ -61,7 +61,7 @@ def compare(
 def _show(compared: ComparedPolicies) -> None:
     output.print(bold(compared.first), "and", bold(compared.second))
     if not compared.measured:
-        output.print("no evaluation has measured both; type: babylon evaluate --policy NAME for each")
+        output.print("no evaluation has measured both in the same way")
     else:
         output.print(_measured_table(compared))
     if compared.kinds:

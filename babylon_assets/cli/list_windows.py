@@ -76,13 +76,27 @@ def status(
         settings.windows.parse(window)
     with opened(settings).connect() as conn:
         shown = lineage(conn, settings, window) if window else overview(conn, settings.model_name)
+        names = policy_names(conn, settings.model_name)
     if json:
         print_json(shown)
         return
     verdict = shown.pop("verdict", None)
-    _print_nested(shown)
+    _print_nested(_with_names(shown, names))
     if verdict is not None:
         _print_verdict(verdict)
+
+
+def _with_names(shown: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The same for a person: a checkpoint's name before its id."""
+    row: dict[str, Any] = {}
+    for name, value in shown.items():
+        if isinstance(value, Mapping):
+            row[name] = _with_names(value, names)
+        elif name in ("id", "parent", "parent_id", "checkpoint") and value in names:
+            row[name] = f"{names[value]}  {value}"
+        else:
+            row[name] = value
+    return row
 
 
 def opened(settings: Settings) -> Database:
@@ -148,6 +162,7 @@ def window_json(row: WindowRow) -> dict[str, Any]:
         "checkpoint": row.checkpoint_id,
         "understood": row.understood,
         "unknown_words": row.unknown_words,
+        "understanding": row.understanding,
     }
 
 

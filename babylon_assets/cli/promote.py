@@ -99,11 +99,17 @@ def _policy(settings: Settings, database: Database, name: str | None) -> Checkpo
 
 def _measure(settings: Settings, database: Database, checkpoint: Checkpoint) -> tuple[Evaluation, dict[str, Any]]:
     """The environment's benchmark where it has one, else its recorded prompts; and what to show of it."""
+    from babylon_assets.environments.registry import open_environment
     from babylon_assets.evaluation.measurements import measure_benchmark, measure_prompts, prompts_asked
 
     evaluation = measure_benchmark(settings, database, checkpoint)
     if evaluation is not None:
         return evaluation, _market_facts(evaluation)
+    if open_environment(settings).answers is None:
+        raise PermanentError(
+            "this environment measures no policy: it has no benchmark, and cannot say what an answer to a recorded "
+            "prompt would have been worth; the gate compares the answers of held-out agents"
+        )
     evaluation = measure_prompts(settings, database, checkpoint, prompts_asked(settings, database))
     if evaluation is None:
         raise PermanentError(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from babylon_assets.domain.content_ids import canonical_json
+from babylon_assets.domain.json_nesting import decode_shallow
 from babylon_assets.domain.trajectories import HasTexts
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
@@ -66,8 +67,8 @@ def _words_before(call: HasTexts) -> Hashable:
 
 def _arguments(text: str) -> str:
     try:
-        return canonical_json(msgspec.json.decode(text)).decode()
-    except (msgspec.DecodeError, RecursionError):
+        return canonical_json(decode_shallow(text)).decode()
+    except (msgspec.DecodeError, UnicodeError):
         return " ".join(text.split())
 
 

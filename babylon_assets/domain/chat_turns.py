@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 
 from babylon_assets.domain.content_ids import canonical_json
+from babylon_assets.domain.json_nesting import decode_shallow, is_too_deep
 from babylon_assets.domain.trajectories import HasExchange, Message, ToolCall
 
 NO_ROLE = "calls with a message without a role"
 NO_CONTENT = "calls with a message whose content cannot be read"
 NO_TOOL_CALL = "calls with a tool call that cannot be read"
+NO_TOOLS = "calls with tools that cannot be read"
 
 
 class UnreadableMessageError(Exception):
@@ -50,7 +52,7 @@ def _read_content(content: Any) -> tuple[str, str | None]:
         return "", None
     if isinstance(content, str):
         return content, None
-    if not isinstance(content, list):
+    if not isinstance(content, list) or is_too_deep(content):
         raise UnreadableMessageError(NO_CONTENT)
     texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
     known = "".join(text for text in texts if isinstance(text, str))
@@ -75,14 +77,24 @@ def _read_tool_call(value: Any) -> ToolCall:
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise UnreadableMessageError(NO_TOOL_CALL)
     arguments = function.get("arguments")
+    if is_too_deep(arguments):
+        raise UnreadableMessageError(NO_TOOL_CALL)
     if not isinstance(arguments, str):
         arguments = canonical_json({} if arguments is None else arguments).decode()
     return ToolCall(_text(value.get("id")) or "", function["name"], arguments)
 
 
 def read_tools(value: Any) -> str | None:
-    """The tools that were offered as canonical JSON; None where there were none."""
-    return canonical_json(value).decode() if isinstance(value, list) and value else None
+    """The tools that were offered as canonical JSON; None where there were none.
+
+    Raises:
+        UnreadableMessageError: one of them is no object, or nested too deeply.
+    """
+    if not isinstance(value, list) or not value:
+        return None
+    if not all(isinstance(tool, dict) for tool in value) or is_too_deep(value):
+        raise UnreadableMessageError(NO_TOOLS)
+    return canonical_json(value).decode()
 
 
 def decoded_tools(tools: str | None) -> list[dict[str, Any]] | None:
@@ -125,8 +137,8 @@ def _wire_call(call: ToolCall, arguments_of: Any) -> dict[str, Any]:
 def _as_object(arguments: str) -> Any:
     """The arguments of a tool call as an object; as the text that they are where they are none."""
     try:
-        value = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
+        value = decode_shallow(arguments)
+    except (msgspec.DecodeError, UnicodeError):
         return arguments
     return value if isinstance(value, dict) else arguments
 

@@ -8,11 +8,13 @@ are what people wrote, and are never looked into: whoever writes "finalPnL: 9000
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from babylon_assets.domain.json_nesting import decode_cut
 from babylon_assets.domain.trajectories import Exchange, HasTexts, Message, ToolCall, decode_chat
 
 #: Trajectory, step and position of the call.
@@ -119,16 +121,18 @@ def _paths(content: str) -> Iterator[tuple[str, ...]]:
     if content.lstrip()[:1] not in ("{", "["):
         return
     try:
-        waiting: list[tuple[tuple[str, ...], Any]] = [((), msgspec.json.decode(content))]
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        value = decode_cut(msgspec.json.decode, content.encode())
+    except (msgspec.DecodeError, UnicodeError):
         return
+    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), value)])
     while waiting:
-        path, value = waiting.pop(0)
+        path, value = waiting.popleft()
         if isinstance(value, dict):
             yield from ((*path, name) for name in value)
-            waiting += [((*path, name), inner) for name, inner in value.items()]
-        elif isinstance(value, list):
-            waiting += [(path, inner) for inner in value]
+            inside = [((*path, name), inner) for name, inner in value.items()]
+        else:
+            inside = [(path, inner) for inner in value] if isinstance(value, list) else []
+        waiting += [entry for entry in inside if isinstance(entry[1], dict | list)]
 
 
 def may_name_result(chat: bytes, result_keys: tuple[str, ...]) -> bool:

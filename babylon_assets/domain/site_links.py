@@ -37,6 +37,11 @@ def link_agent(agent: str) -> str:
     return f"{SITE}/agent?{urlencode({'id': agent})}"
 
 
+def link_report() -> str:
+    """The report as it was written last."""
+    return f"{SITE}/report"
+
+
 def link_playground(*, a: str = "", b: str = "", window: str = "", sample: str = "") -> str:
     """The playground with these policies, and with the prompt of a recorded sample."""
     filled = {name: value for name, value in (("a", a), ("b", b), ("window", window), ("sample", sample)) if value}

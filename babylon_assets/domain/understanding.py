@@ -44,6 +44,12 @@ class Understanding:
         shares = (self.recognised, self.actions), (self.recognised_trades, self.trades)
         return min((part / whole for part, whole in shares if whole), default=1.0)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counts by name."""
+        names = ("actions", "recognised", "trades", "linked", "valued", "pending")
+        return {name: getattr(self, name) for name in names}
+
     def list_words(self) -> str:
         """The unknown words with their counts; empty without any."""
         listed = [f"{word} ({count})" for word, count in list(self.words.items())[:SHOWN]]

@@ -46,6 +46,19 @@ def verdict_rows(verdict: Mapping[str, Any]) -> list[VerdictRow]:
     return sorted(rows, key=lambda row: row.holds)
 
 
+def verdict_cells(verdict: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rows of a verdict in words, by the headings that every table of it has."""
+    return [
+        {
+            "rule": row.rule.replace("_", " "),
+            "holds": "yes" if row.holds else "no",
+            "what it came to": row.finding,
+            "bound": row.bound,
+        }
+        for row in verdict_rows(verdict)
+    ]
+
+
 def _bound(rule: str, rules: Mapping[str, Any]) -> str:
     try:
         return _BOUNDS.get(rule, "").format_map(rules)

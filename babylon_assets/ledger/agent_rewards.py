@@ -9,11 +9,14 @@ from psycopg import Connection
 #: A week of hours: what a list of agents looks back over.
 WINDOWS = 168
 
+_OLDEST: LiteralString = """
+SELECT min(window_id) FROM (
+    SELECT window_id FROM babylon_training.windows ORDER BY window_id DESC LIMIT %s) AS newest"""
 _AGENTS: LiteralString = """
-WITH newest AS (SELECT window_id FROM babylon_training.windows ORDER BY window_id DESC LIMIT %(windows)s)
 SELECT agent_id, count(*)::int, count(DISTINCT window_id)::int, avg(score), max(window_id)
-FROM babylon_training.trajectory_scores JOIN newest USING (window_id)
-WHERE scorer = 'reward' AND retired IS NULL AND position(lower(%(text)s) IN lower(agent_id)) > 0
+FROM babylon_training.trajectory_scores
+WHERE window_id >= %(oldest)s AND scorer = 'reward' AND retired IS NULL
+    AND position(lower(%(text)s) IN lower(agent_id)) > 0
 GROUP BY agent_id ORDER BY avg(score) DESC NULLS LAST, agent_id LIMIT %(limit)s"""
 _WINDOWS: LiteralString = """
 SELECT window_id, avg(score), count(*)::int FROM babylon_training.trajectory_scores
@@ -58,7 +61,8 @@ class RewardPart(NamedTuple):
 
 def list_agents(conn: Connection[Any], text: str = "", limit: int = 200) -> list[AgentSummary]:
     """The agents of the newest `WINDOWS` windows whose id contains `text`, the best rewarded first."""
-    given = {"windows": WINDOWS, "text": text, "limit": limit}
+    (oldest,) = conn.execute(_OLDEST, [WINDOWS]).fetchall()[0]  # asked apart: the planner knows how much is left
+    given = {"oldest": oldest, "text": text, "limit": limit}
     return [AgentSummary(*row) for row in conn.execute(_AGENTS, given)]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, LiteralString
 
 from psycopg import Connection
 from psycopg.rows import class_row
@@ -17,31 +17,28 @@ from psycopg.rows import class_row
 STATES = ("served", "served before", "passed", "rejected", "rolled back", "not judged", "base model")
 
 _KNOWN: LiteralString = """
-WITH served AS (
-    SELECT DISTINCT ON (chain) chain, to_id FROM babylon_training.promotions ORDER BY chain, id DESC),
-known AS (
-    SELECT made.*, CASE
-        WHEN served.to_id IS NOT NULL THEN 'served'
+WITH known AS (
+    SELECT made.id, made.created_at, made.chain, made.step, CASE
+        WHEN made.id = (SELECT newest.to_id FROM babylon_training.promotions AS newest
+                        WHERE newest.chain = made.chain ORDER BY newest.id DESC LIMIT 1) THEN 'served'
         WHEN starts_with(made.rejected, 'refused') THEN 'rejected'
         WHEN made.rejected IS NOT NULL THEN 'rolled back'
         WHEN EXISTS (SELECT FROM babylon_training.promotions AS past WHERE past.to_id = made.id) THEN 'served before'
         WHEN made.step = 0 THEN 'base model'
-        WHEN verdict.passed THEN 'passed'
+        WHEN (SELECT passed FROM babylon_training.gate_verdicts WHERE checkpoint_id = made.id) THEN 'passed'
         ELSE 'not judged' END AS state
-    FROM babylon_training.model_checkpoints AS made
-    LEFT JOIN served ON served.chain = made.chain AND served.to_id = made.id
-    LEFT JOIN babylon_training.gate_verdicts AS verdict ON verdict.checkpoint_id = made.id)"""
+    FROM babylon_training.model_checkpoints AS made)"""
 _PAGE: LiteralString = """, page AS (
-    SELECT *, count(*) OVER ()::int AS total FROM known
+    SELECT * FROM known
     WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(ids)s::text[] IS NULL OR id = ANY(%(ids)s))
     ORDER BY created_at DESC, chain, step DESC LIMIT %(limit)s OFFSET %(offset)s)
-SELECT page.id, page.chain || '@' || page.step AS policy, page.chain, page.step, page.window_id AS window,
-    page.dataset_id, page.backend, page.base_model, page.created_at, page.state, page.rejected, page.total,
+SELECT made.id, made.chain || '@' || made.step AS policy, made.chain, made.step, made.window_id AS window,
+    made.dataset_id, made.backend, made.base_model, made.created_at, page.state, made.rejected,
     parent.chain || '@' || parent.step AS parent, played.reward_mean AS window_reward,
     best.evaluation, best.value, best.low, best.high, best.valid_share
-FROM page
-LEFT JOIN babylon_training.model_checkpoints AS parent ON parent.id = page.parent_id
-LEFT JOIN babylon_training.windows AS played ON played.window_id = page.window_id
+FROM page JOIN babylon_training.model_checkpoints AS made USING (id)
+LEFT JOIN babylon_training.model_checkpoints AS parent ON parent.id = made.parent_id
+LEFT JOIN babylon_training.windows AS played ON played.window_id = made.window_id
 LEFT JOIN LATERAL (
     SELECT evaluation, value, low, high, (results->>'valid_share')::float8 AS valid_share
     FROM babylon_training.checkpoint_evaluations AS measured
@@ -63,7 +60,6 @@ class RegisteredCheckpoint:
         rejected: why the chain does not go on from it.
         window_reward: mean reward of the window that it was trained on, which its parent or others answered.
         evaluation, value, low, high, valid_share: its newest measurement with an interval; None where there is none.
-        total: how many checkpoints there are of those that were asked for.
     """
 
     id: str
@@ -84,14 +80,6 @@ class RegisteredCheckpoint:
     low: float | None
     high: float | None
     valid_share: float | None
-    total: int
-
-
-class RegisterPage(NamedTuple):
-    """Some checkpoints, newest first, and how many there are in all."""
-
-    rows: list[RegisteredCheckpoint]
-    total: int
 
 
 def read_register(
@@ -101,7 +89,7 @@ def read_register(
     ids: Sequence[str] | None = None,
     limit: int = 50,
     offset: int = 0,
-) -> RegisterPage:
+) -> list[RegisteredCheckpoint]:
     """A page of the register, newest first.
 
     Args:
@@ -110,8 +98,7 @@ def read_register(
     """
     given = {"state": state, "ids": None if ids is None else list(ids), "limit": limit, "offset": offset}
     with conn.cursor(row_factory=class_row(RegisteredCheckpoint)) as cursor:
-        rows = cursor.execute(_KNOWN + _PAGE, given).fetchall()
-    return RegisterPage(rows, rows[0].total if rows else 0)
+        return cursor.execute(_KNOWN + _PAGE, given).fetchall()
 
 
 def count_states(conn: Connection[Any]) -> dict[str, int]:

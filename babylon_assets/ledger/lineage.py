@@ -59,6 +59,13 @@ _SAY_FORGOTTEN: LiteralString = """
 UPDATE babylon_training.windows SET reason = %(reason)s, changed_at = now()
 WHERE status IN ('ready', 'trained', 'skipped') AND dataset_id IN (
     SELECT dataset_id FROM babylon_training.training_dataset_trajectories WHERE agent_id = %(agent)s)"""
+_LINE: LiteralString = """
+JOIN (WITH RECURSIVE line (id, distance) AS (
+        SELECT %s::text, 1 UNION ALL
+        SELECT made.parent_id, line.distance + 1
+        FROM line JOIN babylon_training.model_checkpoints AS made USING (id) WHERE made.parent_id IS NOT NULL)
+    SELECT * FROM line) AS line USING (id)
+ORDER BY distance"""
 #: What the report and the list of windows say of a window until it is run again.
 FORGOTTEN = "an agent of it was forgotten; run the window again to freeze it without the agent"
 
@@ -113,12 +120,7 @@ def _state_of(step: int, rejected: str | None, chain: str, served: bool, was_ser
 
 def ancestors(conn: Connection[Any], checkpoint: Checkpoint) -> list[Checkpoint]:
     """The checkpoints that it was trained from, its parent first, the root last."""
-    line: list[Checkpoint] = []
-    parent = checkpoint.parent_id
-    while parent is not None and (ancestor := checkpoints.get(conn, parent)) is not None:
-        line.append(ancestor)
-        parent = ancestor.parent_id
-    return line
+    return _all(conn, _LINE, checkpoint.parent_id)
 
 
 def policies_that_saw(

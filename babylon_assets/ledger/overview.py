@@ -6,6 +6,7 @@ The game's own tables and the disk are looked at elsewhere. Nothing here writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
@@ -21,6 +22,7 @@ from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.report.summary import (
     HOSTED_SILENT_AFTER,
     Cost,
+    EmptiedWindow,
     EvaluationSummary,
     JobSummary,
     PolicySummary,
@@ -59,6 +61,17 @@ SELECT reason, count(*) AS rows, count(DISTINCT window_id) AS windows, max(quara
 FROM babylon_training.quarantined_trajectories GROUP BY reason ORDER BY rows DESC, reason LIMIT %s"""
 _QUARANTINED: LiteralString = """
 SELECT window_id, count(DISTINCT trajectory_id) FROM babylon_training.quarantined_trajectories GROUP BY window_id"""
+_EMPTIED: LiteralString = """
+SELECT gone.window_id AS window, bool_or(coalesce(now.body <> '', false)) AS frozen_again
+FROM babylon_training.training_datasets AS gone
+LEFT JOIN babylon_training.windows AS hour ON hour.window_id = gone.window_id
+LEFT JOIN babylon_training.training_datasets AS now ON now.id = hour.dataset_id
+WHERE gone.body = '' GROUP BY gone.window_id ORDER BY gone.window_id DESC LIMIT %s"""
+_RECORDED: LiteralString = """
+SELECT hour.window_id, sum((SELECT count(policy) FROM unnest(kept.policies) AS policy))::int8
+FROM (SELECT window_id, dataset_id FROM babylon_training.windows WHERE dataset_id IS NOT NULL
+      ORDER BY window_id DESC LIMIT 24) AS hour
+JOIN babylon_training.training_dataset_trajectories AS kept USING (dataset_id) GROUP BY 1"""
 _COSTS: LiteralString = """
 SELECT coalesce(backend, 'none') AS backend, count(*) AS jobs,
        coalesce(sum((usage->>'seconds')::float8), 0) AS seconds,
@@ -86,11 +99,15 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
     head = checkpoints.head(conn, chain)
     promoted = _rows(conn, _PROMOTIONS, lambda row: _promotion(row, names, made_of), chain, MOST)
     lost = {row[0]: row[1] for row in conn.execute(_QUARANTINED)}
+    recorded = {row[0]: row[1] for row in conn.execute(_RECORDED)}
     return Report(
         chain=chain,
         place=place,
         made_at=now.astimezone(UTC),
-        windows=[_window(row, grid, names, ends, lost.get(row.window_id, 0)) for row in windows.list_windows(conn)],
+        windows=[
+            replace(_window(row, grid, names, ends, lost.get(row.window_id, 0)), recorded=recorded.get(row.window_id))
+            for row in windows.list_windows(conn)
+        ],
         head=PolicySummary(name=policy_name(chain, head.step), window=head.window_id, made_at=head.created_at)
         if head
         else None,
@@ -101,6 +118,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
         verdict=_verdict(verdicts.newest(conn, chain), names, made_of),
         evaluations=_rows(conn, _EVALUATIONS, lambda row: _evaluation(row, names, made_of)),
         quarantine=_rows(conn, _QUARANTINE, lambda row: QuarantineSummary(**row._asdict()), MOST),
+        emptied=_rows(conn, _EMPTIED, lambda row: EmptiedWindow(**row._asdict()), MOST),
         costs=_rows(conn, _COSTS, lambda row: Cost(**row._asdict())),
         samples={row[0]: row[1] for row in conn.execute(_SAMPLES)},
     )
@@ -142,6 +160,9 @@ def _window(
         reason=row.reason,
         rejected=ends.get(row.checkpoint_id or ""),
         quarantined=quarantined,
+        understood=row.understood,
+        unknown_words=row.unknown_words,
+        understanding=row.understanding,
     )
 
 

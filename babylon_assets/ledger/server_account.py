@@ -73,11 +73,15 @@ class ServerAccount:
 
     def read(self, path: Path) -> str | None:
         """The beginning of a file, at most 64 KB; None where it cannot be read."""
-        return self._show("-c", str(READ_BYTES), path, program="head")
+        if self.entry is None and not path.is_file():
+            return None
+        return self._read_output(["head", "-c", str(READ_BYTES), "--", str(path)])
 
-    def read_end(self, path: Path, lines: int) -> str | None:
-        """The last lines of a file; None where it cannot be read."""
-        return self._show("-n", str(lines), path, program="tail")
+    def read_end(self, folder: Path, patterns: str, lines: int) -> str | None:
+        """The last lines of the two newest files of a folder that patterns of the shell name; None where it fails."""
+        files = f'for file in {patterns}; do if [ -f "$file" ]; then echo "$file"; fi; done'
+        script = f'cd "$1" && {files} | xargs -r ls -tr | tail -n 2 | xargs -r tail -q -n "$2" | tail -n "$2"'
+        return self._read_output(["sh", "-c", script, "sh", str(folder), str(lines)])
 
     def disown(self, pid_file: Path) -> None:
         """Put a process id that cannot exist into a file that a dead server left.
@@ -107,11 +111,9 @@ class ServerAccount:
         elif not os.path.lexists(folder):
             self.run(["mkdir", "-m", "700", str(folder)])
 
-    def _show(self, option: str, count: str, path: Path, *, program: str) -> str | None:
-        if self.entry is None and not path.is_file():
-            return None
+    def _read_output(self, command: list[str]) -> str | None:
         try:
-            return self.run([program, option, count, "--", str(path)], READ_SECONDS)
+            return self.run(command, READ_SECONDS)
         except DatabaseUnavailable:
             return None
 

@@ -36,6 +36,9 @@ WINDOWS = Table(
         "changed_at": Column("timestamptz", "When the row was last written.", default="now()"),
         "understood": Column("float8", "Share of its actions, and of its trades, without an unknown word.", null=True),
         "unknown_words": Column("text", "The words that are not known, with their counts.", null=True),
+        "understanding": Column(
+            "jsonb", "How many actions and trades were understood; rows not read, as `left out: <why>`.", null=True
+        ),
     },
 )
 RAW_TRAJECTORIES = Table(

@@ -31,6 +31,7 @@ class WindowRow:
         parent_id, checkpoint_id: the checkpoint trained from and the one that came of it.
         understood: the share of its actions, and of its trades, without an unknown word; the lesser of the two.
         unknown_words: the words that were not known, with their counts, for a person.
+        understanding: the counts of `Understanding.counts`, and rows that were not read, as `left out: <why>`.
     """
 
     window_id: str
@@ -50,6 +51,7 @@ class WindowRow:
     changed_at: datetime
     understood: float | None = None
     unknown_words: str | None = None
+    understanding: dict[str, int] | None = None
 
 
 class WindowColumns(TypedDict, total=False):
@@ -70,6 +72,7 @@ class WindowColumns(TypedDict, total=False):
     reason: str | None
     understood: float | None
     unknown_words: str | None
+    understanding: dict[str, int] | None
 
 
 def upsert_window(conn: Connection[Any], window: str, **columns: Unpack[WindowColumns]) -> WindowRow:

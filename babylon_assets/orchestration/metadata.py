@@ -317,6 +317,7 @@ METADATA: dict[str, Meaning] = {
     "parent": Meaning("", "The policy that it was trained from."),
     "path": Meaning("", "Where its weights lie."),
     "site_page": Meaning("", "Link to its page on the local site: all of its samples, or all that is known of it."),
+    "report_page": Meaning("", "Link to the report on the local site, as `babylon report` wrote it last."),
     "parent_page": Meaning("", "Link to the window that the parent was trained on."),
     "dataset_page": Meaning("", "Link to the window's dataset."),
     "run": Meaning("", "Link to the run that made it."),

@@ -75,7 +75,8 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
         revision = score_ledger.replace_scores(
             conn, window, fresh.scores, fresh.versions, notes=notes, imported=fresh.imported
         )
-        _note_understanding(conn, window, fresh.understanding)
+        left_out = environment.count_left_out(source, window) if environment.has_record(source) else {}
+        _note_understanding(conn, window, fresh.understanding, left_out)
         if judged is not None and settings.judge.write_reward_judgments and environment.write_back is not None:
             if installation.database.is_apart and only_reads(source):
                 place = installation.database.source_place
@@ -133,10 +134,14 @@ def _score(
     return _FreshScores(scores, rewards.versions(weights, added), understanding, verdicts, given.keys())
 
 
-def _note_understanding(conn: Connection, window: str, understanding: Understanding) -> None:
+def _note_understanding(
+    conn: Connection, window: str, understanding: Understanding, left_out: Mapping[str, int]
+) -> None:
     """Put into the window's row how much of it was understood; nothing where nothing was to be."""
     share = understanding.share if understanding.actions else None
-    windows.upsert_window(conn, window, understood=share, unknown_words=understanding.list_words() or None)
+    counts = {**understanding.counts, **{f"left out: {why}": rows for why, rows in left_out.items()}}
+    words = understanding.list_words() or None
+    windows.upsert_window(conn, window, understood=share, unknown_words=words, understanding=counts)
 
 
 def _worth(environment: Environment, conn: Connection, window: str, steps: pd.DataFrame) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from babylon_assets.orchestration.window_queue import Attempts, ChangedWindows, 
 TRIED_TAG = "babylon/tried"
 #: The same on runs for windows that have changed.
 REFRESHED_TAG = "babylon/refreshed"
-CLOSED_SECONDS, CHANGED_SECONDS = 30, 60
+CLOSED_SECONDS, CHANGED_SECONDS = 10, 60
 #: Windows whose fingerprints one tick compares, 8 ms each; a year is gone through in a day and a half.
 COMPARED = 40
 SHOWN = 16

@@ -41,6 +41,7 @@ def render_page(report: Report) -> str:
         newest=newest[:FIRST_ROWS],
         older=newest[FIRST_ROWS:MOST_ROWS],
         left_out=len(newest) - MOST_ROWS,
+        understood=[window for window in newest if window.understanding is not None][:FIRST_ROWS],
         fates=_sample_fates(report),
     )
 

@@ -33,6 +33,8 @@ class WindowSummary:
         policy, parent: names of the checkpoint that came of it and of the one it was trained from.
         rejected: why the chain does not go on from its checkpoint; None when it does.
         quarantined: rows of it that could not be read.
+        recorded: samples whose call was recorded here.
+        understood, unknown_words, understanding: as of the window's row.
     """
 
     id: str
@@ -50,6 +52,17 @@ class WindowSummary:
     reason: str | None = None
     rejected: str | None = None
     quarantined: int = 0
+    recorded: int | None = None
+    understood: float | None = None
+    unknown_words: str | None = None
+    understanding: Mapping[str, int] | None = None
+
+    @property
+    def rows_left_out(self) -> str:
+        """The rows of it that are not read, by reason; empty where all are."""
+        counts = (self.understanding or {}).items()
+        named = {name.removeprefix("left out: "): rows for name, rows in counts if name.startswith("left out: ")}
+        return ", ".join(f"{why}: {rows}" for why, rows in named.items())
 
     @property
     def quarantined_share(self) -> float:
@@ -136,6 +149,14 @@ class QuarantineSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmptiedWindow:
+    """A window with a dataset that held answers of a forgotten agent; whether it was frozen again without them."""
+
+    window: str
+    frozen_again: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """What the attempts on one backend used; dollars are estimates where the service names none."""
 
@@ -155,6 +176,7 @@ class Report:
         windows: oldest first, those that no run has looked at included.
         failed: of each window that is not trained, its last attempt where that failed.
         promotions, evaluations, quarantine: newest or largest first.
+        emptied: the windows that forgotten agents were in, newest first.
         samples: how many samples of the datasets trained as what, and why others did not (`skip: <why>`).
         odd_ids: rows of the game whose windowId is no window, by that id.
         guides: pages of docs/incidents by their names without ending, for those that are in reach.
@@ -174,6 +196,7 @@ class Report:
     verdict: VerdictSummary | None = None
     evaluations: Sequence[EvaluationSummary] = ()
     quarantine: Sequence[QuarantineSummary] = ()
+    emptied: Sequence[EmptiedWindow] = ()
     costs: Sequence[Cost] = ()
     samples: Mapping[str, int] | None = None
     odd_ids: Mapping[str, int] | None = None

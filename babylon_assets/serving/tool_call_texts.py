@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from babylon_assets.domain.json_nesting import decode_shallow
 from babylon_assets.domain.trajectories import ToolCall
 
 CALL, CALL_END = "<tool_call>", "</tool_call>"
@@ -25,7 +26,7 @@ _FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*)</function>\s*", re.DOTALL)
 _PARAMETER = re.compile(r"\s*<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*(?=<parameter=|\Z)", re.DOTALL)
 #: As chat templates write the values of a call, which is how Python does.
 _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
-_NO_JSON = (msgspec.DecodeError, RecursionError)
+_NO_JSON = (msgspec.DecodeError, UnicodeError)
 
 
 def find_end(text: str) -> int:
@@ -44,7 +45,7 @@ def read_calls(text: str, tools: Parameters) -> tuple[ToolCall, ...]:
     if text.lstrip().startswith(_XML):
         return _read_xml(text, tools)
     try:
-        value = msgspec.json.decode(text.strip().rstrip(";"))
+        value = decode_shallow(text.strip().rstrip(";"))
     except _NO_JSON:
         return ()
     calls = [_call(entry, tools) for entry in (value if isinstance(value, list) else [value])]
@@ -81,7 +82,7 @@ def _read_value(text: str, types: set[str]) -> Any:
     if is_text(types):
         return None if word == "null" and "null" in types else text
     try:
-        return msgspec.json.decode(word)
+        return decode_shallow(word)
     except _NO_JSON:
         return text
 

@@ -192,5 +192,5 @@ def _translate_errors() -> Iterator[None]:
         raise _passed_on(error) from error
     except (APIConnectionError, httpx.TransportError) as error:
         raise ApiError(502, "the server behind the gateway does not answer", code="upstream") from error
-    except (APIError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (APIError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(502, "the server behind the gateway gave no answer that can be read", code="upstream") from error

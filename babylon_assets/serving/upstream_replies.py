@@ -222,5 +222,14 @@ def _no_answer() -> ApiError:
 
 
 def _token(entry: _Logprob) -> Token:
-    raw = list(entry.token.encode()) if entry.bytes is None else entry.bytes
-    return Token(entry.token, entry.logprob, raw, list(map(_token, entry.top_logprobs or ())))
+    return Token(
+        entry.token, entry.logprob, _bytes_of(entry), [_alternative(other) for other in entry.top_logprobs or ()]
+    )
+
+
+def _alternative(entry: _Logprob) -> Token:
+    return Token(entry.token, entry.logprob, _bytes_of(entry), [])
+
+
+def _bytes_of(entry: _Logprob) -> Sequence[int]:
+    return list(entry.token.encode()) if entry.bytes is None else entry.bytes

@@ -19,7 +19,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import BabylonError, TransientError
 from babylon_assets.domain.site_links import SITE
 from babylon_assets.ledger.database import Database
-from babylon_assets.site import agent_pages, checkpoint_pages, comparison_page, playground, sample_pages
+from babylon_assets.site import agent_pages, checkpoint_pages, comparison_page, playground, report_page, sample_pages
 from babylon_assets.site.page_shell import HEADERS, STATEMENT_MS, Site, read_stylesheet
 from babylon_assets.site.query_values import WrongValueError
 
@@ -34,6 +34,7 @@ PAGES: dict[str, Page] = {
     "/agent": agent_pages.show_agent,
     "/compare": comparison_page.show_comparison,
     "/playground": playground.open_playground,
+    "/report": report_page.show_report,
 }
 _NOT_READY = "Nothing is in the ledger yet. Type: babylon demo, or babylon migrate for a database of your own."
 _TOO_LONG = f"The database did not answer within {STATEMENT_MS // 1000} s. Narrow the search, or try again later."

@@ -16,10 +16,12 @@ from babylon_assets.ledger.checkpoint_register import STATES, count_states, read
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.evaluations import Evaluation
-from babylon_assets.site.page_shell import Site
+from babylon_assets.site.page_shell import Site, can_measure
 from babylon_assets.site.query_values import choice_of, count_of
 
 PAGE_ROWS = 50
+#: Metrics that pages call by another name than the ledger.
+_METRICS = {"trainable_tokens": "trained tokens"}
 #: The colour of each state.
 COLOURS = {
     "served": "good",
@@ -46,16 +48,17 @@ def show_register(site: Site, request: Request) -> Response:
     state = choice_of(request.query_params, "state", STATES)
     page = count_of(request.query_params, "page", 0, 100_000)
     with site.connect() as conn:
-        register = read_register(conn, state=state, limit=PAGE_ROWS, offset=page * PAGE_ROWS)
+        rows = read_register(conn, state=state, limit=PAGE_ROWS, offset=page * PAGE_ROWS)
         counts = count_states(conn)
         served = promotions.promoted(conn, site.settings.model_name)
+    total = counts.get(state, 0) if state else sum(counts.values())
     return site.render(
         "register.html",
-        rows=register.rows,
-        total=register.total,
+        rows=rows,
+        total=total,
         state=state,
         page=page,
-        pages=-(-register.total // PAGE_ROWS),
+        pages=-(-total // PAGE_ROWS),
         counts=counts,
         colours=COLOURS,
         served=policy_name(served.chain, served.step) if served else None,
@@ -66,7 +69,7 @@ def show_checkpoint(site: Site, request: Request) -> Response:
     """One checkpoint: all that the ledger has of it."""
     with site.connect() as conn:
         checkpoint = lineage.find(conn, request.path_params["name"])
-        row = read_register(conn, ids=[checkpoint.id]).rows[0]
+        row = read_register(conn, ids=[checkpoint.id])[0]
         verdict = verdicts.verdict_on(conn, checkpoint.id)
         children = _children(conn, checkpoint)
         history = [move for move in promotions.history(conn, checkpoint.chain) if checkpoint.id == move.to_id]
@@ -91,6 +94,8 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         dataset=dataset,
         carried=carried,
         metrics=_numbers(checkpoint.metrics),
+        trained=checkpoint.metrics.get("trainable_tokens"),
+        measurable=can_measure(site.environment()),
         changed=sorted((name, _shorten(value)) for name, value in checkpoint.settings.items()),
     )
 
@@ -130,7 +135,7 @@ def _measured(evaluation: Evaluation) -> Measured:
 def _numbers(metrics: Any) -> list[tuple[str, str]]:
     """The training's numbers, for people."""
     return [
-        (name.replace("_", " "), format_number(float(value)))
+        (_METRICS.get(name, name.replace("_", " ")), format_number(float(value)))
         for name, value in metrics.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.policy_comparison import PromptTwice
-from babylon_assets.ledger import lineage, promotions
+from babylon_assets.ledger import checkpoints, lineage, promotions
 from babylon_assets.ledger.checkpoint_register import newest_names
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.sample_search import read_sample, read_text
@@ -31,13 +31,21 @@ def show_comparison(site: Site, request: Request) -> Response:
             prompts = {twice.prompt: _prompt_of(conn, twice) for twice in compared.differing}
         else:
             given = _suggest(conn, site.settings.model_name, names, given)
-    return site.render("compare.html", given=given, names=names, compared=compared, prompts=prompts, significance=_sign)
+    return site.render(
+        "compare.html",
+        given=given,
+        names=names,
+        compared=compared,
+        prompts=prompts,
+        significance=_sign,
+        can_ask=site.environment().answers is not None,
+    )
 
 
 def _suggest(conn: Connection, chain: str, names: list[str], given: list[str]) -> list[str]:
     """The served policy and its parent, or the two newest."""
     served = promotions.promoted(conn, chain)
-    parent = next(iter(lineage.ancestors(conn, served)), None) if served else None
+    parent = checkpoints.get(conn, served.parent_id) if served and served.parent_id else None
     meant = [policy_name(row.chain, row.step) for row in (parent, served) if row is not None]
     newest = names[:2][::-1]
     return [name or meant_name for name, meant_name in zip(given, meant if len(meant) == 2 else newest, strict=False)]

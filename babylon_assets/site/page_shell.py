@@ -35,6 +35,7 @@ _LINKS = (
     site_links.link_checkpoint,
     site_links.link_comparison,
     site_links.link_playground,
+    site_links.link_report,
     site_links.link_sample,
     site_links.link_samples,
 )
@@ -131,6 +132,11 @@ class Site:
             return neutralize(self.hide_secrets(value))
         longest = LONGEST_TEXT if isinstance(value, WholeText) else LONGEST
         return neutralize(shorten(self.hide_secrets(str(value)), longest))
+
+
+def can_measure(environment: Environment) -> bool:
+    """Whether the environment measures a policy, by a benchmark of its own or by answers to recorded prompts."""
+    return environment.benchmark is not None or environment.answers is not None
 
 
 def _excerpt(text: str) -> str:

@@ -17,7 +17,7 @@ from psycopg import Connection
 
 from babylon_assets.domain.display_text import format_number, neutralize_line
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
+from babylon_assets.domain.verdict_table import explain_decision, verdict_cells
 from babylon_assets.ledger import evaluations, lineage, verdicts
 from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -96,7 +96,7 @@ def _dataset(conn: Connection[Any], checkpoint: Checkpoint) -> Iterator[tuple[st
     yield "window", _code(checkpoint.window_id or "")
     yield "dataset", _code(checkpoint.dataset_id or "")
     yield "samples", f"{row[0]:,}"
-    yield "tokens that were trained on", f"{row[1]:,}"
+    yield "trained tokens", _number(checkpoint.metrics.get("trainable_tokens"))
     for kind in sorted(row[2]):
         if kind in ("policy_gradient", "recompute", "sft") or kind.startswith("skip: "):
             yield _text(kind.replace("_", " ")), f"{row[2][kind]:,}"
@@ -133,11 +133,9 @@ def _verdict(conn: Connection[Any], checkpoint: Checkpoint) -> str:
     if verdict is None:
         return "It has not been judged yet."
     sentence = f"{'Passed' if verdict.passed else 'Refused'}: {_text(explain_decision(verdict.why, verdict.verdict))}."
-    rows = [
-        (row.rule.replace("_", " "), "yes" if row.holds else "no", _text(row.finding), _text(row.bound))
-        for row in verdict_rows(verdict.verdict)
-    ]
-    return f"{sentence}\n\n{_table(('rule', 'holds', 'what it came to', 'bound'), rows)}" if rows else sentence
+    rows = verdict_cells(verdict.verdict)
+    table = _table(tuple(rows[0]), [tuple(map(_text, row.values())) for row in rows]) if rows else None
+    return f"{sentence}\n\n{table}" if table else sentence
 
 
 def _origin(checkpoint: Checkpoint, line: list[Checkpoint]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, NamedTuple
 
 import pytest
@@ -46,6 +47,13 @@ def test_a_text_that_no_record_has_is_named(other: Sample) -> None:
 def test_the_right_text_at_another_place_is_wrong() -> None:
     sample = said("The price is 0.4.")
     assert faults([sample._replace(step=1)], places(sample), frozenset(), RESULT_KEYS).wrong != []
+
+
+def test_a_long_list_in_a_prompt_is_walked_once() -> None:
+    prompt = said(json.dumps({"list": [1] * 200_000, "objects": [[{}]] * 20_000, "text": RESULT_KEYS[0]}))
+    began = time.process_time()
+    assert result_in(prompt.messages, RESULT_KEYS) is None
+    assert time.process_time() - began < 10  # a minute where each of its numbers waits for its turn
 
 
 @pytest.mark.parametrize("key", RESULT_KEYS)

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from babylon_assets.config.settings import Settings
@@ -173,11 +174,32 @@ def test_without_the_wheel_the_message_says_what_to_type(home: Path, monkeypatch
         open_database(Settings(home=home))
 
 
-def test_a_server_that_cannot_start_shows_the_end_of_its_log(home: Path) -> None:
-    settings = Settings(home=home)
-    open_database(settings)
+def logged(data: Path) -> str:
+    """What the server of a data folder wrote."""
+    return "".join(path.read_text() for path in [data / "log", *(data / "server_log").glob("*")])
+
+
+def test_a_servers_log_is_of_a_day_without_texts_of_clients_and_its_end_is_shown(home: Path) -> None:
+    settings, data = Settings(home=home), home / "postgres"
+    with open_database(settings).connect() as conn:
+        for _ in range(100):
+            with suppress(psycopg.Error), conn.transaction():
+                conn.execute("SELECT no_such_function('a text of a client')")
+        shown = dict(conn.execute("SELECT name, setting FROM pg_settings WHERE name LIKE 'log%'").fetchall())
+    assert (shown["log_truncate_on_rotation"], shown["log_rotation_age"]) == ("on", "60")
     stop_embedded(settings)
-    with (home / "postgres" / "postgresql.conf").open("a") as file:
+    assert "LOG:" in logged(data)
+    assert "client" not in logged(data)
+    (data / "log").write_text("x" * 100_000)  # as a server without a collector left it
+    of_earlier_day = data / "server_log" / "server-earlier.log"
+    of_earlier_day.write_text("x" * 100_000)
+    os.utime(of_earlier_day, (0, 0))
+    (data / "pg_wal").rename(home / "pg_wal")
+    with pytest.raises(DatabaseUnavailable, match=r"its log ends:\n(.*\n)*.*pg_wal"):
+        open_database(settings)
+    (home / "pg_wal").rename(data / "pg_wal")
+    assert len(logged(data)) < 10_000
+    with (data / "postgresql.conf").open("a") as file:
         file.write("\nshared_buffers = nonsense\n")
     with pytest.raises(DatabaseUnavailable, match="shared_buffers"):
         open_database(settings)

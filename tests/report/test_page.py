@@ -62,6 +62,7 @@ def test_every_section_is_there_and_says_its_numbers() -> None:
         "The newest verdict",
         "Evaluations",
         "Quarantine",
+        "Forgotten agents",
         "Cost",
     )
     assert [heading for heading in headings if heading not in document.text] == []
@@ -69,6 +70,8 @@ def test_every_section_is_there_and_says_its_numbers() -> None:
         *("babylon-agent@39", "8 things need a person", "promotion 50 minutes ago", "1.4 GiB"),
         *("live valid actions fell to 0.71", "0.4810", "0.4400 to 0.5200", "$41.70", "$3.25", "1:27:11", "18,400,000"),
         *("trained 32", "failed 1", "stepsJson is not JSON", "byte 18211", "MIN_AGENTS_PER_WINDOW is 3", "78.9%"),
+        "not yet babylon train 2026-11-25T14:00",
+        *("What was understood", "99.5%", "test users: 13", "marketType swap (2)", "412"),
         *("rejected: market -0.041", "its market reward is -0.041", "not worse by more than 0"),
     )
     assert [each for each in said if each not in document.text] == []
@@ -134,7 +137,7 @@ def test_incidents_are_links_to_their_pages_and_windows_to_the_ui() -> None:
 def test_tables_have_captions_headings_and_a_heading_for_each_row() -> None:
     document = Document(FULL)
     tables = FULL.split("<table")[1:]
-    assert len(tables) == len(document.named("caption")) == 8
+    assert len(tables) == len(document.named("caption")) == 10
     for table in tables:
         rows = table.split("</table>")[0].split("<tr>")[2:]
         assert rows

@@ -10,6 +10,7 @@ from babylon_assets.domain.verdict_table import VerdictRow
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.report.summary import (
     Cost,
+    EmptiedWindow,
     EvaluationSummary,
     JobSummary,
     PolicySummary,
@@ -25,6 +26,10 @@ HOSTILE = (
     "<script>alert('1')</script><img src=https://evil.example/x onerror=alert(2)> \"quoted\" & \u202ereversed \x00"
 )
 CHAIN = "babylon-agent"
+COUNTS = {
+    **{"actions": 400, "recognised": 398, "trades": 81, "linked": 79, "valued": 71, "pending": 7},
+    "left out: test users": 13,
+}
 
 
 def window(back: int, **changes: Any) -> WindowSummary:
@@ -100,6 +105,7 @@ def eventful() -> list[WindowSummary]:
         nothing(14, "failed", f"SourceError: {HOSTILE}"),
         nothing(20, "thin", "2 agents, MIN_AGENTS_PER_WINDOW is 3", reward=0.31),
         window(5, quarantined=9),
+        window(6, recorded=412, understood=0.9, unknown_words="marketType swap (2)", understanding=COUNTS),
         window(11, rejected="market -0.041 [-0.060, -0.021] against the champion"),
     ]
     return list({**hours, **{row.id: row for row in others}}.values())
@@ -155,6 +161,10 @@ def full() -> Report:
         quarantine=[
             QuarantineSummary(reason=why, rows=rows, windows=2, newest=NOW, trajectory=f"t-{rows}", place=place)
             for why, rows, place in reasons
+        ],
+        emptied=[
+            EmptiedWindow(window=window(6).id, frozen_again=False),
+            EmptiedWindow(window=window(7).id, frozen_again=True),
         ],
         costs=[
             Cost(backend="serverless", jobs=14, seconds=5231.4, tokens=18_400_000, usd=41.7, usd_today=3.25),

@@ -31,6 +31,7 @@ SMALL_GAME = {
     "MIN_SAMPLES_PER_WINDOW": "4",
     "LORA_RANK": "4",
     "GRADIENT_TOKENS": "1024",
+    "EVALUATION_SEEDS": "8",
 }
 ANSWERS = 48
 #: Hours that a demo of the tests plays; they end early enough for others to follow that are over as well.
@@ -111,7 +112,7 @@ def played_demo(environment_of: Callable[..., Environment], demo_hours: list[str
     home = passable_folder("babylon-demo-")
     environment = environment_of(home)
     try:
-        babylon(environment, *demo_command(demo_hours))
+        babylon_here(environment, *demo_command(demo_hours))
         database = open_database(load_settings(environment, env_file=None))
         yield Played(home, environment, demo_hours, trained_checkpoints(database))
     finally:

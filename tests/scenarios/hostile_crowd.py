@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
+
 #: How long a client that does nothing is waited for by nobody here.
 IDLE_SECONDS = 3.0
 
@@ -111,6 +113,14 @@ class Client:
             await self.ask("claim", user="agent-1", metadata=named, seed=1, max_tokens=1)
             await self.ask("trajectory", user=None, metadata=named, seed=1, max_tokens=1)
 
+    async def copy(self) -> None:
+        """What the honest ask at this moment, without a name and for others: a call that fits their steps."""
+        number = self.random.randrange(8)
+        lesson = self.random.choice(list(draw_demonstrations(seed=number, count=8)))
+        messages = [{"role": message.role, "content": message.content} for message in lesson.messages]
+        for agent in (None, "mallory", f"agent-{number}"):
+            await self.ask("copy", messages=messages, user=agent, max_tokens=8)
+
     async def retry(self) -> None:
         """Everything at once, again at once where it is refused."""
         for _ in range(5):
@@ -134,6 +144,7 @@ class Client:
             self.send_huge_prompt,
             self.send_long_prompt,
             self.claim,
+            self.copy,
             self.retry,
             self.guess_keys,
         ]

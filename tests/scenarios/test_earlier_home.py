@@ -1,7 +1,7 @@
 """A home and its databases, made by the version before the rooms had their names, go on after `babylon migrate`.
 
-`earlier_home.tar.gz` holds what `babylon demo --windows 2 --until 2025-11-05T14:00` left there with `SMALL_GAME`, eight
-EVALUATION_SEEDS and a small base model: the home without its server, a plain dump of each database, and `@HOME@` where
+`earlier_home.tar.gz` holds what `babylon demo --windows 2 --until 2025-11-05T14:00` left there with `SMALL_GAME` and
+a small base model: the home without its server, a plain dump of each database, and `@HOME@` where
 a path of the home stood.
 """
 
@@ -22,7 +22,7 @@ from babylon_assets.config.settings import load_settings
 from babylon_assets.ledger import checkpoints, datasets, embedded_postgres, windows
 from babylon_assets.ledger.database import Database, newest_revision, open_database
 from babylon_assets.training.adapters import weights_sha256
-from tests.scenarios.conftest import CHECKOUT, SMALL_GAME, Environment, babylon
+from tests.scenarios.conftest import CHECKOUT, SMALL_GAME, Environment, babylon_here
 from tests.servers import passable_folder
 
 pytestmark = pytest.mark.slow
@@ -49,8 +49,8 @@ def environment() -> Iterator[Environment]:
         _restore(home)
         [base] = (home / "base_models").iterdir()
         places = {"BASE_MODEL": str(base), "BABYLON_HOME": str(home), "PATH": str(Path(sys.executable).parent)}
-        made = {**SMALL_GAME, **places, "EVALUATION_SEEDS": "8", "PYTHONPATH": str(CHECKOUT)}
-        babylon(made, "migrate")
+        made = {**SMALL_GAME, **places, "PYTHONPATH": str(CHECKOUT)}
+        babylon_here(made, "migrate")
         yield made
     finally:
         embedded_postgres.stop(home / "postgres")
@@ -89,7 +89,7 @@ def _kept(conn: psycopg.Connection[Any]) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def test_its_windows_are_listed_and_its_datasets_keep_their_ids(environment: Environment, database: Database) -> None:
-    assert FIRST in (listed := babylon(environment, "windows")) and SECOND in listed
+    assert FIRST in (listed := babylon_here(environment, "windows")) and SECOND in listed
     with database.connect() as conn:
         revision = conn.execute("SELECT version_num FROM babylon_training.alembic_version").fetchone()
         assert revision == (newest_revision(),)
@@ -115,7 +115,7 @@ def test_an_old_window_again_writes_nothing_new(environment: Environment, databa
     """The second window: outcomes of the first arrived with the second, so that its data did change."""
     with database.connect() as conn:
         before = _kept(conn)
-    babylon(environment, "train", SECOND)
+    babylon_here(environment, "train", SECOND)
     with database.connect() as conn:
         assert _kept(conn) == before
 
@@ -126,7 +126,7 @@ def test_the_next_window_is_played_by_the_old_policy_and_trained_from_the_old_he
     with database.connect() as conn:
         old = checkpoints.head(conn, CHAIN)
         assert old is not None
-    babylon(environment, "demo", "--windows", "1", "--until", NEXT)
+    babylon_here(environment, "demo", "--windows", "1", "--until", NEXT)
     with database.connect() as conn:
         new = checkpoints.by_window(conn, CHAIN, NEXT)
         played = conn.execute(
@@ -141,7 +141,7 @@ def test_the_next_window_is_played_by_the_old_policy_and_trained_from_the_old_he
 def test_a_window_whose_outcomes_came_later_gets_the_dataset_that_it_would_have_got(
     environment: Environment, database: Database
 ) -> None:
-    babylon(environment, "train", FIRST)
+    babylon_here(environment, "train", FIRST)
     with database.connect() as conn:
         row = windows.get_window(conn, FIRST)
     assert row is not None and row.dataset_id == AGAIN

@@ -19,7 +19,7 @@ from tests.scenarios.conftest import (
     ANSWERS,
     Environment,
     Played,
-    babylon,
+    babylon_here,
     demo_command,
     start,
     trained_checkpoints,
@@ -80,15 +80,14 @@ def demo(server: Server, tmp_path: Path, environment_of: Callable[..., Environme
 
 @pytest.mark.slow
 def test_a_killed_demo_goes_on_where_it_stopped(demo: Demo, played_demo: Played) -> None:
-    with demo.started_until(PLAYED, 1) as stopped:
-        stopped.send_signal(signal.SIGINT)
-        printed, _ = stopped.communicate(timeout=60)
-    assert (stopped.returncode, "Traceback" in printed) == (130, False), printed
     demo.kill_when(TRAINING, 1)
     assert demo.count(TRAINED) == 0
     demo.kill_when(TRAINED, 2)
-    demo.kill_when(PLAYED, len(demo.hours))
-    printed = babylon(demo.environment, *demo_command(demo.hours))
+    with demo.started_until(PLAYED, len(demo.hours)) as stopped:
+        stopped.send_signal(signal.SIGINT)
+        printed, _ = stopped.communicate(timeout=60)
+    assert (stopped.returncode, "Traceback" in printed) == (130, False), printed
+    printed = babylon_here(demo.environment, *demo_command(demo.hours))
     assert "@2 -> babylon-agent@3" in printed
     assert trained_checkpoints(demo.database) == played_demo.checkpoints
     assert [(window, step) for window, step, _, _ in played_demo.checkpoints] == list(
@@ -120,7 +119,7 @@ def unfinished_runs(demo: Demo) -> list[str]:
 def test_a_second_call_says_that_all_is_done(played_demo: Played) -> None:
     picture = played_demo.home / "learning_curve.svg"
     picture.unlink()
-    printed = babylon(played_demo.environment, *demo_command(played_demo.windows))
+    printed = babylon_here(played_demo.environment, *demo_command(played_demo.windows))
     assert "are done" in printed
     assert "make up" in printed
     database = open_database(load_settings(played_demo.environment, env_file=None))

@@ -89,6 +89,7 @@ NO_ANSWERS: list[tuple[str, str]] = [
     ("application/json", data(choice(7, "stop"))),  # type: ignore[arg-type]
     ("application/json", data(choice("yes", "NUL \0"))),
     ("application/json", data(choice("yes", "stop", token_ids=[2**40]))),
+    ("application/json", f'{{"choices": [], "more": {"[" * 5_000}{"]" * 5_000}}}'),
     ("text/event-stream", "data: {broken\n\n"),
     ("text/event-stream", f"data: {json.dumps({'error': {'message': 'out of memory'}})}\n\n"),
     ("text/event-stream", ": nothing\n\n"),

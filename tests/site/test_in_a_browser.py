@@ -40,7 +40,13 @@ PAGES = {
     "/site/agents": "agent-3",
     link_agent("agent-3"): "Reward over windows",
     link_comparison(f"{CHAIN}@1", f"{CHAIN}@3"): "Where they differ most",
+    link_comparison(f"{CHAIN}@1", f"{CHAIN}@5"): "What both were measured by",
+    "/site/compare": "Compare",
+    "/site/samples?text=nowhere": "None of the",
+    "/site/?state=rejected": "Checkpoints",
     "/site/playground": "Ask both",
+    "/site/playground?agent=agent-3&step=0": "A yes 43",
+    "/site/report": "No report was written yet",
     "/site/nowhere": "That is not here",
 }
 

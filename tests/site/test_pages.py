@@ -5,18 +5,30 @@ from __future__ import annotations
 import re
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from starlette.testclient import TestClient
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import DatabaseUnavailable
-from babylon_assets.domain.site_links import link_agent, link_checkpoint, link_sample, link_samples
+from babylon_assets.domain.site_links import (
+    link_agent,
+    link_checkpoint,
+    link_comparison,
+    link_report,
+    link_sample,
+    link_samples,
+)
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
+from babylon_assets.ledger.checkpoints import insert_checkpoint
 from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.lineage import ancestors
+from babylon_assets.ledger.promotions import promote
 from babylon_assets.site.application import make_site
-from tests.ledger.values import CHAIN
+from tests.ledger.values import CHAIN, checkpoint, root
 from tests.site.conftest import Ask
 from tests.site.filled_ledger import HOSTILE, LONG, WINDOWS, add_window, fill
 
@@ -48,7 +60,7 @@ def rows(text: str) -> list[str]:
 
 def test_the_register_shows_every_checkpoint_with_its_state(filled: Database, page: Ask) -> None:
     with filled.connect() as conn:
-        states = {row.step: row.state for row in read_register(conn).rows}
+        states = {row.step: row.state for row in read_register(conn)}
         counts = count_states(conn)
     assert states == {
         0: "base model",
@@ -235,3 +247,55 @@ def test_a_database_that_is_gone_is_said(database: Database) -> None:
 
     reply = TestClient(make_site(Settings(environment="babylon"), refuse)).get("/site/")
     assert (reply.status_code, "PostgreSQL does not answer" in reply.text) == (503, True)
+
+
+def test_a_long_line_of_checkpoints_costs_no_more_questions(
+    database: Database, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    execute = psycopg.Cursor.execute
+
+    def count(cursor: Any, query: Any, *given: Any, **named: Any) -> Any:
+        asked.append(query)
+        return execute(cursor, query, *given, **named)
+
+    costs = []
+    with database.connect() as conn:
+        line = [root()]
+        insert_checkpoint(conn, line[0])
+        for length in (3, 12):
+            while len(line) < length:
+                window = f"2026-11-05T{len(line):02d}:00"
+                line.append(checkpoint(len(line), window, add_window(conn, window), parent_id=line[-1].id))
+                insert_checkpoint(conn, line[-1])
+            promote(conn, line[-1], by="gate", why="better")
+            conn.commit()
+            assert [row.id for row in ancestors(conn, line[-1])] == [row.id for row in line[-2::-1]]
+            with monkeypatch.context() as patch:
+                patch.setattr(psycopg.Cursor, "execute", count)
+                for path in ("/site/", "/site/compare", link_checkpoint(f"{CHAIN}@{length - 1}")):
+                    assert client.get(path).status_code == 200
+            costs.append(len(asked))
+            asked.clear()
+    assert costs[0] == costs[1]
+
+
+def test_the_report_is_there_once_it_was_written(filled: Database, tmp_path: Path) -> None:
+    settings = Settings(environment="babylon", home=tmp_path)
+    client = TestClient(make_site(settings, lambda: filled), base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+    missing = client.get(link_report())
+    assert "No report was written yet" in missing.text
+    assert f'href="{link_report()}"' in missing.text
+    (tmp_path / "report.html").write_text("<title>the report</title>", encoding="utf-8")
+    there = client.get(link_report())
+    assert there.text == "<title>the report</title>"
+    assert "default-src 'none'" in there.headers["content-security-policy"]
+    assert "script-src" not in there.headers["content-security-policy"]
+
+
+def test_a_policy_that_nothing_can_measure_is_sent_nowhere(filled: Database) -> None:
+    settings = Settings(environment="files")
+    client = TestClient(make_site(settings, lambda: filled), base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+    text = client.get(link_comparison(f"{CHAIN}@1", f"{CHAIN}@5")).text
+    assert "babylon compare" not in text
+    assert "cannot say what an answer" in text

@@ -28,7 +28,7 @@ def read_exchange(call: Call) -> Exchange | str:
     """
     try:
         messages = [read_message(message) for message in call.messages] if call.messages else _prompts(call)
-        tool_calls = read_tool_calls(call.tool_calls or call.tool_calls_of_wire)
+        tool_calls, tools = read_tool_calls(call.tool_calls or call.tool_calls_of_wire), read_tools(call.tools)
     except UnreadableMessageError as error:
         return str(error)
     response = call.response or ""
@@ -40,7 +40,7 @@ def read_exchange(call: Call) -> Exchange | str:
             messages.pop()
     if not messages:
         return NO_PROMPT
-    return Exchange(messages, response, read_tools(call.tools), tool_calls, _thought(call, response))
+    return Exchange(messages, response, tools, tool_calls, _thought(call, response))
 
 
 def _prompts(call: Call) -> list[Message]:

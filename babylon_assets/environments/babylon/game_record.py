@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import psycopg
 
+from babylon_assets.domain.json_nesting import decode_cut
 from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
 from babylon_assets.environments.babylon import decoding
@@ -284,14 +285,17 @@ class _Metadata(msgspec.Struct, gc=False, rename="camel"):
     tick_type: Any = None
 
 
+_decode_metadata = msgspec.json.Decoder(_Metadata).decode
+
+
 def _attributes(columns: bytes | None, metadata: bytes | None) -> dict[str, str]:
     """What a row says of its agent; its columns go before its metadata."""
     named: dict[str, str] = {}
     if metadata:
         try:
-            read = msgspec.structs.asdict(msgspec.json.decode(metadata, type=_Metadata))
+            read = msgspec.structs.asdict(decode_cut(_decode_metadata, metadata))
             named = {name: value for name, value in read.items() if isinstance(value, str) and value}
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except (msgspec.MsgspecError, ValueError):
             named = {}
     if columns:
         named |= msgspec.json.decode(columns, type=dict[str, str])

@@ -64,7 +64,8 @@ def add_logged_calls(
     for row in rows:
         by_step[row.step_id].append(_call(row))
     for step, number in zip(steps, numbers, strict=True):
-        names = (str(step.step_id), f"{trajectory}-step-{number}")
+        own = str(step.step_id) if isinstance(step.step_id, str | int) else ""
+        names = (own, f"{trajectory}-step-{number}")
         calls = next((by_step.pop(name) for name in names if name in by_step), [])
         if calls and not any(map(has_answer, step.llm_calls or ())):
             step.llm_calls = calls

@@ -15,7 +15,9 @@ import pandas as pd
 from psycopg import Connection
 
 from babylon_assets.domain.errors import SourceError
+from babylon_assets.domain.json_nesting import decode_cut
 from babylon_assets.domain.llm_judge import JudgeScore
+from babylon_assets.environments.babylon.steps import as_number
 
 _JUDGMENT = """
     INSERT INTO public.reward_judgments AS kept ("id", "trajectoryId", "judgeModel", "judgeVersion", "overallScore",
@@ -71,13 +73,12 @@ def read_judgments(
 def _read_parts(text: str | None) -> dict[str, float]:
     """The parts of a judgment that are numbers."""
     try:
-        values = json.loads(text or "{}")
+        values = decode_cut(json.loads, (text or "{}").encode())
     except ValueError:
         return {}
     known = values.items() if isinstance(values, dict) else ()
-    return {
-        name: float(value) for name, value in known if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    numbers = ((name, as_number(value)) for name, value in known if not isinstance(value, str))
+    return {name: number for name, number in numbers if number is not None}
 
 
 def _describe_judge(model: str, version: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from babylon_assets.domain.cut_characters import replace_halves
+from babylon_assets.domain.json_nesting import CUT_VALUES, cut_nesting
 from babylon_assets.environments.babylon.steps import FAULTS, LooseStep, Step, read_steps, tidy
 
 CUT_CHARACTERS = "cut characters"
@@ -19,8 +20,8 @@ UNREADABLE_STATES = "states that cannot be read"
 def read_or_salvage(text: bytes) -> tuple[list[Step], Counter[str]]:
     """The steps of a row's text, and how much of what was dropped to read them.
 
-    Half a character becomes the replacement character. A step without a readable action is dropped whole; a call or a
-    state that cannot be read, alone.
+    Half a character becomes the replacement character, and a value that is nested too deeply null. A step without a
+    readable action is dropped whole; a call or a state that cannot be read, alone.
 
     Raises:
         MsgspecError, ValueError, OverflowError, RecursionError: it is no JSON array, or none of its steps can be read.
@@ -30,7 +31,8 @@ def read_or_salvage(text: bytes) -> tuple[list[Step], Counter[str]]:
     except FAULTS as error:
         reason = error
     text, halves = replace_halves(text)
-    dropped = Counter({CUT_CHARACTERS: halves} if halves else {})
+    text, deep = cut_nesting(text)
+    dropped = +Counter({CUT_CHARACTERS: halves, CUT_VALUES: deep})
     try:
         return read_steps(text), dropped
     except msgspec.ValidationError as error:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.json_nesting import decode_cut
 from babylon_assets.environments.babylon.benchmarks import (
     Event,
     GroundTruth,
@@ -59,6 +60,9 @@ class _Snapshot(msgspec.Struct, rename="camel"):
     ground_truth: _GroundTruth
 
 
+_decode_whole = msgspec.json.Decoder(_Snapshot).decode
+
+
 def read_snapshot(path: Path) -> bytes:
     """The content of a snapshot's file, of which no more is read than may be in it.
 
@@ -87,8 +91,8 @@ def decode_snapshot(content: bytes) -> Snapshot:
     """
     _refuse_large(content)
     try:
-        raw = msgspec.json.decode(content, type=_Snapshot)
-    except (msgspec.MsgspecError, RecursionError) as error:
+        raw = decode_cut(_decode_whole, content)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise PermanentError(f"this is no benchmark snapshot of the game: {error}; give another file") from None
     lost: Counter[str] = Counter()
     truth = _truth(raw.ground_truth, lost)
@@ -143,6 +147,6 @@ def _kept(rows: Iterable[msgspec.Raw], kind: type[_T], name: str, lost: Counter[
 
 def _decode_row(raw: msgspec.Raw, kind: type[_T]) -> _T | None:
     try:
-        return msgspec.json.decode(raw, type=kind)
-    except (msgspec.MsgspecError, RecursionError):
+        return decode_cut(msgspec.json.Decoder(kind).decode, raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from babylon_assets.domain.json_nesting import NESTED_TOO_DEEPLY, is_too_deep
+
 
 class StepState(msgspec.Struct, gc=False, rename="camel"):
     """What the game reports before an action; times in epoch milliseconds, money in virtual dollars."""
@@ -240,4 +242,6 @@ def _error(value: Any) -> str | None:
     """The error as text; an error that is an object keeps its JSON."""
     if value is None or value is False or value in ("", {}, []):
         return None
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if isinstance(value, str):
+        return value
+    return NESTED_TOO_DEEPLY if is_too_deep(value) else msgspec.json.encode(value).decode()

@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from babylon_assets.domain import trajectories
-from babylon_assets.domain.chat_turns import read_tools
+from babylon_assets.domain.chat_turns import UnreadableMessageError, read_tools
 from babylon_assets.domain.content_ids import bytes_id, canonical_json, content_id
 from babylon_assets.domain.cut_characters import replace_halves
 from babylon_assets.domain.datasets import NEVER_KNOWN
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.json_nesting import CUT_VALUES, NESTED_TOO_DEEPLY, cut_nesting
 from babylon_assets.domain.trajectories import Message, Quarantined, StepFacts, ToolCall
 from babylon_assets.domain.windows import HOURLY, WindowGrid
 from babylon_assets.environments.files import bounds
@@ -91,7 +92,7 @@ def art_entries(
         if not line.strip():
             continue
         try:
-            group, cut = _read_json(line)
+            group, cut, deep = _read_json(line)
             members = group["trajectories"] if isinstance(group, dict) else None
             if not isinstance(members, list):
                 raise UnreadableEntryError("a line that is no group of trajectories")
@@ -100,6 +101,8 @@ def art_entries(
             continue
         if cut:
             yield refuse(window, place, CUT, line)
+        if deep:
+            yield refuse(window, place, CUT_VALUES, CUT_VALUES.encode() + line)
         for index, member in enumerate(members):
             yield from _of_trajectory(member, window, windows, f"{place} trajectory {index}", number - 1)
 
@@ -279,7 +282,7 @@ def _step_facts(fields: Any) -> StepFacts:
 
 #: What looking at a hostile value may raise.
 _FAULTS = (
-    *(msgspec.MsgspecError, UnreadableEntryError, PermanentError),
+    *(msgspec.MsgspecError, UnreadableEntryError, UnreadableMessageError, PermanentError),
     *(KeyError, TypeError, ValueError, OverflowError, RecursionError),
 )
 
@@ -291,7 +294,9 @@ def refuse(window: str | None, place: str, reason: str, content: bytes, trajecto
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, RecursionError):
-        return "nested too deeply"
+        return NESTED_TOO_DEEPLY
+    if isinstance(error, UnreadableMessageError):
+        return "tools that cannot be read"
     text = str(error) or type(error).__name__
     return (f"not JSON: {text}" if type(error) is msgspec.DecodeError else text)[:300]
 
@@ -303,14 +308,18 @@ def value_bytes(value: Any) -> bytes:
         return repr(value).encode("utf-8", "backslashreplace")
 
 
-def _read_json(text: bytes) -> tuple[Any, int]:
-    """The value of a JSON text, and how many characters in it were cut. A number out of range is infinite or NaN."""
+def _read_json(text: bytes) -> tuple[Any, int, int]:
+    """The value of a JSON text, how many characters in it were cut, and how many values for being nested too deeply.
+
+    A number out of range is infinite or NaN.
+    """
+    text, deep = cut_nesting(text)
     try:
-        return msgspec.json.decode(text), 0
+        return msgspec.json.decode(text), 0, deep
     except msgspec.DecodeError as error:
         repaired, cut = replace_halves(text)
         try:
-            return json.loads(repaired), cut
+            return json.loads(repaired), cut, deep
         except ValueError:
             raise error from None
 

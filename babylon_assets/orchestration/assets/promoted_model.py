@@ -6,7 +6,8 @@ The rules are in `domain.gates`, carrying them out is in `evaluation.gate_runner
 import dagster as dg
 
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
+from babylon_assets.domain.site_links import link_report
+from babylon_assets.domain.verdict_table import explain_decision, verdict_cells
 from babylon_assets.evaluation.gate_runner import GateDecision
 from babylon_assets.evaluation.served_results import measure_served
 from babylon_assets.evaluation.window_promotion import PromotionOutcome, promote_window
@@ -14,7 +15,7 @@ from babylon_assets.ledger import verdicts
 from babylon_assets.ledger.verdicts import StoredVerdict
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as EVALUATIONS
-from babylon_assets.orchestration.metadata import NO_CHECKPOINT, about_checkpoint, declare, show, table
+from babylon_assets.orchestration.metadata import NO_CHECKPOINT, about_checkpoint, declare, show, site_page, table
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 
@@ -57,6 +58,7 @@ def promote(installation: Installation, window: str, run_id: str) -> WindowResul
             {
                 "decision": lambda: _metadata(installation, outcome),
                 "verdict": lambda: _verdict(installation, outcome),
+                "report": lambda: {"report_page": site_page(link_report())},
             }
         ),
         data_version=outcome.served.id if outcome.served else None,
@@ -100,7 +102,7 @@ def _verdict(installation: Installation, outcome: PromotionOutcome) -> dict[str,
         return {}
     with installation.connect() as conn:
         kept = verdicts.verdict_on(conn, outcome.judged.checkpoint.id)
-    return {} if kept is None else {"verdict": table([row._asdict() for row in verdict_rows(kept.verdict)])}
+    return {} if kept is None else {"verdict": table(verdict_cells(kept.verdict))}
 
 
 def _gate_check(outcome: PromotionOutcome) -> dg.AssetCheckResult:

@@ -51,19 +51,22 @@ class Cache:
         if rows > self._rows:
             rows = max(rounded(rows, ROWS), 2 * self._rows)
         if length > self._length:
-            length = min(max(rounded(length, 4 * BLOCK), 2 * self._length), rounded(self._weights.context, BLOCK))
+            wanted = rounded(max(length, self._length * 9 // 8), 2 * BLOCK)
+            length = min(wanted, rounded(self._weights.context, BLOCK))
         rows, length = max(rows, self._rows), max(length, self._length)
-        self.keys, self.values = self._grown(self.keys, rows, length), self._grown(self.values, rows, length)
+        for tensors in (self.keys, self.values):
+            self._grow(tensors, rows, length)
         self._rows, self._length = rows, length
 
-    def _grown(self, old: list[torch.Tensor], rows: int, length: int) -> list[torch.Tensor]:
-        grown = []
+    def _grow(self, tensors: list[torch.Tensor], rows: int, length: int) -> None:
+        """Layer by layer: of 500 MB that have to become 1,000, no more than a layer is there twice."""
         for number in range(len(self._weights.layers)):
             new = self._weights.embedding.new_zeros(rows, self._weights.key_heads, length, self._weights.head)
-            if old:
-                new[: self._rows, :, : self._length] = old[number]
-            grown.append(new)
-        return grown
+            if number < len(tensors):
+                new[: self._rows, :, : self._length] = tensors[number]
+                tensors[number] = new
+            else:
+                tensors.append(new)
 
 
 @dataclass(frozen=True, slots=True)

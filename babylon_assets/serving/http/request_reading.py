@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from babylon_assets.domain.cut_characters import replace_halves
+from babylon_assets.domain.json_nesting import NESTED_TOO_DEEPLY, is_too_deep
 from babylon_assets.serving.http.protocol import LONGEST_STOP, ApiError, ChatRequest, check
 
 Given = TypeVar("Given", bound=msgspec.Struct)
@@ -45,6 +46,7 @@ class RequestReader(Generic[Given]):
             body, fields = _repaired(body)
             request = msgspec.convert(self._as_chat(self._decode(body)), ChatRequest)
             request.ignored = _ignored(fields, self._known)
+            _require_shallow(request)
         check(request)
         return request
 
@@ -80,7 +82,14 @@ def refusals() -> Iterator[None]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
     except RecursionError:
-        raise ApiError(400, "the body is nested too deep", code="invalid_json") from None
+        raise ApiError(400, f"the body is {NESTED_TOO_DEEPLY}", code="invalid_json") from None
+
+
+def _require_shallow(request: ChatRequest) -> None:
+    """Refuse what is kept of a request and cannot be read again by whoever trains on it."""
+    for param in ("tools", "functions", "response_format"):
+        if is_too_deep(msgspec.to_builtins(getattr(request, param))):
+            raise ApiError(400, f"{param} is {NESTED_TOO_DEEPLY}", param=param, code="invalid_value")
 
 
 def _ignored(fields: Mapping[str, msgspec.Raw], known: Collection[str]) -> tuple[str, ...]:

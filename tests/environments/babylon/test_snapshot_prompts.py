@@ -15,8 +15,8 @@ from babylon_assets.environments.feed.environment import FeedEnvironment
 from babylon_assets.environments.snapshot_questions import SnapshotQuestion
 
 
-def content() -> bytes:
-    """Six minutes of two markets and one perpetual that rises by 1% a minute."""
+def content(name: str = "s", minutes: int = 6) -> bytes:
+    """Minutes of two markets, of which the first comes true, and one perpetual that rises by 1% a minute."""
     markets = [
         {"id": f"m-{n}", "question": f"Will {n} ship?", "yesPrice": price, "noPrice": 1 - price}
         for n, price in enumerate((0.4, 0.9))
@@ -29,11 +29,11 @@ def content() -> bytes:
     post = {"type": "post:created", "data": {"content": "Everybody ships."}}
     ticks = [
         {"number": n, "timestamp": 1_790_000_000_000 + 60_000 * n, "events": [post], "state": state(n)}
-        for n in range(6)
+        for n in range(minutes)
     ]
-    prices = [{"tick": n, "price": 100 * 1.01**n} for n in range(6)]
+    prices = [{"tick": n, "price": 100 * 1.01**n} for n in range(minutes)]
     truth = {"marketOutcomes": {"m-0": True, "m-1": False}, "priceHistory": {"ACME": prices}}
-    return json.dumps({"id": "s", "initialState": state(0), "ticks": ticks, "groundTruth": truth}).encode()
+    return json.dumps({"id": name, "initialState": state(0), "ticks": ticks, "groundTruth": truth}).encode()
 
 
 @pytest.fixture(params=["feed", "babylon"])

@@ -196,7 +196,6 @@ class TestRefused:
             ("[}", "not JSON: JSON is malformed: invalid character (byte 1)", "stepsJson byte 1"),
             ([step(action=None)], "Expected `object`, got `null`", "stepsJson[0].action"),
             ([{"stepNumber": 0}], "Object missing required field `action`", "stepsJson[0]"),
-            ('[{"action":{"actionType":"x"},"z":' + "[" * 9000 + "]" * 9000 + "}]", "nested too deeply", "stepsJson"),
         ],
     )
     def test_with_reason_and_place(self, steps: Any, reason: str | None, place: str | None) -> None:
@@ -443,6 +442,38 @@ def test_what_was_written_is_what_is_read(amounts: list[float], text: str) -> No
     assert [f.detail.get("pnl") for f in read.facts] == [-a for a in amounts]
     assert {s.response for s in read.samples} == {text}
     assert {s.messages[1].content for s in read.samples} == {f"see {text}"}
+
+
+OF_A_CALL = ("messages", "tools", "toolCalls")
+#: Where a value that is nested deeply may stand, and around it what is needed there.
+DEEP: list[tuple[tuple[Any, ...], Any]] = [
+    (("stepId",), "@"),
+    (("more",), "@"),
+    (("environmentState",), "@"),
+    (("action", "parameters", "amount"), "@"),
+    (("action", "error"), "@"),
+    (("llmCalls", 0, "more"), "@"),
+    (("llmCalls", 0, "messages"), [{"role": "user", "content": [{"type": "text", "text": "?"}, "@"]}]),
+    (("llmCalls", 0, "tools"), [{"type": "function", "function": {"name": "f", "parameters": "@"}}]),
+    (("llmCalls", 0, "tools"), ["@"]),
+    (("llmCalls", 0, "toolCalls"), [{"function": {"name": "f", "arguments": "@"}}]),
+]
+
+
+@pytest.mark.parametrize("levels", [100, 900, 980, 100_000])
+@pytest.mark.parametrize(("path", "around"), DEEP)
+def test_a_value_that_is_nested_too_deeply_costs_what_it_is_part_of(
+    path: tuple[Any, ...], around: Any, levels: int
+) -> None:
+    steps = [step(0), step(1)]
+    _put(steps[1], path, around)
+    text = json.dumps(steps).replace('"@"', "[" * levels + "]" * levels)
+    read = decode_row(source_row(text.encode()))
+    assert isinstance(read, TrajectoryRecord)
+    assert [fact.step for fact in read.facts] == [0, 1]
+    own = path[-1] if path[-1] in OF_A_CALL else None
+    assert [sample.step for sample in read.samples] == ([0] if own else [0, 1])
+    assert bool(read.dropped) == (levels > 900 or own is not None or path == ("environmentState",))
 
 
 class TestStepsFrame:

@@ -100,10 +100,8 @@ def test_a_checkpoint_that_was_rolled_back_says_so(conn: Connection) -> None:
 
 def test_parts_of_a_judgment_are_scores_where_they_are_filled(conn: Connection) -> None:
     environment = FeedEnvironment(Settings(environment="feed"))
-    conn.execute(
-        """UPDATE public.reward_judgments SET "componentScoresJson" = '{"trust": 0.25, "scam_safety": null, "pnl": "x"}'
-        WHERE id = 'j-t-00013'"""
-    )
+    parts = f'{{"trust": 0.25, "scam_safety": 1{"0" * 400}, "pnl": "x", "rest": {"[" * 5_000}{"]" * 5_000}}}'
+    conn.execute("""UPDATE public.reward_judgments SET "componentScoresJson" = %s WHERE id = 'j-t-00013'""", [parts])
     rows = [row for row in environment.read_window(conn, WINDOW) if isinstance(row, TrajectoryRecord)]
     steps = steps_frame(rows, environment.detail)
     valued = steps.assign(**environment.value_steps(conn, WINDOW, steps))

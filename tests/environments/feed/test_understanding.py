@@ -55,6 +55,14 @@ def test_what_was_understood_is_counted(installation: Installation) -> None:
     with installation.connect() as conn:
         row = get_window(conn, WINDOW)
         assert row is not None and (row.understood, row.unknown_words) == (1.0, None)
+        kept = row.understanding or {}
+        assert {
+            "trades": 19,
+            "linked": 18,
+            "valued": 16,
+            "pending": 2,
+            "left out: evaluation": 1,
+        }.items() <= kept.items()
         renamed = """UPDATE public.trajectories SET "stepsJson" = replace("stepsJson", '"perp"', '"swap"')"""
         conn.execute(f"""{renamed}, "updatedAt" = now()""".encode())
     score(installation)

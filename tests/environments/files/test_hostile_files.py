@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from babylon_assets.cli.app import app
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.environments.files import bounds
+from babylon_assets.environments.files.entries import Entry, art_entries
 from babylon_assets.environments.files.parquet_rows import parquet_rows
 from babylon_assets.ledger.database import Database
 
@@ -38,6 +39,34 @@ STORED: list[tuple[str, Any]] = [
     ("policy", f"babylon-agent@{'9' * 5_000}"[:200]),
     ("components", {"a\0b": 1.0}),
 ]
+
+
+@pytest.mark.parametrize("levels", [100, 900, 980, 100_000])
+def test_what_is_nested_too_deeply_costs_one_answer(levels: int) -> None:
+    asked = [{"role": "user", "content": "?"}]
+    deep = "[" * levels + "]" * levels
+    answer = {"role": "assistant", "content": "yes"}
+    members: list[dict[str, Any]] = [
+        {"messages_and_choices": [*asked, answer], "metadata": {"more": "@"}},
+        {"messages_and_choices": [*asked, answer], "more": "@"},
+        {"messages_and_choices": [*asked, answer], "tools": [{"type": "function", "function": {"name": "@"}}]},
+        {"messages_and_choices": [*asked, answer], "tools": ["@"]},
+        {"messages_and_choices": [*asked, {**answer, "tool_calls": [{"function": {"name": "f", "arguments": "@"}}]}]},
+        {
+            "messages_and_choices": [
+                {"role": "user", "content": [{"type": "text", "text": "?", "more": "@"}, "@"]},
+                answer,
+            ]
+        },
+    ]
+    line = json.dumps({"trajectories": [{**member, "reward": 1.0} for member in members]}).replace('"@"', deep)
+    entries = list(art_entries([line.encode()], FIRST))
+    assert [entry.place for entry in entries if isinstance(entry, Entry)] == [
+        "line 1 trajectory 0",
+        "line 1 trajectory 1",
+    ]
+    reasons = [entry.reason for entry in entries if not isinstance(entry, Entry)]
+    assert len(reasons) == 4 + (levels > 200)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])

@@ -123,6 +123,22 @@ def world(tmp_path: Path, taught_base: Path, engine: Engine, game_database: Data
 
 
 @pytest.fixture(scope="session")
+def shown(
+    server: Server, played: str, taught_base: Path, engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """A world whose first window is trained, for tests that only look at it."""
+    name = server.create(played)
+    with dg.DagsterInstance.ephemeral() as instance:
+        world = World(
+            small_game(tmp_path_factory.mktemp("shown"), taught_base), server.database(name), instance, engine
+        )
+        world.play(FIRST)
+        world.run(FIRST)
+        yield world
+    server.drop(name)
+
+
+@pytest.fixture(scope="session")
 def three_played(server: Server, played: str, taught_base: Path, engine: Engine, tmp_path_factory: Any) -> str:
     """Name of a template in which the last three hours were played."""
     name = server.create(played)

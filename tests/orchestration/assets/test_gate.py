@@ -67,7 +67,7 @@ def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     assert 0 < measured["market_valid_share"] <= 1
     assert (judged["status"], judged["promoted"], judged["served_step"]) == ("promoted", 1, 1)
     assert judged["why"] == f"all {len(judged['verdict'].records)} rules hold"
-    assert all(record.data["holds"] and record.data["bound"] for record in judged["verdict"].records)
+    assert all(record.data["holds"] == "yes" and record.data["bound"] for record in judged["verdict"].records)
     assert trained.check("checkpoint_evaluations", "measured").passed
     assert trained.check("promoted_model", "gate").passed
     with trained.database.connect() as conn:
@@ -120,7 +120,7 @@ def test_a_bad_checkpoint_is_refused_with_the_reason_and_never_a_parent(trained:
     assert (judged["status"], judged["promoted"], judged["served"]) == ("refused", 0, f"{CHAIN}@1")
     assert "worse with confidence" in judged["why"]
     first_rule = judged["verdict"].records[0].data
-    assert (first_rule["rule"], first_rule["holds"]) == ("market", False)
+    assert (first_rule["rule"], first_rule["holds"]) == ("market", "no")
     assert first_rule["bound"] == "not worse by more than 0, with 95% confidence"
     check = trained.check("promoted_model", "gate")
     assert not check.passed and check.severity.value == "WARN"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger import checkpoints, late_samples, lineage
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import load_dataset
+from babylon_assets.ledger.overview import read_report
 from babylon_assets.orchestration.freezing import freeze_window
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import open_instance, window_range
@@ -177,6 +179,7 @@ def test_late_outcomes_are_carried_and_what_was_trained_is_not(world: World, for
             assert set(lineage.windows_with(conn, agent)) >= {SECOND}
             lineage.forget_agent(conn, agent)
         assert world.row(SECOND).reason == lineage.FORGOTTEN
+        assert emptied(world)[SECOND] is False
     world.execute(
         'UPDATE public."Market" SET resolved = true, resolution = coalesce(resolution, true), "updatedAt" = now()'
     )
@@ -188,6 +191,14 @@ def test_late_outcomes_are_carried_and_what_was_trained_is_not(world: World, for
     assert taken
     assert taken.isdisjoint(trained)
     assert not forgets or agent not in {sample.agent_id for sample in carried_there}
+    assert not forgets or emptied(world)[SECOND]
+
+
+def emptied(world: World) -> dict[str, bool]:
+    """The windows that the report lists as those of forgotten agents, and whether they were frozen again."""
+    with world.database.connect() as conn:
+        report = read_report(conn, CHAIN, "here", datetime.now(UTC), HOURLY)
+    return {row.window: row.frozen_again for row in report.emptied}
 
 
 def of(world: World, window: str) -> list[Any]:

@@ -29,19 +29,20 @@ def trained(world: World) -> World:
     return world
 
 
-def test_a_played_window_becomes_a_checkpoint(trained: World) -> None:
-    row = trained.row(FIRST)
+def test_a_played_window_becomes_a_checkpoint(shown: World) -> None:
+    row = shown.row(FIRST)
     assert (row.status, row.trajectories, row.agents, row.samples) == ("trained", 6, 6, 48)
-    with trained.database.connect() as conn:
+    with shown.database.connect() as conn:
         root, made = checkpoints.chain(conn, "babylon-agent")
     assert (made.id, made.parent_id, made.dataset_id) == (row.checkpoint_id, root.id, row.dataset_id)
-    run = trained.instance.get_run_by_id(made.dagster_run_id or "")
+    run = shown.instance.get_run_by_id(made.dagster_run_id or "")
     assert run is not None and run.status is dg.DagsterRunStatus.SUCCESS
 
 
-def test_a_checkpoint_leads_to_its_run_its_dataset_and_its_parent(trained: World) -> None:
+def test_the_next_checkpoint_leads_to_its_run_its_dataset_and_its_parent(trained: World) -> None:
     trained.play(SECOND)
     trained.run(SECOND)
+    assert trained.row(SECOND).parent_id == trained.row(FIRST).checkpoint_id
     first, second = (trained.metadata("model_checkpoints", window) for window in (FIRST, SECOND))
     with trained.database.connect() as conn:
         made = checkpoints.chain(conn, "babylon-agent")[-1]
@@ -51,8 +52,8 @@ def test_a_checkpoint_leads_to_its_run_its_dataset_and_its_parent(trained: World
     assert "parent_page" not in first and "wandb_page" not in second
 
 
-def test_every_partition_is_recorded_with_what_a_person_wants_to_know(trained: World) -> None:
-    raw, scored, dataset, made = (trained.metadata(asset, FIRST) for asset in ASSETS)
+def test_every_partition_is_recorded_with_what_a_person_wants_to_know(shown: World) -> None:
+    raw, scored, dataset, made = (shown.metadata(asset, FIRST) for asset in ASSETS)
     assert (raw["trajectories"], raw["agents"], raw["steps"], raw["calls"], raw["quarantined"]) == (6, 6, 48, 48, 0)
     assert (scored["steps"], scored["known"] + scored["pending"]) == (48, 48)
     assert dataset["samples"] == 48
@@ -61,7 +62,7 @@ def test_every_partition_is_recorded_with_what_a_person_wants_to_know(trained: W
     assert made["status"] == "trained"
     assert made["trained_tokens"] > 0
     assert {"loss", "entropy", "kl_to_behaviour", "grad_norm", "seconds", "step", "oracle", "random"} <= set(made)
-    assert made["reward_mean"] == dataset["reward_mean"] == pytest.approx(trained.row(FIRST).reward_mean, rel=1e-3)
+    assert made["reward_mean"] == dataset["reward_mean"] == pytest.approx(shown.row(FIRST).reward_mean, rel=1e-3)
     assert all(isinstance(made[name], float) for name in ("loss", "entropy", "grad_norm", "seconds"))
 
 
@@ -85,9 +86,9 @@ def test_the_best_and_the_worst_samples_are_shown_unless_they_must_not_be(traine
     assert {"best_and_worst", "samples_in_full"}.isdisjoint(trained.metadata("training_datasets", FIRST))
 
 
-def test_pictures_are_inline(trained: World) -> None:
+def test_pictures_are_inline(shown: World) -> None:
     for asset, name in PICTURES:
-        _, _, data = trained.metadata(asset, FIRST)[name].partition("(data:image/svg+xml;base64,")
+        _, _, data = shown.metadata(asset, FIRST)[name].partition("(data:image/svg+xml;base64,")
         assert base64.b64decode(data.rstrip(")")).startswith(b"<svg"), name
 
 
@@ -132,12 +133,6 @@ def test_rows_that_were_lost_are_read_again(world: World) -> None:
     world.execute(f"DELETE FROM {table} WHERE trajectory_id = (SELECT min(trajectory_id) FROM {table})")
     world.run(FIRST)
     assert world.metadata("raw_trajectories", FIRST)["trajectories"] == 6
-
-
-def test_the_next_window_continues_from_the_last(trained: World) -> None:
-    trained.play(SECOND)
-    trained.run(SECOND)
-    assert trained.row(SECOND).parent_id == trained.row(FIRST).checkpoint_id
 
 
 def test_a_window_that_was_never_recorded_is_green_and_leaves_no_row(trained: World) -> None:
@@ -269,9 +264,9 @@ def test_a_busy_chain_is_tried_again_and_then_given_up(world: World, monkeypatch
     assert world.row(FIRST).status == "trained"
 
 
-def test_a_person_gets_every_asset_as_a_frame(trained: World) -> None:
+def test_a_person_gets_every_asset_as_a_frame(shown: World) -> None:
     frames: dict[str, Any] = {
-        asset: trained.definitions.load_asset_value(asset, python_type=pd.DataFrame, partition_key=FIRST)
+        asset: shown.definitions.load_asset_value(asset, python_type=pd.DataFrame, partition_key=FIRST)
         for asset in ASSETS
     }
     assert {asset: len(frame) for asset, frame in frames.items()} == dict(zip(ASSETS, (6, 48, 48, 1), strict=True))
@@ -281,18 +276,18 @@ def test_a_person_gets_every_asset_as_a_frame(trained: World) -> None:
     assert frames["model_checkpoints"]["window_id"].tolist() == [FIRST]
 
 
-def test_a_downstream_asset_takes_a_frame_as_its_argument(trained: World) -> None:
+def test_a_downstream_asset_takes_a_frame_as_its_argument(shown: World) -> None:
     seen = {}
 
     @dg.asset(partitions_def=dg.HourlyPartitionsDefinition(FIRST, fmt="%Y-%m-%dT%H:00"))
     def report(scored_trajectories: pd.DataFrame) -> None:
         seen["rewards"] = scored_trajectories["reward"].notna().sum()
 
-    mine = dg.Definitions.merge(trained.definitions, dg.Definitions(assets=[report]))
+    mine = dg.Definitions.merge(shown.definitions, dg.Definitions(assets=[report]))
     job = mine.resolve_implicit_job_def_def_for_assets([dg.AssetKey("report")])
     assert job is not None
     job.execute_in_process(partition_key=FIRST, asset_selection=[dg.AssetKey("report")])
-    assert seen["rewards"] == trained.metadata("scored_trajectories", FIRST)["known"]
+    assert seen["rewards"] == shown.metadata("scored_trajectories", FIRST)["known"]
 
 
 def test_the_hours_of_a_forgotten_agent_are_frozen_again_without_it(world: World) -> None:

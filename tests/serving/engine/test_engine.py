@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import weakref
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -12,8 +14,12 @@ from babylon_assets.domain.policies import Completion
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
 from babylon_assets.serving.engine import number_formats
+from babylon_assets.serving.engine.decoder import Cache
 from babylon_assets.serving.engine.engine import Engine, Library
 from babylon_assets.serving.engine.number_formats import bf16_is_fast, engine_dtype
+
+if TYPE_CHECKING:
+    import torch
 
 CONVERSATIONS = [demonstration.messages for demonstration in draw_demonstrations(seed=5, count=6)]
 SHORT = [Message("system", "Trade."), Message("user", "A yes 40")]
@@ -160,3 +166,30 @@ def test_large_models_compute_in_bf16_where_that_is_fast(
     assert (engine_dtype(tmp_path), engine_dtype(tiny_base)) == ("bfloat16", "float32")
     monkeypatch.setattr(number_formats, "bf16_is_fast", lambda: False)
     assert engine_dtype(tmp_path) == "float32"
+
+
+def test_a_cache_grows_layer_by_layer_and_little_beyond_what_is_asked(tiny_base: Path) -> None:
+    weights = Library(tiny_base).weights(None)
+    weights = replace(weights, layers=weights.layers * 4)
+    cache = Cache(weights)
+    cache.fit(8, 512)
+    cache.keys[0].fill_(1.0)
+    old = [weakref.ref(tensor) for tensor in (*cache.keys, *cache.values)]
+    watched = _WatchedEmbedding(weights.embedding, old)
+    cache._weights = replace(weights, embedding=cast("torch.Tensor", watched))
+    cache.fit(8, 520)
+    assert watched.alive == list(range(len(old), 0, -1))
+    assert cache.keys[0][:, :, :512].eq(1).all()
+    assert cache.keys[0].shape[2] <= 640
+
+
+class _WatchedEmbedding:
+    """What tensors are made of, which notes at each how many of the old ones are still there."""
+
+    def __init__(self, embedding: torch.Tensor, old: list[weakref.ref[torch.Tensor]]) -> None:
+        self._embedding, self._old = embedding, old
+        self.alive: list[int] = []
+
+    def new_zeros(self, *shape: int) -> torch.Tensor:
+        self.alive.append(sum(tensor() is not None for tensor in self._old))
+        return self._embedding.new_zeros(*shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,24 @@ def test_what_cannot_be_recorded_is_refused_before_the_first_piece(gateway_with:
         refused = httpx.post(f"{gateway.url}/chat/completions", json={**BODY, **changes, "stream": stream}, timeout=30)
         assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error"), changes
         assert len(refused.content) < 1500
+    assert gateway.parts.source.load() == (0, 0)
+
+
+def test_what_is_nested_too_deeply_is_refused_where_it_would_be_kept(gateway_with: Gateways) -> None:
+    gateway = gateway_with()
+    tool = {"type": "function", "function": {"name": "f", "parameters": "@"}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": "@"}}
+    for changes in ({"more": "@"}, {"tools": [tool]}, {"response_format": form}, {"messages": "@"}):
+        for levels in (100, 900, 980, 100_000):
+            deep = '{"a":' * levels + "1" + "}" * levels
+            body = json.dumps({**BODY, **changes}).replace('"@"', deep)
+            headers = {"content-type": "application/json"}
+            reply = httpx.post(f"{gateway.url}/chat/completions", content=body, headers=headers, timeout=30)
+            assert reply.status_code in ((200, 400) if "more" in changes else (400,)), (changes, levels)
+            judged = httpx.post(f"{gateway.url}/feedback", content=body, headers=headers, timeout=30)
+            assert judged.status_code == 400
+    recorder = gateway.parts.recorder
+    assert recorder is not None and (recorder.refused, recorder.lost) == (0, 0)
     assert gateway.parts.source.load() == (0, 0)
 
 

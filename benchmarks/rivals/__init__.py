@@ -1,0 +1,1 @@
+"""What others make of the same work: transformers' own serving, TRL's trainer, ART's plain steps."""
