@@ -19,11 +19,11 @@ STATES = ("served", "served before", "passed", "rejected", "rolled back", "not j
 _KNOWN: LiteralString = """
 WITH known AS (
     SELECT made.id, made.created_at, made.chain, made.step, CASE
-        WHEN made.id = (SELECT newest.to_id FROM babylon_training.promotions AS newest
-                        WHERE newest.chain = made.chain ORDER BY newest.id DESC LIMIT 1) THEN 'served'
+        WHEN made.id IN (SELECT DISTINCT ON (chain) to_id FROM babylon_training.promotions ORDER BY chain, id DESC)
+            THEN 'served'
         WHEN starts_with(made.rejected, 'refused') THEN 'rejected'
         WHEN made.rejected IS NOT NULL THEN 'rolled back'
-        WHEN EXISTS (SELECT FROM babylon_training.promotions AS past WHERE past.to_id = made.id) THEN 'served before'
+        WHEN made.id IN (SELECT to_id FROM babylon_training.promotions) THEN 'served before'
         WHEN made.step = 0 THEN 'base model'
         WHEN (SELECT passed FROM babylon_training.gate_verdicts WHERE checkpoint_id = made.id) THEN 'passed'
         ELSE 'not judged' END AS state

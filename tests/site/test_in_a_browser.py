@@ -42,10 +42,9 @@ PAGES = {
     link_comparison(f"{CHAIN}@1", f"{CHAIN}@3"): "Where they differ most",
     link_comparison(f"{CHAIN}@1", f"{CHAIN}@5"): "What both were measured by",
     "/site/compare": "Compare",
-    "/site/samples?text=nowhere": "None of the",
-    "/site/?state=rejected": "Checkpoints",
+    "/site/samples?text=nowhere": "No sample fits",
     "/site/playground": "Ask both",
-    "/site/playground?agent=agent-3&step=0": "A yes 43",
+    "/site/playground?agent=agent-3&step=0": "An empty prompt",
     "/site/report": "No report was written yet",
     "/site/nowhere": "That is not here",
 }

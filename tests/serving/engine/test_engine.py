@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -181,6 +182,14 @@ def test_a_cache_grows_layer_by_layer_and_little_beyond_what_is_asked(tiny_base:
     assert watched.alive == list(range(len(old), 0, -1))
     assert cache.keys[0][:, :, :512].eq(1).all()
     assert cache.keys[0].shape[2] <= 640
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_in_memory_do_not_keep_the_models_file_mapped(tiny_base: Path, tmp_path: Path, dtype: str) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    weights = Library(base, dtype=dtype).weights(None)
+    assert weights.embedding.data_ptr() == weights.head_weight.data_ptr()
+    assert str(base) not in Path("/proc/self/maps").read_text()
 
 
 class _WatchedEmbedding:
