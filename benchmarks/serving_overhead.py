@@ -78,6 +78,8 @@ def measure_overhead(home: Path) -> list[Row]:
         return [*rows, *_growth(gateway)]
 
 
+#: It refuses to start without a key of its own, unless it is told to.
+_WITHOUT_KEY = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
 #: What is timed, by whether it is a stream.
 _WHAT = {False: "whole replies", True: "first text of a stream"}
 
@@ -168,8 +170,10 @@ def _upstream() -> Iterator[int]:
         process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
     with process:
         assert process.stdout is not None
-        yield int(process.stdout.readline())
-        process.terminate()
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.terminate()
 
 
 @contextmanager
@@ -219,7 +223,7 @@ def _litellm(command: Path, url: str) -> Iterator[int]:
         config = Path(scratch) / "config.yaml"
         config.write_text(json.dumps(models))
         program = [str(command), "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
-        environment = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+        environment = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", **_WITHOUT_KEY}
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
         with _on_cores(_cores()[:1]):
             process = subprocess.Popen(program, **quiet)
