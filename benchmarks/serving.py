@@ -70,7 +70,7 @@ def main() -> None:
                 rows = _measured(base, questions, recording, plain)
         finally:
             stop_embedded(own)
-    rows += measure_overhead()
+    rows += measure_overhead(settings.home)
     publish("serving", rows, settings.home)
     sys.exit(0 if all(row.holds is not False for row in rows) else 1)
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
+
+import msgspec
 
 from babylon_assets.domain.trajectories import Message, ToolCall
 from babylon_assets.serving.http.protocol import Token
@@ -31,7 +34,7 @@ class Target:
     weights_sha256: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Question:
     """What is asked of a policy.
 
@@ -59,6 +62,27 @@ class Question:
     tools: OfferedTools | None = None
     response_format: Mapping[str, Any] | None = None
     thoughts: str = "parsed"
+
+    @cached_property
+    def characters(self) -> int:
+        """How much text it has, which says how long work on it takes: thoughts, tools and calls of them as well."""
+        thoughts = sum(len(message.reasoning or "") for message in self.messages)
+        return self._characters_of_contents + thoughts + self._characters_of_tools
+
+    @property
+    def fewest_characters(self) -> int:
+        """What a prompt of it has at least: a template may leave thoughts out, and JSON may write one as six."""
+        return self._characters_of_contents + self._characters_of_tools // 6
+
+    @property
+    def _characters_of_contents(self) -> int:
+        return sum(len(message.content) for message in self.messages)
+
+    @cached_property
+    def _characters_of_tools(self) -> int:
+        offered = 0 if self.tools is None else len(msgspec.json.encode(self.tools.listed))
+        calls = [call for message in self.messages for call in message.tool_calls]
+        return offered + sum(len(call.name) + len(call.arguments) for call in calls)
 
     @property
     def is_constrained(self) -> bool:

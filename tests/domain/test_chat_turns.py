@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from babylon_assets.domain.answer_texts import FORMS
 from babylon_assets.domain.chat_turns import chat_turns, read_message, wire_messages
 from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.trajectories import Exchange, Message, ToolCall, decode_chat, encode_chat
@@ -50,3 +52,10 @@ def test_each_spelling_of_a_tool_call_is_read(field: str) -> None:
     value = function if field == "function_call" else [{"id": "c1", "function": function}]
     (call,) = read_message({"role": "assistant", "content": None, field: value}).tool_calls
     assert (call.name, call.arguments) == ("look", '{"a":1}')
+
+
+def test_arguments_that_are_nested_too_deep_are_the_text_that_they_are() -> None:
+    deep = Message("assistant", "", (ToolCall("c1", "look", "[" * 5_000),))
+    assert chat_turns([deep])[0]["tool_calls"][0]["function"]["arguments"] == "[" * 5_000
+    answer = SimpleNamespace(messages=[], response="", tool_calls=deep.tool_calls, reasoning=None)
+    assert all(form.answer(answer) for form in FORMS)

@@ -57,7 +57,7 @@ def add_logged_calls(
     """
     try:
         rows = msgspec.json.decode(logged, type=list[_LoggedCall])
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         dropped[UNREADABLE] += 1
         return
     by_step: dict[str, list[Call]] = defaultdict(list)

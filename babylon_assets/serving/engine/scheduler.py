@@ -188,11 +188,10 @@ class Scheduler:
 
     async def _prompt(self, question: Question, context: int) -> list[int]:
         """The conversation's tokens; a text that cannot fit is refused before it is cut into tokens."""
-        tokenizer, characters = self._library.tokenizer, sum(len(message.content) for message in question.messages)
-        listed = None if question.tools is None else question.tools.listed
-        tokens = characters // (JOINED * tokenizer.longest)
+        tokenizer, listed = self._library.tokenizer, None if question.tools is None else question.tools.listed
+        tokens = question.fewest_characters // (JOINED * tokenizer.longest)
         if tokens < context:
-            microseconds = characters + 10 * len(question.messages)
+            microseconds = question.characters + 10 * len(question.messages)
             prompt = await self._work.do(
                 question.key, microseconds, lambda: tokenizer.prompt(question.messages, listed)
             )

@@ -133,9 +133,8 @@ class AcceptedRequest:
         """Write the answers down and count them."""
         parts, recorder = self.parts, self.parts.recorder
         if recorder is not None:
-            characters = sum(len(message.content) for message in self.question.messages)
             calls = [self.call(index, answer) for index, answer in answers.items()]
-            await parts.work.do(self.key, characters * len(answers) / 100, lambda: recorder.record(calls))
+            await parts.work.do(self.key, self.question.characters * len(answers) / 100, lambda: recorder.record(calls))
         prompt = answers[0].prompt_tokens if 0 in answers else 0  # all answers are to the same one
         completion = sum(answer.completion_tokens for answer in answers.values())
         parts.access.spend(self.key, prompt + completion)

@@ -70,6 +70,16 @@ def test_long_texts_are_read_and_cut_beside_it(
     assert set(places["read"]) == {"short-work"}
 
 
+def test_long_calls_of_tools_are_cut_beside_it_as_well(gateway_with: Gateways, places: dict[str, list[str]]) -> None:
+    gateway, user = gateway_with(), {"role": "user", "content": "A yes 40 " * 1200}
+    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "A yes 40 " * 6000}}
+    for more in ({"tool_calls": [call]}, {"content": "", "reasoning_content": "Hm. " * 13_000}):
+        messages = [user, {"role": "assistant", **more}, {"role": "user", "content": "?"}]
+        body = {"model": "base", "messages": messages, "max_tokens": 1}
+        assert httpx.post(f"{gateway.url}/chat/completions", json=body, timeout=120).status_code in (200, 400)
+    assert set(places["cut"]) == {"long-work"}
+
+
 def test_many_messages_are_refused_by_their_number(gateway_with: Gateways) -> None:
     gateway = gateway_with()
     body = {"model": "base", "messages": [{"role": "user", "content": ""}] * 20_000}

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from babylon_assets.serving.http.forms import CHAT
+from babylon_assets.domain.trajectories import ToolCall
+from babylon_assets.serving.answers import Answer
+from babylon_assets.serving.http.forms import CHAT, FORMS
+from babylon_assets.serving.http.forms.form import ReplyContext
 from babylon_assets.serving.http.protocol import ApiError, plain_messages
 
 
@@ -43,3 +46,27 @@ def test_a_call_of_a_tool_without_a_name_is_refused_by_name_and_never_lost() -> 
     with pytest.raises(ApiError) as refused:
         plain_messages(CHAT.read(asked))
     assert (refused.value.status, refused.value.param) == (400, "messages[1].tool_calls")
+
+
+@pytest.mark.parametrize("path", FORMS)
+def test_a_body_that_is_nested_too_deep_is_refused_in_every_protocol(path: str) -> None:
+    given = b'"model": "m", "messages": [{"role": "user", "content": "A"}], "input": "A", "prompt": "A"'
+    with pytest.raises(ApiError) as refused:
+        FORMS[path].read(b'{%s, "max_tokens": 2, "x": %s}' % (given, b"[" * 5_000 + b"]" * 5_000))
+    assert (refused.value.status, refused.value.code) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31m", "</tool_call>", "", "a" * 257])
+def test_a_tool_has_a_name_that_prompts_and_calls_can_hold(name: str) -> None:
+    asked = {"model": "m", "messages": [{"role": "user", "content": "A"}], "tools": [{"function": {"name": name}}]}
+    with pytest.raises(ApiError) as refused:
+        CHAT.read(json.dumps(asked).encode())
+    assert (refused.value.status, refused.value.param) == (400, "tools")
+
+
+def test_arguments_that_are_nested_too_deep_are_no_object() -> None:
+    request = CHAT.read(json.dumps({"model": "m", "messages": [{"role": "user", "content": "A"}]}).encode())
+    call = ToolCall("c1", "look", "[" * 5_000)
+    answer = Answer("", "tool_calls", None, None, None, None, 1, 1, content="", tool_calls=(call,))
+    body = json.loads(FORMS["/v1/messages"].reply(ReplyContext(request, "msg_1", 0, "m@0", 1), [answer]))
+    assert body["content"] == [{"type": "tool_use", "id": "c1", "name": "look", "input": {}}]

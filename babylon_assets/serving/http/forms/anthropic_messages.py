@@ -194,7 +194,7 @@ def _arguments(call: ToolCall) -> Any:
     """The arguments as an object, which the protocol wants."""
     try:
         value = msgspec.json.decode(call.arguments)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {}
 
