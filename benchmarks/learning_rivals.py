@@ -4,8 +4,8 @@ One seed, 24 windows, one run. Each learner plays the same boards with its own p
 many a window for all (`rivals.market_line`): nobody is held out, no gate stands between, and every outcome is known.
 What is whose is said in `rivals.plain_art` and `rivals.trl_trainer`. Plain ART and TRL get the CPU seconds a window
 that the embedded backend's training took, the median of its windows, for their steps alone: loading is not counted.
-At their default learning rates, 5e-6 and 1e-6, neither moves: each takes the best of `RATES`, tried for eight windows
-of another seed before. A share of the way below zero is a policy that does worse than the expert.
+Their default learning rates, 5e-6 and 1e-6, are those of far larger models: each takes the best of `RATES`, tried for
+eight windows of another seed before. A share of the way below zero is a policy that does worse than the expert.
 """
 
 from __future__ import annotations
