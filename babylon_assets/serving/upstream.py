@@ -1,8 +1,8 @@
 """A server behind the gateway: W&B's hosted inference, ART's vLLM, or anything else that speaks OpenAI's API.
 
-It is asked with OpenAI's own client, once per answer, so that each has a seed of its own, and for log-probabilities and
-token ids. What it does not give is None and is recorded as missing. A stream's pieces are passed on as they come; the
-whole answer is put together from them.
+It is asked once per answer, so that each has a seed of its own, and for log-probabilities and token ids. What it does
+not give is None and is recorded as missing. A stream's pieces are passed on as they come; the whole answer is put
+together from them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import msgspec
-
-from babylon_assets.config.network import is_loopback
 from babylon_assets.domain.chat_turns import wire_messages
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.http.protocol import ApiError
 from babylon_assets.serving.offered_tools import OfferedTools
+from babylon_assets.serving.upstream_client import UpstreamClient, read_lines
 from babylon_assets.serving.upstream_replies import GatheredReply, read_events
 
 Kind = Literal["wandb", "vllm", "openai"]
@@ -43,15 +41,10 @@ class Upstream:
     opens_thought = False
 
     def __init__(self, url: str, key: str, kind: Kind, base_model: str, *, seconds: float, most: int) -> None:
-        import httpx
-        from openai import AsyncOpenAI
-
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=most)
-        http = httpx.AsyncClient(limits=limits, timeout=seconds, trust_env=not is_loopback(url))
-        client = AsyncOpenAI(base_url=url, api_key=key, timeout=seconds, max_retries=1, http_client=http)
-        self._ask = client.chat.completions.with_streaming_response.create
+        self._client = UpstreamClient(url, key, seconds=seconds)
         self._kind, self._base_model, self._most = kind, base_model, most
         self._active = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def prepare(self, policy: Target) -> None:
         self._name(policy)
@@ -63,7 +56,13 @@ class Upstream:
         return self._active, 0
 
     def close(self) -> None:
-        """Connections end with the event loop that they belong to."""
+        """Close the connections; called beside the event loop that asked, which still runs."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self.end(), self._loop).result()
+
+    async def end(self) -> None:
+        """Close the connections, on the event loop that asked."""
+        await self._client.close()
 
     async def answers(self, question: Question) -> list[Answer]:
         with self._places(len(question.seeds)):
@@ -99,6 +98,7 @@ class Upstream:
 
     @contextmanager
     def _places(self, count: int) -> Iterator[None]:
+        self._loop = asyncio.get_running_loop()
         if self._active + count > self._most:
             raise ApiError(429, "too many answers are under way", code="queue_full", retry_after=1)
         self._active += count
@@ -109,9 +109,8 @@ class Upstream:
 
     async def _answer(self, question: Question, seed: int) -> Answer:
         gathered = GatheredReply(question, raw=self._kind == "vllm")
-        with _translate_errors():
-            async with self._ask(**self._request(question, seed)) as response:
-                gathered.take_reply(await response.read())
+        async with self._client.ask(self._request(question, seed)) as response:
+            gathered.take_reply(await response.read())
         return gathered.answer()
 
     async def _stream(self, question: Question, index: int, seed: int, heard: asyncio.Queue[Any]) -> None:
@@ -119,11 +118,10 @@ class Upstream:
         gathered = GatheredReply(question, raw=self._kind == "vllm")
         request = self._request(question, seed) | {"stream": True, "stream_options": {"include_usage": True}}
         try:
-            with _translate_errors():
-                async with self._ask(**request) as response:
-                    async for data in read_events(response.iter_lines()):
-                        for text, thought, tokens in gathered.take_chunk(data):
-                            await heard.put(Piece(index, text, tokens, reasoning=thought))
+            async with self._client.ask(request) as response:
+                async for data in read_events(read_lines(response)):
+                    for text, thought, tokens in gathered.take_chunk(data):
+                        await heard.put(Piece(index, text, tokens, reasoning=thought))
             whole = gathered.answer()
             await heard.put(Piece(index, "", None, whole, tool_calls=whole.tool_calls))
         except Exception as error:  # told where the pieces are waited for
@@ -148,7 +146,7 @@ class Upstream:
         if question.response_format is not None:
             request["response_format"] = question.response_format
         if self._kind == "vllm":
-            request["extra_body"] = {"return_token_ids": True}
+            request["return_token_ids"] = True
         return request
 
     def _name(self, policy: Target) -> str:
@@ -166,31 +164,3 @@ def _tool_choice(tools: OfferedTools) -> Any:
     if tools.choice in ("auto", "required"):
         return tools.choice
     return {"type": "function", "function": {"name": tools.choice}}
-
-
-def _passed_on(error: Any) -> ApiError:
-    """The server's refusal as ours. Our key being refused is not the client's fault."""
-    status: int = error.status_code
-    if status in (401, 403) or status >= 500:
-        return ApiError(502, f"the server behind the gateway answered {status}", code="upstream")
-    after = error.response.headers.get("retry-after", "")
-    retry_after = int(after) if after.isdecimal() else 1 if status == 429 else None
-    return ApiError(status, error.message, param=error.param, code=error.code, retry_after=retry_after)
-
-
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    """What asking the server may fail of, as what the client is told."""
-    import httpx
-    from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
-
-    try:
-        yield
-    except (APITimeoutError, httpx.TimeoutException) as error:
-        raise ApiError(504, "the server behind the gateway did not answer in time", code="upstream") from error
-    except APIStatusError as error:
-        raise _passed_on(error) from error
-    except (APIConnectionError, httpx.TransportError) as error:
-        raise ApiError(502, "the server behind the gateway does not answer", code="upstream") from error
-    except (APIError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(502, "the server behind the gateway gave no answer that can be read", code="upstream") from error

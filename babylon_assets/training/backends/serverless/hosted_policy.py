@@ -72,7 +72,10 @@ class HostedPolicy:
             most=AT_ONCE,
         )
         places = asyncio.Semaphore(AT_ONCE)
-        return list(await asyncio.gather(*(self._ask(upstream, places, question) for question in questions)))
+        try:
+            return list(await asyncio.gather(*(self._ask(upstream, places, question) for question in questions)))
+        finally:
+            await upstream.end()
 
     async def _ask(self, upstream: Upstream, places: asyncio.Semaphore, question: Question) -> Answer:
         async with places:
