@@ -121,13 +121,13 @@ async def _refusal(response: ClientResponse) -> ApiError:
     if status in (401, 403) or not 400 <= status < 500:
         return ApiError(502, f"the server behind the gateway answered {status}", code="upstream")
     try:
-        told = msgspec.json.decode(await response.content.read(MOST_REFUSAL_BYTES), type=_RefusalBody).error
+        reason = msgspec.json.decode(await response.content.read(MOST_REFUSAL_BYTES), type=_RefusalBody).error
     except msgspec.MsgspecError:
-        told = _Refusal()
+        reason = _Refusal()
     after = response.headers.get("Retry-After", "")
     retry_after = int(after) if after.isdecimal() else 1 if status == 429 else None
-    message = told.message or f"the server behind the gateway refuses this ({status})"
-    return ApiError(status, message, param=told.param, code=told.code, retry_after=retry_after)
+    message = reason.message or f"the server behind the gateway refuses this ({status})"
+    return ApiError(status, message, param=reason.param, code=reason.code, retry_after=retry_after)
 
 
 @contextmanager
