@@ -7,10 +7,13 @@ output.
 
 from __future__ import annotations
 
+import os
 import resource
 import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,6 +32,8 @@ COLUMNS = (
 #: Bytes of address space of the child: the decoded file, and polars itself.
 MEMORY = 2 * EXPANDED
 MODULE = "babylon_assets.environments.files.parquet_rows"
+#: How long decoding may stand still, with no processor at work on it.
+STUCK_SECONDS = 10.0
 _NO_POLARS, _UNREADABLE, _TOO_LARGE = 3, 4, 5
 
 
@@ -80,6 +85,8 @@ def main(arguments: list[str], output: BinaryIO) -> int:
         import polars
     except ImportError:
         return _NO_POLARS
+    decoded = threading.Event()
+    threading.Thread(target=_end_if_stuck, args=(decoded,), daemon=True).start()
     try:
         schema = polars.read_parquet_schema(arguments[0])
         frame = polars.read_parquet(arguments[0], columns=[name for name in COLUMNS if name in schema])
@@ -88,12 +95,22 @@ def main(arguments: list[str], output: BinaryIO) -> int:
         return _UNREADABLE
     except BaseException:  # without memory polars panics, and a panic is no Exception
         return _TOO_LARGE
+    decoded.set()
     for row in frame.iter_rows(named=True):
         content = msgspec.msgpack.encode(row)
         content = b"" if len(content) > LINE else content
         output.write(struct.pack(">I", len(content)) + content)
     output.flush()
     return 0
+
+
+def _end_if_stuck(decoded: threading.Event) -> None:
+    """End this process when it does nothing: where polars' own thread died of too little memory, it waits for ever."""
+    spent = time.process_time()
+    while not decoded.wait(STUCK_SECONDS):
+        before, spent = spent, time.process_time()
+        if spent - before < STUCK_SECONDS / 1000:
+            os._exit(_TOO_LARGE)
 
 
 if __name__ == "__main__":

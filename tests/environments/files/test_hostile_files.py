@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,17 @@ def test_a_parquet_file_that_expands_without_bound_is_not_read_on(tmp_path: Path
         sum(1 for _ in parquet_rows(file))
     with pytest.raises(PermanentError, match=r"expands to too much to be held; split it"):
         sum(1 for _ in parquet_rows(file, memory=500 << 20))
+
+
+def test_a_decoder_that_waits_for_ever_is_ended() -> None:
+    """As polars does where a thread of its own could not be had: the file is one that expands to too much."""
+    stuck = (
+        "import threading, time; from babylon_assets.environments.files import parquet_rows as decoder\n"
+        "decoder.STUCK_SECONDS = 0.2\n"
+        "threading.Thread(target=decoder._end_if_stuck, args=(threading.Event(),)).start()\n"
+        "time.sleep(60)"
+    )
+    assert subprocess.run([sys.executable, "-c", stuck], timeout=50, check=False).returncode == 5
 
 
 def test_a_line_that_is_too_long_costs_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
