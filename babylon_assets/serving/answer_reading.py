@@ -65,12 +65,18 @@ class AnswerParser:
     def _start(self) -> bool:
         text = self._waiting.lstrip()
         if text.startswith(_THINK):
-            self._waiting, self._state = text[len(_THINK) :].lstrip("\n"), self._thought
+            self._waiting, self._state = text[len(_THINK) :], self._thought_start
             return True
         if _THINK.startswith(text) and not self._ended:
             return False
         self._state = self._text
         return True
+
+    def _thought_start(self) -> bool:
+        self._waiting = self._waiting.lstrip("\n")
+        if self._waiting:
+            self._state = self._thought
+        return bool(self._waiting)
 
     def _thought(self) -> bool:
         before, mark, after = self._waiting.partition(_THOUGHT_END)

@@ -107,6 +107,10 @@ def test_it_is_the_same_in_pieces(case: str, cuts: list[int]) -> None:
     assert read(pieces, tools) == expected
 
 
+def test_a_thought_begins_after_its_lines_end_however_it_comes() -> None:
+    assert read(["<think>", "\n", "\nHm"], None) == ("", "Hm", [])
+
+
 def test_a_thought_that_the_template_opened_ends_where_it_ends() -> None:
     assert read(["Hm.</think>", " Yes"], None, in_thought=True) == ("Yes", "Hm.", [])
     raw = "<think>Hm.</think>Yes"

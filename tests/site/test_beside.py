@@ -35,7 +35,7 @@ def client(database: Database, keys: dict[str, str]) -> TestClient:
 def test_each_application_has_its_own_paths(filled: Database) -> None:
     asked = client(filled, {})
     assert "Checkpoints" in asked.get("/site").text
-    assert '<a class="other" href="/">Dagster</a>' in asked.get("/site/").text
+    assert '<a href="/">Dagster</a>' in asked.get("/site/").text
     for path in ("/", "/sites", "/assets/site", "/runs?x=/site/"):
         assert asked.get(path).text == "the other application"
     with asked.websocket_connect("/site/socket", headers={"host": "127.0.0.1:3000"}) as socket:

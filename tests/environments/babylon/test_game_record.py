@@ -196,11 +196,11 @@ class TestReadWindow:
             "truncated": json.dumps([step()])[:-30],
             "object": {},
             "null action": [step(action=None)],
-            "deep": '[{"action":{"actionType":"x"},"z":' + "[" * 5000 + "]" * 5000 + "}]",
             "not json": "",
         }
         good: dict[str, Any] = {
             "live": [step(llmCalls=[])],
+            "deep": '[{"action":{"actionType":"x"},"z":' + "[" * 5000 + "]" * 5000 + "}]",
             "empty": [],
             "null step": [step(), None],
             "text state": [step(environmentState="x")],
