@@ -87,3 +87,5 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
     monkeypatch.undo()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(PermanentError, match=rf"^{path}/below/page.html cannot be written: Not a directory; name"):
+        write(path / "below" / "page.html", "new")

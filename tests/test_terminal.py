@@ -184,3 +184,11 @@ def test_a_terminal_without_the_letters_shows_their_numbers(database: Database, 
     command = [sys.executable, "-m", "babylon_assets", "status", "2026-10-01T04:00"]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, check=True)
     assert rb"no \u201c\xfcn\xefcode\u201d \U0001f4c8 here" in done.stdout
+
+
+def test_a_long_task_is_told_by_its_quarters_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.progress() as bar:
+        heard = terminal.share_callback(bar)
+        for share in (0.01, 0.3, 0.4, 0.8, 1.0):
+            heard("teaching", share)
+    assert capsys.readouterr().err.splitlines() == ["teaching", "teaching: 25%", "teaching: 75%", "teaching: 100%"]
