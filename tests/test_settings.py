@@ -100,6 +100,20 @@ def test_a_file_that_is_no_utf8_is_refused_in_a_sentence(tmp_path: Path, encodin
     assert load_settings({}, env_file=file).embedded.lora_rank == 8
 
 
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ('LORA_RANK=8\nOPENAI_API_KEY="sk-se\ncret=1\n', "line 2, cannot be read; write NAME=value"),
+        ("# " + "é" * 2**20, "larger than 1 MB"),
+    ],
+)
+def test_a_file_of_which_a_part_would_be_ignored_is_refused(tmp_path: Path, text: str, remedy: str) -> None:
+    (tmp_path / ".env").write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match=remedy) as refused:
+        load_settings({}, env_file=tmp_path / ".env")
+    assert "sk-se" not in str(refused.value)
+
+
 def test_a_misspelled_variable_of_the_file_is_named_with_the_nearest_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,10 +293,13 @@ def test_loopback_is_excepted_from_proxies_and_what_was_excepted_before_stays() 
     environ = {"no_proxy": "internal.example, 127.0.0.1"}
     reach_loopback_directly(environ)
     assert environ["no_proxy"] == "internal.example,127.0.0.1,localhost,::1"
-    assert environ["NO_PROXY"] == "localhost,127.0.0.1,::1"
-    everything = {"no_proxy": "*", "NO_PROXY": "*"}
-    reach_loopback_directly(everything)
-    assert everything == {"no_proxy": "*", "NO_PROXY": "*"}
+    assert environ["NO_PROXY"] == environ["no_proxy"]  # libraries read one of both
+    apart = {"no_proxy": "a", "NO_PROXY": "b"}
+    reach_loopback_directly(apart)
+    assert apart == {"no_proxy": "a,localhost,127.0.0.1,::1", "NO_PROXY": "b,localhost,127.0.0.1,::1"}
+    for everything in ({"no_proxy": "*", "NO_PROXY": "*"}, {"NO_PROXY": "*"}, {"no_proxy": "*"}):
+        reach_loopback_directly(everything)
+        assert everything == {"no_proxy": "*", "NO_PROXY": "*"}
     assert [is_loopback(url) for url in ("http://127.0.0.5:1/v1", "http://localhost", "https://[::1]:8/x")] == [
         True
     ] * 3

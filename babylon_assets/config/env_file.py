@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from babylon_assets.domain.errors import SettingsError
 
@@ -24,6 +24,8 @@ REMOVED = {
 _OURS = ("CANARY_", "GATE_", "GATEWAY_", "LOCAL_GPU_", "RULER_", "SERVERLESS_", "SIMULATION_")
 #: How like one of our names another name must be, from 0 to 1: one or two letters of a short name may differ.
 _ALIKE = 0.85
+#: A larger file is something else.
+_MOST_BYTES = 2**20
 
 
 def find_env_file(folder: Path) -> Path | None:
@@ -43,17 +45,24 @@ def read_env_file(path: Path) -> dict[str, str]:
     """The variables of the file, as they stand there: `$` in a password is a `$`.
 
     Raises:
-        SettingsError: it cannot be read, or is no UTF-8 text.
+        SettingsError: it cannot be read, is no UTF-8 text, is too large, or has a line that sets nothing.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        text = content.decode("utf-8-sig", "strict" if len(content) <= _MOST_BYTES else "ignore")
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}; make it readable or remove it") from None
     except UnicodeDecodeError:
         raise _not_utf8(path) from None
+    if len(content) > _MOST_BYTES:
+        raise SettingsError(f"{path} is larger than 1 MB; keep in it what sets variables")
     if "\0" in text:  # UTF-16 without its mark
         raise _not_utf8(path)
-    return {name: value for name, value in dotenv_values(stream=StringIO(text), interpolate=False).items() if value}
+    lines = list(parse_stream(StringIO(text)))
+    if broken := [line.original.line for line in lines if line.error]:
+        raise SettingsError(f"{path}, line {broken[0]}, cannot be read; write NAME=value and close its quotes")
+    return {line.key: line.value for line in lines if line.key and line.value}
 
 
 def _not_utf8(path: Path) -> SettingsError:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping, MutableMapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -43,8 +44,21 @@ def open_library_urls(environ: Mapping[str, str]) -> list[str]:
 
 
 def reach_loopback_directly(environ: MutableMapping[str, str]) -> None:
-    """Except loopback from the proxies that the environment names, for every library that reads them from there."""
-    for name in ("NO_PROXY", "no_proxy"):
-        excepted = [part.strip() for part in environ.get(name, "").split(",") if part.strip()]
-        if "*" not in excepted:
-            environ[name] = ",".join(dict.fromkeys([*excepted, *_LOOPBACK]))
+    """Except loopback from the proxies that the environment names, for every library that reads them from there.
+
+    Libraries read one of both spellings, so what only one of them excepts is excepted in the other as well.
+    """
+    given = {name: environ.get(name, "").strip() for name in ("NO_PROXY", "no_proxy")}
+    for name, text in given.items():
+        listed = text or given["NO_PROXY"] or given["no_proxy"]
+        excepted = [part.strip() for part in listed.split(",") if part.strip()]
+        environ[name] = "*" if "*" in excepted else ",".join(dict.fromkeys([*excepted, *_LOOPBACK]))
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for a URL: that of its scheme, or the one for all."""
+    address = urlsplit(url)
+    if is_loopback(url) or proxy_bypass(address.hostname or ""):
+        return None
+    proxies = getproxies()
+    return proxies.get(address.scheme) or proxies.get("all")

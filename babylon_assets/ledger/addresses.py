@@ -111,8 +111,9 @@ def _is_ambiguous(url: str) -> bool:
     rest = url.partition("://")[2].partition("?")[0]
     place, _, path = rest.partition("/")
     login, _, hosts = place.rpartition("@")
-    ports = [host.rpartition(":")[2] for host in hosts.split(",") if ":" in re.sub(r"\[[^]]*\]", "", host)]
-    return "@" in path or "@" in login or any(not re.fullmatch(r"\d*", port) for port in ports)
+    ports = [re.sub(r"\[[^]]*\]", "", host).partition(":")[2] for host in hosts.split(",")]
+    is_encoded = "%40" in hosts or (":" not in login and "%3a" in login.lower())  # with what parts user and password
+    return is_encoded or "@" in path or "@" in login or any(not re.fullmatch(r"\d*", port) for port in ports)
 
 
 def _without_prisma(url: str, variable: str) -> str:

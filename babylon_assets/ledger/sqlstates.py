@@ -14,14 +14,20 @@ from babylon_assets.domain.errors import BabylonError, DatabaseUnavailable, Perm
 #: Try again later.
 TRANSIENT = {
     "08": "the connection failed",
+    "25P03": "the server ended the connection, which it found idle",
+    "25P04": "the server ended a transaction that took long",
+    "40000": "the server undid the transaction",
     "40001": "another transaction came in between",
+    "40003": "whether the statement was done is not known",
     "40P01": "two transactions waited for each other",
     "53": "the server lacks room, memory or connections",
+    "55006": "something else uses it at the moment",
     "55P03": "a lock was not to be had in time",
     "57014": "the statement was cancelled, by a person or by a time limit",
     "57P": "the server was stopped, is starting, or ended the connection",
     "25006": "the server only reads, as a standby does, or the role is set to; `babylon doctor` says which",
     "58": "the server's disk or system failed",
+    "HV00N": "the server behind a foreign table does not answer",
 }
 #: A setting or a right is wrong.
 REFUSED = {

@@ -17,7 +17,7 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.http.protocol import ApiError
 from babylon_assets.serving.offered_tools import OfferedTools
-from babylon_assets.serving.upstream_client import UpstreamClient, read_lines
+from babylon_assets.serving.upstream_client import UpstreamClient
 from babylon_assets.serving.upstream_replies import GatheredReply, read_events
 
 Kind = Literal["wandb", "vllm", "openai"]
@@ -110,7 +110,7 @@ class Upstream:
     async def _answer(self, question: Question, seed: int) -> Answer:
         gathered = GatheredReply(question, raw=self._kind == "vllm")
         async with self._client.ask(self._request(question, seed)) as response:
-            gathered.take_reply(await response.read())
+            gathered.take_reply(await self._client.read_reply(response))
         return gathered.answer()
 
     async def _stream(self, question: Question, index: int, seed: int, heard: asyncio.Queue[Any]) -> None:
@@ -119,7 +119,7 @@ class Upstream:
         request = self._request(question, seed) | {"stream": True, "stream_options": {"include_usage": True}}
         try:
             async with self._client.ask(request) as response:
-                async for data in read_events(read_lines(response)):
+                async for data in read_events(self._client.read_lines(response)):
                     for text, thought, tokens in gathered.take_chunk(data):
                         await heard.put(Piece(index, text, tokens, reasoning=thought))
             whole = gathered.answer()

@@ -6,13 +6,14 @@ A question that met no server, or one that was passing, is asked once more.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from babylon_assets.config.network import is_loopback
+from babylon_assets.config.network import proxy_for
 from babylon_assets.serving.http.protocol import ApiError
 
 if TYPE_CHECKING:
@@ -23,12 +24,17 @@ PASSING = frozenset({408, 409, 429, 500, 502, 503, 504})
 SECONDS_BETWEEN = 0.5
 #: Of a refusal more is not read: it is a sentence.
 MOST_REFUSAL_BYTES = 2**16
+#: Of an answer, and of a line of a stream; 32,000 tokens with 20 alternatives each fit.
+MOST_REPLY_BYTES = 2**26
+MOST_LINE_BYTES = 2**23
+#: Nobody waits longer for the end of a stream, whatever goes on coming.
+LONGEST_SECONDS = 3600.0
 
 
 class _Refusal(msgspec.Struct):
     message: str | None = None
-    param: str | None = None
-    code: str | None = None
+    param: Any = None
+    code: Any = None  # OpenAI's is a text, vLLM's a number
 
 
 class _RefusalBody(msgspec.Struct):
@@ -40,12 +46,13 @@ class UpstreamClient:
 
     Args:
         url: with `/v1`.
-        seconds: how long it may take to connect, and how long nothing may come.
+        seconds: how long it may take to begin an answer, to give one whole, and to give the next line of a stream.
     """
 
     def __init__(self, url: str, key: str, *, seconds: float) -> None:
         self._url, self._seconds = f"{url.rstrip('/')}/chat/completions", seconds
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._proxy = proxy_for(self._url)
         self._session: ClientSession | None = None
 
     @asynccontextmanager
@@ -83,14 +90,54 @@ class UpstreamClient:
     async def _send(self, body: bytes) -> ClientResponse:
         if self._session is None:
             self._session = self._begun()
-        return await self._session.post(self._url, data=body, headers=self._headers, allow_redirects=False)
+        async with asyncio.timeout(self._seconds):
+            return await self._session.post(
+                self._url, data=body, headers=self._headers, allow_redirects=False, proxy=self._proxy
+            )
 
     def _begun(self) -> ClientSession:
         from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
         seconds = self._seconds
-        timeout = ClientTimeout(total=None, connect=seconds, sock_connect=seconds, sock_read=seconds)
-        return ClientSession(connector=TCPConnector(limit=0), timeout=timeout, trust_env=not is_loopback(self._url))
+        timeout = ClientTimeout(total=LONGEST_SECONDS, connect=seconds, sock_connect=seconds, sock_read=seconds)
+        return ClientSession(
+            connector=TCPConnector(limit=0), timeout=timeout
+        )  # no `trust_env`: it takes a netrc's login for ours
+
+    async def read_reply(self, response: ClientResponse) -> bytes:
+        """The whole body, to be called while the response is open.
+
+        Raises:
+            ApiError: it is too large.
+            TimeoutError: it did not come in time.
+        """
+        async with asyncio.timeout(self._seconds):
+            return b"".join([piece async for piece in _bounded(response)])
+
+    async def read_lines(self, response: ClientResponse) -> AsyncIterator[str]:
+        """The lines of a body as they come, without their ends.
+
+        Raises:
+            ApiError: one of them, or all of them, are too large.
+            TimeoutError: nothing but comments came.
+            UnicodeDecodeError: it is no text.
+        """
+        rest, now = b"", asyncio.get_running_loop().time
+        waited, asked_at = 0.0, now()
+        async for piece in _bounded(response):
+            waited += now() - asked_at
+            lines = (rest + piece).splitlines(keepends=True)
+            rest = b"" if not lines or lines[-1].endswith(b"\n") else lines.pop()
+            for line in lines:
+                waited = 0.0 if line.startswith(b"data") else waited
+                yield line.rstrip(b"\r\n").decode()
+            if len(rest) > MOST_LINE_BYTES:
+                raise _too_large()
+            if waited > self._seconds:
+                raise TimeoutError
+            asked_at = now()
+        if rest:
+            yield rest.rstrip(b"\r\n").decode()
 
     async def close(self) -> None:
         """Close the connections, on the event loop that asked."""
@@ -99,20 +146,18 @@ class UpstreamClient:
             self._session = None
 
 
-async def read_lines(response: ClientResponse) -> AsyncIterator[str]:
-    """The lines of a body as they come, without their ends.
-
-    Raises:
-        UnicodeDecodeError: it is no text.
-    """
-    rest = b""
+async def _bounded(response: ClientResponse) -> AsyncIterator[bytes]:
+    """A body as it comes, unpacked, unless it is endless."""
+    size = 0
     async for piece in response.content.iter_any():
-        lines = (rest + piece).splitlines(keepends=True)
-        rest = b"" if not lines or lines[-1].endswith(b"\n") else lines.pop()
-        for line in lines:
-            yield line.rstrip(b"\r\n").decode()
-    if rest:
-        yield rest.rstrip(b"\r\n").decode()
+        size += len(piece)
+        if size > MOST_REPLY_BYTES:
+            raise _too_large()
+        yield piece
+
+
+def _too_large() -> ApiError:
+    return ApiError(502, "the server behind the gateway gave too large an answer", code="upstream")
 
 
 async def _refusal(response: ClientResponse) -> ApiError:
@@ -125,9 +170,10 @@ async def _refusal(response: ClientResponse) -> ApiError:
     except msgspec.MsgspecError:
         reason = _Refusal()
     after = response.headers.get("Retry-After", "")
-    retry_after = int(after) if after.isdecimal() else 1 if status == 429 else None
+    retry_after = int(after) if re.fullmatch("[0-9]{1,5}", after) else 1 if status == 429 else None
     message = reason.message or f"the server behind the gateway refuses this ({status})"
-    return ApiError(status, message, param=reason.param, code=reason.code, retry_after=retry_after)
+    param, code = (value if isinstance(value, str) else None for value in (reason.param, reason.code))
+    return ApiError(status, message, param=param, code=code, retry_after=retry_after)
 
 
 @contextmanager

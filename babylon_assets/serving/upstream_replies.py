@@ -20,6 +20,8 @@ from babylon_assets.serving.http.protocol import ApiError, Token
 
 #: How vLLM writes a token whose id was asked for in place of its text.
 _TOKEN_ID = re.compile(r"token_id:(\d{1,9})")
+#: Lines of data in one event.
+_MOST_EVENT_LINES = 10_000
 _Id = Annotated[int, Meta(ge=0, lt=2**31)]
 _Count = Annotated[int, Meta(ge=0, lt=2**31)]
 
@@ -86,11 +88,16 @@ async def read_events(lines: AsyncIterator[str]) -> AsyncIterator[str]:
     """The data of server-sent events, up to `[DONE]`; comments, ids, names and events without data are passed over.
 
     https://html.spec.whatwg.org/multipage/server-sent-events.html
+
+    Raises:
+        ApiError: an event does not end.
     """
     data: list[str] = []
     async for line in lines:
         name, _, value = line.partition(":")
         if name == "data":
+            if len(data) == _MOST_EVENT_LINES:
+                raise _no_answer()
             data.append(value.removeprefix(" "))
         elif not line and data:
             event, data = "\n".join(data), []

@@ -21,7 +21,7 @@ from babylon_assets.orchestration.runtime import failures
     "sqlstate",
     [
         *("57014", "55P03", "40001", "40P01", "53100", "53200", "53300", "57P01", "57P02", "57P03", "25006"),
-        *("08000", "08003", "08006", "58030"),
+        *("08000", "08003", "08006", "58030", "25P03", "25P04", "40003", "55006", "57P05", "HV00N"),
     ],
 )
 def test_what_passes(sqlstate: str) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from babylon_assets.config import network
 from babylon_assets.serving import upstream_client
 from babylon_assets.serving.http.protocol import ApiError
-from babylon_assets.serving.upstream_client import UpstreamClient, read_lines
+from babylon_assets.serving.upstream_client import UpstreamClient
 
 Reply = tuple[int, dict[str, str], bytes]
 
@@ -73,7 +76,7 @@ def asked(behind: Behind, *replies: Reply) -> bytes:
         client = UpstreamClient(behind.url, "secret", seconds=5)
         try:
             async with client.ask({"model": "any"}) as response:
-                return await response.read()
+                return await client.read_reply(response)
         finally:
             await client.close()
 
@@ -97,6 +100,8 @@ def test_a_server_that_was_passing_is_asked_once_more(behind: Behind) -> None:
     ("body", "headers", "told"),
     [
         (b'{"error":{"message":"too long","param":"messages","code":"c"}}', {}, ("too long", "messages", "c", None)),
+        (b'{"error":{"message":"too long","param":null,"code":422}}', {}, ("too long", None, None, None)),
+        (b"{}", {"retry-after": "9" * 5000}, ("the server behind the gateway refuses this (422)", None, None, None)),
         (b"<html>", {}, ("the server behind the gateway refuses this (422)", None, None, None)),
         (b'{"error":"no"}', {"retry-after": "7"}, ("the server behind the gateway refuses this (422)", None, None, 7)),
     ],
@@ -116,6 +121,73 @@ def test_our_key_being_refused_is_not_the_clients_fault(behind: Behind) -> None:
     assert told.value.status == 502
 
 
+def test_a_login_that_a_file_names_for_the_server_is_not_ours(
+    behind: Behind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("default login other password other\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setattr(network, "is_loopback", lambda _url: False)  # as any other machine is treated
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert asked(behind, (200, {}, b"{}")) == b"{}"
+    assert behind.keys == ["Bearer secret"]
+
+
+def test_a_proxy_is_honoured_for_its_scheme_and_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("all_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:2")
+    monkeypatch.setenv("no_proxy", "near.example")
+    urls = ("http://far.example/v1", "https://far.example/v1", "https://near.example/v1", "http://127.0.0.5:3/v1")
+    assert [network.proxy_for(url) for url in urls] == ["http://127.0.0.1:1", "http://127.0.0.1:2", None, None]
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ENDLESS: list[tuple[bytes, bytes, float, str]] = [
+    (b"HTTP/1.1 200 OK\r\n", b"X: a\r\n", 0.05, "in time"),
+    (HEAD, b"1\r\na\r\n", 0.05, "in time"),
+    (HEAD, b"8\r\n: wait\n\n\r\n", 0.05, "in time"),
+    (HEAD, b"4000\r\n" + b"a" * 0x4000 + b"\r\n", 0.0, "too large"),
+    (HEAD, b"4000\r\n" + b"data: ab\n\n" * 0x666 + b":\n\n\n" + b"\r\n", 0.0, "too large"),
+]
+
+
+@pytest.mark.parametrize(("head", "piece", "pause", "told"), ENDLESS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_without_end_is_ended(
+    monkeypatch: pytest.MonkeyPatch, head: bytes, piece: bytes, pause: float, told: str, stream: bool
+) -> None:
+    monkeypatch.setattr(upstream_client, "MOST_REPLY_BYTES", 2**18)
+    monkeypatch.setattr(upstream_client, "MOST_LINE_BYTES", 2**16)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head)
+            for _ in range(400):
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(pause)
+        writer.close()
+
+    async def ask() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        client = UpstreamClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "any", seconds=0.2)
+        try:
+            async with asyncio.timeout(10), client.ask({"model": "any"}) as response:
+                if not stream:
+                    await client.read_reply(response)
+                async for _ in client.read_lines(response):
+                    pass
+        finally:
+            await client.close()
+            server.close()
+
+    with pytest.raises(ApiError, match=told):
+        asyncio.run(ask())
+
+
 def test_lines_end_as_events_may_end_them_and_nowhere_else() -> None:
     async def pieces() -> Any:
         for piece in (b"a\r", b"\nb\rc\n\n", "d\u2028é".encode()[:-1], "é".encode()[1:], b"\ne"):
@@ -123,6 +195,7 @@ def test_lines_end_as_events_may_end_them_and_nowhere_else() -> None:
 
     async def read() -> list[str]:
         response: Any = SimpleNamespace(content=SimpleNamespace(iter_any=pieces))
-        return [line async for line in read_lines(response)]
+        client = UpstreamClient("http://127.0.0.1:1/v1", "any", seconds=5)
+        return [line async for line in client.read_lines(response)]
 
     assert asyncio.run(read()) == ["a", "b", "c", "", "d\u2028é", "e"]
