@@ -89,7 +89,7 @@ class NetPerps:
         account = self._account(trade.agent, order.instrument)
         if not trade.closes:
             return self._value_opening(trade, account, sign)
-        price = believed_perp_price(trade.price, self._rules.quotes, order.instrument, order.at, trade.at)
+        price = believed_perp_price(trade.price, self._rules.quotes, order.instrument, order.at, trade.at, closes=True)
         return UNKNOWN if price is None else value_close(trade, price, account.closed.get(trade), sign, self._rules)
 
     def _value_opening(self, trade: GameTrade, account: _Account, sign: float) -> Valued:
@@ -124,7 +124,7 @@ class NetPerps:
         at, ticker, sign = self._decided.get(trade, trade.at - 1), trade.instrument or "", SIGNS.get(trade.side or "")
         quote = self._rules.quotes.last(ticker, at)
         if trade.closes:
-            price = believed_perp_price(trade.price, self._rules.quotes, ticker, at, trade.at) or quote
+            price = believed_perp_price(trade.price, self._rules.quotes, ticker, at, trade.at, closes=True) or quote
             if price is not None:
                 _, entry = account.reduce([lot for lot in account.lots if lot.left > 0], trade.amount, price)
                 account.closed[trade] = _entry_of_closed(trade, holdings) or entry

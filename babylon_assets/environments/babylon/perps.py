@@ -62,7 +62,7 @@ class PerpRules:
 def value_perp(order: StepOrder, trade: GameTrade, book: TradeBook, rules: PerpRules, window: str) -> Valued:
     """The worth of an order where each trade opens a position of its own, and its price is that of the fill."""
     sign = SIGNS.get(trade.side or order.side or "")
-    price = believed_perp_price(trade.price, rules.quotes, order.instrument, trade.at, trade.at)
+    price = believed_perp_price(trade.price, rules.quotes, order.instrument, trade.at, trade.at, closes=trade.closes)
     if sign is None or price is None or not is_stake(trade.amount):
         return UNKNOWN
     if trade.closes:
@@ -79,7 +79,8 @@ def _own_exit(opening: GameTrade, book: TradeBook, rules: PerpRules) -> float | 
     """The price of the agent's first close of the ticker after an opening; None without one that is believed."""
     for trade in book.of(opening.agent, "perp", opening.instrument):
         if trade.closes and trade.at > opening.at and trade.price > 0:
-            return believed_perp_price(trade.price, rules.quotes, opening.instrument or "", trade.at, trade.at)
+            ticker = opening.instrument or ""
+            return believed_perp_price(trade.price, rules.quotes, ticker, trade.at, trade.at, closes=True)
     return None
 
 

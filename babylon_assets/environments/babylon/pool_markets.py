@@ -74,7 +74,10 @@ class _Account:
             self._sell(trade)
         else:
             shares = AFTER_FEE * trade.amount / trade.price
-            self.purchases.append(_Purchase(trade, shares, shares))
+            if is_stake(shares):
+                self.purchases.append(_Purchase(trade, shares, shares))
+            else:
+                self.whole = False
 
     def _sell(self, sale: GameTrade) -> None:
         held = sum(purchase.left for purchase in self.purchases)
@@ -110,10 +113,8 @@ class PoolMarkets:
         side = trade.side or order.side
         if side not in ("yes", "no") or not is_stake(trade.amount):
             return UNKNOWN
-        since = min(order.at, trade.at)
-        price = believed_share_price(
-            trade.price, self._quotes, f"{side} {order.instrument}", since, max(order.at, trade.at)
-        )
+        since, until, market_side = min(order.at, trade.at), max(order.at, trade.at), f"{side} {order.instrument}"
+        price = believed_share_price(trade.price, self._quotes, market_side, since, until, closes=trade.closes)
         if price is None:
             return UNKNOWN
         account = self._account(trade.agent, order.instrument, side)

@@ -61,18 +61,25 @@ class Quotes:
         return self._prices[instrument][place] if place < len(times) else None
 
 
-def believed_perp_price(price: float, quotes: Quotes, ticker: str, since: int, until: int) -> float | None:
+def believed_perp_price(
+    price: float, quotes: Quotes, ticker: str, since: int, until: int, *, closes: bool = False
+) -> float | None:
     """A trade's own price of a perpetual, if a quote around it agrees; None otherwise.
 
-    A ticker that was never quoted leaves the record's own price as all that is known.
+    A ticker that was never quoted leaves the record's own price as all that is known of an entry. What a position
+    `closes` at decides what it was worth, and is never believed without a quote.
     """
     if not (price > 0 and isfinite(price)):
         return None
     around = quotes.around(ticker, since, until)
-    return price if not around or any(abs(price / quote - 1) <= PERP_SLACK for quote in around) else None
+    if not around:
+        return None if closes or quotes.knows(ticker) else price
+    return price if any(abs(price / quote - 1) <= PERP_SLACK for quote in around) else None
 
 
-def believed_share_price(price: float, quotes: Quotes, market_side: str, since: int, until: int) -> float | None:
+def believed_share_price(
+    price: float, quotes: Quotes, market_side: str, since: int, until: int, *, closes: bool = False
+) -> float | None:
     """A trade's own price of a share, if the probabilities quoted around it agree; None otherwise.
 
     Dollars per share are the odds p / (1 - p) of its side, or the probability p itself; a fill lies between those
@@ -80,6 +87,7 @@ def believed_share_price(price: float, quotes: Quotes, market_side: str, since: 
 
     Args:
         market_side: what the quotes are kept under, a side of a market.
+        closes: it is the price of a sale, which is never believed without a quote.
     """
     if not (price > 0 and isfinite(price)):
         return None
@@ -88,7 +96,7 @@ def believed_share_price(price: float, quotes: Quotes, market_side: str, since: 
         quote for quote in (before, *quotes.between(market_side, since, until)) if quote is not None and quote < 1
     ]
     if not likely:
-        return price
+        return None if closes else price
     low = min(likely) if before is not None else 0.0
     high = max(quote / (1 - quote) for quote in likely)
     return price if low * (1 - SHARE_SLACK) <= price <= high * (1 + SHARE_SLACK) else None

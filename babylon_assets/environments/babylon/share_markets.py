@@ -25,7 +25,8 @@ def value_share_order(
     if side not in ("yes", "no") or not is_stake(trade.amount):
         return UNKNOWN
     since = min(order.at, trade.at)
-    price = believed_share_price(trade.price, quotes, f"{side} {order.instrument}", since, max(order.at, trade.at))
+    until, market_side = max(order.at, trade.at), f"{side} {order.instrument}"
+    price = believed_share_price(trade.price, quotes, market_side, since, until, closes=trade.closes)
     if price is None:
         return UNKNOWN
     weight = weight_stake(trade.amount)

@@ -21,7 +21,9 @@ class Valued(NamedTuple):
 
     @classmethod
     def final(cls, worth: float, entry: float | None = None, exit_price: float | None = None) -> Valued:
-        """A worth that is known, cut off at -1 and 1."""
+        """A worth that is known, cut off at -1 and 1; numbers that are too large to be counted with say nothing."""
+        if not all(isfinite(number) for number in (worth, entry or 0.0, exit_price or 0.0)):
+            return UNKNOWN
         return cls(max(-1.0, min(1.0, worth)), "final", entry, exit_price)
 
 

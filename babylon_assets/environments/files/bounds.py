@@ -15,6 +15,8 @@ NAME = 256
 TEXT = 4_000_000
 #: Messages of a conversation, token ids of an answer or a prompt, components of a reward, details of a step.
 MESSAGES, TOKENS, COMPONENTS, DETAILS = 1_000, 262_144, 200, 200
+#: Trajectories of a line, which is a group of alternatives; what a refusal is counted as beside `EXPANDED`, in bytes.
+GROUP, REFUSAL = 10_000, 1024
 #: Bytes of a line, and of all that a file expands to.
 LINE, EXPANDED = 64 * 2**20, 2 * 2**30
 ROWS = 2_000_000

@@ -96,6 +96,7 @@ def art_entries(
             members = group["trajectories"] if isinstance(group, dict) else None
             if not isinstance(members, list):
                 raise UnreadableEntryError("a line that is no group of trajectories")
+            bounds.require_length(members, bounds.GROUP, "trajectories in a group")
         except _FAULTS as error:
             yield refuse(window, place, _reason(error), line)
             continue
@@ -113,12 +114,13 @@ def table_entries(
     """The answers in rows of a table, as `exports.table_rows` makes them; `messages` and `response` are needed.
 
     Args:
-        rows: None for one that is too large.
+        rows: None for one that is too large or cannot be decoded.
     """
     for number, row in enumerate(rows):
         place = f"row {number}"
         if row is None:
-            yield refuse(window, place, f"a row of more than {bounds.LINE >> 20} MiB", place.encode())
+            reason = f"a row of more than {bounds.LINE >> 20} MiB, or with a value out of range"
+            yield refuse(window, place, reason, place.encode())
             continue
         try:
             columns = {
@@ -143,6 +145,8 @@ def within_bounds(entries: Iterable[Entry | Quarantined]) -> Iterator[Entry | Qu
         if isinstance(entry, Entry):
             size += bounds.characters_of(entry.messages) + bounds.size_of([entry.response, entry.tools or ""])
             size += sum(map(bounds.size_of, (entry.token_ids, entry.logprobs, entry.prompt_token_ids)))
+        else:
+            size += bounds.REFUSAL
         if size > bounds.EXPANDED:
             raise PermanentError(f"{entry.place}: the file expands to more than {bounds.EXPANDED >> 30} GiB; split it")
         yield entry

@@ -34,11 +34,13 @@ MEMORY = 2 * EXPANDED
 MODULE = "babylon_assets.environments.files.parquet_rows"
 #: How long decoding may stand still, with no processor at work on it.
 STUCK_SECONDS = 10.0
+#: Rows that are decoded together.
+SLICE = 64
 _NO_POLARS, _UNREADABLE, _TOO_LARGE = 3, 4, 5
 
 
 def parquet_rows(file: Path, memory: int = MEMORY) -> Iterator[dict[str, Any] | None]:
-    """The rows of a file in their order; None for one that is too large.
+    """The rows of a file in their order; None for one that is too large, or has a value that cannot be decoded.
 
     Args:
         memory: bytes of address space of the child that decodes it.
@@ -96,12 +98,27 @@ def main(arguments: list[str], output: BinaryIO) -> int:
     except BaseException:  # without memory polars panics, and a panic is no Exception
         return _TOO_LARGE
     decoded.set()
-    for row in frame.iter_rows(named=True):
-        content = msgspec.msgpack.encode(row)
-        content = b"" if len(content) > LINE else content
-        output.write(struct.pack(">I", len(content)) + content)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # polars says there what it cannot convert, and nobody reads so much
+    for part in frame.iter_slices(SLICE):
+        for content in _encoded(part):
+            output.write(struct.pack(">I", len(content)) + content)
     output.flush()
     return 0
+
+
+def _encoded(part: Any) -> Iterator[bytes]:
+    """Some rows of a frame, encoded; nothing for one that is too large, or has a value that Python has no form for."""
+    try:
+        rows = [msgspec.msgpack.encode(row) for row in part.rows(named=True)]
+    except MemoryError:
+        raise
+    except BaseException:  # a time beyond the year 9999 panics, and a panic is no Exception
+        if part.height > 1:
+            for place in range(part.height):
+                yield from _encoded(part[place])
+            return
+        rows = [b""]
+    yield from (b"" if len(content) > LINE else content for content in rows)
 
 
 def _end_if_stuck(decoded: threading.Event) -> None:

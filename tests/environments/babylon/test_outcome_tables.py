@@ -68,6 +68,7 @@ class TestOutcomes:
         add_trajectories(game_conn, trajectory("t1", steps))
         copy_rows(game_conn, "Market", [market("m1")])
         copy_rows(game_conn, "Organization", [organization("ACME")])
+        copy_rows(game_conn, "StockPrice", [stock_price("s0", 100.0, 0), stock_price("s1", 95.0, 2)])
         minute = timedelta(minutes=1)
         short = {"marketType": "perp", "marketId": None, "ticker": "ACME", "side": "short"}
         trades = [

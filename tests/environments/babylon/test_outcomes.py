@@ -137,10 +137,14 @@ class TestPrediction:
 
     def test_a_sale_is_worth_its_price_less_what_the_share_had_cost(self) -> None:
         sale = bought(0.7, action="sell", amount=35.0, executed_at=AT)
-        step = steps_of({"action_type": "SELL_SHARES"})
-        assert worth(step, tables(trades=[bought(0.4, executed_at=AT - MINUTE), sale])) == [(0.3, "final")]
-        assert worth(step, tables(trades=[sale | {"pnl": 10.0}])) == [(0.2, "final")]
-        assert worth(step, tables(trades=[sale])) == [(None, "unknown")]
+        step, before = steps_of({"action_type": "SELL_SHARES"}), bought(0.4, executed_at=AT - MINUTE)
+        even = [{"market_id": "m1", "yes_price": 0.5, "no_price": 0.5}]
+        assert worth(step, tables(trades=[before, sale], prediction_prices=even)) == [(0.3, "final")]
+        assert worth(step, tables(trades=[sale | {"pnl": 10.0}], prediction_prices=even)) == [(0.2, "final")]
+        assert worth(step, tables(trades=[sale], prediction_prices=even)) == [(None, "unknown")]
+        for price in (0.7, 1e9):
+            unquoted = tables(trades=[before, sale | {"price": price}])
+            assert worth(step, unquoted) == [(None, "unknown")]
 
     def test_the_trade_row_nearest_in_time_with_the_same_side_is_the_steps_own(self) -> None:
         trades = [
@@ -228,7 +232,8 @@ class TestPerp:
     ) -> None:
         close = opened(exit_price, side, action="close", executed_at=AT + 3 * MINUTE)
         later = opened(1.0, side, action="close", executed_at=AT + 9 * MINUTE)
-        known = tables(trades=[opened(100.0, side), close, later], stock_prices=[priced(7.0, 60)])
+        prices = [priced(100.0, -1), priced(exit_price, 2), priced(7.0, 60)]
+        known = tables(trades=[opened(100.0, side), close, later], stock_prices=prices)
         assert worth(steps_of(PERP | {"side": side}), known) == [(expected, "final")]
 
     def test_without_a_close_it_is_the_first_price_at_the_horizon(self) -> None:
@@ -270,14 +275,19 @@ class TestPerp:
         close = opened(price, action="close", executed_at=AT + 2 * MINUTE)
         own = [*flat, priced(price, 1.99)] if price else flat
         assert worth(steps_of(PERP), tables(trades=[opened(100.0), close], stock_prices=own)) == [(0.0, "final")]
+        assert worth(steps_of(PERP), tables(trades=[opened(100.0), close])) == [(None, "pending")]
+        late = tables(trades=[opened(price)], stock_prices=[priced(100.0, minute) for minute in (40, 60)])
+        assert worth(steps_of(PERP), late) == [(None, "unknown")]
 
     def test_a_close_is_worth_what_it_realised(self) -> None:
         step = steps_of(PERP | {"action_type": "close_position"})
         close = opened(105.0, action="close")
         before = [opened(100.0, executed_at=AT - 9 * MINUTE), close]
-        assert worth(step, tables(trades=before)) == [(0.5, "final")]
-        assert worth(step, tables(trades=[close | {"pnl": -0.5}])) == [(-0.2, "final")]
-        assert worth(step, tables(trades=[close])) == [(None, "unknown")]
+        prices = [priced(105.0, -1)]
+        assert worth(step, tables(trades=before, stock_prices=prices)) == [(0.5, "final")]
+        assert worth(step, tables(trades=[close | {"pnl": -0.5}], stock_prices=prices)) == [(-0.2, "final")]
+        assert worth(step, tables(trades=[close], stock_prices=prices)) == [(None, "unknown")]
+        assert worth(step, tables(trades=before)) == [(None, "unknown")]
 
     def test_no_side_and_no_price_are_unknown(self) -> None:
         prices = [priced(100.0, 0), priced(105.0, 60)]

@@ -18,7 +18,8 @@ def value(trades: list[GameTrade], won: bool | None, pnl: float | None) -> list[
     """What each trade was worth, as the order of a step of its own."""
     book, state = TradeBook(trades), {"m": (None if won is None else float(won), "pending" if won is None else "final")}
     holding = Holding("a", "m", "yes", 1.0, 1.0, pnl)
-    markets = PoolMarkets(book, Quotes([]), state, [holding])  # type: ignore[arg-type]
+    quotes = Quotes([("yes m", 0, 0.4), ("yes m", 9, 0.6)])
+    markets = PoolMarkets(book, quotes, state, [holding])  # type: ignore[arg-type]
     order = StepOrder(0, "a", "prediction", "m", "yes", False, 0.0, 0, 0, 1)
     return [markets.value(order, row) for row in trades]
 
@@ -49,3 +50,13 @@ def test_a_part_that_is_still_held_waits() -> None:
     sale = trade(2, 60.0, 60.0 / AFTER_FEE / 49.95, closes=True, pnl=10.0)
     bought, _ = value([trade(1, 100.0, 1.0), sale], None, None)
     assert bought.state == "pending"
+
+
+@pytest.mark.parametrize(
+    ("bet", "pnl"),
+    [((100.0, 1.0), float("inf")), ((1.7e308, 0.5), 30.0), ((5e-324, 1e9), 30.0), ((1e-320, 1.4), float("nan"))],
+)
+def test_numbers_that_cannot_be_counted_with_earn_nothing_and_stop_nothing(
+    bet: tuple[float, float], pnl: float
+) -> None:
+    assert value([trade(1, *bet)], True, pnl)[0].state == "unknown"

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from babylon_assets.cli.app import app
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.trajectories import Quarantined
 from babylon_assets.environments.files import bounds
 from babylon_assets.environments.files.entries import Entry, art_entries
 from babylon_assets.environments.files.parquet_rows import parquet_rows
@@ -112,6 +113,22 @@ def test_a_parquet_file_that_expands_without_bound_is_not_read_on(tmp_path: Path
         sum(1 for _ in parquet_rows(file))
     with pytest.raises(PermanentError, match=r"expands to too much to be held; split it"):
         sum(1 for _ in parquet_rows(file, memory=500 << 20))
+
+
+def test_a_value_that_python_has_no_form_for_costs_its_row(tmp_path: Path) -> None:
+    import polars
+
+    file, far = tmp_path / "far.parquet", polars.Series("reward", [0, 2**62, 1])
+    for column in (far.cast(polars.Datetime("ms")), polars.Series("reward", [0, 2**100, 1], dtype=polars.Int128)):
+        whole = polars.DataFrame({"response": ["a", "b", "c"]}).with_columns(column)
+        polars.concat([whole] * 500).write_parquet(file)
+        assert [row and row["response"] for row in parquet_rows(file)] == ["a", None, "c"] * 500
+
+
+def test_a_group_without_end_is_one_refusal() -> None:
+    line = b'{"trajectories":[' + b"{}," * bounds.GROUP + b"{}]}"
+    [refused] = art_entries([line], FIRST)
+    assert isinstance(refused, Quarantined) and refused.reason.startswith("more than 10,000 trajectories")
 
 
 def test_a_decoder_that_waits_for_ever_is_ended() -> None:
