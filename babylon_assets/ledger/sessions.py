@@ -46,6 +46,11 @@ _TLS = re.compile(
     r"certificate|private key|SSL was required|invalid ssl|weak sslmode|channel binding|unknown ca\b|handshake failure"
     r"|unsupported protocol|host name must be specified"
 )
+# What libpq says of an address that it cannot use before it asks any server.
+_UNUSABLE = re.compile(
+    r"invalid port number|definition of service|service file .* not found|invalid (integer|\w+) value"
+    r"|could not match \d+ (host|port)"
+)
 _POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
 #: Addresses that were found to lead to sessions that stay.
 _DIRECT: set[str] = set()
@@ -109,6 +114,9 @@ def _open(address: Address, *, autocommit: bool) -> Connection:
         return _Connection.connect(address.conninfo(**more), autocommit=autocommit)
     except psycopg.OperationalError as error:
         raise explained(address, error) from None
+    except UnicodeError:  # of looking up a name such as `a..b`
+        reason = "the host's name has an empty part, or one of more than 63 characters"
+        raise SettingsError(f"{address.place}: {reason}; correct {address.variable}") from None
 
 
 def explained(address: Address, error: psycopg.OperationalError) -> BabylonError:
@@ -124,6 +132,8 @@ def explained(address: Address, error: psycopg.OperationalError) -> BabylonError
         return SettingsError(f"{address.place}: {text}; correct user and password in {address.variable}")
     if _TLS.search(text):
         return SettingsError(f"{address.place}: {text}; correct sslmode and sslrootcert in {address.variable}")
+    if _UNUSABLE.search(text):
+        return SettingsError(f"{address.place}: {text}; correct {address.variable}")
     return DatabaseUnavailable(
         f"{address.place} does not answer: {text}; start PostgreSQL there or correct {address.variable}"
     )

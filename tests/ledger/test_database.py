@@ -268,6 +268,14 @@ def test_only_what_a_person_must_put_right_is_a_wrong_setting(told: str, kind: t
     assert "hunter2" not in str(error)
 
 
+@pytest.mark.parametrize("place", ["a..b", f"{'a' * 64}.example", "127.0.0.1:99999", "127.0.0.1?service=nowhere"])
+def test_an_address_that_leads_nowhere_is_a_wrong_setting(place: str) -> None:
+    host, _, query = place.partition("?")
+    with pytest.raises(SettingsError, match="correct DATABASE_URL") as refused:
+        open_database(Settings(database_url=f"postgresql://u:hunter2@{host}/d?{query}")).connect()
+    assert "hunter2" not in str(refused.value)
+
+
 def test_a_server_without_a_free_place_is_tried_again(server: Server, database: Database) -> None:
     name = database.place.rpartition("/")[2]
     server.execute("CREATE ROLE {} LOGIN", f"{name}_guest")
