@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from babylon_assets.domain.cut_characters import replace_halves
+
 #: Levels of a value that is kept: of contents, tools and arguments of tool calls.
 MOST_LEVELS = 64
 #: Levels of a text that is read. What is cut there is still too deep to be kept, so nothing is kept in part.
@@ -55,11 +57,21 @@ def decode_shallow(text: str | bytes) -> Any:
 
 
 def decode_cut(decode: Callable[[bytes], _T], text: bytes) -> _T:
-    """What a decoder makes of a text, without the values that are too deep for it."""
+    """What a decoder makes of a text, without the values that are too deep for it and the characters that were cut."""
+    try:
+        return _decode_mended(decode, text)
+    except RecursionError:
+        return _decode_mended(decode, cut_nesting(text)[0])
+
+
+def _decode_mended(decode: Callable[[bytes], _T], text: bytes) -> _T:
     try:
         return decode(text)
-    except RecursionError:
-        return decode(cut_nesting(text)[0])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        whole, count = replace_halves(bytes(text))
+        if not count:
+            raise
+        return decode(whole)
 
 
 def cut_nesting(text: bytes, most: int = CUT_LEVELS) -> tuple[bytes, int]:

@@ -187,5 +187,5 @@ def _translated_errors() -> Iterator[None]:
         raise ApiError(504, "the server behind the gateway did not answer in time", code="upstream") from error
     except ClientError as error:
         raise ApiError(502, "the server behind the gateway does not answer", code="upstream") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise ApiError(502, "the server behind the gateway gave no answer that can be read", code="upstream") from error

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from babylon_assets.domain.cut_characters import replace_halves
+from babylon_assets.domain.json_nesting import decode_cut
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,14 @@ from babylon_assets.domain.cut_characters import replace_halves
 def test_half_a_character_is_replaced(text: bytes, expected: str, count: int) -> None:
     repaired, halves = replace_halves(text)
     assert (json.loads(repaired), halves) == (expected, count)
+
+
+def test_a_document_is_read_with_what_was_cut_in_it_replaced() -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    read = decode_cut(msgspec.json.decode, rb'{"cut": "up \ud83d", "deep": ' + deep + b"}")
+    assert read["cut"] == "up \ufffd"
+    with pytest.raises(msgspec.DecodeError):
+        decode_cut(msgspec.json.decode, b'{"cut')
 
 
 @given(st.text())

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from babylon_assets.domain.json_nesting import decode_cut
 from babylon_assets.environments.babylon.call_texts import has_answer
 from babylon_assets.environments.babylon.schema import Schema
 from babylon_assets.environments.babylon.steps import Call, Step, as_number
@@ -87,9 +88,12 @@ def _call(row: _LoggedCall) -> Call:
     )
 
 
+_decode_messages = msgspec.json.Decoder(list[dict[str, Any]]).decode
+
+
 def _messages(text: str | None) -> list[dict[str, Any]] | None:
     """The conversation where it was logged as one; None leaves the two prompts."""
     try:
-        return msgspec.json.decode(text, type=list[dict[str, Any]]) if text else None
+        return decode_cut(_decode_messages, text.encode()) if text else None
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None

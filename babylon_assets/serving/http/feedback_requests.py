@@ -24,7 +24,7 @@ from babylon_assets.ledger.inference_calls import InferenceCall, calls_by_id
 from babylon_assets.serving.http.accepted_request import Parts
 from babylon_assets.serving.http.keys import ANYBODY
 from babylon_assets.serving.http.protocol import LONGEST_NAME, ApiError, read_time
-from babylon_assets.serving.http.request_reading import refusals
+from babylon_assets.serving.http.request_reading import refusals, repaired
 from babylon_assets.serving.recorder import Recorder
 
 LONGEST_TEXT = 10_000
@@ -54,7 +54,7 @@ async def take_feedback(parts: Parts, key: str, body: bytes, headers: Mapping[st
             under the same idempotency key, 429 for too many, 503 while PostgreSQL does not answer.
     """
     with refusals():
-        given = _decode(body)
+        given = _decode(repaired(body)[0])
     feedback = _feedback(given, key, headers.get("idempotency-key"))
     with parts.access.place(key, 1):
         try:

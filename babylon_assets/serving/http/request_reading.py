@@ -20,8 +20,10 @@ _PLACE = re.compile(r" - at `\$\.?([^`\[]*)")
 _OTHER_PART = re.compile(r"Invalid value '(\w{1,40})' - at `\$\.messages\[\d+\]\.content\[\d+\]\.type`")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-#: Values that ask for nothing.
-_NEUTRAL = {b"null", b"0", b"0.0", b"false", b'""', b"[]", b"{}"}
+#: Values that ask for nothing, and fields of which zero asks for nothing: of others, as of a misspelled temperature, it
+#: asks for something.
+_NEUTRAL = {b"null", b"false", b'""', b"[]", b"{}"}
+_NEUTRAL_AT_ZERO = {"min_p", "top_k", "presence_penalty", "frequency_penalty", "min_tokens", "top_logprobs"}
 
 
 class RequestReader(Generic[Given]):
@@ -43,7 +45,7 @@ class RequestReader(Generic[Given]):
             ApiError: 400 with the field that is at fault.
         """
         with refusals():
-            body, fields = _repaired(body)
+            body, fields = repaired(body)
             request = msgspec.convert(self._as_chat(self._decode(body)), ChatRequest)
             request.ignored = _ignored(fields, self._known)
             _require_shallow(request)
@@ -51,7 +53,7 @@ class RequestReader(Generic[Given]):
         return request
 
 
-def _repaired(body: bytes) -> tuple[bytes, Mapping[str, msgspec.Raw]]:
+def repaired(body: bytes) -> tuple[bytes, Mapping[str, msgspec.Raw]]:
     """A body and its fields; where it is no JSON for a character that was cut in two, as at the end of a bounded
     prompt, with that replaced."""
     try:
@@ -94,5 +96,9 @@ def _require_shallow(request: ChatRequest) -> None:
 
 def _ignored(fields: Mapping[str, msgspec.Raw], known: Collection[str]) -> tuple[str, ...]:
     """Names of the fields that nothing here knows and that ask for something, as fit for a header."""
-    names = [name for name, value in fields.items() if name not in known and bytes(value) not in _NEUTRAL]
+    names = [name for name, value in fields.items() if name not in known and not _is_neutral(name, bytes(value))]
     return tuple(re.sub(r"[^A-Za-z0-9_.-]", "?", name[:LONGEST_FIELD]) for name in sorted(names)[:MOST_IGNORED])
+
+
+def _is_neutral(name: str, value: bytes) -> bool:
+    return value in _NEUTRAL or (name in _NEUTRAL_AT_ZERO and value in (b"0", b"0.0"))

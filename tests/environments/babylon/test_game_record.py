@@ -223,7 +223,7 @@ class TestReadWindow:
         add_trajectories(
             game_conn, trajectory("t1", stepsJson=json.dumps(silent)), trajectory("t2", stepsJson=json.dumps([step(0)]))
         )
-        messages = '[{"role":"user","content":"look"}]'
+        messages = '[{"role":"user","content":"look \\ud83d"}]'  # the half of an emoji that a limit cut
         logged = [
             logged_call("t1", "t1-step-0", 0, response="refused"),
             logged_call("t1", "t1-step-0", 1, response="buy"),
@@ -241,7 +241,7 @@ class TestReadWindow:
             (1, 0, "c2", "", False),
         ]
         assert [message.content for message in record.samples[1].messages] == ["S", "P"]
-        assert [message.content for message in record.samples[2].messages] == ["look"]
+        assert [message.content for message in record.samples[2].messages] == ["look \ufffd"]
         assert record.dropped == {"logged calls of no step": 1}
         other = rows["t2"]
         assert isinstance(other, TrajectoryRecord)

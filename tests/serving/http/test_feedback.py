@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,9 @@ def answered(gateway: RunningGateway, **headers: str) -> str:
     return str(httpx.post(f"{gateway.url}/chat/completions", json=body, headers=headers, timeout=30).json()["id"])
 
 
+JSON = {"content-type": "application/json"}
+
+
 def kept(gateway: RunningGateway, call_id: str) -> list[tuple[Any, ...]]:
     with gateway.database.connect_autocommit() as conn:
         query = "SELECT number, text FROM babylon_training.feedback WHERE call_id = %s ORDER BY received_at"
@@ -37,6 +41,9 @@ def test_numbers_booleans_and_texts_are_kept(shared_gateway: RunningGateway) -> 
         assert send(shared_gateway, {"call_id": call_id, "value": value}).status_code == 200
     assert kept(shared_gateway, call_id) == [(0.5, None), (3, None), (1, None), (0, None), (None, "too bold")]
     assert send(shared_gateway, {"agent": "anna", "at": AT, "value": 1}).status_code == 200
+    half = {"call_id": answered(shared_gateway), "value": "cut \ud83d"}  # JSON writes it as an escape
+    sent = httpx.post(f"{shared_gateway.url}/feedback", content=json.dumps(half), headers=JSON, timeout=30)
+    assert (sent.status_code, kept(shared_gateway, half["call_id"])) == (200, [(None, "cut \ufffd")])
 
 
 def test_the_same_key_of_idempotency_is_one_judgment(shared_gateway: RunningGateway) -> None:

@@ -183,7 +183,7 @@ def test_what_is_ignored_is_told_counted_and_recorded(
     first = json.loads(reply.text.splitlines()[0].removeprefix("data: "))
     (call,) = recorded(gateway, database, first["id"])
     assert call.sampling is not None and call.sampling["ignored"] == names
-    few = {"model": "base", "messages": ASKED, "max_tokens": 3, "top_k": 5, "tempreature": 0.1, **nothing}
+    few = {"model": "base", "messages": ASKED, "max_tokens": 3, "top_k": 5, "tempreature": 0, **nothing}
     again = httpx.post(f"{gateway.url}/chat/completions", json=few, timeout=30)
     assert again.headers["x-babylon-ignored"] == "tempreature, top_k"
     metrics = httpx.get(f"{gateway.root}/metrics").text
