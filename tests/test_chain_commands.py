@@ -38,11 +38,11 @@ def babylon(database: Database, tmp_path: Path) -> Babylon:
 @pytest.fixture
 def folders(database: Database, tmp_path: Path) -> list[Path]:
     """A chain of five checkpoints with a folder each, every one trained on its own agent; a branch from the second."""
-    made = [tmp_path / f"{step:04d}" for step in range(1, 6)]
+    made = [tmp_path / CHAIN / f"{step:04d}" for step in range(1, 6)]
     with database.connect() as conn:
         checkpoints.ensure_root(conn, root())
         for step, folder in enumerate(made, start=1):
-            folder.mkdir()
+            folder.mkdir(parents=True)
             (folder / "adapter_model.safetensors").write_bytes(b"w" * 1000)
             window = HOURS[step - 1]
             kept = dataset(sample(step, window=window), sample(90 + step, trains_as="skip"), window=window)
@@ -111,10 +111,11 @@ def test_prune_removes_nothing_that_is_not_the_checkpoints_own_folder_in_this_ho
     link, others = tmp_path / "link" / "0003", tmp_path / "art" / "p" / "models" / "another" / "checkpoints" / "0003"
     link.parent.mkdir()
     link.symlink_to(outside)
-    for folder in (outside, others, tmp_path / "postgres"):
+    backup = tmp_path / "backups" / "0003"
+    for folder in (outside, others, backup, tmp_path / "postgres"):
         folder.mkdir(parents=True)
         (folder / "adapter_model.safetensors").write_bytes(b"precious")
-    for place in (outside, link, others, tmp_path / "postgres", tmp_path):
+    for place in (outside, link, others, backup, tmp_path / "postgres", tmp_path):
         with database.connect() as conn:
             conn.execute(
                 "UPDATE babylon_training.model_checkpoints SET path = %s WHERE id = %s", [str(place), f"{CHAIN}-3"]
@@ -122,7 +123,9 @@ def test_prune_removes_nothing_that_is_not_the_checkpoints_own_folder_in_this_ho
         result = babylon("prune", "--keep", "1", "--json")
         assert f"{CHAIN}@3" not in json.loads(result.stdout)["checkpoints"]
         assert f"{CHAIN}@3 is left alone" in result.stderr
-    assert all((folder / "adapter_model.safetensors").is_file() for folder in (outside, others, tmp_path / "postgres"))
+    assert all(
+        (folder / "adapter_model.safetensors").is_file() for folder in (outside, others, backup, tmp_path / "postgres")
+    )
 
 
 def test_prune_keeps_what_an_attempt_needs_and_waits_for_one_that_runs(

@@ -10,10 +10,12 @@ import math
 import re
 
 # Control characters (a terminal obeys them), marks that override the direction of writing (a name could show itself
-# backwards and take its neighbours along), byte order marks, lone surrogates, which UTF-8 has no form for, and two
-# that are never characters. Tabs and ends of lines stay.
+# backwards and take its neighbours along), byte order marks, lone surrogates, which UTF-8 has no form for, two that are
+# never characters, and what nobody sees (two names could look alike, or hold a text for another model): soft hyphens,
+# spaces without width, fillers, tags. Joiners stay, which scripts and emoji need, as do tabs and ends of lines.
 _UNFIT = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff"
+    "\xad\u115f\u1160\u17b4\u17b5\u180e\u200b\u2060-\u2065\u3164\uffa0\U000e0000-\U000e007f]"
 )
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 

@@ -8,7 +8,7 @@ are what people wrote, and are never looked into: whoever writes "finalPnL: 9000
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -23,7 +23,8 @@ Place = tuple[str, int, int]
 Text = tuple[tuple[Message, ...], str, tuple[ToolCall, ...]]
 #: Why a sample whose prompt names a result is not trained on.
 NAMES_RESULT = "prompt names a result"
-#: A window of whose samples a larger share names a result is not trained on: the environment puts results in.
+#: A window of whose samples a larger share names a result is not trained on: the environment puts results in. Whoever
+#: asks for one agent alone may write its prompts, so the agent with most of them is left out of the count.
 MOST_SUSPICIOUS = 0.05
 
 
@@ -35,6 +36,8 @@ class HasPlace(HasTexts, Protocol):
     @property
     def trajectory_id(self) -> str: ...
     @property
+    def agent_id(self) -> str: ...
+    @property
     def step(self) -> int: ...
     @property
     def call(self) -> int: ...
@@ -43,10 +46,16 @@ class HasPlace(HasTexts, Protocol):
 
 
 class Faults(NamedTuple):
-    """What is wrong with the samples of a dataset, in words; `suspicious` are those whose prompt names a result."""
+    """What is wrong with the samples of a dataset, in words.
+
+    Attributes:
+        suspicious: those whose prompt names a result.
+        agents: whose these are, in the same order.
+    """
 
     wrong: list[str]
     suspicious: list[str]
+    agents: list[str]
 
 
 def text_of(exchange: HasTexts) -> Text:
@@ -66,7 +75,7 @@ def faults(
         recorded: the texts of the calls that were recorded when they were answered.
         result_keys: names of fields that hold what was not known when the policy answered.
     """
-    wrong, suspicious = [], []
+    wrong, suspicious, agents = [], [], []
     for sample in samples:
         text = text_of(sample)
         if raw.get((sample.trajectory_id, sample.step, sample.call)) != text and text not in recorded:
@@ -74,14 +83,20 @@ def faults(
         elif path := result_in(sample.messages, result_keys):
             line = f"{sample.sample_id}: the prompt names {path}"
             suspicious.append(line)
+            agents.append(sample.agent_id)
             if sample.trains_as != "skip":
                 wrong.append(line)
-    return Faults(wrong, suspicious)
+    return Faults(wrong, suspicious, agents)
 
 
-def too_suspicious(suspicious: int, samples: int) -> bool:
-    """Whether so many samples name a result that the window may not be trained on."""
-    return suspicious > MOST_SUSPICIOUS * samples
+def too_suspicious(agents: Iterable[str], samples: int) -> bool:
+    """Whether so many samples name a result that the window may not be trained on.
+
+    Args:
+        agents: the agent of each sample that does.
+    """
+    counts = Counter(agents)
+    return counts.total() - max(counts.values(), default=0) > MOST_SUSPICIOUS * samples
 
 
 def suspicious_places(

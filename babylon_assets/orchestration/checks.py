@@ -151,7 +151,7 @@ def stored_dataset(
 def _hindsight(faults: DatasetFaults) -> dg.AssetCheckResult:
     """A few prompts that name a result are skipped, and cost the window nothing else."""
     suspicious = faults.suspicious
-    if not faults.wrong and too_suspicious(len(suspicious), faults.samples):
+    if not faults.wrong and too_suspicious(faults.agents, faults.samples):
         return _check_result(HINDSIGHT, suspicious, "")
     skipped = f"; {len(suspicious)} are skipped, because their prompts name a result" if suspicious else ""
     return _check_result(HINDSIGHT, faults.wrong, f"{faults.samples} samples are as recorded{skipped}")

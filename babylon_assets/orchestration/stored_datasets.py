@@ -24,12 +24,14 @@ class DatasetFaults(NamedTuple):
         unstable: texts that are not those which the id names.
         wrong: samples that nobody recorded, or that know a result and are trained on.
         suspicious: all samples whose prompt names a result.
+        agents: whose these are, in the same order.
     """
 
     samples: int
     unstable: list[str]
     wrong: list[str]
     suspicious: list[str]
+    agents: list[str]
 
 
 def look(conn: Connection, window: str, dataset_id: str, result_keys: tuple[str, ...]) -> DatasetFaults:
@@ -49,7 +51,7 @@ def look(conn: Connection, window: str, dataset_id: str, result_keys: tuple[str,
         elif recorded.get(name) != (digest, kept.places.get(name)) or hindsight.may_name_result(chat, result_keys):
             odd.append(name)
     unstable += [f"the texts of {name} are not kept" for name in sorted(kept.chats.keys() - seen)]
-    faults = Faults(["the dataset cannot be read"], [])
+    faults = Faults(["the dataset cannot be read"], [], [])
     if not unstable:
         faults = _faults(conn, window, dataset_id, odd, result_keys)
     return DatasetFaults(sum(map(len, kept.places.values())), unstable, *faults)
@@ -63,7 +65,7 @@ def _faults(conn: Connection, window: str, dataset_id: str, odd: Iterable[str], 
     """
     names = sorted(odd)
     if not names:
-        return Faults([], [])
+        return Faults([], [], [])
     samples, sources = _of_dataset(conn, dataset_id, names), late_samples.sources(conn, window)
     if not all(datasets.is_readable(conn, source) for source in sources):
         samples, sources = [sample for sample in samples if sample.window == window], []

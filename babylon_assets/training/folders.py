@@ -28,14 +28,14 @@ def checkpoint_folder(settings: Settings, chain: str, step: int) -> Path:
 
 
 def is_checkpoint_folder(settings: Settings, folder: Path, chain: str, step: int) -> bool:
-    """Whether a folder may be this checkpoint's: below the home, links followed, with the name of its step; and where
-    ART keeps checkpoints, at the place of this very one.
+    """Whether a folder may be this checkpoint's: below the home, links followed, and below a folder of its chain, with
+    the name of its step; and where ART keeps checkpoints, at the place of this very one.
     """
     home, art, place = (path.resolve() for path in (settings.home, art_path(settings), folder))
     name = f"{step:04d}"
     if place.is_relative_to(art):
         return place.relative_to(art).parts[1:] == ("models", chain, "checkpoints", name)
-    return place.is_relative_to(home) and place.name == name
+    return place.is_relative_to(home) and chain in place.relative_to(home).parts[:-1] and place.name == name
 
 
 def train_in_folder(

@@ -20,8 +20,10 @@ from babylon_assets.domain.display_text import (
 TERMINAL = ("\x1b]0;owned\x07", "\x9b31m", "\x1b[2J", "\r", "\x00")
 WRITING = ("\u202egnp", "\u2066x", "\u061c", "\ud800", "\ufeff", "\u2028")
 
+UNSEEN = ("\xad", "\u200b", "\u2060", "\u3164", "\U000e0041")
 
-@pytest.mark.parametrize("attack", [*TERMINAL, *WRITING])
+
+@pytest.mark.parametrize("attack", [*TERMINAL, *WRITING, *UNSEEN])
 def test_what_acts_is_replaced(attack: str) -> None:
     text = neutralize(f"before {attack} after")
     assert attack[0] not in text and "\N{REPLACEMENT CHARACTER}" in text
@@ -29,7 +31,7 @@ def test_what_acts_is_replaced(attack: str) -> None:
 
 
 def test_what_people_write_stays() -> None:
-    text = "two\nlines\tand “ünïcode” 📈 עברית العربية"
+    text = "two\nlines\tand “ünïcode” 📈 👩\u200d🚀 עברית العربية"
     assert neutralize(text) == text
     assert neutralize_line(text).count("\n") == 0
 

@@ -18,6 +18,7 @@ class Sample(NamedTuple):
     response: str
     sample_id: str = "t/0/0"
     trajectory_id: str = "t"
+    agent_id: str = "a"
     step: int = 0
     call: int = 0
     trains_as: str = "sft"
@@ -34,8 +35,8 @@ def places(*samples: Sample) -> dict[Place, Text]:
 
 def test_what_was_recorded_is_right_wherever_it_was_recorded() -> None:
     sample = said("The price is 0.4.")
-    assert faults([sample], places(sample), frozenset(), RESULT_KEYS) == ([], [])
-    assert faults([sample], {}, frozenset({text_of(sample)}), RESULT_KEYS) == ([], [])
+    assert faults([sample], places(sample), frozenset(), RESULT_KEYS) == ([], [], [])
+    assert faults([sample], {}, frozenset({text_of(sample)}), RESULT_KEYS) == ([], [], [])
 
 
 @pytest.mark.parametrize("other", [said("The price is 0.5."), said("The price is 0.4.", "I buy.")])
@@ -66,9 +67,9 @@ def test_a_field_that_the_environment_put_in_is_found_by_its_path(key: str, abov
     sample = said(json.dumps(value))
     assert result_in(sample.messages, RESULT_KEYS) == path
     line = f"t/0/0: the prompt names {path}"
-    assert faults([sample], places(sample), frozenset(), RESULT_KEYS) == ([line], [line])
+    assert faults([sample], places(sample), frozenset(), RESULT_KEYS) == ([line], [line], ["a"])
     skipped = sample._replace(trains_as="skip")
-    assert faults([skipped], places(sample), frozenset(), RESULT_KEYS) == ([], [line])
+    assert faults([skipped], places(sample), frozenset(), RESULT_KEYS) == ([], [line], ["a"])
 
 
 def test_a_result_may_be_named_by_the_end_of_its_path() -> None:
@@ -107,4 +108,11 @@ def test_the_calls_of_a_trajectory_that_name_a_result() -> None:
 
 
 def test_a_window_may_hold_a_few() -> None:
-    assert [too_suspicious(number, 100) for number in (0, 5, 6)] == [False, False, True]
+    everybody = [f"a{number}" for number in range(100)]
+    assert [too_suspicious(everybody[:number], 100) for number in (0, 5, 6, 7)] == [False, False, False, True]
+
+
+def test_who_writes_the_prompts_of_one_agent_stops_nobodys_hour() -> None:
+    """Of eight agents it has more than a twentieth of the samples."""
+    assert not too_suspicious(["eve"] * 8, 64)
+    assert too_suspicious(["eve"] * 8 + ["mallory"] * 4, 64)

@@ -111,11 +111,13 @@ def test_a_quoted_result_stops_nobodys_hour(world: World) -> None:
 
 def test_one_prompt_with_a_result_is_skipped_and_an_hour_of_them_stops(world: World) -> None:
     world.play(FIRST)
-    world.execute(PROMPT, [3], agents(world)[:2], RESULT)
+    first, second, *_ = agents(world)
+    world.execute(PROMPT, list(range(8)), [first], RESULT)
+    world.execute(PROMPT, [3], [second], RESULT)
     world.run(FIRST)
     check = world.check("training_datasets", "no_hindsight")
-    assert check.passed and "2 are skipped" in (check.description or "")
-    assert world.metadata("training_datasets", FIRST)["skipped_because"][NAMES_RESULT] == 2
+    assert check.passed and "9 are skipped" in (check.description or "")
+    assert world.metadata("training_datasets", FIRST)["skipped_because"][NAMES_RESULT] == 9
     assert world.row(FIRST).status == "trained"
     world.play(SECOND)
     world.execute(PROMPT, [3], agents(world), RESULT)

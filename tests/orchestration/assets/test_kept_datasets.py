@@ -26,7 +26,7 @@ def after(database: Database, dataset: str, statement: str, *parameters: Any) ->
 
 
 def test_a_dataset_that_nobody_touched_is_as_recorded(game: Database) -> None:
-    assert after(game, data_path(game), "SELECT 1") == DatasetFaults(ROWS, [], [], [])
+    assert after(game, data_path(game), "SELECT 1") == DatasetFaults(ROWS, [], [], [], [])
 
 
 @pytest.mark.parametrize("table", ["raw_trajectories", "training_dataset_trajectories"])
