@@ -13,6 +13,7 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.babylon.writeback import served
 from babylon_assets.environments.simulated.base_model import ensure_base_model
+from babylon_assets.evaluation.served_results import reward_agreement
 from babylon_assets.ledger import checkpoints, evaluations, promotions, verdicts
 from babylon_assets.ledger.adapter_weights import weights_sha256
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -75,8 +76,10 @@ def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
         verdict = verdicts.verdict_on(conn, row.to_id)
     assert row.promoted_by == "gate" and row.verdict is not None
     assert verdict is not None and verdict.verdict == row.verdict
+    known = {"rewards"} if agreement(trained, FIRST) is not None else set()
     assert {finding["rule"] for finding in row.verdict["findings"]} == {
-        *("finite", "window", "hygiene", "rewards", "market", "valid", "off_policy")
+        *("finite", "window", "hygiene", "market", "valid", "off_policy"),
+        *known,
     }
 
 
@@ -128,7 +131,8 @@ def test_a_bad_checkpoint_is_refused_with_the_reason_and_never_a_parent(trained:
     trained.run(THIRD)
     _, first, second, third = chain(trained)
     assert second.step == 2 and second.rejected is not None
-    assert judged["why"] == f"2 of 7 rules do not hold: {second.rejected.removeprefix('refused: ')}"
+    rules = len(judged["verdict"].records)
+    assert judged["why"] == f"2 of {rules} rules do not hold: {second.rejected.removeprefix('refused: ')}"
     assert (third.step, third.parent_id, third.rejected) == (3, first.id, None)
     assert served_steps(trained) == [1, 3]
     assert Path(third.path).name == "0003"
@@ -201,10 +205,20 @@ def test_a_live_policy_that_misbehaves_is_rolled_back_where_that_is_on(world: Wo
     assert chain(world)[1].rejected == f"rolled back to {CHAIN}@0: {last.why}"
 
 
+def agreement(world: World, window: str) -> float | None:
+    """How a window's rewards agree with its trades: the boards are those of the hours before now."""
+    with world.database.connect() as conn:
+        return reward_agreement(conn, window)
+
+
 def test_a_poisoned_window_is_trained_and_refused_and_never_served(trained: World) -> None:
     """Somebody turns the rewards around, and training believes them."""
     trained.play(SECOND)
     trained.having(reward_weights={"outcome": -1.0}).run(SECOND)
+    if agreement(trained, SECOND) is None:
+        pytest.skip(
+            "of this hour's trades fewer than 16 are known, so that nothing can say that they were turned around"
+        )
     judged = trained.metadata("promoted_model", SECOND)
     made = trained.metadata("model_checkpoints", SECOND)
     assert made["status"] == "trained" and made["trained_tokens"] > 0
