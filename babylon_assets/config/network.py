@@ -9,6 +9,8 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from babylon_assets.domain.errors import SettingsError
+
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -56,9 +58,19 @@ def reach_loopback_directly(environ: MutableMapping[str, str]) -> None:
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for a URL: that of its scheme, or the one for all."""
+    """The HTTP proxy that the environment names for a URL: that of its scheme, or the one for all.
+
+    Raises:
+        SettingsError: it is a SOCKS proxy.
+    """
     address = urlsplit(url)
     if is_loopback(url) or proxy_bypass(address.hostname or ""):
         return None
     proxies = getproxies()
-    return proxies.get(address.scheme) or proxies.get("all")
+    proxy = proxies.get(address.scheme) or proxies.get("all")
+    if proxy and proxy.lower().startswith("socks"):
+        raise SettingsError(
+            f"{address.hostname} cannot be asked through a SOCKS proxy; "
+            f"set {address.scheme.upper()}_PROXY to an HTTP proxy, or name the host in NO_PROXY"
+        )
+    return proxy

@@ -20,6 +20,7 @@ from babylon_assets.domain.errors import ChainConflict, CorruptLedger
 from babylon_assets.domain.policies import BRANCH, main_chain, policy_name
 from babylon_assets.ledger.specification import MODEL_CHECKPOINTS
 from babylon_assets.ledger.table import json_value
+from babylon_assets.ledger.waiting import wait_for_transaction_lock
 
 #: The first half of the advisory lock's key; the second is the chain's name.
 _LINE_SPACE = 0x6261_706C
@@ -149,7 +150,7 @@ def lock_line(conn: Connection[Any], chain: str) -> None:
     Held for moments only, by promotions and by new checkpoints; the chain's other lock, `database.chain_lock`, is held
     for as long as a training takes.
     """
-    conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LINE_SPACE, chain])
+    wait_for_transaction_lock(conn, (_LINE_SPACE, chain), f"the right to change the line of {chain}")
 
 
 def ensure_root(conn: Connection[Any], root: Checkpoint) -> Checkpoint:

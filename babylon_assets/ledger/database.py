@@ -29,7 +29,7 @@ from babylon_assets.ledger.sessions import Connection as Connection  # noqa: PLC
 from babylon_assets.ledger.sessions import connect as _connect
 from babylon_assets.ledger.sessions import explained as _explained  # noqa: F401 - so is this
 from babylon_assets.ledger.table import SCHEMA
-from babylon_assets.ledger.waiting import lock_holder, wait_for_lock
+from babylon_assets.ledger.waiting import HASHED, lock_holder, wait_for_lock, wait_for_transaction_lock
 
 # Advisory locks are pairs of int4: a space of ours, then what is locked.
 _MIGRATION_LOCK = (0x6261_6279, 0)
@@ -38,7 +38,7 @@ _CHAIN_SPACE = 0x6261_6263
 _WINDOW_SPACE = 0x6261_6277
 _JUDGE_SPACE = 0x6261_626A
 _TRY_TRANSACTION = "pg_try_advisory_xact_lock"
-_HASHED, _NUMBER = "hashtext(%s)", "%s"
+_NUMBER = "%s"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -342,7 +342,7 @@ def chain_lock(database: Database, chain: str) -> Iterator[None]:
     try:
         row = conn.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", lock).fetchone()
         if row is None or not row[0]:
-            holder = lock_holder(conn, _HASHED, lock)
+            holder = lock_holder(conn, HASHED, lock)
             raise TrainingBusy(f"another run is training the chain {chain!r} ({holder}); try again when it is done")
         yield
     finally:
@@ -367,7 +367,7 @@ def game_lock(conn: Connection) -> None:
 
 def window_lock(conn: Connection, window: str) -> None:
     """Wait for the exclusive right to write one window's rows; it ends with the transaction that `conn` is in."""
-    wait_for_lock(conn, _TRY_TRANSACTION, _HASHED, (_WINDOW_SPACE, window), f"the right to write the window {window}")
+    wait_for_transaction_lock(conn, (_WINDOW_SPACE, window), f"the right to write the window {window}")
 
 
 @contextmanager
@@ -379,7 +379,7 @@ def judge_lock(database: Database, window: str) -> Iterator[Connection]:
     conn = database.connect_autocommit()
     try:
         what = f"the right to have the window {window} judged"
-        wait_for_lock(conn, "pg_try_advisory_lock", _HASHED, (_JUDGE_SPACE, window), what)
+        wait_for_lock(conn, "pg_try_advisory_lock", HASHED, (_JUDGE_SPACE, window), what)
         yield conn
     finally:
         _release(conn)

@@ -17,6 +17,7 @@ from psycopg import Connection
 from babylon_assets.domain.late_data import TrainedContent, is_among, late_reason, taught
 from babylon_assets.domain.samples import Sample
 from babylon_assets.ledger.specification import LATE_SAMPLES
+from babylon_assets.ledger.waiting import wait_for_transaction_lock
 
 #: The first half of the advisory lock's key; the second is the chain's name.
 _LATE_SPACE = 0x6261_6C74
@@ -81,7 +82,7 @@ class CarriedSamples(NamedTuple):
 
 def late_lock(conn: Connection[Any], chain: str) -> None:
     """Wait for the right to say which window takes a chain's late samples; it ends with the caller's transaction."""
-    conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LATE_SPACE, chain])
+    wait_for_transaction_lock(conn, (_LATE_SPACE, chain), f"the right to share out the late samples of {chain}")
 
 
 def note(conn: Connection[Any], chain: str, window: str, dataset_id: str, late: Sequence[Sample]) -> None:

@@ -14,6 +14,8 @@ _log = logging.getLogger(__name__)
 #: Seconds until a wait is said, and between two times that it is said.
 PATIENCE, EVERY = 1.0, 60.0
 _LONGEST_PAUSE = 0.5
+#: The SQL of the second half of a lock's key, where that is a name.
+HASHED = "hashtext(%s)"
 _HOLDER = """
     SELECT concat_ws(' ', 'session', a.pid, 'of', nullif(a.application_name, ''), 'from', coalesce(
         host(a.client_addr), 'this machine'), 'since', to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS'))
@@ -54,6 +56,11 @@ def wait_for_lock(conn: Connection[Any], function: str, key: str, arguments: tup
         return row is not None and bool(row[0])
 
     wait_until(taken, lambda: f"{what}, which {lock_holder(conn, key, arguments)} holds")
+
+
+def wait_for_transaction_lock(conn: Connection[Any], name: tuple[int, str], what: str) -> None:
+    """Take an advisory lock that has a name, to the end of the caller's transaction."""
+    wait_for_lock(conn, "pg_try_advisory_xact_lock", HASHED, name, what)
 
 
 def lock_holder(conn: Connection[Any], key: str, arguments: tuple[int, str | int]) -> str:

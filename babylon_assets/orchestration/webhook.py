@@ -47,7 +47,7 @@ def post(url: str, message: dict[str, Any]) -> None:
     try:
         with httpx.Client(timeout=SECONDS, trust_env=not is_loopback(url)) as client:
             status = client.post(url, json=message).status_code
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         raise TransientError(f"the webhook does not answer: {type(error).__name__}") from None
     if status >= 300:
         raise TransientError(f"the webhook answered {status}")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,8 +21,10 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import DatabaseUnavailable, SettingsError, TrainingBusy
 from babylon_assets.ledger import compression, specification, waiting
 from babylon_assets.ledger.addresses import Address
+from babylon_assets.ledger.checkpoints import lock_line
 from babylon_assets.ledger.database import (
     _MIGRATION_LOCK,
+    Connection,
     Database,
     chain_lock,
     ensure_dagster_database,
@@ -31,6 +34,7 @@ from babylon_assets.ledger.database import (
     window_lock,
 )
 from babylon_assets.ledger.inference_calls import calls_by_id
+from babylon_assets.ledger.late_samples import late_lock
 from babylon_assets.ledger.sessions import explained
 from tests.ledger.values import inference_call
 from tests.servers import Server
@@ -354,19 +358,31 @@ def test_a_window_is_locked_to_the_end_of_the_transaction(database: Database) ->
     thread.join()
 
 
+@pytest.mark.parametrize(
+    ("lock", "right"),
+    [
+        (window_lock, "to write the window w"),
+        (late_lock, "to share out the late samples of w"),
+        (lock_line, "to change the line of w"),
+    ],
+)
 def test_a_wait_for_a_lock_says_for_whom_and_is_ended_by_its_release(
-    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    database: Database,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    lock: Callable[[Connection, str], None],
+    right: str,
 ) -> None:
     monkeypatch.setattr(waiting, "PATIENCE", 0.0)
     with database.connect() as holder, database.connect() as conn, ThreadPoolExecutor(1) as pool:
-        window_lock(holder, "w")
-        second = pool.submit(window_lock, conn, "w")
+        lock(holder, "w")
+        second = pool.submit(lock, conn, "w")
         for _ in range(500):
             if caplog.records:
                 break
             time.sleep(0.01)
         session = f"session {holder.info.backend_pid} of babylon from this machine since 20"
-        assert f"waiting for the right to write the window w, which {session}" in caplog.text
+        assert f"waiting for the right {right}, which {session}" in caplog.text
         holder.commit()
         second.result(timeout=10)
 

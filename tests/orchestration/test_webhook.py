@@ -68,6 +68,15 @@ def test_a_webhook_on_loopback_is_not_reached_through_a_proxy_and_another_is(mon
     )
 
 
+@pytest.mark.parametrize("kind", ["socks5", "socks5h", "socks4", "nonsense"])
+def test_a_proxy_of_another_kind_is_asked_or_is_a_reason(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    for name in ("no_proxy", "NO_PROXY", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", f"{kind}://user:secret@127.0.0.1:1")
+    with pytest.raises(TransientError, match=r"the webhook does not answer: [A-Za-z]+$"):
+        webhook.post("http://hooks.example.com/secret", {"text": "x"})
+
+
 def failed_run(loop: Loop) -> dg.DagsterRun:
     loop.play(FIRST)
     with pytest.MonkeyPatch.context() as patch:

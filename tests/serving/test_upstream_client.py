@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from babylon_assets.config import network
+from babylon_assets.domain.errors import SettingsError
 from babylon_assets.serving import upstream_client
 from babylon_assets.serving.http.protocol import ApiError
 from babylon_assets.serving.upstream_client import UpstreamClient
@@ -141,6 +142,11 @@ def test_a_proxy_is_honoured_for_its_scheme_and_for_all(monkeypatch: pytest.Monk
     monkeypatch.setenv("no_proxy", "near.example")
     urls = ("http://far.example/v1", "https://far.example/v1", "https://near.example/v1", "http://127.0.0.5:3/v1")
     assert [network.proxy_for(url) for url in urls] == ["http://127.0.0.1:1", "http://127.0.0.1:2", None, None]
+    monkeypatch.setenv("all_proxy", "socks5://user:secret@127.0.0.1:1")
+    with pytest.raises(SettingsError, match=r"far\.example cannot be asked .* set HTTP_PROXY") as told:
+        network.proxy_for(urls[0])
+    assert "secret" not in str(told.value)
+    assert network.proxy_for(urls[2]) is None
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
