@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from msgspec.inspect import ListType, StructType, Type, UnionType, type_info
 
 from babylon_assets.domain.cut_characters import replace_halves
 from babylon_assets.domain.json_nesting import NESTED_TOO_DEEPLY, is_too_deep
-from babylon_assets.serving.http.protocol import LONGEST_STOP, ApiError, ChatRequest, check
+from babylon_assets.serving.http.protocol import LONGEST_STOP, MOST_TOOLS, ApiError, ChatRequest, check
 
 Given = TypeVar("Given", bound=msgspec.Struct)
 #: How many names of fields that are ignored are told, and how much of each.
@@ -20,6 +21,9 @@ _PLACE = re.compile(r" - at `\$\.?([^`\[]*)")
 _OTHER_PART = re.compile(r"Invalid value '(\w{1,40})' - at `\$\.messages\[\d+\]\.content\[\d+\]\.type`")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+#: What is said comes with whatever other servers put beside it: its names are not looked at.
+_CONVERSATIONS = {"messages", "input", "system"}
 #: Values that ask for nothing, and fields of which zero asks for nothing: of others, as of a misspelled temperature, it
 #: asks for something.
 _NEUTRAL = {b"null", b"false", b'""', b"[]", b"{}"}
@@ -36,7 +40,7 @@ class RequestReader(Generic[Given]):
 
     def __init__(self, given: type[Given], as_chat: Callable[[Given], Mapping[str, Any] | ChatRequest]) -> None:
         self._decode, self._as_chat = msgspec.json.Decoder(given).decode, as_chat
-        self._known = {field.name for field in msgspec.structs.fields(given)}
+        self._form = type_info(given)
 
     def read(self, body: bytes) -> ChatRequest:
         """A request out of its body.
@@ -47,7 +51,7 @@ class RequestReader(Generic[Given]):
         with refusals():
             body, fields = repaired(body)
             request = msgspec.convert(self._as_chat(self._decode(body)), ChatRequest)
-            request.ignored = _ignored(fields, self._known)
+            request.ignored = _ignored(fields, self._form)
             _require_shallow(request)
         check(request)
         return request
@@ -94,10 +98,35 @@ def _require_shallow(request: ChatRequest) -> None:
             raise ApiError(400, f"{param} is {NESTED_TOO_DEEPLY}", param=param, code="invalid_value")
 
 
-def _ignored(fields: Mapping[str, msgspec.Raw], known: Collection[str]) -> tuple[str, ...]:
+def _ignored(fields: Mapping[str, msgspec.Raw], form: Type) -> tuple[str, ...]:
     """Names of the fields that nothing here knows and that ask for something, as fit for a header."""
-    names = [name for name, value in fields.items() if name not in known and not _is_neutral(name, bytes(value))]
+    names = set(_unknown_names(fields, form, ""))
     return tuple(re.sub(r"[^A-Za-z0-9_.-]", "?", name[:LONGEST_FIELD]) for name in sorted(names)[:MOST_IGNORED])
+
+
+def _unknown_names(fields: Mapping[str, msgspec.Raw], form: Type, place: str) -> Iterator[str]:
+    """Of an object and of those in it, such as `tools.function.paramaters`."""
+    assert isinstance(form, StructType)
+    known = {field.encode_name: field.type for field in form.fields}
+    for name, raw in fields.items():
+        value = bytes(raw)
+        if name in known:
+            if name not in _CONVERSATIONS:
+                yield from _unknown_within(value, known[name], f"{place}{name}.")
+        elif name != form.tag_field and not _is_neutral(name, value):
+            yield place + name
+
+
+def _unknown_within(value: bytes, form: Type, place: str) -> Iterator[str]:
+    forms = form.types if isinstance(form, UnionType) else (form,)
+    if value.startswith(b"{"):
+        objects = [each for each in forms if isinstance(each, StructType)]
+        if len(objects) == 1:
+            yield from _unknown_names(_decode_fields(value), objects[0], place)
+    elif value.startswith(b"["):
+        for items in (each for each in forms if isinstance(each, ListType)):
+            for item in _decode_items(value)[:MOST_TOOLS]:
+                yield from _unknown_within(bytes(item), items.item_type, place)
 
 
 def _is_neutral(name: str, value: bytes) -> bool:

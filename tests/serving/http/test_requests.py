@@ -70,3 +70,47 @@ def test_arguments_that_are_nested_too_deep_are_no_object() -> None:
     answer = Answer("", "tool_calls", None, None, None, None, 1, 1, content="", tool_calls=(call,))
     body = json.loads(FORMS["/v1/messages"].reply(ReplyContext(request, "msg_1", 0, "m@0", 1), [answer]))
     assert body["content"] == [{"type": "tool_use", "id": "c1", "name": "look", "input": {}}]
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "names"),
+    [
+        (
+            "/v1/chat/completions",
+            {
+                "messages": [{"role": "user", "content": "A", "annotations": [1]}],
+                "stream_options": {"include_usge": True, "include_usage": True},
+                "response_format": {"type": "json_schema", "json_schema": {"schema": {"x": 1}, "strikt": True}},
+                "tools": [
+                    {"type": "function", "function": {"name": name, "paramaters": {}, "parametres": {"type": "object"}}}
+                    for name in ("buy", "sell")
+                ],
+            },
+            ("response_format.json_schema.strikt", "stream_options.include_usge", "tools.function.parametres"),
+        ),
+        (
+            "/v1/messages",
+            {
+                "messages": [{"role": "user", "content": "A"}],
+                "max_tokens": 3,
+                "thinking_": 1,
+                "metadata": {"user": "u"},
+            },
+            ("metadata.user", "thinking_"),
+        ),
+        (
+            "/v1/responses",
+            {"input": [{"role": "user", "content": "A", "x": 1}], "text": {"vrbosity": "low"}},
+            ("text.vrbosity",),
+        ),
+    ],
+)
+def test_a_misspelled_name_within_an_object_is_told(path: str, given: dict[str, Any], names: tuple[str, ...]) -> None:
+    assert FORMS[path].read(json.dumps({"model": "m", **given}).encode()).ignored == names
+
+
+def test_many_objects_of_a_request_cost_no_more_than_the_first() -> None:
+    tools = b", ".join([b'{"function": {"name": "a", "x": 1}, "y": 2}'] * 20_000)
+    with pytest.raises(ApiError) as refused:
+        CHAT.read(b'{"model": "m", "messages": [{"role": "user", "content": "A"}], "tools": [%s]}' % tools)
+    assert refused.value.param == "tools"
