@@ -320,7 +320,7 @@ def test_nothing_is_named_by_a_retired_word() -> None:
         if name.strip("_").lower() in RETIRED
     }
     # A field of `babylon doctor --json`, which programs read.
-    assert named == {"babylon_assets.cli.doctor: found"}
+    assert named == {"babylon_assets.cli.diagnosis: found"}
     assert list(_names_given_in(ast.parse("for one in (): pass"))) == ["one"]
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from babylon_assets.cli import doctor
-from babylon_assets.cli.doctor import Diagnosis, diagnose
+from babylon_assets.cli import database_checks, doctor
+from babylon_assets.cli.diagnosis import Diagnosis
+from babylon_assets.cli.doctor import diagnose
 from babylon_assets.config.settings import Settings
 from babylon_assets.environments.registry import open_environment
 from babylon_assets.ledger.database import Connection, Database
@@ -48,8 +49,9 @@ def service(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_all_is_well(findings: Findings) -> None:
     found = findings()
     assert [one for one in found.values() if one.remedy] == []
-    wanted = ["database", "clock", "time zone", "role", "our tables", "the game's tables", "backend", "key of W&B"]
-    assert [*doctor.PINS, *wanted, "base model", "disk"] == list(found)
+    wanted = ["database", "clock", "time zone", "role", "our tables", "Dagster's database", "the game's tables"]
+    assert [*doctor.PINS, *wanted, "backend", "key of W&B", "base model", "disk"] == list(found)
+    assert "may create" in found["Dagster's database"].found
     assert found["clock"].found.startswith("the database's is 0.")
     assert "owns the schema" in found["role"].found
     assert "the role may write there, which is not needed" in found["the game's tables"].found
@@ -69,7 +71,7 @@ def test_a_key_is_tried_on_the_service_and_never_shown(findings: Findings, servi
 
 def test_clocks_that_differ_are_seen(findings: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time
-    monkeypatch.setattr("babylon_assets.cli.doctor.time.time", lambda: now() - 90)
+    monkeypatch.setattr("babylon_assets.cli.database_checks.time.time", lambda: now() - 90)
     found = findings()["clock"]
     assert ("90.0 s ahead" in found.found, "NTP" in found.remedy) == (True, True)
 
@@ -77,7 +79,7 @@ def test_clocks_that_differ_are_seen(findings: Findings, monkeypatch: pytest.Mon
 def test_a_role_that_does_not_own_our_schema_is_told_what_to_have_run(conn: Connection, database: Database) -> None:
     conn.execute("CREATE ROLE reader")
     conn.execute("SET LOCAL ROLE reader")
-    found = doctor._role(conn, database)
+    found = database_checks._role(conn, database)
     assert "reader does not own" in found.found
     assert found.remedy.endswith('ALTER SCHEMA babylon_training OWNER TO "reader"')
     conn.rollback()
@@ -85,12 +87,20 @@ def test_a_role_that_does_not_own_our_schema_is_told_what_to_have_run(conn: Conn
 
 def test_a_role_that_cannot_make_the_missing_schema_is_told_so(empty_database: Database) -> None:
     with empty_database.connect() as conn:
-        assert "may create" in doctor._role(conn, empty_database).found
+        assert "may create" in database_checks._role(conn, empty_database).found
         conn.execute("CREATE ROLE stranger")
         conn.execute("SET LOCAL ROLE stranger")
-        found = doctor._role(conn, empty_database)
+        found = database_checks._role(conn, empty_database)
         assert found.remedy.endswith('CREATE SCHEMA babylon_training AUTHORIZATION "stranger"')
+        dagster = database_checks._dagster_beside("Dagster's database", conn)
+        assert f'CREATE DATABASE "{conn.info.dbname}_dagster" OWNER "stranger"' in dagster.remedy
         conn.rollback()
+
+
+def test_a_database_that_is_not_there_is_told_in_words(findings: Findings) -> None:
+    missing = findings(database_url="postgresql://babylon@127.0.0.1:9/none")["database"]
+    assert missing.found == "no answer"
+    assert "127.0.0.1:9/none" in missing.remedy
 
 
 def test_a_base_model_that_cannot_be_trained_and_a_full_disk(

@@ -7,31 +7,22 @@ hosted service is asked only when there is a key for it.
 from __future__ import annotations
 
 import shutil
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import psycopg
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from babylon_assets.cli.database_checks import diagnose_database
+from babylon_assets.cli.diagnosis import Diagnosis, diagnose_by
 from babylon_assets.cli.list_windows import Json
 from babylon_assets.cli.terminal import bold, output, print_json
 from babylon_assets.config.network import is_loopback
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, unknown_variables
-from babylon_assets.domain.errors import BabylonError, PermanentError, SourceError
-from babylon_assets.domain.trajectories import Quarantined
-from babylon_assets.ledger.addresses import parse_address
-from babylon_assets.ledger.database import Connection, Database, open_database
-from babylon_assets.ledger.sessions import connect, only_reads
-from babylon_assets.ledger.sqlstates import named_error
-
-if TYPE_CHECKING:
-    from babylon_assets.environments.base import Environment, SourceWindow
+from babylon_assets.domain.errors import BabylonError
 
 #: Packages whose versions must be these: ART patches transformers at import and fails with a newer openai client, and
 #: the three of Dagster only work together.
@@ -46,22 +37,8 @@ PINS = {
 }
 #: ART's GPU backend brings a torch of its own.
 GPU_TORCH = "2.10."
-#: Seconds by which two clocks may differ, and within which the hosted service has to answer.
-CLOCKS, ANSWER = 5.0, 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """One check: what was found, and what to do when it is not well (empty when it is).
-
-    Attributes:
-        sure: False where only a first use will tell.
-    """
-
-    name: str
-    found: str
-    remedy: str = ""
-    sure: bool = True
+#: Seconds within which the hosted service has to answer.
+ANSWER = 3.0
 
 
 def doctor(
@@ -95,18 +72,10 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
     """Every check, in the order in which a person would mend them."""
     yield from (Diagnosis("settings", variable, remedy) for variable, remedy in unknown_variables())
     yield from _versions()
-    yield from _database(settings)
-    yield _diagnose("backend", lambda: _backend(settings))
+    yield from diagnose_database(settings)
+    yield diagnose_by("backend", lambda: _backend(settings))
     yield _key(settings)
     yield from _base_model(settings)
-
-
-def _diagnose(name: str, look: Callable[[], str]) -> Diagnosis:
-    """A finding of a look that raises our own errors; their message ends with what to do."""
-    try:
-        return Diagnosis(name, look())
-    except (BabylonError, psycopg.Error) as error:
-        return Diagnosis(name, type(error).__name__, str(named_error(error)))
 
 
 def _versions() -> Iterator[Diagnosis]:
@@ -121,163 +90,6 @@ def _versions() -> Iterator[Diagnosis]:
             continue
         well = installed.split("+")[0].startswith(required)
         yield Diagnosis(package, installed, "" if well else f"{required} is needed; type: make install")
-
-
-def _database(settings: Settings) -> Iterator[Diagnosis]:
-    try:
-        database = open_database(settings, begin=False)
-        with database.connect_autocommit() as conn:
-            server = conn.execute("SHOW server_version").fetchone()
-            yield Diagnosis("database", f"PostgreSQL {server[0] if server else '?'} at {database.place}")
-            yield _clock(conn)
-            yield _time_zone(conn)
-            yield _role(conn, database)
-            yield _diagnose("our tables", lambda: _revision(conn))
-            yield from _standby(conn, database)
-        yield from _source(database)
-        yield from _dagster(settings)
-        yield _diagnose("the game's tables", lambda: _game(settings, database))
-        yield from _rights(settings, database)
-    except BabylonError as error:
-        yield Diagnosis("database", type(error).__name__, str(error))
-
-
-def _clock(conn: Connection) -> Diagnosis:
-    """The database's clock against this machine's: windows are closed by this one and rows are dated by that."""
-    before = time.time()
-    row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
-    assert row is not None
-    ahead = float(row[0]) - (before + time.time()) / 2
-    remedy = "" if abs(ahead) <= CLOCKS else "set both clocks by NTP, or windows close before their rows are there"
-    return Diagnosis("clock", f"the database's is {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}", remedy)
-
-
-def _time_zone(conn: Connection) -> Diagnosis:
-    row = conn.execute("SHOW TimeZone").fetchone()
-    zone = row[0] if row else "?"
-    remedy = "" if zone == "UTC" else "remove the TimeZone from the role or the URL's options"
-    return Diagnosis("time zone", f"our sessions are {zone}; this machine's {time.tzname[0]} plays no part", remedy)
-
-
-def _role(conn: Connection, database: Database) -> Diagnosis:
-    """Whether our schema is the role's own; a schema that is missing can be made by a role that may create."""
-    row = conn.execute(
-        """
-        SELECT current_user, has_database_privilege(current_database(), 'CREATE'),
-            (SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'babylon_training')
-        """
-    ).fetchone()
-    assert row is not None
-    role, may_create, owns = row
-    if owns or (owns is None and may_create):
-        return Diagnosis("role", f"{role} {'owns' if owns else 'may create'} the schema babylon_training")
-    privilege = "CREATE SCHEMA" if owns is None else "ALTER SCHEMA"
-    how = "AUTHORIZATION" if owns is None else "OWNER TO"
-    return Diagnosis(
-        "role",
-        f"{role} does not own the schema babylon_training at {database.place}",
-        f'have the owner of the database run: {privilege} babylon_training {how} "{role}"',
-    )
-
-
-def _revision(conn: Connection) -> str:
-    from babylon_assets.ledger.database import newest_revision
-
-    there = conn.execute("SELECT to_regclass('babylon_training.alembic_version')").fetchone()
-    row = (
-        conn.execute("SELECT version_num FROM babylon_training.alembic_version").fetchone()
-        if there and there[0]
-        else None
-    )
-    revision, newest = row[0] if row else "none", newest_revision()
-    if revision != newest:
-        raise PermanentError(f"revision {revision}, newest is {newest}; type: babylon migrate")
-    return f"revision {revision}, the newest"
-
-
-def _game(settings: Settings, database: Database) -> str:
-    from babylon_assets.environments.registry import open_environment
-
-    environment = open_environment(settings)
-    with database.connect_source() as source:
-        environment.check(source)
-        windows = environment.list_windows(source)
-        note = environment.describe_record(source)
-    newest = f", the newest {windows[-1].window}" if windows else ""
-    return f"{environment.name}: {len(windows)} windows{newest}{note}{_read_dry(environment, database, windows)}"
-
-
-def _read_dry(environment: Environment, database: Database, windows: Sequence[SourceWindow]) -> str:
-    """The newest window, read as training would read it, in a transaction that cannot write.
-
-    Raises:
-        BabylonError: it cannot be read, or none of its rows.
-    """
-    if not windows:
-        return ""
-    window, refused, rows = windows[-1].window, Counter[str](), 0
-    try:
-        with database.connect_source() as source:
-            source.read_only = True
-            for row in environment.read_window(source, window):
-                rows += 1
-                if isinstance(row, Quarantined):
-                    refused[row.reason[:80]] += 1
-    except psycopg.Error as error:
-        raise (named_error(error) or error) from None
-    if not refused:
-        return ""
-    [(reason, most)] = refused.most_common(1)
-    text = f"{refused.total()} of {rows} rows of {window} would be refused, {most} of them for: {reason}"
-    if refused.total() == rows:
-        raise SourceError(f"{text}; see which version of the game wrote them")
-    return f"; {text}"
-
-
-def _standby(conn: Connection, database: Database) -> Iterator[Diagnosis]:
-    """A hot standby refuses every write of ours and the locks of training; a role may be set to read only."""
-    if not only_reads(conn):
-        return
-    row = conn.execute("SELECT current_user, pg_is_in_recovery()").fetchone()
-    role, is_standby = row if row is not None else ("?", True)
-    remedy = "set DATABASE_URL to the primary, or LEDGER_DATABASE_URL to a database that can be written"
-    if database.is_apart:
-        remedy = "set LEDGER_DATABASE_URL to a database that can be written"
-    if not is_standby:
-        alter = f'ALTER ROLE "{role}" IN DATABASE "{conn.info.dbname}" SET default_transaction_read_only = off'
-        yield Diagnosis("read only", f"sessions of {role} only read (default_transaction_read_only)", f"run: {alter}")
-    else:
-        yield Diagnosis("standby", "the database is a standby and only reads", remedy)
-
-
-def _source(database: Database) -> Iterator[Diagnosis]:
-    """The environment's database, where our tables lie in another one."""
-    if not database.is_apart:
-        return
-    with database.connect_source() as source:
-        only = ", which only reads" if only_reads(source) else ""
-    yield Diagnosis("source", f"the environment's tables are at {database.source_place}{only}")
-
-
-def _dagster(settings: Settings) -> Iterator[Diagnosis]:
-    """Whether Dagster's database is there, and no pooler changes sessions before it, where it has an address."""
-    if settings.database.dagster_url is not None:
-        address = parse_address(settings.database.dagster_url, "DAGSTER_DATABASE_URL")
-
-        def look() -> str:
-            connect(address, autocommit=True).close()
-            return address.place
-
-        yield _diagnose("Dagster's database", look)
-
-
-def _rights(settings: Settings, database: Database) -> Iterator[Diagnosis]:
-    """What the settings let be written that the role may not write."""
-    from babylon_assets.environments.registry import open_environment
-
-    with database.connect_source() as source:
-        for sentence in open_environment(settings).missing_rights(source):
-            yield Diagnosis("rights", "a right is missing", sentence)
 
 
 def _backend(settings: Settings) -> str:
@@ -335,7 +147,7 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
     else:
         place = "made" if is_source(base) else "fetched from the hub"
         unknown = Diagnosis("base model", f"{base}, {place} by the first training, which checks it", sure=False)
-        yield _diagnose("base model", lambda: _local_model(base, trains_here)) if here else unknown
+        yield diagnose_by("base model", lambda: _local_model(base, trains_here)) if here else unknown
     yield _disk(settings, capacity.disk_gib(settings, base if trains_here else None))
     device = cuda_device() if trains_here else None
     if device is not None:

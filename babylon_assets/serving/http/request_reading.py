@@ -120,11 +120,11 @@ def _unknown_names(fields: Mapping[str, msgspec.Raw], form: Type, place: str) ->
 def _unknown_within(value: bytes, form: Type, place: str) -> Iterator[str]:
     forms = form.types if isinstance(form, UnionType) else (form,)
     if value.startswith(b"{"):
-        objects = [each for each in forms if isinstance(each, StructType)]
+        objects = [struct for struct in forms if isinstance(struct, StructType)]
         if len(objects) == 1:
             yield from _unknown_names(_decode_fields(value), objects[0], place)
     elif value.startswith(b"["):
-        for items in (each for each in forms if isinstance(each, ListType)):
+        for items in (several for several in forms if isinstance(several, ListType)):
             for item in _decode_items(value)[:MOST_TOOLS]:
                 yield from _unknown_within(bytes(item), items.item_type, place)
 
