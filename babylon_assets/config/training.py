@@ -48,7 +48,7 @@ class EmbeddedSettings(Group):
         "LEARNING_RATE",
         None,
         "The learning rate of the embedded trainer. Without it the model's size decides, as of LORA_RANK, "
-        "ROWS_PER_STEP, MAX_KL and SURE_WEIGHT.",
+        "ROWS_PER_STEP, MAX_KL, SURE_WEIGHT and PASSES_PER_WINDOW.",
     )
     lora_rank: Annotated[int, Ge(1), Le(256)] | None = variable("LORA_RANK", None, "The rank of the LoRA adapter.")
     gradient_tokens: Annotated[int, Ge(256)] = variable(
@@ -69,6 +69,11 @@ class EmbeddedSettings(Group):
         "SURE_WEIGHT",
         None,
         "How strongly tokens that the policy was sure of are held, in units of a mean advantage. `0`: not at all.",
+    )
+    passes: Annotated[int, Ge(1), Le(100)] | None = variable(
+        "PASSES_PER_WINDOW",
+        None,
+        "How many times a training goes through its window. MAX_KL bounds all of them together.",
     )
     max_grad_norm: Annotated[float, Gt(0), Le(1000)] = variable(
         "MAX_GRAD_NORM", 0.2, "The norm that gradients are clipped to."

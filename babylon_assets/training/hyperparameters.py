@@ -27,6 +27,7 @@ class Hyperparameters:
         rows_per_step: packed rows that a step averages over; fewer of them are more steps a window.
         max_kl: in nats a token; how far one window may move the policy.
         sure_weight: how strongly tokens that the policy was sure of are held, as of `sure_tokens`.
+        passes: how often a window's rows are gone through, within the bound of `max_kl`.
     """
 
     learning_rate: float
@@ -34,6 +35,7 @@ class Hyperparameters:
     rows_per_step: int
     max_kl: float
     sure_weight: float = 0.0
+    passes: int = 1
 
 
 #: Fewest parameters -> what suits such a model, largest first.

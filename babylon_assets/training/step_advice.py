@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 #: A window that moves the policy by less than this share of MAX_KL hardly moves it.
 LEAST_MOVED = 0.01
 #: The smallest share of a window's tokens that should be trained on in steps that are kept.
 LEAST_KEPT = 0.5
+
+
+def seen_tokens(steps: Iterable[Mapping[str, float]]) -> float:
+    """Tokens of answers that some steps saw, each once, however often a training went through them."""
+    return sum(step["tokens"] for step in steps if "again" not in step)
 
 
 def advise(steps: Sequence[Mapping[str, float]], settings: Mapping[str, Any], tokens: int) -> str:
@@ -22,7 +27,7 @@ def advise(steps: Sequence[Mapping[str, float]], settings: Mapping[str, Any], to
     kept = [step for step in steps if "undone" not in step and "kl_to_parent" in step]
     if not kept or "max_kl" not in settings:
         return ""
-    seen = sum(step["tokens"] for step in kept)
+    seen = seen_tokens(kept)
     rate, bound = settings["learning_rate"], settings["max_kl"]
     if len(kept) < len(steps) and seen < LEAST_KEPT * tokens:
         return (

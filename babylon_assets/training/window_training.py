@@ -37,7 +37,7 @@ from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.model_cards import write_card
 from babylon_assets.training.planning import Plan, plan_training
 from babylon_assets.training.selection import Selection
-from babylon_assets.training.step_advice import advise
+from babylon_assets.training.step_advice import advise, seen_tokens
 
 Status = Literal["trained", "skipped", "thin", "unchanged", "superseded"]
 
@@ -267,7 +267,7 @@ def _record(
     seconds: float,
 ) -> TrainedWindow:
     steps = trained.steps
-    tokens = round(sum(step["tokens"] for step in steps if "undone" not in step))
+    tokens = round(seen_tokens(step for step in steps if "undone" not in step))
     recomputed = plan.manifest.get("recomputed", 0)
     reason = f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}{_advice(plan, steps)}"
     checkpoint = Checkpoint(
@@ -333,8 +333,7 @@ def _ended_early(steps: Sequence[Mapping[str, float]], selection: Selection) -> 
     undone = [number for number, step in enumerate(steps, 1) if "undone" in step]
     if not undone:
         return ""
-    seen = round(sum(step["tokens"] for step in steps))
-    unseen = max(0, sum(sample.tokens for sample in selection.policy_gradient) - seen)
+    unseen = max(0, sum(sample.tokens for sample in selection.policy_gradient) - round(seen_tokens(steps)))
     return (
         f"; step {undone[0]} went further from the policy before than MAX_KL allows and was undone, "
         f"which ended the pass: {unseen} tokens were not seen"
@@ -365,7 +364,7 @@ def summary(steps: list[dict[str, float]]) -> Mapping[str, float]:
     means = {
         name: sum(step[name] * step["tokens"] for step in steps) / total
         for name in steps[0]
-        if name not in ("tokens", "seconds", "undone", "kl_to_parent")
+        if name not in ("tokens", "seconds", "undone", "again", "kl_to_parent")
     }
     kept = (step for step in steps if "undone" not in step)
     means |= {name: step[name] for step in kept for name in step.keys() & {"kl_to_parent"}}

@@ -41,6 +41,12 @@ def test_what_is_set_goes_first(tiny_base: Path) -> None:
     assert (chosen["learning_rate"], chosen["rows_per_step"], chosen["lora_rank"]) == (1e-2, 7, 32)
 
 
+def test_what_is_as_before_is_not_named(tiny_base: Path) -> None:
+    before = trainer_settings(Settings(passes_per_window=1, sure_weight=0), str(tiny_base))
+    assert not {"passes", "sure_weight"} & set(before)
+    assert trainer_settings(Settings(passes_per_window=2), str(tiny_base))["passes"] == 2
+
+
 def steps(count: int, kl: float, undone: int = 0) -> list[dict[str, float]]:
     taken: list[dict[str, float]] = [{"tokens": 10.0, "kl_to_parent": kl} for _ in range(count)]
     for step in taken[count - undone :]:

@@ -27,6 +27,7 @@ from babylon_assets.training.backends.embedded.in_process import release_memory,
 from babylon_assets.training.backends.embedded.trainer import TrainerSettings
 from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.selection import Selection
+from babylon_assets.training.step_advice import seen_tokens
 from tests.training.test_selection import sample
 
 
@@ -132,6 +133,18 @@ def test_a_step_that_goes_too_far_is_undone_and_ends_the_pass(taught_base: Path,
         for one in samples
     ]
     assert sum(moved) / sum(len(one.token_ids or []) for one in samples) < 0.05
+
+
+def test_a_window_is_gone_through_as_often_as_is_said(taught_base: Path, settings: Settings) -> None:
+    samples = answered(taught_base, groups=12)
+    train_embedded(settings.replace(passes_per_window=2, rows_per_step=1), request(taught_base, samples))
+    steps = read_steps(checkpoint_folder(settings, "babylon-agent", 1))
+    half = len(steps) // 2
+    assert half > 1
+    assert ["again" in step for step in steps] == [False] * half + [True] * half
+    assert [step["tokens"] for step in steps[:half]] == [step["tokens"] for step in steps[half:]]
+    assert seen_tokens(steps) == sum(len(one.token_ids or []) for one in samples)
+    assert steps[half]["kl_to_behaviour"] > steps[0]["kl_to_behaviour"]
 
 
 def test_answers_of_older_policies_do_not_end_the_pass(taught_base: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The algorithm of a training, from top to bottom: what one window does to the policy.
 
 A window's samples are answers y to prompts x, with the log-probability that the behaviour policy mu gave each token
-when it was sampled, and a reward R. They are used once: one pass, a few optimizer steps, then the next window.
+when it was sampled, and a reward R. They are used at once: `passes` over them, a few optimizer steps, then the next
+window.
 
 1. Compare (`recorded_tokens`). A sample's advantage is A = R - b, where b is the mean reward of its group, or the
    baseline that the group had in its own window if it is a late sample carried over. A is not divided by the group's
@@ -23,9 +24,10 @@ when it was sampled, and a reward R. They are used once: one pass, a few optimiz
    `max_grad_norm`. The optimizer's two moments are kept beside the adapter and carried over to the next window.
 7. Trust region. Before every step but the first, and after the last, the distance KL(mu || pi) of the rows in hand is
    estimated by Schulman's k3 = mean(r - 1 - log r) ("Approximating KL divergence", 2020). Where it exceeds what it was
-   before any step by more than `max_kl`, the step before is undone, optimizer included, and the pass ends: the rest of
-   the window is not trained on. What it was is that of the first rows, if one policy gave all answers; with late
-   samples, whose policies are older, it is that of the very rows, looked at before the first step.
+   before any step by more than `max_kl`, the step before is undone, optimizer included, and the training ends: the
+   rest of the window, or of a later pass, is not trained on. What it was is that of the first rows, if one policy gave
+   all answers; with late samples, whose policies are older, it is that of the very rows, looked at before the first
+   step.
 8. Halve. If even the first step was undone, it is tried again at half the step size, at most HALVINGS times. If no step
    is kept, there is no checkpoint.
 
@@ -57,8 +59,10 @@ def policy_gradient_pass(
     rows_per_step: int,
     config: dev.TrainConfig,
     several_policies: bool = False,
+    *,
+    passes: int = 1,
 ) -> Iterator[dict[str, float]]:
-    """One pass over a window's packed rows, steps 4 to 8; yields the metrics of each step.
+    """Steps 4 to 8 over a window's packed rows; yields the metrics of each step, `again` among those of a later pass.
 
     Args:
         rows: ART's packed tensors, each [rows, length]; see `Trainer.policy_gradient_step`.
@@ -68,11 +72,11 @@ def policy_gradient_pass(
         {name: tensor[part] for name, tensor in rows.items()} for part in parts(len(rows["tokens"]), rows_per_step)
     ]
     distances = [trainer.kl_to_behaviour(batch, config) if several_policies else None for batch in batches]
-    for batch, before in zip(batches, distances, strict=True):
-        metrics = trainer.policy_gradient_step(batch, config, before)
+    for number, (batch, before) in enumerate(passes * list(zip(batches, distances, strict=True))):
+        metrics = trainer.policy_gradient_step(batch, config, before, again=number >= len(batches))
         if metrics is None:
             break
-        yield {**metrics, "train/num_gradient_steps": len(batches)}
+        yield {**metrics, "train/num_gradient_steps": passes * len(batches)}
     else:
         trainer.undo_if_too_far(batches[0], config)
     for _ in range(HALVINGS):

@@ -71,12 +71,19 @@ class EmbeddedService:
         _config: dev.TrainConfig,
         verbose: bool = False,
     ) -> AsyncIterator[dict[str, float]]:
-        """One pass over ART's packed rows (`algorithm`); yields the metrics of each step."""
+        """Train on ART's packed rows (`algorithm`); yields the metrics of each step."""
         packed = packed_tensors_from_dir(**disk_packed_tensors)
         rows = {key: value for key, value in packed.items() if isinstance(value, torch.Tensor)}
         place = self._place()
         trainer = Trainer(self.base_model, place.parent, self.settings)
-        steps = policy_gradient_pass(trainer, rows, self.settings.rows_per_step, _config, self.several_policies)
+        steps = policy_gradient_pass(
+            trainer,
+            rows,
+            self.settings.rows_per_step,
+            _config,
+            self.several_policies,
+            passes=self.settings.passes,
+        )
         for metrics in steps:
             yield metrics
         if trainer.has_learned:

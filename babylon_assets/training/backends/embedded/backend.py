@@ -83,7 +83,8 @@ class Embedded(TrainingBackend):
             return train_in_folder(settings, request, train_embedded)
 
     def restore_settings(self, settings: Settings, recorded: Mapping[str, Any]) -> Settings:
-        """Checkpoints of before TRAIN_DTYPE were trained in fp32, those of before SURE_WEIGHT without it."""
+        """Checkpoints of before TRAIN_DTYPE were trained in fp32, those of before SURE_WEIGHT and
+        PASSES_PER_WINDOW without a hold and in one pass."""
         return settings.replace(
             training_backend=self.name,
             learning_rate=recorded["learning_rate"],
@@ -94,6 +95,7 @@ class Embedded(TrainingBackend):
             max_grad_norm=recorded["max_grad_norm"],
             max_kl=recorded["max_kl"],
             sure_weight=recorded.get("sure_weight", 0.0),
+            passes_per_window=recorded.get("passes", 1),
             train_seed=recorded["seed"],
             train_dtype=recorded.get("dtype", "float32"),
         )

@@ -8,14 +8,15 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.training.hyperparameters import chosen
 from babylon_assets.training.precision import train_dtype
 
+#: What trained before there was a setting for it, which no manifest names.
+_AS_BEFORE = {"sure_weight": 0, "passes": 1}
+
 
 def trainer_settings(settings: Settings, base_model: str) -> dict[str, Any]:
-    """The fields of `trainer.TrainerSettings`; without a hold there is no word of it, as before there was one."""
+    """The fields of `trainer.TrainerSettings`; no word of what is as it was before there was a setting."""
     suited = chosen(settings, base_model)
-    if not suited["sure_weight"]:
-        del suited["sure_weight"]
     return {
-        **suited,
+        **{name: value for name, value in suited.items() if value != _AS_BEFORE.get(name)},
         "row_tokens": settings.embedded.gradient_tokens,
         "clip_epsilon": settings.embedded.clip_epsilon,
         "max_grad_norm": settings.embedded.max_grad_norm,

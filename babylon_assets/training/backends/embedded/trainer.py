@@ -39,6 +39,7 @@ class TrainerSettings:
     seed: int = 0
     dtype: str = "float32"
     sure_weight: float = 0.0
+    passes: int = 1
 
 
 class _Probe(NamedTuple):
@@ -79,7 +80,12 @@ class Trainer:
             return self._look(rows, config)[1]["kl_to_behaviour"]
 
     def policy_gradient_step(
-        self, rows: dict[str, torch.Tensor], config: dev.TrainConfig, before: float | None = None
+        self,
+        rows: dict[str, torch.Tensor],
+        config: dev.TrainConfig,
+        before: float | None = None,
+        *,
+        again: bool = False,
     ) -> dict[str, float] | None:
         """One optimizer step of ART's loss; None, and the step before it undone, when that one went too far.
 
@@ -87,7 +93,8 @@ class Trainer:
             rows: ART's packed tensors, each [rows, length]: tokens, group_ids, parent_ids, input_pos,
                 assistant_mask, logprobs (NaN where unknown), advantages, weights.
             config: ART's loss settings.
-            before: the rows' `kl_to_behaviour` before the pass; None: as that of the first rows.
+            before: the rows' `kl_to_behaviour` before any step; None: as that of the first rows.
+            again: whether an earlier step saw the same rows, which the step's metrics then say.
 
         Returns:
             Metrics of the step, see `_policy_gradient_metrics`.
@@ -105,6 +112,8 @@ class Trainer:
         noted = self._stepped(loss.policy_loss, metrics, started)
         noted["kl_to_parent"] = self._kl_to_parent(config)
         noted["seconds"] = time.perf_counter() - started
+        if again:
+            noted["again"] = 1.0
         return noted
 
     def _is_too_far(self, metrics: dict[str, float], before: float | None) -> bool:
