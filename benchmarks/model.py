@@ -66,9 +66,11 @@ def main() -> None:
     """Run the bench; `answers`, `training` or `memory` as an argument runs that part alone."""
     settings = load_settings()
     prepare_libraries(settings)
+    from babylon_assets.training.capacity import choose_threads
     from babylon_assets.training.roots import base_model_of
 
     base = Path(base_model_of(settings.replace(base_model=settings.training.base_model or MODEL)))
+    threads = choose_threads(settings, str(base))
     parts: dict[str, Callable[[Settings, Path], list[Row]]] = {
         "answers": _measure_answers,
         "training": lambda own, folder: _measure_training(own, folder, settings.home),
@@ -77,7 +79,7 @@ def main() -> None:
     rows: list[Row] = []
     for name in sys.argv[1:] or parts:
         with tempfile.TemporaryDirectory(prefix="babylon-bench-") as scratch:
-            own = Settings(home=Path(scratch), base_model=str(base), train_threads=settings.training.threads)
+            own = Settings(home=Path(scratch), base_model=str(base), train_threads=threads)
             measured = parts[name](own, Path(scratch))
         print(*(f"{row.name}: {row.value:.3f} {row.unit}" for row in measured), sep="\n", flush=True)
         rows += measured
@@ -193,7 +195,7 @@ def _measure_training(settings: Settings, folder: Path, home: Path) -> list[Row]
         groups = _draw_samples(settings.replace(simulation_style=style), GROUPS[style])
         work = _work(settings)
         ours = _rate(run_trainer(folder, "our_trainer", work, groups)["steps"])
-        environment = trl_environment(home, settings.training.threads)
+        environment = trl_environment(home, work["threads"])
         trl = _rate(run_trainer(folder, "trl_trainer", work, groups, environment=environment)["steps"][1:])
         rows += [
             Row(f"{style}: training, packed with shared prompts", ours, "tokens/s"),

@@ -58,13 +58,15 @@ def main() -> None:
     prepare_libraries(settings)
     import torch
 
+    from babylon_assets.training.capacity import choose_threads
     from babylon_assets.training.roots import base_model_of
 
-    torch.set_num_threads(settings.training.threads)
     base = Path(base_model_of(settings))
+    threads = choose_threads(settings, str(base))
+    torch.set_num_threads(threads)
     questions = _questions(REQUESTS)
     with tempfile.TemporaryDirectory(prefix="babylon-bench-") as scratch:
-        own = Settings(home=Path(scratch), base_model=str(base), train_threads=settings.training.threads)
+        own = Settings(home=Path(scratch), base_model=str(base), train_threads=threads)
         try:
             with _gateway(own, record=True) as recording, _gateway(own, record=False) as plain:
                 rows = _measured(base, questions, recording, plain)

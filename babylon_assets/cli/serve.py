@@ -95,14 +95,15 @@ def make_source(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:
 def _embedded(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:
     from babylon_assets.serving.engine.engine import Library
     from babylon_assets.serving.engine.scheduler import Scheduler
+    from babylon_assets.training.capacity import choose_threads
     from babylon_assets.training.roots import base_model_of
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    library = Library(Path(base_model_of(settings)), settings.gateway.policies)
+    base = base_model_of(settings)
+    library = Library(Path(base), settings.gateway.policies)
     library.weights(None)
-    return Scheduler(
-        library, loop, width=settings.gateway.batch, queue=settings.gateway.queue, threads=settings.training.threads
-    )
+    gateway, threads = settings.gateway, choose_threads(settings, base)
+    return Scheduler(library, loop, width=gateway.batch, queue=gateway.queue, threads=threads)
 
 
 def _upstream(settings: Settings, kind: Any) -> Source:

@@ -32,8 +32,11 @@ class TrainingSettings(Group):
         "MAX_POLICY_LAG", 8, "How many checkpoints a sample's behaviour policy may lie behind the newest one."
     )
     seed: Annotated[int, Ge(0)] = variable("TRAIN_SEED", 0, "The seed of training.")
-    threads: Annotated[int, Ge(1)] = variable(
-        "TRAIN_THREADS", 1, "How many CPU threads training uses, and the embedded engine."
+    threads: Annotated[int, Ge(1)] | None = variable(
+        "TRAIN_THREADS",
+        None,
+        "How many CPU threads training uses, and the embedded engine. Without it one for a small model, with which a "
+        "checkpoint is repeated bit for bit, and for a language model as many as there are cores.",
     )
     wandb_api_key: str | None = variable(
         "WANDB_API_KEY", None, "The key of Weights & Biases. With it the hosted service can train.", secret=True

@@ -10,6 +10,7 @@ from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.training.backend import TrainingBackend
 from babylon_assets.training.backends.registry import choose_backend, find_backend, keeps_weights_here
+from babylon_assets.training.capacity import choose_threads
 
 
 def why_not_loadable(settings: Settings, checkpoint: Checkpoint) -> str | None:
@@ -71,7 +72,7 @@ def load_policy(settings: Settings, checkpoint: Checkpoint) -> Policy:
 
     from babylon_assets.serving.engine.engine import Engine
 
-    torch.set_num_threads(settings.training.threads)
+    torch.set_num_threads(choose_threads(settings, checkpoint.base_model))
     name = policy_name(checkpoint.chain, checkpoint.step)
     engine = Engine(Path(checkpoint.base_model), name)
     if checkpoint.step:

@@ -6,10 +6,12 @@ Room and memory are estimates, for `babylon doctor` to warn by.
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import Any
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.serving.engine.number_formats import LARGE
 from babylon_assets.training.families import find_config
 from babylon_assets.training.precision import parameters_of
 
@@ -28,6 +30,22 @@ def known_parameters(base_model: str) -> int | None:
         return parameters_of(base_model)
     named = _SIZE_IN_NAME.search(base_model.rpartition("/")[2])
     return round(float(named.group(1)) * 1e9) if named else None
+
+
+def choose_threads(settings: Settings, base_model: str) -> int:
+    """CPU threads that a base model is computed with: the many small tensors of a small one gain nothing by a second.
+
+    What is summed by another number of threads differs in the last digits, so that a language model's checkpoint is
+    repeated bit for bit only where TRAIN_THREADS says how many.
+    """
+    if settings.training.threads is not None:
+        return settings.training.threads
+    return cores() if (known_parameters(base_model) or 0) >= LARGE else 1
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def context_of(base_model: str) -> int | None:

@@ -66,9 +66,10 @@ def _timed_pass(settings: Settings, groups: Sequence[Sequence[RecordedSample]]) 
 
     from babylon_assets.training.backends.embedded.manifest import trainer_settings
     from babylon_assets.training.backends.embedded.trainer import Trainer, TrainerSettings
+    from babylon_assets.training.capacity import choose_threads
 
-    torch.set_num_threads(settings.training.threads)
     base = str(settings.training.base_model)
+    torch.set_num_threads(choose_threads(settings, base))
     chosen = TrainerSettings(**trainer_settings(settings, base))
     trainer = Trainer(base, None, chosen)
     _take_steps(trainer, groups[:1], chosen)

@@ -9,6 +9,7 @@ import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.training.backends.embedded.manifest import trainer_settings
+from babylon_assets.training.capacity import choose_threads, cores
 from babylon_assets.training.hyperparameters import suited_to
 from babylon_assets.training.step_advice import advise
 
@@ -39,6 +40,12 @@ def test_a_larger_model_takes_smaller_steps_and_more_of_them() -> None:
 def test_what_is_set_goes_first(tiny_base: Path) -> None:
     chosen = trainer_settings(Settings(learning_rate=1e-2, rows_per_step=7), str(tiny_base))
     assert (chosen["learning_rate"], chosen["rows_per_step"], chosen["lora_rank"]) == (1e-2, 7, 32)
+
+
+def test_a_language_model_has_all_cores_and_a_small_one_is_repeated_bit_for_bit(tiny_base: Path) -> None:
+    assert choose_threads(Settings(), str(tiny_base)) == 1
+    assert choose_threads(Settings(), "somebody/model-0.5B") == cores() >= 1
+    assert choose_threads(Settings(train_threads=3), "somebody/model-0.5B") == 3
 
 
 def test_what_is_as_before_is_not_named(tiny_base: Path) -> None:

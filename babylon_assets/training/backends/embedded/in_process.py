@@ -17,6 +17,7 @@ from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain.errors import MissingDependency
 from babylon_assets.training.backend import TrainingRequest
 from babylon_assets.training.backends.embedded.manifest import trainer_settings
+from babylon_assets.training.capacity import choose_threads
 from babylon_assets.training.folders import art_path
 from babylon_assets.training.selection import demonstrations, reward_groups
 
@@ -43,7 +44,7 @@ def train_embedded(settings: Settings, request: TrainingRequest) -> None:
             f"{error.name} is not installed, without which nothing can be trained here; "
             "type: pip install 'babylon_assets[embedded]'"
         ) from error
-    torch.set_num_threads(settings.training.threads)
+    torch.set_num_threads(choose_threads(settings, request.base_model))
     random.seed(settings.training.seed)  # ART shuffles groups and packed rows with the global generator
     torch.manual_seed(settings.training.seed)
     trainer = TrainerSettings(**trainer_settings(settings, request.base_model))
