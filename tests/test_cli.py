@@ -16,7 +16,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from babylon_assets.cli.app import app, arguments_of_mode, main
-from babylon_assets.config.settings import Settings
+from babylon_assets.cli.simulated_game import as_begun
+from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.datasets import build_dataset
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger import training_jobs
@@ -223,6 +224,18 @@ def test_the_demo_goes_on_with_the_game_it_began(babylon: Babylon, tmp_path: Pat
     result = babylon("demo", "--seed", "4")
     assert result.exit_code == 1
     assert "was begun with simulation_seed 3" in " ".join(result.stderr.split())
+
+
+def test_what_is_not_set_of_a_game_is_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Settings(home=tmp_path)
+    assert as_begun(home).simulation == home.simulation
+    assert as_begun(home.replace(base_model="smollm2")).simulation.ticks == 8
+    assert as_begun(Settings(home=tmp_path, base_model="smollm2", simulation_ticks=16)).simulation.ticks == 16
+    (tmp_path / "game.json").write_text(json.dumps({"simulation_seed": 3, "simulation_ticks": 5, "base_model": "x"}))
+    going_on = as_begun(Settings(home=tmp_path, simulation_ticks=6)).simulation
+    assert (going_on.seed, going_on.ticks) == (3, 6)
+    monkeypatch.setenv("BABYLON_HOME", str(tmp_path))
+    assert as_begun(load_settings()).simulation.seed == 3
 
 
 def test_a_package_that_is_missing_is_named_and_no_game_has_begun(

@@ -19,6 +19,7 @@ from rich.progress import Progress, TaskID
 from babylon_assets.cli.list_windows import policy_names, window_table
 from babylon_assets.cli.promote import checkpoint_state
 from babylon_assets.cli.simulated_game import (
+    as_begun,
     create_tables,
     play_once,
     refuse_another_base,
@@ -62,8 +63,8 @@ def demo(
     """
     # What plays is trained here, whatever key there is, and what it plays is the market, whatever else is set.
     settings = load_settings().replace(training_backend="embedded", environment="simulated")
+    settings = as_begun(settings if model is None else settings.replace(base_model=model))
     settings = settings if seed is None else settings.replace(simulation_seed=seed)
-    settings = settings if model is None else settings.replace(base_model=model)
     refuse_another_game(settings)
     wanted = wanted_windows(settings.windows, count, until)
     tell_step("preparing the database and the graph")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from babylon_assets.cli.simulated_game import create_tables, play_once, refuse_another_game, remember_game
+from babylon_assets.cli.simulated_game import as_begun, create_tables, play_once, refuse_another_game, remember_game
 from babylon_assets.cli.terminal import output, show_log
 from babylon_assets.cli.train import FINISHED, reaching
 from babylon_assets.config.network import is_this_machine
@@ -52,7 +52,7 @@ def simulate(
 
     Example: [bold]babylon simulate --hours 12[/]
     """
-    settings = load_settings()
+    settings = as_begun(load_settings())
     show_log(settings.log_level)
     from babylon_assets.ledger.database import migrate, open_database
     from babylon_assets.ledger.window_length import check_window_length

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from babylon_assets.environments.simulated.players import PlayedWindow
     from babylon_assets.serving.client import GatewayPolicy
 
+#: Ticks of a window where a language model plays and SIMULATION_TICKS is not set.
+LANGUAGE_MODEL_TICKS = 8
+
 
 def serving_the_game(settings: Settings) -> Settings:
     """The settings of a gateway that all players of a moment ask at once, and that records every answer."""
@@ -29,6 +32,24 @@ def serving_the_game(settings: Settings) -> Settings:
         gateway_address_connections=max(settings.gateway.address_connections, 2 * at_once),
         gateway_key_concurrency=max(settings.gateway.key_concurrency, at_once),
     )
+
+
+def as_begun(settings: Settings) -> Settings:
+    """The settings as they were read, and where they say nothing of the game, what it was begun with.
+
+    A new game of a language model has windows of half the usual length: its answers take longer.
+    """
+    given, begun = settings.simulation.model_fields_set, read_game(settings.home)
+    if not begun and settings.simulation.company == "room" and _is_new_to_the_market(settings.training.base_model):
+        begun = {"simulation_ticks": LANGUAGE_MODEL_TICKS}
+    unsaid = [name for name in _game(settings) if name.removeprefix("simulation_") not in given]
+    return settings.replace(**{name: begun[name] for name in unsaid if name in begun})
+
+
+def _is_new_to_the_market(base: str | Path | None) -> bool:
+    from babylon_assets.environments.simulated.base_model import was_taught
+
+    return base is not None and not was_taught(Path(base))
 
 
 def refuse_another_game(settings: Settings) -> None:
@@ -114,13 +135,12 @@ def expert_plays(settings: Settings, conn: Connection) -> bool:
 
 
 def _expert_windows(settings: Settings) -> int:
-    from babylon_assets.environments.simulated.base_model import was_taught
     from babylon_assets.environments.simulated.expert_players import EXPERT_ANSWERS
 
     if settings.simulation.expert_windows is not None:
         return settings.simulation.expert_windows
     base = settings.training.base_model or read_base_model(settings.home)
-    knows_form = settings.simulation.style == "terse" and (base is None or was_taught(Path(base)))
+    knows_form = settings.simulation.style == "terse" and not _is_new_to_the_market(base)
     simulation = settings.simulation
     answers = simulation.rooms * simulation.agents_per_room * simulation.ticks
     return 0 if knows_form else math.ceil(EXPERT_ANSWERS / answers)

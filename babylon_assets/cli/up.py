@@ -82,8 +82,9 @@ def with_a_game(settings: Settings, database: Database, hours: int) -> Settings:
         PermanentError: the database holds a game that is not simulated, or one with other boards.
     """
     from babylon_assets.cli.simulate import prepare_game, starting_back
-    from babylon_assets.cli.simulated_game import serving_the_game
+    from babylon_assets.cli.simulated_game import as_begun, serving_the_game
 
+    settings = as_begun(settings)
     prepare_game(settings, database)
     backend = "embedded" if settings.training.backend == "auto" else settings.training.backend
     return starting_back(

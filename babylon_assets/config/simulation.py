@@ -32,7 +32,9 @@ class SimulationSettings(Group):
         "SIMULATION_AGENTS_PER_ROOM", 8, "How many agents see the same board."
     )
     ticks: Annotated[int, Ge(1), Le(3600)] = variable(
-        "SIMULATION_TICKS", 16, "How many ticks a room plays in a window."
+        "SIMULATION_TICKS",
+        16,
+        "How many ticks a room plays in a window. A new game of a language model plays 8, unless this is set.",
     )
     style: Annotated[Literal["terse", "game"], LOWER_CASE] = variable(
         "SIMULATION_STYLE",
@@ -44,7 +46,7 @@ class SimulationSettings(Group):
         "SIMULATION_EXPERT_WINDOWS",
         None,
         "How many windows of a new game an expert plays, whose answers are imitated. Without it none for the "
-        "market's own small model, and for any other as many as have 2,048 answers: 4 of the usual size.",
+        "market's own small model, and for any other as many as have 2,048 answers: 8 of a language model's.",
     )
     key: str | None = variable("SIMULATION_KEY", None, "The gateway key of the simulated players.", secret=True)
 
