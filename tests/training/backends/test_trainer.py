@@ -98,3 +98,23 @@ def test_a_first_step_that_goes_too_far_is_tried_again_smaller(tiny_base: Path) 
         assert tries < 20
     assert trainer.has_learned
     assert not trainer.undo_if_too_far(rows(), PPO)
+
+
+def test_rows_that_the_memory_does_not_hold_together_are_one_step_all_the_same(tiny_base: Path) -> None:
+    several = {name: torch.cat([tensor, tensor.flip(0), tensor]) for name, tensor in rows().items()}
+    several["tokens"][1, 4:] += 20
+    several["advantages"][2] *= 3
+    taken = []
+    for tokens in (10**6, 10):
+        trainer = Trainer(str(tiny_base), None, TrainerSettings(lora_rank=4, max_kl=100.0))
+        trainer._step_tokens = tokens
+        looks = len(list(trainer._looks(several, PPO)))
+        metrics = trainer.policy_gradient_step(several, PPO)
+        assert metrics is not None
+        taken.append((looks, metrics, weights(trainer)))
+    (_, whole, together), (looks, in_parts, apart) = taken
+    assert looks == 3
+    untimed = [name for name in whole if name not in ("seconds", "probs_correlation")]
+    assert [in_parts[name] for name in untimed] == pytest.approx([whole[name] for name in untimed], rel=1e-4)
+    for one, other in zip(together, apart, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)

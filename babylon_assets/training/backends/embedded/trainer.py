@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,6 +19,7 @@ from art.loss import Loss, loss_fn, shift_tensor
 from art.preprocessing.inputs import TrainInputs
 
 from babylon_assets.training.adapters import load_trainable, restore_optimizer, write_checkpoint
+from babylon_assets.training.backends.embedded.algorithm import parts
 from babylon_assets.training.backends.embedded.sure_tokens import hold_sure_tokens
 from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
 from babylon_assets.training.sequence_packing import compacted
@@ -76,8 +77,7 @@ class Trainer:
 
     def kl_to_behaviour(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> float:
         """How far the policy is from those that answered, by Schulman's k3 over the rows' trained tokens, in nats."""
-        with torch.no_grad():
-            return self._look(rows, config)[1]["kl_to_behaviour"]
+        return self._seen(rows, config)["kl_to_behaviour"]
 
     def policy_gradient_step(
         self,
@@ -100,7 +100,7 @@ class Trainer:
             Metrics of the step, see `_policy_gradient_metrics`.
         """
         started = time.perf_counter()
-        loss, metrics, _ = self._look(rows, config)
+        loss, metrics = self._accumulate(rows, config)
         if self._probe is None:
             self._probe = self._probed(rows, config)
         if not self._steps:
@@ -109,7 +109,7 @@ class Trainer:
             self._undo()
             return None
         self._before = self._state()
-        noted = self._stepped(loss.policy_loss, metrics, started)
+        noted = self._updated(loss, metrics, started)
         noted["kl_to_parent"] = self._kl_to_parent(config)
         noted["seconds"] = time.perf_counter() - started
         if again:
@@ -122,9 +122,7 @@ class Trainer:
 
     def undo_if_too_far(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> bool:
         """Look at the first rows once more after the last step, and undo it when it went too far; says whether."""
-        with torch.no_grad():
-            _, metrics, _ = self._look(rows, config)
-        too_far = self._is_too_far(metrics, None)
+        too_far = self._is_too_far(self._seen(rows, config), None)
         if too_far:
             self._undo()
         return too_far
@@ -139,22 +137,49 @@ class Trainer:
     def _probed(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> _Probe:
         """The first of some rows, as the parent sees it: to be called before the first step."""
         first = {key: tensor[:1] for key, tensor in rows.items()}
-        with torch.no_grad():
-            return _Probe(first, self._look(first, config)[2])
+        return _Probe(first, self._logprobs(first, config))
 
     def _kl_to_parent(self, config: dev.TrainConfig) -> float:
         """How far the policy is from its parent after a step, by the tokens of one row that both were shown."""
         assert self._probe is not None
+        return _k3(self._logprobs(self._probe.rows, config) - self._probe.logprobs)
+
+    def _accumulate(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> tuple[float, dict[str, float]]:
+        """The mean loss of some rows, whose gradient the parameters have then, and what is to be said of the rows.
+
+        Gradients are summed over parts of at most `step_memory.step_tokens` tokens.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        whole = float(shift_tensor(rows["assistant_mask"], False).sum())
+        loss_of_all, said = 0.0, []
+        for loss, metrics, _ in self._looks(rows, config):
+            loss_of_part = loss.policy_loss * (metrics["tokens"] / whole)
+            loss_of_part.backward()
+            loss_of_all += float(loss_of_part.detach())
+            said.append(metrics)
+        return loss_of_all, _merged(said)
+
+    def _seen(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> dict[str, float]:
         with torch.no_grad():
-            _, _, logprobs = self._look(self._probe.rows, config)
-        return _k3(logprobs - self._probe.logprobs)
+            return _merged([metrics for _, metrics, _ in self._looks(rows, config)])
+
+    def _logprobs(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([logprobs for _, _, logprobs in self._looks(rows, config)])
+
+    def _looks(
+        self, rows: dict[str, torch.Tensor], config: dev.TrainConfig
+    ) -> Iterator[tuple[Loss, dict[str, float], torch.Tensor]]:
+        """One look after the other at parts of some rows, each of few enough tokens for the memory."""
+        held = hold_sure_tokens(compacted(rows), self._settings.sure_weight)
+        count, length = held["tokens"].shape
+        for part in parts(count, max(1, self._step_tokens // length)):
+            yield self._look({key: value[part].to(self._device) for key, value in held.items()}, config)
 
     def _look(
-        self, rows: dict[str, torch.Tensor], config: dev.TrainConfig
+        self, inputs: dict[str, torch.Tensor], config: dev.TrainConfig
     ) -> tuple[Loss, dict[str, float], torch.Tensor]:
         """The loss of some rows under the policy as it is, what is to be said of it, and its log-probabilities."""
-        held = hold_sure_tokens(compacted(rows), self._settings.sure_weight)
-        inputs = {key: value.to(self._device) for key, value in held.items()}
         answer_mask = shift_tensor(inputs["assistant_mask"], False)
         mask = packed_attention_mask(inputs["group_ids"], inputs["parent_ids"])
         with self._numbers():
@@ -227,11 +252,6 @@ class Trainer:
             self._model, self._optimizer, manifest=manifest, steps=self._steps, checkpoints=checkpoints, step=step
         )
 
-    def _stepped(self, loss: torch.Tensor, metrics: dict[str, float], started: float) -> dict[str, float]:
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return self._updated(float(loss.detach()), metrics, started)
-
     def _updated(self, loss: float, metrics: dict[str, float], started: float) -> dict[str, float]:
         """Let the optimizer take the step that the gradients say, and note it."""
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm)
@@ -266,6 +286,16 @@ def _parts(mask: torch.Tensor, most: int) -> Iterator[tuple[slice, int]]:
 def _k3(difference: torch.Tensor) -> float:
     """Schulman's k3 estimate of KL(p || q) in nats, from log q - log p of tokens that p drew."""
     return float((difference.exp() - 1 - difference).mean())
+
+
+def _merged(said: Sequence[dict[str, float]]) -> dict[str, float]:
+    """What is to be said of rows that were looked at in parts: means over their tokens."""
+    if len(said) == 1:
+        return said[0]
+    whole = sum(part["tokens"] for part in said)
+    means = {name: sum(part[name] * part["tokens"] for part in said) / whole for name in said[0]}
+    extremes = {"ratio_min": min, "ratio_max": max}
+    return means | {name: pick(part[name] for part in said) for name, pick in extremes.items()} | {"tokens": whole}
 
 
 def _policy_gradient_metrics(
