@@ -39,7 +39,7 @@ MINUTES = 3.5
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class DemoRun:
     """One demo: its windows, oldest first, the share of valid answers in each, and its wall time in seconds.
 
     `passed` is the share of its checkpoints that the gate let pass; None without the gate.
@@ -69,14 +69,14 @@ def main() -> None:
     settings = load_settings()
     base = Path(base_model_of(settings))
     with tempfile.TemporaryDirectory(prefix="babylon-bench-") as scratch:
-        trained = [_demo(settings, Path(scratch), base, seed, "trained") for seed in SEEDS]
-        alone = _demo(settings, Path(scratch), base, SEEDS[0], "alone", SIMULATION_COMPANY="alone")
-        untrained = _demo(settings, Path(scratch), base, SEEDS[0], "untrained", TRAIN_RL_LOCAL="false")
+        trained = [run_demo(Path(scratch), seed, "trained", base=base) for seed in SEEDS]
+        alone = run_demo(Path(scratch), SEEDS[0], "alone", base=base, SIMULATION_COMPANY="alone")
+        untrained = run_demo(Path(scratch), SEEDS[0], "untrained", base=base, TRAIN_RL_LOCAL="false")
     picture = settings.home / "bench" / "learning.png"
     rows = [*_rows(trained, untrained), at_least("way of three agents who never meet", alone.way, "share", 0.7)]
     publish("learning", rows, settings.home)
-    named = {f"seed {seed}": _points(run) for seed, run in zip(SEEDS, trained, strict=True)}
-    draw_learning_curves(named, _points(untrained), picture)
+    named = {f"seed {seed}": curve_points(run) for seed, run in zip(SEEDS, trained, strict=True)}
+    draw_learning_curves(named, curve_points(untrained), picture)
     print(f"picture: {picture}")
     rivals = compare_learners(settings, base)
     publish("learning_rivals", rivals, settings.home)
@@ -84,7 +84,7 @@ def main() -> None:
     sys.exit(0 if all(row.holds is not False for row in rows) else 1)
 
 
-def _rows(trained: list[Run], untrained: Run) -> list[Row]:
+def _rows(trained: list[DemoRun], untrained: DemoRun) -> list[Row]:
     ways = [run.way for run in trained]
     rows = [
         Row(f"way from expert to oracle, seed {seed}", run.way, "share")
@@ -103,35 +103,40 @@ def _rows(trained: list[Run], untrained: Run) -> list[Row]:
     ]
 
 
-def _gated(runs: list[Run]) -> list[Row]:
+def _gated(runs: list[DemoRun]) -> list[Row]:
     passed = [run.passed for run in runs if run.passed is not None]
     name = "least share of checkpoints that the gate let pass"
     return [at_least(name, min(passed), "share", (WINDOWS - 2) / WINDOWS)] if passed else []
 
 
-def _first(run: Run) -> float:
-    return Run(run.windows[:LAST], run.valid[:LAST], run.seconds).way
+def _first(run: DemoRun) -> float:
+    return DemoRun(run.windows[:LAST], run.valid[:LAST], run.seconds).way
 
 
-def _least_valid(runs: list[Run]) -> float:
+def _least_valid(runs: list[DemoRun]) -> float:
     return min(share for run in runs for share in run.valid[10:])
 
 
-def _points(run: Run) -> list[CurvePoint]:
+def curve_points(run: DemoRun) -> list[CurvePoint]:
+    """The windows of a run as points of a learning curve."""
     return [CurvePoint(row.window_id, row.reward_mean or 0.0, row.reference or {}) for row in run.windows]
 
 
-def _demo(settings: Settings, scratch: Path, base: Path, seed: int, name: str, **variables: str) -> Run:
-    """Run the demo in a home of its own that already has the base model, and read what it left.
+def run_demo(scratch: Path, seed: int, name: str, *options: str, base: Path | None = None, **variables: str) -> DemoRun:
+    """Run the demo in a home of its own, and read what it left.
 
     Args:
-        name: of the run; `variables` are what its environment has besides.
+        name: of the run.
+        options: of the command besides.
+        base: a base model that the home already has.
+        variables: what its environment has besides.
     """
     home = scratch / f"{seed}-{name}"
-    shutil.copytree(base, home / "base_models" / base.name)
+    if base is not None:
+        shutil.copytree(base, home / "base_models" / base.name)
     inherited = {name: value for name, value in os.environ.items() if not name.endswith("DATABASE_URL")}
     environment = {**inherited, "BABYLON_HOME": str(home), **variables}
-    command = [sys.executable, "-m", "babylon_assets", "demo", "--windows", str(WINDOWS), "--seed", str(seed)]
+    command = [sys.executable, "-m", "babylon_assets", "demo", "--windows", str(WINDOWS), "--seed", str(seed), *options]
     print(f"seed {seed}, {name}", flush=True)
     started = time.monotonic()
     own = Settings(home=home)
@@ -140,7 +145,7 @@ def _demo(settings: Settings, scratch: Path, base: Path, seed: int, name: str, *
         seconds = time.monotonic() - started
         with open_database(own).connect() as conn:
             windows = list_windows(conn)
-            return Run(windows, [_valid(conn, row.window_id) for row in windows], seconds, _passed(conn))
+            return DemoRun(windows, [_valid(conn, row.window_id) for row in windows], seconds, _passed(conn))
     finally:
         stop_embedded(own)
 

@@ -41,7 +41,10 @@ class Hyperparameters:
 #: Fewest parameters -> what suits such a model, largest first.
 TABLE: tuple[tuple[int, Hyperparameters], ...] = (
     (1_000_000_000, Hyperparameters(learning_rate=1e-4, lora_rank=16, rows_per_step=1, max_kl=0.02)),
-    (20_000_000, Hyperparameters(learning_rate=5e-4, lora_rank=16, rows_per_step=1, max_kl=0.02)),
+    (
+        20_000_000,
+        Hyperparameters(learning_rate=5e-4, lora_rank=16, rows_per_step=3, max_kl=0.02, sure_weight=40.0, passes=2),
+    ),
     (0, Hyperparameters(learning_rate=1.5e-3, lora_rank=32, rows_per_step=3, max_kl=0.005, sure_weight=40.0)),
 )
 

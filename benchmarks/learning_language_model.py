@@ -1,0 +1,82 @@
+"""Does a language model learn: `babylon demo --model smollm2` as a user runs it, SmolLM2-135M-Instruct from its wheel.
+
+Three seeds of the market that nothing was tuned on, in the terse style, then one in the game's (SIMULATION_STYLE=game);
+`terse` or `game` as an argument runs that part alone. An expert plays the first windows, whose answers are imitated.
+The figure of the terse style is the share of the way from the expert's to the oracle's mean reward on the same boards
+that the last five windows have gone. That of the game's begins where imitation left the model: at the first windows
+that it played itself. A run of the terse style takes half an hour on two cores, one of the game's more than an hour.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from babylon_assets.config.settings import load_settings
+from benchmarks.learning import DemoRun, curve_points, run_demo
+from benchmarks.learning_picture import draw_rival_curves
+from benchmarks.report import Row, at_least, at_most, publish
+
+MODEL = ("--model", "smollm2")
+SEEDS = (21, 22, 23)
+#: Windows of eight ticks that an expert plays, and those after them by which the warm start is measured.
+EXPERT_WINDOWS, WARM_WINDOWS = 8, 2
+MINUTES = {"terse": 40, "game": 90}
+
+
+def main() -> None:
+    """Run the bench, or the part that is named."""
+    settings = load_settings()
+    measured: dict[str, Callable[[Path], dict[str, DemoRun]]] = {
+        "terse": lambda scratch: {f"seed {seed}": run_demo(scratch, seed, "terse", *MODEL) for seed in SEEDS},
+        "game": lambda scratch: {"game": run_demo(scratch, SEEDS[0], "game", *MODEL, SIMULATION_STYLE="game")},
+    }
+    rows: list[Row] = []
+    for style in sys.argv[1:] or measured:
+        with tempfile.TemporaryDirectory(prefix="babylon-bench-") as scratch:
+            runs = measured[style](Path(scratch))
+        rows += _terse_rows(runs) if style == "terse" else _game_rows(runs["game"])
+        rows.append(at_most(f"{style}: longest demo", _longest(runs), "minutes", MINUTES[style]))
+        picture = settings.home / "bench" / f"learning_language_model_{style}.png"
+        draw_rival_curves({name: curve_points(run) for name, run in runs.items()}, picture)
+        print(f"picture: {picture}")
+    publish("learning_language_model", rows, settings.home)
+    sys.exit(0 if all(row.holds is not False for row in rows) else 1)
+
+
+def _terse_rows(runs: dict[str, DemoRun]) -> list[Row]:
+    ways = [run.way for run in runs.values()]
+    return [
+        *(Row(f"terse: way from expert to oracle, {name}", run.way, "share") for name, run in runs.items()),
+        at_least("terse: median way", statistics.median(ways), "share", 0.9),
+        at_least("terse: worst way", min(ways), "share", 0.8),
+        Row("terse: least share of checkpoints that the gate let pass", _least_passed(runs), "share"),
+    ]
+
+
+def _game_rows(run: DemoRun) -> list[Row]:
+    warm = _part(run, EXPERT_WINDOWS, EXPERT_WINDOWS + WARM_WINDOWS).way
+    return [
+        Row("game: way from expert to oracle after the warm start", warm, "share"),
+        Row("game: way from expert to oracle", run.way, "share"),
+        at_least("game: way from the warm start to the oracle", (run.way - warm) / (1 - warm), "share", 0.6),
+    ]
+
+
+def _part(run: DemoRun, first: int, end: int) -> DemoRun:
+    return DemoRun(run.windows[first:end], run.valid[first:end], run.seconds)
+
+
+def _least_passed(runs: dict[str, DemoRun]) -> float:
+    return min(run.passed if run.passed is not None else 1.0 for run in runs.values())
+
+
+def _longest(runs: dict[str, DemoRun]) -> float:
+    return max(run.seconds for run in runs.values()) / 60
+
+
+if __name__ == "__main__":
+    main()
