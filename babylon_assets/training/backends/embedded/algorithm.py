@@ -32,7 +32,8 @@ window.
    is kept, there is no checkpoint.
 
 A window that has no answer of our own policies is imitated instead: the weighted mean of -log pi(y_t) over the answers'
-tokens, a step per IMITATION_BATCH answers in shuffled order, each answer weighted by max(0, A), without a trust region.
+tokens, a step per IMITATION_BATCH answers in shuffled order, each answer weighted by max(0, A), in as many passes,
+without a trust region.
 """
 
 from __future__ import annotations
@@ -85,12 +86,14 @@ def policy_gradient_pass(
         trainer.retry_smaller(batches[0], config)
 
 
-def imitation_pass(trainer: Trainer, batches: Sequence[SFTBatch]) -> Iterator[dict[str, float]]:
-    """One pass of weighted imitation over prepared batches; yields the metrics of each step."""
-    for batch in batches:
+def imitation_pass(trainer: Trainer, batches: Sequence[SFTBatch], *, passes: int = 1) -> Iterator[dict[str, float]]:
+    """Weighted imitation over prepared batches; yields the metrics of each step, `again` as above."""
+    for number, batch in enumerate(passes * list(batches)):
         (tensors,) = batch.trajectory_tensors
-        metrics = trainer.imitation_step(tensors["input_ids"], tensors["labels"], tensors["weights"])
-        yield {**metrics, "train/num_gradient_steps": len(batches)}
+        metrics = trainer.imitation_step(
+            tensors["input_ids"], tensors["labels"], tensors["weights"], again=number >= len(batches)
+        )
+        yield {**metrics, "train/num_gradient_steps": passes * len(batches)}
 
 
 def parts(count: int, size: int) -> Iterator[slice]:

@@ -92,10 +92,10 @@ class EmbeddedService:
     async def train_sft(
         self, batches: list[SFTBatch], config: types.TrainSFTConfig, verbose: bool = False
     ) -> AsyncIterator[dict[str, float]]:
-        """One pass of weighted imitation (`algorithm`); yields the metrics of each step."""
+        """Imitate, weighted (`algorithm`); yields the metrics of each step."""
         place = self._place()
         trainer = Trainer(self.base_model, place.parent, self.settings)
-        for metrics in imitation_pass(trainer, batches):
+        for metrics in imitation_pass(trainer, batches, passes=self.settings.passes):
             yield metrics
         trainer.save(self._checkpoints, place.step, self.manifest)
 

@@ -109,11 +109,9 @@ class Trainer:
             self._undo()
             return None
         self._before = self._state()
-        noted = self._updated(loss, metrics, started)
+        noted = self._updated(loss, metrics, started, again)
         noted["kl_to_parent"] = self._kl_to_parent(config)
         noted["seconds"] = time.perf_counter() - started
-        if again:
-            noted["again"] = 1.0
         return noted
 
     def _is_too_far(self, metrics: dict[str, float], before: float | None) -> bool:
@@ -207,7 +205,9 @@ class Trainer:
         self._optimizer.load_state_dict(optimizer)
         self._steps[-1]["undone"] = 1.0
 
-    def imitation_step(self, tokens: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> dict[str, float]:
+    def imitation_step(
+        self, tokens: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, *, again: bool = False
+    ) -> dict[str, float]:
         """One optimizer step of weighted imitation: the weighted mean of -log p over the labelled tokens.
 
         Gradients are summed over parts of at most `step_memory.step_tokens` tokens, padding included, so that memory
@@ -216,6 +216,7 @@ class Trainer:
         Args:
             tokens, labels: [answers, length]; right-padded ids, and the ids to imitate or -100.
             weights: [answers]; how much each answer counts.
+            again: as of `policy_gradient_step`.
         """
         started = time.perf_counter()
         tokens, labels, weights = (tensor.to(self._device) for tensor in (tokens, labels, weights))
@@ -231,7 +232,8 @@ class Trainer:
             loss += float(loss_of_part.detach())
             chosen.append(torch.stack([logprobs.detach()[part], entropies.detach()[part]]))
         logprob, entropy = torch.cat(chosen, dim=1).mean(dim=1).tolist()
-        return self._updated(loss, {"tokens": float(mask.sum()), "entropy": entropy, "logprob_mean": logprob}, started)
+        metrics = {"tokens": float(mask.sum()), "entropy": entropy, "logprob_mean": logprob}
+        return self._updated(loss, metrics, started, again)
 
     def _imitated(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities and entropies of answers side by side, [answers, length]."""
@@ -252,7 +254,7 @@ class Trainer:
             self._model, self._optimizer, manifest=manifest, steps=self._steps, checkpoints=checkpoints, step=step
         )
 
-    def _updated(self, loss: float, metrics: dict[str, float], started: float) -> dict[str, float]:
+    def _updated(self, loss: float, metrics: dict[str, float], started: float, again: bool) -> dict[str, float]:
         """Let the optimizer take the step that the gradients say, and note it."""
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm)
         self._optimizer.step()
@@ -262,6 +264,7 @@ class Trainer:
                 "grad_norm": float(norm),
                 **metrics,
                 "seconds": time.perf_counter() - started,
+                **({"again": 1.0} if again else {}),
             }
         )
         return self._steps[-1]
