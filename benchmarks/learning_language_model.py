@@ -23,7 +23,7 @@ from benchmarks.report import Row, at_least, at_most, publish
 MODEL = ("--model", "smollm2")
 SEEDS = (21, 22, 23)
 #: Windows of eight ticks that an expert plays, and those after them by which the warm start is measured.
-EXPERT_WINDOWS, WARM_WINDOWS = 8, 2
+EXPERT_WINDOWS, WARM_WINDOWS = 4, 2
 MINUTES = {"terse": 40, "game": 90}
 
 

@@ -16,7 +16,7 @@ from babylon_assets.environments.simulated.play import Chooser, Reply, Turn
 from babylon_assets.environments.simulated.reference import expert_order
 
 #: Answers that an expert gives before a model plays that was not taught the game; the better half of them is imitated.
-EXPERT_ANSWERS = 2048
+EXPERT_ANSWERS = 1024
 
 
 class ExpertPlayers:
