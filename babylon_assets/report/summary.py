@@ -1,6 +1,6 @@
 """What a report says: plain records, with the words of the ledger. Who reads them from the tables is `ledger.overview`.
 
-Times are aware, in UTC. Texts are as they were found, hostile ones included: `report.markup` makes them harmless.
+Times are aware, in UTC. Texts are as they were found, hostile ones included: `report.rendering` makes them harmless.
 """
 
 from __future__ import annotations

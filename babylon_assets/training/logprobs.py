@@ -45,17 +45,17 @@ def token_logprobs(
     positions: torch.Tensor,
     chosen: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each next token, and the entropy of its distribution, where they are wanted.
+    """Log-probability of each next token, and the entropy of its distribution, at the chosen positions.
 
     Args:
         model: a causal language model with a `lm_head`, or a peft model around one.
         tokens: [rows, length] token ids.
         mask: boolean [rows, 1, length, length] as of `packed_attention_mask`.
         positions: [rows, length] position ids.
-        wanted: boolean [rows, length]; True at the positions whose **next** token is asked for.
+        chosen: boolean [rows, length]; True at the positions whose **next** token is asked for.
 
     Returns:
-        Two fp32 tensors [rows, length] in nats, zero where nothing was wanted; gradients flow through both.
+        Two fp32 tensors [rows, length] in nats, zero where nothing was chosen; gradients flow through both.
     """
     import torch
 
