@@ -1,7 +1,7 @@
 """Log-probabilities of tokens under a model, and the attention mask of packed rows.
 
 Works in chunks over the positions that are asked for, so that no [tokens, vocabulary] tensor of a whole batch ever
-exists. What the numbers are used for (a loss, a recomputation, an evaluation) is not decided here.
+exists.
 """
 
 from __future__ import annotations
