@@ -115,7 +115,6 @@ def fitting_table(
     *,
     drop: Sequence[str] = (),
     right: Collection[str] = (),
-    width: int | None = None,
 ) -> Table:
     """Rows of the same columns as a table that is as wide as the terminal, at most.
 
@@ -124,14 +123,13 @@ def fitting_table(
 
     Args:
         right: columns that are flush right, such as numbers.
-        width: in columns; None: the console's.
     """
-    width, names = width or output.width, list(rows[0] if rows else ())
+    names = list(rows[0] if rows else ())
     needed = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
     needed[names[-1]] = min(needed[names[-1]], max(len(names[-1]), LAST_COLUMN)) if names else 0
     dropped: list[str] = []
     for name in drop:
-        if sum(needed[kept] + GAP for kept in names) - GAP > width:
+        if sum(needed[kept] + GAP for kept in names) - GAP > output.width:
             names.remove(name)
             dropped.append(name)
     table = Table(box=None, header_style="bold", pad_edge=False, caption_justify="left")

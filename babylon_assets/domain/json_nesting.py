@@ -30,10 +30,10 @@ class NestedTooDeeplyError(msgspec.DecodeError):
     """A JSON text whose value is nested too deeply."""
 
 
-def is_too_deep(value: Any, most: int = MOST_LEVELS) -> bool:
-    """Whether lists and objects in a value of JSON have more than so many levels."""
+def is_too_deep(value: Any) -> bool:
+    """Whether lists and objects in a value of JSON have more than `MOST_LEVELS` levels."""
     level = [value]
-    for _ in range(most):
+    for _ in range(MOST_LEVELS):
         containers = [inner for inner in level if isinstance(inner, dict | list | tuple)]
         if not containers:
             return False
@@ -74,21 +74,21 @@ def _decode_mended(decode: Callable[[bytes], _T], text: bytes) -> _T:
         return decode(whole)
 
 
-def cut_nesting(text: bytes, most: int = CUT_LEVELS) -> tuple[bytes, int]:
-    """JSON with null for each value below so many levels, and how many there were."""
+def cut_nesting(text: bytes) -> tuple[bytes, int]:
+    """JSON with null for each value below `CUT_LEVELS` levels, and how many there were."""
     kept: list[bytes] = []
     depth = count = begin = 0
     for part in _PARTS.finditer(text):
         mark = part[0]
         if mark in (b"[", b"{"):
             depth += 1
-            if depth == most + 1:
+            if depth == CUT_LEVELS + 1:
                 kept.append(text[begin : part.start()])
         elif mark in (b"]", b"}"):
-            if depth == most + 1:
+            if depth == CUT_LEVELS + 1:
                 kept.append(b"null")
                 begin, count = part.end(), count + 1
             depth -= 1
-    if depth > most:  # it ends within, so that nothing can read it
+    if depth > CUT_LEVELS:  # it ends within, so that nothing can read it
         return b"".join(kept), count + 1
     return b"".join([*kept, text[begin:]]), count

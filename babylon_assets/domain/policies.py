@@ -1,6 +1,6 @@
 """What a policy is to whoever asks it: conversations in, completions out.
 
-The words that the simulated game, the engine and training share. How an answer is computed is not decided here.
+The words that the simulated game, the engine and training share.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def combine(components: Mapping[str, pd.Series[Any]] | pd.DataFrame, weights: Ma
     """The weighted sum of the components; NaN where one that has a weight other than 0 is NaN."""
     needed = [weight * components[name] for name, weight in weights.items() if weight]
     if not needed:
-        return pd.Series(0.0, index=next(iter(pd.DataFrame(components).items()))[1].index)
+        return pd.Series(0.0, index=pd.DataFrame(components).index)
     total = needed[0]
     for part in needed[1:]:
         total = total + part

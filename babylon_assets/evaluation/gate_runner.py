@@ -190,7 +190,7 @@ def _off_policy_difference(
 
 
 def _best(conn: Connection[Any], settings: Settings, chain: str) -> Measurement | None:
-    """The best that was ever promoted, among those that were examined by the same version."""
+    """The best that was ever promoted, among those that were measured by the same version."""
     ids = {row.to_id for row in promotions.history(conn, chain)}
     promoted = [row for name in sorted(ids) if (row := checkpoints.get(conn, name)) is not None]
     measured = [(row, kept_benchmark(settings, conn, row)) for row in promoted]

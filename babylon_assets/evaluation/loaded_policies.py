@@ -64,7 +64,7 @@ def adapter_of(checkpoint: Checkpoint) -> Path | None:
 
 
 def load_policy(settings: Settings, checkpoint: Checkpoint) -> Policy:
-    """The policy of a checkpoint, ready to answer batches; `why_unplayable` was asked before."""
+    """The policy of a checkpoint, ready to answer batches; `why_not_loadable` was asked before."""
     if (remote := _remote_backend(settings, checkpoint)) is not None:
         return remote.open_policy(settings, checkpoint)
     prepare_libraries(settings)

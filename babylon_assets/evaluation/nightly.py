@@ -1,7 +1,7 @@
 """The nightly evaluation: the served policy on more held-out markets than a gate can wait for.
 
 The boards of the gate are among them, and the interval is half as wide at four times as many. It is kept like every
-measurement, under the checkpoint and the version of the examination, so that a policy is examined in one night only.
+measurement, under the checkpoint and the version of the evaluation, so that a policy is evaluated in one night only.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def version(dataset: Dataset, least_effective: float) -> str:
 def held_out_samples(dataset: Dataset) -> list[Sample]:
     """The answers to held-out agents whose reward is known: of our own policies, or of others where none is ours.
 
-    So a window whose answers were imitated is examined on those that were not.
+    So a window whose answers were imitated is evaluated on those that were not.
     """
     answers = [sample for sample in dataset.samples if sample.skip_reason == HELD_OUT and sample.reward is not None]
     return [sample for sample in answers if sample.policy_step is not None] or answers

@@ -66,9 +66,9 @@ def list_agents(conn: Connection[Any], text: str = "", limit: int = 200) -> list
     return [AgentSummary(*row) for row in conn.execute(_AGENTS, given)]
 
 
-def rewards_by_window(conn: Connection[Any], agent: str, most: int = WINDOWS) -> list[AgentWindow]:
-    """An agent's newest windows, newest first."""
-    return [AgentWindow(*row) for row in conn.execute(_WINDOWS, [agent, most])]
+def rewards_by_window(conn: Connection[Any], agent: str) -> list[AgentWindow]:
+    """An agent's newest windows, at most `WINDOWS`, newest first."""
+    return [AgentWindow(*row) for row in conn.execute(_WINDOWS, [agent, WINDOWS])]
 
 
 def reward_parts(conn: Connection[Any], window: str, trajectory: str, step: int) -> list[RewardPart]:

@@ -1,4 +1,4 @@
-"""How large values are kept: zstd, in columns that PostgreSQL stores as they are. Which columns is not decided here."""
+"""How large values are kept: zstd, in columns that PostgreSQL stores as they are."""
 
 from __future__ import annotations
 

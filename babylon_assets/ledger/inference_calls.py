@@ -1,7 +1,4 @@
-"""The table `inference_calls`: every answer that one of our policies gave, with its exact tokens and log-probabilities.
-
-Who writes them, the simulated game or a server, is decided elsewhere.
-"""
+"""The table `inference_calls`: every answer of one of our policies, with its exact tokens and log-probabilities."""
 
 from __future__ import annotations
 

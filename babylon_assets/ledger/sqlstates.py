@@ -55,11 +55,6 @@ def named_error(error: BaseException) -> BabylonError | None:
     return None
 
 
-def is_transient(sqlstate: str) -> bool:
-    """Whether what failed may succeed later."""
-    return _lookup(TRANSIENT, sqlstate) is not None
-
-
 def _named(error: Any) -> BabylonError:
     sqlstate = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     message = getattr(getattr(error, "diag", None), "message_primary", None) or _first_line(error)

@@ -1,4 +1,4 @@
-"""The table `windows`: one row per window, its state and counts. Which state a window deserves is decided elsewhere."""
+"""The table `windows`: one row per window, its state and counts."""
 
 from __future__ import annotations
 

@@ -132,8 +132,7 @@ def metadata(conn: Connection, settings: Settings, window: str) -> dict[str, dg.
     return {
         **({"carried_from": tally(taken)} if taken else {}),
         **({"carried_into": tally(given)} if given else {}),
-        **numbers({"late_samples": sum(given.values()) + waiting} if given or waiting else {}),
-        **numbers({"late_waiting": waiting} if given or waiting else {}),
+        **numbers({"late_samples": sum(given.values()) + waiting, "late_waiting": waiting} if given or waiting else {}),
     }
 
 

@@ -28,13 +28,13 @@ from babylon_assets.orchestration import stored_datasets
 from babylon_assets.orchestration.metadata import code, harmless_text, numbers
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.stored_datasets import DatasetFaults
+from babylon_assets.report.summary import MOST_IN_QUARANTINE
 
 COMPLETE, QUARANTINE = "source_complete", "little_in_quarantine"
 REWARD_RANGE, UNDERSTOOD = "reward_range", "understood"
 TOKENS, HINDSIGHT, STABLE = "has_trainable_tokens", "no_hindsight", "ids_stable"
 TRAINED, MEASURED, GATE = "trained_on_tokens", "measured", "gate"
 STANDING = "no_window_stays_failed"
-MOST_IN_QUARANTINE = 0.05
 #: Reasons that a result lists, and windows that the standing check does.
 SHOWN, SHOWN_WINDOWS = 10, 20
 

@@ -36,7 +36,7 @@ Actions = Mapping[tuple[str, int], str]
 def of_dataset(
     conn: Connection, dataset: DatasetDraft, secrets: Iterable[str], describe: Callable[[StepFacts], str]
 ) -> dict[str, dg.MetadataValue[Any]]:
-    """The same of a dataset that is kept already; only the texts that are shown are read."""
+    """Those of a dataset that is kept already; only the texts that are shown are read."""
     best, worst = best_and_worst(head for head in dataset.samples if head.window == dataset.window)
     sample_ids = {head.sample_id for head in (*best, *worst)}
     names = sorted({head.trajectory_id for head in (*best, *worst)})

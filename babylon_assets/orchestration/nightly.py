@@ -28,13 +28,13 @@ def evaluate(context: dg.OpExecutionContext, installation: dg.ResourceParam[Inst
         context.log.info(f"nothing is evaluated: {done.reason}")
         return
     name = policy_name(done.checkpoint.chain, done.checkpoint.step)
-    context.add_output_metadata(_nightly_metadata(name, done))
+    metadata = _nightly_metadata(name, done)
+    context.add_output_metadata(metadata)
     if not done.fresh:
         context.log.info(f"{name} was evaluated on {done.evaluation.created_at:%Y-%m-%d}: nothing is played again")
     elif done.checkpoint.window_id is not None:
-        window, metadata = done.checkpoint.window_id, _nightly_metadata(name, done)
-        observation = dg.AssetObservation(EVALUATIONS, partition=window, metadata=metadata)
-        context.log_event(observation)
+        window = done.checkpoint.window_id
+        context.log_event(dg.AssetObservation(EVALUATIONS, partition=window, metadata=metadata))
 
 
 def _nightly_metadata(name: str, done: NightlyEvaluation) -> dict[str, dg.MetadataValue[Any]]:

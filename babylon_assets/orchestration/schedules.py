@@ -1,7 +1,7 @@
 """What runs by the clock: the standing check, every hour, and what is done once a night.
 
     10 past every hour   the windows that stay failed are listed
-    03:20 UTC            the served policy is examined on NIGHTLY_SEEDS markets, once: 192 are 2,304 answers. A night
+    03:20 UTC            the served policy is evaluated on NIGHTLY_SEEDS markets, once: 192 are 2,304 answers. A night
                          in which nothing else is served plays nothing
     03:40 UTC            weights that nothing needs are removed; only where KEEP_CHECKPOINTS is set
     03:50 UTC            what runs said that ended KEEP_RUN_LOGS_DAYS ago is removed from Dagster's tables: 34 of the 66

@@ -16,7 +16,7 @@ from babylon_assets.domain.llm_judge import Comparison, JudgeAnswer, JudgeScore
 from babylon_assets.domain.scorers import load_scorers
 from babylon_assets.domain.step_texts import add_texts, needs_texts
 from babylon_assets.domain.understanding import Understanding, understand
-from babylon_assets.environments.base import Environment, WriteBack
+from babylon_assets.environments.base import WriteBack
 from babylon_assets.ledger import feedback, inference_calls, judge_scores, trajectories, windows
 from babylon_assets.ledger import scores as score_ledger
 from babylon_assets.ledger.database import Connection, judge_lock
@@ -118,7 +118,10 @@ def _score(
     steps = trajectories.read_steps(conn, window, environment.detail)
     given = trajectories.read_imported_rewards(conn, window)
     own = steps[~steps["trajectory_id"].isin(list(given))]
-    worth = _worth(environment, source, window, own) if len(own) or not given else rewards.unvalued(own)
+    if len(own) or not given:
+        worth = environment.value_steps(source, window, own, datetime.now(UTC))
+    else:
+        worth = rewards.unvalued(own)
     understanding = understand(own, worth)
     weights, verdicts = dict(settings.rewards.weights), list[JudgeScore]()
     if judged is not None:
@@ -142,10 +145,6 @@ def _note_understanding(
     counts = {**understanding.counts, **{f"left out: {why}": rows for why, rows in left_out.items()}}
     words = understanding.list_words() or None
     windows.upsert_window(conn, window, understood=share, unknown_words=words, understanding=counts)
-
-
-def _worth(environment: Environment, conn: Connection, window: str, steps: pd.DataFrame) -> pd.DataFrame:
-    return environment.value_steps(conn, window, steps, datetime.now(UTC))
 
 
 def with_texts(conn: Connection, window: str, steps: pd.DataFrame) -> pd.DataFrame:

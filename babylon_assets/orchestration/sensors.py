@@ -1,6 +1,6 @@
 """What keeps the loop going in the daemon: closed windows, changed ones, failures. Each tick says what it did and why.
 
-Sensors only launch runs, note thin windows and tell; which window is next is decided in `closing`. They run by
+Sensors only launch runs, note thin windows and tell; which window is next is decided in `window_queue`. They run by
 themselves where AUTOMATION is on, its default, as `babylon up` is meant to be left alone; a daemon is what ticks them,
 so that commands and tests are not disturbed.
 """

@@ -57,9 +57,9 @@ def bounds(values: Sequence[float], room: float = 0.0) -> tuple[float, float]:
     return (low, high) if differ(low, high) else (low - 0.1, high + 0.1)
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers between two values that differ, about so many of them: 1, 2 or 5 times a power of ten apart."""
-    raw = high / about - low / about
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two values that differ, about five of them: 1, 2 or 5 times a power of ten apart."""
+    raw = high / 5 - low / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.75)
     return [step * number for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]

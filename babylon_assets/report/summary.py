@@ -1,6 +1,6 @@
 """What a report says: plain records, with the words of the ledger. Who reads them from the tables is `ledger.overview`.
 
-Times are aware, in UTC. Texts are as they were found, hostile ones included: `report.markup` makes them harmless.
+Times are aware, in UTC. Texts are as they were found, hostile ones included: `report.rendering` makes them harmless.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from babylon_assets.domain.verdict_table import VerdictRow
 #: A window that is over for longer than this and not finished is late: the game's last rows come within minutes, and
 #: training takes seconds to minutes.
 LATE_AFTER = timedelta(hours=2)
-#: More of a window's rows in quarantine than this needs a person; the same share as the asset's check.
+#: More of a window's rows in quarantine than this needs a person; the asset's check goes by it as well.
 MOST_IN_QUARANTINE = 0.05
 #: A hosted job without a sign of life for longer than this is named.
 HOSTED_SILENT_AFTER = timedelta(minutes=60)

@@ -2,7 +2,7 @@
 
 The pointer is looked at twice a second. A new one is served as soon as its weights are ready, and until then, or when
 the database or the weights cannot be read, the last one goes on; after a start without the database, the one that was
-served before it. What promotes is decided elsewhere.
+served before it.
 """
 
 from __future__ import annotations

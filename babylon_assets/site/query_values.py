@@ -13,11 +13,11 @@ class WrongValueError(ValueError):
     """A value of an address or a form that cannot be; the text says which, and what to do."""
 
 
-def text_of(values: Mapping[str, str], name: str, longest: int = LONGEST_VALUE) -> str:
+def text_of(values: Mapping[str, str], name: str) -> str:
     """The text without space around it; empty where it is not given."""
     text = values.get(name, "").strip()
-    if len(text) > longest:
-        raise WrongValueError(f"{name} has {len(text):,} characters; at most {longest:,} are allowed")
+    if len(text) > LONGEST_VALUE:
+        raise WrongValueError(f"{name} has {len(text):,} characters; at most {LONGEST_VALUE:,} are allowed")
     return text.replace("\x00", "")
 
 

@@ -212,10 +212,11 @@ def _weighed(
     """Each scorer with its weight, and what it gives to the reward; None where it has no weight or no number."""
     rows = []
     for part in parts:
-        weight = weights.get(part.scorer)
-        given = None if weight is None or part.score is None else weight * part.score
-        rows.append((part, weight, given))
-    return [row for row in rows if row[0].scorer != "reward"]
+        if part.scorer != "reward":
+            weight = weights.get(part.scorer)
+            given = None if weight is None or part.score is None else weight * part.score
+            rows.append((part, weight, given))
+    return rows
 
 
 def _skip_reasons(conn: Connection) -> list[str]:

@@ -31,7 +31,7 @@ class Branch:
     Attributes:
         chain: the branch's chain; it need not have begun.
         parent: what is trained from.
-        made: what was trained there before on the very dataset; None when it is to be trained.
+        checkpoint: what was trained there before on the very dataset; None when it is to be trained.
     """
 
     chain: str

@@ -1,6 +1,6 @@
 """What this machine can train on, found without importing torch: CUDA devices, and the packages that need one.
 
-What is trained where is decided in `backends`; with which numbers, in `precision`.
+What is trained where is decided in `backends.registry`; with which numbers, in `precision`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which base models can be trained on this machine, found out before anything is spent.
 
 A folder is judged by its config.json and its chat template; a hub name that is not on this machine yet, when its
-config is there, which is before its weights are fetched. What a base model then becomes is not looked at here.
+config is there, which is before its weights are fetched.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.training.adapters import WEIGHTS, read_manifest, read_steps, weights_sha256
 from babylon_assets.training.backend import CheckpointPlace, TrainedCheckpoint, TrainingRequest
 
+#: Marks a folder that the ledger does not know while it is removed.
+UNKNOWN = "unknown"
+
 
 def art_path(settings: Settings) -> Path:
     """Folder under which ART keeps models and checkpoints."""
@@ -58,7 +61,7 @@ def train_in_folder(
     if not _take_up(request, request.place.step, folder):
         train(settings, request)
     if read_manifest(folder) != request.manifest:
-        _remove_unknown(folder)
+        remove_folder(folder, UNKNOWN)
         return None
     return TrainedCheckpoint(str(folder), weights_sha256(folder), read_steps(folder))
 
@@ -79,14 +82,14 @@ def _take_up(request: TrainingRequest, step: int, folder: Path) -> bool:
     if folder.parent.is_dir():
         for other in folder.parent.iterdir():
             if other.name.isdecimal() and int(other.name) >= step:
-                _remove_unknown(other)
+                remove_folder(other, UNKNOWN)
     return False
 
 
-def _remove_unknown(folder: Path) -> None:
-    """Remove a checkpoint folder that the ledger does not know, by a rename first so that it is never half there."""
+def remove_folder(folder: Path, mark: str) -> None:
+    """Remove a checkpoint folder, by a rename to `.<mark>-<name>` first so that it is never half there."""
     if folder.is_dir():
-        aside = folder.with_name(f".unknown-{folder.name}")
+        aside = folder.with_name(f".{mark}-{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
         shutil.rmtree(aside)

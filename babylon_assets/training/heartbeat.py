@@ -1,7 +1,7 @@
 """Signs of life of a training attempt while it trains, written by a thread beside it.
 
 A process that dies leaves a row that says `training` and a heartbeat that stands still: by that it is known, before
-the next run takes the chain's lock and fails the attempt. Whether an attempt is over is not decided here.
+the next run takes the chain's lock and fails the attempt.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Log-probabilities of tokens under a model, and the attention mask of packed rows.
 
 Works in chunks over the positions that are asked for, so that no [tokens, vocabulary] tensor of a whole batch ever
-exists. What the numbers are used for (a loss, a recomputation, an evaluation) is not decided here.
+exists.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ def token_logprobs(
     positions: torch.Tensor,
     chosen: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each next token, and the entropy of its distribution, where they are wanted.
+    """Log-probability of each next token, and the entropy of its distribution, at the chosen positions.
 
     Args:
         model: a causal language model with a `lm_head`, or a peft model around one.
         tokens: [rows, length] token ids.
         mask: boolean [rows, 1, length, length] as of `packed_attention_mask`.
         positions: [rows, length] position ids.
-        wanted: boolean [rows, length]; True at the positions whose **next** token is asked for.
+        chosen: boolean [rows, length]; True at the positions whose **next** token is asked for.
 
     Returns:
-        Two fp32 tensors [rows, length] in nats, zero where nothing was wanted; gradients flow through both.
+        Two fp32 tensors [rows, length] in nats, zero where nothing was chosen; gradients flow through both.
     """
     import torch
 

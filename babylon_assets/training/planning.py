@@ -1,7 +1,7 @@
 """What is to be trained, fixed before the first step: from which checkpoint, on which samples, how.
 
 A plan's manifest is what the checkpoint is made from; its hash is the checkpoint's id. Where a branch goes is decided
-in `branches`, and whether a window is trained at all in `jobs`.
+in `branches`, and whether a window is trained at all in `window_training`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.inference_calls import drop_old_tokens
 from babylon_assets.training.backends.registry import keeps_weights_here
-from babylon_assets.training.folders import is_checkpoint_folder
+from babylon_assets.training.folders import is_checkpoint_folder, remove_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ def prune(settings: Settings, database: Database, keep: int, *, dry_run: bool = 
         checkpoints_here = [checkpoint for checkpoint in kept_here if _is_ours(settings, checkpoint)]
         size = sum(_bytes(Path(pruned.path)) for pruned in checkpoints_here)
         for pruned in [] if dry_run else checkpoints_here:
-            _remove(Path(pruned.path))
+            remove_folder(Path(pruned.path), "pruned")
             lineage.note_pruned(conn, pruned.id)
             conn.commit()
     return PrunedWeights(checkpoints_here, size, [other for other in kept_here if other not in checkpoints_here])
@@ -68,12 +67,3 @@ def prune_calls(settings: Settings, database: Database, *, dry_run: bool = False
 
 def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder, by a rename first so that it is never half there."""
-    if folder.is_dir():
-        aside = folder.with_name(f".pruned-{folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
-        shutil.rmtree(aside)

@@ -1,6 +1,6 @@
 """What a chain begins from: which base model, what that is known by, and step 0 in the ledger.
 
-How the project's own base model is made is in `base_model`; what is trained from a root, in `jobs`.
+What is trained from a root is in `window_training`.
 """
 
 from __future__ import annotations

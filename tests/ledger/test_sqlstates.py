@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from babylon_assets.cli import app as command
 from babylon_assets.domain.errors import DatabaseUnavailable, PermanentError, SettingsError, TransientError
 from babylon_assets.ledger.database import Database
-from babylon_assets.ledger.sqlstates import is_transient, named_error
+from babylon_assets.ledger.sqlstates import named_error
 from babylon_assets.orchestration.runtime import failures
 
 
@@ -25,12 +25,20 @@ from babylon_assets.orchestration.runtime import failures
     ],
 )
 def test_what_passes(sqlstate: str) -> None:
-    assert is_transient(sqlstate)
+    assert isinstance(named_error(_raised_with(sqlstate)), TransientError)
 
 
 @pytest.mark.parametrize("sqlstate", ["28P01", "3D000", "42501", "42601", "42P01", "22003", "23505", "XX000", "25001"])
 def test_what_does_not_pass(sqlstate: str) -> None:
-    assert not is_transient(sqlstate)
+    named = named_error(_raised_with(sqlstate))
+    assert named is not None
+    assert not isinstance(named, TransientError)
+
+
+def _raised_with(sqlstate: str) -> psycopg.Error:
+    error = psycopg.Error("the server's line")
+    error.sqlstate = sqlstate
+    return error
 
 
 RAISED: list[tuple[str, type[Exception], str]] = [

@@ -31,8 +31,6 @@ from babylon_assets.environments.files.conversations import (
 
 _LARGEST = 2**31 - 1
 _LARGEST_REWARD = 1e30
-#: Columns of a table that hold JSON.
-_IN_JSON = ("messages", "components", "facts", "tools", "tool_calls")
 CUT = "characters that were cut and are replaced"
 
 

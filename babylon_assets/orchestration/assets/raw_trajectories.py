@@ -21,6 +21,7 @@ from babylon_assets.orchestration.metadata import declare, numbers, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.orchestration.source_tables import TRAJECTORIES, list_counts, list_left_out
+from babylon_assets.report.summary import MOST_IN_QUARANTINE
 
 NAME = "raw_trajectories"
 CHECKS = (checks.COMPLETE, checks.QUARANTINE)
@@ -40,7 +41,7 @@ What the agents did in this window, copied from the environment's own tables and
   keeps the data version.
 
 The check `{checks.COMPLETE}` stops a window that is not over. The check `{checks.QUARANTINE}` warns when more than
-{checks.MOST_IN_QUARANTINE:.0%} of the rows are in quarantine.
+{MOST_IN_QUARANTINE:.0%} of the rows are in quarantine.
 """
 
 

@@ -101,19 +101,35 @@ def event(value: Mapping[str, Any]) -> bytes:
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
-class _Chunks:
+class ChunkStream:
+    """What the streams of both kinds of completions have: the usage at their end where it was asked for, and errors."""
+
+    def __init__(self, context: ReplyContext, frame: Mapping[str, Any]) -> None:
+        self._context, self._frame = context, frame
+
+    def end(self, answers: Sequence[Answer]) -> Iterable[bytes]:
+        options = self._context.request.stream_options
+        if answers and options is not None and options.include_usage:
+            yield event({**self._frame, "choices": [], "usage": usage(answers)})
+        yield LAST_EVENT
+
+    def fail(self, error: ApiError) -> Iterable[bytes]:
+        return [b"data: " + error.body() + b"\n\n", LAST_EVENT]
+
+
+class _Chunks(ChunkStream):
     """A streamed answer as chunks."""
 
     def __init__(self, context: ReplyContext) -> None:
-        self._context = context
-        self._calls = [0] * context.count
-        self._frame = {
+        frame = {
             "id": context.id,
             "object": "chat.completion.chunk",
             "created": context.created,
             "model": context.model,
             "system_fingerprint": context.model,
         }
+        super().__init__(context, frame)
+        self._calls = [0] * context.count
 
     def begin(self) -> Iterable[bytes]:
         return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(self._context.count)]
@@ -152,12 +168,3 @@ class _Chunks:
     ) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": _logprobs(tokens), "finish_reason": finish_reason}
         return event({**self._frame, "choices": [{**choice, **(ids or {})}], **beside})
-
-    def end(self, answers: Sequence[Answer]) -> Iterable[bytes]:
-        options = self._context.request.stream_options
-        if answers and options is not None and options.include_usage:
-            yield event({**self._frame, "choices": [], "usage": usage(answers)})
-        yield LAST_EVENT
-
-    def fail(self, error: ApiError) -> Iterable[bytes]:
-        return [b"data: " + error.body() + b"\n\n", LAST_EVENT]

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from babylon_assets.serving.answers import Answer, Piece
-from babylon_assets.serving.http.forms.chat_completions import LAST_EVENT, event, usage
+from babylon_assets.serving.http.forms.chat_completions import ChunkStream, event, usage
 from babylon_assets.serving.http.forms.form import ReplyContext, StreamWriter
 from babylon_assets.serving.http.protocol import ApiError, ChatRequest, StreamOptions, Token
 from babylon_assets.serving.http.request_reading import RequestReader
@@ -105,11 +105,11 @@ def _logprobs(tokens: Sequence[Token] | None) -> Mapping[str, Any] | None:
     }
 
 
-class _Chunks:
+class _Chunks(ChunkStream):
     """A streamed answer as chunks."""
 
     def __init__(self, context: ReplyContext) -> None:
-        self._context, self._frame = context, _frame(context)
+        super().__init__(context, _frame(context))
 
     def begin(self) -> Iterable[bytes]:
         return []
@@ -119,12 +119,3 @@ class _Chunks:
         if piece.text or piece.tokens or end is not None:
             choice = _choice(piece.index, piece.text, piece.tokens, end)
             yield event({**self._frame, "choices": [choice]})
-
-    def end(self, answers: Sequence[Answer]) -> Iterable[bytes]:
-        options = self._context.request.stream_options
-        if answers and options is not None and options.include_usage:
-            yield event({**self._frame, "choices": [], "usage": usage(answers)})
-        yield LAST_EVENT
-
-    def fail(self, error: ApiError) -> Iterable[bytes]:
-        return [b"data: " + error.body() + b"\n\n", LAST_EVENT]

@@ -1,6 +1,6 @@
 """What the ledger remembers of hosted jobs: their ids before anyone waits for them, what they used, what a day cost.
 
-How the service is spoken to is in `serverless`; which windows are trained, in `jobs`.
+How the service is spoken to is in `hosted_training`; which windows are trained, in `window_training`.
 """
 
 from __future__ import annotations

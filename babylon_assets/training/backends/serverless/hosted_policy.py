@@ -1,7 +1,7 @@
-"""A hosted checkpoint as a policy that can be examined: its answers come from the hosted service's inference.
+"""A hosted checkpoint as a policy that can be measured: its answers come from the hosted service's inference.
 
 The service is asked with the gateway's own client (`serving.upstream`), some answers at a time. One that it does not
-give, because it is busy or down, is asked for again a few times; an examination is whole or is not made.
+give, because it is busy or down, is asked for again a few times; an evaluation is whole or is not made.
 """
 
 from __future__ import annotations
