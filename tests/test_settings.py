@@ -250,6 +250,11 @@ def test_the_libraries_own_variables_send_no_key_in_the_clear(monkeypatch: pytes
     prepare_libraries(Settings(wandb_api_key="hunter2"))
     with pytest.raises(SettingsError, match="OPENAI_API_BASE is http"):
         prepare_libraries(Settings(ruler_model="openai/judge"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://other.example")
+    prepare_libraries(Settings())
+    monkeypatch.setenv("HF_TOKEN", "hunter2")
+    with pytest.raises(SettingsError, match="HF_ENDPOINT is http"):
+        prepare_libraries(Settings())
 
 
 def test_secrets_show_nowhere() -> None:

@@ -87,16 +87,20 @@ def follow_windows(database: Database, line: Line, settings: Settings, rounds: i
             time.sleep(POLL_SECONDS)
         try:
             waiting = waiting_windows(database, settings)
-        except TransientError as error:
-            note_failure(f"no windows can be read now: {error}")
+        except (TransientError, psycopg.Error) as error:
+            named = named_error(error)
+            if not isinstance(named, TransientError):
+                raise
+            note_failure(f"no windows can be read now: {named}")
             continue
         for window_id in waiting:
             if time.monotonic() < due.get(window_id, 0.0):
                 continue
             try:
                 report(database, line, settings, window_id)
-            except (PermanentError, TransientError, psycopg.Error) as error:
-                note_failure(f"{window_id} failed, the next one is trained: {named_error(error) or error}")
+            except Exception as error:  # Dagster's storage has errors of its own, a full disk others
+                reason = named_error(error) or error
+                note_failure(f"{window_id} failed, the next one is trained: {str(reason) or type(reason).__name__}")
                 due[window_id] = time.monotonic() + RETRY_SECONDS
 
 

@@ -12,6 +12,8 @@ from urllib.request import getproxies, proxy_bypass
 from babylon_assets.domain.errors import SettingsError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+#: By which huggingface_hub finds the hub that it sends HF_TOKEN to.
+HUB = "HF_ENDPOINT"
 
 
 def is_loopback(url: str) -> bool:
@@ -41,7 +43,8 @@ def is_this_machine(host: str) -> bool:
 
 def open_library_urls(environ: Mapping[str, str]) -> list[str]:
     """The variables by which libraries find a server that they send a key to, where that key could be read."""
-    named = (name for name in environ if re.search(r"_(API_BASE|BASE_URL)$", name))
+    named = [name for name in environ if re.search(r"_(API_BASE|BASE_URL)$", name)]
+    named += [HUB] if environ.get("HF_TOKEN") and HUB in environ else []
     return sorted(name for name in named if environ[name].strip() and in_the_clear(environ[name].strip()))
 
 

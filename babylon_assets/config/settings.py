@@ -26,7 +26,7 @@ from babylon_assets.config.env_file import HOME, explain_unknown, find_env_file,
 from babylon_assets.config.gate import GateSettings
 from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.group import RULES, Group, allowed_values, is_secret, variable, variable_name, write_value
-from babylon_assets.config.network import in_the_clear, open_library_urls, reach_loopback_directly
+from babylon_assets.config.network import HUB, in_the_clear, open_library_urls, reach_loopback_directly
 from babylon_assets.config.scoring import JudgeSettings, RewardSettings
 from babylon_assets.config.simulation import SimulationSettings
 from babylon_assets.config.training import EmbeddedSettings, LocalGpuSettings, ServerlessSettings, TrainingSettings
@@ -387,7 +387,7 @@ def prepare_libraries(settings: Settings) -> None:
         SettingsError: a variable of theirs, such as WANDB_BASE_URL, would have them send a key in the clear.
     """
     for name in [] if settings.keys_over_http else open_library_urls(os.environ):
-        if settings.training.wandb_api_key if name.startswith("WANDB_") else settings.judge.model:
+        if name == HUB or (settings.training.wandb_api_key if name.startswith("WANDB_") else settings.judge.model):
             raise SettingsError(_IN_THE_CLEAR.format(name))
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -350,6 +350,14 @@ def test_programs_that_the_account_may_not_reach_are_copied_for_it(home: Path, m
 
 
 @AS_ROOT
+def test_the_accounts_programs_get_none_of_roots_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "hunter2")
+    variables = ServerAccount(pwd.getpwnam("nobody")).run(["env"])
+    assert "PATH=" in variables
+    assert "hunter2" not in variables
+
+
+@AS_ROOT
 def test_a_link_that_is_not_roots_is_not_followed(home: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     (home / "postgres").symlink_to("/etc")

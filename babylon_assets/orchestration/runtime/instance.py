@@ -85,10 +85,10 @@ def _orphaned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
         return kernel == this_kernel() and not _lives(name)
     of_parent = run.parent_run_id is not None
     process, owner = (None, None) if of_parent else (run.tags.get(PROCESS_TAG), run.tags.get(OWNER_TAG))
-    if owner is not None and not is_here(owner):
-        return not is_alive(instance, owner)
-    if owner is not None and process == this_process():
-        return not is_executed(owner)
+    if owner is not None and process is not None:
+        if not is_here(owner):
+            return not is_alive(instance, owner)
+        return not is_executed(owner) if process == this_process() else not _lives(process)
     if process is not None:
         return process.rsplit(":", 2)[0] == socket.gethostname() and not _lives(process)
     server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))

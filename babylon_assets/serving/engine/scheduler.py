@@ -147,7 +147,7 @@ class Scheduler:
                 if job.error is not None:
                     raise job.error
                 for reader in list(readers):
-                    piece = reader.read()
+                    piece = await self._work.do(question.key, reader.microseconds, reader.read)
                     if piece is not None:
                         yield piece
                         if piece.whole is not None:
@@ -358,6 +358,11 @@ class _Reader:
     def __post_init__(self) -> None:
         self._longest_stop = max(map(len, self.question.stop), default=0)
 
+    @property
+    def microseconds(self) -> float:
+        """About how long it takes to read what is new: where a long stop is looked for, all comes at once."""
+        return (len(self.generation.token_ids) - self._counted) * (1 + 2 * (self.question.top_logprobs or 0))
+
     def read(self) -> Piece | None:
         """What is new since the last time; None if that is nothing."""
         ended, count = self.generation.finish_reason is not None, self.generation.text_tokens
@@ -368,11 +373,11 @@ class _Reader:
             text = text.rstrip(UNFINISHED)
             text = text[: max(0, len(text) - self._longest_stop + 1)] if self._longest_stop else text
         new = text[self._sent :]
+        if not new and not ended:
+            return None
         wanted: Any = self.question.top_logprobs
         last = len(self.generation.token_ids) if ended and self.question.with_end else count
         tokens = None if wanted is None else _tokens(self.generation, self._counted, last, self.tokenizer)
-        if not new and not ended:
-            return None
         self._sent, self._counted = max(self._sent, len(text)), count
         if not ended:
             return Piece(self.index, new, tokens)

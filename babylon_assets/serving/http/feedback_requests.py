@@ -46,15 +46,19 @@ class FeedbackRequest(msgspec.Struct):
 _decode = msgspec.json.Decoder(FeedbackRequest).decode
 
 
-async def take_feedback(parts: Parts, key: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+def read_feedback(body: bytes) -> FeedbackRequest:
+    """A request out of its body. Raises ApiError: 400 with the field that is at fault."""
+    with refusals():
+        return _decode(repaired(body)[0])
+
+
+async def take_feedback(parts: Parts, key: str, given: FeedbackRequest, headers: Mapping[str, str]) -> dict[str, Any]:
     """Keep what a request says.
 
     Raises:
         ApiError: 400 for what it does not say, 403 for another's agent, 404 for no such call, 409 for another judgment
             under the same idempotency key, 429 for too many, 503 while PostgreSQL does not answer.
     """
-    with refusals():
-        given = _decode(repaired(body)[0])
     feedback = _feedback(given, key, headers.get("idempotency-key"))
     with parts.access.place(key, 1):
         try:

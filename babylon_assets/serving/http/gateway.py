@@ -30,7 +30,7 @@ from babylon_assets.serving.answers import Question, Target
 from babylon_assets.serving.http import protocol
 from babylon_assets.serving.http.accepted_request import AcceptedRequest, Parts, draw_seeds
 from babylon_assets.serving.http.connections import Connections
-from babylon_assets.serving.http.feedback_requests import take_feedback
+from babylon_assets.serving.http.feedback_requests import read_feedback, take_feedback
 from babylon_assets.serving.http.forms import CHAT, FORMS
 from babylon_assets.serving.http.forms.form import WireForm
 from babylon_assets.serving.http.keys import authorization
@@ -38,6 +38,8 @@ from babylon_assets.serving.http.metrics import CONTENT_TYPE
 from babylon_assets.serving.http.protocol import ApiError, ChatRequest
 from babylon_assets.serving.http.streaming import Events, Watch
 from babylon_assets.serving.http.web_pages import WebPages, require_json
+from babylon_assets.serving.long_work import LONG_MICROSECONDS
+from babylon_assets.serving.offered_tools import OfferedTools
 from babylon_assets.serving.policy_registry import BASE
 
 #: What a proxy in front is told of a client that went away; nobody else sees it.
@@ -129,7 +131,8 @@ class Gateway:
         key = parts.access.who(authorization(request.headers))
         require_json(request.headers)
         body = await request.body()
-        given, messages = await parts.work.do(key, len(body) / 50, lambda: _read(form, body))
+        microseconds = _reading(body)
+        given, messages, tools, json_format = await parts.work.do(key, microseconds, lambda: _read(form, body))
         caller = protocol.read_caller(given, request.headers)
         parts.access.require_own_agent(key, caller)
         parts.metrics.count_ignored(given.ignored)
@@ -144,13 +147,13 @@ class Gateway:
             top_logprobs=(given.top_logprobs or 0) if given.logprobs else None,
             with_end=bool(given.return_token_ids),
             key=key,
-            tools=given.offered,
-            response_format=given.json_format,
+            tools=tools,
+            response_format=json_format,
             thoughts=given.reasoning_format or "parsed",
         )
         call_id = form.prefix + next(self._ids)
         accepted = AcceptedRequest(parts, form, given, question, caller, key, call_id, started, at)
-        accepted.require_recordable()
+        await parts.work.do(key, microseconds, accepted.require_recordable)
         return accepted
 
     async def _policy(self, parts: Parts, asked: str, agent: str | None) -> Target:
@@ -166,7 +169,9 @@ class Gateway:
         parts = self._ready()
         key = parts.access.who(authorization(request.headers))
         require_json(request.headers)
-        return _json(await take_feedback(parts, key, await request.body(), request.headers))
+        body = await request.body()
+        given = await parts.work.do(key, _reading(body), lambda: read_feedback(body))
+        return _json(await take_feedback(parts, key, given, request.headers))
 
     async def _probe(self, _request: Request) -> Response:
         """What a client gets that asks whether anybody is there, or what may be asked."""
@@ -240,9 +245,14 @@ async def _whole(accepted: AcceptedRequest) -> Response:
     return Response(body, headers=accepted.headers, media_type="application/json")
 
 
-def _read(form: WireForm, body: bytes) -> tuple[ChatRequest, list[Message]]:
+def _reading(body: bytes) -> float:
+    """Microseconds that it may take to read a body: most where it is many small values."""
+    return min(len(body) / 8, LONG_MICROSECONDS)
+
+
+def _read(form: WireForm, body: bytes) -> tuple[ChatRequest, list[Message], OfferedTools | None, dict[str, Any] | None]:
     request = form.read(body)
-    return request, protocol.plain_messages(request)
+    return request, protocol.plain_messages(request), request.offered, request.json_format
 
 
 def _model_entry(parts: Parts, name: str, policy: Target) -> dict[str, Any]:

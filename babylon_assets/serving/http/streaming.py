@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
@@ -17,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from babylon_assets.serving.answers import Answer, Piece
 from babylon_assets.serving.http.accepted_request import AcceptedRequest
+from babylon_assets.serving.http.forms.form import StreamWriter
 from babylon_assets.serving.http.protocol import ApiError
 
 #: How long a client may take to read the rest of an answer that has ended.
@@ -111,7 +113,9 @@ class Events(Response):
                 if piece.whole is not None:
                     await accepted.record({piece.index: piece.whole})
                     ended.append(piece.whole)
-                for event in writer.write(piece):
+                size = len(piece.tokens or ()) * (1 + (accepted.question.top_logprobs or 0))
+                write = partial(_write, writer, piece)
+                for event in await accepted.parts.work.do(accepted.key, size, write):
                     yield event
             closing = writer.end(ended)
         except ApiError as error:
@@ -121,6 +125,10 @@ class Events(Response):
             closing = writer.fail(ApiError(500, "the gateway failed; its log says of what"))
         for event in closing:
             yield event
+
+
+def _write(writer: StreamWriter, piece: Piece) -> list[bytes]:
+    return list(writer.write(piece))
 
 
 async def _with_first(first: Piece, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:

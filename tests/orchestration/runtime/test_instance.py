@@ -108,6 +108,16 @@ def test_who_owns_a_run_elsewhere_is_known_by_a_lock_and_not_by_a_name_that_repe
     assert set(fail_orphaned_runs(instance)) == {run.run_id for run in runs}
 
 
+def test_a_dead_container_is_known_although_the_number_of_its_namespace_was_given_out_again(
+    instance: dg.DagsterInstance,
+) -> None:
+    """The kernel numbers the next container's namespace of process ids as it did that of the one that has ended."""
+    tags = {PROCESS_TAG: "another-container:999999999:7", ownership.OWNER_TAG: f"gone:{ownership.this_kernel()}"}
+    job, running = definitions(hang=False).resolve_job_def("train_window"), dg.DagsterRunStatus.STARTED
+    run = instance.create_run_for_job(job, tags=tags, status=running)
+    assert fail_orphaned_runs(instance) == [run.run_id]
+
+
 def test_a_launched_run_whose_server_is_gone_is_failed(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     tags = {".dagster/grpc_info": f'{{"host": "localhost", "socket": "{tmp_path}/gone"}}'}
     run = instance.create_run_for_job(

@@ -9,10 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
+from babylon_assets.domain.chat_turns import read_tools
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.answers import Answer
 from babylon_assets.serving.engine import scheduler
 from babylon_assets.serving.engine.texts import ChatTokenizer
+from babylon_assets.serving.http import accepted_request
 from babylon_assets.serving.http.forms.chat_completions import ChatCompletions
 from babylon_assets.serving.http.forms.form import ReplyContext
 from babylon_assets.serving.http.protocol import ChatRequest
@@ -94,3 +96,36 @@ def test_large_answers_are_written_beside_it(gateway_with: Gateways, places: dic
     reply = httpx.post(f"{gateway.url}/chat/completions", json=body, timeout=30)
     assert reply.status_code == 200
     assert set(places["decoded"]) == set(places["encoded"]) == {"short-work"}
+
+
+def test_tools_of_many_schemas_are_written_out_beside_it(
+    gateway_with: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, threads = gateway_with(), set[str]()
+
+    def note(tools: Any) -> str | None:
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        return read_tools(tools)
+
+    monkeypatch.setattr(accepted_request, "read_tools", note)
+    schema = {"type": "object", "properties": {f"field{number}": {"type": "string"} for number in range(4000)}}
+    tools = [{"type": "function", "function": {"name": "look", "parameters": schema}}]
+    body = {"model": "base", "messages": [{"role": "user", "content": "A yes 40"}], "tools": tools}
+    assert httpx.post(f"{gateway.url}/chat/completions", json=body, timeout=30).status_code == 400
+    assert threads == {"short-work"}
+
+
+def test_tokens_that_a_long_stop_holds_back_are_made_once(
+    gateway_with: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, make, made = gateway_with(), scheduler._tokens, list[int]()
+
+    def note(generation: Any, start: int, end: int, tokenizer: ChatTokenizer) -> Any:
+        made.append(end - start)
+        return make(generation, start, end, tokenizer)
+
+    monkeypatch.setattr(scheduler, "_tokens", note)
+    body = {"model": "base", "messages": [{"role": "user", "content": "A yes 40"}], "max_tokens": 60, "stream": True}
+    likeliest = {"logprobs": True, "top_logprobs": 20, "stop": "x" * 1000}
+    assert httpx.post(f"{gateway.url}/chat/completions", json=body | likeliest, timeout=30).status_code == 200
+    assert sum(made) <= 60

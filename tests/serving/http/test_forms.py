@@ -12,6 +12,10 @@ import pytest
 
 from babylon_assets.domain.trajectories import Message, ToolCall
 from babylon_assets.ledger.inference_calls import InferenceCall
+from babylon_assets.serving.answers import Answer
+from babylon_assets.serving.http.forms import FORMS
+from babylon_assets.serving.http.forms.form import ReplyContext
+from babylon_assets.serving.http.protocol import ChatRequest, Token
 from tests.gateways import RunningGateway
 
 CALLER = {"X-Babylon-Agent": "anna", "X-Babylon-Trajectory": "t-1", "X-Babylon-Step": "2"}
@@ -323,3 +327,13 @@ def test_a_schema_that_cannot_be_followed_is_refused(gateway: RunningGateway) ->
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "minProperties": -1}}}
     reply = post(gateway, "chat/completions", asked("chat/completions", response_format=form))
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "response_format"), reply.text
+
+
+def test_parts_of_characters_are_told_apart_in_completions() -> None:
+    parts = [Token("\ufffd", -1.0, [0xE2], []), Token("\ufffd", -2.0, [0xF0], []), Token("a", -3.0, [0x61], [])]
+    token = Token("\ufffd", -1.0, [0xE2], parts)
+    answer = Answer("\ufffd", "length", None, None, None, [token], 1, 1)
+    context = ReplyContext(ChatRequest("any", []), "cmpl-1", 0, "any", 1)
+    [choice] = json.loads(FORMS["/v1/completions"].reply(context, [answer]))["choices"]
+    assert choice["logprobs"]["tokens"] == ["bytes:\\xe2"]
+    assert choice["logprobs"]["top_logprobs"] == [{"bytes:\\xe2": -1.0, "bytes:\\xf0": -2.0, "a": -3.0}]

@@ -98,11 +98,18 @@ def _logprobs(tokens: Sequence[Token] | None) -> Mapping[str, Any] | None:
     if tokens is None:
         return None
     return {
-        "tokens": [token.token for token in tokens],
+        "tokens": list(map(_name, tokens)),
         "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [{likely.token: likely.logprob for likely in token.top_logprobs} for token in tokens],
+        "top_logprobs": [{_name(likely): likely.logprob for likely in token.top_logprobs} for token in tokens],
         "text_offset": [],
     }
+
+
+def _name(token: Token) -> str:
+    """A token's text; of a part of a character its bytes, as OpenAI writes them: all such parts have one text."""
+    if token.bytes is None or bytes(token.bytes) == token.token.encode():
+        return token.token
+    return "bytes:" + "".join(f"\\x{value:02x}" for value in token.bytes)
 
 
 class _Chunks(ChunkStream):
