@@ -44,8 +44,11 @@ class GateSettings(Group):
     quarantined: Annotated[float, Ge(0), Le(1)] = variable(
         "GATE_QUARANTINED", 0.5, "The largest share of quarantined rows in the window that a checkpoint was trained on."
     )
-    evaluation_seeds: Annotated[int, Ge(8), Le(100_000)] = variable(
-        "EVALUATION_SEEDS", 48, "How many held-out markets, of 12 boards each, evaluate a checkpoint."
+    evaluation_seeds: Annotated[int, Ge(8), Le(100_000)] | None = variable(
+        "EVALUATION_SEEDS",
+        None,
+        "How many held-out markets, of 12 boards each, evaluate a checkpoint. Without it 48, or 16 for a language "
+        "model on this machine.",
     )
     evaluation_prompts: Annotated[int, Ge(0), Le(10_000)] = variable(
         "EVALUATION_PROMPTS",

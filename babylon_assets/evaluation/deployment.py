@@ -44,7 +44,7 @@ def tell_game(settings: Settings, database: Database) -> str | None:
         if database.is_apart and only_reads(source):
             _log.warning("WRITE_TRAINED_MODELS: the game is not told, because %s only reads", database.source_place)
             return None
-        write_back.deploy(source, _model(served, kept_benchmark(settings, conn, served.id)))
+        write_back.deploy(source, _model(served, kept_benchmark(settings, conn, served)))
         if served.dataset_id is not None:
             write_back.mark_used(source, list(trained_trajectories(conn, served)), served.id)
     return policy_name(served.chain, served.step)

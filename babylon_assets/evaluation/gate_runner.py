@@ -1,8 +1,8 @@
 """Judging a checkpoint: measure it and what it is compared with, ask the gate, and carry the verdict out.
 
 A verdict is final: judging a checkpoint again gives the one that is kept. Verdict, promotion and rejection are one
-transaction: a process that is killed leaves a checkpoint judged or not judged. How to measure is in `measures`, what a
-measurement leads to in `domain.gates`.
+transaction: a process that is killed leaves a checkpoint judged or not judged. How to measure is in `measurements`, and
+what a measurement leads to in `domain.gates`.
 """
 
 from __future__ import annotations
@@ -192,13 +192,13 @@ def _off_policy_difference(
 def _best(conn: Connection[Any], settings: Settings, chain: str) -> Measurement | None:
     """The best that was ever promoted, among those that were examined by the same version."""
     ids = {row.to_id for row in promotions.history(conn, chain)}
-    evaluations = [kept_benchmark(settings, conn, evaluation) for evaluation in sorted(ids)]
-    known = [evaluation for evaluation in evaluations if evaluation is not None and evaluation.value is not None]
+    promoted = [row for name in sorted(ids) if (row := checkpoints.get(conn, name)) is not None]
+    measured = [(row, kept_benchmark(settings, conn, row)) for row in promoted]
+    known = [(row, kept) for row, kept in measured if kept is not None and kept.value is not None]
     if not known:
         return None
-    best = max(known, key=lambda evaluation: evaluation.value or 0.0)
-    checkpoint = checkpoints.get(conn, best.checkpoint_id)
-    return _measurement(best, checkpoint) if checkpoint else None
+    checkpoint, best = max(known, key=lambda pair: pair[1].value or 0.0)
+    return _measurement(best, checkpoint)
 
 
 def _measurement(evaluation: Evaluation | None, checkpoint: Checkpoint) -> Measurement | None:

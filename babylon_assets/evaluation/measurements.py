@@ -23,9 +23,14 @@ from babylon_assets.ledger import evaluations
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.ledger.evaluations import Evaluation
+from babylon_assets.serving.engine.number_formats import LARGE
+from babylon_assets.training.families import find_config
+from babylon_assets.training.precision import parameters_of
 
 #: Below this effective sample size a few answers decide an off-policy estimate, and none is shown.
 LEAST_EFFECTIVE_SAMPLES = 16.0
+#: Cases of a benchmark where EVALUATION_SEEDS is not set.
+SEEDS, SEEDS_OF_A_LANGUAGE_MODEL = 48, 16
 #: Later than every window.
 LAST_WINDOW = "9999-12-31T23:59"
 
@@ -46,7 +51,7 @@ def measure_benchmark(
     benchmark = open_environment(settings).benchmark
     if benchmark is None:
         return None
-    seeds = seeds or settings.gate.evaluation_seeds
+    seeds = seeds or benchmark_seeds(settings, checkpoint)
     version = benchmark.version(seeds)
     with database.connect() as conn:
         kept = evaluations.get(conn, checkpoint.id, benchmark.name, version)
@@ -56,6 +61,14 @@ def measure_benchmark(
     evaluation = _evaluation(checkpoint, benchmark.evaluate(load_policy(settings, checkpoint), seeds), other)
     with database.connect() as conn:
         return evaluations.keep(conn, replace(evaluation, evaluation=benchmark.name, version=version))
+
+
+def benchmark_seeds(settings: Settings, checkpoint: Checkpoint) -> int:
+    """How many cases of a benchmark evaluate a checkpoint: as EVALUATION_SEEDS says, or as its base model is fast."""
+    if settings.gate.evaluation_seeds is not None:
+        return settings.gate.evaluation_seeds
+    is_slow = find_config(checkpoint.base_model) is not None and parameters_of(checkpoint.base_model) >= LARGE
+    return SEEDS_OF_A_LANGUAGE_MODEL if is_slow else SEEDS
 
 
 def _evaluation(checkpoint: Checkpoint, measured: PolicyEvaluation, other: Evaluation | None) -> Evaluation:
@@ -83,15 +96,14 @@ def _evaluation(checkpoint: Checkpoint, measured: PolicyEvaluation, other: Evalu
 
 
 def kept_benchmark(
-    settings: Settings, conn: Connection, checkpoint_id: str, seeds: int | None = None
+    settings: Settings, conn: Connection, checkpoint: Checkpoint, seeds: int | None = None
 ) -> Evaluation | None:
     """What is kept of a checkpoint on the environment's benchmark."""
     benchmark = open_environment(settings).benchmark
     if benchmark is None:
         return None
-    return evaluations.get(
-        conn, checkpoint_id, benchmark.name, benchmark.version(seeds or settings.gate.evaluation_seeds)
-    )
+    version = benchmark.version(seeds or benchmark_seeds(settings, checkpoint))
+    return evaluations.get(conn, checkpoint.id, benchmark.name, version)
 
 
 def measure_off_policy(

@@ -48,7 +48,7 @@ def evaluate_promoted(settings: Settings, database: Database) -> NightlyEvaluati
     with database.connect() as conn:
         served = promotions.promoted(conn, settings.model_name)
         line = checkpoints.chain(conn, settings.model_name)
-        kept = kept_benchmark(settings, conn, served.id, seeds) if served else None
+        kept = kept_benchmark(settings, conn, served, seeds) if served else None
     if served is None:
         return NightlyEvaluation(None, reason="nothing was promoted yet")
     if kept is not None:

@@ -134,11 +134,14 @@ def _bytes(sample: Sample) -> int:
 
 
 def load_policy(base_model: str, adapter: Path | None) -> Any:
-    """The model of one policy, for looking at and not for training."""
+    """The model of one policy, for looking at and not for training, in the numbers that the engine samples in."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32)
+    from babylon_assets.serving.engine.number_formats import engine_dtype
+
+    dtype = getattr(torch, engine_dtype(Path(base_model)))
+    model: Any = AutoModelForCausalLM.from_pretrained(base_model, dtype=dtype)
     if adapter is not None:
         from peft import PeftModel
 

@@ -69,9 +69,7 @@ def test_a_hosted_checkpoint_is_examined_and_judged(
         root = checkpoints.chain(conn, CHAIN)[0]
     kept = measure_benchmark(settings, database, root)
     assert kept is not None
-    expected = market_evaluation.MarketBenchmark(settings).evaluate(
-        Engine(taught_base, root.base_model), settings.gate.evaluation_seeds
-    )
+    expected = market_evaluation.MarketBenchmark(settings).evaluate(Engine(taught_base, root.base_model), 8)
     assert kept.results["rewards"] == pytest.approx(list(expected.rewards))
 
 

@@ -10,13 +10,13 @@ from babylon_assets.environments.simulated.demonstrations import draw_demonstrat
 from babylon_assets.environments.simulated.market import Clock, draw_room
 from tests.evaluation.players import Scripted, babble, follow, hold, oppose
 
-SETTINGS = Settings(evaluation_seeds=24)
+SEEDS, SETTINGS = 24, Settings()
 BENCHMARK = market_evaluation.MarketBenchmark(SETTINGS)
 
 
 def test_known_policies_get_what_they_deserve() -> None:
     followed, opposed, held, babbled = (
-        BENCHMARK.evaluate(Scripted(rule), SETTINGS.gate.evaluation_seeds) for rule in (follow, oppose, hold, babble)
+        BENCHMARK.evaluate(Scripted(rule), SEEDS) for rule in (follow, oppose, hold, babble)
     )
     assert followed.advantage > 0.95  # all but the rumours are worth following
     assert opposed.reward == pytest.approx(-followed.reward)
@@ -27,8 +27,8 @@ def test_known_policies_get_what_they_deserve() -> None:
 
 def test_every_policy_is_asked_the_same_in_batches() -> None:
     first, second = Scripted(follow), Scripted(hold)
-    BENCHMARK.evaluate(first, SETTINGS.gate.evaluation_seeds)
-    BENCHMARK.evaluate(second, SETTINGS.gate.evaluation_seeds)
+    BENCHMARK.evaluate(first, SEEDS)
+    BENCHMARK.evaluate(second, SEEDS)
     assert first.asked == second.asked
     assert len(set(first.asked)) == len(first.asked) == 24 * 12
     assert max(first.batches) == market_evaluation.BATCH
@@ -36,7 +36,7 @@ def test_every_policy_is_asked_the_same_in_batches() -> None:
 
 def test_no_game_and_no_lesson_shows_these_boards() -> None:
     policy = Scripted(hold)
-    BENCHMARK.evaluate(policy, SETTINGS.gate.evaluation_seeds)
+    BENCHMARK.evaluate(policy, SEEDS)
     boards = {prompt.rpartition("\n")[0] for prompt in policy.asked}  # without the account
     demonstrations = {
         demonstration.messages[-1].content.rpartition("\n")[0] for demonstration in draw_demonstrations(0, 2000)
@@ -52,12 +52,12 @@ def test_no_game_and_no_lesson_shows_these_boards() -> None:
 
 def test_the_version_names_what_decides_the_numbers() -> None:
     versions = {
-        market_evaluation.MarketBenchmark(settings).version(settings.gate.evaluation_seeds)
-        for settings in (
-            SETTINGS,
-            Settings(evaluation_seeds=25),
-            Settings(evaluation_seeds=24, invalid_action_reward=-0.4),
-            Settings(evaluation_seeds=24, perp_full_scale_percent=5),
+        market_evaluation.MarketBenchmark(settings).version(seeds)
+        for settings, seeds in (
+            (SETTINGS, 24),
+            (SETTINGS, 25),
+            (Settings(invalid_action_reward=-0.4), 24),
+            (Settings(perp_full_scale_percent=5), 24),
         )
     }
     assert len(versions) == 4
