@@ -149,7 +149,7 @@ def test_a_password_in_the_file_is_taken_as_it_is(tmp_path: Path) -> None:
         ("LEARNING_RATE", "nan", "a number above 0 to 1"),
         ("PERP_FULL_SCALE_PERCENT", "inf", "a number above 0 to 1000"),
         ("TRAIN_RL_LOCAL", "maybe", "true or false"),
-        ("TRAINING_BACKEND", "cloud", "one of auto, embedded, serverless, local_gpu"),
+        ("TRAINING_BACKEND", "cloud", "auto, embedded, serverless, local_gpu, or one that a package adds"),
         ("REWARD_WEIGHTS", "outcome", "scorer=weight"),
         ("REWARD_WEIGHTS", "outcome=0", "scorer=weight"),
         ("REWARD_WEIGHTS", "outcome=1,outcome=2", "scorer=weight"),

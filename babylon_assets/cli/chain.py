@@ -28,7 +28,7 @@ def chains(json: Json = False) -> None:
     """Show every checkpoint with its reward and its state, each branch under the checkpoint that it begins at.
 
     The reward is that of its newest evaluation. The state is `served`, `promoted` (it was served once), `rejected`,
-    `rolled back`, or `not judged`.
+    `rolled back`, `not judged`, `branch` (it lies on one and was never served), or `base model`.
 
     Example: [bold]babylon chains[/]
     """

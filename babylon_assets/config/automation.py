@@ -39,7 +39,7 @@ class AutomationSettings(Group):
     keep_checkpoints: Annotated[int, Ge(1)] | None = variable(
         "KEEP_CHECKPOINTS",
         None,
-        "How many checkpoints keep their weights: `babylon prune --keep` runs with it every night. Without it all do.",
+        "How many checkpoints keep their weights when `babylon prune` runs every night. Without it all do.",
     )
     keep_call_tokens_days: Annotated[int, Ge(1), Le(36_500)] | None = variable(
         "KEEP_CALL_TOKENS_DAYS",

@@ -12,13 +12,13 @@ class DatabaseSettings(Group):
     environment: EnvironmentName = variable(
         "ENVIRONMENT",
         "auto",
-        "Whose record is read; auto: the simulated market in the embedded database, else what DATABASE_URL is found "
-        "to hold: babylon, feed or simulated.",
+        "Whose record is read. `auto`: the simulated market in the embedded database; in another one babylon, feed or "
+        "simulated, whichever it holds.",
     )
     url: PostgresUrl | None = variable(
         "DATABASE_URL",
         None,
-        "The PostgreSQL database of the game. Without it an embedded PostgreSQL runs in the home folder.",
+        "The PostgreSQL database of the environment. Without it an embedded PostgreSQL runs in the home folder.",
         secret=True,
     )
     direct_url: PostgresUrl | None = variable(
@@ -30,7 +30,7 @@ class DatabaseSettings(Group):
     ledger_url: PostgresUrl | None = variable(
         "LEDGER_DATABASE_URL",
         None,
-        "The database of our own tables, where that of DATABASE_URL is only to be read. Without it they lie there.",
+        "The database of our own tables, where DATABASE_URL may only be read. Without it they lie in DATABASE_URL.",
         secret=True,
     )
     dagster_url: PostgresUrl | None = variable(

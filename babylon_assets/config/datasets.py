@@ -14,12 +14,14 @@ class DatasetSettings(Group):
     """What a window's dataset holds, and which answers are compared."""
 
     moment_seconds: Annotated[int, Ge(1), Le(3600)] = variable(
-        "MOMENT_SECONDS", 30, "The length of a moment. Samples of the same moment form a group."
+        "MOMENT_SECONDS",
+        30,
+        "The length of a decision point in seconds. Samples of the same decision point form a group.",
     )
     group_by: Annotated[Literal["moment", "window", "agent"], LOWER_CASE] = variable(
         "GROUP_BY",
         "moment",
-        "Which samples form a group: those of one moment, of one window, or of one agent.",
+        "Which samples form a group: those of one decision point (`moment`), of one window, or of one agent.",
     )
     held_out_share: Annotated[float, Ge(0), Le(0.9)] = variable(
         "HELD_OUT_SHARE",

@@ -24,20 +24,22 @@ class GateSettings(Group):
         "The confidence of the gate's intervals. A checkpoint is worse when its whole interval lies below a bound.",
     )
     margin: Annotated[float, Ge(0), Le(10)] = variable(
-        "GATE_MARGIN", 0.0, "How much market reward a checkpoint may lose against the served policy."
+        "GATE_MARGIN", 0.0, "How much mean reward a checkpoint may lose against the served policy."
     )
     decline: Annotated[float, Ge(0), Le(10)] = variable(
         "GATE_DECLINE",
         0.01,
-        "How much market reward a checkpoint may lose against the best policy that was ever promoted.",
+        "How much mean reward on the simulated market a checkpoint may lose against the best policy ever promoted.",
     )
     valid_drop: Annotated[float, Ge(0), Le(1)] = variable(
-        "GATE_VALID_DROP", 0.02, "How much of its share of valid actions a checkpoint may lose against either of them."
+        "GATE_VALID_DROP",
+        0.02,
+        "How far the share of valid actions may fall below the served policy's, or below the best policy's.",
     )
     replay_margin: Annotated[float, Ge(0), Le(100)] = variable(
         "GATE_REPLAY_MARGIN",
         0.1,
-        "How many nats a checkpoint may lose of its preference for the better held-out answers.",
+        "How many nats the preference for better answers of held-out agents may fall below the served policy's.",
     )
     quarantined: Annotated[float, Ge(0), Le(1)] = variable(
         "GATE_QUARANTINED", 0.5, "The largest share of quarantined rows in the window that a checkpoint was trained on."
@@ -62,10 +64,12 @@ class GateSettings(Group):
     evaluate_hosted: bool = variable(
         "EVALUATE_HOSTED",
         True,
-        "Whether checkpoints of the hosted service are evaluated. It charges for the 576 short answers.",
+        "Whether checkpoints of the hosted service are evaluated. The service charges for their answers.",
     )
     auto_rollback: bool = variable(
-        "AUTO_ROLLBACK", False, "Whether the policy before is served again when the served policy leaves its band."
+        "AUTO_ROLLBACK",
+        False,
+        "Whether the policy before is served again when the served policy falls too far below it.",
     )
     auto_rollback_valid_drop: Annotated[float, Ge(0), Le(1)] = variable(
         "AUTO_ROLLBACK_VALID_DROP",

@@ -34,7 +34,7 @@ class GatewaySettings(Group):
         "GATEWAY_HOSTS",
         "",
         "The names by which the gateway may be asked, beside addresses and localhost. Without it a gateway with keys "
-        "answers to any name, one without keys to none.",
+        "answers to any name, and one without keys to no other.",
     )
     origins: Origins = variable(
         "GATEWAY_ORIGINS", "", "The web pages that may ask the gateway from a browser. Without it no foreign page may."
@@ -45,13 +45,18 @@ class GatewaySettings(Group):
         "What generates answers: the embedded engine, or a server. `auto` follows the training backend.",
     )
     upstream_url: ServerUrl | None = variable(
-        "GATEWAY_UPSTREAM_URL", None, "The address of that server. For wandb the default is SERVERLESS_URL."
+        "GATEWAY_UPSTREAM_URL",
+        None,
+        "The address of the server behind the gateway. vllm and openai need it; wandb has SERVERLESS_URL by default.",
     )
     upstream_key: str | None = variable(
-        "GATEWAY_UPSTREAM_KEY", None, "The key of that server. For wandb the default is WANDB_API_KEY.", secret=True
+        "GATEWAY_UPSTREAM_KEY",
+        None,
+        "The key of the server behind the gateway. For wandb the default is WANDB_API_KEY.",
+        secret=True,
     )
     upstream_seconds: Annotated[float, Gt(0), Le(3600)] = variable(
-        "GATEWAY_UPSTREAM_SECONDS", 120.0, "How many seconds that server may take to answer."
+        "GATEWAY_UPSTREAM_SECONDS", 120.0, "How many seconds the server behind the gateway may take to answer."
     )
     aliases: Aliases = variable(
         "MODEL_ALIASES",
@@ -75,7 +80,7 @@ class GatewaySettings(Group):
     answer_tokens: Annotated[int, Ge(1)] = variable(
         "GATEWAY_ANSWER_TOKENS",
         1024,
-        "The longest answer in tokens, and the default. A request that asks for more gets this.",
+        "The longest answer in tokens, and the default length. A request for more gets this.",
     )
     address_connections: Annotated[int, Ge(1)] = variable(
         "GATEWAY_ADDRESS_CONNECTIONS",

@@ -24,13 +24,13 @@ class RewardSettings(Group):
         "PERP_HORIZON_MINUTES", 60, "How many minutes after its trade an open perpetual position is valued."
     )
     perp_full_scale_percent: Annotated[float, Gt(0), Le(1000)] = variable(
-        "PERP_FULL_SCALE_PERCENT", 10.0, "The price change that counts as a full win or a full loss."
+        "PERP_FULL_SCALE_PERCENT", 10.0, "The price change, in percent, that counts as a full win or a full loss."
     )
     credit_discount: Annotated[float, Ge(0), Le(1)] = variable(
         "CREDIT_DISCOUNT",
         0.0,
-        "How much of the reward of the next step of its tick a step is credited with, and so on to the last. `0`: each "
-        "step has its own worth.",
+        "How much of the next step's reward a step is credited with, to the end of its tick. `0`: each step has "
+        "only its own reward.",
     )
     least_understood: Annotated[float, Ge(0), Le(1)] = variable(
         "LEAST_UNDERSTOOD",
@@ -74,7 +74,7 @@ class JudgeSettings(Group):
     usd_per_million_tokens: Annotated[float, Ge(0), Le(1e6)] | None = variable(
         "RULER_USD_PER_MILLION_TOKENS",
         None,
-        "The price of a million tokens of the judge, where litellm does not know it.",
+        "The price of a million tokens of the judge in US dollars, where litellm does not know it.",
     )
     write_reward_judgments: bool = variable(
         "WRITE_REWARD_JUDGMENTS", False, "Whether the judge's scores are also written into the game's reward_judgments."

@@ -78,15 +78,15 @@ class Settings(BaseSettings):
     model_name: ChainName = variable(
         "BABYLON_MODEL",
         "babylon-agent",
-        "The name of the chain of checkpoints; a policy is called after it, such as babylon-agent@7.",
+        "The name of the chain of checkpoints. A policy is called after it, such as babylon-agent@7.",
     )
     window_minutes: WindowMinutes = variable(
-        "WINDOW_MINUTES", 60, "The length of a window. A ledger keeps the length that it was begun with."
+        "WINDOW_MINUTES", 60, "The length of a window in minutes. A ledger keeps the length that it was begun with."
     )
     window_start: WindowId = variable(
         "WINDOWS_FROM",
         "2026-10-01T00:00",
-        "First window and partition; left out, `babylon up` begins with the record.",
+        "The first window, and so the first partition in Dagster. Without it `babylon up` begins with the record.",
     )
     dagster_port: Annotated[int, Ge(1), Le(65535)] = variable(
         "DAGSTER_PORT", 3000, "The port of the Dagster UI on loopback."
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     dagster_keys: HashedKeys = variable(
         "DAGSTER_KEYS",
         "",
-        "The hashes of the keys that the Dagster UI asks for, such as `anna:HASH`: a browser asks for name and key.",
+        "The hashes of the keys that the Dagster UI asks for, such as `anna:HASH`. A browser asks for name and key.",
     )
     dagster_hosts: HostNames = variable(
         "DAGSTER_HOSTS", "", "The names by which the Dagster UI may be asked, beside addresses and localhost."
@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         "Whether keys may be sent to other machines over http, where whoever is on the way reads them.",
     )
     mode: Annotated[Literal["list", "single", "continuous"], LOWER_CASE] | None = variable(
-        "MODE", None, "The command that `python -m babylon_assets` runs when it gets no arguments."
+        "MODE", None, "What `babylon` runs without arguments: `windows`, `train` with WINDOW_ID, or `train --follow`."
     )
     window_id: WindowId | None = variable("WINDOW_ID", None, "The window that MODE=single trains.")
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)

@@ -16,8 +16,7 @@ class TrainingSettings(Group):
     backend: BackendName = variable(
         "TRAINING_BACKEND",
         "auto",
-        "The backend that trains. `auto` takes the hosted service when there is a key, then a suitable "
-        "GPU, then the CPU.",
+        "The backend that trains. `auto`: the hosted service if there is a key, then a suitable GPU, then the CPU.",
     )
     base_model: str | None = variable(
         "BASE_MODEL",
@@ -109,12 +108,12 @@ class ServerlessSettings(Group):
     usd_per_million_tokens: Annotated[float, Ge(0), Le(1e6)] = variable(
         "SERVERLESS_USD_PER_MILLION_TOKENS",
         0.0,
-        "The price of a million tokens on the hosted service, for estimates, costs and SERVERLESS_DAILY_USD.",
+        "The price in US dollars of a million tokens on the hosted service, for costs and SERVERLESS_DAILY_USD.",
     )
     daily_usd: Annotated[float, Ge(0), Le(1e9)] | None = variable(
         "SERVERLESS_DAILY_USD",
         None,
-        "The most that hosted jobs may cost in one UTC day. Without it there is no limit.",
+        "The most US dollars that hosted jobs may cost in one UTC day. Without it there is no limit.",
     )
 
 

@@ -150,7 +150,9 @@ PostgresUrl = Annotated[
     StringConstraints(pattern=r"^postgres(ql)?(\+\w+)?://\S+$"),
     TextForm("a URL such as postgresql://user:password@host:5432/database"),
 ]
-BackendName = Annotated[str, AfterValidator(_parse_backend), TextForm("one of " + ", ".join(_BACKENDS))]
+BackendName = Annotated[
+    str, AfterValidator(_parse_backend), TextForm(", ".join(_BACKENDS) + ", or one that a package adds")
+]
 _Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
 ServerUrl = Annotated[_Url, TextForm("a URL such as http://127.0.0.1:8000/v1")]
 TrainingUrl = Annotated[_Url, TextForm("a URL such as https://api.training.wandb.ai/v1")]
