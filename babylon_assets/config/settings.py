@@ -331,13 +331,8 @@ def secrets_of(settings: Settings) -> list[str]:
 
 
 def subprocess_environment(settings: Settings, dagster_url: str) -> dict[str, str]:
-    """The environment of a child process that must see the very same settings, whatever its working folder.
-
-    Args:
-        dagster_url: SQLAlchemy URL of Dagster's storage (`Database.dagster_url`), for dagster.yaml.
-
-    Returns:
-        This process's environment with every setting written out, DAGSTER_HOME and BABYLON_DAGSTER_URL.
+    """The environment of a child process that must see the very same settings, whatever its working folder: this one,
+    with every setting written out, DAGSTER_HOME, and as BABYLON_DAGSTER_URL the SQLAlchemy URL of Dagster's storage.
     """
     environment = dict(os.environ)
     reach_loopback_directly(environment)
@@ -357,6 +352,12 @@ def local_gpu_environment() -> dict[str, str]:
     return {**environment, "WANDB_MODE": "disabled", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 
 
+def foreign_environment() -> dict[str, str]:
+    """The environment of another account's programs: no key of ours, for that account can read it of a process."""
+    passed_on = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
+    return {name: os.environ[name] for name in passed_on if name in os.environ}
+
+
 #: Read by Dagster: what a run plans to make, a row per partition, is written this many rows at a time.
 _EVENT_BATCHES = ("DAGSTER_EVENT_BATCH_SIZE", "1000")
 
@@ -369,11 +370,8 @@ def write_events_in_batches() -> None:
 def _rendered(settings: Settings) -> dict[str, tuple[str, bool]]:
     """Variable to (value as text, whether it is a secret)."""
     return {
-        name: (
-            write_value(field, getattr(getattr(settings, group) if group else settings, attribute)),
-            is_secret(field),
-        )
-        for name, (group, attribute, field) in _places().items()
+        name: (write_value(field, getattr(getattr(settings, group) if group else settings, place)), is_secret(field))
+        for name, (group, place, field) in _places().items()
     }
 
 

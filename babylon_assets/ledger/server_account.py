@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from babylon_assets.config.settings import foreign_environment
 from babylon_assets.domain.errors import DatabaseUnavailable, MissingDependency, SettingsError
 
 ACCOUNT = "babylon-postgres"
@@ -29,9 +30,6 @@ APART = Path("/var/lib/babylon-postgres")
 #: Bytes of a file of the account that are read at most, and seconds that this may take: it may be a pipe, or endless.
 READ_BYTES = 65_536
 READ_SECONDS = 10
-#: What the account's programs get of our environment. The rest may hold keys, and whoever holds the account can read it
-#: of a running server.
-_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _NO_PROCESS = 2**31 - 1  # above any process id that Linux gives
 
 
@@ -58,7 +56,7 @@ class ServerAccount:
         identity: dict[str, Any] = {}
         if self.entry is not None:
             identity = {"user": self.entry.pw_uid, "group": self.entry.pw_gid, "extra_groups": []}
-            identity["env"] = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+            identity["env"] = foreign_environment()
         with tempfile.TemporaryFile() as output:
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
             try:

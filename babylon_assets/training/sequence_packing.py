@@ -7,6 +7,7 @@ packing and the settings; nothing of that changes here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,3 +60,8 @@ def _groups(parent_ids: torch.Tensor) -> list[tuple[int, int, int]]:
                     groups.append((row, start, place))
                 start = place
     return groups
+
+
+def parts(count: int, size: int) -> Iterator[slice]:
+    """Slices of `size`, the last one maybe shorter, that cover `count`."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))

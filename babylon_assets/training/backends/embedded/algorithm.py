@@ -41,6 +41,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from babylon_assets.training.sequence_packing import parts
+
 if TYPE_CHECKING:
     import torch
     from art import dev
@@ -94,8 +96,3 @@ def imitation_pass(trainer: Trainer, batches: Sequence[SFTBatch], *, passes: int
             tensors["input_ids"], tensors["labels"], tensors["weights"], again=number >= len(batches)
         )
         yield {**metrics, "train/num_gradient_steps": passes * len(batches)}
-
-
-def parts(count: int, size: int) -> Iterator[slice]:
-    """Slices of `size`, the last one maybe shorter, that cover `count`."""
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))

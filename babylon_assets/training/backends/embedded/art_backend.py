@@ -33,14 +33,10 @@ from transformers import AutoTokenizer
 from babylon_assets.domain.chat_tokens import chat_tokens
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.training.backend import CheckpointPlace
-from babylon_assets.training.backends.embedded.algorithm import (
-    IMITATION_BATCH,
-    imitation_pass,
-    parts,
-    policy_gradient_pass,
-)
+from babylon_assets.training.backends.embedded.algorithm import IMITATION_BATCH, imitation_pass, policy_gradient_pass
 from babylon_assets.training.backends.embedded.trainer import Trainer, TrainerSettings
 from babylon_assets.training.recorded_tokens import tokenized
+from babylon_assets.training.sequence_packing import parts
 
 
 @dataclass(slots=True)

@@ -19,10 +19,9 @@ from art.loss import Loss, loss_fn, shift_tensor
 from art.preprocessing.inputs import TrainInputs
 
 from babylon_assets.training.adapters import load_trainable, restore_optimizer, write_checkpoint
-from babylon_assets.training.backends.embedded.algorithm import parts
 from babylon_assets.training.backends.embedded.sure_tokens import hold_sure_tokens
 from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
-from babylon_assets.training.sequence_packing import compacted
+from babylon_assets.training.sequence_packing import compacted, parts
 from babylon_assets.training.step_memory import step_tokens
 
 
@@ -149,13 +148,13 @@ class Trainer:
         """
         self._optimizer.zero_grad(set_to_none=True)
         whole = float(shift_tensor(rows["assistant_mask"], False).sum())
-        loss_of_all, said = 0.0, []
+        loss_of_all, seen = 0.0, list[dict[str, float]]()
         for loss, metrics, _ in self._looks(rows, config):
             loss_of_part = loss.policy_loss * (metrics["tokens"] / whole)
             loss_of_part.backward()
             loss_of_all += float(loss_of_part.detach())
-            said.append(metrics)
-        return loss_of_all, _merged(said)
+            seen.append(metrics)
+        return loss_of_all, _merged(seen)
 
     def _seen(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> dict[str, float]:
         with torch.no_grad():
@@ -291,14 +290,14 @@ def _k3(difference: torch.Tensor) -> float:
     return float((difference.exp() - 1 - difference).mean())
 
 
-def _merged(said: Sequence[dict[str, float]]) -> dict[str, float]:
+def _merged(seen: Sequence[dict[str, float]]) -> dict[str, float]:
     """What is to be said of rows that were looked at in parts: means over their tokens."""
-    if len(said) == 1:
-        return said[0]
-    whole = sum(part["tokens"] for part in said)
-    means = {name: sum(part[name] * part["tokens"] for part in said) / whole for name in said[0]}
+    if len(seen) == 1:
+        return seen[0]
+    whole = sum(part["tokens"] for part in seen)
+    means = {name: sum(part[name] * part["tokens"] for part in seen) / whole for name in seen[0]}
     extremes = {"ratio_min": min, "ratio_max": max}
-    return means | {name: pick(part[name] for part in said) for name, pick in extremes.items()} | {"tokens": whole}
+    return means | {name: pick(part[name] for part in seen) for name, pick in extremes.items()} | {"tokens": whole}
 
 
 def _policy_gradient_metrics(
