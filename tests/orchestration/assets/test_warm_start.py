@@ -50,7 +50,7 @@ def test_an_expert_plays_for_a_model_that_was_not_taught_the_game(world: World, 
 
 
 def test_an_expert_plays_until_there_is_enough_to_imitate(world: World) -> None:
-    large = world.having(simulation_style="game", simulation_ticks=16, simulation_rooms=4, simulation_agents_per_room=8)
+    large = world.having(simulation_style="game", simulation_ticks=8, simulation_rooms=4, simulation_agents_per_room=8)
     with world.database.connect() as conn:
         for number, window in enumerate(HOURLY.closed(datetime.now(UTC), 5)):
             assert expert_plays(large.settings, conn) == (number < 4)
