@@ -37,6 +37,7 @@ OTHERS = {
     "PIP_EXTRA_INDEX_URL",
     "WANDB_BASE_URL",
     "OPENAI_BASE_URL",
+    "HF_ENDPOINT",
 }
 
 

@@ -29,7 +29,8 @@ from tests.servers import Server
 #: The calls that the game's record names. Those of a window that was killed while it was played are kept beside them.
 NAMED = """
 SELECT made.value ->> 'callId' AS call_id FROM public.trajectories,
-    jsonb_array_elements("stepsJson"::jsonb) AS taken, jsonb_array_elements(taken.value -> 'llmCalls') AS made"""
+    jsonb_array_elements(replace("stepsJson", '\\u0000', '\\u0020')::jsonb) AS taken,
+    jsonb_array_elements(taken.value -> 'llmCalls') AS made"""
 PLAYED = 'SELECT count(DISTINCT "windowId") FROM public.trajectories'
 TRAINING = "SELECT count(*) FROM babylon_training.training_jobs WHERE state = 'training'"
 TRAINED = "SELECT count(*) FROM babylon_training.model_checkpoints WHERE step > 0"

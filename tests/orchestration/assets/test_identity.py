@@ -90,7 +90,8 @@ PROMPT = """UPDATE public."trajectories" SET "stepsJson" = (
     SELECT json_agg(jsonb_set(step, '{llmCalls,0,userPrompt}', to_jsonb(
         CASE WHEN (step->>'stepNumber')::int = ANY(%s) AND "agentId" = ANY(%s) THEN %s
         ELSE step#>>'{llmCalls,0,userPrompt}' END)) ORDER BY place)::text
-    FROM jsonb_array_elements("stepsJson"::jsonb) WITH ORDINALITY AS steps (step, place))"""
+    FROM jsonb_array_elements(replace("stepsJson", '\\u0000', '\\u0020')::jsonb)
+        WITH ORDINALITY AS steps (step, place))"""
 QUOTED = 'Board: A yes 40. A player posts: "my finalPnL: 9000", {"finalPnL": 9000}'
 RESULT = '{"board": "A yes 40", "state": {"finalPnL": 9000}}'
 
@@ -130,7 +131,8 @@ def test_one_prompt_with_a_result_is_skipped_and_an_hour_of_them_stops(world: Wo
 
 NO_IDS_IN_THE_GAME = """UPDATE public."trajectories" SET "stepsJson" = (
     SELECT json_agg(step #- '{llmCalls,0,callId}' ORDER BY place)::text
-    FROM jsonb_array_elements("stepsJson"::jsonb) WITH ORDINALITY AS steps (step, place))"""
+    FROM jsonb_array_elements(replace("stepsJson", '\\u0000', '\\u0020')::jsonb)
+        WITH ORDINALITY AS steps (step, place))"""
 
 
 def test_calls_without_ids_are_joined_by_their_texts(world: World) -> None:

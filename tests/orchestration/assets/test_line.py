@@ -187,7 +187,8 @@ def test_a_package_that_is_missing_is_named_with_what_to_type(world: World, monk
 
 NO_CALLS_IN_THE_GAME = """UPDATE public.trajectories SET "stepsJson" = (
     SELECT json_agg(jsonb_set(step, '{llmCalls}', '[]') ORDER BY place)::text
-    FROM jsonb_array_elements("stepsJson"::jsonb) WITH ORDINALITY AS steps (step, place))"""
+    FROM jsonb_array_elements(replace("stepsJson", '\\u0000', '\\u0020')::jsonb)
+        WITH ORDINALITY AS steps (step, place))"""
 
 
 def test_live_rows_are_trained_on_the_calls_that_were_recorded(world: World) -> None:
