@@ -15,6 +15,7 @@ from babylon_assets.domain.claims import CLOCK_SKEW
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.trajectories import Message, ToolCall, decode_chat
 from babylon_assets.ledger.compression import pack, unpack
+from babylon_assets.ledger.forgotten_agents import NOT_FORGOTTEN
 from babylon_assets.ledger.specification import INFERENCE_CALLS
 from babylon_assets.ledger.table import json_value
 from babylon_assets.ledger.trajectories import stream_chats
@@ -78,8 +79,9 @@ SELECT min(start_time), max(end_time) FROM babylon_training.raw_trajectories WHE
 _ANONYMOUS: LiteralString = "WHERE agent_id IS NULL AND trajectory_id IS NULL AND created_at BETWEEN %s AND %s"
 _MAKE_INCOMING: LiteralString = """
 CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE babylon_training.inference_calls) ON COMMIT DELETE ROWS"""
-_TAKE_OVER: LiteralString = """
-INSERT INTO babylon_training.inference_calls SELECT * FROM pg_temp.incoming ON CONFLICT (call_id) DO NOTHING"""
+_TAKE_OVER: LiteralString = f"""
+INSERT INTO babylon_training.inference_calls SELECT * FROM pg_temp.incoming AS written WHERE {NOT_FORGOTTEN}
+ON CONFLICT (call_id) DO NOTHING"""
 # By the gateway's own clock where it is known: a game's may be of another year.
 _WITH_OLD_TOKENS: LiteralString = """
 FROM babylon_training.inference_calls
@@ -111,8 +113,8 @@ def insert_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> None:
 def add_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> int:
     """Add those calls whose ids are not there yet, in the caller's transaction; says how many that were.
 
-    By COPY into a table of this session, then from there: what was written by a process that died before it could note
-    so is written once.
+    Calls from before their agent was forgotten, which have waited since, are left out. By COPY into a table of this
+    session, then from there: what was written by a process that died before it could note so is written once.
     """
     conn.execute(_MAKE_INCOMING)
     replace(INFERENCE_CALLS, name="incoming", schema="pg_temp").copy(conn, _COLUMNS, map(_row, calls))
