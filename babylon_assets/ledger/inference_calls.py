@@ -14,6 +14,7 @@ from babylon_assets.domain.answer_texts import FORMS
 from babylon_assets.domain.claims import CLOCK_SKEW
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.trajectories import Message, ToolCall, decode_chat
+from babylon_assets.ledger.arrays import fixed_array
 from babylon_assets.ledger.compression import pack, unpack
 from babylon_assets.ledger.forgotten_agents import NOT_FORGOTTEN
 from babylon_assets.ledger.specification import INFERENCE_CALLS
@@ -92,6 +93,12 @@ WHERE call_id IN (SELECT call_id {_WITH_OLD_TOKENS} LIMIT %s)"""
 #: Calls whose tokens are removed in one transaction.
 DROPPED_TOGETHER = 5000
 _COLUMNS = tuple(item.name for item in fields(InferenceCall))
+#: Columns of numbers, by the type of one.
+_ARRAYS = {
+    name: column.type.removesuffix("[]")
+    for name, column in INFERENCE_CALLS.columns.items()
+    if column.type.endswith("[]")
+}
 _FITS: dict[str, Callable[[Any], bool]] = {
     "text": lambda text: "\0" not in text,
     "int4": lambda number: -(2**31) <= number < 2**31,
@@ -107,7 +114,7 @@ _decode_tool_calls = msgspec.json.Decoder(tuple[ToolCall, ...]).decode
 
 def insert_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> None:
     """Add calls by COPY, in the caller's transaction. A call id that is already there fails the whole transaction."""
-    INFERENCE_CALLS.copy(conn, _COLUMNS, map(_row, calls))
+    INFERENCE_CALLS.copy(conn, _COLUMNS, map(_row, calls), _ARRAYS)
 
 
 def add_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> int:
@@ -117,7 +124,7 @@ def add_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> int:
     session, then from there: what was written by a process that died before it could note so is written once.
     """
     conn.execute(_MAKE_INCOMING)
-    replace(INFERENCE_CALLS, name="incoming", schema="pg_temp").copy(conn, _COLUMNS, map(_row, calls))
+    replace(INFERENCE_CALLS, name="incoming", schema="pg_temp").copy(conn, _COLUMNS, map(_row, calls), _ARRAYS)
     return conn.execute(_TAKE_OVER).rowcount
 
 
@@ -176,7 +183,7 @@ def _stored(name: str, value: Any) -> Any:
         return value.encode()
     if name == "sampling":
         return json_value(value)
-    return list(value) if value is not None and INFERENCE_CALLS.columns[name].type.endswith("[]") else value
+    return value if value is None or name not in _ARRAYS else fixed_array(value, _ARRAYS[name])
 
 
 def calls_by_id(conn: Connection[Any], ids: Iterable[str]) -> dict[str, InferenceCall]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,8 +150,11 @@ def test_what_was_written_but_not_removed_is_not_written_twice(
     recorder.close()
 
 
-def test_one_refused_record_does_not_stop_the_others(recorder: Recorder, database: Database, tmp_path: Path) -> None:
-    bad = inference_call(1, token_ids=[1, 2], logprobs=[-0.5])
+@pytest.mark.parametrize("unfit", [{"token_ids": [1, 2]}, {"token_ids": [2**31]}, {"prompt_token_ids": [-(2**40)]}])
+def test_one_refused_record_does_not_stop_the_others(
+    recorder: Recorder, database: Database, tmp_path: Path, unfit: dict[str, Any]
+) -> None:
+    bad = inference_call(1, **{"token_ids": [1], "logprobs": [-0.5], **unfit})
     recorder.record([inference_call(0), bad, inference_call(2)])
     assert recorder.flush(20)
     assert (count(database), recorder.refused) == (2, 1)
