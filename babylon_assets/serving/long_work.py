@@ -19,7 +19,10 @@ LONG_MICROSECONDS = 50_000
 
 
 class LongWork:
-    """Does work for keys: one piece of a key at a time, so that one key does not hold up another's."""
+    """Does work for keys: one piece of a key at a time, so that one key does not hold up another's.
+
+    A piece that was begun keeps the key's turn to its end, also where whoever asked for it has gone.
+    """
 
     def __init__(self) -> None:
         self._short = ThreadPoolExecutor(2, thread_name_prefix="short-work")
@@ -34,10 +37,12 @@ class LongWork:
         """
         if microseconds <= AT_ONCE_MICROSECONDS:
             return work()
-        is_long = microseconds > LONG_MICROSECONDS
-        async with self._turns[key, is_long]:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._long if is_long else self._short, work)
+        is_long, loop = microseconds > LONG_MICROSECONDS, asyncio.get_running_loop()
+        turn = self._turns[key, is_long]
+        await turn.acquire()
+        future = (self._long if is_long else self._short).submit(work)
+        future.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(turn.release))
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Begin nothing more."""
