@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -153,3 +154,10 @@ def test_work_whose_client_has_gone_keeps_its_keys_turn() -> None:
 
     asyncio.run(crowd())
     assert done == ["anna", "mallory", "mallory"]
+
+
+def test_what_is_there_from_the_start_is_not_searched_for_garbage_between_answers(gateway_with: Gateways) -> None:
+    gateway = gateway_with()
+    assert gc.get_freeze_count() > len(gc.get_objects(generation=2))
+    gateway.__exit__()
+    assert gc.get_freeze_count() == 0
