@@ -40,10 +40,10 @@ _TOO_LONG = f"its grammar has more than {LONGEST_GRAMMAR} characters, as each ar
 #: Bytes of the stack on which schemas are followed: llguidance calls itself for each reference, of which a request
 #: within the bounds has so many that it takes up to half of this.
 _STACK = 64 * 1024 * 1024
-#: What llguidance may do, in steps of its work: those of the lexer for one mask take about 7 ms, and the schemas of
+#: What llguidance may do, in steps of its work: those of the lexer for one mask take about 10 ms, and the schemas of
 #: clients need a fifth of them.
 _LIMITS = {
-    **{"max_grammar_size": 100_000, "step_lexer_fuel": 100_000, "step_max_items": 50_000},
+    **{"max_grammar_size": 50_000, "step_lexer_fuel": 100_000, "step_max_items": 50_000},
     "verbose_errors": False,
 }
 
@@ -122,7 +122,7 @@ class Constrainer:
     def __init__(self, tokenizer: Any, form: Callable[[], CallForm]) -> None:
         self._tokenizer, self._form = tokenizer, form
         self._vocabulary: Any = None
-        self._grammars, self._masks = FairThread("grammars", _STACK), FairThread("masks")
+        self._grammars, self._masks = FairThread("grammars", _STACK, nice=10), FairThread("masks")
 
     async def constraints(self, question: Question) -> list[Constraint]:
         """A constraint for each answer to a question that has one.

@@ -7,11 +7,14 @@ left out.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,15 +27,16 @@ class FairThread:
     Args:
         name: of the thread.
         stack: bytes of its stack; 0: as many as other threads have.
+        nice: how far it gives way to other threads, as the system counts it, where that is known of threads.
     """
 
-    def __init__(self, name: str, stack: int = 0) -> None:
+    def __init__(self, name: str, stack: int = 0, nice: int = 0) -> None:
         self._waiting: dict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = {}
         self._had: dict[
             str, float
         ] = {}  # seconds of each key that waits, or has had more than the one whose turn it is
         self._least = 0.0
-        self._wake = threading.Condition()
+        self._wake, self._nice = threading.Condition(), nice
         with _starting:
             usual = threading.stack_size(stack)
             threading.Thread(target=self._run, name=name, daemon=True).start()
@@ -50,6 +54,9 @@ class FairThread:
         return future
 
     def _run(self) -> None:
+        if self._nice and sys.platform == "linux":  # elsewhere the number would be that of some process
+            with suppress(OSError):  # a service may be kept from it
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
         while True:
             with self._wake:
                 while not self._waiting:

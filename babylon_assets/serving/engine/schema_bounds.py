@@ -25,7 +25,11 @@ LONGEST_TEXT = 1_000
 #: Schemas that have to hold at the same time as another, as in `allOf`, times the parts: llguidance copies one of them
 #: for each alternative of the other.
 MOST_COMBINED = 5_000
-_OF_ITS_OWN = ("properties", "patternProperties", "additionalProperties", "items", "prefixItems")
+_OF_ITS_OWN = frozenset({"properties", "patternProperties", "additionalProperties", "items", "prefixItems"})
+_ALTERNATIVES = frozenset({"anyOf", "oneOf", "enum", "$ref"})
+#: What is looked at in an object, beside that it is one.
+_COUNTED = _OF_ITS_OWN | _ALTERNATIVES | {"allOf", "const", "required", "pattern", "format"}
+_PARTS = "objects and listed values"
 
 
 class UnboundedSchemaError(ValueError):
@@ -52,15 +56,17 @@ class SchemaSize:
 
     def add(self, schema: Mapping[str, Any]) -> None:
         """Count one object, without those in it."""
-        values = [value for name in schema if name != "required" for value in _listed(schema, name)]
-        self.parts += 1 + sum(not isinstance(value, Mapping | list) for value in values)
+        self.parts += 1
+        if _COUNTED.isdisjoint(schema):
+            return
         names = {*_mapping(schema, "properties"), *filter(_is_text, _listed(schema, "required"))}
         patterns = [*_mapping(schema, "patternProperties"), *filter(_is_text, map(schema.get, ("pattern", "format")))]
+        literals = [text for name in ("const", "enum") if name in schema for text in _texts(schema[name])]
+        self.parts += len(literals)
         self.properties = max(self.properties, len(names) + len(_mapping(schema, "patternProperties")))
         self.patterns += len(patterns)
         self.combined += max(0, _schemas_at_once(schema) - 1)
-        literals = [text for name in ("const", "enum") for text in _texts(schema.get(name))]
-        self.longest = max([self.longest, *map(len, (*names, *patterns, *literals))])
+        self.longest = max([self.longest, *map(len, names), *map(len, patterns), *map(len, literals)])
 
 
 def require_bounded(schemas: Iterable[Mapping[str, Any]]) -> SchemaSize:
@@ -70,16 +76,20 @@ def require_bounded(schemas: Iterable[Mapping[str, Any]]) -> SchemaSize:
         UnboundedSchemaError: they are larger.
     """
     listed = list(schemas)
-    _require("bytes", len(msgspec.json.encode(listed)), MOST_BYTES)
+    encoded = msgspec.json.encode(listed)
+    _require("bytes", len(encoded), MOST_BYTES)
+    _require(_PARTS, encoded.count(b'{"'), MOST_PARTS)  # most that pass this bound are refused without being walked
     size, waiting = SchemaSize(), list[Any](listed)
     while waiting:
         value = waiting.pop()
         if isinstance(value, Mapping):
             size.add(value)
-            _require("objects and listed values", size.parts, MOST_PARTS)
-            waiting.extend(value.values())
+            waiting.extend([inner for inner in value.values() if isinstance(inner, dict | list)])
         elif isinstance(value, list):
-            waiting.extend(value)
+            waiting.extend([inner for inner in value if not isinstance(inner, str)])
+        else:
+            size.parts += 1
+    _require(_PARTS, size.parts, MOST_PARTS)
     _require("properties in one object", size.properties, MOST_PROPERTIES)
     _require("patterns and formats", size.patterns, MOST_PATTERNS)
     _require("characters in one pattern, name or value", size.longest, LONGEST_TEXT)
@@ -88,7 +98,7 @@ def require_bounded(schemas: Iterable[Mapping[str, Any]]) -> SchemaSize:
         reason = (
             f"{size.combined} of its schemas have to hold at the same time as another (allOf, or beside anyOf or $ref)"
         )
-        raise UnboundedSchemaError(f"{reason}; at most {most} may among {size.parts} objects and listed values")
+        raise UnboundedSchemaError(f"{reason}; at most {most} may among {size.parts} {_PARTS}")
     return size
 
 
@@ -99,8 +109,8 @@ def _require(what: str, count: int, most: int) -> None:
 
 def _schemas_at_once(schema: Mapping[str, Any]) -> int:
     """How many schemas a value of this one has to fulfil."""
-    alternatives = sum(name in schema for name in ("anyOf", "oneOf", "enum", "$ref"))
-    return len(_listed(schema, "allOf")) + alternatives + any(name in schema for name in _OF_ITS_OWN)
+    is_own = not _OF_ITS_OWN.isdisjoint(schema)
+    return len(_listed(schema, "allOf")) + len(_ALTERNATIVES & schema.keys()) + is_own
 
 
 def _texts(value: Any) -> Iterator[str]:
