@@ -181,7 +181,7 @@ async def run(
         source = await loop.run_in_executor(None, make_source, loop)
         parts = gateway.parts = make_parts(source)
         parts.directory.start()
-        gc.freeze()  # to search all that is here to stay for garbage holds up every answer, for 85 ms where it was timed
+        gc.freeze()  # to search all that is here to stay for garbage holds up every answer: once for 85 ms
         await serving
     finally:
         server.should_exit = True
