@@ -60,7 +60,8 @@ class SchemaSize:
         if _COUNTED.isdisjoint(schema):
             return
         names = {*_mapping(schema, "properties"), *filter(_is_text, _listed(schema, "required"))}
-        patterns = [*_mapping(schema, "patternProperties"), *filter(_is_text, map(schema.get, ("pattern", "format")))]
+        patterns = list(_mapping(schema, "patternProperties"))
+        patterns += [schema[name] for name in ("pattern", "format") if _is_text(schema.get(name))]
         literals = [text for name in ("const", "enum") if name in schema for text in _texts(schema[name])]
         self.parts += len(literals)
         self.properties = max(self.properties, len(names) + len(_mapping(schema, "patternProperties")))
