@@ -2,7 +2,8 @@
 
 The others have no probability before a token is sampled; log-probabilities are those of what is left. Grammars are made
 on one thread and masks on another, both for keys in turn. llguidance works without Python's lock, and counts its work:
-what takes more than `_LIMITS` ends with an error, after the same work each time.
+what takes more than `_LIMITS` ends with an error, after the same work each time. What it does not count is found out by
+a trial in another process.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import numpy as np
 
 from babylon_assets.serving.answers import Question
 from babylon_assets.serving.engine.fair_thread import FairThread
+from babylon_assets.serving.engine.grammar_trial import STACK
+from babylon_assets.serving.engine.grammar_trials import GrammarTrials
 from babylon_assets.serving.engine.schema_bounds import UnboundedSchemaError, require_bounded
 from babylon_assets.serving.http.protocol import ApiError
 from babylon_assets.serving.tool_call_texts import is_text, json_types
@@ -37,9 +40,6 @@ LONGEST_WAIT = 10.0
 #: Characters of a grammar: where calls are XML, definitions stand in it once for each argument.
 LONGEST_GRAMMAR = 1_000_000
 _TOO_LONG = f"its grammar has more than {LONGEST_GRAMMAR} characters, as each argument brings the definitions with it"
-#: Bytes of the stack on which schemas are followed: llguidance calls itself for each reference, of which a request
-#: within the bounds has so many that it takes up to half of this.
-_STACK = 64 * 1024 * 1024
 #: What llguidance may do, in steps of its work: those of the lexer for one mask take about 10 ms, and the schemas of
 #: clients need a fifth of them.
 _LIMITS = {
@@ -122,7 +122,8 @@ class Constrainer:
     def __init__(self, tokenizer: Any, form: Callable[[], CallForm]) -> None:
         self._tokenizer, self._form = tokenizer, form
         self._vocabulary: Any = None
-        self._grammars, self._masks = FairThread("grammars", _STACK, nice=10), FairThread("masks")
+        self._trials = GrammarTrials()
+        self._grammars, self._masks = FairThread("grammars", STACK, nice=10), FairThread("masks")
 
     async def constraints(self, question: Question) -> list[Constraint]:
         """A constraint for each answer to a question that has one.
@@ -148,6 +149,7 @@ class Constrainer:
         try:
             require_bounded(_schemas(question))
             grammar = grammar_of(question, self._form())
+            self._trials.try_out(grammar, _LIMITS)
         except UnboundedSchemaError as error:
             raise _refusal(question, str(error)) from None
         limits = llguidance.LLParserLimits(**_LIMITS)

@@ -67,14 +67,14 @@ class FairThread:
             started, result = time.perf_counter(), None
             try:
                 result = work()
-            except (
-                BaseException
-            ) as error:  # also a panic of a library; whoever waits is told, and the others' work goes on
+            except BaseException as error:  # a panic of a library as well: whoever waits is told, and others go on
                 future.set_exception(error if isinstance(error, Exception) else RuntimeError(str(error)))
             else:
                 future.set_result(result)
             with self._wake:
                 self._had[key] += time.perf_counter() - started
+                if not self._waiting:  # nobody waited for what it had
+                    self._least = max(self._had.values())
             del future, work, result
 
     def _take(self) -> tuple[str, Future[Any], Callable[[], Any]]:

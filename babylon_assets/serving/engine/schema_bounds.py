@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -25,10 +26,16 @@ LONGEST_TEXT = 1_000
 #: Schemas that have to hold at the same time as another, as in `allOf`, times the parts: llguidance copies one of them
 #: for each alternative of the other.
 MOST_COMBINED = 5_000
+#: The numbers of `multipleOf` together, without their decimal points: for each remainder there is a state.
+MOST_MULTIPLES = 10_000
 _OF_ITS_OWN = frozenset({"properties", "patternProperties", "additionalProperties", "items", "prefixItems"})
 _ALTERNATIVES = frozenset({"anyOf", "oneOf", "enum", "$ref"})
 #: What is looked at in an object, beside that it is one.
-_COUNTED = _OF_ITS_OWN | _ALTERNATIVES | {"allOf", "const", "required", "pattern", "format"}
+_COUNTED = _OF_ITS_OWN | _ALTERNATIVES | {"allOf", "const", "required", "pattern", "format", "multipleOf"}
+#: Numbers: integers have 64 bits in llguidance, and the least of them ends the process. Decimals have a digit for each
+#: power of ten.
+LEAST_NUMBER, MOST_NUMBER, SMALLEST_FRACTION = -(10**18), 2**64, 1e-18
+_NUMBERS = "numbers are followed from -1e18 to 2^64, and no fraction smaller than 1e-18"
 _PARTS = "objects and listed values"
 
 
@@ -46,6 +53,7 @@ class SchemaSize:
         patterns: texts that answers are matched with.
         longest: characters of the longest text that answers are matched with or have to have.
         combined: schemas that have to hold at the same time as another.
+        multiples: the numbers of `multipleOf` together, without their decimal points.
     """
 
     parts: int = 0
@@ -53,6 +61,7 @@ class SchemaSize:
     patterns: int = 0
     longest: int = 0
     combined: int = 0
+    multiples: int = 0
 
     def add(self, schema: Mapping[str, Any]) -> None:
         """Count one object, without those in it."""
@@ -67,6 +76,7 @@ class SchemaSize:
         self.properties = max(self.properties, len(names) + len(_mapping(schema, "patternProperties")))
         self.patterns += len(patterns)
         self.combined += max(0, _schemas_at_once(schema) - 1)
+        self.multiples += _digits(schema.get("multipleOf"))
         self.longest = max([self.longest, *map(len, names), *map(len, patterns), *map(len, literals)])
 
 
@@ -85,15 +95,17 @@ def require_bounded(schemas: Iterable[Mapping[str, Any]]) -> SchemaSize:
         value = waiting.pop()
         if isinstance(value, Mapping):
             size.add(value)
-            waiting.extend([inner for inner in value.values() if isinstance(inner, dict | list)])
+            waiting.extend([inner for inner in value.values() if not isinstance(inner, str)])
         elif isinstance(value, list):
+            size.parts += sum(not isinstance(inner, dict | list | str) for inner in value)
             waiting.extend([inner for inner in value if not isinstance(inner, str)])
-        else:
-            size.parts += 1
+        elif isinstance(value, int | float) and not _is_bounded(value):
+            raise UnboundedSchemaError(f"a number in it is {value:.3g}; {_NUMBERS}")
     _require(_PARTS, size.parts, MOST_PARTS)
     _require("properties in one object", size.properties, MOST_PROPERTIES)
     _require("patterns and formats", size.patterns, MOST_PATTERNS)
     _require("characters in one pattern, name or value", size.longest, LONGEST_TEXT)
+    _require("for all multipleOf together, without their decimal points", size.multiples, MOST_MULTIPLES)
     if size.combined * size.parts > MOST_COMBINED:
         most = MOST_COMBINED // size.parts
         reason = (
@@ -101,6 +113,17 @@ def require_bounded(schemas: Iterable[Mapping[str, Any]]) -> SchemaSize:
         )
         raise UnboundedSchemaError(f"{reason}; at most {most} may among {size.parts} {_PARTS}")
     return size
+
+
+def _digits(number: Any) -> int:
+    """A number without its decimal point."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return 0
+    return int("".join(map(str, Decimal(str(number)).as_tuple().digits)))
+
+
+def _is_bounded(number: float) -> bool:
+    return LEAST_NUMBER <= number <= MOST_NUMBER and (number == 0 or abs(number) >= SMALLEST_FRACTION)
 
 
 def _require(what: str, count: int, most: int) -> None:

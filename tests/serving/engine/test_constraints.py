@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pydantic
 import pytest
 
 from babylon_assets.serving.answers import Question, Target
-from babylon_assets.serving.engine import constraints, schema_bounds
+from babylon_assets.serving.engine import constraints, grammar_trial, schema_bounds
 from babylon_assets.serving.engine.constraints import Constrainer, grammar_of
 from babylon_assets.serving.engine.fair_thread import FairThread
+from babylon_assets.serving.engine.grammar_trials import GrammarTrials
 from babylon_assets.serving.engine.schema_bounds import MOST_PARTS, UnboundedSchemaError, require_bounded
 from babylon_assets.serving.engine.texts import ChatTokenizer
 from babylon_assets.serving.http.protocol import ApiError
@@ -128,6 +132,11 @@ REFUSED: dict[str, tuple[Schema, str]] = {
     "patterns": (closed(fields(101, {"type": "string", "pattern": "^.*a.{2,30}$"})), "100 patterns and formats"),
     "formats": (closed(fields(101, {"type": "string", "format": "email"})), "100 patterns and formats"),
     "names": ({"type": "object", "patternProperties": fields(101)}, "100 patterns and formats"),
+    "the least integer": ({"type": "object", "properties": {"a": {"const": -(2**63)}}}, "from -1e18 to 2"),
+    "a large number": ({"type": "number", "maximum": 1e300}, "a number in it is 1e"),
+    "a small number": ({"type": "number", "minimum": 1e-300}, "no fraction smaller than 1e-18"),
+    "a multiple": ({"multipleOf": 2147483648}, "10000 for all multipleOf together"),
+    "multiples": (closed(fields(400, {"type": "number", "multipleOf": 99.73})), "10000 for all multipleOf together"),
     "all at once": (doubled(60), "have to hold at the same time"),
     "alternatives": (
         closed(fields(20, {"allOf": [{"anyOf": [{"type": "null"}] * 40}, {"properties": fields(40)}]})),
@@ -155,6 +164,36 @@ def test_the_schemas_of_clients_are_followed(
     assert allows(constraint, [*tokenizer_of(tiny_base).encode(text, add_special_tokens=False), tokenizer.end])
 
 
+class Buy(pydantic.BaseModel):
+    kind: Literal["buy"]
+    amount: float = pydantic.Field(gt=0, le=1e9)
+
+
+class Hold(pydantic.BaseModel):
+    kind: Literal["hold"] = "hold"
+    until: datetime | None = None
+    why: str | None = pydantic.Field(default=None, max_length=200, description="In a sentence.")
+
+
+class Plan(pydantic.BaseModel):
+    """What `instructor` and `pydantic-ai` ask for: it holds itself, and one of several."""
+
+    step: Buy | Hold = pydantic.Field(discriminator="kind")
+    steps: list[Buy | Hold] = pydantic.Field(default_factory=list, max_length=20)
+    next: Plan | None = None
+    notes: dict[str, float] = {}
+    pair: tuple[int, str] = (1, "a")
+
+
+def test_a_model_of_pydantic_is_followed(tokenizer: ChatTokenizer, constrainer: Constrainer, tiny_base: Path) -> None:
+    wide = pydantic.create_model("Wide", **dict.fromkeys(fields(50), (str | None, None)))  # type: ignore[call-overload]
+    deep = Plan(step=Buy(kind="buy", amount=2.5), steps=[Hold(until=datetime(2026, 11, 5, tzinfo=UTC))])
+    for value in (deep, Plan(step=Hold(), next=deep, notes={"a": 1.5}), wide(field_7="x")):
+        text = json.dumps(value.model_dump(mode="json"))
+        (constraint,) = asyncio.run(constrainer.constraints(question(type(value).model_json_schema())))
+        assert allows(constraint, [*tokenizer_of(tiny_base).encode(text, add_special_tokens=False), tokenizer.end])
+
+
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("as_tool", [False, True])
 def test_a_schema_that_is_too_dear_is_refused_before_a_grammar_is_made(
@@ -174,7 +213,7 @@ def test_a_schema_that_is_too_dear_is_refused_before_a_grammar_is_made(
 def test_the_bounds_are_those_of_the_documentation() -> None:
     text = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
     bounds = [schema_bounds.MOST_BYTES, MOST_PARTS, schema_bounds.MOST_PROPERTIES, schema_bounds.MOST_PATTERNS]
-    bounds += [schema_bounds.LONGEST_TEXT, schema_bounds.MOST_COMBINED]
+    bounds += [schema_bounds.LONGEST_TEXT, schema_bounds.MOST_COMBINED, schema_bounds.MOST_MULTIPLES]
     assert all(f" | {bound:,} |" in text for bound in bounds)
     assert f"after {constraints.LONGEST_WAIT:g} seconds" in text
 
@@ -200,7 +239,7 @@ def test_the_longest_chain_of_references_does_not_end_the_process(constrainer: C
         {"type": "array", "items": {"type": "boolean"}, "minItems": 2**62},
         {"type": "string", "minLength": 2**40},
         {"type": "string", "pattern": "^(a{1,1000}){1,1000}b{1000}$"},
-        {"type": "integer", "multipleOf": 1_000_000_007},
+        {"type": "integer", "minimum": -(10**18), "maximum": 2**63 - 1},
         {"$ref": "#"},
         {"$ref": "https://example.org/schema"},
         {
@@ -215,6 +254,27 @@ def test_large_counts_and_circles_are_followed_or_refused(constrainer: Constrain
     except ApiError as refused:
         assert (refused.status, refused.code) == (400, "invalid_value")
         assert len(str(refused)) < 400
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"type": "object", "properties": {"a": {"const": -(2**63)}}}, "llguidance ends when it reads it"),
+        (references(40_000), "llguidance ends when it reads it"),
+        ({"multipleOf": 2147483648}, r"takes more than 0\.3 seconds"),
+    ],
+)
+def test_a_schema_that_ends_whoever_reads_it_or_never_lets_go_is_refused(
+    constrainer: Constrainer, monkeypatch: pytest.MonkeyPatch, schema: Schema, reason: str
+) -> None:
+    monkeypatch.setattr(constraints, "require_bounded", lambda _schemas: None)
+    monkeypatch.setattr(grammar_trial, "LONGEST", 0.3)
+    monkeypatch.setattr(constrainer, "_trials", GrammarTrials())
+    for _ in range(2):
+        with pytest.raises(ApiError, match=reason) as refused:
+            asyncio.run(constrainer.constraints(question(schema)))
+        assert (refused.value.status, refused.value.param) == (400, "response_format")
+        assert asyncio.run(constrainer.constraints(question(ACTIONS)))
 
 
 def test_definitions_stand_in_a_grammar_of_xml_only_where_they_are_referred_to() -> None:

@@ -17,6 +17,7 @@ from babylon_assets.ledger.inference_calls import InferenceCall
 from babylon_assets.serving.answers import Answer
 from babylon_assets.serving.engine import constraints
 from babylon_assets.serving.engine.constraints import Constraint, Mask
+from babylon_assets.serving.engine.texts import ChatTokenizer
 from babylon_assets.serving.http.forms import FORMS
 from babylon_assets.serving.http.forms.form import ReplyContext
 from babylon_assets.serving.http.protocol import ChatRequest, Token
@@ -331,6 +332,34 @@ def test_a_schema_that_cannot_be_followed_is_refused(gateway: RunningGateway) ->
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "minProperties": -1}}}
     reply = post(gateway, "chat/completions", asked("chat/completions", response_format=form))
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "response_format"), reply.text
+
+
+LARGE = {"type": "object", "properties": {f"field_{number}": {"type": "string"} for number in range(4000)}}
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (
+            "chat/completions",
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": LARGE}}},
+        ),
+        ("chat/completions", {"tools": [{"function": {"name": "x", "parameters": LARGE}}], "tool_choice": "required"}),
+        ("chat/completions", {"functions": [{"name": "x", "parameters": LARGE}], "function_call": {"name": "x"}}),
+        ("responses", {"text": {"format": {"type": "json_schema", "name": "x", "schema": LARGE}}}),
+        ("responses", {"tools": [{"type": "function", "name": "x", "parameters": LARGE}], "tool_choice": "required"}),
+        ("messages", {"tools": [{"name": "x", "input_schema": LARGE}], "tool_choice": {"type": "any"}}),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_is_too_large_is_refused_in_every_protocol(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, path: str, more: dict[str, Any], stream: bool
+) -> None:
+    monkeypatch.setattr(ChatTokenizer, "prompt", lambda *_: [1, 2, 3])  # else the tools do not fit into it
+    reply = post(gateway, path, asked(path, stream=stream) | more)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["type"] == "invalid_request_error"
+    assert "more than 4000 objects and listed values" in reply.json()["error"]["message"]
 
 
 def test_an_answer_whose_mask_is_not_made_yet_holds_up_no_other(
