@@ -99,7 +99,7 @@ def test_promotions_say_what_was_live_at_a_time(babylon: Babylon, ledger: Databa
     assert [(one["kind"], one["policy"], one["by"], one["window"]) for one in told] == [
         ("promotion", f"{CHAIN}@1", "gate", WINDOW),
         ("promotion", f"{CHAIN}@2", "gate", LATER),
-        ("refusal", f"{CHAIN}@3", "gate", LATEST),
+        ("rejection", f"{CHAIN}@3", "gate", LATEST),
     ]
     assert "it is worse" in babylon("promotions").stdout
     moments = [datetime.fromisoformat(one["at"]) for one in told[:2]]

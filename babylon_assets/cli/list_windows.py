@@ -335,5 +335,4 @@ def _print_nested(values: dict[str, Any], indent: int = 0) -> None:
             output.print(bold(" " * indent + name))
             _print_nested(value, indent + 2)
         else:
-            output.print(" " * indent + f"{name:<{width}}  ", end="")
-            output.print(plain(value), highlight=False, soft_wrap=True)
+            output.print(f"{' ' * indent}{name:<{width}}  {plain(value)}", highlight=False, soft_wrap=True)

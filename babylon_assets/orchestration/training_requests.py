@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
+from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.errors import PermanentError, SettingsError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.windows import WindowGrid
@@ -135,7 +136,7 @@ def _tell(installation: Installation, request: TrainingWish) -> None:
         row = windows.get_window(conn, window)
         if checkpoint is not None and not promotions.was_promoted(conn, checkpoint.id):
             policy = policy_name(checkpoint.chain, checkpoint.step)
-            reason = f"{policy} is not promoted: {checkpoint.rejected or 'it has no verdict yet'}"
+            reason = f"{policy} is not promoted: {explain_end(checkpoint.rejected or 'it has no verdict yet')}"
             _queue(installation).fail(source, request.id, f"{window} was trained and {reason}")
         elif checkpoint is not None:
             _queue(installation).complete(

@@ -8,11 +8,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from babylon_assets.domain.display_text import format_number
+from babylon_assets.domain import checkpoint_states as states
+from babylon_assets.domain.display_text import format_number, is_number
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.ledger import checkpoints, evaluations, lineage, promotions, verdicts
-from babylon_assets.ledger.checkpoint_register import STATES, count_states, read_register
+from babylon_assets.ledger.checkpoint_register import count_states, read_register
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.evaluations import Evaluation
@@ -24,13 +25,14 @@ PAGE_ROWS = 50
 _METRICS = {"trainable_tokens": "trained tokens"}
 #: The colour of each state.
 COLOURS = {
-    "served": "good",
-    "served before": "calm",
-    "passed": "busy",
-    "rejected": "poor",
-    "rolled back": "fair",
-    "not judged": "busy",
-    "base model": "calm",
+    states.SERVED: "good",
+    states.SERVED_BEFORE: "calm",
+    states.PASSED: "busy",
+    states.REJECTED: "poor",
+    states.ROLLED_BACK: "fair",
+    states.NO_VERDICT: "busy",
+    states.ON_A_BRANCH: "calm",
+    states.BASE_MODEL: "calm",
 }
 
 
@@ -45,7 +47,7 @@ class Measured:
 
 def show_register(site: Site, request: Request) -> Response:
     """Every checkpoint, newest first, a page at a time."""
-    state = choice_of(request.query_params, "state", STATES)
+    state = choice_of(request.query_params, "state", states.STATES)
     page = count_of(request.query_params, "page", 0, 100_000)
     with site.connect() as conn:
         rows = read_register(conn, state=state, limit=PAGE_ROWS, offset=page * PAGE_ROWS)
@@ -60,6 +62,7 @@ def show_register(site: Site, request: Request) -> Response:
         page=page,
         pages=-(-total // PAGE_ROWS),
         counts=counts,
+        meanings=states.STATES,
         colours=COLOURS,
         served=policy_name(served.chain, served.step) if served else None,
     )
@@ -83,6 +86,8 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         "checkpoint.html",
         row=row,
         checkpoint=checkpoint,
+        end=states.explain_end(row.rejected) if row.rejected else None,
+        meaning=states.STATES[row.state],
         colours=COLOURS,
         why=explain_decision(verdict.why, verdict.verdict) if verdict else None,
         verdict=verdict,
@@ -122,14 +127,10 @@ def _measured(evaluation: Evaluation) -> Measured:
     share = evaluation.results.get("valid_share")
     numbers = [(name, value) for name, value in evaluation.results.items() if name != "valid_share"]
     details = "; ".join(
-        f"{name.replace('_', ' ')} {format_number(float(value))}"
-        for name, value in numbers
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        f"{name.replace('_', ' ')} {format_number(float(value))}" for name, value in numbers if is_number(value)
     )
     reason = evaluation.results.get("refused")
-    return Measured(
-        evaluation, share if isinstance(share, int | float) else None, f"{details}. {reason}" if reason else details
-    )
+    return Measured(evaluation, share if is_number(share) else None, f"{details}. {reason}" if reason else details)
 
 
 def _numbers(metrics: Any) -> list[tuple[str, str]]:
@@ -137,7 +138,7 @@ def _numbers(metrics: Any) -> list[tuple[str, str]]:
     return [
         (_METRICS.get(name, name.replace("_", " ")), format_number(float(value)))
         for name, value in metrics.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number(value)
     ]
 
 
