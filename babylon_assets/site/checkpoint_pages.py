@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from babylon_assets.domain import checkpoint_states as states
 from babylon_assets.domain.display_text import format_number, is_number
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
-from babylon_assets.ledger import checkpoints, evaluations, lineage, promotions, verdicts
+from babylon_assets.ledger import evaluations, lineage, promotions, verdicts
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
@@ -21,6 +22,11 @@ from babylon_assets.site.page_shell import Site, can_measure
 from babylon_assets.site.query_values import choice_of, count_of
 
 PAGE_ROWS = 50
+#: Evaluations of a page, and those beyond them that open on a click.
+FIRST_ROWS, MOST_ROWS = 24, 168
+#: What a person asks first of a dataset's counts and of a training's numbers.
+_COUNTS = ("samples", "groups", "trainable_samples", "trainable_groups", "trainable_tokens")
+_NUMBERS = ("loss", "trainable_tokens", "optimizer_steps", "undone_steps", "kl_to_parent", "kl_to_behaviour", "entropy")
 #: Metrics that pages call by another name than the ledger.
 _METRICS = {"trainable_tokens": "trained tokens"}
 #: The colour of each state.
@@ -75,13 +81,12 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         row = read_register(conn, ids=[checkpoint.id])[0]
         verdict = verdicts.verdict_on(conn, checkpoint.id)
         children = _children(conn, checkpoint)
-        history = [move for move in promotions.history(conn, checkpoint.chain) if checkpoint.id == move.to_id]
-        measured = [_measured(evaluation) for evaluation in evaluations.of_checkpoint(conn, checkpoint.id)][::-1]
+        history = promotions.of_checkpoint(conn, checkpoint.id)
+        kept = evaluations.of_checkpoint(conn, checkpoint.id)[::-1]
         dataset = _dataset_counts(conn, checkpoint.dataset_id)
         carried = lineage.windows_of(conn, checkpoint)
-        baselines = {
-            measure.evaluation.baseline_id: _name_of(conn, measure.evaluation.baseline_id) for measure in measured
-        }
+        baselines = _names_of(conn, [evaluation.baseline_id for evaluation in kept[:MOST_ROWS]])
+    measured = [_measured(evaluation) for evaluation in kept[:MOST_ROWS]]
     return site.render(
         "checkpoint.html",
         row=row,
@@ -94,7 +99,10 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         rules=verdict_rows(verdict.verdict) if verdict else [],
         children=children,
         history=history[:20],
-        measured=measured,
+        explain=explain_decision,
+        measured=measured[:FIRST_ROWS],
+        earlier=measured[FIRST_ROWS:],
+        left_out=max(0, len(kept) - MOST_ROWS),
         baselines=baselines,
         dataset=dataset,
         carried=carried,
@@ -111,16 +119,17 @@ def _children(conn: Connection, checkpoint: Checkpoint) -> list[str]:
     return [policy_name(*row) for row in conn.execute(query, [checkpoint.id])]
 
 
-def _name_of(conn: Connection, checkpoint_id: str | None) -> str | None:
-    other = checkpoints.get(conn, checkpoint_id) if checkpoint_id else None
-    return policy_name(other.chain, other.step) if other else None
+def _names_of(conn: Connection, ids: Sequence[str | None]) -> dict[str, str]:
+    """The policies' names of some checkpoints, by id."""
+    query = "SELECT id, chain, step FROM babylon_training.model_checkpoints WHERE id = ANY(%s)"
+    return {identity: policy_name(chain, step) for identity, chain, step in conn.execute(query, [list(ids)])}
 
 
 def _dataset_counts(conn: Connection, dataset_id: str | None) -> dict[str, Any]:
     """What the dataset that it was trained on holds, in counts."""
     query = "SELECT samples, trainable_tokens, counts FROM babylon_training.training_datasets WHERE id = %s"
     row = conn.execute(query, [dataset_id]).fetchone() if dataset_id else None
-    return {} if row is None else {"samples": row[0], "tokens": row[1], "counts": row[2]}
+    return {} if row is None else {"samples": row[0], "tokens": row[1], "counts": _in_order(row[2], _COUNTS)}
 
 
 def _measured(evaluation: Evaluation) -> Measured:
@@ -130,16 +139,23 @@ def _measured(evaluation: Evaluation) -> Measured:
         f"{name.replace('_', ' ')} {format_number(float(value))}" for name, value in numbers if is_number(value)
     )
     reason = evaluation.results.get("refused")
-    return Measured(evaluation, share if is_number(share) else None, f"{details}. {reason}" if reason else details)
+    words = "; ".join(filter(None, [details, str(reason) if reason else ""]))
+    return Measured(evaluation, share if is_number(share) else None, words)
 
 
 def _numbers(metrics: Any) -> list[tuple[str, str]]:
     """The training's numbers, for people."""
     return [
         (_METRICS.get(name, name.replace("_", " ")), format_number(float(value)))
-        for name, value in metrics.items()
+        for name, value in _in_order(metrics, _NUMBERS).items()
         if is_number(value)
     ]
+
+
+def _in_order(values: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]:
+    """The values with these names first, in this order, and the others by their names."""
+    names = [*(name for name in first if name in values), *sorted(set(values) - set(first))]
+    return {name: values[name] for name in names}
 
 
 def _shorten(value: object) -> str:
