@@ -31,6 +31,7 @@ from babylon_assets.environments.registry import open_environment
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
 from babylon_assets.ledger.checkpoints import insert_checkpoint
 from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.evaluations import Evaluation, keep
 from babylon_assets.ledger.lineage import ancestors
 from babylon_assets.ledger.promotions import promote
 from babylon_assets.ledger.sample_search import SampleFilter, stream_samples
@@ -120,6 +121,20 @@ def test_a_checkpoint_has_its_verdict_its_evaluations_and_its_family(page: Ask) 
         assert part in text, part
     assert "Rejected: it is worse" in page(link_checkpoint(f"{CHAIN}@2"))
     assert page(link_checkpoint(f"{CHAIN}-3")).count(f"{CHAIN}@3") > 1  # by its id as well
+
+
+def test_of_many_evaluations_the_newest_are_shown_and_the_rest_counted(database: Database, client: TestClient) -> None:
+    with database.connect() as conn:
+        fill(conn)
+        for number in range(200):
+            window = f"2026-10-{1 + number // 24:02d}T{number % 24:02d}:00"
+            measured = Evaluation(
+                checkpoint_id=f"{CHAIN}-1", evaluation=f"off_policy:{window}", version="1", results={}
+            )
+            keep(conn, measured)
+    text = client.get(link_checkpoint(f"{CHAIN}@1")).text
+    assert text.count('<th scope="row">off policy:') == 168
+    assert "144 earlier evaluations" in text and "33 older evaluations are left out" in text
 
 
 def test_samples_are_filtered_by_all_that_is_said_of_them(page: Ask) -> None:
