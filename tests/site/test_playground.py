@@ -105,8 +105,8 @@ def test_both_policies_answer_a_recorded_prompt_and_the_record_values_it(playgro
     sent = [(role, text.replace("\n", "\r\n")) for role, text in messages]  # as a browser sends it
     page = playground.ask(sent, **BOTH, **hidden)
     assert page.count('<span class="p') == 8 + 8 + 4  # and the legend's
-    assert page.count("-0.5000") == 2 and page.count(">invalid<") == 2 and "none invalid" not in page  # they have learned nothing
-    assert "was changed" not in page
+    assert page.count("-0.5000") == 2 and page.count(">invalid<") == 2  # they have learned nothing
+    assert "was changed" not in page and "none invalid" not in page
     changed = playground.ask([(role, text + "!") for role, text in messages], **BOTH, **hidden)
     assert "was changed" in changed and "-0.5000" not in changed
     assert playground.ask(sent, **BOTH, **hidden) == page  # the same seed, the same answers
