@@ -1,8 +1,10 @@
 """What the gateway adds to a server that answers at once: beside that server alone, and beside LiteLLM's proxy.
 
 Questions come at a fixed rate, whatever comes back, and each is timed from when it was due: whole replies to their end,
-streams to their first text. Each of the three servers has one core, where the system lets cores be chosen, and the load
-the others. Then as many questions as `OVERHEAD_REQUESTS` says, 100,000 unless set, show whether the process grows.
+streams to their first text. Each of the three servers has one core, where the system lets cores be chosen; the load and
+the gateway's PostgreSQL have the others. The gateway and the server behind it are asked in turn, and a percentile is
+that of all rounds, because what else the machine does changes from second to second. Then as many questions as
+`OVERHEAD_REQUESTS` says, 100,000 unless set, show whether the process grows.
 
 LiteLLM's proxy cannot be installed beside this package, because what it is pinned to is not. It has a virtual
 environment of its own: the one that `OVERHEAD_LITELLM` names, or else `<home>/litellm_proxy`, which is made here. Where
@@ -41,6 +43,8 @@ PROXY = "LiteLLM's proxy"
 #: The rate at which the bounds hold.
 BOUND_RATE = 300
 WARM_UP = 300
+#: In how many parts a rate is kept up, of one server and then the other; what does not keep up is asked once.
+ROUNDS = 5
 #: Tenths of a second, and more, that a proxy has to answer in.
 READY_TRIES = 1800
 
@@ -69,11 +73,7 @@ def measure_overhead(home: Path) -> list[Row]:
         for stream in (False, True):
             for each in ports.values():
                 _ask(each, BOUND_RATE / 3, WARM_UP, stream=stream)
-            taken = {
-                (name, rate): _ask(ports[name], rate, int(rate * seconds), stream=stream)
-                for rate in RATES
-                for name in ports
-            }
+            taken = {(name, rate): result for rate in RATES for name, result in _asked(ports, rate, seconds, stream)}
             rows += [*_table(taken, _WHAT[stream]), *_bounds(taken, _WHAT[stream])]
         return [*rows, *_growth(gateway)]
 
@@ -97,6 +97,21 @@ class LoadResult:
         if self.failed > 0.01 * (len(self.taken) + self.failed):
             return float("inf")
         return statistics.quantiles(self.taken, n=100)[98]
+
+
+def _asked(ports: dict[str, int], rate: float, seconds: float, stream: bool) -> Iterator[tuple[str, LoadResult]]:
+    """What each server's questions took at this rate."""
+    count = int(rate * seconds)
+    own = [name for name in ports if name != PROXY]
+    rounds = [
+        {name: _ask(ports[name], rate, count // ROUNDS, stream=stream) for name in order}
+        for order in [own, own[::-1]] * (ROUNDS // 2) + [own] * (ROUNDS % 2)
+    ]
+    for name in own:
+        taken = [milliseconds for each in rounds for milliseconds in each[name].taken]
+        yield name, LoadResult(taken, sum(each[name].failed for each in rounds))
+    if PROXY in ports:
+        yield PROXY, _ask(ports[PROXY], rate, count, stream=stream)
 
 
 def _table(results: dict[tuple[str, int], LoadResult], what: str) -> Iterator[Row]:
@@ -188,7 +203,8 @@ def _gateway(url: str) -> Iterator[GatewayProcess]:
             gateway_key_concurrency=10_000,
         )
         try:
-            environment = subprocess_environment(own, open_database(own).dagster_url)
+            with _on_cores(_cores()[1:]):
+                environment = subprocess_environment(own, open_database(own).dagster_url)
             with ExitStack() as stack:
                 with _on_cores(_cores()[:1]):
                     gateway = stack.enter_context(GatewayProcess(own, environment))

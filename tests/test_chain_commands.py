@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -111,21 +112,27 @@ def test_prune_removes_nothing_that_is_not_the_checkpoints_own_folder_in_this_ho
     link, others = tmp_path / "link" / "0003", tmp_path / "art" / "p" / "models" / "another" / "checkpoints" / "0003"
     link.parent.mkdir()
     link.symlink_to(outside)
-    backup = tmp_path / "backups" / "0003"
-    for folder in (outside, others, backup, tmp_path / "postgres"):
+    backup, other = tmp_path / "backups" / "0003", tmp_path / "backups" / CHAIN / "0003"
+    stored, linked = tmp_path / "store" / CHAIN / "0003", tmp_path / "links" / CHAIN / "0003"
+    kept = (outside, others, backup, other, stored, tmp_path / "postgres")
+    for folder in kept:
         folder.mkdir(parents=True)
         (folder / "adapter_model.safetensors").write_bytes(b"precious")
-    for place in (outside, link, others, backup, tmp_path / "postgres", tmp_path):
+    linked.parent.mkdir(parents=True)
+    linked.symlink_to(stored)
+    precious, own = sha256(b"precious").hexdigest(), sha256(b"w" * 1000).hexdigest()
+    named = [(place, precious) for place in (outside, link, others, backup, linked, tmp_path / "postgres", tmp_path)]
+    for place, digest in [*named, (other, own)]:
         with database.connect() as conn:
             conn.execute(
-                "UPDATE babylon_training.model_checkpoints SET path = %s WHERE id = %s", [str(place), f"{CHAIN}-3"]
+                "UPDATE babylon_training.model_checkpoints SET path = %s, weights_sha256 = %s WHERE id = %s",
+                [str(place), digest, f"{CHAIN}-3"],
             )
         result = babylon("prune", "--keep", "1", "--json")
         assert f"{CHAIN}@3" not in json.loads(result.stdout)["checkpoints"]
-        assert f"{CHAIN}@3 is left alone" in result.stderr
-    assert all(
-        (folder / "adapter_model.safetensors").is_file() for folder in (outside, others, backup, tmp_path / "postgres")
-    )
+        assert f"{CHAIN}@3 is left alone: {place} is not its folder" in result.stderr
+    assert all((folder / "adapter_model.safetensors").is_file() for folder in kept)
+    assert linked.is_symlink()
 
 
 def test_prune_keeps_what_an_attempt_needs_and_waits_for_one_that_runs(

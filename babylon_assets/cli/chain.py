@@ -198,8 +198,9 @@ def prune(
     )
     checkpoints, size = done.checkpoints, done.size
     for checkpoint in done.elsewhere:
+        reason = f"{checkpoint.path} is not its folder in this home, or holds other weights"
         errors.print(
-            f"{_name(checkpoint)} is left alone: {checkpoint.path} is not its folder in this home",
+            f"{_name(checkpoint)} is left alone: {reason}",
             highlight=False,
             markup=False,
             soft_wrap=True,

@@ -115,24 +115,28 @@ def _moved(time: datetime, by: timedelta) -> datetime:
 
 
 def without_retries(calls: Mapping[str, Claim], *, same_answer: bool) -> list[str]:
-    """The ids of the calls, of which the last of each question stands for those that it repeats; in the order of time.
+    """The ids of the calls, of which the last of each question stands for those that it repeats.
 
-    A call repeats another one of the same key, agent, trajectory, step and messages that was made before it, and that
-    ended less than `RETRY` before it was made or had not ended yet. Several choices of one question have one time and
-    are no retries: which of them was used is not known.
+    They are in the order in which their questions were asked first: a retry that came after the next question is still
+    the answer to its own. A call repeats another one of the same key, agent, trajectory, step and messages that was
+    made before it, and that ended less than `RETRY` before it was made or had not ended yet. Several choices of one
+    question have one time and are no retries: which of them was used is not known.
 
     Args:
         same_answer: only calls with the same answer are retries of each other.
     """
     last: dict[Hashable, str] = {}
+    first = {call_id: call_id for call_id in calls}
     repeated = set()
     for call_id in sorted(calls, key=lambda call_id: (clock(calls[call_id]), call_id)):
         call = calls[call_id]
         question = _question(call), (call.response, call.tool_calls) if same_answer else None
         if question in last and _follows(calls[last[question]], call):
             repeated.add(last[question])
+            first[call_id] = first[last[question]]
         last[question] = call_id
-    return in_time(calls.keys() - repeated, calls)
+    order = {call_id: place for place, call_id in enumerate(in_time(calls, calls))}
+    return sorted(calls.keys() - repeated, key=lambda call_id: order[first[call_id]])
 
 
 def in_time(call_ids: Iterable[str], calls: Mapping[str, Claim]) -> list[str]:

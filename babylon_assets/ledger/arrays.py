@@ -37,6 +37,18 @@ def fixed_arrays(values: _Array, bounds: Sequence[int], kind: str) -> Iterator[b
     yield from _joined(parts, bounds, oid, np.logical_or.reduceat(missing, bounds[:-1]).tolist())
 
 
+def fixed_array(values: Sequence[float], kind: str) -> bytes:
+    """One array of `kind` (int4, float8); NaN stays what it is.
+
+    Raises:
+        OverflowError: a number is too large for the kind.
+    """
+    oid, size, form = _FIXED[kind]
+    cells = np.empty(len(values), dtype=[("size", ">i4"), ("value", form)])
+    cells["size"], cells["value"] = size, values
+    return _header(len(values), oid, False) + cells.tobytes()
+
+
 def text_arrays(values: Sequence[str | None], bounds: Sequence[int]) -> Iterator[bytes]:
     """An array of text for the values, of which few are different, between each two bounds; None becomes null."""
     written = {value: _NULL if value is None else _text(value) for value in set(values)}

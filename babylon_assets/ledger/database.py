@@ -25,9 +25,11 @@ from babylon_assets.domain.errors import (
 )
 from babylon_assets.ledger import embedded_postgres
 from babylon_assets.ledger.addresses import Address, parse_address
+from babylon_assets.ledger.foreign_objects import refuse_foreign
 from babylon_assets.ledger.sessions import Connection as Connection  # noqa: PLC0414 - known from here
 from babylon_assets.ledger.sessions import connect as _connect
 from babylon_assets.ledger.sessions import explained as _explained  # noqa: F401 - so is this
+from babylon_assets.ledger.specification import TABLES
 from babylon_assets.ledger.table import SCHEMA
 from babylon_assets.ledger.waiting import HASHED, lock_holder, wait_for_lock, wait_for_transaction_lock
 
@@ -39,6 +41,8 @@ _WINDOW_SPACE = 0x6261_6277
 _JUDGE_SPACE = 0x6261_626A
 _TRY_TRANSACTION = "pg_try_advisory_xact_lock"
 _NUMBER = "%s"
+#: Where alembic notes which revision our tables are at.
+_VERSIONS = "alembic_version"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -238,7 +242,8 @@ def migrate(database: Database, revision: str = "head") -> str:
     second caller wait; the whole way up is one transaction, so that a failure leaves the schema as it was.
 
     Raises:
-        SettingsError: when the role may not create the schema, another role owns it, or a newer version made it.
+        SettingsError: when the role may not create the schema, another role owns it or has made something in it, or a
+            newer version made it.
     """
     from alembic import command
     from alembic.util import CommandError
@@ -252,6 +257,7 @@ def migrate(database: Database, revision: str = "head") -> str:
         wait_for_lock(driver, _TRY_TRANSACTION, _NUMBER, _MIGRATION_LOCK, "the right to migrate our tables")
         try:
             _create_schema(driver)
+            refuse_foreign(driver.execute, SCHEMA, [*(table.name for table in TABLES), _VERSIONS], routines=True)
             command.upgrade(_alembic_config(connection), revision)
         except CommandError as error:
             raise SettingsError(f"{database.place}: {error}; install the newer babylon_assets that made it") from None

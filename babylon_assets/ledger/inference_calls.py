@@ -14,7 +14,9 @@ from babylon_assets.domain.answer_texts import FORMS
 from babylon_assets.domain.claims import CLOCK_SKEW
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.trajectories import Message, ToolCall, decode_chat
+from babylon_assets.ledger.arrays import fixed_array
 from babylon_assets.ledger.compression import pack, unpack
+from babylon_assets.ledger.forgotten_agents import NOT_FORGOTTEN
 from babylon_assets.ledger.specification import INFERENCE_CALLS
 from babylon_assets.ledger.table import json_value
 from babylon_assets.ledger.trajectories import stream_chats
@@ -78,8 +80,9 @@ SELECT min(start_time), max(end_time) FROM babylon_training.raw_trajectories WHE
 _ANONYMOUS: LiteralString = "WHERE agent_id IS NULL AND trajectory_id IS NULL AND created_at BETWEEN %s AND %s"
 _MAKE_INCOMING: LiteralString = """
 CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE babylon_training.inference_calls) ON COMMIT DELETE ROWS"""
-_TAKE_OVER: LiteralString = """
-INSERT INTO babylon_training.inference_calls SELECT * FROM pg_temp.incoming ON CONFLICT (call_id) DO NOTHING"""
+_TAKE_OVER: LiteralString = f"""
+INSERT INTO babylon_training.inference_calls SELECT * FROM pg_temp.incoming AS written WHERE {NOT_FORGOTTEN}
+ON CONFLICT (call_id) DO NOTHING"""
 # By the gateway's own clock where it is known: a game's may be of another year.
 _WITH_OLD_TOKENS: LiteralString = """
 FROM babylon_training.inference_calls
@@ -90,6 +93,12 @@ WHERE call_id IN (SELECT call_id {_WITH_OLD_TOKENS} LIMIT %s)"""
 #: Calls whose tokens are removed in one transaction.
 DROPPED_TOGETHER = 5000
 _COLUMNS = tuple(item.name for item in fields(InferenceCall))
+#: Columns of numbers, by the type of one.
+_ARRAYS = {
+    name: column.type.removesuffix("[]")
+    for name, column in INFERENCE_CALLS.columns.items()
+    if column.type.endswith("[]")
+}
 _FITS: dict[str, Callable[[Any], bool]] = {
     "text": lambda text: "\0" not in text,
     "int4": lambda number: -(2**31) <= number < 2**31,
@@ -105,17 +114,17 @@ _decode_tool_calls = msgspec.json.Decoder(tuple[ToolCall, ...]).decode
 
 def insert_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> None:
     """Add calls by COPY, in the caller's transaction. A call id that is already there fails the whole transaction."""
-    INFERENCE_CALLS.copy(conn, _COLUMNS, map(_row, calls))
+    INFERENCE_CALLS.copy(conn, _COLUMNS, map(_row, calls), _ARRAYS)
 
 
 def add_calls(conn: Connection[Any], calls: Iterable[InferenceCall]) -> int:
     """Add those calls whose ids are not there yet, in the caller's transaction; says how many that were.
 
-    By COPY into a table of this session, then from there: what was written by a process that died before it could note
-    so is written once.
+    Calls from before their agent was forgotten, which have waited since, are left out. By COPY into a table of this
+    session, then from there: what was written by a process that died before it could note so is written once.
     """
     conn.execute(_MAKE_INCOMING)
-    replace(INFERENCE_CALLS, name="incoming", schema="pg_temp").copy(conn, _COLUMNS, map(_row, calls))
+    replace(INFERENCE_CALLS, name="incoming", schema="pg_temp").copy(conn, _COLUMNS, map(_row, calls), _ARRAYS)
     return conn.execute(_TAKE_OVER).rowcount
 
 
@@ -174,7 +183,7 @@ def _stored(name: str, value: Any) -> Any:
         return value.encode()
     if name == "sampling":
         return json_value(value)
-    return list(value) if value is not None and INFERENCE_CALLS.columns[name].type.endswith("[]") else value
+    return value if value is None or name not in _ARRAYS else fixed_array(value, _ARRAYS[name])
 
 
 def calls_by_id(conn: Connection[Any], ids: Iterable[str]) -> dict[str, InferenceCall]:

@@ -16,7 +16,7 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import BRANCH, main_chain, policy_name
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.ledger.forgotten_agents import note_forgotten
+from babylon_assets.ledger.forgotten_agents import note_forgotten, wait_for_writers
 from babylon_assets.ledger.specification import MODEL_CHECKPOINTS
 
 # Rows of our own tables that hold what an agent did, besides the datasets.
@@ -167,13 +167,14 @@ def forget_agent(conn: Connection[Any], agent: str) -> dict[str, int]:
     whose means stay. Its window says so, and is frozen again without the agent when it is run again.
     """
     with conn.transaction():
+        wait_for_writers(conn)
+        note_forgotten(conn, agent)
         given = {"agent": agent, "joined": _joined_calls(conn, agent)}
         emptied = conn.execute(_EMPTY_DATASETS, given).rowcount
         conn.execute(_SAY_FORGOTTEN, {"agent": agent, "reason": FORGOTTEN})
         # Calls are found by the trajectories. These leave their texts to datasets that refer to them: none does by now.
         order = ("feedback", "calls", "samples", "trajectories", "scores", "judgments", "answers", "late_samples")
         removed = {name: conn.execute(_OF_AGENT[name], given).rowcount for name in order}
-        note_forgotten(conn, agent)
     return {**removed, "datasets": emptied}
 
 

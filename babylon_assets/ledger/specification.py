@@ -241,9 +241,9 @@ TRAINING_DATASET_TRAJECTORIES = Table(
 )
 FORGOTTEN_AGENTS = Table(
     "forgotten_agents",
-    "One row per agent that was forgotten; what the record holds of it from before is not read again.",
+    "One row per agent that was forgotten, and per trajectory of one; what is from before is not written again.",
     {
-        "agent_sha256": Column("text", "sha256 of the agent's id."),
+        "agent_sha256": Column("text", "sha256 of the agent's id, or of `trajectory:` and the trajectory's."),
         "forgotten_at": Column("timestamptz", "When it was forgotten.", default="now()"),
     },
 )

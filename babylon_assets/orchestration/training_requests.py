@@ -18,7 +18,8 @@ from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.environments.base import RequestQueue, TrainingWish
 from babylon_assets.ledger import checkpoints, promotions, windows
-from babylon_assets.ledger.sessions import only_reads
+from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.sessions import Connection, only_reads
 from babylon_assets.orchestration.resources import Installation
 
 REQUEST_TAG = "babylon/request"
@@ -128,22 +129,26 @@ def _fail(installation: Installation, request: TrainingWish, reason: str) -> Non
 def _tell(installation: Installation, request: TrainingWish) -> None:
     """What became of the window, from the ledger: completed with its loss and policy, or failed with the reason.
 
-    A request is completed by a checkpoint that was promoted: the game may serve what it is told of.
+    A request is completed by a checkpoint that was promoted and not taken back since: the game may serve what it is
+    told of.
     """
     window = str(request.window)
     with installation.connect() as conn, installation.source_of(conn) as source:
         checkpoint = checkpoints.by_window(conn, installation.settings.model_name, window)
-        row = windows.get_window(conn, window)
-        if checkpoint is not None and not promotions.was_promoted(conn, checkpoint.id):
-            policy = policy_name(checkpoint.chain, checkpoint.step)
-            reason = f"{policy} is not promoted: {explain_end(checkpoint.rejected or 'it has no verdict yet')}"
+        if checkpoint is None:
+            row = windows.get_window(conn, window)
+            state, reason = ("not read", None) if row is None else (row.status, row.reason)
+            _queue(installation).fail(source, request.id, f"{window} is {state}: {reason or 'not trained'}")
+        elif (reason := _not_served(conn, checkpoint)) is not None:
             _queue(installation).fail(source, request.id, f"{window} was trained and {reason}")
-        elif checkpoint is not None:
-            _queue(installation).complete(
-                source, request.id, checkpoint.metrics.get("loss"), policy_name(checkpoint.chain, checkpoint.step)
-            )
         else:
-            state = row.status if row is not None else "not read"
-            _queue(installation).fail(
-                source, request.id, f"{window} is {state}: {(row.reason if row else None) or 'not trained'}"
-            )
+            policy = policy_name(checkpoint.chain, checkpoint.step)
+            _queue(installation).complete(source, request.id, checkpoint.metrics.get("loss"), policy)
+
+
+def _not_served(conn: Connection, checkpoint: Checkpoint) -> str | None:
+    """Why a checkpoint completes no request: it was never promoted, or the chain left it since; None where it does."""
+    policy = policy_name(checkpoint.chain, checkpoint.step)
+    if not promotions.was_promoted(conn, checkpoint.id):
+        return f"{policy} is not promoted: {explain_end(checkpoint.rejected or 'it has no verdict yet')}"
+    return None if checkpoint.rejected is None else f"{policy} was promoted and taken back: {checkpoint.rejected}"

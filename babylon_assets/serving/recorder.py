@@ -36,7 +36,7 @@ HELD_BYTES, WRITTEN_BYTES = 64_000_000, 1_000_000
 _log = logging.getLogger(__name__)
 _encode = msgspec.msgpack.Encoder().encode
 #: What no later try would change.
-_UNFIT = (psycopg.DataError, psycopg.IntegrityError, msgspec.MsgspecError, ValueError)
+_UNFIT = (psycopg.DataError, psycopg.IntegrityError, msgspec.MsgspecError, ValueError, OverflowError)
 _decode = msgspec.msgpack.Decoder(InferenceCall).decode
 
 

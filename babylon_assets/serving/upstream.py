@@ -115,13 +115,16 @@ class Upstream:
 
     async def _stream(self, question: Question, index: int, seed: int, heard: asyncio.Queue[Any]) -> None:
         """Put the pieces of one answer where they are waited for, at last the whole, or what it failed of."""
-        gathered = GatheredReply(question, raw=self._kind == "vllm")
+        gathered, patience = GatheredReply(question, raw=self._kind == "vllm"), self._client.patience()
         request = self._request(question, seed) | {"stream": True, "stream_options": {"include_usage": True}}
         try:
             async with self._client.ask(request) as response:
-                async for data in read_events(self._client.read_lines(response)):
+                async for data in read_events(self._client.read_lines(response, patience)):
+                    before = gathered.size
                     for text, thought, tokens in gathered.take_chunk(data):
                         await heard.put(Piece(index, text, tokens, reasoning=thought))
+                    if gathered.size > before:
+                        patience.renew()
             whole = gathered.answer()
             await heard.put(Piece(index, "", None, whole, tool_calls=whole.tool_calls))
         except Exception as error:  # told where the pieces are waited for

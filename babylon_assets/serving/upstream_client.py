@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from babylon_assets.serving.http.protocol import ApiError
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
 
+T = TypeVar("T")
 #: Answers of a server that is busy for the moment, and how long it is left alone before it is asked again.
 PASSING = frozenset({408, 409, 429, 500, 502, 503, 504})
 SECONDS_BETWEEN = 0.5
@@ -41,12 +42,35 @@ class _RefusalBody(msgspec.Struct):
     error: _Refusal
 
 
+class Patience:
+    """How long a stream may go on without a part of an answer, whatever else comes: comments, blanks, empty chunks.
+
+    Only the time in which the server is waited for counts, not that in which a client takes what came.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = self._left = seconds
+
+    def renew(self) -> None:
+        """A part of the answer has come."""
+        self._left = self._seconds
+
+    async def wait_for(self, coming: Awaitable[T]) -> T:
+        """What comes. Raises TimeoutError when too long nothing of an answer came."""
+        now = asyncio.get_running_loop().time
+        began = now()
+        async with asyncio.timeout(self._left):
+            result = await coming
+        self._left -= now() - began
+        return result
+
+
 class UpstreamClient:
     """A server's chat completions.
 
     Args:
         url: with `/v1`.
-        seconds: how long it may take to begin an answer, to give one whole, and to give the next line of a stream.
+        seconds: how long it may take to begin an answer, to give one whole, and to give the next part of a stream.
     """
 
     def __init__(self, url: str, key: str, *, seconds: float) -> None:
@@ -114,28 +138,26 @@ class UpstreamClient:
         async with asyncio.timeout(self._seconds):
             return b"".join([piece async for piece in _bounded(response)])
 
-    async def read_lines(self, response: ClientResponse) -> AsyncIterator[str]:
+    def patience(self) -> Patience:
+        """For one stream."""
+        return Patience(self._seconds)
+
+    async def read_lines(self, response: ClientResponse, patience: Patience) -> AsyncIterator[str]:
         """The lines of a body as they come, without their ends.
 
         Raises:
             ApiError: one of them, or all of them, are too large.
-            TimeoutError: nothing but comments came.
+            TimeoutError: the patience is at an end.
             UnicodeDecodeError: it is no text.
         """
-        rest, now = b"", asyncio.get_running_loop().time
-        waited, asked_at = 0.0, now()
-        async for piece in _bounded(response):
-            waited += now() - asked_at
+        rest, pieces = b"", _bounded(response)
+        while (piece := await patience.wait_for(anext(pieces, None))) is not None:
             lines = (rest + piece).splitlines(keepends=True)
             rest = b"" if not lines or lines[-1].endswith(b"\n") else lines.pop()
             for line in lines:
-                waited = 0.0 if line.startswith(b"data") else waited
                 yield line.rstrip(b"\r\n").decode()
             if len(rest) > MOST_LINE_BYTES:
                 raise _too_large()
-            if waited > self._seconds:
-                raise TimeoutError
-            asked_at = now()
         if rest:
             yield rest.rstrip(b"\r\n").decode()
 

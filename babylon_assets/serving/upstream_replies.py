@@ -115,6 +115,7 @@ class GatheredReply:
 
     Attributes:
         thoughts, calls: what the server took apart from the text itself.
+        size: how many characters and tokens of an answer came, whatever stood around them.
         raw: the server gives log-probabilities at temperature 1 whatever was asked, as vLLM does by default; of others
             they are taken only where nothing was changed about the distribution.
     """
@@ -129,6 +130,7 @@ class GatheredReply:
     usage: _Usage | None = None
     thoughts: list[str] = field(default_factory=list)
     calls: dict[int, ToolCall] = field(default_factory=dict)
+    size: int = 0
 
     def take_reply(self, body: bytes) -> None:
         """A whole reply.
@@ -167,12 +169,14 @@ class GatheredReply:
     def _take_choice(self, choice: _Choice, part: _Text | None) -> tuple[str, str, list[Token] | None]:
         part = part or _Text()
         text, thought = part.content or "", part.reasoning_content or part.reasoning or ""
+        self.size += len(text) + len(thought)
         self.thoughts.append(thought)
         for place, call in enumerate(part.tool_calls or ()):
             self._take_call(place if call.index is None else call.index, call)
         content = (choice.logprobs.content if choice.logprobs is not None else None) or []
         self.texts.append(text)
         self.content += content
+        self.size += len(content) + len(choice.token_ids or ())
         self.ids = self.ids if choice.token_ids is None else [*(self.ids or ()), *choice.token_ids]
         self.finish_reason = choice.finish_reason or self.finish_reason
         wanted = self.question.top_logprobs is not None and content
@@ -180,6 +184,7 @@ class GatheredReply:
 
     def _take_call(self, place: int, part: _ToolCall) -> None:
         before, function = self.calls.get(place, ToolCall("", "", "")), part.function or _CalledFunction()
+        self.size += len(function.name or "") + len(function.arguments or "")
         self.calls[place] = ToolCall(
             id=before.id or part.id or "",
             name=before.name + (function.name or ""),

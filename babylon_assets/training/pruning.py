@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.ledger import lineage
+from babylon_assets.ledger.adapter_weights import verify_weights
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.inference_calls import drop_old_tokens
@@ -20,8 +22,8 @@ class PrunedWeights:
     """Checkpoints whose weights were, or would be, removed, and the bytes of these.
 
     Attributes:
-        elsewhere: checkpoints that are not needed either, and whose rows name a folder that is not theirs in this home;
-            nothing was removed there.
+        elsewhere: checkpoints that are not needed either, and whose rows name a folder that is not theirs in this home,
+            or that holds other weights; nothing was removed there.
     """
 
     checkpoints: list[Checkpoint]
@@ -51,9 +53,21 @@ def prune(settings: Settings, database: Database, keep: int, *, dry_run: bool = 
 
 
 def _is_ours(settings: Settings, checkpoint: Checkpoint) -> bool:
-    """A row is written by whoever may write our tables; what it names is removed only where its weights belong."""
+    """A row is written by whoever may write our tables, and a folder by whoever uses the home.
+
+    What a row names is removed only where its weights belong, and where it holds them: neither a link nor a folder that
+    merely has the names of the chain and the step.
+    """
     folder = Path(checkpoint.path)
-    return not folder.is_dir() or is_checkpoint_folder(settings, folder, checkpoint.chain, checkpoint.step)
+    if folder.is_symlink():
+        return False
+    if not folder.is_dir():
+        return True
+    try:
+        verify_weights(folder, checkpoint.weights_sha256)
+    except (CorruptLedger, OSError):
+        return False
+    return is_checkpoint_folder(settings, folder, checkpoint.chain, checkpoint.step)
 
 
 def prune_calls(settings: Settings, database: Database, *, dry_run: bool = False) -> int:

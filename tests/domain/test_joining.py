@@ -302,6 +302,15 @@ class TestRetries:
         assert joined_ids(joined, calls | {"retry": retry}) == expected
         assert (joined.counts["calls_repeated"], joined.counts["calls_ambiguous"]) == (1, 0)
 
+    @pytest.mark.parametrize("delivered", [True, False])
+    def test_a_retry_after_the_next_question_is_of_its_own_step(self, delivered: bool) -> None:
+        calls = {f"c{n}": Recorded(messages=question(n), created_at=START + n * MINUTE / 4) for n in range(3)}
+        again = "the same" if delivered else calls["c0"].response
+        retry = Recorded(messages=question(0), created_at=START + timedelta(seconds=25), response=again)
+        joined = join_calls([live(steps=3)], calls | {"retry": retry})
+        assert joined_ids(joined, calls | {"retry": retry}) == {("t1", 0): "retry", ("t1", 1): "c1", ("t1", 2): "c2"}
+        assert (joined.counts["calls_repeated"], joined.counts["calls_ambiguous"]) == (1, 0)
+
     def test_a_retry_of_a_step_that_is_named_is_one_answer(self) -> None:
         slow = Recorded(step=1, created_at=START + MINUTE, latency_ms=100_000)
         calls = {"slow": slow, "retry": Recorded(step=1, created_at=START + MINUTE + timedelta(seconds=120))}

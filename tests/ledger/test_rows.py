@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -32,6 +33,8 @@ from babylon_assets.domain.trajectories import (
 from babylon_assets.environments.babylon.details import DETAIL
 from babylon_assets.ledger import compression, datasets, inference_calls, trajectories, windows
 from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.forgotten_agents import without_forgotten
+from babylon_assets.ledger.lineage import forget_agent
 from tests.ledger.values import (
     LATER,
     LATEST,
@@ -134,6 +137,24 @@ def test_readers_never_see_a_part_of_a_window(database: Database) -> None:
             reader.join()
     assert seen <= {(0, 0), (40, 1)}
     assert (40, 1) in seen
+
+
+def test_a_window_that_is_written_while_its_agent_is_forgotten_is_without_it(database: Database) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        with database.connect() as writing:
+            rows = list(without_forgotten(writing, [record(0), record(1)]))
+
+            def forget() -> None:
+                with database.connect() as conn:
+                    forget_agent(conn, "a0")
+
+            forgetting = threads.submit(forget)
+            with contextlib.suppress(TimeoutError):
+                forgetting.result(0.3)
+            trajectories.replace_rows(writing, WINDOW, rows)
+        forgetting.result(20)
+    with database.connect() as conn:
+        assert [row.agent_id for row in trajectories.read_window(conn, WINDOW)] == ["a1"]
 
 
 def test_steps_are_read_without_texts(conn: Conn) -> None:

@@ -88,3 +88,34 @@ def test_a_schema_of_another_role_is_not_migrated_into(empty_database: Database)
     finally:
         with empty_database.connect() as conn:
             conn.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())
+
+
+#: What a role with CREATE on our schema may have made there before we migrate.
+FIRST = {
+    "the table alembic_version": """
+        CREATE TABLE babylon_training.alembic_version (version_num varchar(32) PRIMARY KEY);
+        CREATE FUNCTION babylon_training.note() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM nextval('public.ran'); RETURN NEW; END $$;
+        CREATE TRIGGER noting BEFORE INSERT ON babylon_training.alembic_version
+            FOR EACH ROW EXECUTE FUNCTION babylon_training.note()""",
+    "the function refuse_change in the schema": """
+        CREATE FUNCTION babylon_training.refuse_change(text) RETURNS text LANGUAGE sql AS 'SELECT $1'""",
+}
+
+
+@pytest.mark.parametrize("what", FIRST)
+def test_what_another_role_made_in_our_schema_is_not_migrated_into(empty_database: Database, what: str) -> None:
+    role = f"{empty_database.place.rpartition('/')[2]}_mallory"
+    with empty_database.connect() as conn:
+        conn.execute(
+            f"CREATE ROLE {role}; CREATE SCHEMA babylon_training; CREATE SEQUENCE public.ran; "
+            f"GRANT USAGE, CREATE ON SCHEMA babylon_training TO {role}; SET LOCAL ROLE {role}; {FIRST[what]}".encode()
+        )
+    try:
+        with pytest.raises(SettingsError, match=f"the role '{role}' has made the .* have it dropped"):
+            migrate(empty_database)
+        with empty_database.connect() as conn:
+            assert conn.execute("SELECT is_called FROM public.ran").fetchone() == (False,)
+    finally:
+        with empty_database.connect() as conn:
+            conn.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())

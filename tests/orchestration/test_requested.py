@@ -98,6 +98,27 @@ def test_a_checkpoint_that_the_gate_refused_completes_no_request(loop: Loop) -> 
     assert told(loop, "one")[:2] == ("failed", reason)
 
 
+def test_a_checkpoint_that_was_rolled_back_meanwhile_completes_no_request(loop: Loop) -> None:
+    ask(loop, "one", FIRST)
+    ask(loop, "two", SECOND)
+    first, made, later = asked(loop), dataset(sample(0)), dataset(sample(1, window=SECOND), window=SECOND)
+    with loop.database.connect() as conn:
+        for held in (made, later):
+            save_dataset(conn, held)
+        insert_checkpoint(conn, root())
+        insert_checkpoint(conn, checkpoint(1, FIRST, made.id))
+        insert_checkpoint(conn, checkpoint(2, SECOND, later.id))
+        for step in (1, 2):
+            promote(conn, checkpoint(step, FIRST, made.id), by="a test", why="it is good")
+        promote(conn, checkpoint(1, FIRST, made.id), by="a person", why="it is worse", kind="rollback")
+    make_run(loop, first, dg.DagsterRunStatus.SUCCESS)
+    make_run(loop, asked(loop), dg.DagsterRunStatus.SUCCESS)
+    tick(loop)
+    assert told(loop, "one")[:2] == ("completed", None)  # what was rolled back to is served again
+    reason = f"{CHAIN}@2 was promoted and taken back: rolled back to {CHAIN}@1: it is worse"
+    assert told(loop, "two")[:2] == ("failed", f"{SECOND} was trained and {reason}")
+
+
 @pytest.mark.parametrize("automation", [True, False])
 def test_requests_are_looked_for_with_automation_and_without(loop: Loop, automation: bool) -> None:
     settings = loop.settings.replace(automation=automation)

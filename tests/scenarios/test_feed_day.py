@@ -1,15 +1,19 @@
 """A day of Feed from its tables to a promoted checkpoint, and the same day with a word renamed, which stops.
 
-`make soak` runs it.
+`make soak` runs it with a model of a minute's making, or with the BASE_MODEL that `FEED_DAY_MODEL` names, such as
+smollm2, which learns as its size has it. What each window came to is printed, and shown by `-s`.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -31,6 +35,9 @@ from tests.environments.feed.game import Feed
 from tests.environments.feed.tables import create_feed_tables
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak]
+MODEL = os.environ.get("FEED_DAY_MODEL", "")
+#: How the small model learns.
+SMALL: dict[str, Any] = {"lora_rank": 8, "learning_rate": 2e-2}
 WINDOWS = [f"{START + timedelta(hours=hour):%Y-%m-%dT%H}:00" for hour in range(HOURS)]
 
 
@@ -41,8 +48,10 @@ class Shown:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that answers in the game's form, and opens a position on either side as often."""
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that answers in the game's form, and opens a position on either side as often; or the one named."""
+    if MODEL:
+        return MODEL
     rng = np.random.default_rng(3)
     recipe = ModelRecipe(vocabulary=400, hidden=64, steps=60, batch=16, learning_rate=1e-2)
     folder = tmp_path_factory.mktemp("feed") / "base"
@@ -54,7 +63,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         asked = [Message("system", "S"), Message("user", prompt(str(rng.choice(AGENTS)), what))]
         shown.append(Shown(asked, answer(side)))
     make_small_model(recipe, shown, folder)
-    return folder
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -63,19 +72,18 @@ def day() -> Feed:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, database: Database, base: Path) -> Settings:
+def settings(tmp_path: Path, database: Database, base: str) -> Settings:
     return Settings(
         home=tmp_path,
         database_url=database.url,
         environment="feed",
-        base_model=str(base),
+        base_model=base,
         held_out_share=0.3,
         reward_weights={"outcome": 1.0},
         min_samples_per_window=4,
         window_start=WINDOWS[0],
         evaluation_prompts=64,
-        lora_rank=8,
-        learning_rate=2e-2,
+        **({} if MODEL else SMALL),
     )
 
 
@@ -93,11 +101,21 @@ def test_a_day_goes_from_its_tables_to_a_promoted_checkpoint(
 ) -> None:
     for window in WINDOWS:
         line.materialize(window)
+        with database.connect() as conn:
+            _print_window(conn, window)
     with database.connect() as conn:
         served = promotions.promoted(conn, settings.model_name)
         assert served is not None and served.step > 0, _verdicts(conn, settings.model_name)
         for window in WINDOWS:
             _check_window(settings, conn, window, day)
+
+
+def _print_window(conn: Connection, window: str) -> None:
+    row = windows.get_window(conn, window)
+    assert row is not None
+    verdict = verdict_on(conn, row.checkpoint_id) if row.checkpoint_id else None
+    why = "" if verdict is None else f"; {'promoted' if verdict.passed else 'kept back'}: {verdict.why}"
+    sys.stdout.write(f"{window}: {row.status}, {row.samples} samples{why}\n")
 
 
 def _verdicts(conn: Connection, chain: str) -> list[str]:

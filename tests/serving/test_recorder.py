@@ -10,19 +10,23 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.ledger.database import Database, open_database
 from babylon_assets.ledger.inference_calls import calls_by_id, missing_calls
+from babylon_assets.ledger.lineage import forget_agent
+from babylon_assets.ledger.trajectories import replace_window
 from babylon_assets.serving import recorder as recording
 from babylon_assets.serving import spool
 from babylon_assets.serving.recorder import Recorder
 from babylon_assets.serving.spool import Spool
 from tests.gateways import wait_for
-from tests.ledger.values import inference_call
+from tests.ledger.values import WINDOW, inference_call, record
 
 NOWHERE = open_database(Settings(database_url="postgresql://nobody@127.0.0.1:1/none"))
 
@@ -77,6 +81,23 @@ def test_with_the_database_down_calls_wait_on_disk_and_are_written_later(databas
     assert list((tmp_path / "spool").iterdir()) == []
 
 
+def test_what_waited_of_an_agent_that_was_forgotten_since_is_not_written(database: Database, tmp_path: Path) -> None:
+    down, nobodys = Recorder(NOWHERE, tmp_path / "spool"), {"agent_id": None, "trajectory_id": None}
+    before = [inference_call(0, agent_id="a1"), inference_call(1, agent_id="a1", received_at=datetime.now(UTC))]
+    before += [inference_call(2, agent_id=None, trajectory_id="t1")]
+    down.record([*before, inference_call(3, agent_id="a2"), inference_call(4, **nobodys)])
+    wait_for(lambda: not down.database_up)
+    with database.connect() as conn:
+        replace_window(conn, WINDOW, [record(1)], [])
+        forget_agent(conn, "a1")
+    down.record([inference_call(5, agent_id="a1", received_at=datetime.now(UTC))])
+    down._database = database
+    assert down.flush(20)
+    down.close()
+    with database.connect() as conn:
+        assert sorted(missing_calls(conn, [f"call-{n}" for n in range(6)])) == [f"call-{n}" for n in range(3)]
+
+
 def test_a_killed_process_has_lost_nothing_and_the_next_one_writes_it(database: Database, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
@@ -129,8 +150,11 @@ def test_what_was_written_but_not_removed_is_not_written_twice(
     recorder.close()
 
 
-def test_one_refused_record_does_not_stop_the_others(recorder: Recorder, database: Database, tmp_path: Path) -> None:
-    bad = inference_call(1, token_ids=[1, 2], logprobs=[-0.5])
+@pytest.mark.parametrize("unfit", [{"token_ids": [1, 2]}, {"token_ids": [2**31]}, {"prompt_token_ids": [-(2**40)]}])
+def test_one_refused_record_does_not_stop_the_others(
+    recorder: Recorder, database: Database, tmp_path: Path, unfit: dict[str, Any]
+) -> None:
+    bad = inference_call(1, **{"token_ids": [1], "logprobs": [-0.5], **unfit})
     recorder.record([inference_call(0), bad, inference_call(2)])
     assert recorder.flush(20)
     assert (count(database), recorder.refused) == (2, 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,8 +16,11 @@ import pytest
 
 from babylon_assets.config import network
 from babylon_assets.domain.errors import SettingsError
+from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving import upstream_client
+from babylon_assets.serving.answers import Question, Target
 from babylon_assets.serving.http.protocol import ApiError
+from babylon_assets.serving.upstream import Upstream
 from babylon_assets.serving.upstream_client import UpstreamClient
 
 Reply = tuple[int, dict[str, str], bytes]
@@ -150,13 +154,37 @@ def test_a_proxy_is_honoured_for_its_scheme_and_for_all(monkeypatch: pytest.Monk
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+#: What keeps coming and is nothing of an answer: headers, hints, blanks, comments, chunks without an end or a choice.
 ENDLESS: list[tuple[bytes, bytes, float, str]] = [
-    (b"HTTP/1.1 200 OK\r\n", b"X: a\r\n", 0.05, "in time"),
-    (HEAD, b"1\r\na\r\n", 0.05, "in time"),
-    (HEAD, b"8\r\n: wait\n\n\r\n", 0.05, "in time"),
+    (b"HTTP/1.1 200 OK\r\n", b"X: a\r\n", 0.02, "in time"),
+    (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", 0.02, "in time"),
+    (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.02, "in time"),
+    (HEAD, b"1\r\na\r\n", 0.02, "in time"),
+    (HEAD, b"1\r\n\n\r\n", 0.02, "in time"),
+    (HEAD, b"8\r\n: wait\n\n\r\n", 0.02, "in time"),
+    (HEAD, b'10\r\ndata: {"id":1}\n\n\r\n', 0.02, "in time"),
+    (HEAD + b"1;", b"a", 0.02, "in time"),
+    (HEAD + b"0\r\n", b"X: a\r\n", 0.02, "in time"),
     (HEAD, b"4000\r\n" + b"a" * 0x4000 + b"\r\n", 0.0, "too large"),
     (HEAD, b"4000\r\n" + b"data: ab\n\n" * 0x666 + b":\n\n\n" + b"\r\n", 0.0, "too large"),
 ]
+
+
+async def saying(head: bytes, pieces: Iterable[bytes], pause: float) -> tuple[asyncio.Server, str]:
+    """A server that says the same to everybody, with pauses in between, and its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head)
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(pause)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
 
 
 @pytest.mark.parametrize(("head", "piece", "pause", "told"), ENDLESS)
@@ -167,24 +195,14 @@ def test_an_answer_without_end_is_ended(
     monkeypatch.setattr(upstream_client, "MOST_REPLY_BYTES", 2**18)
     monkeypatch.setattr(upstream_client, "MOST_LINE_BYTES", 2**16)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(head)
-            for _ in range(400):
-                writer.write(piece)
-                await writer.drain()
-                await asyncio.sleep(pause)
-        writer.close()
-
     async def ask() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        client = UpstreamClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "any", seconds=0.2)
+        server, url = await saying(head, [piece] * 400, pause)
+        client = UpstreamClient(url, "any", seconds=0.1 if pause else 0.5)
         try:
             async with asyncio.timeout(10), client.ask({"model": "any"}) as response:
                 if not stream:
                     await client.read_reply(response)
-                async for _ in client.read_lines(response):
+                async for _ in client.read_lines(response, client.patience()):
                     pass
         finally:
             await client.close()
@@ -192,6 +210,56 @@ def test_an_answer_without_end_is_ended(
 
     with pytest.raises(ApiError, match=told):
         asyncio.run(ask())
+
+
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+EMPTY: list[dict[str, Any]] = [
+    {"choices": [{"index": 0, "delta": {"content": ""}}]},
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "tool_calls": []}, "logprobs": {"content": []}}]},
+    {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 0}},
+]
+QUESTION = Question(
+    policy=Target("base", 0),
+    messages=[Message("user", "A yes 40")],
+    seeds=[1],
+    max_tokens=8,
+    temperature=1.0,
+    top_p=1.0,
+    stop=(),
+    top_logprobs=None,
+)
+
+
+def streamed(*chunks: dict[str, Any], pause: float, seconds: float) -> tuple[str, tuple[int, int]]:
+    """What a stream of these chunks comes to, and how many places are in use afterwards."""
+
+    async def ask() -> tuple[str, tuple[int, int]]:
+        events = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
+        server, url = await saying(STREAM, events, pause)
+        source = Upstream(url, "any", "openai", "base", seconds=seconds, most=1)
+        try:
+            async with asyncio.timeout(10):
+                text = "".join([piece.text async for piece in source.pieces(QUESTION)])
+        except ApiError as error:
+            text = str(error)
+        finally:
+            await source.end()
+            server.close()
+        return text, source.load()
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("chunk", EMPTY)
+def test_chunks_without_an_answer_keep_no_place(chunk: dict[str, Any]) -> None:
+    told, load = streamed(*[chunk] * 400, pause=0.02, seconds=0.1)
+    assert (told, load) == ("the server behind the gateway did not answer in time", (0, 0))
+
+
+def test_an_answer_that_comes_slowly_is_waited_for() -> None:
+    parts = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in "BUY A"]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    assert streamed(*parts, end, pause=0.1, seconds=0.4) == ("BUY A", (0, 0))
 
 
 def test_lines_end_as_events_may_end_them_and_nowhere_else() -> None:
@@ -202,6 +270,6 @@ def test_lines_end_as_events_may_end_them_and_nowhere_else() -> None:
     async def read() -> list[str]:
         response: Any = SimpleNamespace(content=SimpleNamespace(iter_any=pieces))
         client = UpstreamClient("http://127.0.0.1:1/v1", "any", seconds=5)
-        return [line async for line in client.read_lines(response)]
+        return [line async for line in client.read_lines(response, client.patience())]
 
     assert asyncio.run(read()) == ["a", "b", "c", "", "d\u2028é", "e"]

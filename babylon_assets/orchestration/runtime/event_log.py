@@ -36,9 +36,8 @@ from sqlalchemy.engine import Connection
 
 from babylon_assets.domain.errors import DatabaseUnavailable
 from babylon_assets.ledger.addresses import parse_address
-from babylon_assets.ledger.sessions import connect
 from babylon_assets.ledger.sqlstates import named_error
-from babylon_assets.orchestration.runtime.qualified_names import finding_tables, qualified_url
+from babylon_assets.orchestration.runtime.qualified_names import finding_tables, qualified_url, require_own_tables
 from babylon_assets.orchestration.runtime.tags import UNFINISHED
 
 #: A connection that lay idle longer is opened anew; firewalls drop the ones that lie for hours.
@@ -229,8 +228,7 @@ class Storage(DagsterPostgresStorage):
     """dagster_postgres's storage with our event log; `storage: custom` of dagster.yaml names it.
 
     Raises:
-        SettingsError: the address leads through a pooler that changes sessions; Dagster's locks and its search path
-            belong to a session, as ours do.
+        SettingsError: as of `require_own_tables`.
     """
 
     def __init__(
@@ -239,13 +237,16 @@ class Storage(DagsterPostgresStorage):
         should_autocreate_tables: bool = True,
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
+        address = parse_address(postgres_url, "DAGSTER_DATABASE_URL")
         with suppress(DatabaseUnavailable):  # Dagster waits for a server in its own way
-            connect(parse_address(postgres_url, "DAGSTER_DATABASE_URL"), autocommit=True).close()
+            require_own_tables(address, complete=False)
         postgres_url = qualified_url(postgres_url)
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         self._event_log_storage = EventLog(postgres_url, should_autocreate_tables)
         self._run_storage = _RunStorage(postgres_url, should_autocreate_tables)
         self._schedule_storage = _ScheduleStorage(postgres_url, should_autocreate_tables)
+        with suppress(DatabaseUnavailable):
+            require_own_tables(address, complete=should_autocreate_tables)
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Storage:

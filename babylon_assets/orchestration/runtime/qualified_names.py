@@ -3,7 +3,8 @@
 Dagster names its tables without a schema. With `public` in the search path, an operator or a function that another
 role made there can be taken for PostgreSQL's own and then runs with our rights. The dialect below is SQLAlchemy's of
 psycopg2; Dagster's storages are built on it, so nothing of theirs is changed. `dagster instance migrate` alters tables
-by their bare names: for as long as it does, `finding_tables` lets its session find them.
+by their bare names: for as long as it does, `finding_tables` lets its session find them. Tables that another role made
+under Dagster's names are not written to at all (`require_own_tables`).
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
+from dagster._core.storage.runs.schema import RunStorageSqlMetadata
+from dagster._core.storage.schedules.schema import ScheduleStorageSqlMetadata
 from sqlalchemy import text
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2, PGIdentifierPreparer_psycopg2
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.sql.expression import TableClause
 
-from babylon_assets.domain.errors import SettingsError
-from babylon_assets.ledger.sessions import SESSION_OPTIONS
+from babylon_assets.ledger.addresses import Address
+from babylon_assets.ledger.foreign_objects import refuse_foreign
+from babylon_assets.ledger.sessions import SESSION_OPTIONS, connect
 
 #: The scheme of URLs that get this dialect.
 SCHEME = "postgresql+qualified"
@@ -28,14 +33,41 @@ SCHEME = "postgresql+qualified"
 SCHEMA = "public"
 _SEARCH_PATH = re.compile(r"""search_path\s*=\s*["']?([^\s,"']+)""")
 
+#: Every table that Dagster looks for.
+TABLES = sorted(
+    {"alembic_version"}.union(
+        RunStorageSqlMetadata.tables, SqlEventLogStorageMetadata.tables, ScheduleStorageSqlMetadata.tables
+    )
+)
+#: Addresses of which this process knows that Dagster's tables are there, and whose they are.
+_OWN: set[str] = set()
 
-#: Functions and operators of a schema that neither this role nor a superuser has made.
-_FOREIGN = text("""
-    SELECT made.name, r.rolname FROM (
-        SELECT proname AS name, pronamespace AS place, proowner AS owner FROM pg_proc UNION ALL
-        SELECT oprname, oprnamespace, oprowner FROM pg_operator) made
-    JOIN pg_namespace n ON n.oid = made.place JOIN pg_roles r ON r.oid = made.owner
-    WHERE n.nspname = :schema AND NOT r.rolsuper AND r.rolname <> current_user ORDER BY 1 LIMIT 1""")
+
+def require_own_tables(address: Address, *, complete: bool) -> None:
+    """Make sure that no other role has made a table under one of Dagster's names; asked once of an address.
+
+    Dagster's sessions would run the triggers of such a table with our rights.
+
+    Args:
+        complete: whether all of Dagster's tables are there by now, so that nobody can make one any more.
+
+    Raises:
+        SettingsError: there is one, or the address leads through a pooler that changes sessions; Dagster's locks and
+            its search path belong to a session, as ours do.
+        DatabaseUnavailable: the server does not answer.
+    """
+    if address.conninfo() in _OWN:
+        return
+    with connect(address, autocommit=True) as conn:
+        refuse_foreign(conn.execute, _schema(address.parameters.get("options", "")), TABLES, routines=False)
+    if complete:
+        _OWN.add(address.conninfo())
+
+
+def _schema(options: str) -> str:
+    """The schema of Dagster's tables, by the options of a URL."""
+    path = _SEARCH_PATH.search(options)
+    return path[1] if path else SCHEMA
 
 
 @contextmanager
@@ -43,16 +75,12 @@ def finding_tables(connection: Connection) -> Iterator[None]:
     """Let the session find Dagster's tables by their bare names inside the block.
 
     Raises:
-        SettingsError: another role has made a function or an operator there, which the session would find as well.
+        SettingsError: another role has made a function, an operator or one of the tables there, which the session would
+            find as well.
     """
     dialect = connection.dialect
     schema = dialect.tables_schema if isinstance(dialect, QualifiedDialect) else SCHEMA
-    foreign = connection.execute(_FOREIGN, {"schema": schema}).fetchone()
-    if foreign is not None:
-        raise SettingsError(
-            f"Dagster's tables lie in the schema {schema}, where the role {foreign[1]!r} has made {foreign[0]!r}; a "
-            "migration could run that: have it dropped, then migrate again"
-        )
+    refuse_foreign(connection.exec_driver_sql, schema, TABLES, routines=True)
     connection.execute(text("SELECT set_config('search_path', quote_ident(:schema), false)"), {"schema": schema})
     try:
         yield
@@ -83,8 +111,7 @@ class QualifiedDialect(PGDialect_psycopg2):
     def create_connect_args(self, url: URL) -> Any:
         arguments, parameters = super().create_connect_args(url)  # type: ignore[no-untyped-call]
         options = str(parameters.get("options", ""))
-        if path := _SEARCH_PATH.search(options):
-            self.tables_schema = path[1]
+        self.tables_schema = _schema(options)
         return arguments, {**parameters, "options": f"{options} {SESSION_OPTIONS}".strip()}
 
     def _get_default_schema_name(self, connection: Any) -> str:

@@ -5,7 +5,6 @@ It names a call by its id, or an agent and the time of its decision. The reply s
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping
@@ -62,7 +61,7 @@ async def take_feedback(parts: Parts, key: str, given: FeedbackRequest, headers:
     feedback = _feedback(given, key, headers.get("idempotency-key"))
     with parts.access.place(key, 1):
         try:
-            kept = await asyncio.get_running_loop().run_in_executor(None, _keep, parts, key, feedback)
+            kept = await parts.work.ask_ledger(key, lambda: _keep(parts, key, feedback))
         except (psycopg.OperationalError, BabylonError) as error:
             raise ApiError(503, "the ledger cannot be written now", code="not_ready", retry_after=1) from error
     return {"id": kept.feedback_id, "object": "feedback", "received_at": kept.received_at.isoformat()}

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.applications import Starlette
@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from babylon_assets.domain.policies import Caller
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.answer_reading import read_answer, read_pieces
 from babylon_assets.serving.answers import Question, Target
@@ -50,6 +51,27 @@ IDS_TOGETHER = 256
 PROBED = ("/", "/v1", *FORMS)
 
 _log = logging.getLogger(__name__)
+
+
+class _Asked(NamedTuple):
+    """A request whose body was read, before it has a place.
+
+    Attributes:
+        json_format: the form that the answer has to have, in OpenAI's words.
+        microseconds: about how long reading its body took.
+    """
+
+    parts: Parts
+    form: WireForm
+    given: ChatRequest
+    messages: list[Message]
+    tools: OfferedTools | None
+    json_format: dict[str, Any] | None
+    caller: Caller
+    key: str
+    started: float
+    at: datetime
+    microseconds: float
 
 
 class Gateway:
@@ -105,12 +127,13 @@ class Gateway:
         return self.parts
 
     async def _ask(self, form: WireForm, request: Request) -> Response:
-        accepted = await self._accepted(form, request)
+        asked = await self._read(form, request)
         watch = Watch(request.receive)
         reply: Response | None = None
         try:
             with ExitStack() as held:
-                held.enter_context(accepted.parts.access.place(accepted.key, len(accepted.question.seeds)))
+                held.enter_context(asked.parts.access.place(asked.key, asked.given.n or 1))
+                accepted = await self._accept(asked)
                 if accepted.request.stream:
                     reply = await _stream(accepted, held, watch)
                 else:
@@ -118,15 +141,15 @@ class Gateway:
         except asyncio.CancelledError:
             if not watch.client_gone:
                 raise
-            accepted.parts.metrics.cancelled.inc()
+            asked.parts.metrics.cancelled.inc()
             return Response(status_code=CLIENT_GONE)
         finally:
             if not isinstance(reply, Events):
                 watch.end()
         return reply
 
-    async def _accepted(self, form: WireForm, request: Request) -> AcceptedRequest:
-        """The request, if it may be made and can be understood."""
+    async def _read(self, form: WireForm, request: Request) -> _Asked:
+        """The request, if the key may make it and its body can be understood."""
         started, at, parts = time.perf_counter(), datetime.now(UTC), self._ready()
         key = parts.access.who(authorization(request.headers))
         require_json(request.headers)
@@ -136,9 +159,14 @@ class Gateway:
         caller = protocol.read_caller(given, request.headers)
         parts.access.require_own_agent(key, caller)
         parts.metrics.count_ignored(given.ignored)
+        return _Asked(parts, form, given, messages, tools, json_format, caller, key, started, at, microseconds)
+
+    async def _accept(self, asked: _Asked) -> AcceptedRequest:
+        """The request with the policy that it names, if its answer can be recorded."""
+        parts, given = asked.parts, asked.given
         question = Question(
-            policy=await self._policy(parts, given.model, caller.agent),
-            messages=messages,
+            policy=await self._policy(parts, asked.key, given.model, asked.caller.agent),
+            messages=asked.messages,
             seeds=draw_seeds(given.seed, given.n or 1),
             max_tokens=min(given.requested_tokens or parts.answer_tokens, parts.answer_tokens),
             temperature=1.0 if given.temperature is None else given.temperature,
@@ -146,21 +174,24 @@ class Gateway:
             stop=given.stops,
             top_logprobs=(given.top_logprobs or 0) if given.logprobs else None,
             with_end=bool(given.return_token_ids),
-            key=key,
-            tools=tools,
-            response_format=json_format,
+            key=asked.key,
+            tools=asked.tools,
+            response_format=asked.json_format,
             thoughts=given.reasoning_format or "parsed",
         )
-        call_id = form.prefix + next(self._ids)
-        accepted = AcceptedRequest(parts, form, given, question, caller, key, call_id, started, at)
-        await parts.work.do(key, microseconds, accepted.require_recordable)
+        call_id = asked.form.prefix + next(self._ids)
+        accepted = AcceptedRequest(
+            parts, asked.form, given, question, asked.caller, asked.key, call_id, asked.started, asked.at
+        )
+        await parts.work.do(asked.key, asked.microseconds, accepted.require_recordable)
         return accepted
 
-    async def _policy(self, parts: Parts, asked: str, agent: str | None) -> Target:
+    async def _policy(self, parts: Parts, key: str, asked: str, agent: str | None) -> Target:
+        """The policy that is asked for; the caller holds a place, since the ledger may have to be asked."""
         name = parts.names.resolve(asked)
         known = parts.directory.known(name, agent)
         if known is None:
-            known = await asyncio.get_running_loop().run_in_executor(None, parts.directory.find, name)
+            known = await parts.work.ask_ledger(key, lambda: parts.directory.find(name))
         if not parts.source.serves(known):
             raise ApiError(404, f"the weights of {known.name} are not kept", param="model", code="model_not_found")
         return known
@@ -187,9 +218,11 @@ class Gateway:
 
     async def _model(self, request: Request) -> Response:
         parts = self._ready()
-        parts.access.who(authorization(request.headers))
+        key = parts.access.who(authorization(request.headers))
         name = request.path_params["name"]
-        return _json(_model_entry(parts, name, await self._policy(parts, name, None)))
+        with parts.access.place(key, 1):
+            policy = await self._policy(parts, key, name, None)
+        return _json(_model_entry(parts, name, policy))
 
     async def _health(self, _request: Request) -> Response:
         """200 where policies can be asked, even without PostgreSQL; what is missing for more is named."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import logging
 import os
@@ -180,12 +181,14 @@ async def run(
         source = await loop.run_in_executor(None, make_source, loop)
         parts = gateway.parts = make_parts(source)
         parts.directory.start()
+        gc.freeze()  # to search all that is here to stay for garbage holds up every answer: once for 85 ms
         await serving
     finally:
         server.should_exit = True
         await serving
         if parts is not None:
             await loop.run_in_executor(None, dismantle, parts)
+            gc.unfreeze()
         with contextlib.suppress(OSError):
             listening.close()
 

@@ -13,8 +13,8 @@ from sqlalchemy import text
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import SettingsError
-from babylon_assets.ledger.database import Database
-from babylon_assets.orchestration.runtime import open_instance
+from babylon_assets.ledger.database import Database, ensure_dagster_database
+from babylon_assets.orchestration.runtime import open_instance, qualified_names
 from babylon_assets.orchestration.runtime.event_log import EventLog, Storage
 from tests.ledger.traps import plant_traps
 
@@ -115,3 +115,38 @@ def test_a_migration_does_not_run_past_what_another_role_has_made(trapped: Setti
         pytest.raises(SettingsError, match=r"the role '.*_mallory' has made .* have it dropped"),
     ):
         instance.upgrade()
+
+
+#: A table of Dagster's, made before Dagster's own, which notes that it was written to.
+FIRST = """
+    CREATE ROLE {role} NOLOGIN;
+    GRANT USAGE, CREATE ON SCHEMA public TO {role};
+    CREATE SEQUENCE public.ran;
+    SET LOCAL ROLE {role};
+    CREATE TABLE public.alembic_version (version_num varchar(32) PRIMARY KEY);
+    CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM nextval('public.ran'); RETURN NEW; END $$;
+    CREATE TRIGGER noting BEFORE INSERT ON public.alembic_version FOR EACH ROW EXECUTE FUNCTION public.note()"""
+
+
+def test_a_table_that_another_role_made_first_is_not_written_to(database: Database, tmp_path: Path) -> None:
+    settings, role = Settings(home=tmp_path, database_url=database.url), f"{database.place.rpartition('/')[2]}_mallory"
+    ensure_dagster_database(settings)
+    with connect(database) as conn:
+        conn.execute(FIRST.format(role=role).encode())
+    try:
+        with pytest.raises(SettingsError, match=f"the role '{role}' has made .* alembic_version, .* have it dropped"):
+            open_instance(settings, database)
+        with connect(database) as conn:
+            assert conn.execute("SELECT is_called FROM public.ran").fetchone() == (False,)
+            conn.execute(f"DROP OWNED BY {role} CASCADE".encode())
+        open_instance(settings, database).dispose()
+        with connect(database) as conn:
+            conn.execute(f"GRANT CREATE ON SCHEMA public TO {role}; ALTER TABLE public.runs OWNER TO {role}".encode())
+        open_instance(settings, database).dispose()  # asked once a process
+        qualified_names._OWN.clear()
+        with pytest.raises(SettingsError, match=f"the role '{role}' has made the table runs"):
+            open_instance(settings, database)
+    finally:
+        with connect(database) as conn:
+            conn.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())

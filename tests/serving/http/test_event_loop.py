@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -129,3 +130,10 @@ def test_tokens_that_a_long_stop_holds_back_are_made_once(
     likeliest = {"logprobs": True, "top_logprobs": 20, "stop": "x" * 1000}
     assert httpx.post(f"{gateway.url}/chat/completions", json=body | likeliest, timeout=30).status_code == 200
     assert sum(made) <= 60
+
+
+def test_what_is_there_from_the_start_is_not_searched_for_garbage_between_answers(gateway_with: Gateways) -> None:
+    gateway = gateway_with()
+    assert gc.get_freeze_count() > len(gc.get_objects(generation=2))
+    gateway.__exit__()
+    assert gc.get_freeze_count() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import httpx
@@ -24,7 +25,7 @@ from babylon_assets.serving.http.protocol import ApiError
 from babylon_assets.serving.http.server import listen
 from babylon_assets.serving.policy_registry import in_share
 from tests.domain.rows import record, step
-from tests.gateways import RunningGateway
+from tests.gateways import Chain, RunningGateway, wait_for
 
 
 def test_a_key_is_printed_once_with_a_hash_that_opens_for_it() -> None:
@@ -159,3 +160,34 @@ def test_what_another_key_says_of_an_agent_changes_nothing_of_its_trajectory(
     assert [(sample.raw.step, sample.raw.call_id) for sample in joined.samples] == list(enumerate(honest))
     assert joined.counts["calls_of_other_agents"] == 2 and joined.counts["calls_ambiguous"] == 0
     assert joined.counts["calls_of_other_keys"] == len(hostile) - 2
+
+
+@pytest.mark.parametrize("asked", ["question", "model"])
+def test_who_asks_for_names_that_nobody_knows_takes_places_and_no_one_elses_time(
+    gateway_with: Callable[..., RunningGateway], chain: Chain, asked: str
+) -> None:
+    """The ledger does not answer who looks for policies; the others judge answers and have weights loaded meanwhile."""
+    for number in (1, 2):
+        chain.add(number)  # the second is served, and the first is not loaded yet
+    (flood, digest), (honest, second) = new_key(), new_key()
+    gateway = gateway_with(gateway_keys=f"mallory:{digest},game:{second}", gateway_key_concurrency=40)
+    with ThreadPoolExecutor(44) as threads, httpx.Client(timeout=15, limits=httpx.Limits(max_connections=48)) as client:
+
+        def ask(number: int) -> int:
+            name, headers = f"babylon-agent@{900 + number}", {"authorization": f"Bearer {flood}"}
+            if asked == "model":
+                return client.get(f"{gateway.url}/models/{name}", headers=headers).status_code
+            body = {"model": name, "messages": [{"role": "user", "content": "A yes 40"}], "max_tokens": 1}
+            return client.post(f"{gateway.url}/chat/completions", json=body, headers=headers).status_code
+
+        with chain.database.connect() as locking:
+            locking.execute("LOCK TABLE babylon_training.model_checkpoints IN ACCESS EXCLUSIVE MODE")
+            flooding = [threads.submit(ask, number) for number in range(44)]
+            wait_for(lambda: sum(reply.done() for reply in flooding) == 4, 10)
+            assert gateway.parts.access.held("mallory") == 40
+            judgment = {"agent": "a1", "at": "2026-11-05T14:03:00+00:00", "value": 1}
+            headers = {"authorization": f"Bearer {honest}"}
+            question = {"model": "babylon-agent@1", "messages": [{"role": "user", "content": "A"}], "max_tokens": 1}
+            for path, body in (("feedback", judgment), ("chat/completions", question)):
+                assert client.post(f"{gateway.url}/{path}", json=body, headers=headers).status_code == 200
+        assert sorted(reply.result(20) for reply in flooding) == [404] * 40 + [429] * 4

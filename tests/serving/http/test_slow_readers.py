@@ -1,4 +1,4 @@
-"""Streams whose clients do not read, or leave early: places come back, and the connection ends."""
+"""Clients that do not read, leave early or ask again: places come back, connections end, and one answer counts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
+from babylon_assets.domain.joining import join_calls
+from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.inference_calls import calls_by_id
 from babylon_assets.serving.http import streaming
+from tests.domain.rows import record, step
 from tests.gateways import RunningGateway, wait_for
 
 Gateways = Callable[..., RunningGateway]
@@ -94,3 +99,36 @@ def test_who_leaves_while_waiting_for_a_place_gives_it_back(gateway_with: Gatewa
         wait_for(lambda: taken(gateway) == 1, 2)
         assert gateway.parts.source.load()[0] == 1  # the first is answered still
     wait_for(lambda: taken(gateway) == 0, 5)
+
+
+def test_an_answer_that_was_lost_and_asked_for_again_is_one_answer(gateway_with: Gateways, database: Database) -> None:
+    """Of a live episode's questions one is answered to nobody, one is left while it is answered; both are asked again.
+
+    Which answer the agent acted on is known of neither to the game: it keeps no calls of live agents.
+    """
+    gateway, began = gateway_with(gateway_answer_tokens=4000), datetime.now(UTC)
+    recorder, load = gateway.parts.recorder, gateway.parts.source.load
+    assert recorder is not None
+
+    def question(number: int, **changes: Any) -> dict[str, Any]:
+        asked = {"messages": [{"role": "user", "content": f"A yes 4{number}"}], "user": "a1", "max_tokens": 2, "n": 1}
+        return {**asked, "stream": False, "logprobs": False, "top_logprobs": None, **changes}
+
+    with ask(gateway, **question(3)):
+        wait_for(lambda: recorder.taken == 1)
+    with ask(gateway, **question(5, max_tokens=4000, temperature=0, stop=["never said"])):
+        wait_for(lambda: load() == (1, 0))
+    wait_for(lambda: load() == (0, 0))
+    body = {"model": "base"}
+    replies = [httpx.post(f"{gateway.url}/chat/completions", json=body | question(n), timeout=30) for n in (3, 4, 5)]
+    assert recorder.flush(20)
+    query = "SELECT call_id FROM babylon_training.inference_calls"
+    with database.connect() as conn:
+        calls = calls_by_id(conn, [name for (name,) in conn.execute(query)])
+    made = int(began.timestamp() * 1000)
+    steps = [step(number, llmCalls=[], timestamp=made + number) for number in range(3)]
+    episode = record(steps, agent_id="a1", start_time=began, end_time=datetime.now(UTC))
+    joined = join_calls([episode], calls)
+    assert len(calls) == 4
+    assert [sample.raw.call_id for sample in joined.samples] == [reply.json()["id"] for reply in replies]
+    assert (joined.counts["calls_repeated"], joined.counts["calls_ambiguous"]) == (1, 0)
