@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 READ_TOKENS = 2048
 #: Tokens of a short conversation, with the longest answer that was asked for.
 SHORT = 512
-#: What it takes to make a constraint, in the microseconds of `LongWork`: enough not to hold up the event loop.
-CONSTRAINING = 10_000
 #: Characters that a tokenizer's normalizer may join into one.
 JOINED = 4
 
@@ -162,7 +160,9 @@ class Scheduler:
             weights = await self._loop.run_in_executor(None, self._load, question.policy)
         prompt = await self._prompt(question, weights.context)
         room = weights.context - len(prompt)
-        constraints = await self._constraints(question)
+        constraints: Sequence[Constraint | None] = [None] * len(question.seeds)
+        if question.is_constrained:
+            constraints = await self._library.tokenizer.constrainer.constraints(question)
         generations = [
             Generation(
                 prompt=prompt,
@@ -179,12 +179,6 @@ class Scheduler:
         job = _Job(question.key, weights, generations, streamed, asyncio.Event())
         self._submit(job)
         return job
-
-    async def _constraints(self, question: Question) -> Sequence[Constraint | None]:
-        tokenizer = self._library.tokenizer
-        if not question.is_constrained:
-            return [None] * len(question.seeds)
-        return await self._work.do(question.key, CONSTRAINING, lambda: tokenizer.constrainer.constraints(question))
 
     async def _prompt(self, question: Question, context: int) -> list[int]:
         """The conversation's tokens; a text that cannot fit is refused before it is cut into tokens."""
@@ -244,8 +238,9 @@ class Scheduler:
         for lane, generations in joining.items():
             self._try(lane, lambda batch: batch.admit(generations))  # noqa: B023 - called at once
         busy = [lane for lane, batch in self._batches.items() if len(batch) or batch.unread]
-        if busy:
-            self._step(self._turns.next(busy))
+        able = [lane for lane in busy if not self._batches[lane].waits] or busy
+        if able:
+            self._step(self._turns.next(able))
         self._tell()
 
     def _drop_idle(self, wanted: set[int]) -> None:
@@ -275,6 +270,10 @@ class Scheduler:
                     job.error = error
 
     def _tell(self) -> None:
+        for generation, job in self._active.items():
+            if generation.refusal is not None and job.error is None:
+                reason = f"the answer was ended, for its schema cannot be followed any further: {generation.refusal}"
+                job.error = ApiError(400, reason, code="invalid_value")
         heard = {job for job in self._active.values() if job.streamed or job.done}
         ended = [
             generation
