@@ -36,6 +36,7 @@ from babylon_assets.ledger.lineage import ancestors
 from babylon_assets.ledger.promotions import promote
 from babylon_assets.ledger.sample_search import SampleFilter, stream_samples
 from babylon_assets.site.application import make_site
+from babylon_assets.site.page_shell import read_stylesheet
 from babylon_assets.site.sample_pages import show
 from tests.ledger.values import CHAIN, checkpoint, root
 from tests.site.conftest import Ask
@@ -377,6 +378,11 @@ def test_the_report_is_there_once_it_was_written(filled: Database, tmp_path: Pat
     assert there.text == "<title>the report</title>"
     assert "default-src 'none'" in there.headers["content-security-policy"]
     assert "script-src" not in there.headers["content-security-policy"]
+
+
+def test_nothing_moves_on_a_page() -> None:
+    """Whoever asks for reduced motion is given none; the report has the same sheets."""
+    assert not re.search("transition|animation|scroll-behavior", read_stylesheet())
 
 
 def test_a_policy_that_nothing_can_measure_is_sent_nowhere(filled: Database) -> None:
