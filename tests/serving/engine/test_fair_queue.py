@@ -13,7 +13,7 @@ from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.answers import Question, Target
 from babylon_assets.serving.engine.batching import LEAST_READ, PREFILL_TOKENS, PREFILL_WORK, Batch, Generation
 from babylon_assets.serving.engine.engine import Library
-from babylon_assets.serving.engine.fair_queue import HEAD_START, FairQueue, Turns
+from babylon_assets.serving.engine.fair_queue import HEAD_START, FairQueue, KeyTurns, Turns
 from babylon_assets.serving.engine.scheduler import Scheduler
 from babylon_assets.training.adapters import weights_sha256
 from tests.serving.engine.test_engine import adapter_in
@@ -117,6 +117,30 @@ def test_who_comes_now_and_then_waits_for_one_turn_at_most() -> None:
         chosen.append(turns.next(["long", "short"]))
         turns.spend(chosen[-1], 0.5)
     assert chosen.count("long") >= 4
+
+
+def test_a_key_has_as_much_time_as_another_that_has_answers_in_every_batch() -> None:
+    turns: KeyTurns[str] = KeyTurns()
+    for batch, key, answers in (("short", "honest", 1), ("short", "greedy", 3), ("long", "greedy", 4)):
+        for _ in range(answers):
+            turns.enter(batch, key)
+    had = {"short": 0.0, "long": 0.0}
+    for _ in range(2000):
+        batch = turns.next(list(had))
+        seconds = {"short": 0.001, "long": 0.02}[batch]
+        turns.spend(batch, seconds)
+        had[batch] += seconds
+    assert had["long"] <= 0.02  # of the short ones' time the greedy has three quarters already
+    for _ in range(3):
+        turns.leave("short", "greedy")
+    before = dict(had)
+    for _ in range(20_000):
+        batch = turns.next(list(had))
+        seconds = {"short": 0.001, "long": 0.02}[batch]
+        turns.spend(batch, seconds)
+        had[batch] += seconds
+    assert had["short"] - before["short"] > 5
+    assert abs((had["short"] - before["short"]) - (had["long"] - before["long"])) < 2
 
 
 def question(key: str, text: str, max_tokens: int) -> Question:
