@@ -61,6 +61,8 @@ def test_orders_are_read_by_the_clock_that_the_game_was_begun_with(game_database
         play_window(Settings(**begun), conn, FIRST, Follower())
     reader = SimulatedEnvironment(Settings(home=tmp_path)).answers
     assert reader is not None
+    usual = SimulatedEnvironment(Settings()).answers
+    assert usual is not None and usual.version != reader.version  # what was measured by another clock is measured again
     for record in records(game_database, FIRST):
         for sample, fact in zip(record.samples, record.facts, strict=True):
             read = reader.parse(sample.response, sample.messages, replace(fact, action_type="another", detail={}))
