@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,20 @@ def test_a_prompt_is_read_in_parts_of_bounded_work(tiny_library: Library) -> Non
     assert sum(length for _, length in parts) == 7200
     assert parts[0] == (0, PREFILL_TOKENS)
     assert all(length == LEAST_READ or (start + length) * length <= PREFILL_WORK for start, length in parts[:-1])
+
+
+def test_a_step_of_long_conversations_reads_or_samples(tiny_library: Library) -> None:
+    batch = Batch(tiny_library.weights(None), tiny_library.tokenizer.text)
+    others = [Generation(list(range(10, 20)), seed, 60) for seed in range(16)]
+    batch.admit(others)
+    batch.step()
+    batch.admit([Generation(list(range(10, 370)) * 4, 0, 10)])
+    seen = [(batch.unread, 0)]
+    while batch.unread:
+        batch.step(one_portion=True)
+        seen.append((batch.unread, sum(len(other.token_ids) for other in others)))
+    changed = [(before[0] != now[0], before[1] != now[1]) for before, now in pairwise(seen)]
+    assert changed[:4] == [(False, True), (True, False)] * 2
 
 
 def test_a_policy_that_nobody_asks_any_more_leaves_no_cache(tiny_base: Path, tmp_path: Path) -> None:
