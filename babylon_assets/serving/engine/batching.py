@@ -112,6 +112,7 @@ class Batch:
         self._unread: deque[Planned] = deque()
         self._late: list[tuple[Generation, torch.Tensor]] = []  # with the logits [vocabulary] of its next token
         self._work = PREFILL_WORK * (1 if weights.embedding.device.type == "cpu" else GPU_WORK)
+        self._has_read = False  # whether the last step read a portion
         self._read = np.full((0, 0), -1, dtype=np.int32)  # the prompt tokens in each row of the cache, then -1
 
     def __len__(self) -> int:
@@ -176,9 +177,14 @@ class Batch:
         """Sample the next token of every answer.
 
         Args:
-            one_portion: read no more of the prompts before that than goes in one go, instead of all.
+            one_portion: do not read all prompts first; a step reads as much of them as goes in one go, and the next one
+                samples.
         """
-        self._read_prompts(one_portion=one_portion)
+        self._has_read = bool(self._unread) and not (one_portion and self._has_read)
+        if self._has_read:
+            self._read_prompts(one_portion=one_portion)
+            if one_portion:
+                return
         if self.waits:
             wait([g.constraint.next for g, _ in self._late if g.constraint], LONGEST_PAUSE, return_when=FIRST_COMPLETED)
         self._sample_late()

@@ -1,9 +1,10 @@
 """The embedded engine behind the gateway: one thread that samples, for the server's event loop that asks.
 
 The thread takes what waits into continuous batches, in the order that `fair_queue` gives: for each policy one of short
-conversations and one of long ones, which take turns for equal times, so that a long one holds up no short one. Of long
-prompts a part is read at each step. An answer keeps the weights on which it began. What is heard of it goes back to the
-event loop once per step, for all answers together: waking the loop costs more than a step's bookkeeping.
+conversations and one of long ones. Keys take turns for equal times, and so do the batches of a key: neither another
+key's conversations nor long ones hold up a short one. Of long prompts a part is read at each step. An answer keeps the
+weights on which it began. What is heard of it goes back to the event loop once per step, for all answers together:
+waking the loop costs more than a step's bookkeeping.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.engine.batching import Batch, Generation
 from babylon_assets.serving.engine.constraints import Constraint
 from babylon_assets.serving.engine.engine import Library, completion
-from babylon_assets.serving.engine.fair_queue import FairQueue, Turns
+from babylon_assets.serving.engine.fair_queue import FairQueue, KeyTurns
 from babylon_assets.serving.engine.texts import UNFINISHED, ChatTokenizer
 from babylon_assets.serving.http.protocol import ApiError, Token
 from babylon_assets.serving.long_work import LongWork
@@ -86,7 +87,7 @@ class Scheduler:
         self._queue: FairQueue[tuple[Generation, _Job]] = FairQueue(width, queue, _has_left)
         self._active: dict[Generation, _Job] = {}
         self._batches: dict[Lane, Batch] = {}
-        self._turns: Turns[Lane] = Turns()
+        self._turns: KeyTurns[Lane] = KeyTurns()
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -223,6 +224,7 @@ class Scheduler:
             generation, job = taken[1]
             admitted.append(taken[1])
             self._active[generation] = job
+            self._turns.enter(job.lane, job.key)
             unread[job.lane] += len(generation.prompt)
         return admitted
 
@@ -282,7 +284,9 @@ class Scheduler:
         ]
         with self._wake:
             for generation in ended:
-                self._queue.leave(self._active.pop(generation).key)
+                job = self._active.pop(generation)
+                self._queue.leave(job.key)
+                self._turns.leave(job.lane, job.key)
         if heard:
             self._loop.call_soon_threadsafe(_set_all, [job.changed for job in heard])
 
