@@ -27,6 +27,10 @@ FLAGS = (
 )
 
 
+#: axe-core comes from npm: `npm install --no-save axe-core` in the repository's root.
+AXE = Path(__file__).parents[1] / "node_modules" / "axe-core" / "axe.min.js"
+
+
 def chromium() -> str | None:
     """The program, or None where there is none."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -147,3 +151,13 @@ class Browser:
             if answer.get("id") == number:
                 assert "error" not in answer, answer["error"]
                 return dict(answer["result"])
+
+
+def accessibility_faults(browser: Browser) -> list[str]:
+    """What axe finds on the page that is serious or critical, with the elements."""
+    browser.run(AXE.read_text())
+    faults: Any = browser.promised(
+        "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.filter("
+        "v => ['serious', 'critical'].includes(v.impact)).map(v => v.id + ': ' + v.nodes.map(n => n.html).join(' ')))"
+    )
+    return [str(fault)[:300] for fault in faults]

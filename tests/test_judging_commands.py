@@ -17,6 +17,7 @@ from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.verdicts import StoredVerdict, store_verdict
+from babylon_assets.ledger.windows import upsert_window
 from tests.ledger.values import CHAIN, LATER, LATEST, WINDOW, checkpoint, dataset, root, sample
 
 Babylon = Callable[..., Result]
@@ -99,9 +100,13 @@ def test_promotions_say_what_was_live_at_a_time(babylon: Babylon, ledger: Databa
     assert [(one["kind"], one["policy"], one["by"], one["window"]) for one in told] == [
         ("promotion", f"{CHAIN}@1", "gate", WINDOW),
         ("promotion", f"{CHAIN}@2", "gate", LATER),
-        ("refusal", f"{CHAIN}@3", "gate", LATEST),
+        ("rejection", f"{CHAIN}@3", "gate", LATEST),
     ]
     assert "it is worse" in babylon("promotions").stdout
+    with ledger.connect() as conn:
+        upsert_window(conn, LATEST, status="trained", checkpoint_id=f"{CHAIN}-3")
+    shown = babylon("status", LATEST).stdout
+    assert "rejected: it is worse" in shown and "refused" not in shown
     moments = [datetime.fromisoformat(one["at"]) for one in told[:2]]
     asked = [moments[0] - timedelta(seconds=1), moments[0], moments[1]]
     live = [json.loads(babylon("promotions", "--at", at.isoformat(), "--json").stdout)["served"] for at in asked]

@@ -167,6 +167,13 @@ def test_a_wrong_value_is_refused_with_name_value_and_what_is_allowed(variable: 
     assert allowed in str(refused.value)
 
 
+def test_a_number_that_may_be_left_out_says_what_happens_without_it() -> None:
+    numbers = ("a number", "a whole number")
+    left_out = [item for item in declarations() if item.allowed.startswith(numbers) and not item.default]
+    assert {"LEARNING_RATE", "LORA_RANK", "MAX_KL", "SERVERLESS_DAILY_USD"} <= {item.variable for item in left_out}
+    assert [item.variable for item in left_out if "Without it " not in item.doc] == []
+
+
 def test_settings_built_directly_are_checked_as_well() -> None:
     with pytest.raises(SettingsError, match="TRAIN_THREADS"):
         Settings(train_threads=0)

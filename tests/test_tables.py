@@ -48,7 +48,7 @@ def test_a_rejected_checkpoint_stands_where_it_was_made() -> None:
     line = [root(), *(checkpoint(step, f"2026-11-29T0{step}:00", f"d{step}") for step in (1, 2, 3))]
     left = replace(line[2], rejected="refused: worse")
     again = replace(line[3], parent_id=line[1].id)
-    states = dict.fromkeys((one.id for one in line), "promoted")
+    states = dict.fromkeys((one.id for one in line), "served before")
     table = tree_table([line[0], line[1], left, again], states, {})
     assert [cell.strip() for cell in table.columns[0].cells] == [f"babylon-agent@{step}" for step in range(4)]  # type: ignore[union-attr]
 

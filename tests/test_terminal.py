@@ -144,6 +144,7 @@ def test_no_command_lets_a_text_act(babylon: Babylon) -> None:
         assert done.exception is None or isinstance(done.exception, SystemExit), (command, done.exception)
         assert text in printed, (command, printed)
         assert not set(printed) & ACTS, (command, printed)
+        assert not re.search(r"[ \t]$", done.stdout, re.MULTILINE), (command, printed)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +161,20 @@ def test_no_command_lets_a_text_act(babylon: Babylon) -> None:
 )
 def test_values_are_rounded_for_people(value: object, text: str) -> None:
     assert plain(value) == text
+
+
+def test_no_line_in_a_pipe_ends_with_blanks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    table = Table("name", "what is said of it", box=None, pad_edge=False, caption="short")
+    table.add_row("a", "b")
+    paper = Terminal(stderr=False)
+    paper.print(table)
+    paper.print("words " * 12)
+    paper.print("name  ", "", soft_wrap=True)
+    paper.print()
+    assert [line for line in capsys.readouterr().out.split("\n") if line != line.rstrip()] == []
 
 
 def test_numbers_of_a_table_have_the_same_digits() -> None:

@@ -180,7 +180,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "site": serve_site.site,
     },
     "Train": {"train": train.train, "backfill": backfill.backfill, "reproduce": chain.reproduce},
-    "Judge and promote": {
+    "Evaluate and promote": {
         "evaluate": promote.evaluate,
         "compare": compare.compare,
         "promote": promote.promote,

@@ -17,6 +17,7 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.ledger import evaluations
 from babylon_assets.ledger import lineage as ledger
+from babylon_assets.ledger.checkpoint_register import read_states
 from babylon_assets.ledger.checkpoints import Checkpoint
 
 #: Ancestors that a person is shown.
@@ -27,14 +28,14 @@ Named = Annotated[str, typer.Argument(help="A policy such as babylon-agent@3, or
 def chains(json: Json = False) -> None:
     """Show every checkpoint with its reward and its state, each branch under the checkpoint that it begins at.
 
-    The reward is that of its newest evaluation. The state is `served`, `promoted` (it was served once), `rejected`,
-    `rolled back`, `not judged`, `branch` (it lies on one and was never served), or `base model`.
+    The reward is that of its newest evaluation. The state is `served`, `served before`, `passed` (by the gate, and not
+    promoted), `rejected` (by the gate), `rolled back`, `no verdict`, `branch` (never served), or `base model`.
 
     Example: [bold]babylon chains[/]
     """
     with opened(load_settings()).connect() as conn:
         checkpoints = ledger.all_checkpoints(conn)
-        states, rewards = ledger.states(conn), evaluations.newest_rewards(conn)
+        states, rewards = read_states(conn), evaluations.newest_rewards(conn)
     if json:
         print_json(
             [
@@ -52,7 +53,7 @@ def tree_table(checkpoints: Sequence[Checkpoint], states: Mapping[str, str], rew
     """A row per checkpoint, children under their parent; a line of single children is not indented.
 
     Args:
-        states, rewards: by checkpoint id, as of `lineage.states` and `evaluations.newest_rewards`.
+        states, rewards: by checkpoint id, as of `read_states` and `evaluations.newest_rewards`.
     """
     names = {checkpoint.id: _name(checkpoint) for checkpoint in checkpoints}
     rows = [

@@ -74,7 +74,7 @@ def _show(compared: ComparedPolicies) -> None:
         ):
             worth = number(answer.reward) if answer.valid else f"{number(answer.reward)} (invalid)"
             spoken = shorten(" ".join(text.split()), LONGEST_ANSWER) or "its text was not kept"
-            output.print(f"  {name}  {worth}  {action}  {spoken}", soft_wrap=True)
+            output.print(f"  {name}  {worth}  {action.removesuffix(' invalid')}  {spoken}", soft_wrap=True)
 
 
 def _measured_table(compared: ComparedPolicies) -> Table:

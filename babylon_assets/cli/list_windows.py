@@ -12,6 +12,7 @@ from rich.table import Table
 
 from babylon_assets.cli.terminal import bold, count, errors, fitting_table, number, output, plain, print_json, short
 from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.display_text import shorten
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
@@ -87,13 +88,15 @@ def status(
 
 
 def _with_names(shown: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The same for a person: a checkpoint's name before its id."""
+    """The same for a person: a checkpoint's name before its id, and its end in the words of the states."""
     row: dict[str, Any] = {}
     for name, value in shown.items():
         if isinstance(value, Mapping):
             row[name] = _with_names(value, names)
         elif name in ("id", "parent", "parent_id", "checkpoint") and value in names:
             row[name] = f"{names[value]}  {value}"
+        elif name == "rejected" and value:
+            row[name] = explain_end(value)
         else:
             row[name] = value
     return row
@@ -335,5 +338,4 @@ def _print_nested(values: dict[str, Any], indent: int = 0) -> None:
             output.print(bold(" " * indent + name))
             _print_nested(value, indent + 2)
         else:
-            output.print(" " * indent + f"{name:<{width}}  ", end="")
-            output.print(plain(value), highlight=False, soft_wrap=True)
+            output.print(f"{' ' * indent}{name:<{width}}  {plain(value)}", highlight=False, soft_wrap=True)

@@ -209,7 +209,7 @@ def list_promotions(
     if json:
         print_json(facts)
     elif not facts:
-        output.print("nothing was promoted yet; `babylon train WINDOW` judges what it trains")
+        output.print("nothing was promoted yet; `babylon train WINDOW` trains a window and asks the gate")
     else:
         output.print(_table(facts))
 
@@ -224,13 +224,13 @@ def _show_served(conn: Connection, chain: str, moment: datetime, json: bool) -> 
 
 
 def decisions(conn: Connection, chain: str) -> list[dict[str, Any]]:
-    """Every promotion, rollback and refusal of a chain, oldest first."""
+    """Every promotion, rollback and rejection of a chain, oldest first."""
     names = {checkpoint.id: _name(checkpoint) for checkpoint in checkpoints.chain(conn, chain)}
     entries = [{**_promotion_facts(row, names), "window": None} for row in promotions.history(conn, chain)]
     entries += [
         {
             "at": row.judged_at,
-            "kind": "refusal",
+            "kind": "rejection",
             "policy": names[row.checkpoint_id],
             "from": names.get(row.champion_id or ""),
             "by": "gate",
@@ -246,13 +246,13 @@ def decisions(conn: Connection, chain: str) -> list[dict[str, Any]]:
 
 
 def checkpoint_state(conn: Connection, chain: str, window: str) -> str | None:
-    """What became of a window's checkpoint, with the reason of a refusal; None for a window without a verdict."""
+    """What was decided of a window's checkpoint, with the reason of a rejection; None where nothing was."""
     checkpoint = checkpoints.by_window(conn, chain, window)
-    state = verdicts.standings(conn, chain).get(window)
-    if checkpoint is None or state is None:
+    decision = verdicts.standings(conn, chain).get(window)
+    if checkpoint is None or decision is None:
         return None
     why = f": {checkpoint.rejected.partition(': ')[2]}" if checkpoint.rejected else ""
-    return f"{state} {_name(checkpoint)}{why}"
+    return f"{decision} {_name(checkpoint)}{why}"
 
 
 def _promotion_facts(row: Promotion, names: dict[str, str]) -> dict[str, Any]:

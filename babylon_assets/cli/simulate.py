@@ -45,10 +45,10 @@ def simulate(
     """Play the simulated game through the gateway that runs, until Ctrl-C.
 
     A new game begins some hours ago; one that is there goes on after its newest window. Windows that are over are
-    played one after another, each when the one before it is trained and judged, so that the newest promoted policy
-    plays; after ten minutes without that, it goes on with the policy that is served. With AUTOMATION off it does not
-    wait. Then each window is played two minutes before its end. [bold]babylon up --simulate[/] runs this beside the
-    loop.
+    played one after another, each when the one before it is trained and has its verdict, so that the newest promoted
+    policy plays; after ten minutes without that, it goes on with the policy that is served. With AUTOMATION off it does
+    not wait. Then each window is played two minutes before its end. [bold]babylon up --simulate[/] runs this beside
+    the loop.
 
     Example: [bold]babylon simulate --hours 12[/]
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.environments.simulated.game_file import note_game, read_base_model, read_game
+from babylon_assets.environments.simulated.game_file import go_on_with_game, note_game, read_base_model, read_game
 from babylon_assets.ledger import windows
 from babylon_assets.ledger.database import Connection, Database, game_lock
 
@@ -39,11 +39,10 @@ def as_begun(settings: Settings) -> Settings:
 
     A new game of a language model has windows of half the usual length: its answers take longer.
     """
-    given, begun = settings.simulation.model_fields_set, read_game(settings.home)
-    if not begun and settings.simulation.company == "room" and _is_new_to_the_market(settings.training.base_model):
-        begun = {"simulation_ticks": LANGUAGE_MODEL_TICKS}
-    unsaid = [name for name in _game(settings) if name.removeprefix("simulation_") not in given]
-    return settings.replace(**{name: begun[name] for name in unsaid if name in begun})
+    says_ticks = settings.simulation.company == "alone" or "ticks" in settings.simulation.model_fields_set
+    if not says_ticks and not read_game(settings.home) and _is_new_to_the_market(settings.training.base_model):
+        return settings.replace(simulation_ticks=LANGUAGE_MODEL_TICKS)
+    return go_on_with_game(settings)
 
 
 def _is_new_to_the_market(base: str | Path | None) -> bool:

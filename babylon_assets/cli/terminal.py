@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from babylon_assets.domain.display_text import format_number, neutralize, neutra
 
 #: Columns between two of a table, and those that the last one is left, where it holds more.
 GAP, LAST_COLUMN = 2, 24
+_BLANKS = re.compile(r"[ \t]+(?=\n)")
 #: Columns where there is no terminal to ask: tables in files and pipes keep their cells whole.
 WIDE = 160
 
@@ -27,7 +29,8 @@ WIDE = 160
 class Terminal(Console):
     """A console on which no text acts: a `str` is no markup, and what a terminal obeys is replaced in it.
 
-    That holds for what is printed and for the cells of tables alike. What is to be seen is a `bold` text.
+    That holds for what is printed and for the cells of tables alike. What is to be seen is a `bold` text. In a file or
+    a pipe no line ends with blanks.
     """
 
     def __init__(self, *, stderr: bool) -> None:
@@ -45,6 +48,14 @@ class Terminal(Console):
     @size.setter
     def size(self, given: tuple[int, int]) -> None:
         self._width, self._height = given
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if self.is_terminal:
+            super().print(*objects, **options)
+            return
+        with self.capture() as shown:
+            super().print(*objects, **options)
+        super().print(Text(_BLANKS.sub("", shown.get())), soft_wrap=True, end="", highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(neutralize(text), **options)

@@ -61,7 +61,7 @@ def train(
     settings = load_settings()
     if window is not None:
         refuse_running(window, settings.windows)
-        errors.print(f"reading, scoring, training and judging {window} in one run", highlight=False, soft_wrap=True)
+        errors.print(f"reading, scoring, training and evaluating {window} in one run", highlight=False, soft_wrap=True)
         with opened_line(reaching(settings, window), "train") as (database, line):
             run = report(database, line, settings, window)
             if branch or name:

@@ -74,7 +74,8 @@ class JudgeSettings(Group):
     usd_per_million_tokens: Annotated[float, Ge(0), Le(1e6)] | None = variable(
         "RULER_USD_PER_MILLION_TOKENS",
         None,
-        "The price of a million tokens of the judge in US dollars, where litellm does not know it.",
+        "The price of a million tokens of the judge in US dollars, where litellm does not know it. Without it what "
+        "such a judge costs is not known.",
     )
     write_reward_judgments: bool = variable(
         "WRITE_REWARD_JUDGMENTS", False, "Whether the judge's scores are also written into the game's reward_judgments."

@@ -49,15 +49,18 @@ class EmbeddedSettings(Group):
     learning_rate: Annotated[float, Gt(0), Le(1)] | None = variable(
         "LEARNING_RATE",
         None,
-        "The learning rate of the embedded trainer. Without it the model's size decides, as of LORA_RANK, "
-        "ROWS_PER_STEP, MAX_KL, SURE_WEIGHT and PASSES_PER_WINDOW.",
+        "The learning rate of the embedded trainer. Without it the model's size decides.",
     )
-    lora_rank: Annotated[int, Ge(1), Le(256)] | None = variable("LORA_RANK", None, "The rank of the LoRA adapter.")
+    lora_rank: Annotated[int, Ge(1), Le(256)] | None = variable(
+        "LORA_RANK", None, "The rank of the LoRA adapter. Without it the model's size decides."
+    )
     gradient_tokens: Annotated[int, Ge(256)] = variable(
         "GRADIENT_TOKENS", 1024, "How many tokens a packed row holds. A longer sample gets a longer row of its own."
     )
     rows_per_step: Annotated[int, Ge(1)] | None = variable(
-        "ROWS_PER_STEP", None, "How many packed rows one optimizer step averages over."
+        "ROWS_PER_STEP",
+        None,
+        "How many packed rows one optimizer step averages over. Without it the model's size decides.",
     )
     clip_epsilon: Annotated[float, Gt(0), Le(1)] = variable(
         "CLIP_EPSILON", 0.2, "How far the probability ratio may move from 1 before its gradient is clipped."
@@ -65,17 +68,20 @@ class EmbeddedSettings(Group):
     max_kl: Annotated[float, Gt(0), Le(100)] | None = variable(
         "MAX_KL",
         None,
-        "The largest KL divergence from the behaviour policy, in nats a token. A step beyond it is undone.",
+        "The largest KL divergence from the behaviour policy, in nats a token. A step beyond it is undone. Without it "
+        "the model's size decides.",
     )
     sure_weight: Annotated[float, Ge(0), Le(100)] | None = variable(
         "SURE_WEIGHT",
         None,
-        "How strongly tokens that the policy was sure of are held, in units of a mean advantage. `0`: not at all.",
+        "How strongly tokens that the policy was sure of are held, in units of a mean advantage. `0`: not at all. "
+        "Without it the model's size decides.",
     )
     passes: Annotated[int, Ge(1), Le(100)] | None = variable(
         "PASSES_PER_WINDOW",
         None,
-        "How many times a training goes through its window. MAX_KL bounds all of them together.",
+        "How many times a training goes through its window. MAX_KL bounds all of them together. Without it the "
+        "model's size decides.",
     )
     max_grad_norm: Annotated[float, Gt(0), Le(1000)] = variable(
         "MAX_GRAD_NORM", 0.2, "The norm that gradients are clipped to."

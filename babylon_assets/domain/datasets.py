@@ -218,7 +218,7 @@ def build_dataset(
     """The dataset that `draft_dataset` drafts, which has the same options, with its texts.
 
     Args:
-        scores: as of `rewards.score_window`: a row per trajectory_id and step with `reward`, `state` and
+        scores: as of `rewards.score_valued`: a row per trajectory_id and step with `reward`, `state` and
             components.
     """
     records = list(records)

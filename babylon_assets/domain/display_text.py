@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TypeGuard
 
 # Control characters (a terminal obeys them), marks that override the direction of writing (a name could show itself
 # backwards and take its neighbours along), byte order marks, lone surrogates, which UTF-8 has no form for, two that are
@@ -33,6 +34,11 @@ def neutralize_line(text: str) -> str:
 def shorten(text: str, longest: int) -> str:
     """A text that is too long is cut, and says how long it was."""
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value of JSON is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def as_number(value: object) -> float:

@@ -1,6 +1,6 @@
-"""The addresses of the local site's pages: what the UI's metadata, the report and the pages themselves link to.
+"""The addresses of the local site's pages, and of Dagster's UI beside it: what these and the report link to.
 
-Every address is a path below `SITE`; it names things by what the ledger calls them, so that it stays the same.
+An address of the site is a path below `SITE`; it names things by what the ledger calls them, so that it stays the same.
 """
 
 from __future__ import annotations
@@ -46,3 +46,18 @@ def link_playground(*, a: str = "", b: str = "", window: str = "", sample: str =
     """The playground with these policies, and with the prompt of a recorded sample."""
     filled = {name: value for name, value in (("a", a), ("b", b), ("window", window), ("sample", sample)) if value}
     return f"{SITE}/playground" + (f"?{urlencode(filled)}" if filled else "")
+
+
+def link_partition(asset: str, window: str) -> str:
+    """The page of an asset's window in Dagster's UI."""
+    return f"/assets/{asset}?view=partitions&partition={quote(window)}"
+
+
+#: What templates call, by name.
+LINKS = {
+    link.__name__: link
+    for link in (
+        *(link_agent, link_checkpoint, link_comparison, link_playground, link_report, link_sample, link_samples),
+        link_partition,
+    )
+}

@@ -14,6 +14,7 @@ from psycopg import Connection
 
 from babylon_assets.config.gate import GateSettings
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.domain.gates import Challenger, GateVerdict, Measurement, Rules, may_promote
 from babylon_assets.domain.policies import policy_name
@@ -73,7 +74,7 @@ def decide(
     if kept is not None:
         return GateDecision(fresh, kept.passed, kept.why)
     if fresh.rejected is not None:
-        return GateDecision(fresh, False, fresh.rejected)
+        return GateDecision(fresh, False, explain_end(fresh.rejected))
     if head is None or head.id != fresh.id:
         return GateDecision(fresh, True, "the chain has gone on from it")
     if champion.id == fresh.id:

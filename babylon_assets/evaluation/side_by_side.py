@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.domain.errors import CorruptLedger, PermanentError
+from babylon_assets.domain.display_text import is_number
+from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.policy_comparison import (
@@ -19,10 +19,11 @@ from babylon_assets.domain.policy_comparison import (
     rank_differing,
 )
 from babylon_assets.domain.prompt_evaluation import PromptAnswer
-from babylon_assets.ledger import evaluations, lineage, trajectories
+from babylon_assets.ledger import evaluations, lineage
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection, Database, open_database
 from babylon_assets.ledger.evaluations import Evaluation
+from babylon_assets.ledger.sample_search import read_steps_of
 
 PROMPTS = "recorded_prompts"
 
@@ -113,25 +114,15 @@ def _interval(evaluation: Evaluation) -> Interval | None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if is_number(value) else None
 
 
 def _kinds(conn: Connection, answers: Mapping[str, PromptAnswer]) -> dict[str, str]:
-    """What the record's own agent did at each prompt; without those whose step is not kept."""
-    by_window: dict[str, list[str]] = defaultdict(list)
-    for name, answer in answers.items():
-        by_window[answer.window].append(name)
-    kinds: dict[str, str] = {}
-    for window, names in by_window.items():
-        try:
-            facts = trajectories.read_facts(conn, window, sorted({name.rsplit("/", 2)[0] for name in names}))
-        except CorruptLedger:
-            continue  # a damaged window has no kinds to tell; its answers are compared all the same
-        for name in names:
-            trajectory, step, _ = name.rsplit("/", 2)
-            if (fact := facts.get((trajectory, int(step)))) is not None:
-                kinds[name] = fact.action_type
-    return kinds
+    """What the record's own agent did at each prompt; without those whose step is damaged or not kept."""
+    places = {name: name.rsplit("/", 2) for name in answers}
+    facts = read_steps_of(conn, (trajectory for trajectory, _, _ in places.values()))
+    kinds = {name: facts.get((trajectory, int(step))) for name, (trajectory, step, _) in places.items()}
+    return {name: fact.action_type for name, fact in kinds.items() if fact is not None}
 
 
 def _prompts(

@@ -13,20 +13,21 @@ from typing import Any, LiteralString
 from psycopg import Connection
 from psycopg.rows import class_row
 
-#: Every state that `RegisteredCheckpoint.state` may have, the best known first.
-STATES = ("served", "served before", "passed", "rejected", "rolled back", "not judged", "base model")
+from babylon_assets.domain import checkpoint_states as states
+from babylon_assets.domain.policies import BRANCH
 
-_KNOWN: LiteralString = """
+_KNOWN: LiteralString = f"""
 WITH known AS (
     SELECT made.id, made.created_at, made.chain, made.step, CASE
         WHEN made.id IN (SELECT DISTINCT ON (chain) to_id FROM babylon_training.promotions ORDER BY chain, id DESC)
-            THEN 'served'
-        WHEN starts_with(made.rejected, 'refused') THEN 'rejected'
-        WHEN made.rejected IS NOT NULL THEN 'rolled back'
-        WHEN made.id IN (SELECT to_id FROM babylon_training.promotions) THEN 'served before'
-        WHEN made.step = 0 THEN 'base model'
-        WHEN (SELECT passed FROM babylon_training.gate_verdicts WHERE checkpoint_id = made.id) THEN 'passed'
-        ELSE 'not judged' END AS state
+            THEN '{states.SERVED}'
+        WHEN starts_with(made.rejected, 'refused') THEN '{states.REJECTED}'
+        WHEN made.rejected IS NOT NULL THEN '{states.ROLLED_BACK}'
+        WHEN made.id IN (SELECT to_id FROM babylon_training.promotions) THEN '{states.SERVED_BEFORE}'
+        WHEN made.step = 0 THEN '{states.BASE_MODEL}'
+        WHEN (SELECT passed FROM babylon_training.gate_verdicts WHERE checkpoint_id = made.id) THEN '{states.PASSED}'
+        WHEN strpos(made.chain, '{BRANCH}') > 0 THEN '{states.ON_A_BRANCH}'
+        ELSE '{states.NO_VERDICT}' END AS state
     FROM babylon_training.model_checkpoints AS made)"""
 _PAGE: LiteralString = """, page AS (
     SELECT * FROM known
@@ -46,6 +47,7 @@ LEFT JOIN LATERAL (
     ORDER BY low IS NULL, evaluation = 'recorded_prompts', measured.created_at DESC LIMIT 1) AS best ON true
 ORDER BY page.created_at DESC, page.chain, page.step DESC"""
 _COUNTS: LiteralString = " SELECT state, count(*)::int FROM known GROUP BY state"
+_STATES: LiteralString = " SELECT id, state FROM known"
 _NAMES: LiteralString = """
 SELECT chain || '@' || step FROM babylon_training.model_checkpoints
 WHERE path <> '' OR step = 0 ORDER BY created_at DESC, step DESC LIMIT %s"""
@@ -56,7 +58,7 @@ class RegisteredCheckpoint:
     """One checkpoint as the register shows it.
 
     Attributes:
-        state: one of `STATES`.
+        state: one of `checkpoint_states.STATES`.
         rejected: why the chain does not go on from it.
         window_reward: mean reward of the window that it was trained on, which its parent or others answered.
         evaluation, value, low, high, valid_share: its newest measurement with an interval; None where there is none.
@@ -102,9 +104,14 @@ def read_register(
 
 
 def count_states(conn: Connection[Any]) -> dict[str, int]:
-    """How many checkpoints are in each state, in the order of `STATES`; states that none has are left out."""
+    """How many checkpoints are in each state, in the order of the table; states that none has are left out."""
     counts = dict(conn.execute(_KNOWN + _COUNTS).fetchall())
-    return {state: counts[state] for state in STATES if state in counts}
+    return {state: counts[state] for state in states.STATES if state in counts}
+
+
+def read_states(conn: Connection[Any]) -> dict[str, str]:
+    """The state of every checkpoint, by its id."""
+    return dict(conn.execute(_KNOWN + _STATES).fetchall())
 
 
 def newest_names(conn: Connection[Any], most: int = 200) -> list[str]:

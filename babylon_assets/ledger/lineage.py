@@ -92,32 +92,6 @@ def all_checkpoints(conn: Connection[Any]) -> list[Checkpoint]:
     return _all(conn, "ORDER BY chain, step")
 
 
-def states(conn: Connection[Any]) -> dict[str, str]:
-    """What became of each checkpoint: `served`, `promoted` (once), `rejected`, `rolled back` or `not judged`; by id.
-
-    The base model of a chain is `base model` until it is served, and what lies on a branch is `branch`.
-    """
-    rows = conn.execute(
-        """
-        SELECT made.id, made.step, made.rejected, made.chain,
-               made.id IN (SELECT DISTINCT ON (chain) to_id FROM babylon_training.promotions ORDER BY chain, id DESC),
-               made.id IN (SELECT to_id FROM babylon_training.promotions)
-        FROM babylon_training.model_checkpoints AS made
-        """
-    ).fetchall()
-    return {row[0]: _state_of(*row[1:]) for row in rows}
-
-
-def _state_of(step: int, rejected: str | None, chain: str, served: bool, was_served: bool) -> str:
-    if served:
-        return "served"
-    if rejected is not None:
-        return "rejected" if rejected.startswith("refused") else "rolled back"
-    if was_served:
-        return "promoted"
-    return "base model" if step == 0 else "branch" if BRANCH in chain else "not judged"
-
-
 def ancestors(conn: Connection[Any], checkpoint: Checkpoint) -> list[Checkpoint]:
     """The checkpoints that it was trained from, its parent first, the root last."""
     return _all(conn, _LINE, checkpoint.parent_id)

@@ -13,6 +13,7 @@ from typing import Any, LiteralString
 from psycopg import Connection
 from psycopg.rows import namedtuple_row
 
+from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.domain.windows import WindowGrid
@@ -134,16 +135,14 @@ def _rows(conn: Connection[Any], query: LiteralString, build: Callable[[Any], An
         return [build(row) for row in cursor.execute(query, parameters)]
 
 
-def _checkpoints(conn: Connection[Any]) -> tuple[Names, dict[str, str | None], dict[str, str | None]]:
-    """Name, window, and why it is rejected, of every checkpoint of every chain, by id."""
+def _checkpoints(conn: Connection[Any]) -> tuple[Names, dict[str, str | None], dict[str, str]]:
+    """Name and window of every checkpoint of every chain, by id, and why its chain does not go on from it."""
     rows = conn.execute(_CHECKPOINTS).fetchall()
     names = {row[0]: policy_name(row[1], row[2]) for row in rows}
-    return names, {row[0]: row[3] for row in rows}, {row[0]: row[4] for row in rows}
+    return names, {row[0]: row[3] for row in rows}, {row[0]: explain_end(row[4]) for row in rows if row[4] is not None}
 
 
-def _window(
-    row: WindowRow, grid: WindowGrid, names: Names, ends: Mapping[str, str | None], quarantined: int
-) -> WindowSummary:
+def _window(row: WindowRow, grid: WindowGrid, names: Names, ends: Mapping[str, str], quarantined: int) -> WindowSummary:
     return WindowSummary(
         id=row.window_id,
         state=row.status,

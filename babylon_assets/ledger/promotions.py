@@ -77,6 +77,11 @@ def history(conn: Connection[Any], chain: str) -> list[Promotion]:
     return _all(conn, "WHERE chain = %s ORDER BY id", chain)
 
 
+def of_checkpoint(conn: Connection[Any], checkpoint_id: str) -> list[Promotion]:
+    """Every promotion of a checkpoint and rollback to it, oldest first."""
+    return _all(conn, "WHERE to_id = %s ORDER BY id", checkpoint_id)
+
+
 def promote(
     conn: Connection[Any],
     checkpoint: Checkpoint,

@@ -7,17 +7,19 @@ are looked at.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, LiteralString, NamedTuple
 
+import msgspec
 from psycopg import Connection
 from psycopg.rows import class_row
 
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.trajectories import Exchange, StepFacts, decode_chat
-from babylon_assets.ledger import datasets, trajectories
+from babylon_assets.ledger import datasets
+from babylon_assets.ledger.compression import unpack
+from babylon_assets.ledger.trajectory_bodies import decode_body
 
 #: Windows that one question to the database covers: the first is asked alone, and then twice as many each time.
 MOST_WINDOWS = 32
@@ -29,9 +31,12 @@ _COLUMNS: LiteralString = """
     sample.group_key, sample.policy, sample.reward, sample.advantage, sample.trains_as, sample.skip_reason,
     sample.tokens"""
 _WINDOWS: LiteralString = """
-SELECT window_id FROM babylon_training.windows
+SELECT window_id FROM babylon_training.windows AS played
 WHERE dataset_id IS NOT NULL AND (window_id < %(until)s OR (window_id = %(until)s AND NOT %(past)s))
     AND (%(only)s::text IS NULL OR window_id = %(only)s)
+    AND (%(agent)s::text IS NULL OR EXISTS (
+        SELECT FROM babylon_training.training_dataset_trajectories AS kept
+        WHERE kept.dataset_id = played.dataset_id AND kept.agent_id = %(agent)s))
 ORDER BY window_id DESC LIMIT %(windows)s"""
 _SEARCH: LiteralString = f"""
 SELECT played.window_id AS window, {_COLUMNS}
@@ -64,12 +69,17 @@ SELECT played.window_id AS window, {_COLUMNS}
 FROM babylon_training.windows AS played JOIN babylon_training.training_dataset_samples AS sample USING (dataset_id)
 WHERE played.window_id = ANY(%s) AND sample.agent_id = %s AND sample.reward IS NOT NULL
 ORDER BY sample.reward"""
-_PLACES: LiteralString = """
-SELECT trajectory_id, steps, calls FROM babylon_training.training_dataset_trajectories
-WHERE dataset_id = %s AND trajectory_id = ANY(%s)"""
-_OWN_WINDOWS: LiteralString = """
-SELECT trajectory_id, max(window_id) FROM babylon_training.raw_trajectories
-WHERE trajectory_id = ANY(%s) GROUP BY trajectory_id"""
+_TEXTS: LiteralString = """
+SELECT kept.dataset_id, kept.trajectory_id, kept.steps, kept.calls, coalesce(kept.chat, raw.chat), kept.chat_sha256
+FROM unnest(%s::text[], %s::text[]) AS wanted (dataset_id, trajectory_id)
+JOIN babylon_training.training_dataset_trajectories AS kept USING (dataset_id, trajectory_id)
+JOIN babylon_training.training_datasets AS frozen ON frozen.id = kept.dataset_id
+LEFT JOIN babylon_training.raw_trajectories AS raw
+    ON kept.chat IS NULL AND raw.window_id = frozen.window_id
+    AND raw.trajectory_id = kept.trajectory_id AND raw.chat_sha256 = kept.chat_sha256"""
+_STEPS: LiteralString = """
+SELECT trajectory_id, body FROM babylon_training.raw_trajectories
+WHERE trajectory_id = ANY(%s) ORDER BY window_id"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,38 +190,56 @@ def read_text(conn: Connection[Any], row: SampleRow) -> Exchange | None:
 
 
 def read_texts(conn: Connection[Any], rows: Iterable[SampleRow]) -> dict[tuple[str, str], Exchange]:
-    """The conversation and the answer of each sample, by dataset and sample id; without those not kept any more."""
+    """The conversation and the answer of each sample, by dataset and sample id; without those not kept any more.
+
+    One question to the database, whatever the number of datasets, but for each dataset of the first form.
+    """
+    wanted = {(row.dataset_id, row.sample_id): (row.dataset_id, row.trajectory_id) for row in rows}
+    if not wanted:
+        return {}
     texts: dict[tuple[str, str], Exchange] = {}
-    by_dataset: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        by_dataset[row.dataset_id].add(row.trajectory_id)
-    for dataset, names in by_dataset.items():
-        try:
-            texts |= {(dataset, name): text for name, text in _texts_of(conn, dataset, sorted(names))}
-        except CorruptLedger:
-            continue  # emptied, as its agent was forgotten, or damaged: the page says that there is no text
-    return texts
+    in_first_form = set()
+    places = [list(names) for names in zip(*set(wanted.values()), strict=True)]
+    with conn.cursor(binary=True) as cursor:
+        for dataset, trajectory, *kept, digest in cursor.stream(_TEXTS, places):
+            if digest is None:
+                in_first_form.add(dataset)
+            texts |= {(dataset, f"{trajectory}/{place}"): text for place, text in _decode_texts(*kept)}
+    for dataset in in_first_form:
+        texts |= _texts_of_first_form(conn, dataset)
+    return {name: texts[name] for name in wanted if name in texts}
 
 
-def _texts_of(conn: Connection[Any], dataset: str, names: Sequence[str]) -> Iterator[tuple[str, Exchange]]:
-    chats = dict(datasets.stream_chats(conn, dataset, *names))
-    places = {name: sorted(zip(*arrays, strict=True)) for name, *arrays in conn.execute(_PLACES, [dataset, names])}
-    for name, chat in chats.items():
-        for (step, call), exchange in zip(places.get(name, []), decode_chat(chat), strict=False):
-            yield f"{name}/{step}/{call}", exchange
-    if not chats:  # a dataset of the first form holds its texts itself
-        for sample in datasets.load_dataset(conn, dataset).samples:
-            if sample.trajectory_id in names:
-                yield sample.sample_id, Exchange(sample.messages, sample.response)
+def _decode_texts(steps: Sequence[int], calls: Sequence[int], chat: bytes | None) -> Iterator[tuple[str, Exchange]]:
+    """The texts of a trajectory by `step/call`; none of one that is damaged, or whose agent was forgotten."""
+    try:
+        exchanges = decode_chat(unpack(chat or b""))
+    except (ValueError, msgspec.MsgspecError):
+        return
+    for (step, call), exchange in zip(sorted(zip(steps, calls, strict=True)), exchanges, strict=False):
+        yield f"{step}/{call}", exchange
 
 
-def read_steps_of(conn: Connection[Any], rows: Sequence[SampleRow]) -> dict[tuple[str, int], StepFacts]:
-    """The facts of the samples' steps, by trajectory id and step; those of carried samples from their own windows."""
-    names = sorted({row.trajectory_id for row in rows})
-    by_window: dict[str, list[str]] = defaultdict(list)
-    for name, window in conn.execute(_OWN_WINDOWS, [names]):
-        by_window[window].append(name)
+def _texts_of_first_form(conn: Connection[Any], dataset: str) -> dict[tuple[str, str], Exchange]:
+    """The texts of a dataset that holds them itself; none of one that is damaged, or was emptied."""
+    try:
+        samples = datasets.load_dataset(conn, dataset).samples
+    except CorruptLedger:
+        return {}
+    return {(dataset, sample.sample_id): Exchange(sample.messages, sample.response) for sample in samples}
+
+
+def read_steps_of(conn: Connection[Any], trajectories: Iterable[str]) -> dict[tuple[str, int], StepFacts]:
+    """The facts of the steps of some trajectories, by trajectory id and step, from the newest window of each.
+
+    A trajectory that is damaged, or is not kept any more, has none.
+    """
+    with conn.cursor(binary=True) as cursor:
+        bodies: dict[str, bytes] = dict(cursor.execute(_STEPS, [sorted(set(trajectories))]).fetchall())
     facts: dict[tuple[str, int], StepFacts] = {}
-    for window, members in by_window.items():
-        facts |= trajectories.read_facts(conn, window, members)
+    for name, body in bodies.items():
+        try:
+            facts |= {(name, fact.step): fact for fact in decode_body(body).facts}
+        except (ValueError, msgspec.MsgspecError):
+            continue
     return facts

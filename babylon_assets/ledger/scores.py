@@ -79,7 +79,7 @@ def replace_scores(
     """Make these scores the window's current ones, in one transaction. Those that differ from before are kept, retired.
 
     Args:
-        scores: as of `rewards.score_window`, a row per step: window, trajectory_id, agent_id, step, state, worth, a
+        scores: as of `rewards.score_valued`, a row per step: window, trajectory_id, agent_id, step, state, worth, a
             float column per scorer, reward and final. NaN is "not known" and is stored as null, never as 0.
         versions: version by scorer; the reward's is made of all of them.
         notes: by (scorer, trajectory).

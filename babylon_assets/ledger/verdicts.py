@@ -14,6 +14,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import class_row
 
+from babylon_assets.domain.checkpoint_states import PROMOTED, state_off_the_line
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.specification import GATE_VERDICTS
@@ -83,7 +84,7 @@ def of_chain(conn: Connection[Any], chain: str) -> list[StoredVerdict]:
 
 
 def standings(conn: Connection[Any], chain: str) -> dict[str, str]:
-    """What became of each window's checkpoint: `promoted`, `refused`, or `rolled back`; the others are left out."""
+    """What was decided of each window's checkpoint: promoted, rejected or rolled back; the others are left out."""
     rows = conn.execute(
         """
         SELECT window_id, rejected, id IN (SELECT to_id FROM babylon_training.promotions)
@@ -91,14 +92,11 @@ def standings(conn: Connection[Any], chain: str) -> dict[str, str]:
         """,
         [chain],
     ).fetchall()
-    states = {window: _state_of(rejected, was_served) for window, rejected, was_served in rows}
-    return {window: standing for window, standing in states.items() if standing is not None}
-
-
-def _state_of(rejected: str | None, was_served: bool) -> str | None:
-    if rejected is None:
-        return "promoted" if was_served else None
-    return "refused" if rejected.startswith("refused") else "rolled back"
+    return {
+        window: PROMOTED if reason is None else state_off_the_line(reason)
+        for window, reason, was_served in rows
+        if reason is not None or was_served
+    }
 
 
 def store_verdict(conn: Connection[Any], verdict: StoredVerdict) -> bool:

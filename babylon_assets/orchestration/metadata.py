@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import dagster as dg
 
 from babylon_assets.domain.display_text import as_number, neutralize, neutralize_line, round_number, shorten
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.site_links import link_checkpoint
+from babylon_assets.domain.site_links import link_checkpoint, link_partition
 from babylon_assets.ledger import specification
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.table import Table
@@ -192,7 +191,7 @@ def about_checkpoint(
 
 def page(asset: str, window: str) -> Shown:
     """A link to the page of an asset's window, on whatever host the UI is."""
-    return dg.MetadataValue.url(f"/assets/{asset}?view=partitions&partition={quote(window)}")
+    return dg.MetadataValue.url(link_partition(asset, window))
 
 
 def site_page(address: str) -> Shown:

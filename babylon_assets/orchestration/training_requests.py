@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
+from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.errors import PermanentError, SettingsError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.windows import WindowGrid
@@ -149,5 +150,5 @@ def _not_served(conn: Connection, checkpoint: Checkpoint) -> str | None:
     """Why a checkpoint completes no request: it was never promoted, or the chain left it since; None where it does."""
     policy = policy_name(checkpoint.chain, checkpoint.step)
     if not promotions.was_promoted(conn, checkpoint.id):
-        return f"{policy} is not promoted: {checkpoint.rejected or 'it has no verdict yet'}"
+        return f"{policy} is not promoted: {explain_end(checkpoint.rejected or 'it has no verdict yet')}"
     return None if checkpoint.rejected is None else f"{policy} was promoted and taken back: {checkpoint.rejected}"

@@ -60,6 +60,7 @@ def draw_learning_curve(
     marks: Iterable[CurveMark] = (),
     *,
     name: str = "curve",
+    label: str = "policy",
     alone: bool = True,
     width: int = 920,
     height: int = 320,
@@ -70,6 +71,7 @@ def draw_learning_curve(
         known: the windows, oldest first; one whose reward is no number is left out.
         marks: oldest first; one of another window is left out.
         name: sets the ids of this drawing apart from those of another on the same page.
+        label: what the line is of.
         alone: with a title, a legend and a style of its own; else as a part of a page.
         width, height: in pixels.
     """
@@ -100,7 +102,7 @@ def draw_learning_curve(
         thick=points((x, up(value)) for x, value in zip(across, smooth, strict=True)),
         dots=[(x, up(point.reward), point) for x, point in zip(across, shown, strict=True) if len(shown) <= DOTS],
         marks=[(place_of[mark.window], mark) for mark in drawn],
-        labels=_labels([(kind, value, up(value) + 4) for kind, value in ends.items()]),
+        labels=_labels([(kind, value, up(value) + 4) for kind, value in ends.items()], {"policy": label}),
     )
 
 
@@ -132,10 +134,10 @@ def _window_names(windows: Sequence[str], across: Sequence[float], room: int) ->
     return names
 
 
-def _labels(ends: Sequence[tuple[str, float, float]]) -> list[tuple[str, str, float]]:
+def _labels(ends: Sequence[tuple[str, float, float]], names: Mapping[str, str]) -> list[tuple[str, str, float]]:
     """Names of the lines at their right ends, pushed apart where they would cover one another."""
     labels, last = [], math.inf
     for kind, value, height in sorted(ends, key=lambda end: end[1]):
         last = min(height, last - LETTER)
-        labels.append((kind, f"{kind} {format_number(value)}", last))
+        labels.append((kind, f"{names.get(kind, kind)} {format_number(value)}", last))
     return labels

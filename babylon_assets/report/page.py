@@ -60,7 +60,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str, str]]:
     age = f"made {format_age(report.made_at - head.made_at)}" if head else ""
     yield "newest checkpoint", head.name if head else "none yet", age
     decided = f"{last.kind} {format_age(report.made_at - last.at)}" if last else "no policy was promoted"
-    yield "promoted policy", report.promoted.name if report.promoted else "none yet", decided
+    yield "served policy", report.promoted.name if report.promoted else "none yet", decided
     yield "newest window", newest.id if newest else "none yet", newest.state if newest else ""
     yield "late", format_plural(len(late), "window"), f"since {late[0].id}" if late else "in step"
     yield "free disk", "not known" if report.free_gib is None else f"{report.free_gib:.1f} GiB", ""

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from babylon_assets.domain import site_links
 from babylon_assets.domain.display_text import format_number, neutralize, shorten
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def make_environment(printable: Callable[[object], object], *packages: str) -> E
         lstrip_blocks=True,
     )
     shapes = (format_when, format_value, format_count, format_money, format_seconds, format_plural, format_px)
+    environment.globals |= {**site_links.LINKS, "site": site_links.SITE, "longest": LONGEST}
     environment.filters |= {shape.__name__.removeprefix("format_"): shape for shape in shapes}
     return environment
 

@@ -31,7 +31,7 @@ class WindowSummary:
         reward: mean reward of its samples; None when none is known.
         references: what other policies would have earned on the same boards, by name.
         policy, parent: names of the checkpoint that came of it and of the one it was trained from.
-        rejected: why the chain does not go on from its checkpoint; None when it does.
+        rejected: what became of its checkpoint, with the reason, where the chain does not go on from it.
         quarantined: rows of it that could not be read.
         recorded: samples whose call was recorded here.
         understood, unknown_words, understanding: as of the window's row.

@@ -26,6 +26,8 @@ _FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*)</function>\s*", re.DOTALL)
 _PARAMETER = re.compile(r"\s*<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*(?=<parameter=|\Z)", re.DOTALL)
 #: As chat templates write the values of a call, which is how Python does.
 _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
+#: Parts of one argument's schema that are asked for its types.
+MOST_ALTERNATIVES = 64
 _NO_JSON = (msgspec.DecodeError, UnicodeError)
 
 
@@ -93,19 +95,20 @@ def is_text(types: set[str]) -> bool:
 
 
 def json_types(schema: Any, root: Any) -> set[str]:
-    """JSON's types that a schema lets a value have; empty where it does not say.
+    """JSON's types that a schema lets a value have, as far as `MOST_ALTERNATIVES` of it say; empty where none does.
 
     Args:
         root: what the schema's references are within.
     """
     types, waiting, seen = set[str](), [schema], set[int]()
-    while waiting:
+    while waiting and len(seen) < MOST_ALTERNATIVES:
         part = waiting.pop()
         if not isinstance(part, Mapping) or id(part) in seen:
             continue
         seen.add(id(part))
         given = part.get("type", list(map(_type_of, _values(part))))
-        types |= {name for name in ([given] if isinstance(given, str) else given or ()) if isinstance(name, str)}
+        named = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+        types |= {name for name in named if isinstance(name, str)}
         for several in ("anyOf", "oneOf", "allOf"):
             waiting += part[several] if isinstance(part.get(several), list) else ()
         waiting.append(_resolve(part.get("$ref"), root))

@@ -57,4 +57,4 @@ def show_agent(site: Site, request: Request) -> Response:
 def _curve(windows: list[AgentWindow], name: str = "curve", width: int = 920, height: int = 280) -> Markup:
     """The agent's reward over its windows as markup; a template made it."""
     points = [CurvePoint(row.window, row.reward) for row in reversed(windows) if row.reward is not None]
-    return Markup(draw_learning_curve(points, name=name, alone=False, width=width, height=height))
+    return Markup(draw_learning_curve(points, name=name, label="reward", alone=False, width=width, height=height))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from babylon_assets.domain.display_text import format_number
+from babylon_assets.domain import checkpoint_states as states
+from babylon_assets.domain.display_text import format_number, is_number
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
-from babylon_assets.ledger import checkpoints, evaluations, lineage, promotions, verdicts
-from babylon_assets.ledger.checkpoint_register import STATES, count_states, read_register
+from babylon_assets.ledger import evaluations, lineage, promotions, verdicts
+from babylon_assets.ledger.checkpoint_register import count_states, read_register
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.evaluations import Evaluation
@@ -20,17 +22,23 @@ from babylon_assets.site.page_shell import Site, can_measure
 from babylon_assets.site.query_values import choice_of, count_of
 
 PAGE_ROWS = 50
+#: Evaluations of a page, and those beyond them that open on a click.
+FIRST_ROWS, MOST_ROWS = 24, 168
+#: What a person asks first of a dataset's counts and of a training's numbers.
+_COUNTS = ("samples", "groups", "trainable_samples", "trainable_groups", "trainable_tokens")
+_NUMBERS = ("loss", "trainable_tokens", "optimizer_steps", "undone_steps", "kl_to_parent", "kl_to_behaviour", "entropy")
 #: Metrics that pages call by another name than the ledger.
 _METRICS = {"trainable_tokens": "trained tokens"}
 #: The colour of each state.
 COLOURS = {
-    "served": "good",
-    "served before": "calm",
-    "passed": "busy",
-    "rejected": "poor",
-    "rolled back": "fair",
-    "not judged": "busy",
-    "base model": "calm",
+    states.SERVED: "good",
+    states.SERVED_BEFORE: "calm",
+    states.PASSED: "busy",
+    states.REJECTED: "poor",
+    states.ROLLED_BACK: "fair",
+    states.NO_VERDICT: "busy",
+    states.ON_A_BRANCH: "calm",
+    states.BASE_MODEL: "calm",
 }
 
 
@@ -45,7 +53,7 @@ class Measured:
 
 def show_register(site: Site, request: Request) -> Response:
     """Every checkpoint, newest first, a page at a time."""
-    state = choice_of(request.query_params, "state", STATES)
+    state = choice_of(request.query_params, "state", states.STATES)
     page = count_of(request.query_params, "page", 0, 100_000)
     with site.connect() as conn:
         rows = read_register(conn, state=state, limit=PAGE_ROWS, offset=page * PAGE_ROWS)
@@ -60,6 +68,7 @@ def show_register(site: Site, request: Request) -> Response:
         page=page,
         pages=-(-total // PAGE_ROWS),
         counts=counts,
+        meanings=states.STATES,
         colours=COLOURS,
         served=policy_name(served.chain, served.step) if served else None,
     )
@@ -72,24 +81,28 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         row = read_register(conn, ids=[checkpoint.id])[0]
         verdict = verdicts.verdict_on(conn, checkpoint.id)
         children = _children(conn, checkpoint)
-        history = [move for move in promotions.history(conn, checkpoint.chain) if checkpoint.id == move.to_id]
-        measured = [_measured(evaluation) for evaluation in evaluations.of_checkpoint(conn, checkpoint.id)][::-1]
+        history = promotions.of_checkpoint(conn, checkpoint.id)
+        kept = evaluations.of_checkpoint(conn, checkpoint.id)[::-1]
         dataset = _dataset_counts(conn, checkpoint.dataset_id)
         carried = lineage.windows_of(conn, checkpoint)
-        baselines = {
-            measure.evaluation.baseline_id: _name_of(conn, measure.evaluation.baseline_id) for measure in measured
-        }
+        baselines = _names_of(conn, [evaluation.baseline_id for evaluation in kept[:MOST_ROWS]])
+    measured = [_measured(evaluation) for evaluation in kept[:MOST_ROWS]]
     return site.render(
         "checkpoint.html",
         row=row,
         checkpoint=checkpoint,
+        end=states.explain_end(row.rejected) if row.rejected else None,
+        meaning=states.STATES[row.state],
         colours=COLOURS,
         why=explain_decision(verdict.why, verdict.verdict) if verdict else None,
         verdict=verdict,
         rules=verdict_rows(verdict.verdict) if verdict else [],
         children=children,
         history=history[:20],
-        measured=measured,
+        explain=explain_decision,
+        measured=measured[:FIRST_ROWS],
+        earlier=measured[FIRST_ROWS:],
+        left_out=max(0, len(kept) - MOST_ROWS),
         baselines=baselines,
         dataset=dataset,
         carried=carried,
@@ -106,39 +119,43 @@ def _children(conn: Connection, checkpoint: Checkpoint) -> list[str]:
     return [policy_name(*row) for row in conn.execute(query, [checkpoint.id])]
 
 
-def _name_of(conn: Connection, checkpoint_id: str | None) -> str | None:
-    other = checkpoints.get(conn, checkpoint_id) if checkpoint_id else None
-    return policy_name(other.chain, other.step) if other else None
+def _names_of(conn: Connection, ids: Sequence[str | None]) -> dict[str, str]:
+    """The policies' names of some checkpoints, by id."""
+    query = "SELECT id, chain, step FROM babylon_training.model_checkpoints WHERE id = ANY(%s)"
+    return {identity: policy_name(chain, step) for identity, chain, step in conn.execute(query, [list(ids)])}
 
 
 def _dataset_counts(conn: Connection, dataset_id: str | None) -> dict[str, Any]:
     """What the dataset that it was trained on holds, in counts."""
     query = "SELECT samples, trainable_tokens, counts FROM babylon_training.training_datasets WHERE id = %s"
     row = conn.execute(query, [dataset_id]).fetchone() if dataset_id else None
-    return {} if row is None else {"samples": row[0], "tokens": row[1], "counts": row[2]}
+    return {} if row is None else {"samples": row[0], "tokens": row[1], "counts": _in_order(row[2], _COUNTS)}
 
 
 def _measured(evaluation: Evaluation) -> Measured:
     share = evaluation.results.get("valid_share")
     numbers = [(name, value) for name, value in evaluation.results.items() if name != "valid_share"]
     details = "; ".join(
-        f"{name.replace('_', ' ')} {format_number(float(value))}"
-        for name, value in numbers
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        f"{name.replace('_', ' ')} {format_number(float(value))}" for name, value in numbers if is_number(value)
     )
     reason = evaluation.results.get("refused")
-    return Measured(
-        evaluation, share if isinstance(share, int | float) else None, f"{details}. {reason}" if reason else details
-    )
+    words = "; ".join(filter(None, [details, str(reason) if reason else ""]))
+    return Measured(evaluation, share if is_number(share) else None, words)
 
 
 def _numbers(metrics: Any) -> list[tuple[str, str]]:
     """The training's numbers, for people."""
     return [
         (_METRICS.get(name, name.replace("_", " ")), format_number(float(value)))
-        for name, value in metrics.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        for name, value in _in_order(metrics, _NUMBERS).items()
+        if is_number(value)
     ]
+
+
+def _in_order(values: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]:
+    """The values with these names first, in this order, and the others by their names."""
+    names = [*(name for name in first if name in values), *sorted(set(values) - set(first))]
+    return {name: values[name] for name in names}
 
 
 def _shorten(value: object) -> str:

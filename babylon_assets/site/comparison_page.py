@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +14,7 @@ from babylon_assets.domain.policy_comparison import PromptTwice
 from babylon_assets.ledger import checkpoints, lineage, promotions
 from babylon_assets.ledger.checkpoint_register import newest_names
 from babylon_assets.ledger.database import Connection
-from babylon_assets.ledger.sample_search import read_sample, read_text
+from babylon_assets.ledger.sample_search import read_sample, read_texts
 from babylon_assets.site.page_shell import Site
 from babylon_assets.site.query_values import text_of
 
@@ -28,7 +29,7 @@ def show_comparison(site: Site, request: Request) -> Response:
         compared, prompts = None, {}
         if all(given):
             compared = compare_kept(conn, *(lineage.find(conn, name) for name in given))
-            prompts = {twice.prompt: _prompt_of(conn, twice) for twice in compared.differing}
+            prompts = _read_prompts(conn, compared.differing)
         else:
             given = _suggest(conn, site.settings.model_name, names, given)
     return site.render(
@@ -51,11 +52,11 @@ def _suggest(conn: Connection, chain: str, names: list[str], given: list[str]) -
     return [name or meant_name for name, meant_name in zip(given, meant if len(meant) == 2 else newest, strict=False)]
 
 
-def _prompt_of(conn: Connection, twice: PromptTwice) -> str:
-    """The last message of a prompt, which is what was new; empty where it is not kept."""
-    row = read_sample(conn, twice.first.window, twice.prompt)
-    exchange = read_text(conn, row) if row else None
-    return exchange.messages[-1].content if exchange and exchange.messages else ""
+def _read_prompts(conn: Connection, differing: Sequence[PromptTwice]) -> dict[str, str]:
+    """The last message of each prompt, which is what was new; without those that are not kept."""
+    kept = [read_sample(conn, twice.first.window, twice.prompt) for twice in differing]
+    texts = read_texts(conn, [row for row in kept if row is not None])
+    return {name: text.messages[-1].content for (_, name), text in texts.items() if text.messages}
 
 
 def _sign(interval: Interval | None) -> str:

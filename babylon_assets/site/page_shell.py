@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import HTMLResponse, Response
 
 from babylon_assets.config.settings import HIDDEN, Settings, secrets_of
-from babylon_assets.domain import site_links
 from babylon_assets.domain.display_text import neutralize, shorten
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.report.rendering import LONGEST, MISSING, make_environment
@@ -30,15 +29,6 @@ LONGEST_TEXT = 40_000
 STATEMENT_MS = 10_000
 #: A shorter secret would blot out words.
 _SHORTEST_SECRET = 6
-_LINKS = (
-    site_links.link_agent,
-    site_links.link_checkpoint,
-    site_links.link_comparison,
-    site_links.link_playground,
-    site_links.link_report,
-    site_links.link_sample,
-    site_links.link_samples,
-)
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
@@ -111,8 +101,7 @@ class Site:
     @cached_property
     def _templates(self) -> Templates:
         templates = make_environment(self._printable, "babylon_assets.site")
-        templates.globals |= {link.__name__: link for link in _LINKS}
-        templates.globals |= {"site": site_links.SITE, "chain": self.settings.model_name, "missing": MISSING}
+        templates.globals |= {"chain": self.settings.model_name, "missing": MISSING}
         templates.globals["beside_dagster"] = self.beside_dagster
         templates.filters |= {
             "whole": WholeText,

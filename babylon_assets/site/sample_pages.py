@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from babylon_assets.domain.display_text import neutralize, shorten
-from babylon_assets.domain.errors import CorruptLedger, PermanentError
+from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.site_links import link_samples
 from babylon_assets.domain.trajectories import Exchange, StepFacts
 from babylon_assets.environments.base import Environment
@@ -139,7 +139,7 @@ def show(
     """Samples with their actions and their answers; of those that contain the words, if there are any."""
     if not rows:
         return []
-    facts, texts = _steps_of(conn, rows), read_texts(conn, rows)
+    facts, texts = read_steps_of(conn, (row.trajectory_id for row in rows)), read_texts(conn, rows)
     shown = []
     for row in rows:
         action = _action(environment, facts.get((row.trajectory_id, row.step)))
@@ -147,13 +147,6 @@ def show(
         if words is None or words.match(exchange, action):
             shown.append(ShownSample(row, action, exchange.response if exchange else ""))
     return shown
-
-
-def _steps_of(conn: Connection, rows: Sequence[SampleRow]) -> Mapping[tuple[str, int], StepFacts]:
-    try:
-        return read_steps_of(conn, rows)
-    except CorruptLedger:
-        return {}  # a damaged row has no action to show; its answer is shown as it is
 
 
 def _action(environment: Environment, step: StepFacts | None) -> str:
@@ -165,7 +158,7 @@ def show_sample(site: Site, request: Request) -> Response:
     with site.connect() as conn:
         row, exchange = _find(conn, request)
         environment = site.environment()
-        facts = _steps_of(conn, [row])
+        facts = read_steps_of(conn, [row.trajectory_id])
         parts = reward_parts(conn, row.window, row.trajectory_id, row.step)
         neighbours = show(conn, environment, read_neighbours(conn, row))
     step = facts.get((row.trajectory_id, row.step))

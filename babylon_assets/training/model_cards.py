@@ -15,7 +15,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from babylon_assets.domain.display_text import format_number, neutralize_line
+from babylon_assets.domain.checkpoint_states import PASSED, REJECTED
+from babylon_assets.domain.display_text import format_number, is_number, neutralize_line
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.verdict_table import explain_decision, verdict_cells
 from babylon_assets.ledger import evaluations, lineage, verdicts
@@ -131,8 +132,9 @@ def _measured(conn: Connection[Any], checkpoint: Checkpoint) -> str:
 def _verdict(conn: Connection[Any], checkpoint: Checkpoint) -> str:
     verdict = verdicts.verdict_on(conn, checkpoint.id)
     if verdict is None:
-        return "It has not been judged yet."
-    sentence = f"{'Passed' if verdict.passed else 'Refused'}: {_text(explain_decision(verdict.why, verdict.verdict))}."
+        return "The gate gave no verdict yet."
+    state = PASSED if verdict.passed else REJECTED
+    sentence = f"{state.capitalize()}: {_text(explain_decision(verdict.why, verdict.verdict))}."
     rows = verdict_cells(verdict.verdict)
     table = _table(tuple(rows[0]), [tuple(map(_text, row.values())) for row in rows]) if rows else None
     return f"{sentence}\n\n{table}" if table else sentence
@@ -172,7 +174,7 @@ def _value(value: object) -> str:
 
 
 def _number(value: object) -> str:
-    return format_number(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+    return format_number(float(value)) if is_number(value) else ""
 
 
 def _code(text: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from babylon_assets.domain.frames import STEP_COLUMNS
 from babylon_assets.environments.babylon.details import DETAIL, steps_frame
 from babylon_assets.environments.babylon.outcomes import OutcomeTables
-from babylon_assets.environments.babylon.scorers import score_window
+from babylon_assets.environments.babylon.scorers import score_game_steps
 from benchmarks.datapath.measure import cpu, measured, wall
 from benchmarks.report import Row, at_most
 
@@ -22,7 +22,7 @@ _START_MS = 1_790_812_800_000
 def scoring() -> list[Row]:
     """Medians of three times."""
     steps, tables = _steps(), _tables()
-    spent = [measured(lambda: score_window(steps, tables)) for _ in range(3)]
+    spent = [measured(lambda: score_game_steps(steps, tables)) for _ in range(3)]
     return [at_most("scoring 1,000,000 steps", wall(spent), "s", 1), Row("  cpu", cpu(spent), "s")]
 
 

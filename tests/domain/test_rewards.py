@@ -12,7 +12,7 @@ from babylon_assets.domain import rewards
 from babylon_assets.domain.errors import SettingsError
 from babylon_assets.environments.babylon.details import steps_frame
 from babylon_assets.environments.babylon.outcomes import OutcomeTables
-from babylon_assets.environments.babylon.scorers import HeuristicScorer, score_window
+from babylon_assets.environments.babylon.scorers import HeuristicScorer, score_game_steps
 from tests.environments.babylon.test_outcomes import AT_MS, bought, resolved, steps_of, tables
 
 
@@ -99,13 +99,13 @@ class TestWindow:
     def test_from_steps_to_rewards(self) -> None:
         steps = steps_of({}, {"success": False, "invalid": True}, {"market_id": "m2"})
         known = tables(trades=[bought(0.9), bought(0.5, market_id="m2")], markets=[resolved(True), {"market_id": "m2"}])
-        scored = score_window(steps, known, weights={"outcome": 1.0})
+        scored = score_game_steps(steps, known, weights={"outcome": 1.0})
         assert scored["state"].tolist() == ["final", "invalid", "pending"]
         assert scored["reward"][:2].tolist() == pytest.approx([0.1, -0.5])
         assert scored["final"].tolist() == [True, True, False]
         assert set(rewards.KEY_COLUMNS) < set(scored.columns)
 
     def test_a_window_without_steps(self) -> None:
-        scored = score_window(steps_frame([]), OutcomeTables.empty())
+        scored = score_game_steps(steps_frame([]), OutcomeTables.empty())
         assert scored.empty
         assert {"reward", "final", "outcome", "heuristic"} < set(scored.columns)

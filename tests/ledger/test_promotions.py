@@ -101,7 +101,7 @@ def test_going_back_makes_what_came_after_rejected(conn: Conn, line: list[Checkp
 def test_of_two_children_the_promoted_one_is_on_the_line(conn: Conn, line: list[Checkpoint]) -> None:
     checkpoints.reject(conn, line[2].id, "refused: it is worse")
     checkpoints.insert_checkpoint(conn, checkpoint(3, LATEST, line[1].dataset_id or "", parent_id=line[1].id))
-    assert standings(conn, CHAIN) == {LATER: "refused"}
+    assert standings(conn, CHAIN) == {LATER: "rejected"}
     promotions.promote(conn, line[2], by="me", why="I know better")
     assert rejected_reasons(conn) == {
         0: None,

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from babylon_assets import report
+from babylon_assets.domain.site_links import link_checkpoint, link_samples
 from babylon_assets.report.page import FIRST_ROWS, MOST_ROWS, render_page
 from tests.report.values import HOSTILE, full, well, window
 
@@ -121,17 +122,18 @@ def test_it_asks_nobody_for_anything() -> None:
     assert render_page(full()) == FULL
 
 
-def test_incidents_are_links_to_their_pages_and_windows_to_the_ui() -> None:
+def test_incidents_are_links_to_their_pages_windows_to_the_ui_and_policies_to_the_site() -> None:
     guided = replace(full(), guides={"disk-full": "# The disk <b>is</b> full"}, ui="http://127.0.0.1:3000")
     document = Document(render_page(guided))
     links = [given["href"] or "" for given in document.named("a")]
     assert "#guide-disk-full" in links and [given["id"] for given in document.named("pre")] == ["guide-disk-full"]
     assert "# The disk <b>is</b> full" in document.text
-    windows = [link for link in links if link.startswith("http")]
+    windows = [link for link in links if "/assets/" in link]
+    newest = guided.windows[-1].id
     assert len(windows) == len(guided.windows)
-    assert windows[0] == (
-        "http://127.0.0.1:3000/assets/model_checkpoints?view=partitions&partition=" + quote(guided.windows[-1].id)
-    )
+    assert windows[0] == f"http://127.0.0.1:3000/assets/model_checkpoints?view=partitions&partition={quote(newest)}"
+    site = {"/site/", link_checkpoint("babylon-agent@39"), link_samples(window=newest)}
+    assert {f"http://127.0.0.1:3000{address}" for address in site} <= set(links)
 
 
 def test_tables_have_captions_headings_and_a_heading_for_each_row() -> None:

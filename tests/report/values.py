@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -106,23 +107,55 @@ def eventful() -> list[WindowSummary]:
         nothing(20, "thin", "2 agents, MIN_AGENTS_PER_WINDOW is 3", reward=0.31),
         window(5, quarantined=9),
         window(6, recorded=412, understood=0.9, unknown_words="marketType swap (2)", understanding=COUNTS),
-        window(11, rejected="market -0.041 [-0.060, -0.021] against the champion"),
+        window(11, rejected="rejected: market -0.041 [-0.060, -0.021] against the champion"),
     ]
     return list({**hours, **{row.id: row for row in others}}.values())
 
 
+VERDICT = VerdictSummary(
+    policy=f"{CHAIN}@38",
+    window=window(2).id,
+    passed=False,
+    why=f"its market reward is -0.041 [-0.060, -0.021] {HOSTILE}",
+    at=NOW,
+    rows=[
+        VerdictRow("market", HOSTILE, "not worse by more than 0", False),
+        VerdictRow("finite", "it is", "", True),
+    ],
+)
+MARKET = EvaluationSummary(
+    policy=f"{CHAIN}@39",
+    window=window(1).id,
+    evaluation="market",
+    value=0.481,
+    low=0.44,
+    high=0.52,
+    baseline=f"{CHAIN}@38",
+    at=NOW,
+)
+COSTS = (
+    Cost(backend="serverless", jobs=14, seconds=5231.4, tokens=18_400_000, usd=41.7, usd_today=3.25),
+    Cost(backend="embedded", jobs=22, seconds=61.2, tokens=154_000, usd=0.0, usd_today=0.0),
+)
+QUARANTINED = (
+    ("stepsJson is not JSON", 41, "byte 18211"),
+    ("endTime is before startTime", 7, "endTime"),
+    (HOSTILE, 1, HOSTILE),
+)
+SAMPLES = {
+    "policy_gradient": 14_200,
+    "recompute": 210,
+    "sft": 1_800,
+    "skip: held out": 1_790,
+    "skip: no reward": 4,
+}
+
+
 def full() -> Report:
     """A loop with every section, and everything that can need a person."""
-    promotions = [
-        promotion(2),
-        promotion(9, kind="rollback", before=f"{CHAIN}@35", by="ada", why="live valid actions fell to 0.71"),
-        *(promotion(back) for back in (10, 16, 19, 24, 28, 33)),
-    ]
-    reasons = (
-        ("stepsJson is not JSON", 41, "byte 18211"),
-        ("endTime is before startTime", 7, "endTime"),
-        (HOSTILE, 1, HOSTILE),
-    )
+    rollback = promotion(9, kind="rollback", before=f"{CHAIN}@35", by="ada", why="live valid actions fell to 0.71")
+    others = [promotion(back) for back in (10, 16, 19, 24, 28, 33)]
+    unplayed = replace(MARKET, window=None, evaluation="off_policy", value=None, low=None, high=None, baseline=None)
     return well(
         windows=eventful(),
         promoted=PolicySummary(name=f"{CHAIN}@38", window=window(2).id, made_at=NOW - timedelta(minutes=50)),
@@ -131,52 +164,19 @@ def full() -> Report:
             job(2, state="submitted", heartbeat=NOW - timedelta(hours=2)),
         ],
         failed=[job(3, reason="the daily cap of $20.00 is reached")],
-        promotions=promotions,
-        verdict=VerdictSummary(
-            policy=f"{CHAIN}@38",
-            window=window(2).id,
-            passed=False,
-            why=f"its market reward is -0.041 [-0.060, -0.021] {HOSTILE}",
-            at=NOW,
-            rows=[
-                VerdictRow("market", HOSTILE, "not worse by more than 0", False),
-                VerdictRow("finite", "it is", "", True),
-            ],
-        ),
-        evaluations=[
-            EvaluationSummary(
-                policy=f"{CHAIN}@39",
-                window=window(1).id,
-                evaluation="market",
-                value=0.481,
-                low=0.44,
-                high=0.52,
-                baseline=f"{CHAIN}@38",
-                at=NOW,
-            ),
-            EvaluationSummary(
-                policy=f"{CHAIN}@39", evaluation="off_policy", value=None, low=None, high=None, baseline=None, at=NOW
-            ),
-        ],
+        promotions=[promotion(2), rollback, *others],
+        verdict=VERDICT,
+        evaluations=[MARKET, unplayed],
         quarantine=[
             QuarantineSummary(reason=why, rows=rows, windows=2, newest=NOW, trajectory=f"t-{rows}", place=place)
-            for why, rows, place in reasons
+            for why, rows, place in QUARANTINED
         ],
         emptied=[
             EmptiedWindow(window=window(6).id, frozen_again=False),
             EmptiedWindow(window=window(7).id, frozen_again=True),
         ],
-        costs=[
-            Cost(backend="serverless", jobs=14, seconds=5231.4, tokens=18_400_000, usd=41.7, usd_today=3.25),
-            Cost(backend="embedded", jobs=22, seconds=61.2, tokens=154_000, usd=0.0, usd_today=0.0),
-        ],
-        samples={
-            "policy_gradient": 14_200,
-            "recompute": 210,
-            "sft": 1_800,
-            "skip: held out": 1_790,
-            "skip: no reward": 4,
-        },
+        costs=COSTS,
+        samples=SAMPLES,
         odd_ids={"2026-10-01": 3, HOSTILE: 1},
         free_gib=1.4,
     )

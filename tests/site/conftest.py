@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.ledger.database import Database
 from babylon_assets.site.application import make_site
+from tests.gateways import wait_for
 from tests.servers import Server
 from tests.site.filled_ledger import fill
 
@@ -43,6 +48,18 @@ def page(filled: Database) -> Ask:
 def client(database: Database) -> TestClient:
     """The site over a database of the test's own."""
     return client_of(database)
+
+
+@contextmanager
+def served(app: ASGIApp) -> Iterator[str]:
+    """The address of an application that is served over HTTP."""
+    running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    wait_for(lambda: running.started)
+    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    running.should_exit = True
+    thread.join(30)
 
 
 def client_of(database: Database) -> TestClient:

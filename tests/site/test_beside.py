@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -10,10 +12,13 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.site_links import link_checkpoint, link_partition, link_sample
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.ui_guard import UiGuard
 from babylon_assets.serving.http.keys import hashed
 from babylon_assets.site.application import SiteBeside, make_site
+from tests.ledger.values import CHAIN
+from tests.site.filled_ledger import WINDOWS
 
 
 async def other(_: Request) -> PlainTextResponse:
@@ -32,10 +37,17 @@ def client(database: Database, keys: dict[str, str]) -> TestClient:
     return TestClient(UiGuard(beside, keys, ()), base_url="http://127.0.0.1:3000")
 
 
+def sample_of(window: int) -> tuple[str, str]:
+    return WINDOWS[window], f"t3-{WINDOWS[window]}/0/0"
+
+
 def test_each_application_has_its_own_paths(filled: Database) -> None:
     asked = client(filled, {})
     assert "Checkpoints" in asked.get("/site").text
     assert '<a href="/">Dagster</a>' in asked.get("/site/").text
+    own = {"model_checkpoints": link_checkpoint(f"{CHAIN}@3"), "training_datasets": link_sample(*sample_of(2))}
+    for asset, page in own.items():
+        assert f'href="{escape(link_partition(asset, WINDOWS[2]))}"' in asked.get(page).text
     for path in ("/", "/sites", "/assets/site", "/runs?x=/site/"):
         assert asked.get(path).text == "the other application"
     with asked.websocket_connect("/site/socket", headers={"host": "127.0.0.1:3000"}) as socket:

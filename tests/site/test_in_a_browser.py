@@ -1,17 +1,11 @@
-"""The site and the report in headless Chromium: key paths, the keyboard, phones, dark mode, and the rules of axe.
-
-axe-core comes from npm: `npm install --no-save axe-core` in the repository's root.
-"""
+"""The site and the report in headless Chromium: key paths, the keyboard, phones, dark mode, and the rules of axe."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.site_links import link_agent, link_checkpoint, link_comparison, link_sample
@@ -19,15 +13,14 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.ui_guard import UiGuard
 from babylon_assets.report.page import render_page
 from babylon_assets.site.application import make_site
-from tests.browser import Browser, chromium
-from tests.gateways import wait_for
+from tests.browser import AXE, Browser, accessibility_faults, chromium
 from tests.ledger.values import CHAIN
 from tests.report.values import full
 from tests.servers import Server
+from tests.site.conftest import served
 from tests.site.filled_ledger import WINDOWS, fill
 from tests.site.test_comparison import add_prompts
 
-AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(chromium() is None, reason="no chromium: apt-get install chromium"),
@@ -59,14 +52,8 @@ def site(server: Server, migrated: str) -> Iterator[str]:
         fill(conn)
         add_prompts(conn, 1, [0.0, 0.25, -0.5, 0.5])
         add_prompts(conn, 3, [0.5, 0.25, 0.5, 0.75])
-    app = UiGuard(make_site(Settings(environment="babylon"), lambda: database), {}, ())
-    running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    wait_for(lambda: running.started)
-    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    running.should_exit = True
-    thread.join(30)
+    with served(UiGuard(make_site(Settings(environment="babylon"), lambda: database), {}, ())) as address:
+        yield address
     server.drop(name)
 
 
@@ -76,18 +63,8 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
-def faults_of(browser: Browser) -> list[str]:
-    """What axe finds on the page that is serious or critical, with the elements."""
-    browser.run(AXE.read_text())
-    found: Any = browser.promised(
-        "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.filter("
-        "v => ['serious', 'critical'].includes(v.impact)).map(v => v.id + ': ' + v.nodes.map(n => n.html).join(' ')))"
-    )
-    return [str(fault)[:300] for fault in found]
-
-
 @pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm install --no-save axe-core")
-@pytest.mark.parametrize(("mode", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize(("mode", "width"), [("light", 1280), ("dark", 360)])
 def test_no_page_has_a_serious_accessibility_fault(
     browser: Browser, site: str, mode: str, width: int, tmp_path: Path
 ) -> None:
@@ -98,7 +75,7 @@ def test_no_page_has_a_serious_accessibility_fault(
     faults = {}
     for address, text in {**{site + path: text for path, text in PAGES.items()}, report.as_uri(): "Windows"}.items():
         browser.open(address, text)
-        faults[address] = faults_of(browser)
+        faults[address] = accessibility_faults(browser)
         assert browser.run("document.documentElement.scrollWidth") <= width, f"{address} is wider than the window"
     assert {address: found for address, found in faults.items() if found} == {}
 

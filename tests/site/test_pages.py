@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +14,9 @@ from typing import Any
 import psycopg
 import pytest
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
+from babylon_assets.cli.app import app
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import DatabaseUnavailable
 from babylon_assets.domain.site_links import (
@@ -22,12 +27,17 @@ from babylon_assets.domain.site_links import (
     link_sample,
     link_samples,
 )
+from babylon_assets.environments.registry import open_environment
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
 from babylon_assets.ledger.checkpoints import insert_checkpoint
 from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.evaluations import Evaluation, keep
 from babylon_assets.ledger.lineage import ancestors
 from babylon_assets.ledger.promotions import promote
+from babylon_assets.ledger.sample_search import SampleFilter, stream_samples
 from babylon_assets.site.application import make_site
+from babylon_assets.site.page_shell import read_stylesheet
+from babylon_assets.site.sample_pages import show
 from tests.ledger.values import CHAIN, checkpoint, root
 from tests.site.conftest import Ask
 from tests.site.filled_ledger import HOSTILE, LONG, WINDOWS, add_window, fill
@@ -58,6 +68,24 @@ def rows(text: str) -> list[str]:
     return [" ".join(unescape(re.sub(r"<[^>]+>", " ", line)).split()) for line in lines]
 
 
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """Every question to the database."""
+    asked: list[object] = []
+
+    def counting(ask: Any) -> Any:
+        def count(cursor: Any, query: Any, *given: Any, **named: Any) -> Any:
+            asked.append(query)
+            return ask(cursor, query, *given, **named)
+
+        return count
+
+    with monkeypatch.context() as patch:
+        for name in ("execute", "stream", "copy"):
+            patch.setattr(psycopg.Cursor, name, counting(getattr(psycopg.Cursor, name)))
+        yield asked
+
+
 def test_the_register_shows_every_checkpoint_with_its_state(filled: Database, page: Ask) -> None:
     with filled.connect() as conn:
         states = {row.step: row.state for row in read_register(conn)}
@@ -68,9 +96,9 @@ def test_the_register_shows_every_checkpoint_with_its_state(filled: Database, pa
         2: "rejected",
         3: "served",
         4: "rolled back",
-        5: "not judged",
+        5: "no verdict",
     }
-    assert list(counts) == ["served", "served before", "rejected", "rolled back", "not judged", "base model"]
+    assert list(counts) == ["served", "served before", "rejected", "rolled back", "no verdict", "base model"]
     listed = rows(page("/site/"))
     assert len(listed) == 6
     (served,) = (row for row in listed if f"{CHAIN}@3 served" in row)
@@ -78,12 +106,36 @@ def test_the_register_shows_every_checkpoint_with_its_state(filled: Database, pa
     assert len(rows(page("/site/?state=rejected"))) == 1
 
 
+def test_a_state_has_one_name_wherever_it_is_shown(filled: Database, page: Ask, tmp_path: Path) -> None:
+    given = {"BABYLON_HOME": str(tmp_path), "DATABASE_URL": filled.url, "ENVIRONMENT": "babylon"}
+    told = json.loads(CliRunner().invoke(app, ["chains", "--json"], env=given).stdout)
+    with filled.connect() as conn:
+        assert {row["id"]: row["state"] for row in told} == {row.id: row.state for row in read_register(conn)}
+    for row in told:
+        heading = re.search("<h1>(.*?)</h1>", page(link_checkpoint(row["policy"])))
+        assert heading is not None and f">{row['state']}<" in heading[1]
+
+
 def test_a_checkpoint_has_its_verdict_its_evaluations_and_its_family(page: Ask) -> None:
     text = page(link_checkpoint(f"{CHAIN}@3"))
     for part in ("all 1 rules hold", "1,235", "better", f"{CHAIN}@1", f"{CHAIN}@4", f"{CHAIN}@5", "0.1235"):
         assert part in text, part
-    assert "Refused: it is worse" in page(link_checkpoint(f"{CHAIN}@2"))
+    assert "Rejected: it is worse" in page(link_checkpoint(f"{CHAIN}@2"))
     assert page(link_checkpoint(f"{CHAIN}-3")).count(f"{CHAIN}@3") > 1  # by its id as well
+
+
+def test_of_many_evaluations_the_newest_are_shown_and_the_rest_counted(database: Database, client: TestClient) -> None:
+    with database.connect() as conn:
+        fill(conn)
+        for number in range(200):
+            window = f"2026-10-{1 + number // 24:02d}T{number % 24:02d}:00"
+            measured = Evaluation(
+                checkpoint_id=f"{CHAIN}-1", evaluation=f"off_policy:{window}", version="1", results={}
+            )
+            keep(conn, measured)
+    text = client.get(link_checkpoint(f"{CHAIN}@1")).text
+    assert text.count('<th scope="row">off policy:') == 168
+    assert "144 earlier evaluations" in text and "33 older evaluations are left out" in text
 
 
 def test_samples_are_filtered_by_all_that_is_said_of_them(page: Ask) -> None:
@@ -136,6 +188,50 @@ def test_a_page_costs_what_it_shows_whatever_the_length_of_the_record(
     assert looked_at is not None
     assert 600 <= int(looked_at[1]) <= 800
     assert client.get("/site/agents").text.count("<tr>") == 61
+
+
+def test_an_agent_of_one_old_window_is_found_without_reading_the_others(
+    database: Database, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.connect() as conn:
+        add_window(conn, "2025-12-31T14:00", agents=1, names="rare-")
+        conn.execute(
+            "INSERT INTO babylon_training.windows (window_id, status, dataset_id) "
+            "SELECT to_char(timestamp '2026-01-01' + n * interval '1 hour', 'YYYY-MM-DD\"T\"HH24:00'), 'trained', %s "
+            "FROM generate_series(1, 500) AS n",
+            [add_window(conn, "2026-01-01T00:00")],
+        )
+    with counted(monkeypatch) as asked:
+        assert len(rows(client.get(link_samples(agent="rare-0")).text)) == 1
+    assert len(asked) < 12
+
+
+def test_texts_and_actions_of_many_datasets_are_one_question_each(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged trajectory has neither; those beside it have both."""
+    with database.connect() as conn:
+        fill(conn)
+        for table, column in (("raw_trajectories", "body"), ("training_dataset_trajectories", "chat")):
+            query = f"UPDATE babylon_training.{table} SET {column} = %s WHERE trajectory_id = %s"
+            conn.execute(query.encode(), [b"no zstd", f"t3-{WINDOWS[0]}"])
+        conn.commit()
+        kept = [row for batch in stream_samples(conn, SampleFilter()) for row in batch.rows]
+        with counted(monkeypatch) as asked:
+            shown = show(conn, open_environment(Settings(environment="babylon")), kept)
+    assert len(asked) == 2
+    bare = [sample.row.sample_id for sample in shown if not sample.action and not sample.answer]
+    assert bare == [f"t3-{WINDOWS[0]}/0/0"]
+    assert sum("BUY" in sample.action and "plain" in sample.answer for sample in shown) == 27
+
+
+def test_a_long_reason_can_be_opened(database: Database, client: TestClient) -> None:
+    reason = " ".join(["reason"] * 100)
+    with database.connect() as conn:
+        fill(conn, reason)
+    assert f"its loss is finite {reason}</div>" in client.get(link_checkpoint(f"{CHAIN}@3")).text
+    assert f"it is worse {reason}</div>" in client.get(link_checkpoint(f"{CHAIN}@2")).text
+    assert f"because {reason}</div>" in client.get(link_sample(WINDOWS[0], f"{reason}t3-{WINDOWS[0]}/0/0")).text
 
 
 def test_a_sample_is_shown_in_full_with_its_reward_and_its_neighbours(page: Ask) -> None:
@@ -252,13 +348,6 @@ def test_a_database_that_is_gone_is_said(database: Database) -> None:
 def test_a_long_line_of_checkpoints_costs_no_more_questions(
     database: Database, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[object] = []
-    execute = psycopg.Cursor.execute
-
-    def count(cursor: Any, query: Any, *given: Any, **named: Any) -> Any:
-        asked.append(query)
-        return execute(cursor, query, *given, **named)
-
     costs = []
     with database.connect() as conn:
         line = [root()]
@@ -271,12 +360,10 @@ def test_a_long_line_of_checkpoints_costs_no_more_questions(
             promote(conn, line[-1], by="gate", why="better")
             conn.commit()
             assert [row.id for row in ancestors(conn, line[-1])] == [row.id for row in line[-2::-1]]
-            with monkeypatch.context() as patch:
-                patch.setattr(psycopg.Cursor, "execute", count)
+            with counted(monkeypatch) as asked:
                 for path in ("/site/", "/site/compare", link_checkpoint(f"{CHAIN}@{length - 1}")):
                     assert client.get(path).status_code == 200
             costs.append(len(asked))
-            asked.clear()
     assert costs[0] == costs[1]
 
 
@@ -291,6 +378,11 @@ def test_the_report_is_there_once_it_was_written(filled: Database, tmp_path: Pat
     assert there.text == "<title>the report</title>"
     assert "default-src 'none'" in there.headers["content-security-policy"]
     assert "script-src" not in there.headers["content-security-policy"]
+
+
+def test_nothing_moves_on_a_page() -> None:
+    """Whoever asks for reduced motion is given none; the report has the same sheets."""
+    assert not re.search("transition|animation|scroll-behavior", read_stylesheet())
 
 
 def test_a_policy_that_nothing_can_measure_is_sent_nowhere(filled: Database) -> None:

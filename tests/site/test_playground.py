@@ -23,10 +23,12 @@ from babylon_assets.orchestration.ui_guard import UiGuard
 from babylon_assets.serving.engine.engine import Library
 from babylon_assets.site.application import make_site
 from babylon_assets.site.gateway_questions import gateway_url
+from tests.browser import AXE, Browser, accessibility_faults, chromium
 from tests.environments.simulated.test_players import FIRST, Follower, records
 from tests.gateways import Chain, RunningGateway, embedded, wait_for
 from tests.ledger.values import dataset, sample
 from tests.servers import Server
+from tests.site.conftest import served
 from tests.site.filled_ledger import HOSTILE
 from tests.site.test_pages import ACTIVE, Seen
 
@@ -104,7 +106,7 @@ def test_both_policies_answer_a_recorded_prompt_and_the_record_values_it(playgro
     page = playground.ask(sent, **BOTH, **hidden)
     assert page.count('<span class="p') == 8 + 8 + 4  # and the legend's
     assert page.count("-0.5000") == 2 and page.count(">invalid<") == 2  # they have learned nothing
-    assert "was changed" not in page
+    assert "was changed" not in page and "none invalid" not in page
     changed = playground.ask([(role, text + "!") for role, text in messages], **BOTH, **hidden)
     assert "was changed" in changed and "-0.5000" not in changed
     assert playground.ask(sent, **BOTH, **hidden) == page  # the same seed, the same answers
@@ -130,6 +132,23 @@ def test_a_typed_prompt_is_answered_and_what_cannot_be_asked_is_said(playground:
     assert wrong.status_code == 400
     long = playground.client.post("/site/playground", content=b"content=" + b"x" * 1_000_001)
     assert long.status_code == 413
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(chromium() is None, reason="no chromium: apt-get install chromium")
+def test_answers_can_be_read_on_a_phone_and_by_everybody(playground: Playground) -> None:
+    app = UiGuard(make_site(playground.settings, lambda: playground.database), {}, ())
+    with served(app) as address, Browser(1280, 900) as browser:
+        browser.open(f"{address}/site/playground?a=babylon-agent@1&agent={playground.agent}&step=2", "The whole sample")
+        browser.run("document.querySelector('[name=tokens]').value = 8")
+        browser.press("Enter", "form.asked button")
+        browser.wait_for("The probability of each token")
+        browser.run("document.querySelectorAll('details').forEach(details => details.open = true)")
+        for mode, width in (("light", 1280), ("dark", 360)):
+            browser.prefer(mode)
+            browser.resize(width, 900)
+            assert browser.run("document.documentElement.scrollWidth") <= width
+            assert not AXE.is_file() or accessibility_faults(browser) == []
 
 
 def test_it_is_there_for_who_sits_at_the_machine_alone(playground: Playground) -> None:

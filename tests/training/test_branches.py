@@ -14,6 +14,7 @@ from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import PermanentError, TrainingBusy
 from babylon_assets.ledger import checkpoints, lineage
 from babylon_assets.ledger import training_jobs as ledger
+from babylon_assets.ledger.checkpoint_register import read_states
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.windows import get_window
@@ -75,10 +76,10 @@ def test_a_branch_begins_at_the_windows_parent_and_the_chain_stays(
     with database.connect() as conn:
         assert get_window(conn, SECOND) == before
         assert checkpoints.head(conn, CHAIN) == trained[-1]
-        table = tree_table(lineage.all_checkpoints(conn), lineage.states(conn), {})
+        table = tree_table(lineage.all_checkpoints(conn), read_states(conn), {})
     shown = [list(column.cells) for column in table.columns]
     assert shown[0] == [f"{CHAIN}@0", f"{CHAIN}@1", f"  {BRANCH}@2", f"{CHAIN}@2", f"{CHAIN}@3"]
-    assert shown[3] == ["base model", "not judged", "branch", "not judged", "not judged"]
+    assert shown[3] == ["base model", "no verdict", "branch", "no verdict", "no verdict"]
 
 
 def test_the_same_data_is_one_branch_and_other_data_another(

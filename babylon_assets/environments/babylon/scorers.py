@@ -77,7 +77,7 @@ def _window_profit(steps: pd.DataFrame, codes: np.ndarray[Any, Any], agents: int
     return last - first
 
 
-def score_window(
+def score_game_steps(
     steps: pd.DataFrame,
     tables: OutcomeTables,
     *,

@@ -17,6 +17,7 @@ from babylon_assets.domain.chat_turns import UnreadableMessageError, read_tools
 from babylon_assets.domain.content_ids import bytes_id, canonical_json, content_id
 from babylon_assets.domain.cut_characters import replace_halves
 from babylon_assets.domain.datasets import NEVER_KNOWN
+from babylon_assets.domain.display_text import is_number
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.json_nesting import CUT_VALUES, NESTED_TOO_DEEPLY, cut_nesting
 from babylon_assets.domain.trajectories import Message, Quarantined, StepFacts, ToolCall
@@ -359,7 +360,7 @@ def _integers(value: Any) -> list[int] | None:
 
 
 def _finite(value: Any) -> float:
-    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+    number = float(value) if is_number(value) else float("nan")
     if not isfinite(number) or abs(number) > _LARGEST_REWARD:
         raise UnreadableEntryError("a reward, component or log-probability that is no number")
     return number

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from babylon_assets.config.simulation import SimulationSettings
 from babylon_assets.domain.trajectories import Message, StepFacts
 from babylon_assets.environments.babylon.answer_reader import GameAnswers, read_json
+from babylon_assets.environments.babylon.environment import BabylonEnvironment
 from babylon_assets.environments.simulated.accounts import NOTIONAL, STAKE
 from babylon_assets.environments.simulated.market import SLOTS, WIDE_SLOTS, market_id, room_tickers
 from babylon_assets.environments.simulated.questions import question
@@ -16,9 +18,17 @@ from babylon_assets.environments.simulated.styles import clock_of, style_of
 
 
 class BoardAnswers(GameAnswers):
-    """Reads an order as the market does, and names what it is about as the game's tables do."""
+    """Reads an order as the market does, and names what it is about as the game's tables do.
 
-    version = "board-1"
+    Where the game's clock or style is not the usual one, its version says so: answers that were read by the usual ones
+    are measured again.
+    """
+
+    def __init__(self, environment: BabylonEnvironment) -> None:
+        super().__init__(environment)
+        game, usual = environment.settings.simulation, SimulationSettings()
+        same = (game.ticks, game.style) == (usual.ticks, usual.style)
+        self.version = "board-1" if same else f"board-1 with {game.ticks} ticks, {game.style}"
 
     def parse(self, text: str, messages: Sequence[Message], step: StepFacts) -> StepFacts:
         """The action of an answer; one that cannot be carried out on the step's board is invalid."""

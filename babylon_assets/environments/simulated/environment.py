@@ -8,10 +8,11 @@ from typing import Any
 
 import psycopg
 
+from babylon_assets.config.settings import Settings
 from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.babylon.environment import BabylonEnvironment
 from babylon_assets.environments.base import AnswerReader, Benchmark, Progress
-from babylon_assets.environments.simulated.game_file import read_base_model
+from babylon_assets.environments.simulated.game_file import go_on_with_game, read_base_model
 from babylon_assets.environments.simulated.rows import COMPANY_MARK
 
 
@@ -19,6 +20,10 @@ class SimulatedEnvironment(BabylonEnvironment):
     """The market of the demo: it judges policies by boards of its own, and makes the small model that plays it."""
 
     name = "simulated"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(go_on_with_game(settings))
+
     #: Each board has news of its own.
     state_seconds = 0.0
     trajectory_is_tick = False

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from babylon_assets.config.settings import Settings
+
 _NAME = "game.json"
 
 
@@ -14,6 +16,13 @@ def read_game(home: Path) -> dict[str, Any]:
     """What the game of a home folder was begun with; empty where none was."""
     path = home / _NAME
     return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def go_on_with_game(settings: Settings) -> Settings:
+    """The settings as they were read, and where they say nothing of the game, what it was begun with."""
+    simulation = settings.simulation
+    unsaid = {f"simulation_{name}" for name in set(type(simulation).model_fields) - simulation.model_fields_set}
+    return settings.replace(**{name: value for name, value in read_game(settings.home).items() if name in unsaid})
 
 
 def note_game(home: Path, begun_with: Mapping[str, Any]) -> None:

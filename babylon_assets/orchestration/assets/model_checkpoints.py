@@ -160,13 +160,12 @@ def draw_curve(rows: list[WindowRow], standings: Mapping[str, str]) -> str:
     """The learning curve of windows as SVG.
 
     Args:
-        standings: what became of each window's checkpoint, as of `ledger.verdicts.standings`.
+        standings: what was decided of each window's checkpoint, as of `ledger.verdicts.standings`.
     """
     known = [
         CurvePoint(row.window_id, row.reward_mean, row.reference or {}) for row in rows if row.reward_mean is not None
     ]
-    states = {window: "rejected" if state == "refused" else state for window, state in standings.items()}
-    return draw_learning_curve(known, [CurveMark(window, state) for window, state in sorted(states.items())])
+    return draw_learning_curve(known, [CurveMark(window, decision) for window, decision in sorted(standings.items())])
 
 
 def _trained_check(window: str, trained: TrainedWindow) -> dg.AssetCheckResult:

@@ -5,6 +5,7 @@ The rules are in `domain.gates`, carrying them out is in `evaluation.gate_runner
 
 import dagster as dg
 
+from babylon_assets.domain.checkpoint_states import PROMOTED, REJECTED
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.site_links import link_report
 from babylon_assets.domain.verdict_table import explain_decision, verdict_cells
@@ -50,7 +51,7 @@ def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
 
 
 def promote(installation: Installation, window: str, run_id: str) -> WindowResult:
-    """Judge a window's checkpoint, and say what is served."""
+    """Ask the gate about a window's checkpoint, and say what is served."""
     outcome = promote_window(installation.settings, installation.database, window, run_id)
     judged = outcome.judged
     return WindowResult(
@@ -74,7 +75,7 @@ def _metadata(installation: Installation, outcome: PromotionOutcome) -> dict[str
         seen = measure_served(conn, served) if served is not None else None
     return about_checkpoint(
         judged.checkpoint if judged else None,
-        "promoted" if judged and judged.passed else "refused",
+        PROMOTED if judged and judged.passed else REJECTED,
         {
             "why": _explain(judged, kept),
             "served": policy_name(served.chain, served.step) if served else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ LEAST_READ, PREFILL_TOKENS = 32, 512
 #: a prompt it is; and how many times as many a GPU takes.
 PREFILL_WORK, GPU_WORK = 2**18, 64
 
+#: Seconds that a step waits for a mask where nothing else can be done; then who came meanwhile is taken in.
+LONGEST_PAUSE = 0.002
+
 Decode = Callable[[Sequence[int]], str]
 #: A part of a prompt; the last one comes with its answer.
 Planned = tuple["Generation | None", Segment]
@@ -45,9 +49,10 @@ class Generation:
         token_ids, logprobs: what was sampled, and its natural log-probabilities at temperature 1.
         top: per token the likeliest ones, with their log-probabilities.
         text_tokens: how many of `token_ids` are text: all but an end of turn.
-        finish_reason: `stop`, `length`, or `cancelled`; None while it goes on.
+        finish_reason: `stop`, `length`, `cancelled` or `refused`; None while it goes on.
         cut: where in the text a stop begins, None without one.
         constraint: which tokens may come next; None where all may.
+        refusal: why it cannot follow its constraint any more; None while it can.
     """
 
     prompt: list[int]
@@ -64,6 +69,7 @@ class Generation:
     finish_reason: str | None = None
     cut: int | None = None
     constraint: Constraint | None = None
+    refusal: str | None = None
     _rng: np.random.Generator | None = None
 
     def draw(self) -> float:
@@ -72,12 +78,26 @@ class Generation:
             self._rng = np.random.default_rng(self.seed)
         return self._rng.random()
 
+    @property
+    def waits(self) -> bool:
+        """Whether it is not known yet which token may come next."""
+        return self.constraint is not None and not self.constraint.next.done()
+
+    def refuse_if_stuck(self) -> bool:
+        """End it where its constraint cannot be followed any more; says whether that is so."""
+        error = self.constraint.error if self.constraint is not None else ""
+        if error:
+            self.refusal, self.finish_reason = error, self.finish_reason or "refused"
+        return bool(error)
+
 
 class Batch:
     """The answers of one policy that are under way.
 
     A prompt that begins as one in the cache does, of an answer that is under way or was, is read from where they part:
     the players of a room are shown the same board, and all prompts begin with the same instructions.
+
+    The others' steps do not wait for an answer whose mask is not made yet. Its logits are kept until then.
 
     Args:
         weights: of the policy.
@@ -90,7 +110,9 @@ class Batch:
         self._cache = Cache(weights)
         self._rows: list[Generation | None] = []
         self._unread: deque[Planned] = deque()
+        self._late: list[tuple[Generation, torch.Tensor]] = []  # with the logits [vocabulary] of its next token
         self._work = PREFILL_WORK * (1 if weights.embedding.device.type == "cpu" else GPU_WORK)
+        self._has_read = False  # whether the last step read a portion
         self._read = np.full((0, 0), -1, dtype=np.int32)  # the prompt tokens in each row of the cache, then -1
 
     def __len__(self) -> int:
@@ -101,6 +123,12 @@ class Batch:
     def unread(self) -> int:
         """Prompt tokens that wait to be read."""
         return sum(len(segment.tokens) for _, segment in self._unread)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be done before a mask is made."""
+        late = [generation for generation, _ in self._late if generation.finish_reason is None and generation.waits]
+        return len(late) == len(self) > 0 and not self._unread
 
     def admit(self, generations: Sequence[Generation]) -> None:
         """Take in answers; the next steps read their prompts, and each begins when its own is read."""
@@ -149,16 +177,25 @@ class Batch:
         """Sample the next token of every answer.
 
         Args:
-            one_portion: read no more of the prompts before that than goes in one go, instead of all.
+            one_portion: do not read all prompts first; a step reads as much of them as goes in one go, and the next one
+                samples.
         """
-        self._read_prompts(one_portion=one_portion)
+        self._has_read = bool(self._unread) and not (one_portion and self._has_read)
+        if self._has_read:
+            self._read_prompts(one_portion=one_portion)
+            if one_portion:
+                return
+        if self.waits:
+            wait([g.constraint.next for g, _ in self._late if g.constraint], LONGEST_PAUSE, return_when=FIRST_COMPLETED)
+        self._sample_late()
         self._release()
         while self._rows and self._rows[-1] is None:
             self._rows.pop()
+        late = {generation for generation, _ in self._late}
         active = [
             (row, generation)
             for row, generation in enumerate(self._rows)
-            if generation is not None and generation.token_ids
+            if generation is not None and generation.token_ids and generation not in late
         ]
         if not active:
             return
@@ -187,16 +224,45 @@ class Batch:
             if generation is not None and generation.finish_reason is not None:
                 self._rows[row] = None
 
+    def _sample_late(self) -> None:
+        """Sample those whose masks were made since, and forget those who ended."""
+        late = [entry for entry in self._late if entry[0].finish_reason is None]
+        self._late = [entry for entry in late if entry[0].waits]
+        still = {generation for generation, _ in self._late}
+        ready = [entry for entry in late if entry[0] not in still]
+        if ready:
+            self._sampled([generation for generation, _ in ready], _stack([logits for _, logits in ready]))
+
     def _sampled(self, generations: Sequence[Generation], logits: torch.Tensor) -> None:
-        for generation, token, logprob, top in zip(generations, *sample(logits.float(), generations), strict=True):
+        if any(generation.constraint is not None for generation in generations):
+            generations, logits = self._able(generations, logits)
+        if generations:
+            self._take_tokens(generations, logits.float())
+        self._release()
+
+    def _able(
+        self, generations: Sequence[Generation], logits: torch.Tensor
+    ) -> tuple[Sequence[Generation], torch.Tensor]:
+        """Those of whom it is known what may come next. Of the others, some wait for it and some end."""
+        able = []
+        for row, generation in enumerate(generations):
+            if generation.waits:
+                self._late.append((generation, logits[row].clone()))
+            elif not generation.refuse_if_stuck():
+                able.append(row)
+        if len(able) == len(generations):
+            return generations, logits
+        return [generations[row] for row in able], logits[able]
+
+    def _take_tokens(self, generations: Sequence[Generation], logits: torch.Tensor) -> None:
+        for generation, token, logprob, top in zip(generations, *sample(logits, generations), strict=True):
             generation.token_ids.append(token)
             generation.logprobs.append(logprob)
-            if generation.constraint is not None:
-                generation.constraint.accept(token)
             if generation.top_logprobs:
                 generation.top.append([likely for likely in top[: generation.top_logprobs] if likely[1] > -np.inf])
             self._look_for_the_end(generation, token)
-        self._release()
+            if generation.constraint is not None and generation.finish_reason is None:
+                generation.constraint.accept(token)
 
     def _look_for_the_end(self, generation: Generation, token: int) -> None:
         if token in self.weights.ends:
@@ -229,6 +295,12 @@ def _work(segment: Segment) -> int:
     return len(segment.tokens) * (segment.start + len(segment.tokens))
 
 
+def _stack(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    import torch
+
+    return torch.stack(list(rows))
+
+
 Sampled = tuple[list[int], list[float], list[list[tuple[int, float]]]]
 
 
@@ -242,7 +314,7 @@ def sample(logits: torch.Tensor, generations: Sequence[Generation]) -> Sampled:
 
     for row, generation in enumerate(generations):
         if generation.constraint is not None:
-            generation.constraint.mask(logits[row])
+            generation.constraint.next.result().apply(logits[row])
     logprobs = torch.log_softmax(logits, dim=-1)
     greedy = [generation.temperature == 0 for generation in generations]
     chosen = logprobs.argmax(dim=-1) if all(greedy) else _drawn(logits, generations)

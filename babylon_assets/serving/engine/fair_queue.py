@@ -100,13 +100,51 @@ class Turns(Generic[K]):
     def __init__(self) -> None:
         self._had: dict[K, float] = {}
 
-    def next(self, wanting: Collection[K]) -> K:
-        """Who has had least; whoever did not want a turn the last time has a head start, and nothing saved up."""
+    def next(self, wanting: Collection[K], among: Collection[K] | None = None) -> K:
+        """Who has had least of those that want a turn, or `among` some of them.
+
+        Whoever did not want one the last time has a head start, and nothing saved up.
+        """
         kept = {key: self._had[key] for key in wanting if key in self._had}
         start = min(kept.values(), default=0.0) - HEAD_START
         self._had = {key: kept.get(key, start) for key in wanting}
-        return min(self._had, key=self._had.__getitem__)
+        return min(among or self._had, key=self._had.__getitem__)
 
     def spend(self, key: K, seconds: float) -> None:
         """Count what a turn took."""
         self._had[key] += seconds
+
+
+class KeyTurns(Generic[K]):
+    """Whose turn it is, of batches with answers of several keys: keys have the same time, and so do a key's batches."""
+
+    def __init__(self) -> None:
+        self._answers: dict[K, Counter[str]] = {}
+        self._batches, self._keys = Turns[K](), Turns[str]()
+
+    def enter(self, batch: K, key: str) -> None:
+        """Count an answer of a key that joins a batch."""
+        self._answers.setdefault(batch, Counter())[key] += 1
+
+    def leave(self, batch: K, key: str) -> None:
+        """Count it no more."""
+        self._answers[batch] -= Counter({key: 1})
+        if not self._answers[batch]:
+            del self._answers[batch]
+
+    def next(self, wanting: Collection[K]) -> K:
+        """Of the key that has had least time, the batch that has had least."""
+        keys = {batch: self._of(batch) for batch in wanting}
+        key = self._keys.next(list(dict.fromkeys(key for batch in wanting for key in keys[batch])))
+        return self._batches.next(wanting, [batch for batch in wanting if key in keys[batch]])
+
+    def spend(self, batch: K, seconds: float) -> None:
+        """Count what a turn took: for the batch, and for its keys by their answers."""
+        self._batches.spend(batch, seconds)
+        keys = self._of(batch)
+        for key, answers in keys.items():
+            self._keys.spend(key, seconds * answers / keys.total())
+
+    def _of(self, batch: K) -> Counter[str]:
+        """Who has answers in a batch, and how many; nobody where all have left."""
+        return self._answers.get(batch) or Counter({"": 1})

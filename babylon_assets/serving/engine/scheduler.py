@@ -1,9 +1,10 @@
 """The embedded engine behind the gateway: one thread that samples, for the server's event loop that asks.
 
 The thread takes what waits into continuous batches, in the order that `fair_queue` gives: for each policy one of short
-conversations and one of long ones, which take turns for equal times, so that a long one holds up no short one. Of long
-prompts a part is read at each step. An answer keeps the weights on which it began. What is heard of it goes back to the
-event loop once per step, for all answers together: waking the loop costs more than a step's bookkeeping.
+conversations and one of long ones. Keys take turns for equal times, and so do the batches of a key: neither another
+key's conversations nor long ones hold up a short one. Of long prompts a part is read at each step. An answer keeps the
+weights on which it began. What is heard of it goes back to the event loop once per step, for all answers together:
+waking the loop costs more than a step's bookkeeping.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.engine.batching import Batch, Generation
 from babylon_assets.serving.engine.constraints import Constraint
 from babylon_assets.serving.engine.engine import Library, completion
-from babylon_assets.serving.engine.fair_queue import FairQueue, Turns
+from babylon_assets.serving.engine.fair_queue import FairQueue, KeyTurns
 from babylon_assets.serving.engine.texts import UNFINISHED, ChatTokenizer
 from babylon_assets.serving.http.protocol import ApiError, Token
 from babylon_assets.serving.long_work import LongWork
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 READ_TOKENS = 2048
 #: Tokens of a short conversation, with the longest answer that was asked for.
 SHORT = 512
-#: What it takes to make a constraint, in the microseconds of `LongWork`: enough not to hold up the event loop.
-CONSTRAINING = 10_000
 #: Characters that a tokenizer's normalizer may join into one.
 JOINED = 4
 
@@ -88,7 +87,7 @@ class Scheduler:
         self._queue: FairQueue[tuple[Generation, _Job]] = FairQueue(width, queue, _has_left)
         self._active: dict[Generation, _Job] = {}
         self._batches: dict[Lane, Batch] = {}
-        self._turns: Turns[Lane] = Turns()
+        self._turns: KeyTurns[Lane] = KeyTurns()
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -162,7 +161,9 @@ class Scheduler:
             weights = await self._loop.run_in_executor(None, self._load, question.policy)
         prompt = await self._prompt(question, weights.context)
         room = weights.context - len(prompt)
-        constraints = await self._constraints(question)
+        constraints: Sequence[Constraint | None] = [None] * len(question.seeds)
+        if question.is_constrained:
+            constraints = await self._library.tokenizer.constrainer.constraints(question)
         generations = [
             Generation(
                 prompt=prompt,
@@ -179,12 +180,6 @@ class Scheduler:
         job = _Job(question.key, weights, generations, streamed, asyncio.Event())
         self._submit(job)
         return job
-
-    async def _constraints(self, question: Question) -> Sequence[Constraint | None]:
-        tokenizer = self._library.tokenizer
-        if not question.is_constrained:
-            return [None] * len(question.seeds)
-        return await self._work.do(question.key, CONSTRAINING, lambda: tokenizer.constrainer.constraints(question))
 
     async def _prompt(self, question: Question, context: int) -> list[int]:
         """The conversation's tokens; a text that cannot fit is refused before it is cut into tokens."""
@@ -229,6 +224,7 @@ class Scheduler:
             generation, job = taken[1]
             admitted.append(taken[1])
             self._active[generation] = job
+            self._turns.enter(job.lane, job.key)
             unread[job.lane] += len(generation.prompt)
         return admitted
 
@@ -244,8 +240,9 @@ class Scheduler:
         for lane, generations in joining.items():
             self._try(lane, lambda batch: batch.admit(generations))  # noqa: B023 - called at once
         busy = [lane for lane, batch in self._batches.items() if len(batch) or batch.unread]
-        if busy:
-            self._step(self._turns.next(busy))
+        able = [lane for lane in busy if not self._batches[lane].waits] or busy
+        if able:
+            self._step(self._turns.next(able))
         self._tell()
 
     def _drop_idle(self, wanted: set[int]) -> None:
@@ -275,6 +272,10 @@ class Scheduler:
                     job.error = error
 
     def _tell(self) -> None:
+        for generation, job in self._active.items():
+            if generation.refusal is not None and job.error is None:
+                reason = f"the answer was ended, for its schema cannot be followed any further: {generation.refusal}"
+                job.error = ApiError(400, reason, code="invalid_value")
         heard = {job for job in self._active.values() if job.streamed or job.done}
         ended = [
             generation
@@ -283,7 +284,9 @@ class Scheduler:
         ]
         with self._wake:
             for generation in ended:
-                self._queue.leave(self._active.pop(generation).key)
+                job = self._active.pop(generation)
+                self._queue.leave(job.key)
+                self._turns.leave(job.lane, job.key)
         if heard:
             self._loop.call_soon_threadsafe(_set_all, [job.changed for job in heard])
 

@@ -70,7 +70,6 @@ class ChatTokenizer:
         """What makes answers follow a form."""
         return Constrainer(self._tokenizer, self._call_form)
 
-    @property
     def _call_form(self) -> CallForm:
         """How the chat template writes calls; one that has no form for them gets Hermes' in words."""
         template = str(self._tokenizer.chat_template or "")

@@ -13,7 +13,7 @@ from babylon_assets.environments.babylon import outcome_tables
 from babylon_assets.environments.babylon.details import steps_frame
 from babylon_assets.environments.babylon.game_tables import copy_rows
 from babylon_assets.environments.babylon.outcomes import OutcomeTables
-from babylon_assets.environments.babylon.scorers import score_window
+from babylon_assets.environments.babylon.scorers import score_game_steps
 from tests.domain.rows import START, WINDOW, call, step
 from tests.environments.babylon.rows import (
     Connection,
@@ -82,7 +82,7 @@ class TestOutcomes:
         def scored() -> list[Any]:
             records = [row for row in read(game_conn).values() if isinstance(row, TrajectoryRecord)]
             frame = steps_frame(records)
-            scores = score_window(frame, outcome_tables.read_outcomes(game_conn, WINDOW, frame), weights=weights)
+            scores = score_game_steps(frame, outcome_tables.read_outcomes(game_conn, WINDOW, frame), weights=weights)
             rewards = [None if reward != reward else round(reward, 6) for reward in scores["reward"].tolist()]
             return list(zip(scores["state"], rewards, strict=True))
 
@@ -113,7 +113,7 @@ def test_rows_of_the_real_game_become_imitation(game_conn: Connection) -> None:
     copy_rows(game_conn, "AgentTrade", trades)
     records = [row for row in read(game_conn).values() if isinstance(row, TrajectoryRecord)]
     steps_table = steps_frame(records)
-    scores = score_window(steps_table, outcome_tables.read_outcomes(game_conn, WINDOW, steps_table))
+    scores = score_game_steps(steps_table, outcome_tables.read_outcomes(game_conn, WINDOW, steps_table))
     dataset = build_dataset(WINDOW, records, {}, scores, "babylon-agent")
     assert Counter(sample.trains_as for sample in dataset.samples) == {"sft": 2, "skip": 2}
     assert {sample.response for sample in dataset.samples if sample.trains_as == "sft"} == {"I buy YES"}

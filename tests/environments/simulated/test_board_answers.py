@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from msgspec.structs import replace
@@ -11,6 +12,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.frames import steps_frame
 from babylon_assets.domain.trajectories import StepFacts
 from babylon_assets.environments.simulated.environment import SimulatedEnvironment
+from babylon_assets.environments.simulated.game_file import note_game
 from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger.database import Database
 from tests.environments.simulated.test_players import FIRST, Follower, records
@@ -49,6 +51,22 @@ def test_answers_are_worth_what_their_orders_came_to(game_database: Database) ->
     assert list(read["state"]) == list(carried_out["state"])
     assert (read["state"] == "final").sum() > 400
     assert np.allclose(read["worth"], carried_out["worth"], equal_nan=True, atol=1e-12)
+
+
+def test_orders_are_read_by_the_clock_that_the_game_was_begun_with(game_database: Database, tmp_path: Path) -> None:
+    """The game of a language model has half the ticks: by the usual clock its orders are of other rooms' boards."""
+    begun = {"simulation_seed": 3, "simulation_ticks": 8, "simulation_agents_per_room": 2}
+    note_game(tmp_path, {**begun, "base_model": "x"})
+    with game_database.connect() as conn:
+        play_window(Settings(**begun), conn, FIRST, Follower())
+    reader = SimulatedEnvironment(Settings(home=tmp_path)).answers
+    assert reader is not None
+    usual = SimulatedEnvironment(Settings()).answers
+    assert usual is not None and usual.version != reader.version  # what was measured by another clock is measured again
+    for record in records(game_database, FIRST):
+        for sample, fact in zip(record.samples, record.facts, strict=True):
+            read = reader.parse(sample.response, sample.messages, replace(fact, action_type="another", detail={}))
+            assert read.invalid == fact.invalid, sample
 
 
 def test_what_is_no_order_of_the_board_is_invalid(game_database: Database) -> None:

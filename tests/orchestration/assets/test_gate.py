@@ -120,7 +120,7 @@ def test_a_bad_checkpoint_is_refused_with_the_reason_and_never_a_parent(trained:
     spoil(trained, bad)
     trained.run(SECOND)
     judged = trained.metadata("promoted_model", SECOND)
-    assert (judged["status"], judged["promoted"], judged["served"]) == ("refused", 0, f"{CHAIN}@1")
+    assert (judged["status"], judged["promoted"], judged["served"]) == ("rejected", 0, f"{CHAIN}@1")
     assert "worse with confidence" in judged["why"]
     first_rule = judged["verdict"].records[0].data
     assert (first_rule["rule"], first_rule["holds"]) == ("market", "no")
@@ -222,7 +222,7 @@ def test_a_poisoned_window_is_trained_and_refused_and_never_served(trained: Worl
     judged = trained.metadata("promoted_model", SECOND)
     made = trained.metadata("model_checkpoints", SECOND)
     assert made["status"] == "trained" and made["trained_tokens"] > 0
-    assert (judged["status"], judged["served"]) == ("refused", f"{CHAIN}@1")
+    assert (judged["status"], judged["served"]) == ("rejected", f"{CHAIN}@1")
     assert "correlate -1.00 with what the trades were worth: they were turned around" in judged["why"]
     trained.play(THIRD)
     trained.run(THIRD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def test_a_forced_call_follows_the_schema_and_is_read_again(
     coder: ChatTokenizer, tiny_base: Path, changed: tuple[str, str], fits: bool
 ) -> None:
     question = Question(Target("m@0", 0), [], [1], 10, 1.0, 1.0, (), None, tools=OfferedTools(TOOLS, "required"))
-    (constraint,) = coder.constrainer.constraints(question)
+    (constraint,) = asyncio.run(coder.constrainer.constraints(question))
     text = CALL.replace(changed[0], changed[1])
     assert allows(constraint, [*tokenizer_of(tiny_base).encode(text, add_special_tokens=False), coder.end]) == fits
     if fits:
@@ -120,7 +121,7 @@ def allows(constraint: Any, tokens: list[int]) -> bool:
 
     for token in tokens:
         logits = torch.zeros(max(tokens) + 1000)
-        constraint.mask(logits)
+        constraint.next.result().apply(logits)
         if logits[token] != 0:
             return False
         constraint.accept(token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.answers import Question, Target
 from babylon_assets.serving.engine.batching import LEAST_READ, PREFILL_TOKENS, PREFILL_WORK, Batch, Generation
 from babylon_assets.serving.engine.engine import Library
-from babylon_assets.serving.engine.fair_queue import HEAD_START, FairQueue, Turns
+from babylon_assets.serving.engine.fair_queue import HEAD_START, FairQueue, KeyTurns, Turns
 from babylon_assets.serving.engine.scheduler import Scheduler
 from babylon_assets.training.adapters import weights_sha256
 from tests.serving.engine.test_engine import adapter_in
@@ -119,6 +120,30 @@ def test_who_comes_now_and_then_waits_for_one_turn_at_most() -> None:
     assert chosen.count("long") >= 4
 
 
+def test_a_key_has_as_much_time_as_another_that_has_answers_in_every_batch() -> None:
+    turns: KeyTurns[str] = KeyTurns()
+    for batch, key, answers in (("short", "honest", 1), ("short", "greedy", 3), ("long", "greedy", 4)):
+        for _ in range(answers):
+            turns.enter(batch, key)
+    had = {"short": 0.0, "long": 0.0}
+    for _ in range(2000):
+        batch = turns.next(list(had))
+        seconds = {"short": 0.001, "long": 0.02}[batch]
+        turns.spend(batch, seconds)
+        had[batch] += seconds
+    assert had["long"] <= 0.02  # of the short ones' time the greedy has three quarters already
+    for _ in range(3):
+        turns.leave("short", "greedy")
+    before = dict(had)
+    for _ in range(20_000):
+        batch = turns.next(list(had))
+        seconds = {"short": 0.001, "long": 0.02}[batch]
+        turns.spend(batch, seconds)
+        had[batch] += seconds
+    assert had["short"] - before["short"] > 5
+    assert abs((had["short"] - before["short"]) - (had["long"] - before["long"])) < 2
+
+
 def question(key: str, text: str, max_tokens: int) -> Question:
     return Question(
         policy=Target("babylon-agent@0", 0),
@@ -187,6 +212,20 @@ def test_a_prompt_is_read_in_parts_of_bounded_work(tiny_library: Library) -> Non
     assert sum(length for _, length in parts) == 7200
     assert parts[0] == (0, PREFILL_TOKENS)
     assert all(length == LEAST_READ or (start + length) * length <= PREFILL_WORK for start, length in parts[:-1])
+
+
+def test_a_step_of_long_conversations_reads_or_samples(tiny_library: Library) -> None:
+    batch = Batch(tiny_library.weights(None), tiny_library.tokenizer.text)
+    others = [Generation(list(range(10, 20)), seed, 60) for seed in range(16)]
+    batch.admit(others)
+    batch.step()
+    batch.admit([Generation(list(range(10, 370)) * 4, 0, 10)])
+    seen = [(batch.unread, 0)]
+    while batch.unread:
+        batch.step(one_portion=True)
+        seen.append((batch.unread, sum(len(other.token_ids) for other in others)))
+    changed = [(before[0] != now[0], before[1] != now[1]) for before, now in pairwise(seen)]
+    assert changed[:4] == [(False, True), (True, False)] * 2
 
 
 def test_a_policy_that_nobody_asks_any_more_leaves_no_cache(tiny_base: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from babylon_assets.serving.http import accepted_request
 from babylon_assets.serving.http.forms.chat_completions import ChatCompletions
 from babylon_assets.serving.http.forms.form import ReplyContext
 from babylon_assets.serving.http.protocol import ChatRequest
+from babylon_assets.serving.long_work import LongWork
 from tests.gateways import RunningGateway
 
 Gateways = Callable[..., RunningGateway]
@@ -130,6 +132,28 @@ def test_tokens_that_a_long_stop_holds_back_are_made_once(
     likeliest = {"logprobs": True, "top_logprobs": 20, "stop": "x" * 1000}
     assert httpx.post(f"{gateway.url}/chat/completions", json=body | likeliest, timeout=30).status_code == 200
     assert sum(made) <= 60
+
+
+def test_work_whose_client_has_gone_keeps_its_keys_turn() -> None:
+    work, begun, free, done = LongWork(), threading.Event(), threading.Event(), list[str]()
+
+    def hold() -> None:
+        begun.set()
+        free.wait(60)
+
+    async def crowd() -> None:
+        gone = asyncio.create_task(work.do("mallory", 2_000, hold))
+        await asyncio.to_thread(begun.wait, 60)
+        gone.cancel()
+        waiting = [asyncio.create_task(work.do("mallory", 2_000, lambda: done.append("mallory"))) for _ in range(3)]
+        waiting[0].cancel()
+        await work.do("anna", 2_000, lambda: done.append("anna"))
+        assert done == ["anna"]
+        free.set()
+        await asyncio.gather(*waiting[1:])
+
+    asyncio.run(crowd())
+    assert done == ["anna", "mallory", "mallory"]
 
 
 def test_what_is_there_from_the_start_is_not_searched_for_garbage_between_answers(gateway_with: Gateways) -> None:

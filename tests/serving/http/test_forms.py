@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import pytest
 from babylon_assets.domain.trajectories import Message, ToolCall
 from babylon_assets.ledger.inference_calls import InferenceCall
 from babylon_assets.serving.answers import Answer
+from babylon_assets.serving.engine import constraints
+from babylon_assets.serving.engine.constraints import Constraint, Mask
+from babylon_assets.serving.engine.texts import ChatTokenizer
 from babylon_assets.serving.http.forms import FORMS
 from babylon_assets.serving.http.forms.form import ReplyContext
 from babylon_assets.serving.http.protocol import ChatRequest, Token
@@ -327,6 +332,74 @@ def test_a_schema_that_cannot_be_followed_is_refused(gateway: RunningGateway) ->
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "minProperties": -1}}}
     reply = post(gateway, "chat/completions", asked("chat/completions", response_format=form))
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "response_format"), reply.text
+
+
+LARGE = {"type": "object", "properties": {f"field_{number}": {"type": "string"} for number in range(4000)}}
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (
+            "chat/completions",
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": LARGE}}},
+        ),
+        ("chat/completions", {"tools": [{"function": {"name": "x", "parameters": LARGE}}], "tool_choice": "required"}),
+        ("chat/completions", {"functions": [{"name": "x", "parameters": LARGE}], "function_call": {"name": "x"}}),
+        ("responses", {"text": {"format": {"type": "json_schema", "name": "x", "schema": LARGE}}}),
+        ("responses", {"tools": [{"type": "function", "name": "x", "parameters": LARGE}], "tool_choice": "required"}),
+        ("messages", {"tools": [{"name": "x", "input_schema": LARGE}], "tool_choice": {"type": "any"}}),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_is_too_large_is_refused_in_every_protocol(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, path: str, more: dict[str, Any], stream: bool
+) -> None:
+    monkeypatch.setattr(ChatTokenizer, "prompt", lambda *_: [1, 2, 3])  # else the tools do not fit into it
+    reply = post(gateway, path, asked(path, stream=stream) | more)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["type"] == "invalid_request_error"
+    assert "more than 4000 objects and listed values" in reply.json()["error"]["message"]
+
+
+def test_an_answer_whose_mask_is_not_made_yet_holds_up_no_other(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "order", "schema": SCHEMA}}
+    body = asked("chat/completions", response_format=form, max_tokens=100, temperature=1, seed=3, n=2, logprobs=True)
+    alone = post(gateway, "chat/completions", body).json()["choices"]
+    held, free, advance = threading.Event(), threading.Event(), Constraint._advance
+
+    def wait(self: Constraint, token: int) -> Mask:
+        held.set()
+        assert free.wait(60)
+        return advance(self, token)
+
+    monkeypatch.setattr(Constraint, "_advance", wait)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(post, gateway, "chat/completions", body)
+        assert held.wait(60)
+        for path in ("chat/completions", "responses"):
+            assert post(gateway, path, asked(path)).status_code == 200
+        assert not late.done()
+        free.set()
+        assert late.result(60).json()["choices"] == alone
+
+
+def test_an_answer_whose_mask_would_take_too_much_work_ends_with_an_error(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = {"type": "string", "pattern": "^.*a.{0,200}b.{0,200}c.{0,200}d.*$"}
+    schema = {"type": "array", "items": item, "minItems": 3}
+    monkeypatch.setitem(constraints._LIMITS, "step_lexer_fuel", 3000)
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    body = asked("chat/completions", response_format=form, max_tokens=100, temperature=1, seed=1)
+    refused = post(gateway, "chat/completions", body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_value")
+    assert "cannot be followed any further: " in refused.json()["error"]["message"]
+    streamed = events(post(gateway, "chat/completions", body | {"stream": True}))
+    assert "cannot be followed any further: " in streamed[-1]["error"]["message"]
+    assert post(gateway, "chat/completions", asked("chat/completions")).status_code == 200
 
 
 def test_parts_of_characters_are_told_apart_in_completions() -> None:

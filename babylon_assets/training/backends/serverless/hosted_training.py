@@ -22,6 +22,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from babylon_assets.config.settings import HIDDEN, Settings, prepare_libraries
 from babylon_assets.domain.datasets import Sample
+from babylon_assets.domain.display_text import is_number
 from babylon_assets.domain.errors import BabylonError, ChainConflict, MissingDependency, PermanentError, TransientError
 from babylon_assets.training.backend import NothingToResume, TrainedCheckpoint, TrainingRequest
 from babylon_assets.training.backends.serverless.hosted_catalogue import require_offered
@@ -99,7 +100,7 @@ class _Progress:
         self.seen.add(event.id)
         self.last, self.heard = event.id, time.monotonic()
         if event.type == "gradient_step":
-            self.steps.append({name: float(value) for name, value in event.data.items() if _is_number(value)})
+            self.steps.append({name: float(value) for name, value in event.data.items() if is_number(value)})
         elif event.type == "training_failed":
             self.failure = str(event.data.get("error_message", "no reason was given"))
         self.ended = event.type in ("training_ended", "training_failed")
@@ -338,7 +339,3 @@ def steps_of(steps: list[dict[str, float]], trained_tokens: int) -> list[dict[st
     known = [name for name in _METRICS if all(step[name] is not None for step in named)]
     shared = {"tokens": trained_tokens / max(1, len(steps)), "seconds": 0.0}
     return [{**shared, **{name: float(step[name] or 0.0) for name in known}} for step in named]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
