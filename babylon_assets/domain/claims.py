@@ -58,8 +58,6 @@ def is_untimely(record: TrajectoryRecord, call: Claim) -> bool:
     and within `PATIENCE`: by then nobody knows what the step will turn out to be worth. The clocks may differ by
     `CLOCK_SKEW`.
     """
-    if call.trajectory_id is None and not record.start_time <= call.created_at <= record.end_time:
-        return True
     return not fits_step(record, call.step, call)
 
 

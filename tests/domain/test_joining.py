@@ -210,6 +210,14 @@ class TestIdentity:
         assert joined.samples == []
         assert joined.counts["calls_out_of_time"] == bool(place or lie)
 
+    @pytest.mark.parametrize("place", [{"trajectory_id": "t1", "step": 0}, {"trajectory_id": "t1"}, {}])
+    def test_an_answer_that_the_record_has_is_only_of_who_gave_it_in_time(self, place: dict[str, Any]) -> None:
+        for minutes, joins in ((1, True), (40, False)):
+            calls = {"c": Recorded(received_at=START + minutes * MINUTE, **place)}
+            joined = join_calls([full()], calls)
+            assert joined_ids(joined, calls) == {("t1", 0): "c" if joins else None}
+            assert joined.counts["calls_out_of_time"] == (not joins)
+
     def test_what_was_recorded_after_the_next_step_is_not_of_the_step(self) -> None:
         late: dict[str, Any] = {"trajectory_id": "t1", "step": 1, "created_at": START + MINUTE}
         joined = join_calls([live(steps=9)], {"c": Recorded(**late, received_at=START + 5 * MINUTE)})

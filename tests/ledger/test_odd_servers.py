@@ -127,6 +127,11 @@ def test_a_server_without_tls_is_a_wrong_setting_where_tls_is_asked_for() -> Non
     assert isinstance(explained(Address({"dbname": "game"}), refused), SettingsError)
 
 
+def test_a_message_that_quotes_the_password_is_shown_without_it() -> None:
+    quoted = psycopg.OperationalError('connection to server at "db" failed: no parameter in "hunter2"')
+    assert "hunter2" not in str(explained(Address({"dbname": "game", "password": "hunter2"}), quoted))
+
+
 def test_sessions_begin_alike_whatever_the_database_is_set_to(server: Server) -> None:
     odd = server.create()
     make_odd(server, odd)

@@ -263,18 +263,21 @@ def test_a_full_disk_breaks_no_answer_and_costs_bounded_memory_and_time(
 
 
 def test_nobody_else_may_read_what_waits(tmp_path: Path, database: Database) -> None:
-    before = os.umask(0)
+    waiting, before = tmp_path / "home" / "spool", os.umask(0)
     try:
-        recorder = Recorder(NOWHERE, tmp_path / "home" / "spool")
+        waiting.mkdir(mode=0o755, parents=True)  # of an earlier version
+        waiting.parent.chmod(0o700)
+        recorder = Recorder(NOWHERE, waiting)
         recorder.record([inference_call(0)])
         wait_for(lambda: not recorder.database_up)
+        assert {stat.S_IMODE(path.stat().st_mode) for path in waiting.rglob("*.records")} == {0o600}
         recorder.record([inference_call(1, token_ids=[1, 2], logprobs=[-0.5])])
         recorder._database = database
         assert recorder.flush(20)
     finally:
         os.umask(before)
     assert recorder.refused == 1
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "home" / "spool").rglob("*")}
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in waiting.rglob("*")}
     assert {mode for name, mode in modes.items() if name in (spool.REFUSED, "lock")} == {0o600}
     folders = [path for path in (tmp_path / "home").rglob("*") if path.is_dir()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}

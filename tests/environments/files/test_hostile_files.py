@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from io import BytesIO
@@ -17,7 +18,7 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.trajectories import Quarantined
 from babylon_assets.environments.files import bounds
 from babylon_assets.environments.files.entries import Entry, art_entries
-from babylon_assets.environments.files.parquet_rows import parquet_rows
+from babylon_assets.environments.files.parquet_rows import MEMORY, parquet_rows
 from babylon_assets.ledger.database import Database
 
 FIRST = "2025-11-05T14:00"
@@ -131,15 +132,16 @@ def test_a_group_without_end_is_one_refusal() -> None:
     assert isinstance(refused, Quarantined) and refused.reason.startswith("more than 10,000 trajectories")
 
 
-def test_a_decoder_that_waits_for_ever_is_ended() -> None:
-    """As polars does where a thread of its own could not be had: the file is one that expands to too much."""
+def test_a_decoder_that_waits_for_ever_is_ended(tmp_path: Path) -> None:
+    """As polars does where a thread of its own could not be had; here for a file that nobody writes into."""
+    os.mkfifo(tmp_path / "silent.parquet")
     stuck = (
-        "import threading, time; from babylon_assets.environments.files import parquet_rows as decoder\n"
+        "import sys; from babylon_assets.environments.files import parquet_rows as decoder\n"
         "decoder.STUCK_SECONDS = 0.2\n"
-        "threading.Thread(target=decoder._end_if_stuck, args=(threading.Event(),)).start()\n"
-        "time.sleep(60)"
+        "sys.exit(decoder.main(sys.argv[1:], sys.stdout.buffer))"
     )
-    assert subprocess.run([sys.executable, "-c", stuck], timeout=50, check=False).returncode == 5
+    command = [sys.executable, "-c", stuck, str(tmp_path / "silent.parquet"), str(MEMORY)]
+    assert subprocess.run(command, timeout=50, check=False).returncode == 5
 
 
 def test_a_line_that_is_too_long_costs_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,13 @@ def test_what_never_ends_is_refused_before_it_is_held(gateway: RunningGateway) -
     assert_answers(gateway)
 
 
+def test_a_body_that_does_not_say_its_length_is_as_bounded(gateway: RunningGateway) -> None:
+    size = gateway.gateway.connections.limits.body + 1
+    with connect(gateway) as client:
+        client.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (size, b"y" * size))
+        assert status_of(client.recv(65_536)) == 413
+
+
 def test_a_refused_client_that_sends_on_is_cut_off(gateway: RunningGateway) -> None:
     with connect(gateway) as client:
         client.sendall(HEAD + b"Content-Length: 999999999\r\n\r\n")
