@@ -46,6 +46,8 @@ class GrammarTrials:
             self._passed.popitem(last=False)
 
     def _try(self, grammar: str, limits: Mapping[str, Any]) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            self._forget(self._process)  # somebody else ended it
         process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
         reply = b""
