@@ -268,7 +268,7 @@ def _verdict(conn: Connection, checkpoint: str) -> dict[str, Any] | None:
         "summary": explain_decision(kept.why, kept.verdict),
         "why": kept.why,
         "at": kept.judged_at,
-        "rules": [row._asdict() for row in verdict_rows(kept.verdict)],
+        "rules": [row._asdict() | {"answer": row.answer} for row in verdict_rows(kept.verdict)],
     }
 
 
@@ -326,7 +326,7 @@ def _print_verdict(verdict: Mapping[str, Any]) -> None:
     for name in ("rule", "holds", "what it came to", "bound"):
         table.add_column(name, overflow="fold")
     for row in verdict["rules"]:
-        table.add_row(row["rule"], "yes" if row["holds"] else "no", row["finding"], row["bound"])
+        table.add_row(row["rule"], row["answer"], row["finding"], row["bound"])
     output.print(table)
 
 
