@@ -16,6 +16,7 @@ from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.display_text import shorten
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, verdicts
 from babylon_assets.ledger import windows as ledger
@@ -253,7 +254,11 @@ def lineage(conn: Connection, settings: Settings, window: str) -> dict[str, Any]
         "fingerprint": row.fingerprint,
         "lineage": None
         if checkpoint is None
-        else {"policy": policy_name(chain, checkpoint.step), **asdict(checkpoint)},
+        else {
+            "policy": policy_name(chain, checkpoint.step),
+            "ended_early": explain_early_end(checkpoint.metrics) or None,
+            **asdict(checkpoint),
+        },
         "verdict": None if checkpoint is None else _verdict(conn, checkpoint.id),
     }
 

@@ -36,7 +36,7 @@ class VerdictRow(NamedTuple):
 
 
 def verdict_rows(verdict: Mapping[str, Any]) -> list[VerdictRow]:
-    """The rows of a verdict as it is kept (`GateVerdict.record`): first those that do not hold, then those without evidence.
+    """The rows of a verdict as it is kept (`GateVerdict.record`): the broken ones first, then those without evidence.
 
     A rule that is no more, or whose bound was not kept, has none.
     """

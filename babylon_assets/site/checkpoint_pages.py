@@ -12,6 +12,7 @@ from starlette.responses import Response
 from babylon_assets.domain import checkpoint_states as states
 from babylon_assets.domain.display_text import format_number, is_number
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.token_counts import TOKEN_COUNTS, TRAINED, explain_early_end
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.ledger import evaluations, lineage, promotions, verdicts
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
@@ -26,9 +27,7 @@ PAGE_ROWS = 50
 FIRST_ROWS, MOST_ROWS = 24, 168
 #: What a person asks first of a dataset's counts and of a training's numbers.
 _COUNTS = ("samples", "groups", "trainable_samples", "trainable_groups", "trainable_tokens")
-_NUMBERS = ("loss", "trainable_tokens", "optimizer_steps", "undone_steps", "kl_to_parent", "kl_to_behaviour", "entropy")
-#: Metrics that pages call by another name than the ledger.
-_METRICS = {"trainable_tokens": "trained tokens"}
+_NUMBERS = ("loss", *TOKEN_COUNTS, "optimizer_steps", "undone_steps", "kl_to_parent", "kl_to_behaviour", "entropy")
 #: The colour of each state.
 COLOURS = {
     states.SERVED: "good",
@@ -107,7 +106,8 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         dataset=dataset,
         carried=carried,
         metrics=_numbers(checkpoint.metrics),
-        trained=checkpoint.metrics.get("trainable_tokens"),
+        trained=checkpoint.metrics.get(TRAINED),
+        ended=explain_early_end(checkpoint.metrics),
         measurable=can_measure(site.environment()),
         changed=sorted((name, _shorten(value)) for name, value in checkpoint.settings.items()),
     )
@@ -146,7 +146,7 @@ def _measured(evaluation: Evaluation) -> Measured:
 def _numbers(metrics: Any) -> list[tuple[str, str]]:
     """The training's numbers, for people."""
     return [
-        (_METRICS.get(name, name.replace("_", " ")), format_number(float(value)))
+        (name.replace("_", " "), format_number(float(value)))
         for name, value in _in_order(metrics, _NUMBERS).items()
         if is_number(value)
     ]

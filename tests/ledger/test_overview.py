@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger import training_jobs
 from babylon_assets.ledger.checkpoints import insert_checkpoint
@@ -18,6 +19,7 @@ from babylon_assets.ledger.trajectories import replace_rows
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.report.summary import HOSTED_SILENT_AFTER, Cost, JobSummary, PolicySummary
 from tests.ledger.values import CHAIN, LATER, LATEST, WINDOW, checkpoint, dataset, quarantined, record, root, sample
+from tests.site.filled_ledger import EARLY_END
 
 NOW = datetime(2026, 11, 5, 18, 30, tzinfo=UTC)
 Conn = psycopg.Connection[Any]
@@ -34,7 +36,7 @@ def ledger(database: Database) -> None:
     frozen = dataset(sample(0), sample(1, trains_as="skip", skip_reason="held out", advantage=None))
     with database.connect() as conn:
         save_dataset(conn, frozen)
-        made = [root(), checkpoint(1, WINDOW, frozen.id), checkpoint(2, LATER, frozen.id)]
+        made = [root(), checkpoint(1, WINDOW, frozen.id, metrics=EARLY_END), checkpoint(2, LATER, frozen.id)]
         for one in made:
             insert_checkpoint(conn, one)
         replace_rows(conn, WINDOW, [record(0), quarantined(0), quarantined(1), quarantined(2, reason="no endTime")])
@@ -83,6 +85,7 @@ def test_windows_name_their_policies_and_count_their_quarantine(database: Databa
     )
     assert (second.policy, second.quarantined) == (f"{CHAIN}@2", 0)
     assert (first.rejected, second.rejected) == (None, "worse")
+    assert (first.ended_early, second.ended_early) == (explain_early_end(EARLY_END), "")
     assert (third.state, third.reason, third.policy) == ("failed", "SourceError: why", None)
 
 

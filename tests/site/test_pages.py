@@ -27,6 +27,7 @@ from babylon_assets.domain.site_links import (
     link_sample,
     link_samples,
 )
+from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.environments.registry import open_environment
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
 from babylon_assets.ledger.checkpoints import insert_checkpoint
@@ -40,7 +41,7 @@ from babylon_assets.site.page_shell import read_stylesheet
 from babylon_assets.site.sample_pages import show
 from tests.ledger.values import CHAIN, checkpoint, root
 from tests.site.conftest import Ask
-from tests.site.filled_ledger import HOSTILE, LONG, WINDOWS, add_window, fill
+from tests.site.filled_ledger import EARLY_END, HOSTILE, LONG, WINDOWS, add_window, fill
 
 ACTIVE = {"script", "iframe", "object", "embed", "base", "img", "style"}
 
@@ -118,7 +119,19 @@ def test_a_state_has_one_name_wherever_it_is_shown(filled: Database, page: Ask, 
 
 def test_a_checkpoint_has_its_verdict_its_evaluations_and_its_family(page: Ask) -> None:
     text = page(link_checkpoint(f"{CHAIN}@3"))
-    for part in ("all 1 rules hold", "1,235", "better", f"{CHAIN}@1", f"{CHAIN}@4", f"{CHAIN}@5", "0.1235"):
+    assert f'<p class="hint">A{explain_early_end(EARLY_END)[1:]}.</p>' in text
+    assert "MAX_KL" not in page(link_checkpoint(f"{CHAIN}@1"))
+    for part in (
+        "all 1 rules hold",
+        "1,235",
+        "5,051 tokens trained",
+        "<dt>trained tokens</dt><dd>5,051</dd>",
+        "better",
+        f"{CHAIN}@1",
+        f"{CHAIN}@4",
+        f"{CHAIN}@5",
+        "0.1235",
+    ):
         assert part in text, part
     assert "Rejected: it is worse" in page(link_checkpoint(f"{CHAIN}@2"))
     assert page(link_checkpoint(f"{CHAIN}-3")).count(f"{CHAIN}@3") > 1  # by its id as well
