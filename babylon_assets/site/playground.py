@@ -135,12 +135,15 @@ def _page(
 ) -> Response:
     names = newest_names(conn)
     served = promotions.promoted(conn, site.settings.model_name)
-    suggested = policy_name(served.chain, served.step) if served else next(iter(names), "")
-    first = next((name for name in names if name != suggested), "")
+    meant = [*([policy_name(served.chain, served.step)] if served else []), *names]
+    a, b = text_of(given, "a"), text_of(given, "b")
+    if not answers:
+        a = a or next((name for name in meant if name != b), "")
+        b = b or next((name for name in meant if name != a), "")
     return site.render(
         "playground.html",
-        a=text_of(given, "a") or ("" if given.get("b") and answers else first),
-        b=text_of(given, "b") or suggested,
+        a=a,
+        b=b,
         names=names,
         roles=ROLES,
         messages=messages,
@@ -205,7 +208,7 @@ def _value(site: Site, recorded: RecordedQuestion, answers: Sequence[PolicyAnswe
 def _place_of(row: SampleRow) -> PromptPlace:
     return PromptPlace(
         dataset_id=row.dataset_id,
-        window=row.window,
+        window=row.own_window,
         trajectory_id=row.trajectory_id,
         agent_id=row.agent_id,
         step=row.step,

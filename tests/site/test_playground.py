@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.site_links import link_sample
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger.database import Database
@@ -29,7 +30,7 @@ from tests.gateways import Chain, RunningGateway, embedded, wait_for
 from tests.ledger.values import dataset, sample
 from tests.servers import Server
 from tests.site.conftest import served
-from tests.site.filled_ledger import HOSTILE
+from tests.site.filled_ledger import HOSTILE, WINDOWS, fill
 from tests.site.test_pages import ACTIVE, Seen
 
 HERE = "http://127.0.0.1:3000"
@@ -72,6 +73,7 @@ def playground(
         sample(
             sample_id=f"{shown.trajectory_id}/{spoken.step}/0",
             window=FIRST,
+            group=f"{FIRST}/1",
             trajectory_id=shown.trajectory_id,
             agent_id=shown.agent_id,
             step=spoken.step,
@@ -111,6 +113,30 @@ def test_both_policies_answer_a_recorded_prompt_and_the_record_values_it(playgro
     assert "was changed" in changed and "-0.5000" not in changed
     assert playground.ask(sent, **BOTH, **hidden) == page  # the same seed, the same answers
     wait_for(lambda: asked_by_the_playground(playground.database) == 6)
+
+
+def test_the_step_of_a_window_is_not_that_of_a_late_sample_it_carries(database: Database, client: TestClient) -> None:
+    late, own = WINDOWS[0], WINDOWS[1]
+    samples = [
+        sample(
+            sample_id=f"{trajectory}/0/0", trajectory_id=trajectory, agent_id="a", window=window, group=f"{window}/1"
+        )
+        for window, trajectory in ((late, "t-0"), (own, "t-1"))
+    ]
+    with database.connect() as conn:
+        fill(conn)
+        for window, members in ((late, samples[:1]), (own, samples)):
+            frozen = dataset(*members, window=window)
+            save_dataset(conn, frozen)
+            upsert_window(conn, window, status="trained", dataset_id=frozen.id)
+    for asked, trajectory in (("", "t-1"), (own, "t-1"), (late, "t-0")):
+        page = client.get(f"/site/playground?agent=a&step=0&window={asked}")
+        assert f"sample={trajectory}" in str(page.url)
+        assert f'name="window" value="{asked or own}" placeholder' in page.text
+        assert re.search(r'name="a" list="policies" value="([^"]+)"', page.text)[1] == "babylon-agent@3"  # served
+        assert re.search(r'name="b" list="policies" value="([^"]+)"', page.text)[1] == "babylon-agent@5"  # the newest
+    shown = client.get(link_sample(own, "t-0/0/0")).text
+    assert "late, with" in shown and f"<title>a in {late}" in shown
 
 
 def asked_by_the_playground(database: Database) -> int:
