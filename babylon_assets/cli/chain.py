@@ -28,14 +28,15 @@ Named = Annotated[str, typer.Argument(help="A policy such as babylon-agent@3, or
 def chains(json: Json = False) -> None:
     """Show every checkpoint with its reward and its state, each branch under the checkpoint that it begins at.
 
-    The reward is that of its newest evaluation. The state is `served`, `served before`, `passed` (by the gate, and not
+    The reward is what the gate goes by: the newest on the environment's benchmark, or on recorded prompts where it has
+    none. What `babylon compare` measures is shown there alone. The state is `served`, `served before`, `passed` (by the gate, and not
     promoted), `rejected` (by the gate), `rolled back`, `no verdict`, `branch` (never served), or `base model`.
 
     Example: [bold]babylon chains[/]
     """
     with opened(load_settings()).connect() as conn:
         checkpoints = ledger.all_checkpoints(conn)
-        states, rewards = read_states(conn), evaluations.newest_rewards(conn)
+        states, rewards = read_states(conn), evaluations.read_rewards(conn)
     if json:
         print_json(
             [
@@ -53,7 +54,7 @@ def tree_table(checkpoints: Sequence[Checkpoint], states: Mapping[str, str], rew
     """A row per checkpoint, children under their parent; a line of single children is not indented.
 
     Args:
-        states, rewards: by checkpoint id, as of `read_states` and `evaluations.newest_rewards`.
+        states, rewards: by checkpoint id, as of `read_states` and `evaluations.read_rewards`.
     """
     names = {checkpoint.id: _name(checkpoint) for checkpoint in checkpoints}
     rows = [
