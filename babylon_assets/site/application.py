@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -83,7 +84,7 @@ class SiteBeside:
 async def _answer_page(site: Site, page: Page, request: Request) -> Response:
     """A page, or what went wrong, as a page of its own."""
     try:
-        return await site.in_thread(partial(page, site, request))
+        return await _make(site, request, partial(page, site, request))
     except _EXPECTED as error:
         return _explain_error(site, error)
 
@@ -93,7 +94,8 @@ async def _answer_form(site: Site, request: Request) -> Response:
     try:
         playground.require_here(request)
         body = await playground.read_body(request)
-        question = await site.in_thread(partial(playground.read_question, site, request, body))
+        async with site.places:
+            question = await run_in_threadpool(playground.read_question, site, request, body)
         watch = Watch(request.receive)
         try:
             answers = await playground.ask_policies(site, question)
@@ -103,9 +105,17 @@ async def _answer_form(site: Site, request: Request) -> Response:
             return Response(status_code=_CLIENT_GONE)
         finally:
             watch.end()
-        return await site.in_thread(partial(playground.show_answers, site, question, answers))
+        return await _make(site, request, partial(playground.show_answers, site, question, answers))
     except _EXPECTED as error:
         return _explain_error(site, error)
+
+
+async def _make(site: Site, request: Request, page: Callable[[], Response]) -> Response:
+    """A page, once there is a place; none for a client that has gone meanwhile."""
+    async with site.places:
+        if await request.is_disconnected():
+            return Response(status_code=_CLIENT_GONE)
+        return await run_in_threadpool(page)
 
 
 def _explain_error(site: Site, error: Exception) -> Response:

@@ -5,13 +5,13 @@ A page asks for nothing but the site's one stylesheet: its content security poli
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from anyio import CapacityLimiter, to_thread
 from starlette.responses import HTMLResponse, Response
 
 from babylon_assets.config.settings import HIDDEN, Settings, secrets_of
@@ -25,14 +25,12 @@ if TYPE_CHECKING:
 
     from babylon_assets.environments.base import Environment
 
-Result = TypeVar("Result")
-
 #: Characters of an answer or a prompt that a page shows; the file of the sample has all of them.
 LONGEST_TEXT = 40_000
 #: How long a question to the database may take before the page says so.
 STATEMENT_MS = 10_000
-#: Pages that are made at once; more of them wait, and take no thread of the application beside them.
-PAGES_AT_ONCE = 8
+#: Pages that are made at once; more of them wait, and leave the threads to the application beside them.
+PAGES_AT_ONCE = 4
 #: A shorter secret would blot out words.
 _SHORTEST_SECRET = 6
 HEADERS = {
@@ -65,12 +63,14 @@ class Site:
     Attributes:
         open_database: opens the ledger's database; called at the first page that is asked for.
         beside_dagster: whether Dagster's UI is at the same address, to be linked to.
+        places: one for each page that may be made at once.
         asking: forms of the playground that wait for the gateway now.
     """
 
     settings: Settings
     open_database: Callable[[], Database]
     beside_dagster: bool = False
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PAGES_AT_ONCE))
     asking: int = 0
 
     @cached_property
@@ -90,14 +90,6 @@ class Site:
         with self.database.connect_source() as conn:
             _only_read(conn)
             yield conn
-
-    async def in_thread(self, work: Callable[[], Result]) -> Result:
-        """What takes long, in one of the site's own threads."""
-        return await to_thread.run_sync(work, limiter=self._threads)
-
-    @cached_property
-    def _threads(self) -> CapacityLimiter:
-        return CapacityLimiter(PAGES_AT_ONCE)
 
     def environment(self) -> Environment:
         """The environment, whose words the actions are told in."""

@@ -7,11 +7,10 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import psycopg
@@ -19,6 +18,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import DatabaseUnavailable
 from babylon_assets.domain.site_links import link_agent, link_samples
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.ledger.database import Database
@@ -29,7 +29,8 @@ from babylon_assets.site.playground import ASKED_AT_ONCE
 from tests.gateways import wait_for
 from tests.ledger.values import CHAIN
 from tests.site.conftest import client_of, served
-from tests.site.filled_ledger import WINDOWS, add_window
+from tests.site.filled_ledger import HOSTILE, WINDOWS, add_window
+from tests.site.test_pages import ACTIVE, Seen
 
 FORM = [("a", f"{CHAIN}@1"), ("b", f"{CHAIN}@3"), ("role", "user"), ("content", "news")]
 
@@ -77,11 +78,11 @@ def silent() -> Iterator[Silent]:
     server.close()
 
 
-def _send(address: str, version: str = "1.1") -> socket.socket:
+def _send(address: str, line: str = "POST /site/playground", version: str = "1.1") -> socket.socket:
     place = urlsplit(address)
-    body = urlencode(FORM)
+    body = urlencode(FORM) if line.startswith("POST") else ""
     connection = socket.create_connection((str(place.hostname), int(place.port or 0)), 10)
-    head = f"POST /site/playground HTTP/{version}\r\nhost: {place.netloc}\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"{line} HTTP/{version}\r\nhost: {place.netloc}\r\ncontent-length: {len(body)}\r\n\r\n"
     connection.sendall((head + body).encode())
     return connection
 
@@ -94,7 +95,7 @@ def test_for_who_goes_away_nobody_is_asked_any_more(filled: Database, silent: Si
         wait_for(lambda: silent.wanted() == 2 * ASKED_AT_ONCE)
         with _send(address) as refused:
             assert b"503" in refused.recv(12)
-        with _send(address, "1.0") as passed_on:  # as a proxy sends it that names nobody
+        with _send(address, version="1.0") as passed_on:  # as a proxy sends it that names nobody
             assert b"404" in passed_on.recv(12)
         for connection in waiting:
             connection.close()
@@ -103,23 +104,40 @@ def test_for_who_goes_away_nobody_is_asked_any_more(filled: Database, silent: Si
             wait_for(lambda: silent.wanted() == 2)
 
 
-def test_a_page_takes_no_thread_of_the_application_beside_it(filled: Database) -> None:
-    site = Site(Settings(environment="babylon"), lambda: filled)
-    at_work: list[int] = []
-    most = 0
+class Stuck:
+    """A database that lets whoever connects wait, and then does not answer."""
 
-    def work() -> None:
-        nonlocal most
-        at_work.append(1)
-        most = max(most, len(at_work))
-        time.sleep(0.01)
-        at_work.pop()
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.released = threading.Event()
 
-    async def ask() -> None:
-        await asyncio.gather(*(site.in_thread(work) for _ in range(3 * PAGES_AT_ONCE)))
+    def connect(self) -> Any:
+        self.begun.append(1)
+        self.released.wait(30)
+        raise DatabaseUnavailable("it does not answer")
 
-    asyncio.run(ask())
-    assert most == PAGES_AT_ONCE
+
+def test_of_many_pages_few_are_made_at_once_and_none_for_who_has_gone() -> None:
+    stuck = Stuck()
+    with served(make_site(Settings(environment="babylon"), lambda: cast("Database", stuck))) as address:
+        asking = [_send(address, "GET /site/") for _ in range(PAGES_AT_ONCE)]
+        wait_for(lambda: len(stuck.begun) == PAGES_AT_ONCE)
+        gone = [_send(address, "GET /site/") for _ in range(2 * PAGES_AT_ONCE)]
+        _read_style(address)
+        for connection in gone:
+            connection.close()
+        _read_style(address)
+        stuck.released.set()
+        assert [connection.recv(12) for connection in asking] == [b"HTTP/1.1 503"] * PAGES_AT_ONCE
+        for connection in asking:
+            connection.close()
+    assert len(stuck.begun) == PAGES_AT_ONCE
+
+
+def _read_style(address: str) -> None:
+    """What is answered at once: the pages that wait hold up nobody."""
+    with _send(address, "GET /site/style.css") as connection:
+        assert connection.recv(12) == b"HTTP/1.1 200"
 
 
 def test_no_connection_of_a_page_writes(filled: Database) -> None:
@@ -175,6 +193,23 @@ def test_a_fault_is_a_page_that_says_nothing_of_it() -> None:
     assert client.get("/site/playground", headers={"host": "[::1"}).status_code == 404
 
 
+def test_words_of_a_policy_and_of_a_gateway_do_not_act(filled: Database) -> None:
+    logprobs = {"content": [{"token": HOSTILE, "logprob": -1.0}]}
+    reply = {"model": HOSTILE, "choices": [{"message": {"content": HOSTILE}, "logprobs": logprobs}]}
+    for spoken in (_reply(reply), _reply({**reply, "model": f"other {HOSTILE}"}), _reply(_refusal(HOSTILE), "400 No")):
+        with speaking(spoken) as settings:
+            site = make_site(settings.replace(environment="babylon"), lambda: filled)
+            client = TestClient(site, base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+            form = {"a": HOSTILE, "role": "user", "content": HOSTILE, "seed": "1"}
+            page = Seen(client.post("/site/playground", data=form).text)
+        assert "textarea" in page.tags
+        assert (page.tags & ACTIVE, page.handlers) == (set(), [])
+
+
+def _refusal(message: str) -> dict[str, Any]:
+    return {"error": {"message": message}}
+
+
 @contextmanager
 def speaking(reply: bytes) -> Iterator[Settings]:
     """The settings of a gateway that is something else: it says this to whoever asks."""
@@ -208,7 +243,7 @@ OTHERS = [
     (_reply(_spoken(logprobs={"content": [{"token": "a", "logprob": None}]})), "could not be read"),
     (_reply({**_spoken(), "model": "other" * 1000}), "(5,000 characters) answered in its place"),
     (_reply(b"\xff", "500 Oh"), "refused: status 500"),
-    (_reply({"error": {"message": "x" * 1000}}, "400 Bad"), "(1,000 characters)"),
+    (_reply(_refusal("x" * 1000), "400 Bad"), "(1,000 characters)"),
     (_reply(b"", "307 Away", "location: http://127.0.0.1:1/v1/chat/completions"), "refused: status 307"),
 ]
 
