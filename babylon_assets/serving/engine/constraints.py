@@ -20,7 +20,7 @@ import numpy as np
 
 from babylon_assets.serving.answers import Question
 from babylon_assets.serving.engine.fair_thread import FairThread
-from babylon_assets.serving.engine.grammar_trial import STACK
+from babylon_assets.serving.engine.grammar_trial import NICE, STACK
 from babylon_assets.serving.engine.grammar_trials import GrammarTrials
 from babylon_assets.serving.engine.schema_bounds import UnboundedSchemaError, require_bounded
 from babylon_assets.serving.http.protocol import ApiError
@@ -36,7 +36,7 @@ CallForm = Literal["hermes", "xml", "llama"]
 #: `oneOf`, llguidance has none but that of schemas which it can tell to be disjoint, and of references it never can.
 _OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "coerce_one_of": True}
 #: Seconds after which a request is refused whose grammar is not there yet.
-LONGEST_WAIT = 10.0
+LONGEST_WAIT = 30.0
 #: Characters of a grammar: where calls are XML, definitions stand in it once for each argument.
 LONGEST_GRAMMAR = 1_000_000
 _TOO_LONG = f"its grammar has more than {LONGEST_GRAMMAR} characters, as each argument brings the definitions with it"
@@ -123,7 +123,7 @@ class Constrainer:
         self._tokenizer, self._form = tokenizer, form
         self._vocabulary: Any = None
         self._trials = GrammarTrials()
-        self._grammars, self._masks = FairThread("grammars", STACK, nice=10), FairThread("masks")
+        self._grammars, self._masks = FairThread("grammars", STACK, NICE), FairThread("masks")
 
     async def constraints(self, question: Question) -> list[Constraint]:
         """A constraint for each answer to a question that has one.

@@ -32,9 +32,8 @@ class FairThread:
 
     def __init__(self, name: str, stack: int = 0, nice: int = 0) -> None:
         self._waiting: dict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = {}
-        self._had: dict[
-            str, float
-        ] = {}  # seconds of each key that waits, or has had more than the one whose turn it is
+        #: Seconds of each key that waits, or has had more than the one whose turn it is.
+        self._had: dict[str, float] = {}
         self._least = 0.0
         self._wake, self._nice = threading.Condition(), nice
         with _starting:

@@ -21,6 +21,8 @@ LONGEST = 2.0
 #: Bytes of the stack on which schemas are followed, here and in the gateway. llguidance calls itself for each
 #: reference, and schemas within the bounds have so many that it takes up to half of this.
 STACK = 64 * 1024 * 1024
+#: How far it gives way to sampling.
+NICE = 5
 _MEMORY = 2 * 1024 * 1024 * 1024
 
 
@@ -34,7 +36,8 @@ def main(longest: float) -> None:
         with suppress(ValueError, OSError):  # not every system has them
             resource.setrlimit(kind, (most, most))
     with suppress(OSError):
-        os.nice(10)
+        os.nice(NICE)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the gateway, whose requests are answered to the end
     threading.stack_size(STACK)
     thread = threading.Thread(target=_serve, args=(longest,))
     thread.start()

@@ -16,7 +16,7 @@ import pydantic
 import pytest
 
 from babylon_assets.serving.answers import Question, Target
-from babylon_assets.serving.engine import constraints, grammar_trial, schema_bounds
+from babylon_assets.serving.engine import constraints, grammar_trial, grammar_trials, schema_bounds
 from babylon_assets.serving.engine.constraints import Constrainer, grammar_of
 from babylon_assets.serving.engine.fair_thread import FairThread
 from babylon_assets.serving.engine.grammar_trials import GrammarTrials
@@ -257,24 +257,40 @@ def test_large_counts_and_circles_are_followed_or_refused(constrainer: Constrain
 
 
 @pytest.mark.parametrize(
-    ("schema", "reason"),
+    ("schema", "seconds", "reason"),
     [
-        ({"type": "object", "properties": {"a": {"const": -(2**63)}}}, "llguidance ends when it reads it"),
-        (references(40_000), "llguidance ends when it reads it"),
-        ({"multipleOf": 2147483648}, r"takes more than 0\.3 seconds"),
+        ({"type": "object", "properties": {"a": {"const": -(2**63)}}}, 60, "llguidance ends when it reads it"),
+        ({"multipleOf": 2147483648}, 0.3, r"takes more than 0\.3 seconds"),
     ],
 )
 def test_a_schema_that_ends_whoever_reads_it_or_never_lets_go_is_refused(
-    constrainer: Constrainer, monkeypatch: pytest.MonkeyPatch, schema: Schema, reason: str
+    constrainer: Constrainer, monkeypatch: pytest.MonkeyPatch, schema: Schema, seconds: float, reason: str
 ) -> None:
     monkeypatch.setattr(constraints, "require_bounded", lambda _schemas: None)
-    monkeypatch.setattr(grammar_trial, "LONGEST", 0.3)
+    monkeypatch.setattr(grammar_trial, "LONGEST", seconds)
     monkeypatch.setattr(constrainer, "_trials", GrammarTrials())
     for _ in range(2):
         with pytest.raises(ApiError, match=reason) as refused:
             asyncio.run(constrainer.constraints(question(schema)))
         assert (refused.value.status, refused.value.param) == (400, "response_format")
         assert asyncio.run(constrainer.constraints(question(ACTIONS)))
+
+
+def test_a_grammar_that_passed_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar_trials, "KEPT", 1)
+    trials, grammars = GrammarTrials(), [grammar_of(question(closed(fields(count))), "hermes") for count in (1, 2)]
+    trials.try_out(grammars[0], {})
+    with monkeypatch.context() as patched:
+        patched.setattr(trials, "_try", lambda *_: pytest.fail("it is tried"))
+        trials.try_out(grammars[0], {})
+    assert trials._process is not None
+    trials._process.kill()
+    trials._process.wait()
+    trials.try_out(grammars[1], {})  # by another process
+    tried: list[str] = []
+    monkeypatch.setattr(trials, "_try", lambda grammar, _limits: tried.append(grammar))
+    trials.try_out(grammars[0], {})
+    assert tried == grammars[:1]
 
 
 def test_definitions_stand_in_a_grammar_of_xml_only_where_they_are_referred_to() -> None:
