@@ -41,7 +41,8 @@ FROM page JOIN babylon_training.model_checkpoints AS made USING (id)
 LEFT JOIN babylon_training.model_checkpoints AS parent ON parent.id = made.parent_id
 LEFT JOIN babylon_training.windows AS played ON played.window_id = made.window_id
 LEFT JOIN LATERAL (
-    SELECT evaluation, value, low, high, (results->>'valid_share')::float8 AS valid_share
+    SELECT evaluation, value, low, high, CASE WHEN jsonb_typeof(results->'valid_share') = 'number'
+        AND (results->>'valid_share')::numeric BETWEEN 0 AND 1 THEN (results->>'valid_share')::float8 END AS valid_share
     FROM babylon_training.checkpoint_evaluations AS measured
     WHERE measured.checkpoint_id = page.id AND value IS NOT NULL AND NOT starts_with(evaluation, 'snapshot:')
     ORDER BY low IS NULL, evaluation = 'recorded_prompts', measured.created_at DESC LIMIT 1) AS best ON true

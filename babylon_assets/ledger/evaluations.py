@@ -69,6 +69,17 @@ def of_checkpoint(conn: Connection[Any], checkpoint_id: str) -> list[Evaluation]
         return cursor.execute(query, [checkpoint_id]).fetchall()
 
 
+def newest_of_checkpoint(conn: Connection[Any], checkpoint_id: str, most: int) -> tuple[list[Evaluation], int]:
+    """The newest measurements of a checkpoint, newest first, and how many there are in all."""
+    query = CHECKPOINT_EVALUATIONS.select(
+        "WHERE checkpoint_id = %s ORDER BY created_at DESC, evaluation DESC, version DESC LIMIT %s"
+    )
+    with conn.cursor(row_factory=class_row(Evaluation)) as cursor:
+        newest = cursor.execute(query, [checkpoint_id, most]).fetchall()
+    count = "SELECT count(*)::int FROM babylon_training.checkpoint_evaluations WHERE checkpoint_id = %s"
+    return newest, conn.execute(count, [checkpoint_id]).fetchall()[0][0]
+
+
 def newest_rewards(conn: Connection[Any]) -> dict[str, float]:
     """The mean reward of each checkpoint's newest evaluation that has one, by checkpoint id."""
     rows = conn.execute(
@@ -80,6 +91,16 @@ def newest_rewards(conn: Connection[Any]) -> dict[str, float]:
 
 def of_both(conn: Connection[Any], first_id: str, second_id: str) -> list[tuple[Evaluation, Evaluation]]:
     """What both checkpoints were measured by, by the same evaluation in the same version, newest first."""
-    ours = {(row.evaluation, row.version): row for row in of_checkpoint(conn, first_id)}
-    pairs = [(ours.get((row.evaluation, row.version)), row) for row in of_checkpoint(conn, second_id)]
-    return [(mine, theirs) for mine, theirs in reversed(pairs) if mine is not None]
+    ours = {(row.evaluation, row.version): row for row in _shared(conn, first_id, second_id)}
+    return [(ours[row.evaluation, row.version], row) for row in _shared(conn, second_id, first_id)]
+
+
+def _shared(conn: Connection[Any], checkpoint_id: str, other_id: str) -> list[Evaluation]:
+    """What was measured of a checkpoint in the same way as of another, newest first."""
+    query = CHECKPOINT_EVALUATIONS.select(
+        "WHERE checkpoint_id = %s AND (evaluation, version) IN ("
+        "SELECT evaluation, version FROM babylon_training.checkpoint_evaluations WHERE checkpoint_id = %s) "
+        "ORDER BY created_at DESC, evaluation DESC, version DESC"
+    )
+    with conn.cursor(row_factory=class_row(Evaluation)) as cursor:
+        return cursor.execute(query, [checkpoint_id, other_id]).fetchall()

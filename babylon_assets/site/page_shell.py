@@ -121,10 +121,14 @@ class Site:
         templates.filters |= {
             "whole": WholeText,
             "form_text": FormText,
-            "excerpt": _excerpt,
+            "excerpt": self._excerpt,
             "sentence": _begin_sentence,
         }
         return templates
+
+    def _excerpt(self, text: str) -> str:
+        """The beginning of a text on one line, for a cell; a secret is hidden before it could be cut."""
+        return " ".join(self.hide_secrets(text)[:1000].split())[:240]
 
     def _printable(self, value: object) -> object:
         """What is printed of a value: markup as it is, nothing for None, any other text harmless and bounded."""
@@ -154,11 +158,6 @@ def _uncut(link: Callable[..., str]) -> Callable[..., str]:
 def can_measure(environment: Environment) -> bool:
     """Whether the environment measures a policy, by a benchmark of its own or by answers to recorded prompts."""
     return environment.benchmark is not None or environment.answers is not None
-
-
-def _excerpt(text: str) -> str:
-    """The beginning of a text on one line, for a cell."""
-    return " ".join(text[:1000].split())[:240]
 
 
 def _begin_sentence(text: str) -> str:

@@ -155,11 +155,18 @@ async def ask_policies(site: Site, question: PlaygroundQuestion) -> list[Gateway
 
 def show_answers(site: Site, question: PlaygroundQuestion, replies: Sequence[GatewayAnswer]) -> Response:
     """The form, with the answers."""
-    answers = [PolicyAnswer(*pair) for pair in zip(question.policies, replies, strict=True)]
+    shown = [_without_secrets(site, reply) for reply in replies]
+    answers = [PolicyAnswer(*pair) for pair in zip(question.policies, shown, strict=True)]
     if question.recorded is not None and question.is_recorded:
         answers = _value(site, question.recorded, answers)
     with site.connect() as conn:
         return _page(site, conn, question.given, question.recorded, question.messages, answers, question.is_recorded)
+
+
+def _without_secrets(site: Site, reply: GatewayAnswer) -> GatewayAnswer:
+    """The answer; without its tokens where they spell a secret, of which each would show a part."""
+    spelt = "".join(token.text for token in reply.tokens)
+    return reply if site.hide_secrets(spelt) == spelt else reply._replace(tokens=())
 
 
 def read_form(body: bytes) -> tuple[dict[str, str], list[Message]]:

@@ -206,6 +206,21 @@ def test_words_of_a_policy_and_of_a_gateway_do_not_act(filled: Database) -> None
         assert (page.tags & ACTIVE, page.handlers) == (set(), [])
 
 
+def test_no_part_of_a_secret_is_shown(database: Database) -> None:
+    secret = "a-secret-that-must-not-show"
+    with database.connect() as conn:
+        add_window(conn, WINDOWS[0], agents=1, spoken=f"{'x' * 190}{secret}")
+    listed = client_of(database).get("/site/samples").text
+    assert "xxx" in listed and "a-secret" not in listed
+    logprobs = {"content": [{"token": part, "logprob": 0.0} for part in (secret[:9], secret[9:])]}
+    reply = {"model": "m", "choices": [{"message": {"content": secret}, "logprobs": logprobs}]}
+    with speaking(_reply(reply)) as settings:
+        site = make_site(settings.replace(environment="babylon", wandb_api_key=secret), lambda: database)
+        client = TestClient(site, base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+        page = client.post("/site/playground", data={"a": "m", "role": "user", "content": "x"}).text
+    assert "***" in page and "a-secret" not in page and secret[9:] not in page
+
+
 def _refusal(message: str) -> dict[str, Any]:
     return {"error": {"message": message}}
 

@@ -133,6 +133,9 @@ def test_of_many_evaluations_the_newest_are_shown_and_the_rest_counted(database:
                 checkpoint_id=f"{CHAIN}-1", evaluation=f"off_policy:{window}", version="1", results={}
             )
             keep(conn, measured)
+        odd = {"valid_share": True, "huge": 10**400}
+        keep(conn, Evaluation(checkpoint_id=f"{CHAIN}-3", evaluation="odd", version="1", value=1.0, results=odd))
+    assert client.get("/site/").status_code == client.get(link_checkpoint(f"{CHAIN}@3")).status_code == 200
     text = client.get(link_checkpoint(f"{CHAIN}@1")).text
     assert text.count('<th scope="row">off policy:') == 168
     assert "144 earlier evaluations" in text and "33 older evaluations are left out" in text
