@@ -219,9 +219,10 @@ def read_texts(conn: Connection[Any], rows: Iterable[SampleRow]) -> dict[tuple[s
         for dataset, trajectory, *kept, digest in cursor.stream(_TEXTS, places):
             if digest is None:
                 in_first_form.add(dataset)
-            texts |= {(dataset, f"{trajectory}/{place}"): text for place, text in _decode_texts(*kept)}
+            named = (((dataset, f"{trajectory}/{place}"), text) for place, text in _decode_texts(*kept))
+            texts |= {name: text for name, text in named if name in wanted}
     for dataset in in_first_form:
-        texts |= _texts_of_first_form(conn, dataset)
+        texts |= {name: text for name, text in _texts_of_first_form(conn, dataset).items() if name in wanted}
     return {name: texts[name] for name in wanted if name in texts}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 from starlette.testclient import TestClient
@@ -100,7 +100,8 @@ def playground(
 
 def test_both_policies_answer_a_recorded_prompt_and_the_record_values_it(playground: Playground) -> None:
     opened = playground.client.get(f"/site/playground?a=babylon-agent@1&agent={playground.agent}&step=2").text
-    hidden = dict(re.findall(r'type="hidden" name="(window|sample)" value="([^"]+)"', opened))
+    (action,) = re.findall(r'action="([^"]+)" method="post"', opened)
+    hidden = dict(parse_qsl(urlsplit(unescape(action)).query))
     texts = [unescape(text) for text in re.findall(r"<textarea[^>]*>\n(.*?)</textarea>", opened, re.DOTALL)]
     messages = list(zip(("system", "user"), texts, strict=True))
     assert hidden["window"] == FIRST and "news" in texts[1]
@@ -184,6 +185,7 @@ def test_it_is_there_for_who_sits_at_the_machine_alone(playground: Playground) -
         TestClient(guarded, base_url=HERE, client=("192.0.2.7", 1)),
         TestClient(guarded, base_url="http://babylon.example", client=("127.0.0.1", 1)),
         TestClient(guarded, base_url=HERE, client=("127.0.0.1", 1), headers={"x-forwarded-for": "192.0.2.7"}),
+        TestClient(guarded, base_url=HERE, client=("127.0.0.1", 1), headers={"via": "1.1 proxy"}),
     ]
     for client in elsewhere:
         replies = [client.get("/site/playground"), client.post("/site/playground", content=urlencode(BOTH))]
