@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from babylon_assets.cli.terminal import bold, count, errors, fitting_table, number, output, plain, print_json, short
+from babylon_assets.cli.terminal import (
+    bold,
+    count,
+    errors,
+    fitting_table,
+    number,
+    output,
+    plain,
+    print_fact,
+    print_json,
+    short,
+)
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.display_text import shorten
@@ -97,7 +108,7 @@ def _with_names(shown: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
         elif name in ("id", "parent", "parent_id", "checkpoint") and value in names:
             row[name] = f"{names[value]}  {value}"
         elif name == "rejected" and value:
-            row[name] = explain_end(value)
+            row["state"] = explain_end(value)
         else:
             row[name] = value
     return row
@@ -343,4 +354,4 @@ def _print_nested(values: dict[str, Any], indent: int = 0) -> None:
             output.print(bold(" " * indent + name))
             _print_nested(value, indent + 2)
         else:
-            output.print(f"{' ' * indent}{name:<{width}}  {plain(value)}", highlight=False, soft_wrap=True)
+            print_fact(name, value, indent=indent, width=width)

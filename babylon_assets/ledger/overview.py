@@ -55,7 +55,7 @@ _PROMOTIONS: LiteralString = """
 SELECT kind, from_id, to_id, promoted_by, why, verdict, promoted_at FROM babylon_training.promotions
 WHERE chain = %s ORDER BY id DESC LIMIT %s"""
 _EVALUATIONS: LiteralString = """
-SELECT checkpoint_id, evaluation, value, low, high, baseline_id, created_at
+SELECT checkpoint_id, window_id, evaluation, value, low, high, baseline_id, created_at
 FROM babylon_training.checkpoint_evaluations ORDER BY created_at DESC, checkpoint_id, evaluation LIMIT 24"""
 _QUARANTINE: LiteralString = """
 SELECT reason, count(*) AS rows, count(DISTINCT window_id) AS windows, max(quarantined_at) AS newest,
@@ -123,7 +123,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
         failed=_rows(conn, _FAILED, _job),
         promotions=promoted,
         verdict=_verdict(verdicts.newest(conn, chain), names, made_of),
-        evaluations=_rows(conn, _EVALUATIONS, lambda row: _evaluation(row, names, made_of)),
+        evaluations=_rows(conn, _EVALUATIONS, lambda row: _evaluation(row, names)),
         quarantine=_rows(conn, _QUARANTINE, lambda row: QuarantineSummary(**row._asdict()), MOST),
         emptied=_rows(conn, _EMPTIED, lambda row: EmptiedWindow(**row._asdict()), MOST),
         costs=_rows(conn, _COSTS, lambda row: Cost(**row._asdict())),
@@ -225,10 +225,10 @@ def _verdict(
     )
 
 
-def _evaluation(row: Any, names: Names, made_of: dict[str, str | None]) -> EvaluationSummary:
+def _evaluation(row: Any, names: Names) -> EvaluationSummary:
     return EvaluationSummary(
         policy=_named(names, row.checkpoint_id) or "",
-        window=made_of.get(row.checkpoint_id),
+        window=row.window_id,
         evaluation=row.evaluation,
         value=row.value,
         low=row.low,

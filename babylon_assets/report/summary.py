@@ -126,7 +126,11 @@ class VerdictSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSummary:
-    """A measurement of a policy, with the interval that it lies in."""
+    """A measurement of a policy, with the interval that it lies in.
+
+    Attributes:
+        window: whose data it was measured on; None for a measurement that is the same for all windows.
+    """
 
     policy: str
     window: str | None = None

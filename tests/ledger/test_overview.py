@@ -54,9 +54,9 @@ def ledger(database: Database) -> None:
         promote(conn, "other", "promotion", None, root_id, "gate", "not ours")
         conn.execute(
             "INSERT INTO babylon_training.checkpoint_evaluations "
-            "(checkpoint_id, evaluation, version, baseline_id, value, low, high, results) "
-            "VALUES (%s, 'market', '1', %s, 0.4, 0.3, 0.5, '{}')",
-            [second, first],
+            "(checkpoint_id, window_id, evaluation, version, baseline_id, value, low, high, results) "
+            "VALUES (%s, %s, 'off_policy', '1', %s, 0.4, 0.3, 0.5, '{}')",
+            [second, LATEST, first],
         )
 
 
@@ -111,9 +111,12 @@ def test_samples_are_summed_over_the_windows_datasets(database: Database, ledger
     assert samples == {"policy_gradient": 2, "skip: held out": 2}
 
 
-def test_evaluations_name_both_policies(database: Database, ledger: None) -> None:
+def test_evaluations_name_both_policies_and_the_window_that_they_were_measured_on(
+    database: Database, ledger: None
+) -> None:
     [made] = read(database).evaluations
     assert (made.policy, made.baseline, made.value, made.low, made.high) == (f"{CHAIN}@2", f"{CHAIN}@1", 0.4, 0.3, 0.5)
+    assert made.window == LATEST  # and not the window that the policy was trained on
 
 
 def test_jobs_that_run_and_windows_whose_last_job_failed(database: Database, ledger: None) -> None:

@@ -146,6 +146,9 @@ def test_of_many_evaluations_the_newest_are_shown_and_the_rest_counted(database:
                 checkpoint_id=f"{CHAIN}-1", evaluation=f"off_policy:{window}", version="1", results={}
             )
             keep(conn, measured)
+        odd = {"valid_share": True, "huge": 10**400}
+        keep(conn, Evaluation(checkpoint_id=f"{CHAIN}-3", evaluation="odd", version="1", value=1.0, results=odd))
+    assert client.get("/site/").status_code == client.get(link_checkpoint(f"{CHAIN}@3")).status_code == 200
     text = client.get(link_checkpoint(f"{CHAIN}@1")).text
     assert text.count('<th scope="row">off policy:') == 168
     assert "144 earlier evaluations" in text and "33 older evaluations are left out" in text
@@ -322,6 +325,8 @@ def test_a_text_of_a_megabyte_is_cut_on_the_page_and_whole_in_its_file(database:
 
 WRONG = [
     ("/site/checkpoints/nobody@3", 404, "names no checkpoint"),
+    ("/site/checkpoints/%00@1", 404, "names no checkpoint"),
+    ("/site/checkpoints/nobody@" + "9" * 5000, 400, "at most 2,000"),
     ("/site/sample?window=2026-11-05T14:00&id=x/0/0", 404, "has no sample"),
     ("/site/sample", 404, "has no sample"),
     ("/site/agent?id=nobody", 404, "no window has a reward"),
@@ -386,10 +391,13 @@ def test_the_report_is_there_once_it_was_written(filled: Database, tmp_path: Pat
     missing = client.get(link_report())
     assert "No report was written yet" in missing.text
     assert f'href="{link_report()}"' in missing.text
+    (tmp_path / "report.html").write_bytes(b"<title>\xff</title>")
+    assert client.get(link_report()).text == "<title>\N{REPLACEMENT CHARACTER}</title>"
     (tmp_path / "report.html").write_text("<title>the report</title>", encoding="utf-8")
     there = client.get(link_report())
     assert there.text == "<title>the report</title>"
     assert "default-src 'none'" in there.headers["content-security-policy"]
+    assert "form-action 'none'" in there.headers["content-security-policy"]
     assert "script-src" not in there.headers["content-security-policy"]
 
 
