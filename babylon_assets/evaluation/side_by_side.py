@@ -49,10 +49,11 @@ def compare_kept(conn: Connection, first: Checkpoint, second: Checkpoint) -> Com
     answers = [_answers(evaluation) for evaluation in asked] if asked else [{}, {}]
     kinds = _kinds(conn, answers[0]) if asked else {}
     prompts = [] if asked is None else _prompts(asked, answers[0], answers[1], kinds)
+    measured = [_measured(ours, theirs) for ours, theirs in pairs]
     return ComparedPolicies(
         first=policy_name(first.chain, first.step),
         second=policy_name(second.chain, second.step),
-        measured=[_measured(ours, theirs) for ours, theirs in pairs],
+        measured=[row for row in measured if row.difference is not None or None not in (row.first, row.second)],
         prompts=len(prompts),
         kinds=compare_kinds(answers[0], answers[1], kinds),
         differing=rank_differing(prompts),
