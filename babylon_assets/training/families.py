@@ -73,7 +73,7 @@ def find_config(base_model: str) -> Path | None:
 def _may_be_of_the_hub(base_model: str) -> bool:
     """Whether the hub could have a model of this name."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(base_model)

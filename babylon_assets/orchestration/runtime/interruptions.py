@@ -62,7 +62,8 @@ def canceling(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
         raise
 
 
-def _replace(handler: Any) -> None:
+def _replace(new_signal_handler: Any) -> None:
+    handler = new_signal_handler
     _REPLACE(_Noting(handler) if callable(handler) and not isinstance(handler, _Noting) else handler)
 
 
