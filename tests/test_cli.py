@@ -20,6 +20,7 @@ from babylon_assets.cli.simulated_game import as_begun
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.datasets import build_dataset
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.ledger import training_jobs
 from babylon_assets.ledger.checkpoints import Checkpoint, insert_checkpoint
 from babylon_assets.ledger.database import Database, newest_revision
@@ -27,6 +28,7 @@ from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.windows import upsert_window
 from tests.environments.babylon.rows import add_trajectories, add_users, trajectory
 from tests.ledger.values import CHAIN, dataset, sample
+from tests.site.filled_ledger import EARLY_END
 
 COMMANDS = (
     *("demo", "up", "down", "site", "compare", "simulate", "migrate", "windows", "train", "status", "export", "doctor"),
@@ -86,6 +88,7 @@ def checkpoint(step: int) -> Checkpoint:
         weights_sha256="w",
         seed=7,
         created_at=datetime(2026, 11, 5, 15, tzinfo=UTC),
+        metrics=EARLY_END,
         **facts,
     )
 
@@ -144,7 +147,9 @@ def test_status_prints_where_a_checkpoint_comes_from(babylon: Babylon, ledger: N
     assert (shown["parent"], shown["checkpoint"]) == ("c0", "c1")
     assert (shown["lineage"]["seed"], shown["lineage"]["dagster_run_id"]) == (7, "run-1")
     assert {"settings", "versions", "dataset_id", "weights_sha256"} <= set(shown["lineage"])
-    assert "babylon-agent@1" in babylon("status", FIRST).stdout
+    assert shown["lineage"]["ended_early"] == explain_early_end(EARLY_END)
+    printed = babylon("status", FIRST).stdout
+    assert "babylon-agent@1" in printed and "1,209 were not seen" in " ".join(printed.split())
 
 
 def test_status_knows_an_attempt_that_lives_from_one_that_died(babylon: Babylon, database: Database) -> None:

@@ -8,10 +8,15 @@ from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from babylon_assets.cli import terminal
 from babylon_assets.cli.chain import tree_table
+from babylon_assets.cli.compare import _measured_table as measured_table
+from babylon_assets.cli.list_scores import _table as steps_table
 from babylon_assets.cli.list_windows import window_table
+from babylon_assets.domain.evaluations import Interval
+from babylon_assets.domain.policy_comparison import ComparedPolicies, MeasuredTwice
 from babylon_assets.ledger.late_samples import CarriedSamples
 from babylon_assets.ledger.windows import Status, WindowRow
 from tests.ledger.values import checkpoint, root
@@ -70,3 +75,58 @@ def test_windows_are_readable_at_every_width_whatever_is_carried(width: int, mon
         assert f"{window.window_id}  {window.status}" in text
     assert all(word in text.split() for word in ("1200", "24", "@1", "babylon-agent@2;"))
     assert len(lines) < 30
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_action_of_a_step_is_cut_at_any_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal.output, "_width", width)
+    names = ("agent", "call", "kind", "state", "entry", "exit", "worth", "baseline", "compared_with", "skip_reason")
+    step = {**dict.fromkeys(names), "reward": 0.4812, "advantage": 0.1, "trains_as": "policy_gradient"}
+    trajectory, action = "sim-2026-11-29T23:00-009000000000002005", "OPEN_PERP_POSITION BOLT 500"
+    lines = printed(steps_table([{**step, "trajectory": trajectory, "step": 3, "action": action}]), width)
+    place = lines[0].index("action")
+    assert "".join(line[place:].replace(" ", "") for line in lines[1:-1]).startswith(action.replace(" ", ""))
+    assert trajectory in "".join(line[:place].split("  ")[0].strip() for line in lines[1:])
+
+
+def test_two_policies_are_side_by_side_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal.output, "_width", 80)
+    value, none = Interval(0.4673, 0.403, 0.4383), Interval(0.0, 0.0, 0.0)
+    row = MeasuredTwice("recorded_prompts", ROWS[0].window_id, value, value, none, (0.987, 1.0))
+    compared = ComparedPolicies(
+        first="babylon-agent@3", second="babylon-agent@25", measured=[row], prompts=0, kinds=[], differing=[]
+    )
+    lines = printed(measured_table(compared), 80)
+    assert lines[0].split() == ["evaluation", "@3", "@25", "difference"]
+    assert lines[1].split()[-3:] == ["0.4673", "0.4673", "0.000"]
+    assert "[0.4030, 0.4383]" in lines[2] and "[0.000, 0.000]" in lines[2]  # even digits
+    assert "not shown at this width: valid" in "".join(lines)
+
+
+def test_facts_go_on_below_and_no_word_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal.output, "_width", 80)
+    settings = {f"a_setting_{number}": 1000.5 * number for number in range(40)}
+    terminal.print_fact("settings", settings, width=12)
+    terminal.print_fact("id", f"babylon-agent@3  {'f' * 64}", indent=2, width=14)
+    terminal.print_fact("tokens", 5051, width=12)
+    terminal.print_fact("seed", 5051, width=12)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert " ".join(" ".join(lines).split()).startswith(
+        "settings a_setting_0: 0, a_setting_1: 1,000, a_setting_2: 2,001"
+    )
+    assert (
+        lines[-4:]
+        == ["  id", "      babylon-agent@3", f"      {'f' * 64}", "tokens        5,051", "seed          5051"][-4:]
+    )
+
+
+def printed(table: Table, width: int) -> list[str]:
+    """The lines of a table as a terminal of this width shows them."""
+    paper = io.StringIO()
+    Console(file=paper, width=width).print(table)
+    lines = paper.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    return lines

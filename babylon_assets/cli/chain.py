@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import count, errors, fitting_table, number, output, plain, print_json, short
+from babylon_assets.cli.terminal import count, errors, fitting_table, number, output, print_fact, print_json, short
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
@@ -28,14 +28,17 @@ Named = Annotated[str, typer.Argument(help="A policy such as babylon-agent@3, or
 def chains(json: Json = False) -> None:
     """Show every checkpoint with its reward and its state, each branch under the checkpoint that it begins at.
 
-    The reward is that of its newest evaluation. The state is `served`, `served before`, `passed` (by the gate, and not
-    promoted), `rejected` (by the gate), `rolled back`, `no verdict`, `branch` (never served), or `base model`.
+    The reward is what the gate goes by: the newest on the environment's benchmark, or on recorded prompts where it has
+    none. What `babylon compare` measures is shown there alone.
+
+    The state is `served`, `served before`, `passed` (by the gate, and not promoted), `rejected` (by the gate), `rolled
+    back`, `no verdict`, `branch` (never served), or `base model`.
 
     Example: [bold]babylon chains[/]
     """
     with opened(load_settings()).connect() as conn:
         checkpoints = ledger.all_checkpoints(conn)
-        states, rewards = read_states(conn), evaluations.newest_rewards(conn)
+        states, rewards = read_states(conn), evaluations.read_rewards(conn)
     if json:
         print_json(
             [
@@ -53,7 +56,7 @@ def tree_table(checkpoints: Sequence[Checkpoint], states: Mapping[str, str], rew
     """A row per checkpoint, children under their parent; a line of single children is not indented.
 
     Args:
-        states, rewards: by checkpoint id, as of `read_states` and `evaluations.newest_rewards`.
+        states, rewards: by checkpoint id, as of `read_states` and `evaluations.read_rewards`.
     """
     names = {checkpoint.id: _name(checkpoint) for checkpoint in checkpoints}
     rows = [
@@ -115,7 +118,7 @@ def lineage(
             "parent": " ".join(filter(None, [next(iter(shown["line"]), None), shown["parent"]])),
         }
     for name, value in [] if json else shown.items():
-        output.print(f"{name:<12}  {plain(value)}", highlight=False, soft_wrap=True)
+        print_fact(name, value, width=12)
 
 
 def _backward(conn: Any, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from babylon_assets.cli.chain import Named
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import bold, count, errors, number, output, print_json
+from babylon_assets.cli.terminal import WIDE, bold, count, errors, fitting_table, number, output, print_json
 from babylon_assets.config.settings import load_settings
-from babylon_assets.domain.display_text import format_number, shorten
+from babylon_assets.domain.display_text import shorten
 from babylon_assets.domain.site_links import link_comparison
 from babylon_assets.ledger import lineage
 
@@ -78,36 +78,51 @@ def _show(compared: ComparedPolicies) -> None:
 
 
 def _measured_table(compared: ComparedPolicies) -> Table:
-    table = _table("evaluation", compared.first, compared.second, "difference", "valid")
-    for row in compared.measured:
-        shares = " and ".join("-" if share is None else f"{share:.1%}" for share in row.valid_shares)
-        name = f"{row.evaluation} of {row.window}" if row.window else row.evaluation
-        table.add_row(name, _spoken(row.first), _spoken(row.second), _spoken(row.difference), shares)
-    return table
+    first, second = _short_names(compared)
+    rows = [
+        {
+            "evaluation": f"{row.evaluation} of {row.window}" if row.window else row.evaluation,
+            first: _spoken(row.first),
+            second: _spoken(row.second),
+            "difference": _spoken(row.difference),
+            "valid": " and ".join("-" if share is None else f"{share:.1%}" for share in row.valid_shares),
+        }
+        for row in compared.measured
+    ]
+    return fitting_table(rows, drop=("valid",), right=(first, second, "difference", "valid"))
 
 
 def _kinds_table(compared: ComparedPolicies) -> Table:
-    table = _table("kind of decision", "prompts", compared.first, compared.second, "difference")
-    for row in compared.kinds:
-        table.add_row(row.kind, count(row.prompts), number(row.first), number(row.second), _spoken(row.difference))
-    return table
+    first, second = _short_names(compared)
+    rows = [
+        {
+            "kind of decision": row.kind,
+            "prompts": count(row.prompts),
+            first: number(row.first),
+            second: number(row.second),
+            "difference": _spoken(row.difference),
+        }
+        for row in compared.kinds
+    ]
+    return fitting_table(rows, right=("prompts", first, second, "difference"))
 
 
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
+def _short_names(compared: ComparedPolicies) -> tuple[str, str]:
+    """What heads the policies' columns: their steps, such as @3, where both are of one chain; never the same twice."""
+    (chain, first), (other, second) = (name.rsplit("@", 1) for name in (compared.first, compared.second))
+    if chain == other and first != second:
+        return f"@{first}", f"@{second}"
+    return compared.first, compared.second if compared.second != compared.first else f"{compared.second} again"
 
 
 def _spoken(interval: Interval | None) -> str:
-    """A value with its interval, for a table."""
+    """A value with its interval, for a table; below it where the terminal is narrow."""
     if interval is None:
         return "-"
     if math.isnan(interval.low):
         return number(interval.value)
-    return f"{number(interval.value)} [{format_number(interval.low)}, {format_number(interval.high)}]"
+    ends = f"[{number(interval.low)}, {number(interval.high)}]"
+    return f"{number(interval.value)} {ends}" if output.width >= WIDE else f"{number(interval.value)}\n{ends}"
 
 
 def _facts(compared: ComparedPolicies) -> dict[str, Any]:

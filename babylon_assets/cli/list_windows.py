@@ -10,12 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from babylon_assets.cli.terminal import bold, count, errors, fitting_table, number, output, plain, print_json, short
+from babylon_assets.cli.terminal import (
+    bold,
+    count,
+    errors,
+    fitting_table,
+    number,
+    output,
+    plain,
+    print_fact,
+    print_json,
+    short,
+)
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.display_text import shorten
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, verdicts
 from babylon_assets.ledger import windows as ledger
@@ -96,7 +108,7 @@ def _with_names(shown: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
         elif name in ("id", "parent", "parent_id", "checkpoint") and value in names:
             row[name] = f"{names[value]}  {value}"
         elif name == "rejected" and value:
-            row[name] = explain_end(value)
+            row["state"] = explain_end(value)
         else:
             row[name] = value
     return row
@@ -253,7 +265,11 @@ def lineage(conn: Connection, settings: Settings, window: str) -> dict[str, Any]
         "fingerprint": row.fingerprint,
         "lineage": None
         if checkpoint is None
-        else {"policy": policy_name(chain, checkpoint.step), **asdict(checkpoint)},
+        else {
+            "policy": policy_name(chain, checkpoint.step),
+            "ended_early": explain_early_end(checkpoint.metrics) or None,
+            **asdict(checkpoint),
+        },
         "verdict": None if checkpoint is None else _verdict(conn, checkpoint.id),
     }
 
@@ -268,7 +284,7 @@ def _verdict(conn: Connection, checkpoint: str) -> dict[str, Any] | None:
         "summary": explain_decision(kept.why, kept.verdict),
         "why": kept.why,
         "at": kept.judged_at,
-        "rules": [row._asdict() for row in verdict_rows(kept.verdict)],
+        "rules": [row._asdict() | {"answer": row.answer} for row in verdict_rows(kept.verdict)],
     }
 
 
@@ -326,7 +342,7 @@ def _print_verdict(verdict: Mapping[str, Any]) -> None:
     for name in ("rule", "holds", "what it came to", "bound"):
         table.add_column(name, overflow="fold")
     for row in verdict["rules"]:
-        table.add_row(row["rule"], "yes" if row["holds"] else "no", row["finding"], row["bound"])
+        table.add_row(row["rule"], row["answer"], row["finding"], row["bound"])
     output.print(table)
 
 
@@ -338,4 +354,4 @@ def _print_nested(values: dict[str, Any], indent: int = 0) -> None:
             output.print(bold(" " * indent + name))
             _print_nested(value, indent + 2)
         else:
-            output.print(f"{' ' * indent}{name:<{width}}  {plain(value)}", highlight=False, soft_wrap=True)
+            print_fact(name, value, indent=indent, width=width)

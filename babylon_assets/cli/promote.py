@@ -13,7 +13,7 @@ from rich.table import Table
 
 from babylon_assets.cli.chain import Named
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import output, plain, print_json
+from babylon_assets.cli.terminal import output, print_fact, print_json
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
@@ -70,7 +70,7 @@ def evaluate(
         print_json(shown)
         return
     for name, value in shown.items():
-        output.print(f"{name:<14}  {plain(value)}", highlight=False, soft_wrap=True)
+        print_fact(name, value, width=14)
 
 
 def _write_card(database: Database, checkpoint: Checkpoint) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeE
 from rich.table import Table
 from rich.text import Text
 
-from babylon_assets.domain.display_text import format_number, neutralize, neutralize_line
+from babylon_assets.domain.display_text import format_number, is_number, neutralize, neutralize_line
 
 #: Columns between two of a table, and those that the last one is left, where it holds more.
 GAP, LAST_COLUMN = 2, 24
@@ -103,12 +104,29 @@ def number(value: float | None) -> str:
 
 
 def plain(value: object) -> str:
-    """Any value in a line, numbers in it to four significant digits; a dash for what is not known."""
+    """Any value in a line, numbers in it as people read them; a dash for what is not known."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {plain(member)}" for name, member in value.items()) or MISSING
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or MISSING
-    return MISSING if value is None else format_number(value) if isinstance(value, float) else str(value)
+    return MISSING if value is None else format_number(value) if is_number(value) else str(value)
+
+
+def print_fact(name: str, value: object, *, indent: int = 0, width: int = 0) -> None:
+    """A `name  value` line; what has no room on it goes on below, and no word of it is broken.
+
+    Args:
+        width: of the names that stand in a column.
+    """
+    head = f"{' ' * indent}{name:<{width}}  "
+    text = neutralize_line(str(value) if name == "seed" else plain(value))
+    longest = max(map(len, text.split()), default=0)
+    below = " " * (indent + 4) if longest > output.width - len(head) else " " * len(head)
+    room = max(output.width - len(below), longest, 1)
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+    first = head + lines.pop(0) if len(below) == len(head) else head.rstrip()
+    for line in [first, *(below + line for line in lines)]:
+        output.print(line, highlight=False, soft_wrap=True)
 
 
 def count(value: int | None) -> str:
@@ -130,28 +148,39 @@ def fitting_table(
     """Rows of the same columns as a table that is as wide as the terminal, at most.
 
     Where there is no room, columns of `drop` are left out, the first of them first; a line below the table says which.
-    What is still too long is folded within its column and never cut.
+    What is still too long is folded within its column and never cut, the widest column first.
 
     Args:
         right: columns that are flush right, such as numbers.
     """
     names = list(rows[0] if rows else ())
-    needed = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    needed[names[-1]] = min(needed[names[-1]], max(len(names[-1]), LAST_COLUMN)) if names else 0
+    whole = {name: max(map(len, [name, *(line for row in rows for line in row[name].splitlines())])) for name in names}
+    needed = whole | {name: min(whole[name], max(len(name), LAST_COLUMN)) for name in names[-1:]}
     dropped: list[str] = []
     for name in drop:
         if sum(needed[kept] + GAP for kept in names) - GAP > output.width:
             names.remove(name)
             dropped.append(name)
+    widths = _fit({name: needed[name] for name in names}, whole)
     table = Table(box=None, header_style="bold", pad_edge=False, caption_justify="left")
     for name in names:
-        least = None if name == names[-1] else needed[name]
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold", min_width=least)
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold", width=widths[name])
     for row in rows:
         table.add_row(*(row[name] for name in names))
     if dropped:
         table.caption = f"not shown at this width: {', '.join(dropped)}; --json has all"
     return table
+
+
+def _fit(needed: Mapping[str, int], whole: Mapping[str, int]) -> dict[str, int]:
+    """The width of each column, all of them on the terminal: the widest give way, the last takes what is left."""
+    widths = dict(needed)
+    room = output.width - GAP * (len(widths) - 1)
+    while sum(widths.values()) > max(room, len(widths)):
+        widths[max(widths, key=lambda name: widths[name])] -= 1
+    for last in list(widths)[-1:]:
+        widths[last] = min(whole[last], widths[last] + max(0, room - sum(widths.values())))
+    return widths
 
 
 def tell_step(text: str) -> None:

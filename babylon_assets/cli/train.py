@@ -18,6 +18,7 @@ from babylon_assets.cli.terminal import bold, count, errors, number, output, sho
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.token_counts import trained_tokens
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import checkpoints, verdicts
 from babylon_assets.ledger.sqlstates import named_error
@@ -197,7 +198,7 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> N
     )
     output.print(f"  samples   {_kinds(counts)}")
     if checkpoint is not None:
-        how = f"{checkpoint.settings.get('method', '')} on {count(row.trainable_tokens)} tokens"
+        how = f"{checkpoint.settings.get('method', '')} on {count(trained_tokens(checkpoint.metrics))} tokens"
         output.print(f"  trained   {how}, {names.get(checkpoint.parent_id or '', '-')} -> {names[checkpoint.id]}")
     if judged is not None:
         output.print(f"  gate      {judged}", highlight=False, soft_wrap=True)

@@ -66,7 +66,7 @@ class Challenger:
     Attributes:
         market: None where it cannot be played here; `unmeasured` then says why.
         numbers: loss and gradient norm of its training as they were recorded: None for one that was not finite.
-        trained_tokens: tokens that its training saw.
+        trained_tokens: tokens that the steps of its training that were kept saw.
         window_status: state of its window.
         quarantined: share of its window's rows that were corrupt.
         agreement: correlation of its window's rewards with the worth of the trades; None where that is not known.
@@ -92,11 +92,16 @@ class Challenger:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One rule applied: whether it holds, and the sentence that says so with its numbers."""
+    """One rule applied: whether it holds, and the sentence that says so with its numbers.
+
+    Attributes:
+        evidence: whether there was anything to apply it to; a rule without holds nothing against a checkpoint.
+    """
 
     rule: str
     holds: bool
     words: str
+    evidence: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,7 @@ def _training(challenger: Challenger) -> Iterator[Finding]:
 
 def _window(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
     thin = challenger.window_status == "thin" or challenger.trained_tokens == 0
-    words = "its window is thin" if thin else f"its window had {challenger.trained_tokens} tokens to train on"
+    words = "its window is thin" if thin else f"it was trained on {challenger.trained_tokens:,} tokens of its window"
     yield Finding("window", not thin, words)
     share, most = challenger.quarantined, rules.quarantined
     words = f"{share:.0%} of its window's rows were corrupt, at most {most:.0%} may be"
@@ -163,7 +168,8 @@ def _market(
     if challenger.market is None and challenger.recorded is not None:
         return
     if challenger.market is None or champion is None:
-        yield Finding("market", True, f"it was not played on the market: {challenger.unmeasured or 'no champion'}")
+        why = challenger.unmeasured or "no champion"
+        yield Finding("market", True, f"it was not played on the market: {why}", evidence=False)
         return
     yield _not_worse("market", challenger.market, champion, "served", rules.margin, rules)
     if best is not None and best.name != champion.name:
@@ -193,14 +199,15 @@ def _recorded(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
     if recorded is None:
         return
     if recorded.asked == 0:
-        yield Finding("recorded", True, f"no recorded prompt was answered: {challenger.unmeasured or 'there is none'}")
+        why = challenger.unmeasured or "there is none"
+        yield Finding("recorded", True, f"no recorded prompt was answered: {why}", evidence=False)
         return
     if recorded.asked >= rules.recorded_prompts:
         yield _recorded_valid(recorded, rules)
     if recorded.reward is None or recorded.prompts < rules.recorded_prompts or recorded.agents < rules.recorded_agents:
         few = f"{recorded.prompts} of {recorded.asked} recorded prompts, of {recorded.agents} agents, have two valued"
         few += f" answers; {rules.recorded_prompts} of {rules.recorded_agents} agents are needed: there is no evidence"
-        yield Finding("recorded", True, few)
+        yield Finding("recorded", True, few, evidence=False)
         return
     worse = recorded.reward.high < -rules.margin
     words = f"its reward on {recorded.prompts} recorded prompts is {_signed(recorded.reward)} against the served one's"
@@ -222,7 +229,7 @@ def _off_policy(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
     if difference is None or challenger.off_policy_groups < rules.off_policy_groups:
         groups = challenger.off_policy_groups
         few = f"{groups} groups of held-out answers, {rules.off_policy_groups} are needed to compare"
-        yield Finding("off_policy", True, few)
+        yield Finding("off_policy", True, few, evidence=False)
         return
     worse = difference.high < -rules.off_policy_margin
     words = f"its preference for better held-out answers is {_signed(difference)} nats against the served one's"

@@ -102,6 +102,11 @@ def _key(*parts: str, kind: str) -> str:
     return "/".join([parts[0], *named, *([f"{_KIND}{kind.replace('/', ' ')}"] if kind else [])])
 
 
+def window_in(group: str) -> str:
+    """The window that the samples of a group belong to, whichever window's dataset carries them over."""
+    return group.partition("/")[0]
+
+
 def level_of(group: str) -> Level:
     """The level that the key of a group is of."""
     parts = group.split("/")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 #: What is allowed, by rule, with the names of `domain.gates.Rules` in it.
 _BOUNDS = {
     "finite": "loss and gradient are finite",
-    "window": "tokens to train on, and not thin",
+    "window": "trained on some tokens, and not thin",
     "hygiene": "at most {quarantined:.0%} corrupt",
     "rewards": "at least {agreement:+.2f}",
     "market": "not worse by more than {margin:g}, with {confidence:.0%} confidence",
@@ -27,10 +27,16 @@ class VerdictRow(NamedTuple):
     finding: str
     bound: str
     holds: bool
+    evidence: bool = True
+
+    @property
+    def answer(self) -> str:
+        """Whether it holds, in a word or two: a rule that was applied to nothing neither holds nor does not."""
+        return ("yes" if self.holds else "no") if self.evidence else "no evidence"
 
 
 def verdict_rows(verdict: Mapping[str, Any]) -> list[VerdictRow]:
-    """The rows of a verdict as it is kept (`GateVerdict.record`), those that do not hold first.
+    """The rows of a verdict as it is kept (`GateVerdict.record`): the broken ones first, then those without evidence.
 
     A rule that is no more, or whose bound was not kept, has none.
     """
@@ -40,10 +46,11 @@ def verdict_rows(verdict: Mapping[str, Any]) -> list[VerdictRow]:
             finding=finding["words"],
             bound=_bound(finding["rule"], verdict.get("rules", {})),
             holds=bool(finding["holds"]),
+            evidence=bool(finding.get("evidence", True)),
         )
         for finding in verdict.get("findings", ())
     ]
-    return sorted(rows, key=lambda row: row.holds)
+    return sorted(rows, key=lambda row: (row.holds, row.evidence))
 
 
 def verdict_cells(verdict: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -51,7 +58,7 @@ def verdict_cells(verdict: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {
             "rule": row.rule.replace("_", " "),
-            "holds": "yes" if row.holds else "no",
+            "holds": row.answer,
             "what it came to": row.finding,
             "bound": row.bound,
         }
@@ -67,15 +74,19 @@ def _bound(rule: str, rules: Mapping[str, Any]) -> str:
 
 
 def explain_decision(why: str, verdict: Mapping[str, Any] | None) -> str:
-    """A decision in one sentence: how many rules of its verdict hold, and what the others came to.
+    """A decision in one sentence: how many rules hold, for how many there is no evidence, what the broken ones came to.
 
     Args:
         why: what is said where there is no verdict, as of a person's decision.
     """
     rows = verdict_rows(verdict or {})
-    broken = [row.finding for row in rows if not row.holds]
     if not rows:
         return why
-    if not broken:
-        return f"all {len(rows)} rules hold"
-    return f"{len(broken)} of {len(rows)} rules {'does' if len(broken) == 1 else 'do'} not hold: {'; '.join(broken)}"
+    broken = [row.finding for row in rows if not row.holds]
+    blank = sum(not row.evidence for row in rows)
+    unsaid = f"{blank} {'has' if blank == 1 else 'have'} no evidence" if blank else ""
+    if broken:
+        verb = "does" if len(broken) == 1 else "do"
+        counted = ", ".join(filter(None, [f"{len(broken)} of {len(rows)} rules {verb} not hold", unsaid]))
+        return f"{counted}: {'; '.join(broken)}"
+    return f"{len(rows) - blank} of {len(rows)} rules hold, {unsaid}" if blank else f"all {len(rows)} rules hold"

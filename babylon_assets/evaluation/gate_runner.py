@@ -19,6 +19,7 @@ from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.domain.gates import Challenger, GateVerdict, Measurement, Rules, may_promote
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.prompt_evaluation import PromptComparison, compare_answers
+from babylon_assets.domain.token_counts import trained_tokens
 from babylon_assets.environments.registry import open_environment
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
 from babylon_assets.evaluation.measurements import (
@@ -134,7 +135,7 @@ def _verdict(settings: Settings, database: Database, checkpoint: Checkpoint, cha
         market=_measurement(ours, checkpoint),
         unmeasured=why_not_loadable(settings, checkpoint) or why_not_loadable(settings, champion) or "",
         numbers={name: checkpoint.metrics[name] for name in ("loss", "grad_norm") if name in checkpoint.metrics},
-        trained_tokens=int(checkpoint.metrics.get("trainable_tokens") or 0),
+        trained_tokens=trained_tokens(checkpoint.metrics),
         window_status=row.status if row else "open",
         quarantined=read.quarantined / max(1, read.trajectories + read.quarantined),
         agreement=agreement,

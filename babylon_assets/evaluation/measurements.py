@@ -22,7 +22,7 @@ from babylon_assets.evaluation.loaded_policies import adapter_of, load_policy, w
 from babylon_assets.ledger import evaluations
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection, Database
-from babylon_assets.ledger.evaluations import Evaluation
+from babylon_assets.ledger.evaluations import COMPARED, Evaluation
 from babylon_assets.serving.engine.number_formats import LARGE
 from babylon_assets.training.families import find_config
 from babylon_assets.training.precision import parameters_of
@@ -151,12 +151,20 @@ def prompts_asked(settings: Settings, database: Database, window: str = LAST_WIN
 
 
 def measure_prompts(
-    settings: Settings, database: Database, checkpoint: Checkpoint, places: Sequence[PromptPlace]
+    settings: Settings,
+    database: Database,
+    checkpoint: Checkpoint,
+    places: Sequence[PromptPlace],
+    compared: bool = False,
 ) -> Evaluation | None:
-    """A checkpoint on recorded prompts of its environment, asked now unless it is kept; None where it cannot be."""
+    """A checkpoint on recorded prompts of its environment, asked now unless it is kept; None where it cannot be.
+
+    Args:
+        compared: it is measured for a comparison alone, and its reward stays what it is.
+    """
     if not places:
         return None
-    version = recorded_prompts.version(settings, open_environment(settings), places)
+    version = COMPARED * compared + recorded_prompts.version(settings, open_environment(settings), places)
     with database.connect() as conn:
         kept = evaluations.get(conn, checkpoint.id, recorded_prompts.NAME, version)
     if kept is not None or why_not_loadable(settings, checkpoint) is not None:

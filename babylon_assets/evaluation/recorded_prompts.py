@@ -84,12 +84,13 @@ def ask(
     with database.connect() as conn:
         prompts = _fitting(base_model, read_prompts(conn, places))
     texts = answer_texts(policy, [(prompt.place.id, prompt.messages) for prompt in prompts])
-    return value_answers(settings, database, environment, prompts, texts)
+    with database.connect_source() as source:
+        return value_answers(settings, source, environment, prompts, texts)
 
 
 def value_answers(
     settings: Settings,
-    database: Database,
+    source: Connection,
     environment: Environment,
     prompts: Sequence[RecordedPrompt],
     texts: Sequence[str],
@@ -104,8 +105,7 @@ def value_answers(
         msgspec.structs.replace(reader.parse(text, prompt.messages, prompt.facts), step=number)
         for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
     ]
-    with database.connect_source() as source:
-        rewards = _rewards(settings, source, environment, prompts, steps)
+    rewards = _rewards(settings, source, environment, prompts, steps)
     return {
         prompt.place.id: AnsweredPrompt(
             PromptAnswer(prompt.place.agent_id, prompt.place.window, rewards.get(number), not step.invalid),

@@ -85,7 +85,7 @@ def measure_both(settings: Settings, database: Database, first: Checkpoint, seco
         if (reason := why_not_loadable(settings, checkpoint)) is not None:
             return f"{policy_name(checkpoint.chain, checkpoint.step)} cannot be asked here: {reason}"
     for checkpoint in (first, second):
-        if measure_prompts(settings, database, checkpoint, places) is None:
+        if measure_prompts(settings, database, checkpoint, places, compared=True) is None:
             raise PermanentError(f"{policy_name(checkpoint.chain, checkpoint.step)} could not be measured; try again")
     return ""
 

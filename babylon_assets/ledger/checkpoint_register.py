@@ -15,6 +15,7 @@ from psycopg.rows import class_row
 
 from babylon_assets.domain import checkpoint_states as states
 from babylon_assets.domain.policies import BRANCH
+from babylon_assets.ledger.evaluations import REWARD
 
 _KNOWN: LiteralString = f"""
 WITH known AS (
@@ -29,7 +30,7 @@ WITH known AS (
         WHEN strpos(made.chain, '{BRANCH}') > 0 THEN '{states.ON_A_BRANCH}'
         ELSE '{states.NO_VERDICT}' END AS state
     FROM babylon_training.model_checkpoints AS made)"""
-_PAGE: LiteralString = """, page AS (
+_PAGE: LiteralString = f""", page AS (
     SELECT * FROM known
     WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(ids)s::text[] IS NULL OR id = ANY(%(ids)s))
     ORDER BY created_at DESC, chain, step DESC LIMIT %(limit)s OFFSET %(offset)s)
@@ -40,11 +41,7 @@ SELECT made.id, made.chain || '@' || made.step AS policy, made.chain, made.step,
 FROM page JOIN babylon_training.model_checkpoints AS made USING (id)
 LEFT JOIN babylon_training.model_checkpoints AS parent ON parent.id = made.parent_id
 LEFT JOIN babylon_training.windows AS played ON played.window_id = made.window_id
-LEFT JOIN LATERAL (
-    SELECT evaluation, value, low, high, (results->>'valid_share')::float8 AS valid_share
-    FROM babylon_training.checkpoint_evaluations AS measured
-    WHERE measured.checkpoint_id = page.id AND value IS NOT NULL AND NOT starts_with(evaluation, 'snapshot:')
-    ORDER BY low IS NULL, evaluation = 'recorded_prompts', measured.created_at DESC LIMIT 1) AS best ON true
+{REWARD}
 ORDER BY page.created_at DESC, page.chain, page.step DESC"""
 _COUNTS: LiteralString = " SELECT state, count(*)::int FROM known GROUP BY state"
 _STATES: LiteralString = " SELECT id, state FROM known"
@@ -61,7 +58,8 @@ class RegisteredCheckpoint:
         state: one of `checkpoint_states.STATES`.
         rejected: why the chain does not go on from it.
         window_reward: mean reward of the window that it was trained on, which its parent or others answered.
-        evaluation, value, low, high, valid_share: its newest measurement with an interval; None where there is none.
+        evaluation, value, low, high, valid_share: the measurement of its reward, see `evaluations.REWARD`; None where
+            there is none.
     """
 
     id: str

@@ -8,13 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import Connection
 from psycopg.rows import class_row
 
 from babylon_assets.ledger.specification import CHECKPOINT_EVALUATIONS
 from babylon_assets.ledger.table import json_value
+
+#: Begins the version of what was measured for a comparison alone.
+COMPARED: LiteralString = "compare-"
+#: The measurement that the reward of a checkpoint `made` is taken from, as `best`: the newest by what the gate goes by,
+#: which is the environment's benchmark, or its recorded prompts where there is none.
+REWARD: LiteralString = f"""
+LEFT JOIN LATERAL (
+    SELECT evaluation, value, low, high, CASE WHEN jsonb_typeof(results->'valid_share') = 'number'
+        AND (results->>'valid_share')::numeric BETWEEN 0 AND 1 THEN (results->>'valid_share')::float8 END AS valid_share
+    FROM babylon_training.checkpoint_evaluations AS measured
+    WHERE measured.checkpoint_id = made.id AND value IS NOT NULL AND evaluation <> 'off_policy'
+        AND NOT starts_with(evaluation, 'snapshot:') AND NOT starts_with(version, '{COMPARED}')
+    ORDER BY evaluation = 'recorded_prompts', measured.created_at DESC LIMIT 1) AS best ON true"""
 
 
 @CHECKPOINT_EVALUATIONS.row
@@ -69,17 +82,35 @@ def of_checkpoint(conn: Connection[Any], checkpoint_id: str) -> list[Evaluation]
         return cursor.execute(query, [checkpoint_id]).fetchall()
 
 
-def newest_rewards(conn: Connection[Any]) -> dict[str, float]:
-    """The mean reward of each checkpoint's newest evaluation that has one, by checkpoint id."""
-    rows = conn.execute(
-        "SELECT DISTINCT ON (checkpoint_id) checkpoint_id, value FROM babylon_training.checkpoint_evaluations "
-        "WHERE value IS NOT NULL AND evaluation <> 'off_policy' ORDER BY checkpoint_id, created_at DESC"
-    ).fetchall()
-    return {row[0]: float(row[1]) for row in rows}
+def newest_of_checkpoint(conn: Connection[Any], checkpoint_id: str, most: int) -> tuple[list[Evaluation], int]:
+    """The newest measurements of a checkpoint, newest first, and how many there are in all."""
+    query = CHECKPOINT_EVALUATIONS.select(
+        "WHERE checkpoint_id = %s ORDER BY created_at DESC, evaluation DESC, version DESC LIMIT %s"
+    )
+    with conn.cursor(row_factory=class_row(Evaluation)) as cursor:
+        newest = cursor.execute(query, [checkpoint_id, most]).fetchall()
+    count = "SELECT count(*)::int FROM babylon_training.checkpoint_evaluations WHERE checkpoint_id = %s"
+    return newest, conn.execute(count, [checkpoint_id]).fetchall()[0][0]
+
+
+def read_rewards(conn: Connection[Any]) -> dict[str, float]:
+    """The reward of each checkpoint that has one, by checkpoint id; see `REWARD`."""
+    query: LiteralString = f"SELECT made.id, best.value FROM babylon_training.model_checkpoints AS made {REWARD}"
+    return {checkpoint: value for checkpoint, value in conn.execute(query) if value is not None}
 
 
 def of_both(conn: Connection[Any], first_id: str, second_id: str) -> list[tuple[Evaluation, Evaluation]]:
     """What both checkpoints were measured by, by the same evaluation in the same version, newest first."""
-    ours = {(row.evaluation, row.version): row for row in of_checkpoint(conn, first_id)}
-    pairs = [(ours.get((row.evaluation, row.version)), row) for row in of_checkpoint(conn, second_id)]
-    return [(mine, theirs) for mine, theirs in reversed(pairs) if mine is not None]
+    ours = {(row.evaluation, row.version): row for row in _shared(conn, first_id, second_id)}
+    return [(ours[row.evaluation, row.version], row) for row in _shared(conn, second_id, first_id)]
+
+
+def _shared(conn: Connection[Any], checkpoint_id: str, other_id: str) -> list[Evaluation]:
+    """What was measured of a checkpoint in the same way as of another, newest first."""
+    query = CHECKPOINT_EVALUATIONS.select(
+        "WHERE checkpoint_id = %s AND (evaluation, version) IN ("
+        "SELECT evaluation, version FROM babylon_training.checkpoint_evaluations WHERE checkpoint_id = %s) "
+        "ORDER BY created_at DESC, evaluation DESC, version DESC"
+    )
+    with conn.cursor(row_factory=class_row(Evaluation)) as cursor:
+        return cursor.execute(query, [checkpoint_id, other_id]).fetchall()

@@ -15,6 +15,7 @@ from psycopg.rows import namedtuple_row
 
 from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import checkpoints, verdicts, windows
@@ -38,7 +39,8 @@ from babylon_assets.report.summary import (
 MOST = 200
 Names = dict[str, str]
 
-_CHECKPOINTS: LiteralString = "SELECT id, chain, step, window_id, rejected FROM babylon_training.model_checkpoints"
+_CHECKPOINTS: LiteralString = """
+SELECT id, chain, step, window_id, rejected, metrics FROM babylon_training.model_checkpoints"""
 _RUNNING: LiteralString = """
 SELECT window_id, chain, state, backend, created_at, heartbeat, reason FROM babylon_training.training_jobs
 WHERE state IN ('prepared', 'submitted', 'training') ORDER BY id"""
@@ -53,7 +55,7 @@ _PROMOTIONS: LiteralString = """
 SELECT kind, from_id, to_id, promoted_by, why, verdict, promoted_at FROM babylon_training.promotions
 WHERE chain = %s ORDER BY id DESC LIMIT %s"""
 _EVALUATIONS: LiteralString = """
-SELECT checkpoint_id, evaluation, value, low, high, baseline_id, created_at
+SELECT checkpoint_id, window_id, evaluation, value, low, high, baseline_id, created_at
 FROM babylon_training.checkpoint_evaluations ORDER BY created_at DESC, checkpoint_id, evaluation LIMIT 24"""
 _QUARANTINE: LiteralString = """
 SELECT reason, count(*) AS rows, count(DISTINCT window_id) AS windows, max(quarantined_at) AS newest,
@@ -96,7 +98,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
         place: where the database is, for the page.
     """
     conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-    names, made_of, ends = _checkpoints(conn)
+    names, made_of, ends, early = _checkpoints(conn)
     head = checkpoints.head(conn, chain)
     promoted = _rows(conn, _PROMOTIONS, lambda row: _promotion(row, names, made_of), chain, MOST)
     lost = {row[0]: row[1] for row in conn.execute(_QUARANTINED)}
@@ -106,7 +108,11 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
         place=place,
         made_at=now.astimezone(UTC),
         windows=[
-            replace(_window(row, grid, names, ends, lost.get(row.window_id, 0)), recorded=recorded.get(row.window_id))
+            replace(
+                _window(row, grid, names, ends, lost.get(row.window_id, 0)),
+                recorded=recorded.get(row.window_id),
+                ended_early=early.get(row.checkpoint_id or "", ""),
+            )
             for row in windows.list_windows(conn)
         ],
         head=PolicySummary(name=policy_name(chain, head.step), window=head.window_id, made_at=head.created_at)
@@ -117,7 +123,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
         failed=_rows(conn, _FAILED, _job),
         promotions=promoted,
         verdict=_verdict(verdicts.newest(conn, chain), names, made_of),
-        evaluations=_rows(conn, _EVALUATIONS, lambda row: _evaluation(row, names, made_of)),
+        evaluations=_rows(conn, _EVALUATIONS, lambda row: _evaluation(row, names)),
         quarantine=_rows(conn, _QUARANTINE, lambda row: QuarantineSummary(**row._asdict()), MOST),
         emptied=_rows(conn, _EMPTIED, lambda row: EmptiedWindow(**row._asdict()), MOST),
         costs=_rows(conn, _COSTS, lambda row: Cost(**row._asdict())),
@@ -135,11 +141,12 @@ def _rows(conn: Connection[Any], query: LiteralString, build: Callable[[Any], An
         return [build(row) for row in cursor.execute(query, parameters)]
 
 
-def _checkpoints(conn: Connection[Any]) -> tuple[Names, dict[str, str | None], dict[str, str]]:
-    """Name and window of every checkpoint of every chain, by id, and why its chain does not go on from it."""
+def _checkpoints(conn: Connection[Any]) -> tuple[Names, dict[str, str | None], dict[str, str], dict[str, str]]:
+    """Name and window of every checkpoint of every chain, by id; why its chain ends there; why its pass ended early."""
     rows = conn.execute(_CHECKPOINTS).fetchall()
     names = {row[0]: policy_name(row[1], row[2]) for row in rows}
-    return names, {row[0]: row[3] for row in rows}, {row[0]: explain_end(row[4]) for row in rows if row[4] is not None}
+    ends = {row[0]: explain_end(row[4]) for row in rows if row[4] is not None}
+    return names, {row[0]: row[3] for row in rows}, ends, {row[0]: explain_early_end(row[5]) for row in rows}
 
 
 def _window(row: WindowRow, grid: WindowGrid, names: Names, ends: Mapping[str, str], quarantined: int) -> WindowSummary:
@@ -218,10 +225,10 @@ def _verdict(
     )
 
 
-def _evaluation(row: Any, names: Names, made_of: dict[str, str | None]) -> EvaluationSummary:
+def _evaluation(row: Any, names: Names) -> EvaluationSummary:
     return EvaluationSummary(
         policy=_named(names, row.checkpoint_id) or "",
-        window=made_of.get(row.checkpoint_id),
+        window=row.window_id,
         evaluation=row.evaluation,
         value=row.value,
         low=row.low,

@@ -16,6 +16,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from babylon_assets.domain.errors import CorruptLedger
+from babylon_assets.domain.grouping import window_in
 from babylon_assets.domain.trajectories import Exchange, StepFacts, decode_chat
 from babylon_assets.ledger import datasets
 from babylon_assets.ledger.compression import unpack
@@ -58,8 +59,10 @@ WHERE played.window_id = %s AND sample.trajectory_id = %s AND sample.sample_id =
 _STEP_OF_AGENT: LiteralString = f"""
 SELECT played.window_id AS window, {_COLUMNS}
 FROM babylon_training.windows AS played JOIN babylon_training.training_dataset_samples AS sample USING (dataset_id)
-WHERE sample.agent_id = %s AND sample.step = %s AND (%s::text IS NULL OR played.window_id = %s)
-ORDER BY played.window_id DESC, sample.trajectory_id, sample.call DESC LIMIT 1"""
+CROSS JOIN split_part(sample.group_key, '/', 1) AS own
+WHERE sample.agent_id = %s AND sample.step = %s AND (%s::text IS NULL OR own = %s)
+ORDER BY own DESC, played.window_id = own DESC, played.window_id DESC, sample.trajectory_id, sample.call DESC
+LIMIT 1"""
 _NEIGHBOURS: LiteralString = f"""
 SELECT %s::text AS window, {_COLUMNS} FROM babylon_training.training_dataset_samples AS sample
 WHERE sample.dataset_id = %s AND sample.group_key = %s
@@ -84,7 +87,11 @@ WHERE trajectory_id = ANY(%s) ORDER BY window_id"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRow:
-    """A sample without its texts, and the window whose newest dataset holds it."""
+    """A sample without its texts.
+
+    Attributes:
+        window: whose newest dataset holds it; a late sample's own window is an earlier one.
+    """
 
     window: str
     dataset_id: str
@@ -100,6 +107,11 @@ class SampleRow:
     trains_as: str
     skip_reason: str | None
     tokens: int
+
+    @property
+    def own_window(self) -> str:
+        """The window in which it was answered."""
+        return window_in(self.group_key)
 
     @property
     def baseline(self) -> float | None:
@@ -166,7 +178,10 @@ def read_sample(conn: Connection[Any], window: str, sample_id: str) -> SampleRow
 
 
 def find_sample_of(conn: Connection[Any], agent: str, step: int, window: str | None = None) -> SampleRow | None:
-    """The executed call of an agent's step, in a window or in its newest one; None where there is none."""
+    """The executed call of an agent's step, answered in a window or in its newest one; None where there is none.
+
+    A sample that a later window's dataset carries over is of the window in which it was answered.
+    """
     with conn.cursor(row_factory=class_row(SampleRow)) as cursor:
         return cursor.execute(_STEP_OF_AGENT, [agent, step, window, window]).fetchone()
 
@@ -204,9 +219,10 @@ def read_texts(conn: Connection[Any], rows: Iterable[SampleRow]) -> dict[tuple[s
         for dataset, trajectory, *kept, digest in cursor.stream(_TEXTS, places):
             if digest is None:
                 in_first_form.add(dataset)
-            texts |= {(dataset, f"{trajectory}/{place}"): text for place, text in _decode_texts(*kept)}
+            named = (((dataset, f"{trajectory}/{place}"), text) for place, text in _decode_texts(*kept))
+            texts |= {name: text for name, text in named if name in wanted}
     for dataset in in_first_form:
-        texts |= _texts_of_first_form(conn, dataset)
+        texts |= {name: text for name, text in _texts_of_first_form(conn, dataset).items() if name in wanted}
     return {name: texts[name] for name in wanted if name in texts}
 
 

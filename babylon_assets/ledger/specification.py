@@ -21,11 +21,7 @@ WINDOWS = Table(
         "trajectories": Column("int4", "Trajectories that were read.", default="0"),
         "agents": Column("int4", "Agents of these trajectories.", default="0"),
         "samples": Column("int4", "Samples in its dataset.", default="0"),
-        "trainable_tokens": Column(
-            "int8",
-            "Tokens of the answers that can be trained on; once it is trained, those that training saw.",
-            default="0",
-        ),
+        "trainable_tokens": Column("int8", "Tokens of the answers in its dataset that can be trained on.", default="0"),
         "reward_mean": Column("float8", "Mean of the known rewards of its samples.", null=True),
         "reward_std": Column("float8", "Standard deviation of these rewards.", null=True),
         "dataset_id": Column("text", "Its newest dataset.", null=True),

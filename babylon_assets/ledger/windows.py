@@ -25,7 +25,7 @@ class WindowRow:
         status: open (not looked at to the end), thin, ready (has a dataset to train on), trained, skipped (nothing in
             it could be trained on), failed.
         fingerprint: of the source as it was when the window was last read.
-        trainable_tokens: completion tokens of the samples that are trained on.
+        trainable_tokens: completion tokens of the samples of its dataset that can be trained on.
         reward_mean, reward_std: over the samples with a known reward; None without any.
         reference: what known policies would have earned on the same boards, by name; None outside the simulated game.
         parent_id, checkpoint_id: the checkpoint trained from and the one that came of it.

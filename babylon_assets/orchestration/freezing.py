@@ -123,23 +123,22 @@ def _window_columns(before: WindowRow | None, dataset: DatasetDraft, thin: str |
         "reward_mean": mean if math.isfinite(mean) else None,
         "reward_std": math.sqrt(variance) if math.isfinite(variance) and rewards else None,
         "dataset_id": dataset.id,
+        "trainable_tokens": dataset.counts["trainable_tokens"],
     }
     if before is not None and before.dataset_id == dataset.id and before.status in ("trained", "skipped"):
         return columns
     return {
         **columns,
-        "trainable_tokens": dataset.counts["trainable_tokens"],
         "status": "thin" if thin else "ready",
         "reason": thin,
     }
 
 
 def _as_trained(conn: Connection, settings: Settings, dataset: DatasetDraft, own: Checkpoint) -> WindowColumns:
-    """What a window that has its checkpoint goes on to say of itself, whatever became of its data since."""
+    """What a window that has its checkpoint goes on to be, whatever became of its data since."""
     same = own.dataset_id == dataset.id
     return {
         "status": "trained",
-        "trainable_tokens": int(own.metrics.get("trainable_tokens", 0)),
         "reason": None if same else late_samples.reason_of(conn, settings.model_name, dataset.window),
     }
 

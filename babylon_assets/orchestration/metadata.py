@@ -266,7 +266,9 @@ METADATA: dict[str, Meaning] = {
     # dataset
     "samples": Meaning("samples", "Calls in the dataset, those that are not trained on included."),
     "trainable_samples": Meaning("samples", "Samples that something trains on."),
-    "trainable_tokens": Meaning("tokens", "Tokens of the answers in the dataset that can be trained on."),
+    "trainable_tokens": Meaning(
+        "tokens", "Tokens of trainable answers in the dataset; a text alone counts a quarter of its characters."
+    ),
     "groups": Meaning("groups", "Groups of samples whose rewards are compared."),
     "trainable_groups": Meaning("groups", "Groups whose rewards differ: only these train."),
     "policy_gradient": Meaning("samples", "Our own answers with known tokens."),
@@ -322,7 +324,10 @@ METADATA: dict[str, Meaning] = {
     "run": Meaning("", "Link to the run that made it."),
     "wandb_page": Meaning("", "Link to the W&B project of a hosted checkpoint."),
     "step": Meaning("checkpoints", "Its place in the chain, from 0, the base model."),
-    "trained_tokens": Meaning("tokens", "Tokens of the answers that training saw; its undone steps are left out."),
+    "trained_tokens": Meaning("tokens", "Tokens of answers that kept steps saw, by the model's tokenizer, each once."),
+    "undone_tokens": Meaning("tokens", "Tokens of answers that a step saw which was undone."),
+    "unseen_tokens": Meaning("tokens", "Tokens of answers that no step saw, for an undone step ended the pass."),
+    "left_out_tokens": Meaning("tokens", "Tokens of answers of samples that training left out."),
     "tokens": Meaning("tokens", "Tokens that an optimizer step saw, on average."),
     "loss": Meaning("loss", "Loss of training, mean of the optimizer steps; its sign has no meaning by itself."),
     "grad_norm": Meaning("norm", "Norm of the gradient before it is clipped, mean of the steps."),

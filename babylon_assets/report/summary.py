@@ -32,6 +32,7 @@ class WindowSummary:
         references: what other policies would have earned on the same boards, by name.
         policy, parent: names of the checkpoint that came of it and of the one it was trained from.
         rejected: what became of its checkpoint, with the reason, where the chain does not go on from it.
+        ended_early: why its training did not see all of its tokens; empty where it did.
         quarantined: rows of it that could not be read.
         recorded: samples whose call was recorded here.
         understood, unknown_words, understanding: as of the window's row.
@@ -51,6 +52,7 @@ class WindowSummary:
     parent: str | None = None
     reason: str | None = None
     rejected: str | None = None
+    ended_early: str = ""
     quarantined: int = 0
     recorded: int | None = None
     understood: float | None = None
@@ -124,7 +126,11 @@ class VerdictSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSummary:
-    """A measurement of a policy, with the interval that it lies in."""
+    """A measurement of a policy, with the interval that it lies in.
+
+    Attributes:
+        window: whose data it was measured on; None for a measurement that is the same for all windows.
+    """
 
     policy: str
     window: str | None = None

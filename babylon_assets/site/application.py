@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,9 +20,10 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import BabylonError, TransientError
 from babylon_assets.domain.site_links import SITE
 from babylon_assets.ledger.database import Database
+from babylon_assets.serving.http.streaming import Watch
 from babylon_assets.site import agent_pages, checkpoint_pages, comparison_page, playground, report_page, sample_pages
 from babylon_assets.site.page_shell import HEADERS, STATEMENT_MS, Site, read_stylesheet
-from babylon_assets.site.query_values import WrongValueError
+from babylon_assets.site.query_values import TooLongError, WrongValueError
 
 Page = Callable[[Site, Request], Response]
 PAGES: dict[str, Page] = {
@@ -37,6 +39,16 @@ PAGES: dict[str, Page] = {
     "/report": report_page.show_report,
 }
 _NOT_READY = "Nothing is in the ledger yet. Type: babylon demo, or babylon migrate for a database of your own."
+#: Errors that a page explains.
+_EXPECTED = (
+    WrongValueError,
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.InvalidSchemaName,
+    BabylonError,
+)
+#: For the log alone: the client does not read it any more.
+_CLIENT_GONE = 499
 _TOO_LONG = f"The database did not answer within {STATEMENT_MS // 1000} s. Narrow the search, or try again later."
 
 
@@ -49,11 +61,11 @@ def make_site(settings: Settings, open_database: Callable[[], Database], *, besi
     """
     site = Site(settings, open_database, beside_dagster)
     stylesheet = Response(read_stylesheet(), media_type="text/css", headers={"cache-control": "max-age=300"})
-    routes = [Route(SITE + path, partial(_answer, site, page), methods=["GET"]) for path, page in PAGES.items()]
+    routes = [Route(SITE + path, partial(_answer_page, site, page), methods=["GET"]) for path, page in PAGES.items()]
     routes.append(Route(f"{SITE}/playground", partial(_answer_form, site), methods=["POST"]))
     routes.append(Route(f"{SITE}/style.css", lambda _: stylesheet))
     routes += [Route(path, lambda _: RedirectResponse(f"{SITE}/")) for path in (SITE, "/")]
-    handlers: Any = {HTTPException: partial(_explain_http, site)}
+    handlers: Any = {HTTPException: partial(_explain_http, site), Exception: partial(_explain_fault, site)}
     return _WithHeaders(Starlette(routes=routes, exception_handlers=handlers))
 
 
@@ -69,30 +81,59 @@ class SiteBeside:
         await (self._site if is_ours else self._other)(scope, receive, send)
 
 
-def _answer(site: Site, page: Page, request: Request) -> Response:
+async def _answer_page(site: Site, page: Page, request: Request) -> Response:
     """A page, or what went wrong, as a page of its own."""
     try:
-        return page(site, request)
-    except WrongValueError as error:
-        return _explain(site, 400, "That cannot be asked", str(error))
-    except psycopg.errors.QueryCanceled:
-        return _explain(site, 503, "That takes too long", _TOO_LONG)
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-        return _explain(site, 200, "Nothing to see yet", _NOT_READY)
-    except TransientError as error:
-        return _explain(site, 503, "Not now", str(error))
-    except BabylonError as error:
-        return _explain(site, 404, "That is not here", str(error))
+        return await _make(site, request, partial(page, site, request))
+    except _EXPECTED as error:
+        return _explain_error(site, error)
 
 
 async def _answer_form(site: Site, request: Request) -> Response:
-    """What the playground's form asked for."""
+    """What the playground's form asked for; nobody is asked any more for a client that has gone."""
     try:
+        playground.require_here(request)
         body = await playground.read_body(request)
-    except WrongValueError as error:
-        return _explain(site, 413, "That is too long", str(error))
-    ask = partial(playground.ask_playground, body=body)
-    return await run_in_threadpool(_answer, site, ask, request)
+        async with site.places:
+            question = await run_in_threadpool(playground.read_question, site, request, body)
+        watch = Watch(request.receive)
+        try:
+            answers = await playground.ask_policies(site, question)
+        except asyncio.CancelledError:
+            if not watch.client_gone:
+                raise
+            return Response(status_code=_CLIENT_GONE)
+        finally:
+            watch.end()
+        return await _make(site, request, partial(playground.show_answers, site, question, answers))
+    except _EXPECTED as error:
+        return _explain_error(site, error)
+
+
+async def _make(site: Site, request: Request, page: Callable[[], Response]) -> Response:
+    """A page, once there is a place; none for a client that has gone meanwhile."""
+    async with site.places:
+        if await request.is_disconnected():
+            return Response(status_code=_CLIENT_GONE)
+        return await run_in_threadpool(page)
+
+
+def _explain_error(site: Site, error: Exception) -> Response:
+    if isinstance(error, WrongValueError):
+        status, title = (413, "That is too long") if isinstance(error, TooLongError) else (400, "That cannot be asked")
+        return _explain(site, status, title, str(error))
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return _explain(site, 503, "That takes too long", _TOO_LONG)
+    if isinstance(error, psycopg.Error):
+        return _explain(site, 200, "Nothing to see yet", _NOT_READY)
+    if isinstance(error, TransientError):
+        return _explain(site, 503, "Not now", str(error))
+    return _explain(site, 404, "That is not here", str(error))
+
+
+def _explain_fault(site: Site, request: Request, error: Exception) -> Response:
+    """What nobody foresaw; the server logs it."""
+    return _explain(site, 500, "This page has a fault", "The page could not be made. The log of the site says why.")
 
 
 def _explain_http(site: Site, request: Request, error: HTTPException) -> Response:

@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from babylon_assets.domain import checkpoint_states as states
-from babylon_assets.domain.display_text import format_number, is_number
+from babylon_assets.domain.display_text import as_number, format_number, is_number
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.token_counts import TOKEN_COUNTS, TRAINED, explain_early_end
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.ledger import evaluations, lineage, promotions, verdicts
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
@@ -19,16 +20,14 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.evaluations import Evaluation
 from babylon_assets.site.page_shell import Site, can_measure
-from babylon_assets.site.query_values import choice_of, count_of
+from babylon_assets.site.query_values import choice_of, count_of, text_of
 
 PAGE_ROWS = 50
 #: Evaluations of a page, and those beyond them that open on a click.
 FIRST_ROWS, MOST_ROWS = 24, 168
 #: What a person asks first of a dataset's counts and of a training's numbers.
 _COUNTS = ("samples", "groups", "trainable_samples", "trainable_groups", "trainable_tokens")
-_NUMBERS = ("loss", "trainable_tokens", "optimizer_steps", "undone_steps", "kl_to_parent", "kl_to_behaviour", "entropy")
-#: Metrics that pages call by another name than the ledger.
-_METRICS = {"trainable_tokens": "trained tokens"}
+_NUMBERS = ("loss", *TOKEN_COUNTS, "optimizer_steps", "undone_steps", "kl_to_parent", "kl_to_behaviour", "entropy")
 #: The colour of each state.
 COLOURS = {
     states.SERVED: "good",
@@ -77,16 +76,16 @@ def show_register(site: Site, request: Request) -> Response:
 def show_checkpoint(site: Site, request: Request) -> Response:
     """One checkpoint: all that the ledger has of it."""
     with site.connect() as conn:
-        checkpoint = lineage.find(conn, request.path_params["name"])
+        checkpoint = lineage.find(conn, text_of(request.path_params, "name"))
         row = read_register(conn, ids=[checkpoint.id])[0]
         verdict = verdicts.verdict_on(conn, checkpoint.id)
         children = _children(conn, checkpoint)
         history = promotions.of_checkpoint(conn, checkpoint.id)
-        kept = evaluations.of_checkpoint(conn, checkpoint.id)[::-1]
+        kept, total = evaluations.newest_of_checkpoint(conn, checkpoint.id, MOST_ROWS)
         dataset = _dataset_counts(conn, checkpoint.dataset_id)
         carried = lineage.windows_of(conn, checkpoint)
-        baselines = _names_of(conn, [evaluation.baseline_id for evaluation in kept[:MOST_ROWS]])
-    measured = [_measured(evaluation) for evaluation in kept[:MOST_ROWS]]
+        baselines = _names_of(conn, [evaluation.baseline_id for evaluation in kept])
+    measured = [_measured(evaluation) for evaluation in kept]
     return site.render(
         "checkpoint.html",
         row=row,
@@ -102,12 +101,13 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         explain=explain_decision,
         measured=measured[:FIRST_ROWS],
         earlier=measured[FIRST_ROWS:],
-        left_out=max(0, len(kept) - MOST_ROWS),
+        left_out=total - len(kept),
         baselines=baselines,
         dataset=dataset,
         carried=carried,
         metrics=_numbers(checkpoint.metrics),
-        trained=checkpoint.metrics.get("trainable_tokens"),
+        trained=checkpoint.metrics.get(TRAINED),
+        ended=explain_early_end(checkpoint.metrics),
         measurable=can_measure(site.environment()),
         changed=sorted((name, _shorten(value)) for name, value in checkpoint.settings.items()),
     )
@@ -133,20 +133,20 @@ def _dataset_counts(conn: Connection, dataset_id: str | None) -> dict[str, Any]:
 
 
 def _measured(evaluation: Evaluation) -> Measured:
-    share = evaluation.results.get("valid_share")
+    share = as_number(evaluation.results.get("valid_share"))
     numbers = [(name, value) for name, value in evaluation.results.items() if name != "valid_share"]
     details = "; ".join(
-        f"{name.replace('_', ' ')} {format_number(float(value))}" for name, value in numbers if is_number(value)
+        f"{name.replace('_', ' ')} {format_number(as_number(value))}" for name, value in numbers if is_number(value)
     )
     reason = evaluation.results.get("refused")
     words = "; ".join(filter(None, [details, str(reason) if reason else ""]))
-    return Measured(evaluation, share if is_number(share) else None, words)
+    return Measured(evaluation, None if share != share else share, words)
 
 
 def _numbers(metrics: Any) -> list[tuple[str, str]]:
     """The training's numbers, for people."""
     return [
-        (_METRICS.get(name, name.replace("_", " ")), format_number(float(value)))
+        (name.replace("_", " "), format_number(as_number(value)))
         for name, value in _in_order(metrics, _NUMBERS).items()
         if is_number(value)
     ]

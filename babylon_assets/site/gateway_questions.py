@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import msgspec
 
 from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.domain.display_text import shorten
 from babylon_assets.domain.trajectories import Message
 
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
+
 #: An answer waits for those before it.
 TIMEOUT_SECONDS = 90
 #: Who asks, in the gateway's record: no agent of an environment.
 ASKER = "site-playground"
-#: Straight to loopback, whatever proxy the environment names.
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+#: Far more than the longest answer of the form with its probabilities.
+MOST_REPLY_BYTES = 8_000_000
 
 
 class AnswerToken(NamedTuple):
@@ -26,6 +30,32 @@ class AnswerToken(NamedTuple):
 
     text: str
     probability: float
+
+
+class _TokenReply(msgspec.Struct):
+    token: str
+    logprob: float
+
+
+class _LogprobsReply(msgspec.Struct):
+    content: list[_TokenReply] | None = None
+
+
+class _MessageReply(msgspec.Struct):
+    content: str | None = None
+
+
+class _ChoiceReply(msgspec.Struct):
+    message: _MessageReply
+    logprobs: _LogprobsReply | None = None
+    finish_reason: str | None = None
+
+
+class _Reply(msgspec.Struct):
+    """What is read of the gateway's answer; another server may stand behind it, so that its form is checked."""
+
+    model: str
+    choices: Annotated[list[_ChoiceReply], msgspec.Meta(min_length=1)]
 
 
 class GatewayAnswer(NamedTuple):
@@ -48,10 +78,14 @@ def gateway_url(settings: GatewaySettings) -> str:
     return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{settings.port}/v1"
 
 
-def ask_gateway(
+async def ask_gateway(
     settings: GatewaySettings, policy: str, messages: Sequence[Message], *, seed: int, max_tokens: int, key: str = ""
 ) -> GatewayAnswer:
-    """Ask a policy; the same seed and conversation give the same answer."""
+    """Ask a policy; the same seed and conversation give the same answer. Whoever cancels it frees the gateway."""
+    from aiohttp import ClientError, ClientSession
+
+    if not (key.isascii() and key.isprintable()):
+        return GatewayAnswer(error="No key of the gateway has such characters. Write one of its keys below.")
     body = {
         "model": policy,
         "messages": [{"role": message.role, "content": message.content} for message in messages],
@@ -60,33 +94,59 @@ def ask_gateway(
         "logprobs": True,
         "user": ASKER,
     }
-    headers = {"content-type": "application/json", "authorization": f"Bearer {key or 'none-needed'}"}
+    headers = {
+        "content-type": "application/json",
+        "accept-encoding": "identity",
+        "authorization": f"Bearer {key or 'none-needed'}",
+    }
     url = f"{gateway_url(settings)}/chat/completions"
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
-        with _DIRECT.open(request, timeout=TIMEOUT_SECONDS) as reply:
-            return _read_reply(json.load(reply), policy)
-    except urllib.error.HTTPError as refusal:
-        return GatewayAnswer(error=_explain_refusal(refusal))
-    except (OSError, ValueError):
+        # A session reads no proxy, no netrc and no cookie of the environment, and another place is not asked.
+        async with (
+            asyncio.timeout(TIMEOUT_SECONDS),
+            ClientSession() as session,
+            session.post(url, data=json.dumps(body), headers=headers, allow_redirects=False) as reply,
+        ):
+            return _read_reply(reply.status, await _read_whole(reply), policy, max_tokens)
+    except TimeoutError:
+        return GatewayAnswer(error=f"The gateway did not answer within {TIMEOUT_SECONDS} s. Try again later.")
+    except (OSError, ClientError):
         return GatewayAnswer(error=f"The gateway does not answer at {url}. Start it with babylon up or babylon serve.")
 
 
-def _read_reply(reply: Any, policy: str) -> GatewayAnswer:
-    if reply.get("model") != policy:
-        return GatewayAnswer(error=f"The gateway does not have {policy}: {reply.get('model')} answered in its place.")
-    choice = reply["choices"][0]
-    content = (choice.get("logprobs") or {}).get("content") or []
-    tokens = tuple(AnswerToken(str(token["token"]), math.exp(min(0.0, float(token["logprob"])))) for token in content)
-    return GatewayAnswer(choice["message"].get("content") or "", tokens, str(choice.get("finish_reason") or ""))
+async def _read_whole(reply: ClientResponse) -> bytearray:
+    """The body; nothing of one that is longer than any answer."""
+    body = bytearray()
+    async for part in reply.content.iter_any():
+        body += part
+        if len(body) > MOST_REPLY_BYTES:
+            return bytearray()
+    return body
 
 
-def _explain_refusal(refusal: urllib.error.HTTPError) -> str:
+def _read_reply(status: int, body: bytearray, policy: str, max_tokens: int) -> GatewayAnswer:
+    if status != 200:
+        return GatewayAnswer(error=_explain_refusal(status, body))
+    try:
+        reply = msgspec.json.decode(body, type=_Reply)
+    except (ValueError, msgspec.MsgspecError):
+        return GatewayAnswer(error="The gateway's answer could not be read. See whether it is a gateway that answers.")
+    if reply.model != policy:
+        name = shorten(reply.model, 200)
+        return GatewayAnswer(error=f"The gateway does not have {policy}: {name} answered in its place.")
+    choice = reply.choices[0]
+    sampled = (choice.logprobs.content if choice.logprobs else None) or []
+    tokens = tuple(AnswerToken(part.token, math.exp(min(0.0, part.logprob))) for part in sampled[:max_tokens])
+    return GatewayAnswer(choice.message.content or "", tokens, choice.finish_reason or "")
+
+
+def _explain_refusal(status: int, body: bytearray) -> str:
     """The gateway's own sentence."""
-    if refusal.code == 401:
+    if status == 401:
         return "The gateway asks for a key. Write one of its keys below."
     try:
-        message = json.loads(refusal.read(100_000))["error"]["message"]
-    except (ValueError, KeyError, TypeError, OSError):
-        message = f"status {refusal.code}"
+        refusal: Any = msgspec.json.decode(body)
+        message = refusal["error"]["message"]
+    except (ValueError, msgspec.MsgspecError, KeyError, TypeError):
+        message = f"status {status}"
     return f"The gateway refused: {shorten(str(message), 400)}."

@@ -5,9 +5,10 @@ A page asks for nothing but the site's one stylesheet: its content security poli
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 
 from babylon_assets.config.settings import HIDDEN, Settings, secrets_of
 from babylon_assets.domain.display_text import neutralize, shorten
+from babylon_assets.domain.site_links import LINKS
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.report.rendering import LONGEST, MISSING, make_environment
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 LONGEST_TEXT = 40_000
 #: How long a question to the database may take before the page says so.
 STATEMENT_MS = 10_000
+#: Pages that are made at once; more of them wait, and leave the threads to the application beside them.
+PAGES_AT_ONCE = 4
 #: A shorter secret would blot out words.
 _SHORTEST_SECRET = 6
 HEADERS = {
@@ -34,6 +38,8 @@ HEADERS = {
     "base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
 
@@ -45,7 +51,7 @@ class WholeText(str):
 
 
 class FormText(WholeText):
-    """A text in a form, which comes back whole."""
+    """A text in a form or an address, which comes back whole."""
 
     __slots__ = ()
 
@@ -57,11 +63,15 @@ class Site:
     Attributes:
         open_database: opens the ledger's database; called at the first page that is asked for.
         beside_dagster: whether Dagster's UI is at the same address, to be linked to.
+        places: one for each page that may be made at once.
+        asking: forms of the playground that wait for the gateway now.
     """
 
     settings: Settings
     open_database: Callable[[], Database]
     beside_dagster: bool = False
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PAGES_AT_ONCE))
+    asking: int = 0
 
     @cached_property
     def database(self) -> Database:
@@ -70,11 +80,15 @@ class Site:
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """A connection that reads as of one moment, writes nothing, and waits for no question longer than 10 s."""
-        from babylon_assets.environments.base import read_at_one_moment
-
         with self.database.connect() as conn:
-            read_at_one_moment(conn)
-            conn.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}".encode())
+            _only_read(conn)
+            yield conn
+
+    @contextmanager
+    def connect_source(self) -> Iterator[Connection]:
+        """As `connect`, to the database of the environment's tables."""
+        with self.database.connect_source() as conn:
+            _only_read(conn)
             yield conn
 
     def environment(self) -> Environment:
@@ -103,13 +117,18 @@ class Site:
         templates = make_environment(self._printable, "babylon_assets.site")
         templates.globals |= {"chain": self.settings.model_name, "missing": MISSING}
         templates.globals["beside_dagster"] = self.beside_dagster
+        templates.globals |= {name: _uncut(link) for name, link in LINKS.items()}
         templates.filters |= {
             "whole": WholeText,
             "form_text": FormText,
-            "excerpt": _excerpt,
+            "excerpt": self._excerpt,
             "sentence": _begin_sentence,
         }
         return templates
+
+    def _excerpt(self, text: str) -> str:
+        """The beginning of a text on one line, for a cell; a secret is hidden before it could be cut."""
+        return " ".join(self.hide_secrets(text)[:1000].split())[:240]
 
     def _printable(self, value: object) -> object:
         """What is printed of a value: markup as it is, nothing for None, any other text harmless and bounded."""
@@ -123,14 +142,22 @@ class Site:
         return neutralize(shorten(self.hide_secrets(str(value)), longest))
 
 
+def _only_read(conn: Connection) -> None:
+    """Let the connection write nothing and wait for no question longer than `STATEMENT_MS`."""
+    from babylon_assets.environments.base import read_at_one_moment
+
+    read_at_one_moment(conn)
+    conn.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}".encode())
+
+
+def _uncut(link: Callable[..., str]) -> Callable[..., str]:
+    """The same link, which no length cuts: another address would be another page."""
+    return lambda *names, **wanted: FormText(link(*names, **wanted))
+
+
 def can_measure(environment: Environment) -> bool:
     """Whether the environment measures a policy, by a benchmark of its own or by answers to recorded prompts."""
     return environment.benchmark is not None or environment.answers is not None
-
-
-def _excerpt(text: str) -> str:
-    """The beginning of a text on one line, for a cell."""
-    return " ".join(text[:1000].split())[:240]
 
 
 def _begin_sentence(text: str) -> str:

@@ -6,9 +6,10 @@ prompt's answers are valued by the environment's record; nobody can say what an 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from babylon_assets.domain.display_text import neutralize
-from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.prompt_evaluation import PromptPlace
 from babylon_assets.domain.site_links import link_playground
@@ -34,13 +35,17 @@ from babylon_assets.ledger.sample_search import (
 )
 from babylon_assets.site.gateway_questions import GatewayAnswer, ask_gateway
 from babylon_assets.site.page_shell import Site
-from babylon_assets.site.query_values import WrongValueError, count_of, text_of
+from babylon_assets.site.query_values import TooLongError, WrongValueError, count_of, text_of
 
 #: The longest form: far more than a policy reads.
 MOST_BYTES = 1_000_000
 MOST_FIELDS = 200
 ROLES = ("system", "user", "assistant", "tool")
 ANSWER_TOKENS = 256
+#: Forms that wait for the gateway at once, with two questions each: the agents' places are not for people.
+ASKED_AT_ONCE = 4
+#: How the headers begin by which proxies name themselves, or whom they ask for.
+_PROXIES = ("x-forwarded", "forwarded", "x-real-ip", "via")
 _BLANK = (Message("system", ""), Message("user", ""))
 
 
@@ -53,6 +58,27 @@ class RecordedQuestion:
     facts: StepFacts | None
     answer: str
     action: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaygroundQuestion:
+    """What a form asks.
+
+    Attributes:
+        given: its fields, and what its address says of a recorded prompt.
+        messages: the prompt as the form has it.
+        recorded: the prompt of the record that the form began with.
+        is_recorded: the form's prompt is still that one.
+    """
+
+    given: Mapping[str, str]
+    policies: Sequence[str]
+    messages: Sequence[Message]
+    recorded: RecordedQuestion | None
+    is_recorded: bool
+    seed: int
+    tokens: int
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +94,7 @@ class PolicyAnswer:
 
 def open_playground(site: Site, request: Request) -> Response:
     """The form, with the prompt of a recorded sample where one is named, or an agent and its step."""
-    _require_here(request)
+    require_here(request)
     given = request.query_params
     with site.connect() as conn:
         if text_of(given, "agent"):
@@ -77,12 +103,12 @@ def open_playground(site: Site, request: Request) -> Response:
         return _page(site, conn, given, recorded, recorded.messages if recorded else _BLANK)
 
 
-def ask_playground(site: Site, request: Request, body: bytes) -> Response:
-    """The form, with both answers."""
-    _require_here(request)
-    given, messages = read_form(body)
-    policies = [text_of(given, name) for name in ("a", "b")]
-    if not any(policies):
+def read_question(site: Site, request: Request, body: bytes) -> PlaygroundQuestion:
+    """What the form asks, and whom."""
+    fields, messages = read_form(body)
+    given = {name: request.query_params[name] for name in ("window", "sample") if name in request.query_params} | fields
+    policies = [name for name in (text_of(given, "a"), text_of(given, "b")) if name]
+    if not policies:
         raise WrongValueError("no policy is named; choose at least one")
     if not any(message.content for message in messages):
         raise WrongValueError("the prompt is empty; write one, or load a recorded one")
@@ -91,19 +117,56 @@ def ask_playground(site: Site, request: Request, body: bytes) -> Response:
     with site.connect() as conn:
         recorded = _recorded(site, conn, text_of(given, "window"), text_of(given, "sample"))
     is_recorded = recorded is not None and _same(site, recorded.messages, messages)
-    asked = list(recorded.messages) if recorded is not None and is_recorded else messages
+    return PlaygroundQuestion(
+        given=given,
+        policies=policies,
+        messages=messages,
+        recorded=recorded,
+        is_recorded=is_recorded,
+        seed=seed,
+        tokens=tokens,
+        key=text_of(given, "key"),
+    )
 
-    def ask(policy: str) -> GatewayAnswer:
-        key = text_of(given, "key")
-        return ask_gateway(site.settings.gateway, policy, asked, seed=seed, max_tokens=tokens, key=key)
 
-    named = [policy for policy in policies if policy]
-    with ThreadPoolExecutor(len(named)) as pool:
-        answers = [PolicyAnswer(*pair) for pair in zip(named, pool.map(ask, named), strict=True)]
-    if recorded is not None and is_recorded:
-        answers = _value(site, recorded, answers)
+async def ask_policies(site: Site, question: PlaygroundQuestion) -> list[GatewayAnswer]:
+    """The policies' answers, in their order; to be cancelled for who has gone away.
+
+    Raises:
+        TransientError: as many ask already as may.
+    """
+    if site.asking >= ASKED_AT_ONCE:
+        raise TransientError("the playground asks for others at the moment; try again in a minute")
+    site.asking += 1
+    recorded = question.recorded if question.is_recorded else None
+    ask = partial(
+        ask_gateway,
+        site.settings.gateway,
+        messages=recorded.messages if recorded else question.messages,
+        seed=question.seed,
+        max_tokens=question.tokens,
+        key=question.key,
+    )
+    try:
+        return await asyncio.gather(*(ask(policy) for policy in question.policies))
+    finally:
+        site.asking -= 1
+
+
+def show_answers(site: Site, question: PlaygroundQuestion, replies: Sequence[GatewayAnswer]) -> Response:
+    """The form, with the answers."""
+    shown = [_without_secrets(site, reply) for reply in replies]
+    answers = [PolicyAnswer(*pair) for pair in zip(question.policies, shown, strict=True)]
+    if question.recorded is not None and question.is_recorded:
+        answers = _value(site, question.recorded, answers)
     with site.connect() as conn:
-        return _page(site, conn, given, recorded, messages, answers, is_recorded)
+        return _page(site, conn, question.given, question.recorded, question.messages, answers, question.is_recorded)
+
+
+def _without_secrets(site: Site, reply: GatewayAnswer) -> GatewayAnswer:
+    """The answer; without its tokens where they spell a secret, of which each would show a part."""
+    spelt = "".join(token.text for token in reply.tokens)
+    return reply if site.hide_secrets(spelt) == spelt else reply._replace(tokens=())
 
 
 def read_form(body: bytes) -> tuple[dict[str, str], list[Message]]:
@@ -135,12 +198,15 @@ def _page(
 ) -> Response:
     names = newest_names(conn)
     served = promotions.promoted(conn, site.settings.model_name)
-    suggested = policy_name(served.chain, served.step) if served else next(iter(names), "")
-    first = next((name for name in names if name != suggested), "")
+    meant = [*([policy_name(served.chain, served.step)] if served else []), *names]
+    a, b = text_of(given, "a"), text_of(given, "b")
+    if not answers:
+        a = a or next((name for name in meant if name != b), "")
+        b = b or next((name for name in meant if name != a), "")
     return site.render(
         "playground.html",
-        a=text_of(given, "a") or ("" if given.get("b") and answers else first),
-        b=text_of(given, "b") or suggested,
+        a=a,
+        b=b,
         names=names,
         roles=ROLES,
         messages=messages,
@@ -196,7 +262,9 @@ def _value(site: Site, recorded: RecordedQuestion, answers: Sequence[PolicyAnswe
         if answered.answer.error:
             valued.append(answered)
             continue
-        (worth,) = value_answers(site.settings, site.database, environment, [prompt], [answered.answer.text]).values()
+        with site.connect_source() as source:
+            worths = value_answers(site.settings, source, environment, [prompt], [answered.answer.text])
+        (worth,) = worths.values()
         result = worth.answer
         valued.append(PolicyAnswer(answered.policy, answered.answer, worth.action, result.reward, result.valid))
     return valued
@@ -205,7 +273,7 @@ def _value(site: Site, recorded: RecordedQuestion, answers: Sequence[PolicyAnswe
 def _place_of(row: SampleRow) -> PromptPlace:
     return PromptPlace(
         dataset_id=row.dataset_id,
-        window=row.window,
+        window=row.own_window,
         trajectory_id=row.trajectory_id,
         agent_id=row.agent_id,
         step=row.step,
@@ -215,17 +283,25 @@ def _place_of(row: SampleRow) -> PromptPlace:
     )
 
 
-def _require_here(request: Request) -> None:
+def require_here(request: Request) -> None:
     """Refuse whoever is not at this machine, and what a proxy passes on.
+
+    No browser speaks HTTP/1.0; a proxy may, and says nothing else of itself.
 
     Raises:
         PermanentError: it comes from elsewhere.
     """
     client = request.client.host if request.client else ""
-    named = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    passed_on = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "x-real-ip"))
-    if passed_on or not (_is_loopback(client) and _is_loopback(named)):
+    passed_on = request.scope.get("http_version") == "1.0" or any(name.startswith(_PROXIES) for name in request.headers)
+    if passed_on or not (_is_loopback(client) and _is_loopback(_host_of(request))):
         raise PermanentError("the playground is there for whoever sits at the machine itself; open it on loopback")
+
+
+def _host_of(request: Request) -> str:
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_loopback(name: str) -> bool:
@@ -239,13 +315,13 @@ async def read_body(request: Request) -> bytes:
     """The body of a request, no longer than `MOST_BYTES`.
 
     Raises:
-        WrongValueError: it is longer.
+        TooLongError: it is longer.
     """
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
         size += len(part)
         if size > MOST_BYTES:
-            raise WrongValueError(f"the form is longer than {MOST_BYTES:,} bytes; shorten the prompt")
+            raise TooLongError(f"the form is longer than {MOST_BYTES:,} bytes; shorten the prompt")
         parts.append(part)
     return b"".join(parts)

@@ -13,6 +13,10 @@ class WrongValueError(ValueError):
     """A value of an address or a form that cannot be; the text says which, and what to do."""
 
 
+class TooLongError(WrongValueError):
+    """A form that is longer than what is read of one."""
+
+
 def text_of(values: Mapping[str, str], name: str) -> str:
     """The text without space around it; empty where it is not given."""
     text = values.get(name, "").strip()

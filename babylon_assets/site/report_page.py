@@ -8,13 +8,16 @@ from starlette.responses import HTMLResponse, Response
 from babylon_assets.site.page_shell import HEADERS, Site
 
 #: The report brings its own style along, and nothing that acts.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
 
 
 def show_report(site: Site, request: Request) -> Response:
     """The file as it is, or how to write one."""
     try:
-        text = (site.settings.home / "report.html").read_text(encoding="utf-8")
+        text = (site.settings.home / "report.html").read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = "Type: babylon report. Then load this page again."
         return site.render("notice.html", title="No report was written yet", text=text)

@@ -159,7 +159,7 @@ def show_sample(site: Site, request: Request) -> Response:
         row, exchange = _find(conn, request)
         environment = site.environment()
         facts = read_steps_of(conn, [row.trajectory_id])
-        parts = reward_parts(conn, row.window, row.trajectory_id, row.step)
+        parts = reward_parts(conn, row.own_window, row.trajectory_id, row.step)
         neighbours = show(conn, environment, read_neighbours(conn, row))
     step = facts.get((row.trajectory_id, row.step))
     return site.render(

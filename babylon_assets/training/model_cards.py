@@ -18,6 +18,7 @@ from psycopg import Connection
 from babylon_assets.domain.checkpoint_states import PASSED, REJECTED
 from babylon_assets.domain.display_text import format_number, is_number, neutralize_line
 from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.token_counts import TOKEN_COUNTS, explain_early_end
 from babylon_assets.domain.verdict_table import explain_decision, verdict_cells
 from babylon_assets.ledger import evaluations, lineage, verdicts
 from babylon_assets.ledger.adapter_weights import WEIGHTS
@@ -55,7 +56,7 @@ def render_card(conn: Connection[Any], checkpoint: Checkpoint) -> str:
         _front_matter(checkpoint),
         f"# {name}\n\n{_summary(checkpoint, line)}",
         _section("What it was trained on", _facts(_dataset(conn, checkpoint))),
-        _section("How it was trained", _facts(_training(checkpoint))),
+        _section("How it was trained", _paragraphs(_facts(_training(checkpoint)), _early_end(checkpoint))),
         _section("What was measured", _measured(conn, checkpoint)),
         _section("What the gate says", _verdict(conn, checkpoint)),
         _section("Where it comes from", _origin(checkpoint, line)),
@@ -97,7 +98,8 @@ def _dataset(conn: Connection[Any], checkpoint: Checkpoint) -> Iterator[tuple[st
     yield "window", _code(checkpoint.window_id or "")
     yield "dataset", _code(checkpoint.dataset_id or "")
     yield "samples", f"{row[0]:,}"
-    yield "trained tokens", _number(checkpoint.metrics.get("trainable_tokens"))
+    texts = any(row[2].get(kind) for kind in ("recompute", "sft"))
+    yield "trainable tokens", f"about {row[1]:,}" if texts else f"{row[1]:,}"
     for kind in sorted(row[2]):
         if kind in ("policy_gradient", "recompute", "sft") or kind.startswith("skip: "):
             yield _text(kind.replace("_", " ")), f"{row[2][kind]:,}"
@@ -112,7 +114,13 @@ def _training(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     yield "made", f"{checkpoint.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     for values in (checkpoint.settings, checkpoint.metrics, checkpoint.versions):
         for name in sorted(values):
-            yield _text(name.replace("_", " ")), _value(values[name])
+            yield _text(name.replace("_", " ")), (_number if name in TOKEN_COUNTS else _value)(values[name])
+
+
+def _early_end(checkpoint: Checkpoint) -> str:
+    """Why its pass did not see all of its window; empty when it did."""
+    why = explain_early_end(checkpoint.metrics)
+    return f"{why[0].upper()}{why[1:]}." if why else ""
 
 
 def _measured(conn: Connection[Any], checkpoint: Checkpoint) -> str:
@@ -153,6 +161,10 @@ def _origin(checkpoint: Checkpoint, line: list[Checkpoint]) -> str:
 
 def _section(title: str, body: str) -> str:
     return f"## {title}\n\n{body}" if body else ""
+
+
+def _paragraphs(*parts: str) -> str:
+    return "\n\n".join(filter(None, parts))
 
 
 def _facts(pairs: Iterator[tuple[str, str]]) -> str:

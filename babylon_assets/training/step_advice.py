@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
+
+from babylon_assets.domain.token_counts import seen_tokens
 
 #: A window that moves the policy by less than this share of MAX_KL hardly moves it.
 LEAST_MOVED = 0.01
 #: The smallest share of a window's tokens that should be trained on in steps that are kept.
 LEAST_KEPT = 0.5
+#: Little is left to learn where the mean reward lacks less than this of the best, as a share of the way from the worst.
+LITTLE_LEFT = 0.05
+#: Rewards that differ by less than this from what they are compared with, on average, teach little.
+LEAST_ADVANTAGE = 0.01
 
 
-def seen_tokens(steps: Iterable[Mapping[str, float]]) -> float:
-    """Tokens of answers that some steps saw, each once, however often a training went through them."""
-    return sum(step["tokens"] for step in steps if "again" not in step)
+def why_little_is_left(
+    advantages: Sequence[float], reward: float | None, reference: Mapping[str, float] | None = None
+) -> str:
+    """Why a window has little to teach, so that small steps are as they should be; empty when it has more.
+
+    Args:
+        advantages: of the answers that are trained on.
+        reward: mean reward of the window.
+        reference: what known policies would have earned there, by name, the best and the worst among them.
+    """
+    known = [value for value in (reference or {}).values() if value is not None]
+    best, worst = max(known, default=0.0), min(known, default=0.0)
+    if reward is not None and best > worst and best - reward < LITTLE_LEFT * (best - worst):
+        return f"little is left to learn, for the mean reward is {reward:.3f} and the best there is {best:.3f}"
+    if advantages and (mean := fmean(map(abs, advantages))) < LEAST_ADVANTAGE:
+        return f"there is little to learn, for rewards that are compared differ by {mean:.2g} on average"
+    return ""
 
 
-def advise(steps: Sequence[Mapping[str, float]], settings: Mapping[str, Any], tokens: int) -> str:
-    """A sentence that names the setting to change; empty when the steps are well, or say nothing of it.
+def advise(
+    steps: Sequence[Mapping[str, float]], settings: Mapping[str, Any], tokens: int, little_left: str = ""
+) -> str:
+    """A sentence that names the setting to change, if one is; empty when the steps are well, or say nothing of it.
 
     Args:
         steps: metrics of each optimizer step, those of `Trainer.policy_gradient_step`.
         settings: the training's own, as in the checkpoint's manifest.
         tokens: that there were to train on.
+        little_left: why steps are small whatever the settings are, as of `why_little_is_left`.
     """
     kept = [step for step in steps if "undone" not in step and "kl_to_parent" in step]
     if not kept or "max_kl" not in settings:
@@ -36,6 +60,8 @@ def advise(steps: Sequence[Mapping[str, float]], settings: Mapping[str, Any], to
         )
     moved = kept[-1]["kl_to_parent"]
     if len(kept) == len(steps) and moved < LEAST_MOVED * bound:
+        if little_left:
+            return f"the steps hardly moved the policy, by {moved:.2g} nats a token: {little_left}"
         return (
             f"the steps hardly moved the policy, by {moved:.2g} nats a token where MAX_KL={bound:g} allows more: set "
             f"LEARNING_RATE higher than {rate:g}, or take more steps with a lower ROWS_PER_STEP"

@@ -17,9 +17,10 @@ from psycopg import Connection
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.content_ids import content_id
-from babylon_assets.domain.datasets import Dataset
+from babylon_assets.domain.datasets import Dataset, Sample
 from babylon_assets.domain.errors import ChainConflict, PermanentError, TrainingBusy
 from babylon_assets.domain.late_data import beside, carried
+from babylon_assets.domain.token_counts import count_tokens, explain_early_end, trained_tokens
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, windows
 from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -37,7 +38,7 @@ from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.model_cards import write_card
 from babylon_assets.training.planning import Plan, plan_training
 from babylon_assets.training.selection import Selection
-from babylon_assets.training.step_advice import advise, seen_tokens
+from babylon_assets.training.step_advice import advise, why_little_is_left
 
 Status = Literal["trained", "skipped", "thin", "unchanged", "superseded"]
 
@@ -51,7 +52,7 @@ class TrainedWindow:
             trained before); superseded (the chain has moved past this window and is not rewritten).
         checkpoint: the window's checkpoint, None when it has none.
         parent: the checkpoint that was, or would have been, trained from; None before a chain begins.
-        trained_tokens: tokens of answers that the optimizer saw.
+        trained_tokens: tokens of answers that steps which were kept saw, each once.
         left_out: samples that were not trained on, by reason.
         steps: metrics of each optimizer step.
     """
@@ -137,7 +138,7 @@ def _unchanged(conn: Connection[Any], checkpoint: Checkpoint, reason: str) -> Tr
         checkpoint=checkpoint,
         parent=checkpoints.get(conn, checkpoint.parent_id) if checkpoint.parent_id else None,
         method=str(checkpoint.settings.get("method", "nothing")),
-        trained_tokens=int(checkpoint.metrics.get("trainable_tokens", 0)),
+        trained_tokens=trained_tokens(checkpoint.metrics),
         left_out=usage.get("left_out", {}),
         steps=usage.get("steps", []),
     )
@@ -172,7 +173,6 @@ def _settle(
             conn,
             window,
             status="trained",
-            trainable_tokens=settled.trained_tokens,
             checkpoint_id=own.id,
             parent_id=own.parent_id,
             reason=None if same else reason,
@@ -267,9 +267,10 @@ def _record(
     seconds: float,
 ) -> TrainedWindow:
     steps = trained.steps
-    tokens = round(seen_tokens(step for step in steps if "undone" not in step))
-    recomputed = plan.manifest.get("recomputed", 0)
-    reason = f"{plan.selection.method} on {tokens} tokens{_ended_early(steps, plan.selection)}{_advice(plan, steps)}"
+    counted = _count_tokens(plan.dataset, plan.selection, steps)
+    tokens = trained_tokens(counted)
+    how = f"{plan.selection.method} on {tokens} tokens"
+    reason = "; ".join(filter(None, [how, explain_early_end(counted), _advice(database, plan, steps)]))
     checkpoint = Checkpoint(
         id=content_id(plan.manifest),
         chain=plan.chain,
@@ -282,7 +283,7 @@ def _record(
         settings={**plan.manifest["settings"], "method": plan.selection.method},
         seed=settings.training.seed,
         versions=plan.manifest["versions"],
-        metrics={**summary(steps), "trainable_tokens": tokens, "recomputed_samples": recomputed},
+        metrics={**summary(steps), **counted, "recomputed_samples": plan.manifest.get("recomputed", 0)},
         path=trained.path,
         weights_sha256=trained.weights_sha256,
         dagster_run_id=dagster_run_id,
@@ -299,7 +300,6 @@ def _record(
                 conn,
                 plan.window,
                 status="trained",
-                trainable_tokens=tokens,
                 checkpoint_id=checkpoint.id,
                 parent_id=plan.parent.id,
                 reason=None,
@@ -322,31 +322,33 @@ def _without_manifest(usage: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (usage or {}).items() if name != "manifest"}
 
 
-def _advice(plan: Plan, steps: Sequence[Mapping[str, float]]) -> str:
-    tokens = sum(sample.tokens for sample in plan.selection.policy_gradient)
-    advice = advise(steps, plan.manifest["settings"], tokens)
-    return f"; {advice}" if advice else ""
+def _advice(database: Database, plan: Plan, steps: Sequence[Mapping[str, float]]) -> str:
+    chosen = plan.selection.policy_gradient
+    with database.connect() as conn:
+        row = windows.get_window(conn, plan.window)
+    reward, reference = (row.reward_mean, row.reference) if row else (None, None)
+    little = why_little_is_left([sample.advantage or 0.0 for sample in chosen], reward, reference)
+    return advise(steps, plan.manifest["settings"], sum(map(_length, chosen)), little)
 
 
-def _ended_early(steps: Sequence[Mapping[str, float]], selection: Selection) -> str:
-    """Why a pass did not see all of its window, and how much it did not see; empty when it did."""
-    undone = [number for number, step in enumerate(steps, 1) if "undone" in step]
-    if not undone:
-        return ""
-    unseen = max(0, sum(sample.tokens for sample in selection.policy_gradient) - round(seen_tokens(steps)))
-    return (
-        f"; step {undone[0]} went further from the policy before than MAX_KL allows and was undone, "
-        f"which ended the pass: {unseen} tokens were not seen"
-    )
+def _count_tokens(dataset: Dataset, selection: Selection, steps: Sequence[Mapping[str, float]]) -> dict[str, int]:
+    """What became of the tokens that can be trained on, as a checkpoint's metrics have it."""
+    chosen = [*selection.policy_gradient, *selection.sft]
+    trainable = sum(sample.tokens for sample in dataset.samples if sample.trains_as != "skip")
+    left_out = trainable - sum(sample.tokens for sample in chosen)
+    return count_tokens(steps, sum(map(_length, chosen)), left_out)
+
+
+def _length(sample: Sample) -> int:
+    """Tokens of its answer: those that the trainer has, where they are known."""
+    return len(sample.token_ids) if sample.token_ids else sample.tokens
 
 
 def _record_skip(database: Database, plan: Plan, job: int, reason: str) -> TrainedWindow:
     with database.connect() as conn, conn.transaction():
         training_jobs.advance_job(conn, job, "skipped", reason=reason)
         if not plan.on_branch:
-            windows.upsert_window(
-                conn, plan.window, status="skipped", trainable_tokens=0, parent_id=plan.parent.id, reason=reason
-            )
+            windows.upsert_window(conn, plan.window, status="skipped", parent_id=plan.parent.id, reason=reason)
     return TrainedWindow(status="skipped", reason=reason, parent=plan.parent, left_out=plan.selection.left_out)
 
 

@@ -7,7 +7,7 @@ import json
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.domain.gates import GateVerdict, Rules, may_promote
 from babylon_assets.domain.prompt_evaluation import PromptComparison
-from babylon_assets.domain.verdict_table import _BOUNDS, explain_decision, verdict_rows
+from babylon_assets.domain.verdict_table import _BOUNDS, explain_decision, verdict_cells, verdict_rows
 from tests.domain.test_gates import CHAMPION, challenger, measured
 
 
@@ -58,3 +58,25 @@ def test_a_verdict_of_an_older_gate_has_its_rows() -> None:
 
 def test_a_persons_decision_is_explained_by_the_person() -> None:
     assert explain_decision("I know better", None) == explain_decision("I know better", {}) == "I know better"
+
+
+def test_a_rule_without_evidence_neither_holds_nor_does_not() -> None:
+    kept = json.loads(json.dumps(may_promote(challenger(None, unmeasured="no policy is served"), None).record()))
+    rows = verdict_rows(kept)
+    assert kept["passed"] is True
+    assert [(row.rule, row.answer) for row in rows if row.answer != "yes"] == [
+        ("market", "no evidence"),
+        ("off_policy", "no evidence"),
+    ]
+    assert [cells["holds"] for cells in verdict_cells(kept)] == ["no evidence"] * 2 + ["yes"] * (len(rows) - 2)
+    assert explain_decision("why", kept) == f"{len(rows) - 2} of {len(rows)} rules hold, 2 have no evidence"
+    refused = may_promote(challenger(None, numbers={"loss": None}), None).record()
+    assert explain_decision("why", refused).startswith("1 of 5 rules does not hold, 2 have no evidence: loss of its")
+
+
+def test_the_rule_on_the_window_says_what_was_trained_on() -> None:
+    [window] = [row for row in verdict_rows(may_promote(challenger(None), None).record()) if row.rule == "window"]
+    assert (window.finding, window.bound) == (
+        "it was trained on 5,000 tokens of its window",
+        "trained on some tokens, and not thin",
+    )

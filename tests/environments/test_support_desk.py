@@ -142,7 +142,7 @@ def _trained_and_promoted(desk: Database) -> checkpoints.Checkpoint:
     assert all(800 < sum(len(each.content) for each in sample.messages) < 1200 for sample in taught)
     written = [1 - len(sample.response.strip()) / 2000 for sample in taught]
     assert [sample.components["brevity"] for sample in taught] == pytest.approx(written)
-    assert made.metrics["trainable_tokens"] == sum(len(sample.token_ids or ()) for sample in taught) > 1000
+    assert made.metrics["trained_tokens"] == sum(len(sample.token_ids or ()) for sample in taught) > 1000
     return made
 
 

@@ -81,7 +81,7 @@ def test_snapshots_alone_decide_unless_they_are_few(
     with database.connect() as conn:
         save_dataset(conn, kept)
         checkpoints.ensure_root(conn, root())
-        challenger = checkpoint(1, WINDOW, kept.id, metrics={"loss": 0.5, "trainable_tokens": 9})
+        challenger = checkpoint(1, WINDOW, kept.id, metrics={"loss": 0.5, "trained_tokens": 9})
         checkpoints.insert_checkpoint(conn, challenger)
     decision = decide(settings, database, challenger)
     assert (decision.passed, why in decision.why) == (passed, True), decision.why

@@ -7,7 +7,10 @@ from typing import Any
 import psycopg
 
 from babylon_assets.ledger import evaluations
-from babylon_assets.ledger.evaluations import Evaluation
+from babylon_assets.ledger.checkpoint_register import read_register
+from babylon_assets.ledger.checkpoints import insert_checkpoint
+from babylon_assets.ledger.evaluations import COMPARED, Evaluation
+from tests.ledger.values import root
 
 
 def measurement(**changes: Any) -> Evaluation:
@@ -33,3 +36,21 @@ def test_the_first_measurement_stands(conn: psycopg.Connection[Any]) -> None:
     other = evaluations.keep(conn, measurement(version="1-def", value=None, seeds=None, window_id="2026-11-05T14:00"))
     assert (other.value, other.seeds, other.window_id) == (None, None, "2026-11-05T14:00")
     assert [one.version for one in evaluations.of_checkpoint(conn, "c1")] == ["1-abc", "1-def"]
+
+
+def test_the_reward_of_a_checkpoint_is_what_the_gate_goes_by(conn: psycopg.Connection[Any]) -> None:
+    def reward_after(evaluation: str, value: float, version: str = "1") -> float | None:
+        kept = measurement(checkpoint_id=made.id, evaluation=evaluation, value=value, version=version)
+        evaluations.keep(conn, kept)
+        [row] = read_register(conn)
+        assert row.value == evaluations.read_rewards(conn).get(made.id)  # what the site shows, `babylon chains` prints
+        return row.value
+
+    made = root()
+    insert_checkpoint(conn, made)
+    assert reward_after("off_policy", 0.5) is None
+    assert reward_after("snapshot:one", 12_000.0) is None
+    assert reward_after("recorded_prompts", 0.3, f"{COMPARED}1") is None  # for `babylon compare` alone
+    assert reward_after("recorded_prompts", 0.4) == 0.4  # where there is no benchmark, the gate goes by these
+    assert reward_after("market", 0.1) == 0.1
+    assert reward_after("recorded_prompts", 0.6, "2") == reward_after("off_policy", 0.7, "2") == 0.1

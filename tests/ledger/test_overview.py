@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger import training_jobs
 from babylon_assets.ledger.checkpoints import insert_checkpoint
@@ -18,6 +19,7 @@ from babylon_assets.ledger.trajectories import replace_rows
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.report.summary import HOSTED_SILENT_AFTER, Cost, JobSummary, PolicySummary
 from tests.ledger.values import CHAIN, LATER, LATEST, WINDOW, checkpoint, dataset, quarantined, record, root, sample
+from tests.site.filled_ledger import EARLY_END
 
 NOW = datetime(2026, 11, 5, 18, 30, tzinfo=UTC)
 Conn = psycopg.Connection[Any]
@@ -34,7 +36,7 @@ def ledger(database: Database) -> None:
     frozen = dataset(sample(0), sample(1, trains_as="skip", skip_reason="held out", advantage=None))
     with database.connect() as conn:
         save_dataset(conn, frozen)
-        made = [root(), checkpoint(1, WINDOW, frozen.id), checkpoint(2, LATER, frozen.id)]
+        made = [root(), checkpoint(1, WINDOW, frozen.id, metrics=EARLY_END), checkpoint(2, LATER, frozen.id)]
         for one in made:
             insert_checkpoint(conn, one)
         replace_rows(conn, WINDOW, [record(0), quarantined(0), quarantined(1), quarantined(2, reason="no endTime")])
@@ -52,9 +54,9 @@ def ledger(database: Database) -> None:
         promote(conn, "other", "promotion", None, root_id, "gate", "not ours")
         conn.execute(
             "INSERT INTO babylon_training.checkpoint_evaluations "
-            "(checkpoint_id, evaluation, version, baseline_id, value, low, high, results) "
-            "VALUES (%s, 'market', '1', %s, 0.4, 0.3, 0.5, '{}')",
-            [second, first],
+            "(checkpoint_id, window_id, evaluation, version, baseline_id, value, low, high, results) "
+            "VALUES (%s, %s, 'off_policy', '1', %s, 0.4, 0.3, 0.5, '{}')",
+            [second, LATEST, first],
         )
 
 
@@ -83,6 +85,7 @@ def test_windows_name_their_policies_and_count_their_quarantine(database: Databa
     )
     assert (second.policy, second.quarantined) == (f"{CHAIN}@2", 0)
     assert (first.rejected, second.rejected) == (None, "worse")
+    assert (first.ended_early, second.ended_early) == (explain_early_end(EARLY_END), "")
     assert (third.state, third.reason, third.policy) == ("failed", "SourceError: why", None)
 
 
@@ -108,9 +111,12 @@ def test_samples_are_summed_over_the_windows_datasets(database: Database, ledger
     assert samples == {"policy_gradient": 2, "skip: held out": 2}
 
 
-def test_evaluations_name_both_policies(database: Database, ledger: None) -> None:
+def test_evaluations_name_both_policies_and_the_window_that_they_were_measured_on(
+    database: Database, ledger: None
+) -> None:
     [made] = read(database).evaluations
     assert (made.policy, made.baseline, made.value, made.low, made.high) == (f"{CHAIN}@2", f"{CHAIN}@1", 0.4, 0.3, 0.5)
+    assert made.window == LATEST  # and not the window that the policy was trained on
 
 
 def test_jobs_that_run_and_windows_whose_last_job_failed(database: Database, ledger: None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import runpy
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import psycopg
@@ -22,8 +24,9 @@ from babylon_assets.ledger import (
     verdicts,
     windows,
 )
+from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.table import IDENTITY, Table, json_value
-from tests.ledger.values import CHAIN, dataset, root, sample
+from tests.ledger.values import CHAIN, LATER, WINDOW, checkpoint, dataset, root, sample
 
 Conn = psycopg.Connection[Any]
 
@@ -186,3 +189,19 @@ def test_the_sample_index_holds_what_the_dataset_holds(conn: Conn) -> None:
     for name in set(frame.columns) & set(Sample.__struct_fields__):
         told = [None if value != value else value for value in frame[name].tolist()]
         assert told == [getattr(item, name) for item in kept.samples], name
+
+
+def test_an_earlier_home_has_each_count_of_tokens_under_one_name(conn: Conn) -> None:
+    frozen = dataset(sample(0))
+    save_dataset(conn, frozen)
+    windows.upsert_window(conn, WINDOW, status="trained", trainable_tokens=1, dataset_id=frozen.id)
+    windows.upsert_window(conn, LATER, trainable_tokens=5)
+    checkpoints.insert_checkpoint(conn, root())
+    checkpoints.insert_checkpoint(conn, checkpoint(1, WINDOW, frozen.id, metrics={"loss": 1.0, "trainable_tokens": 1}))
+    path = next(Path(__file__).parents[2].glob("migrations/versions/*_trained_tokens.py"))
+    revision = runpy.run_path(str(path))
+    for statement in (revision["WINDOWS"], revision["CHECKPOINTS"]) * 2:
+        conn.execute(statement)
+    [one, other] = windows.list_windows(conn)
+    assert (one.trainable_tokens, other.trainable_tokens) == (frozen.samples[0].tokens, 5) != (1, 5)
+    assert [made.metrics for made in checkpoints.chain(conn, CHAIN)] == [{}, {"loss": 1.0, "trained_tokens": 1}]

@@ -28,6 +28,9 @@ HOSTILE = (
 LONG = "long " * 200_000
 WINDOWS = [f"2026-11-05T{hour:02d}:00" for hour in range(10, 17)]
 
+#: The tokens of a training whose pass ended early.
+EARLY_END = {"trained_tokens": 5051, "undone_tokens": 1270, "unseen_tokens": 1209}
+
 
 def add_window(
     conn: Conn, window: str, *, agents: int = 4, names: str = "agent-", texts: str = "", spoken: str = ""
@@ -84,7 +87,7 @@ def fill(conn: Conn, texts: str = "") -> None:
                 WINDOWS[step - 1],
                 frozen[step - 1],
                 parent_id=made[parent].id,
-                metrics={"loss": 0.123456789, f"n{texts}": 1},
+                metrics={"loss": 0.123456789, f"n{texts}": 1, **(EARLY_END if step == 3 else {})},
                 settings={f"s{texts}": texts},
                 path=f"/somewhere {texts}",
             )

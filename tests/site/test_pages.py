@@ -27,6 +27,7 @@ from babylon_assets.domain.site_links import (
     link_sample,
     link_samples,
 )
+from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.environments.registry import open_environment
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
 from babylon_assets.ledger.checkpoints import insert_checkpoint
@@ -40,7 +41,7 @@ from babylon_assets.site.page_shell import read_stylesheet
 from babylon_assets.site.sample_pages import show
 from tests.ledger.values import CHAIN, checkpoint, root
 from tests.site.conftest import Ask
-from tests.site.filled_ledger import HOSTILE, LONG, WINDOWS, add_window, fill
+from tests.site.filled_ledger import EARLY_END, HOSTILE, LONG, WINDOWS, add_window, fill
 
 ACTIVE = {"script", "iframe", "object", "embed", "base", "img", "style"}
 
@@ -118,7 +119,19 @@ def test_a_state_has_one_name_wherever_it_is_shown(filled: Database, page: Ask, 
 
 def test_a_checkpoint_has_its_verdict_its_evaluations_and_its_family(page: Ask) -> None:
     text = page(link_checkpoint(f"{CHAIN}@3"))
-    for part in ("all 1 rules hold", "1,235", "better", f"{CHAIN}@1", f"{CHAIN}@4", f"{CHAIN}@5", "0.1235"):
+    assert f'<p class="hint">A{explain_early_end(EARLY_END)[1:]}.</p>' in text
+    assert "MAX_KL" not in page(link_checkpoint(f"{CHAIN}@1"))
+    for part in (
+        "all 1 rules hold",
+        "1,235",
+        "5,051 tokens trained",
+        "<dt>trained tokens</dt><dd>5,051</dd>",
+        "better",
+        f"{CHAIN}@1",
+        f"{CHAIN}@4",
+        f"{CHAIN}@5",
+        "0.1235",
+    ):
         assert part in text, part
     assert "Rejected: it is worse" in page(link_checkpoint(f"{CHAIN}@2"))
     assert page(link_checkpoint(f"{CHAIN}-3")).count(f"{CHAIN}@3") > 1  # by its id as well
@@ -133,6 +146,9 @@ def test_of_many_evaluations_the_newest_are_shown_and_the_rest_counted(database:
                 checkpoint_id=f"{CHAIN}-1", evaluation=f"off_policy:{window}", version="1", results={}
             )
             keep(conn, measured)
+        odd = {"valid_share": True, "huge": 10**400}
+        keep(conn, Evaluation(checkpoint_id=f"{CHAIN}-3", evaluation="odd", version="1", value=1.0, results=odd))
+    assert client.get("/site/").status_code == client.get(link_checkpoint(f"{CHAIN}@3")).status_code == 200
     text = client.get(link_checkpoint(f"{CHAIN}@1")).text
     assert text.count('<th scope="row">off policy:') == 168
     assert "144 earlier evaluations" in text and "33 older evaluations are left out" in text
@@ -309,6 +325,8 @@ def test_a_text_of_a_megabyte_is_cut_on_the_page_and_whole_in_its_file(database:
 
 WRONG = [
     ("/site/checkpoints/nobody@3", 404, "names no checkpoint"),
+    ("/site/checkpoints/%00@1", 404, "names no checkpoint"),
+    ("/site/checkpoints/nobody@" + "9" * 5000, 400, "at most 2,000"),
     ("/site/sample?window=2026-11-05T14:00&id=x/0/0", 404, "has no sample"),
     ("/site/sample", 404, "has no sample"),
     ("/site/agent?id=nobody", 404, "no window has a reward"),
@@ -373,10 +391,13 @@ def test_the_report_is_there_once_it_was_written(filled: Database, tmp_path: Pat
     missing = client.get(link_report())
     assert "No report was written yet" in missing.text
     assert f'href="{link_report()}"' in missing.text
+    (tmp_path / "report.html").write_bytes(b"<title>\xff</title>")
+    assert client.get(link_report()).text == "<title>\N{REPLACEMENT CHARACTER}</title>"
     (tmp_path / "report.html").write_text("<title>the report</title>", encoding="utf-8")
     there = client.get(link_report())
     assert there.text == "<title>the report</title>"
     assert "default-src 'none'" in there.headers["content-security-policy"]
+    assert "form-action 'none'" in there.headers["content-security-policy"]
     assert "script-src" not in there.headers["content-security-policy"]
 
 

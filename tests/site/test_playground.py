@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 from starlette.testclient import TestClient
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.site_links import link_sample
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.environments.simulated.players import play_window
 from babylon_assets.ledger.database import Database
@@ -29,7 +30,7 @@ from tests.gateways import Chain, RunningGateway, embedded, wait_for
 from tests.ledger.values import dataset, sample
 from tests.servers import Server
 from tests.site.conftest import served
-from tests.site.filled_ledger import HOSTILE
+from tests.site.filled_ledger import HOSTILE, WINDOWS, fill
 from tests.site.test_pages import ACTIVE, Seen
 
 HERE = "http://127.0.0.1:3000"
@@ -72,6 +73,7 @@ def playground(
         sample(
             sample_id=f"{shown.trajectory_id}/{spoken.step}/0",
             window=FIRST,
+            group=f"{FIRST}/1",
             trajectory_id=shown.trajectory_id,
             agent_id=shown.agent_id,
             step=spoken.step,
@@ -98,7 +100,8 @@ def playground(
 
 def test_both_policies_answer_a_recorded_prompt_and_the_record_values_it(playground: Playground) -> None:
     opened = playground.client.get(f"/site/playground?a=babylon-agent@1&agent={playground.agent}&step=2").text
-    hidden = dict(re.findall(r'type="hidden" name="(window|sample)" value="([^"]+)"', opened))
+    (action,) = re.findall(r'action="([^"]+)" method="post"', opened)
+    hidden = dict(parse_qsl(urlsplit(unescape(action)).query))
     texts = [unescape(text) for text in re.findall(r"<textarea[^>]*>\n(.*?)</textarea>", opened, re.DOTALL)]
     messages = list(zip(("system", "user"), texts, strict=True))
     assert hidden["window"] == FIRST and "news" in texts[1]
@@ -111,6 +114,30 @@ def test_both_policies_answer_a_recorded_prompt_and_the_record_values_it(playgro
     assert "was changed" in changed and "-0.5000" not in changed
     assert playground.ask(sent, **BOTH, **hidden) == page  # the same seed, the same answers
     wait_for(lambda: asked_by_the_playground(playground.database) == 6)
+
+
+def test_the_step_of_a_window_is_not_that_of_a_late_sample_it_carries(database: Database, client: TestClient) -> None:
+    late, own = WINDOWS[0], WINDOWS[1]
+    samples = [
+        sample(
+            sample_id=f"{trajectory}/0/0", trajectory_id=trajectory, agent_id="a", window=window, group=f"{window}/1"
+        )
+        for window, trajectory in ((late, "t-0"), (own, "t-1"))
+    ]
+    with database.connect() as conn:
+        fill(conn)
+        for window, members in ((late, samples[:1]), (own, samples)):
+            frozen = dataset(*members, window=window)
+            save_dataset(conn, frozen)
+            upsert_window(conn, window, status="trained", dataset_id=frozen.id)
+    for asked, trajectory in (("", "t-1"), (own, "t-1"), (late, "t-0")):
+        page = client.get(f"/site/playground?agent=a&step=0&window={asked}")
+        assert f"sample={trajectory}" in str(page.url)
+        assert f'name="window" value="{asked or own}" placeholder' in page.text
+        policies = re.findall(r'name="[ab]" list="policies" value="([^"]+)"', page.text)
+        assert policies == ["babylon-agent@3", "babylon-agent@5"]  # what is served, and the newest beside it
+    shown = client.get(link_sample(own, "t-0/0/0")).text
+    assert "late, with" in shown and f"<title>a in {late}" in shown
 
 
 def asked_by_the_playground(database: Database) -> int:
@@ -158,6 +185,7 @@ def test_it_is_there_for_who_sits_at_the_machine_alone(playground: Playground) -
         TestClient(guarded, base_url=HERE, client=("192.0.2.7", 1)),
         TestClient(guarded, base_url="http://babylon.example", client=("127.0.0.1", 1)),
         TestClient(guarded, base_url=HERE, client=("127.0.0.1", 1), headers={"x-forwarded-for": "192.0.2.7"}),
+        TestClient(guarded, base_url=HERE, client=("127.0.0.1", 1), headers={"via": "1.1 proxy"}),
     ]
     for client in elsewhere:
         replies = [client.get("/site/playground"), client.post("/site/playground", content=urlencode(BOTH))]

@@ -11,7 +11,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.training.backends.embedded.manifest import trainer_settings
 from babylon_assets.training.capacity import choose_threads, cores
 from babylon_assets.training.hyperparameters import suited_to
-from babylon_assets.training.step_advice import advise
+from babylon_assets.training.step_advice import advise, why_little_is_left
 
 SETTINGS = {"learning_rate": 5e-4, "max_kl": 0.02}
 
@@ -76,3 +76,27 @@ def test_steps_say_which_setting_to_change(taken: list[dict[str, Any]], tokens: 
     import re
 
     assert re.search(advice, advise(taken, SETTINGS, tokens)) if advice else advise(taken, SETTINGS, tokens) == ""
+
+
+@pytest.mark.parametrize(
+    ("advantages", "reward", "reference", "why"),
+    [
+        ([0.2], 0.4673, {"oracle": 0.4763, "expert": 0.44, "random": -0.01}, "reward is 0.467 and the best.*0.476"),
+        ([0.2], 0.30, {"oracle": 0.4763, "expert": 0.44, "random": -0.01}, ""),
+        ([0.004, -0.004], 0.30, None, "rewards that are compared differ by 0.004"),
+        ([0.2, -0.2], 0.30, None, ""),
+        ([], None, None, ""),
+    ],
+    ids=["near the best", "far from it", "no spread", "spread", "nothing is known"],
+)
+def test_where_little_is_left_to_learn_no_larger_steps_are_advised(
+    advantages: list[float], reward: float | None, reference: dict[str, float] | None, why: str
+) -> None:
+    import re
+
+    little = why_little_is_left(advantages, reward, reference)
+    assert re.search(why, little) if why else little == ""
+    said = advise(steps(2, 0.0001), SETTINGS, 20, little)
+    assert "hardly moved the policy, by 0.0001 nats a token" in said
+    assert ("LEARNING_RATE" in said) is (not why)
+    assert said.endswith(little)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights, weights_sha256
 from babylon_assets.ledger.checkpoints import get
 from babylon_assets.ledger.database import Database
 from babylon_assets.training.model_cards import CARD, render_card, write_card
 from tests.ledger.values import CHAIN
-from tests.site.filled_ledger import HOSTILE, WINDOWS, fill
+from tests.site.filled_ledger import EARLY_END, HOSTILE, WINDOWS, fill
 
 
 def folder_with_weights(tmp_path: Path) -> Path:
@@ -37,12 +38,15 @@ def test_the_card_says_what_the_ledger_has(database: Database, tmp_path: Path) -
     assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, WEIGHTS])
     verify_weights(folder, before)
     assert "somebody" not in text and "Information Needed" not in text
+    assert text.count("| trained tokens |") == text.count("| trainable tokens |") == 1
     for part in (
         f"# {CHAIN}@3",
         f"trained from `{CHAIN}@1` on the answers of the window `{WINDOWS[2]}`",
         "| skip: held out | 1 |",
         "| scorers | `outcome@1`, `reward@outcome@1` |",
         "| loss | 0.1235 |",
+        "| trained tokens | 5,051 |",
+        f"\n\nA{explain_early_end(EARLY_END)[1:]}.\n",
         "| market |  | 0.475 | 0.375 to 0.575 | 0.9877 |",
         "Passed: all 1 rules hold.",
         f"| trained from | `{CHAIN}@1` from `{CHAIN}@0` |",

@@ -21,10 +21,10 @@ from babylon_assets.training.backends.embedded import backend as embedded
 from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.planning import plan_training
 from babylon_assets.training.selection import Selection
-from babylon_assets.training.window_training import _ended_early, train_window
+from babylon_assets.training.window_training import _count_tokens, train_window
 from tests.training.backends.test_embedded import answered
 from tests.training.conftest import Ready
-from tests.training.test_selection import sample
+from tests.training.test_selection import dataset, sample
 
 FIRST, SECOND, THIRD = "2026-11-05T14:00", "2026-11-05T15:00", "2026-11-05T16:00"
 CHAIN = "babylon-agent"
@@ -55,6 +55,8 @@ def test_each_window_goes_on_from_the_one_before(
 ) -> None:
     ready(FIRST, samples)
     ready(SECOND, samples)
+    with database.connect() as conn:
+        upsert_window(conn, FIRST, trainable_tokens=1234)
     one = train_window(settings, database, FIRST, "run-1")
     two = train_window(settings, database, SECOND, "run-2")
     assert (one.status, two.status) == ("trained", "trained")
@@ -62,6 +64,10 @@ def test_each_window_goes_on_from_the_one_before(
     assert two.parent.id == one.checkpoint.id
     assert one.parent and one.parent.step == 0
     assert one.trained_tokens == sum(len(one.token_ids or []) for one in samples)
+    assert one.checkpoint is not None and one.checkpoint.metrics["trained_tokens"] == one.trained_tokens
+    with database.connect() as conn:
+        row = get_window(conn, FIRST)
+    assert row is not None and row.trainable_tokens == 1234  # what its dataset has, before training and after
     assert two.checkpoint.dagster_run_id == "run-2"
     assert chain_of(database) == [(0, None), (1, FIRST), (2, SECOND)]
     with database.connect() as conn:
@@ -226,12 +232,17 @@ def _kill(*_: Any, **__: Any) -> Any:
     raise Killed
 
 
-def test_a_pass_that_ended_early_says_why_and_how_much_it_did_not_see(samples: list[Sample]) -> None:
-    samples = [msgspec.structs.replace(sample, tokens=20) for sample in samples]
-    tokens = 20 * len(samples)
-    selection = Selection(samples, [], {})
+def test_every_token_of_a_pass_that_count_tokens_is_accounted_for(samples: list[Sample]) -> None:
+    kept = [msgspec.structs.replace(sample, tokens=20, token_ids=None) for sample in samples]
+    data, total = dataset(*kept), 20 * len(kept)
+    chosen = Selection(kept[:-1], [], {"policy more than 4 checkpoints behind": 1})
     steps = [{"tokens": 30.0}, {"tokens": 12.0, "undone": 1.0}]
-    assert _ended_early([{"tokens": float(tokens)}], selection) == ""
-    said = _ended_early(steps, selection)
-    assert "step 2 went further from the policy before than MAX_KL allows" in said
-    assert said.endswith(f"{tokens - 42} tokens were not seen")
+    assert _count_tokens(data, Selection(kept, [], {}), [{"tokens": float(total)}]) == {"trained_tokens": total}
+    counted = _count_tokens(data, chosen, steps)
+    assert counted == {
+        "trained_tokens": 30,
+        "undone_tokens": 12,
+        "unseen_tokens": total - 62,
+        "left_out_tokens": 20,
+    }
+    assert sum(counted.values()) == sum(sample.tokens for sample in data.samples)

@@ -11,6 +11,7 @@ import dagster as dg
 
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.site_links import link_checkpoint
+from babylon_assets.domain.token_counts import TRAINED
 from babylon_assets.evaluation.gate_runner import decide_head
 from babylon_assets.ledger import verdicts, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -122,7 +123,7 @@ def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
         ),
         **(_pages(checkpoint, parent) if checkpoint else {}),
         **numbers({"step": checkpoint.step if checkpoint else None, "trained_tokens": trained.trained_tokens}),
-        **numbers({name: value for name, value in measured.items() if name != "trainable_tokens"}),
+        **numbers({name: value for name, value in measured.items() if name != TRAINED}),
         **({"left_out": tally(trained.left_out)} if trained.left_out else {}),
     }
 

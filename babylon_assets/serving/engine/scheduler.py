@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babylon_assets.domain.errors import MissingDependency
+from babylon_assets.domain.errors import CorruptLedger, MissingDependency
 from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.engine.batching import Batch, Generation
@@ -158,7 +158,12 @@ class Scheduler:
         adapter = _adapter(question.policy)
         weights = self._library.cached(adapter)
         if weights is None:
-            weights = await self._loop.run_in_executor(None, self._load, question.policy)
+            try:
+                weights = await self._loop.run_in_executor(None, self._load, question.policy)
+            except CorruptLedger as error:
+                _log.error("%s", error)
+                reason = f"the weights of {question.policy.name} are not those that the ledger recorded"
+                raise ApiError(503, reason, param="model", code="weights_differ") from None
         prompt = await self._prompt(question, weights.context)
         room = weights.context - len(prompt)
         constraints: Sequence[Constraint | None] = [None] * len(question.seeds)

@@ -67,8 +67,10 @@ def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     assert measured["gain_on_base"] == pytest.approx(gained, abs=2e-4)  # both are rounded for people
     assert 0 < measured["market_valid_share"] <= 1
     assert (judged["status"], judged["promoted"], judged["served_step"]) == ("promoted", 1, 1)
-    assert judged["why"] == f"all {len(judged['verdict'].records)} rules hold"
-    assert all(record.data["holds"] == "yes" and record.data["bound"] for record in judged["verdict"].records)
+    unknown, *applied = [record.data for record in judged["verdict"].records]
+    assert judged["why"] == f"{len(applied)} of {1 + len(applied)} rules hold, 1 has no evidence"
+    assert (unknown["rule"], unknown["holds"]) == ("off policy", "no evidence")
+    assert all(rule["holds"] == "yes" and rule["bound"] for rule in applied)
     assert trained.check("checkpoint_evaluations", "measured").passed
     assert trained.check("promoted_model", "gate").passed
     with trained.database.connect() as conn:

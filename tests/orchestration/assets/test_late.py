@@ -113,7 +113,7 @@ def test_a_late_trajectory_is_carried_into_the_next_window_once(world: World) ->
     assert refresh(world) == [FIRST]
     waits = world.row(FIRST)
     assert (waits.status, waits.checkpoint_id) == ("trained", before.checkpoint_id)
-    assert waits.trainable_tokens == before.trainable_tokens
+    assert waits.trainable_tokens > before.trainable_tokens  # those of its dataset, as all its counts
     assert "late samples to be carried into the next window" in (waits.reason or "")
     [(_, _, number)] = known(world)
     assert known(world) == [late_samples.CarriedSamples(FIRST, None, number)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 
 from babylon_assets.ledger.feedback import MOST_ALIKE
 from babylon_assets.serving.http.keys import new_key
-from tests.gateways import RunningGateway
+from tests.gateways import RunningGateway, wait_for
 
 AT = "2026-11-05T14:03:00+00:00"
 
@@ -54,6 +55,18 @@ def test_the_same_key_of_idempotency_is_one_judgment(shared_gateway: RunningGate
     other = send(shared_gateway, {"call_id": call_id, "value": 0}, **{"Idempotency-Key": "k-1"})
     assert (other.status_code, other.json()["error"]["param"]) == (409, "idempotency_key")
     assert kept(shared_gateway, call_id) == [(1, None)]
+
+
+def test_a_ledger_that_does_not_answer_holds_up_nobody_else(shared_gateway: RunningGateway) -> None:
+    places = shared_gateway.parts.access
+    with ThreadPoolExecutor(1) as threads, shared_gateway.database.connect_autocommit() as locking:
+        with locking.transaction():
+            locking.execute("LOCK TABLE babylon_training.feedback IN ACCESS EXCLUSIVE MODE")
+            waiting = threads.submit(send, shared_gateway, {"agent": "slow", "at": AT, "value": 1})
+            wait_for(lambda: places.held("anybody") == 1)
+            assert httpx.get(f"{shared_gateway.root}/health", timeout=5).status_code == 200
+            assert not waiting.done()
+        assert waiting.result(20).status_code == 200
 
 
 def test_no_call_is_judged_without_end(shared_gateway: RunningGateway) -> None:

@@ -369,6 +369,8 @@ def test_a_policy_whose_weights_are_broken_or_not_its_own_does_not_take_the_last
     wait_for(lambda: "babylon-agent@1 cannot be served" in caplog.text, 10)
     reply = httpx.post(f"{gateway.url}/chat/completions", json={"model": "babylon-agent", "messages": ASKED, "n": 1})
     assert reply.json()["model"] == "babylon-agent@0"
+    named = httpx.post(f"{gateway.url}/chat/completions", json={"model": "babylon-agent@1", "messages": ASKED})
+    assert (named.status_code, named.json()["error"]["code"]) == (503, "weights_differ")
 
 
 def test_health_and_metrics_say_how_it_is(gateway: RunningGateway, client: openai.OpenAI) -> None:

@@ -61,7 +61,7 @@ def test_places_come_back_when_sampling_ends_though_nobody_reads(gateway_with: G
             held.enter_context(ask(gateway))
         wait_for(lambda: gateway.parts.source.load()[0] > 0)
         wait_for(lambda: gateway.parts.source.load() == (0, 0))
-        wait_for(lambda: taken(gateway) == 0, 2)
+        wait_for(lambda: taken(gateway) == 0, 3.5)
         assert len(gateway.gateway.connections) == 2  # they have still not read
         reply = httpx.post(f"{gateway.url}/chat/completions", json={**LONG, "stream": False, "max_tokens": 1})
         assert reply.status_code == 200

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.chat_turns import chat_turns
 from babylon_assets.domain.datasets import Sample
+from babylon_assets.domain.token_counts import seen_tokens
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.environments.simulated.demonstrations import draw_demonstrations
 from babylon_assets.serving.engine.engine import Engine
@@ -27,7 +28,6 @@ from babylon_assets.training.backends.embedded.in_process import release_memory,
 from babylon_assets.training.backends.embedded.trainer import TrainerSettings
 from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.selection import Selection
-from babylon_assets.training.step_advice import seen_tokens
 from tests.training.test_selection import sample
 
 

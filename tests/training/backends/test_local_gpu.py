@@ -121,7 +121,7 @@ def test_what_the_process_made_goes_into_the_chain(
     made = result.checkpoint
     assert made
     assert (made.backend, made.step, Path(made.path)) == ("local_gpu", 1, checkpoint_folder(settings, CHAIN, 1))
-    assert made.metrics["trainable_tokens"] > 0
+    assert made.metrics["trained_tokens"] > 0
     manifest = read_manifest(Path(made.path))
     assert manifest
     assert (manifest["backend"], manifest["settings"]["row_tokens"]) == ("local_gpu", 4096)

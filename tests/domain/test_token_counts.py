@@ -1,0 +1,43 @@
+"""What became of a training's tokens: each is counted once, and all of them are."""
+
+from __future__ import annotations
+
+import pytest
+
+from babylon_assets.domain.token_counts import count_tokens, explain_early_end
+
+Step = dict[str, float]
+
+
+def step(tokens: float, **more: float) -> Step:
+    return {"tokens": tokens, **more}
+
+
+@pytest.mark.parametrize(
+    ("steps", "chosen", "counted"),
+    [
+        ([step(40), step(40)], 80, {"trained_tokens": 80}),
+        ([step(40), step(40), step(40, again=1), step(40, again=1)], 80, {"trained_tokens": 80}),
+        ([step(40), step(30, undone=1)], 100, {"trained_tokens": 40, "undone_tokens": 30, "unseen_tokens": 30}),
+        ([step(40), step(60, undone=1)], 100, {"trained_tokens": 40, "undone_tokens": 60}),
+        ([step(40), step(60), step(40, again=1, undone=1)], 100, {"trained_tokens": 100}),
+        ([step(40, undone=1), step(40, undone=1), step(40)], 100, {"trained_tokens": 40, "unseen_tokens": 60}),
+    ],
+    ids=["whole", "two passes", "ended early", "last one undone", "second pass undone", "first step at half its size"],
+)
+def test_every_token_is_counted_once(steps: list[Step], chosen: int, counted: dict[str, int]) -> None:
+    assert count_tokens(steps, chosen) == counted
+    assert sum(counted.values()) == chosen
+
+
+def test_a_pass_that_ended_early_says_why_and_what_became_of_all_tokens() -> None:
+    said = explain_early_end({"trained_tokens": 5051, "undone_tokens": 1270, "unseen_tokens": 1209})
+    assert said.startswith("a step went further from the policy before than MAX_KL allows and was undone")
+    assert said.endswith(
+        "of 7,530 tokens 5,051 were trained on, 1,270 were those of the undone step and 1,209 were not seen"
+    )
+
+
+def test_nothing_is_said_of_a_pass_that_left_no_token_unseen() -> None:
+    assert explain_early_end({"trained_tokens": 40, "undone_tokens": 60, "undone_steps": 1.0}) == ""
+    assert explain_early_end({"trainable_tokens": 40}) == ""
