@@ -14,6 +14,7 @@ from babylon_assets import report
 from babylon_assets.domain.late_data import beside
 from babylon_assets.domain.site_links import link_checkpoint, link_samples
 from babylon_assets.report.page import FIRST_ROWS, MOST_ROWS, render_page
+from tests.browser import Browser, chromium
 from tests.report.values import HOSTILE, full, well, window
 
 TEMPLATES = Path(report.__file__).parent / "templates"
@@ -97,6 +98,17 @@ def test_what_holds_of_every_late_window_is_said_once() -> None:
     assert document.text.count("--branch trains the window beside it") == document.text.count("--branch") == 1
     assert "1 older window" in document.text and "1 older windows" not in document.text
     assert "--branch" not in Document(render_page(well(windows=windows))).text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(chromium() is None, reason="no chromium: apt-get install chromium")
+def test_no_table_is_cut_on_a_desk(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(FULL, encoding="utf-8")
+    with Browser(1200, 900) as browser:
+        browser.open(page.as_uri(), "What was understood")
+        wide = "[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth).length"
+        assert browser.run(wide) == 0
 
 
 def test_a_loop_that_has_not_begun_has_a_page() -> None:
