@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from babylon_assets.cli.app import COMMANDS, app
+from babylon_assets.cli.promote import _moment
 from babylon_assets.ledger.checkpoints import insert_checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
@@ -238,6 +240,48 @@ cli.main(["hold"])
 """)
     done = run_module(tmp_path, "held")
     assert (done.returncode, done.stdout, done.stderr) == (143, "", STOPPED)
+
+
+def test_a_library_that_aborts_when_the_interpreter_ends_has_no_say_after_a_signal(tmp_path: Path) -> None:
+    """As torch may, whose threads compute while the interpreter ends beneath them."""
+    (tmp_path / "computing.py").write_text("""
+from babylon_assets.cli import app as cli
+
+@cli.app.command()
+def compute():
+    import atexit, ctypes, os, signal, time
+    atexit.register(print, "tidied")
+    ctypes.CDLL(None).__cxa_atexit(ctypes.CDLL(None).abort, None, None)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+cli.main(["compute"])
+""")
+    done = run_module(tmp_path, "computing")
+    assert (done.returncode, done.stdout, done.stderr) == (143, "tidied\n", STOPPED)
+
+
+def test_a_signal_that_dagster_took_has_its_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "taken.py").write_text("""
+from babylon_assets.cli import app as cli
+
+@cli.app.command()
+def take():
+    import signal
+    raise KeyboardInterrupt(int(signal.SIGTERM))
+
+cli.main(["take"])
+""")
+    done = run_module(tmp_path, "taken")
+    assert (done.returncode, done.stderr) == (143, STOPPED)
+
+
+def test_a_time_without_a_day_is_the_last_one_and_one_to_come_is_wrong_usage() -> None:
+    now = datetime.now(UTC)
+    moment = _moment(f"{now + timedelta(hours=1):%H:%M}")
+    assert timedelta(hours=22) < now - moment < timedelta(hours=24)
+    done = CliRunner().invoke(app, ["promotions", "--at", f"{now + timedelta(hours=1):%Y-%m-%dT%H:%M}"])
+    assert done.exit_code == 2 and "is still to come" in done.output
 
 
 #: None of them may begin a home: a mistyped folder would get a PostgreSQL of its own.

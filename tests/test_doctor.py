@@ -49,12 +49,24 @@ def service(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_all_is_well(findings: Findings) -> None:
     found = findings()
     assert [one for one in found.values() if one.remedy] == []
-    wanted = ["database", "clock", "time zone", "role", "our tables", "Dagster's database", "the game's tables"]
-    assert [*doctor.PINS, *wanted, "backend", "key of W&B", "base model", "disk"] == list(found)
+    wanted = ["database", "clock", "time zone", "role", "our tables", "Dagster's database", "the environment's tables"]
+    wanted = ["environment", "rewards", *wanted, "backend", "key of W&B", "base model", "disk"]
+    assert [*doctor.PINS, *wanted] == list(found)
     assert "may create" in found["Dagster's database"].found
     assert found["clock"].found.startswith("the database's is 0.")
     assert "owns the schema" in found["role"].found
-    assert "the role may write there, which is not needed" in found["the game's tables"].found
+    assert "the role may write there, which is not needed" in found["the environment's tables"].found
+
+
+def test_what_the_settings_name_is_looked_for_without_a_database(findings: Findings, tmp_path: Path) -> None:
+    typo = {"environment": "suport_desk"}
+    alone = [one for one in diagnose(Settings(home=tmp_path / "none", **typo)) if one.remedy]
+    assert [one.name for one in alone] == ["environment", "database"]
+    assert alone[0].remedy.startswith("ENVIRONMENT is 'suport_desk'; set it to auto, babylon, feed, files, simulated")
+    assert [name for name, one in findings(**typo).items() if one.remedy] == ["environment", "the environment's tables"]
+    weights = {"reward_weights": {"outcome": 1.0, "promptnes": 1.0}}
+    assert "REWARD_WEIGHTS names no scorer: promptnes." in findings(**weights)["rewards"].remedy
+    assert findings(reward_weights={"feedback": 1.0})["rewards"].found == "feedback 1"
 
 
 def test_a_key_is_tried_on_the_service_and_never_shown(findings: Findings, service: HostedService) -> None:
@@ -185,8 +197,8 @@ def test_the_newest_hour_is_read_as_training_would_read_it(game_database: Databa
     with game_database.connect() as conn:
         add_users(conn, "a1")
         add_trajectories(conn, trajectory("t1"), trajectory("t2", steps="[{"))
-    found = findings()["the game's tables"]
+    found = findings()["the environment's tables"]
     assert (found.remedy, "1 of 2 rows of" in found.found) == ("", True)
     with game_database.connect() as conn:
         conn.execute("""UPDATE public.trajectories SET "stepsJson" = '[{'""")
-    assert "2 of 2 rows of" in findings()["the game's tables"].remedy
+    assert "2 of 2 rows of" in findings()["the environment's tables"].remedy

@@ -14,6 +14,7 @@ from babylon_assets.cli import terminal
 from babylon_assets.cli.chain import tree_table
 from babylon_assets.cli.compare import _measured_table as measured_table
 from babylon_assets.cli.list_scores import _table as steps_table
+from babylon_assets.cli.list_windows import _with_names as name_checkpoints
 from babylon_assets.cli.list_windows import window_table
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.domain.policy_comparison import ComparedPolicies, MeasuredTwice
@@ -121,6 +122,12 @@ def test_facts_go_on_below_and_no_word_is_broken(
         lines[-4:]
         == ["  id", "      babylon-agent@3", f"      {'f' * 64}", "tokens        5,051", "seed          5051"][-4:]
     )
+
+
+def test_the_end_of_a_checkpoint_is_said_once() -> None:
+    assert name_checkpoints({"lineage": {"rejected": "refused: it is worse"}}, {}) == {
+        "lineage": {"state": "rejected: it is worse"}
+    }
 
 
 def printed(table: Table, width: int) -> list[str]:

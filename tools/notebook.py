@@ -6,6 +6,7 @@ the file. A test runs the same cells on a ledger of its own.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import base64
 import io
@@ -82,6 +83,7 @@ def _lines(text: str) -> list[str]:
 
 def main() -> None:
     """Run the notebook and write it."""
+    argparse.ArgumentParser(prog="python -m tools.notebook", description=__doc__).parse_args()
     done = run_notebook(json.loads(NOTEBOOK.read_text()))
     NOTEBOOK.write_text(json.dumps(done, indent=1, ensure_ascii=False) + "\n")
     sys.stdout.write(f"{NOTEBOOK}\n")

@@ -81,10 +81,11 @@ class ErrorsAsExitCodes(TyperGroup):
         except ModuleNotFoundError as error:
             tell(MissingDependency.of(error))
             raise typer.Exit(EXIT_FAILED) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             # CPython remembers one that came up through an exec of source text, as many an import makes one, and would
             # end by the signal in place of our code; the next exec makes it forget.
             exec("")
+            stopping.note(interruption)
             stopping.say_stopped()
             raise typer.Exit(stopping.exit_code()) from None
         except Exception as error:
@@ -218,7 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tell(error)
         sys.exit(EXIT_FAILED)
     stopping.install()
-    app(args=given, prog_name="babylon")
+    try:
+        app(args=given, prog_name="babylon")
+    finally:
+        stopping.leave()
 
 
 def arguments_of_mode(settings: Settings) -> list[str]:

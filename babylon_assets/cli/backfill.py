@@ -13,7 +13,7 @@ from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from babylon_assets.cli.terminal import bold, errors, output, print_json, progress
-from babylon_assets.cli.train import FINISHED, opened_line, reaching, refuse_running
+from babylon_assets.cli.train import FINISHED, list_unrecorded, opened_line, reaching, refuse_running
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import BabylonError, PermanentError
 from babylon_assets.domain.time_left import describe_time_left
@@ -36,7 +36,7 @@ class Backfill:
     """What a backfill did.
 
     Attributes:
-        read, trained: windows that the data run and the training run went over; the others of the range were done.
+        read, trained: recorded windows that the data run and the training run went over; the others were done.
         states: windows of the range by their state afterwards; those that were never recorded are empty.
         failed: the reason by window.
         runs: ids of the Dagster runs that ended well.
@@ -102,20 +102,21 @@ def run_backfill(settings: Settings, database: Database, line: Line, windows: li
     from babylon_assets.orchestration.jobs import DATA, TRAINING
 
     done = Backfill(windows[0], windows[-1], len(windows))
+    empty = set(list_unrecorded(settings, database, windows))
+    done.states |= {"empty": len(empty)} if empty else {}
+    windows = [window for window in windows if window not in empty]
     todo = _span(windows, _unread(settings, database, windows))
     done.read = len(todo)
     _run(done, line, DATA, todo)
     if settings.training.enabled:
-        ended = settled_windows(settings, database, windows)
+        ended = settled_windows(database, windows)
         todo = _span(windows, _unseen(ended, windows, line.materialized(TRAINING[0])))
         done.trained = len(todo)
         _run(done, line, TRAINING, todo)
-        ended = settled_windows(settings, database, windows)  # a run that stopped early told of none
+        ended = settled_windows(database, windows)  # a run that stopped early told of none
         waiting = [window for window in _unseen(ended, windows, line.materialized(TRAINING[-1])) if window in ended]
         _run(done, line, TRAINING[1:], _span(windows, waiting))
     rows = _rows(database, windows)
-    if len(rows) < len(windows):
-        done.states["empty"] = len(windows) - len(rows)
     for row in rows.values():
         done.states[row.status] = done.states.get(row.status, 0) + 1
         if row.status == "failed":
@@ -134,34 +135,24 @@ def _run(done: Backfill, line: Line, assets: Sequence[str], todo: Sequence[str])
 
 
 def _rows(database: Database, windows: Sequence[str]) -> dict[str, WindowRow]:
+    wanted = set(windows)
     with database.connect() as conn:
-        return {row.window_id: row for row in list_windows(conn) if windows[0] <= row.window_id <= windows[-1]}
+        return {row.window_id: row for row in list_windows(conn) if row.window_id in wanted}
 
 
 def _unread(settings: Settings, database: Database, windows: Sequence[str]) -> list[str]:
     """Windows without a dataset, and those whose rows or outcomes have changed since."""
     from babylon_assets.orchestration.assets.raw_trajectories import is_current
     from babylon_assets.orchestration.resources import Installation
-    from babylon_assets.orchestration.unrecorded_windows import is_unrecorded
 
     installation = Installation(settings, database)
     with installation.reusing_connections():
-        return [
-            window
-            for window in windows
-            if not is_current(installation, window) and not is_unrecorded(installation, window)
-        ]
+        return [window for window in windows if not is_current(installation, window)]
 
 
-def settled_windows(settings: Settings, database: Database, windows: Sequence[str]) -> set[str]:
-    """Windows that ask for nothing more of training, those among them that were never recorded."""
-    from babylon_assets.orchestration.resources import Installation
-    from babylon_assets.orchestration.unrecorded_windows import is_unrecorded
-
-    rows, installation = _rows(database, windows), Installation(settings, database)
-    with installation.reusing_connections():
-        empty = {window for window in windows if window not in rows and is_unrecorded(installation, window)}
-    return empty | {window for window, row in rows.items() if row.status in FINISHED}
+def settled_windows(database: Database, windows: Sequence[str]) -> set[str]:
+    """Windows that ask for nothing more of training."""
+    return {window for window, row in _rows(database, windows).items() if row.status in FINISHED}
 
 
 def _unseen(ended: set[str], windows: Sequence[str], materialized: set[str]) -> list[str]:
@@ -177,7 +168,8 @@ def _span(windows: Sequence[str], todo: Sequence[str]) -> list[str]:
 def _tell(done: Backfill) -> None:
     states = ", ".join(f"{count} {state}" for state, count in sorted(done.states.items())) or "nothing to do"
     output.print(bold(f"{done.first} to {done.last}"), f" {done.windows} windows: {states}")
-    output.print(f"  read {done.read}, trained {done.trained} windows in {done.seconds:.0f} s, the others were done")
+    others = "; the environment has no row of the empty ones" if done.states.get("empty") else ""
+    output.print(f"  read {done.read}, trained {done.trained} windows in {done.seconds:.0f} s{others}")
     for window, reason in list(done.failed.items())[:10]:
         output.print(f"  {window}  failed: {reason}", highlight=False)
 

@@ -11,7 +11,7 @@ import psycopg
 
 from babylon_assets.cli.diagnosis import Diagnosis, diagnose_by, refuse
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain.errors import BabylonError, PermanentError, SourceError
+from babylon_assets.domain.errors import BabylonError, PermanentError, SettingsError, SourceError
 from babylon_assets.domain.trajectories import Quarantined
 from babylon_assets.ledger.addresses import parse_address
 from babylon_assets.ledger.database import Connection, Database, open_database
@@ -27,6 +27,7 @@ CLOCKS = 5.0
 
 def diagnose_database(settings: Settings) -> Iterator[Diagnosis]:
     """Every check of a database, in the order in which a person would mend them."""
+    name = "database"
     try:
         database = open_database(settings, begin=False)
         with database.connect_autocommit() as conn:
@@ -38,11 +39,12 @@ def diagnose_database(settings: Settings) -> Iterator[Diagnosis]:
             yield diagnose_by("our tables", lambda: _revision(conn))
             yield from _standby(conn, database)
             yield from _dagster(settings, conn)
+        name = "source" if database.is_apart else "the environment's tables"
         yield from _source(database)
-        yield diagnose_by("the game's tables", lambda: _game(settings, database))
+        yield diagnose_by("the environment's tables", lambda: _record(settings, database))
         yield from _rights(settings, database)
     except BabylonError as error:
-        yield refuse("database", error)
+        yield refuse(name, error)
 
 
 def _clock(conn: Connection) -> Diagnosis:
@@ -98,7 +100,7 @@ def _revision(conn: Connection) -> str:
     return f"revision {revision}, the newest"
 
 
-def _game(settings: Settings, database: Database) -> str:
+def _record(settings: Settings, database: Database) -> str:
     from babylon_assets.environments.registry import open_environment
 
     environment = open_environment(settings)
@@ -133,7 +135,7 @@ def _read_dry(environment: Environment, database: Database, windows: Sequence[So
     [(reason, most)] = refused.most_common(1)
     text = f"{refused.total()} of {rows} rows of {window} would be refused, {most} of them for: {reason}"
     if refused.total() == rows:
-        raise SourceError(f"{text}; see which version of the game wrote them")
+        raise SourceError(f"{text}; see what wrote them")
     return f"; {text}"
 
 
@@ -202,6 +204,10 @@ def _rights(settings: Settings, database: Database) -> Iterator[Diagnosis]:
     """What the settings let be written that the role may not write."""
     from babylon_assets.environments.registry import open_environment
 
+    try:
+        environment = open_environment(settings)
+    except SettingsError:
+        return  # the environment's own row says it
     with database.connect_source() as source:
-        for sentence in open_environment(settings).missing_rights(source):
+        for sentence in environment.missing_rights(source):
             yield Diagnosis("rights", "a right is missing", sentence)

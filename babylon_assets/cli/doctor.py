@@ -17,12 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from babylon_assets.cli.database_checks import diagnose_database
-from babylon_assets.cli.diagnosis import Diagnosis, diagnose_by
+from babylon_assets.cli.diagnosis import Diagnosis, diagnose_by, refuse
 from babylon_assets.cli.list_windows import Json
 from babylon_assets.cli.terminal import bold, output, print_json
 from babylon_assets.config.network import is_loopback
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, unknown_variables
-from babylon_assets.domain.errors import BabylonError
+from babylon_assets.domain.errors import BabylonError, SettingsError
 
 #: Packages whose versions must be these: ART patches transformers at import and fails with a newer openai client, and
 #: the three of Dagster only work together.
@@ -72,10 +72,25 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
     """Every check, in the order in which a person would mend them."""
     yield from (Diagnosis("settings", variable, remedy) for variable, remedy in unknown_variables())
     yield from _versions()
+    yield from _environment(settings)
     yield from diagnose_database(settings)
     yield diagnose_by("backend", lambda: _backend(settings))
     yield _key(settings)
     yield from _base_model(settings)
+
+
+def _environment(settings: Settings) -> Iterator[Diagnosis]:
+    """What the settings say of the environment and the rewards; what `auto` is, the database says or says not."""
+    from babylon_assets.environments.registry import open_environment
+    from babylon_assets.environments.weighted_scorers import check_weights
+
+    try:
+        yield Diagnosis("environment", open_environment(settings).name)
+    except BabylonError as error:
+        if settings.database.environment != "auto":
+            yield refuse("environment", error)
+    else:
+        yield diagnose_by("rewards", lambda: check_weights(settings))
 
 
 def _versions() -> Iterator[Diagnosis]:
@@ -137,7 +152,10 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
         backend = choose_backend(settings).backend
     except BabylonError:
         backend = SHIPPED[-1]  # why it is not another one is said under `backend`
-    base = settings.training.base_model or backend.find_base_model(settings)
+    try:
+        base = settings.training.base_model or backend.find_base_model(settings)
+    except SettingsError:
+        base = None  # which environment there is not is said of the environment
     if base is not None and is_source(base) and (folder := find_made_folder(settings.home, base)) is not None:
         base = str(folder)
     trains_here = backend.capabilities.trains_here

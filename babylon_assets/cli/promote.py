@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -189,7 +189,8 @@ def rollback(
 
 def list_promotions(
     at: Annotated[
-        str | None, typer.Option(help="Show what was served at this time, UTC: 14:00 for today, or 2026-11-05T14:00.")
+        str | None,
+        typer.Option(help="Show what was served at this time, UTC: the last 14:00, or 2026-11-05T14:00."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -301,13 +302,19 @@ def _shorten(why: str) -> str:
 
 
 def _moment(text: str) -> datetime:
-    """A time in UTC, of today where it is an hour and a minute alone."""
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    """A time in UTC that has been; of an hour and a minute alone the last one."""
+    now = datetime.now(UTC)
+    alone = len(text) <= 8 and ":" in text
     try:
-        moment = datetime.fromisoformat(f"{today}T{text}" if len(text) <= 8 and ":" in text else text)
+        moment = datetime.fromisoformat(f"{now:%Y-%m-%d}T{text}" if alone else text)
     except ValueError:
         raise typer.BadParameter("write it as 14:00 or 2026-11-05T14:00", param_hint="--at") from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if alone and moment > now:
+        return moment - timedelta(days=1)
+    if moment > now:
+        raise typer.BadParameter(f"{text} is still to come; name a time that has been", param_hint="--at")
+    return moment
 
 
 def _name(checkpoint: Checkpoint) -> str:

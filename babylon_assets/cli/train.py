@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count as numbers_from
@@ -26,7 +26,7 @@ from babylon_assets.ledger.windows import WindowRow, get_window
 
 if TYPE_CHECKING:
     from babylon_assets.ledger.database import Database
-    from babylon_assets.orchestration.runtime import Line
+    from babylon_assets.orchestration.runtime import Line, LineRun
 
 #: States in which a window asks for nothing more.
 FINISHED = ("trained", "thin", "skipped")
@@ -64,9 +64,11 @@ def train(
         refuse_running(window, settings.windows)
         errors.print(f"reading, scoring, training and evaluating {window} in one run", highlight=False, soft_wrap=True)
         with opened_line(reaching(settings, window), "train") as (database, line):
-            run = report(database, line, settings, window)
+            refuse_unrecorded(settings, database, window)
             if branch or name:
-                report_branch(database, settings, window, name, run)
+                report_branch(database, settings, window, name, line.materialize(window))
+            else:
+                report(database, line, settings, window)
         if window < settings.window_start and not settings.begins_with_the_record:
             output.print(
                 f"the UI shows windows from {settings.window_start} on; set WINDOWS_FROM={window} to see this one"
@@ -125,6 +127,7 @@ def opened_line(
         heard: called after each window of a run with the windows done, of how many, and how many failed.
     """
     from babylon_assets.definitions import build_definitions
+    from babylon_assets.environments.weighted_scorers import check_weights
     from babylon_assets.ledger.database import migrate, open_database
     from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.orchestration.resources import Installation
@@ -134,6 +137,7 @@ def opened_line(
     database = open_database(settings, begin=begin)
     migrate(database)
     check_window_length(settings, database)
+    check_weights(settings)
     with open_instance(settings, database) as instance:
         fail_orphaned_runs(instance)
         installation = Installation(settings, database, heard)
@@ -167,8 +171,8 @@ def finished(row: WindowRow | None, settings: Settings) -> bool:
     return row is not None and (row.status in FINISHED or (row.status == "ready" and not settings.training.enabled))
 
 
-def report(database: Database, line: Line, settings: Settings, window: str) -> str:
-    """Run the line for a window and print what was trained and how, or why nothing was; gives the run's id.
+def report(database: Database, line: Line, settings: Settings, window: str) -> None:
+    """Run the line for a window and print what was trained and how, or why nothing was.
 
     Raises:
         PermanentError, TransientError: the run failed.
@@ -186,7 +190,7 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> s
         output.print(
             bold(window), " empty  the environment has no row of this window; `babylon windows` lists those it has"
         )
-        return run.run_id
+        return
     output.print(bold(window), f" {row.status}  {row.reason or ''}")
     output.print(
         f"  read      {count(row.trajectories)} trajectories of {count(row.agents)} agents, "
@@ -200,10 +204,9 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> s
         output.print(f"  gate      {judged}", highlight=False, soft_wrap=True)
     output.print(f"  dataset   {row.dataset_id}", highlight=False)
     output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)
-    return run.run_id
 
 
-def report_branch(database: Database, settings: Settings, window: str, name: str | None, run: str) -> None:
+def report_branch(database: Database, settings: Settings, window: str, name: str | None, run: LineRun) -> None:
     """Train a window beside the chain, on the dataset that the line's run has frozen, and print what came of it.
 
     Raises:
@@ -211,7 +214,7 @@ def report_branch(database: Database, settings: Settings, window: str, name: str
     """
     from babylon_assets.training.window_training import train_branch
 
-    trained = train_branch(settings, database, window, name, run)
+    trained = train_branch(settings, database, window, name, run.run_id)
     with database.connect() as conn:
         names = {
             checkpoint.id: policy_name(checkpoint.chain, checkpoint.step)
@@ -219,7 +222,9 @@ def report_branch(database: Database, settings: Settings, window: str, name: str
         }
     checkpoint, parent = trained.checkpoint, trained.parent
     line = f"{names[parent.id] if parent else '-'} -> {names[checkpoint.id] if checkpoint else '-'}"
+    output.print(bold(window), " beside the chain")
     output.print(f"  branch    {line}, {trained.status}: {trained.reason}", highlight=False, soft_wrap=True)
+    output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)
 
 
 def _kinds(counts: Mapping[str, int]) -> str:
@@ -238,3 +243,21 @@ def refuse_running(window: str, windows: WindowGrid) -> None:
     """Refuse a window that is not over yet: the game still writes into it."""
     if windows.parse(window).end > datetime.now(UTC):
         raise PermanentError(f"{window} is not over yet; train it after it has ended")
+
+
+def refuse_unrecorded(settings: Settings, database: Database, window: str) -> None:
+    """Refuse a window that the environment has no row of, before a run of it is recorded."""
+    if list_unrecorded(settings, database, [window]):
+        raise PermanentError(
+            f"the environment has no row of {window}, so nothing was trained; `babylon windows` lists those it has"
+        )
+
+
+def list_unrecorded(settings: Settings, database: Database, windows: Iterable[str]) -> list[str]:
+    """Those of the windows that were never recorded."""
+    from babylon_assets.orchestration.resources import Installation
+    from babylon_assets.orchestration.unrecorded_windows import is_unrecorded
+
+    installation = Installation(settings, database)
+    with installation.reusing_connections():
+        return [window for window in windows if is_unrecorded(installation, window)]

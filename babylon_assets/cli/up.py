@@ -36,20 +36,23 @@ def up(
     """
     settings = load_settings()
     from babylon_assets.config.settings import subprocess_environment
+    from babylon_assets.environments.weighted_scorers import check_weights
     from babylon_assets.ledger.database import WatchedDatabase, migrate, open_database
     from babylon_assets.ledger.window_length import check_window_length
     from babylon_assets.orchestration.partitions import beginning_with_the_record
     from babylon_assets.orchestration.runtime import dagster_home, fail_orphaned_runs, open_instance
-    from babylon_assets.orchestration.services import Services
+    from babylon_assets.orchestration.services import Services, refuse_taken_ports
     from babylon_assets.orchestration.up_lock import only_one
 
     with only_one(settings.home):
+        refuse_taken_ports({"DAGSTER_PORT": settings.dagster_port, "GATEWAY_PORT": settings.gateway.port})
         tell_step("preparing the database")
         database = open_database(settings)
         migrate(database)
         check_window_length(settings, database)
         if simulated:
             settings = with_a_game(settings, database, hours)
+        check_weights(settings)
         from_record = settings.begins_with_the_record
         settings = beginning_with_the_record(settings, database, datetime.now(UTC))
         with open_instance(settings, database) as instance:
@@ -57,10 +60,7 @@ def up(
                 output.print(f"failed the run {run_id}, whose process was gone")
         environment = subprocess_environment(settings, database.dagster_url)
         home, ports = dagster_home(settings), (settings.dagster_port, settings.gateway.port)
-        tell_step(
-            f"partitions begin at {settings.window_start}"
-            + (", where the record begins; WINDOWS_FROM sets another window" if from_record else "")
-        )
+        tell_step(say_begin(settings, from_record=from_record))
         tell_step("starting Dagster's webserver and daemon, and the gateway")
         with Services(home, ports[0], environment, ports[1], hours if simulated else None) as services:
             services.wait_until_ready(tell_step)
@@ -90,6 +90,16 @@ def with_a_game(settings: Settings, database: Database, hours: int) -> Settings:
     return starting_back(
         serving_the_game(settings.replace(training_backend=backend, environment="simulated")), database, hours
     )
+
+
+def say_begin(settings: Settings, *, from_record: bool) -> str:
+    """Where the partitions begin, and why there."""
+    first = f"partitions begin at {settings.window_start}"
+    if not from_record:
+        return first
+    if settings.window_start >= settings.windows.of(datetime.now(UTC)).id:
+        return f"{first}, the window that is running: no window before it has a record"
+    return f"{first}, where the record begins; WINDOWS_FROM sets another window"
 
 
 def _say(text: str) -> None:

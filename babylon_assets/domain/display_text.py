@@ -56,11 +56,13 @@ def round_number(value: float) -> float:
 
 
 def format_number(value: float, *, padded: bool = False) -> str:
-    """The number to four significant digits, thousands set apart, such as 0.4812 and 12,350.
+    """The number to four significant digits, thousands set apart, such as 0.4812 and 12,350; whole numbers have all.
 
     Args:
         padded: zeros at its end are kept, so that numbers in a column have the same digits.
     """
+    if isinstance(value, int) and not padded:
+        return f"{value:,}"
     if 1000 <= abs(value) < 1e15:
         return f"{value:,.0f}"
     return f"{value + 0.0:#.4g}" if padded else f"{value + 0.0:.4g}"

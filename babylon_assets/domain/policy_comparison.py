@@ -22,7 +22,7 @@ class MeasuredTwice:
 
     Attributes:
         evaluation, window: which one, and on what; both were measured by the very same cases.
-        first, second: the value of each with its interval; None where there is none to give.
+        first, second: the value of each with its interval; None where there is none to give, and only the difference.
         difference: the mean difference case by case; None where the cases are not kept.
         valid_shares: share of the answers of each that could be carried out.
     """

@@ -6,7 +6,7 @@ An environment says what a step was worth and may bring scorers of its own; a us
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,13 +84,22 @@ def scorers_of(
         SettingsError: a weight names no scorer.
     """
     known = {**SCORERS, "outcome": OutcomeScorer(invalid_reward), **(added or {})}
+    refuse_unknown(weights, known)
+    return [known[name] for name in weights]
+
+
+def refuse_unknown(weights: Mapping[str, float], known: Collection[str]) -> None:
+    """Refuse weights of scorers that are not there.
+
+    Raises:
+        SettingsError: a weight names no scorer.
+    """
     unknown = [name for name in weights if name not in known]
     if unknown:
         raise SettingsError(
             f"REWARD_WEIGHTS names no scorer: {', '.join(unknown)}. Choose among {', '.join(known)}, set RULER_MODEL "
             "for ruler, or name a scorer of your own in SCORERS."
         )
-    return [known[name] for name in weights]
 
 
 def versions(weights: Mapping[str, float], added: Mapping[str, Scorer] | None = None) -> dict[str, str]:

@@ -20,8 +20,9 @@ from babylon_assets.domain.policy_comparison import (
 )
 from babylon_assets.domain.prompt_evaluation import PromptAnswer
 from babylon_assets.ledger import evaluations, lineage
+from babylon_assets.ledger.asset_frames import reading
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.ledger.database import Connection, Database, open_database
+from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.ledger.evaluations import Evaluation
 from babylon_assets.ledger.sample_search import read_steps_of
 
@@ -36,9 +37,9 @@ def compare(first: str, second: str, *, settings: Settings | None = None) -> Com
         settings: where the ledger is; None: as the environment says.
 
     Raises:
-        PermanentError: a name is no checkpoint's.
+        PermanentError: a name is no checkpoint's, or the home holds no data.
     """
-    with open_database(settings or load_settings()).connect() as conn:
+    with reading(settings or load_settings()) as conn:
         return compare_kept(conn, lineage.find(conn, first), lineage.find(conn, second))
 
 
@@ -49,10 +50,11 @@ def compare_kept(conn: Connection, first: Checkpoint, second: Checkpoint) -> Com
     answers = [_answers(evaluation) for evaluation in asked] if asked else [{}, {}]
     kinds = _kinds(conn, answers[0]) if asked else {}
     prompts = [] if asked is None else _prompts(asked, answers[0], answers[1], kinds)
+    measured = [_measured(ours, theirs) for ours, theirs in pairs]
     return ComparedPolicies(
         first=policy_name(first.chain, first.step),
         second=policy_name(second.chain, second.step),
-        measured=[_measured(ours, theirs) for ours, theirs in pairs],
+        measured=[row for row in measured if row.difference is not None or None not in (row.first, row.second)],
         prompts=len(prompts),
         kinds=compare_kinds(answers[0], answers[1], kinds),
         differing=rank_differing(prompts),

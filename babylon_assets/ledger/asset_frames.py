@@ -10,11 +10,13 @@ Rows come from PostgreSQL at the moment of reading.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any
 
 import pandas as pd
+import psycopg
 
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
@@ -32,12 +34,13 @@ from babylon_assets.ledger.specification import (
     WINDOW_ID,
     WINDOWS,
 )
+from babylon_assets.ledger.sqlstates import named_error
 from babylon_assets.ledger.table import Table
 from babylon_assets.ledger.windows import WindowRow
 
 _POLICY = {"policy": "Name of the policy, such as `babylon-agent@3`."}
-_SCORED = {
-    "window": WINDOW_ID,
+_WINDOW = {"window_id": WINDOW_ID}
+_SCORED = _WINDOW | {
     "trajectory_id": "The trajectory.",
     "agent_id": "Its agent.",
     "step": "The step.",
@@ -60,17 +63,19 @@ def _columns(table: Table, *without: str) -> dict[str, str]:
 FRAMES: Mapping[str, Mapping[str, str]] = {
     "raw_trajectories": _columns(RAW_TRAJECTORIES, "body", "instruments", "chat", "chat_sha256", "given"),
     "scored_trajectories": _SCORED,
-    "training_datasets": _columns(TRAINING_DATASET_SAMPLES),
-    "samples": _columns(TRAINING_DATASET_SAMPLES) | _TEXTS,
+    "training_datasets": _WINDOW | _columns(TRAINING_DATASET_SAMPLES),
+    "samples": _WINDOW | _columns(TRAINING_DATASET_SAMPLES) | _TEXTS,
     "windows": _columns(WINDOWS),
     "checkpoints": _POLICY | _columns(MODEL_CHECKPOINTS),
     "evaluations": _POLICY | _columns(CHECKPOINT_EVALUATIONS),
     "promotions": _POLICY | _columns(PROMOTIONS),
 }
+#: The steps that scorers are given say `window`; every frame says `window_id`, as our tables do.
+_RENAMED = {"window": "window_id"}
 #: Frames of one window.
 _OF_WINDOW: Mapping[str, Callable[[Connection, str], pd.DataFrame]] = {
     "raw_trajectories": trajectories.raw_frame,
-    "scored_trajectories": scores.read_scores,
+    "scored_trajectories": lambda conn, window: scores.read_scores(conn, window).rename(columns=_RENAMED),
     "training_datasets": lambda conn, window: _samples(conn, window, texts=False),
     "samples": lambda conn, window: _samples(conn, window, texts=True),
 }
@@ -93,7 +98,9 @@ def load(name: str, window: str | Sequence[str] | None = None, *, settings: Sett
         settings: where the ledger is; None: as the environment says.
 
     Raises:
-        PermanentError: there is no such frame, or it needs a window.
+        PermanentError: there is no such frame, or it needs a window, or the home holds no data.
+        NoWindow: a text is the id of no window of the settings' length.
+        SettingsError: our tables are missing; `babylon migrate` makes them.
         DatabaseUnavailable: the database does not answer.
     """
     if name not in FRAMES:
@@ -102,7 +109,9 @@ def load(name: str, window: str | Sequence[str] | None = None, *, settings: Sett
     if name in _OF_WINDOW and not wanted:
         raise PermanentError(f'name a window, such as load({name!r}, "2026-11-05T14:00"); load("windows") lists them')
     chosen = settings or load_settings()
-    with open_database(chosen).connect() as conn:
+    for window_id in wanted or ():
+        chosen.windows.parse(window_id)
+    with reading(chosen) as conn:
         if name in _OF_WINDOW:
             parts = [_OF_WINDOW[name](conn, window_id) for window_id in wanted or ()]
             return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
@@ -110,6 +119,20 @@ def load(name: str, window: str | Sequence[str] | None = None, *, settings: Sett
     if wanted is None:
         return frame
     return frame[frame["window_id"].isin(wanted)].reset_index(drop=True)
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[Connection]:
+    """A connection to the ledger for who only reads: nothing is begun, and its errors are the product's.
+
+    Raises:
+        PermanentError, SettingsError, DatabaseUnavailable: as of `load`.
+    """
+    try:
+        with open_database(settings, begin=False).connect() as conn:
+            yield conn
+    except psycopg.Error as error:
+        raise named_error(error) or error from error
 
 
 def frame_of(conn: Connection, asset: str, window: str, chain: str) -> pd.DataFrame:
@@ -133,6 +156,7 @@ def _samples(conn: Connection, window: str, *, texts: bool) -> pd.DataFrame:
     if row is None or row.dataset_id is None:
         return pd.DataFrame(columns=list(FRAMES["samples" if texts else "training_datasets"]))
     frame = datasets.dataset_frame(conn, row.dataset_id)
+    frame.insert(0, "window_id", window)
     if not texts:
         return frame
     known = {sample.sample_id: sample for sample in datasets.load_dataset(conn, row.dataset_id).samples}

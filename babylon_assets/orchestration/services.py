@@ -83,8 +83,7 @@ class Services:
         ]
 
     def __enter__(self) -> Services:
-        for setting, port in self._ports.items():
-            _refuse_taken(port, setting)
+        refuse_taken_ports(self._ports)
         self.logs.mkdir(parents=True, exist_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, lambda *_: self._stop.set())
@@ -166,6 +165,16 @@ class Services:
             return refusal.code == 401  # it asks for a key
         except (urllib.error.URLError, OSError):
             return False
+
+
+def refuse_taken_ports(ports: Mapping[str, int]) -> None:
+    """Refuse ports of 127.0.0.1 on which something listens, by the settings that say them.
+
+    Raises:
+        PermanentError: naming the port and its setting.
+    """
+    for setting, port in ports.items():
+        _refuse_taken(port, setting)
 
 
 def _refuse_taken(port: int, setting: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from babylon_assets.domain.late_data import beside
 from babylon_assets.domain.verdict_table import VerdictRow
 
 #: A window that is over for longer than this and not finished is late: the game's last rows come within minutes, and
@@ -58,6 +59,16 @@ class WindowSummary:
     understood: float | None = None
     unknown_words: str | None = None
     understanding: Mapping[str, int] | None = None
+
+    @property
+    def changed_late(self) -> bool:
+        """Whether its data changed after it was trained, so that a branch could be trained beside it."""
+        return (self.reason or "").endswith(beside(self.id))
+
+    @property
+    def own_reason(self) -> str:
+        """The reason without what is said of every window whose data changed after training."""
+        return (self.reason or "").removesuffix(f"; {beside(self.id)}")
 
     @property
     def rows_left_out(self) -> str:

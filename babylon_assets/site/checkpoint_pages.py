@@ -159,4 +159,4 @@ def _in_order(values: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]
 
 
 def _shorten(value: object) -> str:
-    return format_number(value) if isinstance(value, float) else str(value)
+    return format_number(value) if is_number(value) else str(value)

@@ -28,7 +28,7 @@ def require_local(base_model: str) -> None:
     config = find_config(base_model)
     if config is not None:
         require_family(base_model, str(json.loads(config.read_text()).get("model_type")))
-    elif Path(base_model).exists() or base_model.startswith((".", "/", "~")):
+    elif Path(base_model).exists() or not _may_be_of_the_hub(base_model):
         raise BaseModelRefused(
             f"there is no config.json in {base_model}, so it is no model; set BASE_MODEL to the folder or hub name of "
             f"a model of the {_listed()} families"
@@ -68,6 +68,18 @@ def find_config(base_model: str) -> Path | None:
     except HFValidationError:
         return None
     return Path(cached) if isinstance(cached, str) else None
+
+
+def _may_be_of_the_hub(base_model: str) -> bool:
+    """Whether the hub could have a model of this name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(base_model)
+    except HFValidationError:
+        return False
+    return not base_model.startswith("~")
 
 
 def _has_chat_template(folder: Path) -> bool:

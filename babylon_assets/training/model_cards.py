@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
@@ -27,6 +28,8 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 CARD = "README.md"
 #: Ancestors that are named one by one.
 _MOST_ANCESTORS = 12
+#: The hash that ends the name of a base model's folder in the home.
+_MADE_FOR = re.compile(r"-[0-9a-f]{12}$")
 _log = logging.getLogger(__name__)
 
 
@@ -77,9 +80,10 @@ def _front_matter(checkpoint: Checkpoint) -> str:
 
 
 def _base_name(checkpoint: Checkpoint) -> str:
-    """The base model without the folders of this machine."""
+    """The base model without the folders of this machine, and without the hash of a folder that was made for it."""
     path = Path(checkpoint.base_model)
-    return neutralize_line(path.name if path.is_absolute() else checkpoint.base_model)
+    own = _MADE_FOR.sub("", path.name) if path.parent.name == "base_models" else path.name
+    return neutralize_line(own if path.is_absolute() else checkpoint.base_model)
 
 
 def _summary(checkpoint: Checkpoint, line: list[Checkpoint]) -> str:
@@ -128,9 +132,9 @@ def _measured(conn: Connection[Any], checkpoint: Checkpoint) -> str:
         (
             _text(row.evaluation.replace("_", " ")),
             row.window_id or "",
-            _number(row.value),
-            "" if row.low is None or row.high is None else f"{_number(row.low)} to {_number(row.high)}",
-            _number(row.results.get("valid_share")),
+            _figure(row.value),
+            "" if row.low is None or row.high is None else f"{_figure(row.low)} to {_figure(row.high)}",
+            _figure(row.results.get("valid_share")),
         )
         for row in evaluations.of_checkpoint(conn, checkpoint.id)
     ]
@@ -178,7 +182,7 @@ def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, float):
+    if is_number(value):
         return format_number(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{_text(str(name))} {_value(member)}" for name, member in sorted(value.items()))
@@ -189,6 +193,11 @@ def _number(value: object) -> str:
     return format_number(float(value)) if is_number(value) else ""
 
 
+def _figure(value: object) -> str:
+    """A number of a column: as many digits as the others."""
+    return format_number(float(value), padded=True) if is_number(value) else ""
+
+
 def _code(text: str) -> str:
     """A name as code, on one line; empty for none."""
     return f"`{neutralize_line(text).replace('`', chr(39)).replace('|', '/')}`" if text else ""
@@ -196,7 +205,7 @@ def _code(text: str) -> str:
 
 def _text(text: str) -> str:
     """A text of others, with nothing in it that Markdown or HTML would act on."""
-    plain = neutralize_line(text)
-    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("[", "&#91;"), ("`", "&#96;")):
+    plain = neutralize_line(text).replace("\\", "\\\\")  # before the marks that get one
+    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("[", "\\["), ("`", "&#96;")):
         plain = plain.replace(mark, shown)
     return plain

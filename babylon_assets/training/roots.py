@@ -18,15 +18,24 @@ from babylon_assets.domain.errors import ChainConflict
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.training.backends import registry
+from babylon_assets.training.families import find_config, require_local
 from babylon_assets.training.model_folders import ensure_folder
 from babylon_assets.training.model_sources import is_source
 
 
 def base_model_of(settings: Settings, progress: Any = None) -> str:
-    """The base model to train: BASE_MODEL, or the backend's own; made when it is missing."""
+    """The base model to train: BASE_MODEL, or the backend's own; made when it is missing.
+
+    Raises:
+        BaseModelRefused: BASE_MODEL names neither a model's folder nor what the hub could have.
+    """
     base_model = settings.training.base_model
+    if base_model is not None and is_source(base_model):
+        return str(ensure_folder(settings.home, base_model, progress))
     if base_model is not None:
-        return str(ensure_folder(settings.home, base_model, progress)) if is_source(base_model) else base_model
+        if find_config(base_model) is None:
+            require_local(base_model)
+        return base_model
     return registry.choose_backend(settings).backend.prepare_base_model(settings, progress)
 
 

@@ -19,10 +19,13 @@ from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.registry import open_environment
 from babylon_assets.environments.small_models import ModelRecipe
 from babylon_assets.ledger import checkpoints, promotions
-from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.database import Database, migrate
 from babylon_assets.ledger.datasets import load_dataset
 from babylon_assets.ledger.inference_calls import calls_by_id
 from babylon_assets.ledger.windows import get_window
+from babylon_assets.orchestration.assets.raw_trajectories import read
+from babylon_assets.orchestration.assets.scored_trajectories import score
+from babylon_assets.orchestration.assets.training_datasets import freeze
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime.line import Line
 from babylon_assets.serving.client import GatewayPolicy
@@ -80,6 +83,22 @@ def desk(database: Database) -> Database:
     with database.connect() as conn:
         conn.execute(SCHEMA.encode())
     return database
+
+
+def test_the_rows_of_the_page_are_a_window_to_train_on(settings: Settings, desk: Database) -> None:
+    [rows] = re.findall(r"```sql\n(\s+INSERT INTO desk.tickets.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    with desk.connect() as conn:
+        conn.execute(rows.encode())
+    migrate(desk)
+    usual = settings.replace(min_samples_per_window=Settings().datasets.min_samples_per_window, scorers=())
+    usual = usual.replace(reward_weights={"outcome": 1.0, "promptness": 0.1}, held_out_share=0.15)
+    installation = Installation(usual, desk)
+    [window] = HOURLY.closed(datetime.now(UTC), 1)
+    for make in (read, score, freeze):
+        make(installation, window)
+    with desk.connect() as conn:
+        row = get_window(conn, window)
+    assert row is not None and row.status == "ready", row
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 
 import babylon_assets
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.errors import NoWindow, PermanentError, SettingsError
 from babylon_assets.ledger.asset_frames import FRAMES, frame_of
 from babylon_assets.ledger.database import Database
 from tests.ledger.values import CHAIN
@@ -50,8 +51,9 @@ def test_every_frame_has_the_columns_that_are_documented(settings: Settings, dat
     }
     assert frames["samples"]["messages"].iloc[0][0]["role"] == "system"
     assert frames["checkpoints"]["policy"].tolist() == [f"{CHAIN}@1"]
+    assert {name for name, frame in frames.items() if "window_id" not in frame or "window" in frame} == {"promotions"}
     both = babylon_assets.load("scored_trajectories", WINDOWS[:2], settings=settings)
-    assert both["window"].value_counts().to_dict() == dict.fromkeys(WINDOWS[:2], 4)
+    assert both["window_id"].value_counts().to_dict() == dict.fromkeys(WINDOWS[:2], 4)
     with database.connect() as conn:
         assert len(frame_of(conn, "checkpoint_evaluations", WINDOWS[0], CHAIN)) == 1
         assert len(frame_of(conn, "promoted_model", WINDOWS[2], CHAIN)) == 2
@@ -65,6 +67,22 @@ def test_a_frame_that_cannot_be_says_what_to_do(settings: Settings) -> None:
         babylon_assets.load("samples", settings=settings)
     empty = babylon_assets.load("samples", "2026-11-05T23:00", settings=settings)
     assert isinstance(empty, pd.DataFrame) and empty.empty
+    for name, text in (("scored_trajectories", "2026-11-29"), ("windows", "2026-11-05T14:30")):
+        with pytest.raises(NoWindow, match=r"is not a window; write the UTC hour"):
+            babylon_assets.load(name, text, settings=settings)
+
+
+def test_in_a_folder_without_a_home_nothing_is_begun(tmp_path: Path) -> None:
+    nowhere = Settings(home=tmp_path / ".babylon")
+    for read in (partial(babylon_assets.load, "windows"), partial(babylon_assets.compare, "a@0", "a@1")):
+        with pytest.raises(PermanentError, match=r"\.babylon holds no data and DATABASE_URL is not set"):
+            read(settings=nowhere)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_database_without_our_tables_says_migrate(empty_database: Database) -> None:
+    with pytest.raises(SettingsError, match="type: babylon migrate"):
+        babylon_assets.load("windows", settings=Settings(database_url=empty_database.url))
 
 
 def test_the_notebook_runs(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

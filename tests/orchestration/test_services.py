@@ -10,13 +10,18 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from babylon_assets.cli.app import app
+from babylon_assets.cli.up import say_begin
 from babylon_assets.config.settings import Settings, subprocess_environment
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.services import Services
 from babylon_assets.orchestration.up_lock import only_one
@@ -50,6 +55,23 @@ def test_a_taken_port_is_named_with_what_to_set(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(PermanentError, match=f"port {port} .* DAGSTER_PORT={port + 1}"):
             Services(tmp_path / "dagster", port, {}).__enter__()
+
+
+def test_up_looks_at_its_ports_before_it_begins_a_database(tmp_path: Path, gateway_port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        variables = {"BABYLON_HOME": f"{tmp_path}/home", "DATABASE_URL": None, "COLUMNS": "500"}
+        variables |= {"DAGSTER_PORT": str(gateway_port), "GATEWAY_PORT": str(port)}
+        done = CliRunner().invoke(app, ["up"], env=variables)
+    assert done.exit_code == 1 and f"port {port} of 127.0.0.1 is taken" in done.output
+    assert not (tmp_path / "home" / "postgres").exists()
+
+
+def test_what_up_says_of_where_partitions_begin() -> None:
+    now = HOURLY.of(datetime.now(UTC))
+    assert "no window before it has a record" in say_begin(Settings(window_start=now.id), from_record=True)
+    before = say_begin(Settings(window_start=now.previous().id), from_record=True)
+    assert "where the record begins; WINDOWS_FROM sets another window" in before
 
 
 def test_a_child_that_ends_is_told_with_its_log(tmp_path: Path, port: int) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from babylon_assets.cli.backfill import run_backfill
+from babylon_assets.cli.train import refuse_unrecorded
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.orchestration import partitions
@@ -50,6 +54,19 @@ def test_a_backfill_over_them_does_nothing_the_second_time(loop: Loop) -> None:
     assert run_backfill(loop.settings, loop.database, line, windows).read == 1
     again = run_backfill(loop.settings, loop.database, line, windows)
     assert (again.read, again.runs, again.states) == (0, [], {"empty": 2, "ready": 1})
+    assert line.materialized(DATA[0]) == {SECOND}
+
+
+def test_hours_before_the_record_are_no_windows_of_a_command(loop: Loop) -> None:
+    loop.play(THIRD)
+    line = Line(loop.definitions, loop.instance)
+    settings = loop.settings.replace(train_rl_local=True)
+    done = run_backfill(settings, loop.database, line, [FIRST, SECOND])
+    assert (done.read, done.trained, done.runs, done.states) == (0, 0, [], {"empty": 2})
+    with pytest.raises(PermanentError, match=rf"no row of {FIRST}, so nothing was trained"):
+        refuse_unrecorded(settings, loop.database, FIRST)
+    assert line.materialized(TRAINING[0]) == set() and loop.instance.get_runs() == []
+    refuse_unrecorded(settings, loop.database, THIRD)
 
 
 def test_partitions_begin_where_the_record_begins_unless_it_is_set(loop: Loop) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from babylon_assets import report
+from babylon_assets.domain.late_data import beside
 from babylon_assets.domain.site_links import link_checkpoint, link_samples
 from babylon_assets.report.page import FIRST_ROWS, MOST_ROWS, render_page
 from tests.report.values import HOSTILE, full, well, window
@@ -85,6 +86,17 @@ def test_a_loop_in_order_says_so_and_shows_no_empty_section() -> None:
         heading for heading in ("What needs a person", "Promotions", "Cost", "Evaluations") if heading in text
     ] == []
     assert "No row is in quarantine" in text
+
+
+def test_what_holds_of_every_late_window_is_said_once() -> None:
+    reason = "its data changed after training; 3 late samples carried into 2026-11-05T14:00"
+    windows = [window(back) for back in range(FIRST_ROWS + 1, 0, -1)]
+    late = [replace(row, reason=f"{reason}; {beside(row.id)}") for row in windows]
+    document = Document(render_page(well(windows=late)))
+    assert document.text.count(reason) == len(late)
+    assert document.text.count("--branch trains the window beside it") == document.text.count("--branch") == 1
+    assert "1 older window" in document.text and "1 older windows" not in document.text
+    assert "--branch" not in Document(render_page(well(windows=windows))).text
 
 
 def test_a_loop_that_has_not_begun_has_a_page() -> None:

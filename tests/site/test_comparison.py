@@ -43,8 +43,17 @@ def test_the_page_has_measurements_kinds_and_prompts(database: Database, client:
         fill(conn)
         add_prompts(conn, 1, [0.0, 0.25, -0.5, 0.5])
         add_prompts(conn, 3, [0.5, 0.25, 0.5, 0.75])
+        for step, estimate in ((1, None), (3, 0.5)):
+            given: dict[str, Any] = {
+                "checkpoint_id": f"{CHAIN}-{step}",
+                "evaluation": "off_policy",
+                "version": "1",
+                "results": {},
+            }
+            keep(conn, Evaluation(**given, value=estimate))
     text = client.get(link_comparison(f"{CHAIN}@1", f"{CHAIN}@3")).text
     listed = rows(text)
+    assert "off policy" not in text  # it did not measure both
     assert listed[0].startswith(f"recorded prompts {MISSING} {MISSING} 0.4375") and listed[0].endswith("75.0% 100.0%")
     assert listed[1].startswith("market 0.2250 0.1250 to 0.3250 0.4750 0.3750 to 0.5750")
     assert listed[2].startswith("BUY 4 0.06250 0.5000 0.4375")

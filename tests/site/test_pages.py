@@ -339,6 +339,7 @@ WRONG = [
     ("/site/samples", 200, "There is no sample. Type"),
     ("/site/agents", 200, "No agent has a reward yet"),
     ("/site/", 200, "There is no checkpoint yet"),
+    ("/site/samples?window=2026-11-05T14:30", 400, "'2026-11-05T14:30' is not a window"),
 ]
 
 

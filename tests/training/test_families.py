@@ -20,6 +20,7 @@ from babylon_assets.training.backends.serverless.hosted_catalogue import known_m
 from babylon_assets.training.families import require_local
 from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.precision import parameters_of, train_dtype
+from babylon_assets.training.roots import base_model_of
 from tests.training.backends.test_embedded import answered, imitation, request
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -91,6 +92,13 @@ def test_a_folder_that_is_no_model_is_refused(tiny_base: Path, tmp_path: Path) -
     (base / "chat_template.jinja").unlink()
     with pytest.raises(BaseModelRefused, match="no chat template"):
         choose_backend(Settings(base_model=str(base)))
+
+
+@pytest.mark.parametrize("name", ["/nowhere", "./nowhere", "~/nowhere", "no/such/place", "two words"])
+def test_what_is_neither_a_folder_nor_a_name_of_the_hub_is_refused_before_anything_is_loaded(name: str) -> None:
+    with pytest.raises(BaseModelRefused, match=rf"no config\.json in {name}, so it is no model; set BASE_MODEL"):
+        base_model_of(Settings(base_model=name))
+    assert base_model_of(Settings(base_model="nobody/has-it")) == "nobody/has-it"
 
 
 def test_what_the_hosted_service_does_not_train_is_refused_with_what_it_does(tiny_base: Path) -> None:

@@ -25,12 +25,13 @@ def folder_with_weights(tmp_path: Path) -> Path:
 
 def test_the_card_says_what_the_ledger_has(database: Database, tmp_path: Path) -> None:
     folder = folder_with_weights(tmp_path)
-    before = weights_sha256(folder)
+    before, base_model = weights_sha256(folder), "/home/somebody/base_models/smollm2-1fd0c543601b"
     with database.connect() as conn:
         fill(conn)
         kept = get(conn, f"{CHAIN}-3")
         assert kept is not None
-        member = replace(kept, path=str(folder), base_model="/home/somebody/models/small", weights_sha256=before)
+        made = replace(kept, base_model=base_model, settings={"tokens": 5051})
+        member = replace(made, path=str(folder), weights_sha256=before)
         assert write_card(conn, member) == folder / CARD
         text = (folder / CARD).read_text()
         assert write_card(conn, member) is not None
@@ -45,9 +46,11 @@ def test_the_card_says_what_the_ledger_has(database: Database, tmp_path: Path) -
         "| skip: held out | 1 |",
         "| scorers | `outcome@1`, `reward@outcome@1` |",
         "| loss | 0.1235 |",
+        "| tokens | 5,051 |",
+        "base_model: smollm2\n",
+        "| market |  | 0.4750 | 0.3750 to 0.5750 | 0.9877 |",
         "| trained tokens | 5,051 |",
         f"\n\nA{explain_early_end(EARLY_END)[1:]}.\n",
-        "| market |  | 0.475 | 0.375 to 0.575 | 0.9877 |",
         "Passed: all 1 rules hold.",
         f"| trained from | `{CHAIN}@1` from `{CHAIN}@0` |",
     ):
@@ -62,7 +65,8 @@ def test_texts_of_others_do_not_act_in_it(database: Database) -> None:
         text = render_card(conn, kept)
     assert "Rejected: " in text
     outside = re.sub("`[^`]*`", "", text)
-    assert "<" not in outside and "\u202e" not in outside and "[" not in outside
+    assert "<" not in outside and "\u202e" not in outside and not re.search(r"(?<!\\)\[", outside)
+    assert "&#91;" not in text and r"\[x](javascript" in text  # what a person reads in the file
 
 
 def test_weights_that_are_elsewhere_have_no_card(

@@ -16,6 +16,7 @@ from babylon_assets.evaluation.window_evaluation import (
     EvaluatedWindow,
     evaluate_window,
 )
+from babylon_assets.ledger.evaluations import Evaluation
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.model_checkpoints import NAME as CHECKPOINTS
 from babylon_assets.orchestration.metadata import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declare, show, table
@@ -75,30 +76,31 @@ def evaluate(installation: Installation, window: str, _run_id: str | None = None
     evaluated = evaluate_window(installation.settings, installation.database, window)
     checkpoint = evaluated.checkpoint
     return WindowResult(
-        metadata=show(
-            {"policies": lambda: _policies(evaluated.numbers()), "measurements": lambda: _metadata(evaluated)}
-        ),
+        metadata=show({"policies": lambda: _policies(evaluated), "measurements": lambda: _metadata(evaluated)}),
         data_version=checkpoint.id if checkpoint else None,
         checks=[_measured_check(evaluated)],
         made_from={CHECKPOINTS: checkpoint.id} if checkpoint else {},
     )
 
 
-def _policies(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
+def _policies(evaluated: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
     """A table of a row for each figure and a column for each policy that was measured, the window's own first."""
+    numbers = evaluated.numbers()
     columns = {
         role: name
         for role, name in ROLES.items()
         if any(_figure(numbers, role, figure) is not None for figure in FIGURES)
     }
-    rows: list[dict[str, object]] = [
-        {"figure": heading, **{name: _figure(numbers, role, figure) for role, name in columns.items()}}
-        for figure, heading in FIGURES.items()
-    ]
-    own = (_interval(numbers, "market_reward") or "").partition(" ")[2] or None  # its value is in the row above
-    intervals = {name: own if role == CHECKPOINT else None for role, name in columns.items()}
-    gains = {name: _interval(numbers, f"gain_on_{role}") for role, name in columns.items()}
-    rows[1:1] = [{"figure": "95% interval", **intervals}, {"figure": "this gains on it", **gains}]
+    rows: list[dict[str, object]] = []
+    for figure, heading in FIGURES.items():
+        rows.append({"figure": heading, **{name: _figure(numbers, role, figure) for role, name in columns.items()}})
+        if (measured := {"market_reward": evaluated.market, "recorded_reward": evaluated.recorded}.get(figure)) is None:
+            continue
+        ends = {name: _ends(measured.get(role)) for role, name in columns.items()}
+        rows.append({"figure": f"{heading}, 95% interval", **ends})
+        if measured is evaluated.market:
+            gains = {name: _interval(numbers, f"gain_on_{role}") for role, name in columns.items()}
+            rows.append({"figure": "this gains on it", **gains})
     known = [row for row in rows if any(row[name] is not None for name in columns.values())]
     return {"policies": table(known)} if known else {}
 
@@ -107,12 +109,20 @@ def _figure(numbers: Mapping[str, float | None], role: str, name: str) -> float 
     return numbers.get(name if role == CHECKPOINT else f"{role}_{name}")
 
 
+def _ends(evaluation: Evaluation | None) -> str | None:
+    """The interval of a measurement in words."""
+    if evaluation is None or evaluation.low is None or evaluation.high is None:
+        return None
+    return f"[{format_number(evaluation.low, padded=True)}, {format_number(evaluation.high, padded=True)}]"
+
+
 def _interval(numbers: Mapping[str, float | None], name: str) -> str | None:
     """A figure with its interval in words."""
     value, low, high = (numbers.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if value is None or low is None or high is None:
         return None
-    return f"{format_number(value)} [{format_number(low)}, {format_number(high)}]"
+    shown, *ends = (format_number(number, padded=True) for number in (value, low, high))
+    return f"{shown} [{', '.join(ends)}]"
 
 
 def _metadata(evaluated: EvaluatedWindow) -> dict[str, dg.MetadataValue]:

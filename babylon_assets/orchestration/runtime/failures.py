@@ -59,7 +59,7 @@ def attempt(work: Callable[[], _T], warn: Callable[[str], None]) -> _T:
 def failure_reason(error: Exception) -> str | None:
     """A failure of either kind in words for a person; None for an error that the product does not name."""
     known = MissingDependency.of(error) if isinstance(error, ModuleNotFoundError) else error
-    return describe_error(known) if isinstance(known, BabylonError) else None
+    return harmless_text(str(known)) if isinstance(known, BabylonError) else None
 
 
 def describe_error(error: BaseException | None) -> str:

@@ -14,7 +14,7 @@ import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
 from babylon_assets.domain.errors import BabylonError, PermanentError, TransientError
-from babylon_assets.orchestration.runtime import pool_waiting
+from babylon_assets.orchestration.runtime import interruptions, pool_waiting
 from babylon_assets.orchestration.runtime.instance import fail_orphaned_runs, this_process
 from babylon_assets.orchestration.runtime.ownership import owned
 from babylon_assets.orchestration.runtime.tags import LAUNCHED_BY_TAG, LINE_TAG, PROCESS_TAG, range_tags
@@ -43,6 +43,7 @@ class Line:
 
     def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance, launched_by: str = "babylon") -> None:
         pool_waiting.install()
+        interruptions.install()
         self._tags = {PROCESS_TAG: this_process(), LAUNCHED_BY_TAG: launched_by}
         self._definitions = definitions
         self._job = definitions.resolve_job_def(LINE)
@@ -110,14 +111,14 @@ def _failure_of(result: dg.ExecuteInProcessResult) -> BabylonError:
     """The product's own error behind a failed run; anything else becomes a permanent one that names the run.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C ended it, which Dagster takes for a failure of the step or of the run.
+        KeyboardInterrupt: Ctrl-C or SIGTERM ended it, with the number of the signal.
     """
     where = f"Dagster run {result.run_id}"
     for event in result.all_events:
         ended = event.job_failure_data.error if event.is_job_failure else None
         ended = event.step_failure_data.error if event.is_step_failure else ended
-        if any(cause.cls_name == dg.DagsterExecutionInterruptedError.__name__ for cause in _causes(ended)):
-            raise KeyboardInterrupt
+        if event.event_type is dg.DagsterEventType.RUN_CANCELED or _is_interrupted(ended):
+            raise interruptions.interruption()
         if not event.is_step_failure:
             continue
         failure = event.step_failure_data
@@ -132,6 +133,11 @@ def _failure_of(result: dg.ExecuteInProcessResult) -> BabylonError:
     return PermanentError(f"the {where} failed; see it in the UI (`babylon up`)")
 
 
+def _is_interrupted(error: SerializableErrorInfo | None) -> bool:
+    names = {kind.__name__ for kind in interruptions.INTERRUPTIONS}
+    return any(cause.cls_name in names for cause in _causes(error))
+
+
 def _causes(error: SerializableErrorInfo | None) -> Iterator[SerializableErrorInfo]:
     while error is not None:
         yield error
@@ -139,8 +145,9 @@ def _causes(error: SerializableErrorInfo | None) -> Iterator[SerializableErrorIn
 
 
 def _message(error: SerializableErrorInfo) -> str:
-    """Without the module path that Dagster puts before it."""
-    return error.message.strip().removeprefix("babylon_assets.domain.errors.")
+    """Of our own errors without the class that Dagster puts before it."""
+    text = error.message.strip()
+    return text.partition(": ")[2] if text.startswith("babylon_assets.domain.errors.") else text
 
 
 _TRANSIENT = {TransientError.__name__, *(kind.__name__ for kind in TransientError.__subclasses__())}

@@ -16,6 +16,8 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._utils.interrupts import raise_interrupts_as
 
+from babylon_assets.orchestration.runtime.interruptions import canceling
+
 _log = logging.getLogger(__name__)
 #: Seconds between two looks at the pool, and between two times that the wait is said.
 LOOK, EVERY = 1.0, 60.0
@@ -37,7 +39,7 @@ def _sleep_until_ready(execution: ActiveExecution) -> None:
     if now >= getattr(execution, "_said_at", 0.0):
         execution._said_at = now + EVERY  # type: ignore[attr-defined]
         _log.warning("waiting for %s; Ctrl-C or Terminate ends the wait", _pools_in_words(context))
-    with raise_interrupts_as(DagsterExecutionInterruptedError):
+    with canceling(context._instance, context._run_id), raise_interrupts_as(DagsterExecutionInterruptedError):
         time.sleep(LOOK)
 
 

@@ -33,6 +33,7 @@ from babylon_assets.orchestration.runtime.failures import (
     failure_reason,
     mark_failed,
 )
+from babylon_assets.orchestration.runtime.interruptions import canceling
 from babylon_assets.orchestration.runtime.provenance import input_tags
 from babylon_assets.orchestration.runtime.resume import done_before
 
@@ -101,7 +102,7 @@ def run_windows(
     chosen = [stage for stage in stages if stage.spec.key in checked]
     windows, failures, clock = list(context.partition_keys), {}, _Clock(context, len(context.partition_keys))
     _refuse_future(windows, installation.settings.windows)
-    with installation.reusing_connections():
+    with canceling(context.instance, context.run_id), installation.reusing_connections():
         done = done_before(context, selected & {stage.spec.key for stage in chosen})
         for place, window in enumerate(windows):
             try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.display_text import format_number
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.babylon.writeback import served
@@ -61,8 +62,11 @@ def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     assert columns == ["figure", "this", "its parent", "served", "base model"]
     assert "recorded reward" not in figures  # the simulated market has no recorded prompts
     assert figures["market reward"]["this"] == measured["market_reward"]
-    assert figures["95% interval"]["this"].startswith("[")
-    assert figures["this gains on it"]["base model"].startswith(f"{measured['gain_on_base']:g} [")
+    for policy in ("this", "its parent", "served", "base model"):  # the site knows all of them
+        low, high = map(float, figures["market reward, 95% interval"][policy][1:-1].split(", "))
+        assert low <= figures["market reward"][policy] <= high
+    gain = format_number(measured["gain_on_base"], padded=True)
+    assert figures["this gains on it"]["base model"].startswith(f"{gain} [")
     gained = measured["market_reward"] - figures["market reward"]["base model"]
     assert measured["gain_on_base"] == pytest.approx(gained, abs=2e-4)  # both are rounded for people
     assert 0 < measured["market_valid_share"] <= 1

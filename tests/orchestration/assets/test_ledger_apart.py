@@ -127,10 +127,10 @@ def test_what_a_standby_cannot_take_is_said_before(over: Any, game: Game, standb
             f"rights{name} is true and the database only reads; set {name}=false, or DATABASE_URL to the primary"
             in found
         )
-    assert [name for name in found if name.startswith(("standby", "database", "our tables", "the game"))] == [
+    assert [name for name in found if name.startswith(("standby", "database", "our tables", "the environment's"))] == [
         "database",
         "our tables",
-        "the game's tables",
+        "the environment's tables",
     ]
     with pytest.raises(SettingsError, match=r"TRAIN_REQUESTS is true, and no request can be claimed: .* only reads"):
         training_requests.settle(Installation(world.settings, world.database), world.instance, NOW)

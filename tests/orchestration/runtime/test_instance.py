@@ -21,8 +21,10 @@ from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.runtime import Line, ownership, placing_executor
 from babylon_assets.orchestration.runtime.event_log import EventLog
 from babylon_assets.orchestration.runtime.instance import dagster_home, fail_orphaned_runs, open_instance, this_process
+from babylon_assets.orchestration.runtime.interruptions import canceling
 from babylon_assets.orchestration.runtime.tags import PROCESS_TAG
 from tests.orchestration.hanging import WINDOW, definitions
+from tests.scenarios.processes import descendants
 
 
 @pytest.fixture
@@ -193,14 +195,28 @@ def test_an_unknown_error_names_the_run(instance: dg.DagsterInstance) -> None:
         Line(dg.Definitions(assets=[broken], jobs=[job]), instance).materialize(WINDOW)
 
 
-def test_ctrl_c_in_the_middle_of_a_step_is_no_failure_of_the_line(instance: dg.DagsterInstance) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_a_step_cancels_the_run_and_no_child_hears_of_it(
+    instance: dg.DagsterInstance, number: signal.Signals
+) -> None:
+    blocked: list[bool] = []
+
     @dg.asset(partitions_def=dg.HourlyPartitionsDefinition(WINDOW, fmt="%Y-%m-%dT%H:00"))
     def interrupted() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(10)
+        context = dg.AssetExecutionContext.get()
+        with canceling(context.instance, context.run_id):
+            blocked.extend(_blocks_sigint(child) for child in descendants(os.getpid()))
+            os.kill(os.getpid(), number)
+            time.sleep(10)
 
     job = dg.define_asset_job("train_window", selection=[interrupted])
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as told:
         Line(dg.Definitions(assets=[interrupted], jobs=[job]), instance).materialize(WINDOW)
     [run] = instance.get_runs()
-    assert run.status is dg.DagsterRunStatus.FAILURE
+    assert (run.status, told.value.args) == (dg.DagsterRunStatus.CANCELED, (number,))
+    assert len(blocked) == 4 and all(blocked)  # of either stream, what copies it and what watches that
+
+
+def _blocks_sigint(process: int) -> bool:
+    masks = [line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("SigBlk")]
+    return bool(int(masks[0].split()[1], 16) & 1 << signal.SIGINT - 1)
