@@ -38,7 +38,7 @@ COMMANDS = (
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),
     *("reward_mean", "oracle", "dataset", "parent", "checkpoint", "understood", "unknown_words", "understanding"),
-    *("carried_from", "carried_into", "late_waiting"),
+    *("carried_from", "carried_into", "carried_too_old", "late_waiting"),
 ]
 FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
 DATASET = build_dataset(FIRST, [], {}, pd.DataFrame({"trajectory_id": [], "step": [], "reward": []}), "babylon-agent")
@@ -126,6 +126,7 @@ def test_windows_as_json_is_a_list_oldest_first_with_exactly_these_keys(babylon:
         "understanding": None,
         "carried_from": {},
         "carried_into": {},
+        "carried_too_old": 0,
         "late_waiting": 0,
     }
     assert (rows[1]["window"], rows[1]["state"], rows[1]["oracle"]) == (SECOND, "open", None)

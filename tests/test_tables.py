@@ -47,7 +47,7 @@ def row(hour: int, status: Status, checkpoint: str | None, reason: str | None = 
 
 
 ROWS = [row(7, "trained", "c2"), row(8, "trained", "c3"), row(9, "skipped", None, REASON)]
-CARRIED = [CarriedSamples(f"2026-11-28T{hour:02}:00", ROWS[0].window_id, 50) for hour in range(24)]
+CARRIED = [CarriedSamples(f"2026-11-28T{hour:02}:00", ROWS[0].window_id, 50, 41) for hour in range(24)]
 
 
 def test_a_rejected_checkpoint_stands_where_it_was_made() -> None:
@@ -74,7 +74,7 @@ def test_windows_are_readable_at_every_width_whatever_is_carried(width: int, mon
     assert ("oracle" in shown) == (width > 80)
     for window in ROWS:
         assert f"{window.window_id}  {window.status}" in text
-    assert all(word in text.split() for word in ("1200", "24", "@1", "babylon-agent@2;"))
+    assert all(word in text.split() for word in ("1200", "24", "984", "@1", "babylon-agent@2;"))
     assert len(lines) < 30
 
 

@@ -186,6 +186,7 @@ def carried_json(window: str, carried: Sequence[CarriedSamples]) -> dict[str, An
     return {
         "carried_from": {carry.window: carry.samples for carry in carried if carry.into == window},
         "carried_into": {carry.into: carry.samples for carry in carried if carry.window == window and carry.into},
+        "carried_too_old": sum(carry.too_old for carry in carried if carry.into == window),
         "late_waiting": sum(carry.samples for carry in carried if carry.window == window and carry.into is None),
     }
 
@@ -230,10 +231,12 @@ def _outcome(row: WindowRow, names: Mapping[str, str], late: Mapping[str, Any]) 
 def _carried(late: Mapping[str, Any]) -> list[str]:
     """Late samples in words: those that joined the window, those that joined others, those that wait."""
     lines = []
-    for given, direction in ((late["carried_from"], "from"), (late["carried_into"], "into")):
+    old = f", {late['carried_too_old']} of them too old to train on" if late["carried_too_old"] else ""
+    for given, direction, more in ((late["carried_from"], "from", old), (late["carried_into"], "into", "")):
         if given:
             [first, *others] = given
-            lines.append(f"{sum(given.values())} late {direction} {f'{1 + len(others)} windows' if others else first}")
+            places = f"{1 + len(others)} windows" if others else first
+            lines.append(f"{sum(given.values())} late {direction} {places}{more}")
     return lines + ([f"{late['late_waiting']} late wait"] if late["late_waiting"] else [])
 
 

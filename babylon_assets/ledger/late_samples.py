@@ -16,6 +16,7 @@ from psycopg import Connection
 
 from babylon_assets.domain.late_data import TrainedContent, is_among, late_reason, taught
 from babylon_assets.domain.samples import Sample
+from babylon_assets.domain.sampling import TOO_OLD
 from babylon_assets.ledger.specification import LATE_SAMPLES
 from babylon_assets.ledger.waiting import wait_for_transaction_lock
 
@@ -53,11 +54,23 @@ UPDATE babylon_training.late_samples AS late SET into_window = %(into)s, checkpo
 _OPEN: LiteralString = """
 SELECT window_id, sample_id, text_sha256, reward, dataset_id FROM babylon_training.late_samples
 WHERE chain = %s AND window_id = ANY(%s) AND checkpoint_id IS NULL"""
-# What waits is told where it stands in its window's newest dataset; what was taken, always.
+# What waits is told where it stands in its window's newest dataset; what was taken, always. Only datasets that count
+# samples as too old are looked into.
 _CARRIED: LiteralString = """
-SELECT late.window_id, late.into_window, count(*)::int
+WITH aged AS MATERIALIZED (
+    SELECT taker.window_id AS into_window, sample.sample_id
+    FROM babylon_training.windows AS taker
+    JOIN babylon_training.training_datasets AS made ON made.id = taker.dataset_id
+    JOIN babylon_training.training_dataset_samples AS sample ON sample.dataset_id = made.id
+    WHERE jsonb_exists(made.counts, 'skip: ' || %(too_old)s::text) AND sample.skip_reason = %(too_old)s
+      AND taker.window_id IN (
+          SELECT into_window FROM babylon_training.late_samples
+          WHERE chain = %(chain)s
+            AND (%(window)s::text IS NULL OR window_id = %(window)s OR into_window = %(window)s)))
+SELECT late.window_id, late.into_window, count(*)::int, count(aged.sample_id)::int
 FROM babylon_training.late_samples AS late
 LEFT JOIN babylon_training.windows AS origin USING (window_id)
+LEFT JOIN aged ON aged.into_window = late.into_window AND aged.sample_id = late.sample_id
 WHERE late.chain = %(chain)s AND (late.into_window IS NOT NULL OR origin.dataset_id = late.dataset_id)
   AND (%(window)s::text IS NULL OR late.window_id = %(window)s OR late.into_window = %(window)s)
 GROUP BY 1, 2 ORDER BY 1, 2"""
@@ -73,11 +86,16 @@ class LateSample(NamedTuple):
 
 
 class CarriedSamples(NamedTuple):
-    """So many late samples of a window, and the window that took them; None while they wait."""
+    """So many late samples of a window, and the window that took them; None while they wait.
+
+    Attributes:
+        too_old: those of them that are skipped there, because their policy is too far behind.
+    """
 
     window: str
     into: str | None
     samples: int
+    too_old: int = 0
 
 
 def late_lock(conn: Connection[Any], chain: str) -> None:
@@ -167,7 +185,7 @@ def _by_sample(rows: Iterable[LateSample]) -> dict[tuple[str, str], list[LateSam
 
 def carried(conn: Connection[Any], chain: str, window: str | None = None) -> list[CarriedSamples]:
     """What became of late samples: of all windows, or of those that a window has given or taken."""
-    rows = conn.execute(_CARRIED, {"chain": chain, "window": window}).fetchall()
+    rows = conn.execute(_CARRIED, {"chain": chain, "window": window, "too_old": TOO_OLD}).fetchall()
     return [CarriedSamples(*row) for row in rows]
 
 

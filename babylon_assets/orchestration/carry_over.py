@@ -128,9 +128,11 @@ def metadata(conn: Connection, settings: Settings, window: str) -> dict[str, dg.
     known = ledger.carried(conn, settings.model_name, window)
     taken = {carry.window: carry.samples for carry in known if carry.into == window}
     given = {carry.into: carry.samples for carry in known if carry.window == window and carry.into is not None}
+    old = sum(carry.too_old for carry in known if carry.into == window)
     waiting = sum(carry.samples for carry in known if carry.window == window and carry.into is None)
     return {
         **({"carried_from": tally(taken)} if taken else {}),
+        **numbers({"carried_too_old": old} if old else {}),
         **({"carried_into": tally(given)} if given else {}),
         **numbers({"late_samples": sum(given.values()) + waiting, "late_waiting": waiting} if given or waiting else {}),
     }

@@ -36,7 +36,7 @@ NOT_SHOWN = "not_shown"
 #: What a person asks first of a window, in this order; the rest follows as its asset gives it.
 FIRST = (
     *("status", "reason", "why", "checkpoint", "checkpoint_id", "parent", "served", NOT_SHOWN),
-    *("verdict", "policies", "best_and_worst"),
+    *("samples", "trainable_samples", "trainable_tokens", "verdict", "policies", "best_and_worst"),
 )
 _log = logging.getLogger(__name__)
 #: The table whose columns an asset's page shows.
@@ -295,6 +295,7 @@ METADATA: dict[str, Meaning] = {
     "policy_lag_max": Meaning("checkpoints", "The same of the oldest of them."),
     "carried_samples": Meaning("samples", "Late samples of earlier windows in the dataset."),
     "carried_trajectories": Meaning("rows", "Trajectories that these are of."),
+    "carried_too_old": Meaning("samples", "Those of them whose policy is too old: nothing trains on these."),
     "carried_from": Meaning("", "How many late samples of which earlier window are in the dataset."),
     "carried_into": Meaning("", "How many late samples of this window are in which later window's dataset."),
     "late_samples": Meaning("samples", "Samples of this window that came, or changed, after it was trained."),

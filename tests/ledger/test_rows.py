@@ -21,6 +21,7 @@ from babylon_assets.domain.datasets import build_dataset, draft_dataset, scores_
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.frames import steps_frame
 from babylon_assets.domain.samples import DatasetDraft
+from babylon_assets.domain.sampling import TOO_OLD
 from babylon_assets.domain.trajectories import (
     Exchange,
     Message,
@@ -31,11 +32,12 @@ from babylon_assets.domain.trajectories import (
     encode_chat,
 )
 from babylon_assets.environments.babylon.details import DETAIL
-from babylon_assets.ledger import compression, datasets, inference_calls, trajectories, windows
+from babylon_assets.ledger import compression, datasets, inference_calls, late_samples, trajectories, windows
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.forgotten_agents import without_forgotten
 from babylon_assets.ledger.lineage import forget_agent
 from tests.ledger.values import (
+    CHAIN,
     LATER,
     LATEST,
     PROMPT,
@@ -454,3 +456,17 @@ def test_a_running_mean_is_of_the_windows_before_and_stays_once_it_was_used(conn
     keep(WINDOW, 0.5, 0.7)
     assert datasets.running_mean(conn, LATEST, "", False) == 0.15
     assert datasets.running_mean(conn, LATEST, "post", False) == 0.6
+
+
+def test_late_samples_say_how_many_of_them_are_too_old_to_train_on(conn: Conn) -> None:
+    old, young = sample(0), sample(1)
+    origin = dataset(old, young)
+    aged = structs.replace(old, trains_as="skip", skip_reason=TOO_OLD)
+    for frozen in (origin, dataset(aged, young, window=LATER)):
+        datasets.save_dataset(conn, frozen)
+        windows.upsert_window(conn, frozen.window, dataset_id=frozen.id)
+    late_samples.note(conn, CHAIN, WINDOW, origin.id, [old, young])
+    assert late_samples.carried(conn, CHAIN) == [late_samples.CarriedSamples(WINDOW, None, 2)]
+    late_samples.take(conn, CHAIN, LATER, late_samples.available(conn, CHAIN, LATER, None))
+    expected = [late_samples.CarriedSamples(WINDOW, LATER, 2, 1)]
+    assert late_samples.carried(conn, CHAIN) == late_samples.carried(conn, CHAIN, LATER) == expected

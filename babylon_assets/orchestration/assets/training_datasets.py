@@ -119,13 +119,14 @@ def _examples(installation: Installation, dataset: DatasetDraft) -> dict[str, dg
 
 
 def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataValue]:
+    """Its counts, the important ones first; of the others, those that are not 0."""
     counts = dataset.counts
     skipped = {name.removeprefix("skip: "): number for name, number in counts.items() if name.startswith("skip: ")}
     shown = ("samples", "trainable_samples", "trainable_tokens", "groups", "trainable_groups")
-    kinds = ("policy_gradient", "recompute", "sft", "skip")
+    others = ("policy_gradient", "recompute", "sft", "skip", *joining.COUNTS, CARRIED, CARRIED_TRAJECTORIES)
     return {
-        **numbers({name: counts[name] for name in (*shown, *kinds, *joining.COUNTS)}),
-        **numbers({name: counts.get(name, 0) for name in (CARRIED, CARRIED_TRAJECTORIES)}),
+        **numbers({name: counts[name] for name in shown}),
+        **numbers({name: counts[name] for name in others if counts.get(name)}),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
         **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
         "compared_with": tally({BASELINES[level]: n for level, n in count_levels(dataset.samples).items()}),

@@ -62,8 +62,8 @@ def test_512_calls_that_name_others_trajectories_change_nothing(world: World) ->
     )
     assert frozen(world) == before
     dataset = world.metadata("training_datasets", FIRST)
-    assert (dataset["calls_ambiguous"], dataset["calls_joined"]) == (0, len(honest))
-    assert dataset["calls_of_other_agents"] + dataset["calls_of_other_keys"] > 500
+    assert (dataset.get("calls_ambiguous"), dataset["calls_joined"]) == (None, len(honest))
+    assert dataset.get("calls_of_other_agents", 0) + dataset.get("calls_of_other_keys", 0) > 500
 
 
 def test_calls_attached_when_the_outcomes_are_known_train_nothing(world: World) -> None:
@@ -146,7 +146,7 @@ def test_calls_without_ids_are_joined_by_their_texts(world: World) -> None:
     )
     _, trained = frozen(world)
     dataset = world.metadata("training_datasets", FIRST)
-    joined, left = dataset["calls_joined"], dataset["calls_ambiguous"] + dataset["calls_repeated"]
+    joined, left = dataset["calls_joined"], dataset.get("calls_ambiguous", 0) + dataset.get("calls_repeated", 0)
     assert (joined + left, dataset["policy_gradient"] + left >= before[1]) == (48, True)
     assert joined > 36 and trained > 24  # agents of a room see the same board, and some of them say the same
     [agent, *_] = agents(world)

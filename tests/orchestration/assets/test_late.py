@@ -115,7 +115,7 @@ def test_a_late_trajectory_is_carried_into_the_next_window_once(world: World) ->
     assert (waits.status, waits.checkpoint_id) == ("trained", before.checkpoint_id)
     assert waits.trainable_tokens > before.trainable_tokens  # those of its dataset, as all its counts
     assert "late samples to be carried into the next window" in (waits.reason or "")
-    [(_, _, number)] = known(world)
+    [(_, _, number, _)] = known(world)
     assert known(world) == [late_samples.CarriedSamples(FIRST, None, number)]
     assert world.metadata("training_datasets", FIRST)["late_waiting"] == number
 
@@ -222,7 +222,7 @@ def test_windows_that_are_frozen_at_once_do_not_take_the_same(world: World, monk
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda w: freeze_window(Installation(world.settings, world.database), w), (SECOND, THIRD)))
     taken = {window: len(carried_of(world, window)) for window in (SECOND, THIRD)}
-    [(_, taker, number)] = known(world)
+    [(_, taker, number, _)] = known(world)
     assert taken == {SECOND: 0, THIRD: 0} | {taker: number}
     other = THIRD if taker == SECOND else SECOND
     world.execute("UPDATE babylon_training.windows SET status = 'thin' WHERE window_id = %s", taker)
