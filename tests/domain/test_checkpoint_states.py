@@ -16,7 +16,8 @@ def test_the_site_its_page_and_the_help_of_chains_have_every_state() -> None:
     table = re.search(r"\| state \| means \|\n\|---\|---\|\n(.*?)\n\n", (DOCS / "site.md").read_text(), re.DOTALL)
     assert table is not None
     assert dict(re.findall(r"\| `(.+?)` \| (.+?) \|", table[1])) == dict(STATES)
-    assert set(re.findall("`([^`]+)`", " ".join((chains.__doc__ or "").split()))) == set(STATES)
+    quoted = re.findall("`([^`]+)`", " ".join((chains.__doc__ or "").split()))
+    assert {words for words in quoted if not words.startswith("babylon ")} == set(STATES)
     assert list(COLOURS) == list(STATES)
 
 

@@ -138,7 +138,8 @@ def test_a_bad_checkpoint_is_refused_with_the_reason_and_never_a_parent(trained:
     _, first, second, third = chain(trained)
     assert second.step == 2 and second.rejected is not None
     rules = len(judged["verdict"].records)
-    assert judged["why"] == f"2 of {rules} rules do not hold: {second.rejected.removeprefix('refused: ')}"
+    unmet = f"2 of {rules} rules do not hold, 1 has no evidence"
+    assert judged["why"] == f"{unmet}: {second.rejected.removeprefix('refused: ')}"
     assert (third.step, third.parent_id, third.rejected) == (3, first.id, None)
     assert served_steps(trained) == [1, 3]
     assert Path(third.path).name == "0003"

@@ -214,7 +214,7 @@ def test_a_dataset_that_was_tampered_with_stops_its_window_alone(world: World, m
 
     monkeypatch.setattr(training_datasets, "freeze_window", frozen)
     told = failure(run(world, *DATA))
-    assert f"{SECOND}: CheckFailed: the check ids_stable of training_datasets failed" in told
+    assert f"{SECOND}: the check ids_stable of training_datasets failed" in told
     assert results(world, "training_datasets", checks.STABLE) == {FIRST: True, SECOND: False, THIRD: True}
     assert (world.row(SECOND).status, world.row(SECOND).dataset_id) == ("failed", None)
     assert "has no dataset yet" in failure(run(world, "model_checkpoints"))
@@ -239,7 +239,7 @@ def test_an_hour_that_is_not_over_is_stopped(world: World, monkeypatch: pytest.M
     monkeypatch.setattr(raw_trajectories, "datetime", Early)
     told = failure(run(world, *DATA))
     assert told.startswith("1 of 3 windows failed")
-    assert f"{THIRD}: CheckFailed: the check source_complete of raw_trajectories failed: the window is not over" in told
+    assert f"{THIRD}: the check source_complete of raw_trajectories failed: the window is not over" in told
     assert recorded(world, "training_datasets") == {FIRST: 1, SECOND: 1}
     monkeypatch.undo()
     assert run(world, *DATA).success
