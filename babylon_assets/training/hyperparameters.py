@@ -26,7 +26,8 @@ class Hyperparameters:
         rows_per_step: packed rows that a step averages over; fewer of them are more steps a window.
         max_kl: in nats a token; how far one window may move the policy.
         sure_weight: how strongly tokens that the policy was sure of are held, as of `sure_tokens`.
-        passes: how often a window's rows are gone through, within the bound of `max_kl`.
+        passes: how often a policy gradient goes through a window's rows, within the bound of `max_kl`.
+        imitation_passes: how often an imitation goes through a window's answers.
     """
 
     learning_rate: float
@@ -35,6 +36,7 @@ class Hyperparameters:
     max_kl: float
     sure_weight: float = 0.0
     passes: int = 1
+    imitation_passes: int = 1
 
 
 #: Fewest parameters -> what suits such a model, largest first.
@@ -42,7 +44,15 @@ TABLE: tuple[tuple[int, Hyperparameters], ...] = (
     (1_000_000_000, Hyperparameters(learning_rate=1e-4, lora_rank=16, rows_per_step=1, max_kl=0.02)),
     (
         20_000_000,
-        Hyperparameters(learning_rate=5e-4, lora_rank=16, rows_per_step=3, max_kl=0.02, sure_weight=40.0, passes=2),
+        Hyperparameters(
+            learning_rate=5e-4,
+            lora_rank=16,
+            rows_per_step=3,
+            max_kl=0.02,
+            sure_weight=40.0,
+            passes=2,
+            imitation_passes=5,
+        ),
     ),
     (0, Hyperparameters(learning_rate=1.5e-3, lora_rank=32, rows_per_step=3, max_kl=0.005, sure_weight=40.0)),
 )

@@ -11,7 +11,13 @@ from babylon_assets.domain.trajectories import Message
 from babylon_assets.training.backends.embedded import trainer as embedded
 from babylon_assets.training.backends.embedded.trainer import Trainer, TrainerSettings
 from babylon_assets.training.selection import Selection
-from babylon_assets.training.step_memory import STEP_BYTES, activation_bytes, leave_out_heavier, step_tokens
+from babylon_assets.training.step_memory import (
+    LEAST_TOKENS,
+    STEP_BYTES,
+    activation_bytes,
+    leave_out_heavier,
+    step_tokens,
+)
 from tests.training.test_selection import sample
 
 
@@ -43,7 +49,7 @@ def test_a_larger_model_is_given_fewer_tokens_at_once(tiny_base: Path, tmp_path:
     (large / "config.json").write_text('{"num_hidden_layers": 28, "hidden_size": 1536, "intermediate_size": 8960}')
     needed = activation_bytes(str(large))
     assert needed is not None
-    assert needed * step_tokens(str(large)) <= max(STEP_BYTES, needed * 1024)
+    assert needed * step_tokens(str(large)) <= max(STEP_BYTES, needed * LEAST_TOKENS)
     assert step_tokens(str(large)) < step_tokens(str(tiny_base))
     assert step_tokens("nobody/knows-this") == 16_384
 

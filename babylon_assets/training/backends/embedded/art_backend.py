@@ -91,7 +91,7 @@ class EmbeddedService:
         """Imitate, weighted (`algorithm`); yields the metrics of each step."""
         place = self._place()
         trainer = Trainer(self.base_model, place.parent, self.settings)
-        for metrics in imitation_pass(trainer, batches, passes=self.settings.passes):
+        for metrics in imitation_pass(trainer, batches, passes=self.settings.imitation_passes or self.settings.passes):
             yield metrics
         trainer.save(self._checkpoints, place.step, self.manifest)
 

@@ -18,11 +18,11 @@ from art import dev
 from art.loss import Loss, loss_fn, shift_tensor
 from art.preprocessing.inputs import TrainInputs
 
-from babylon_assets.training.adapters import load_trainable, restore_optimizer, write_checkpoint
+from babylon_assets.training.adapters import compute_layers_again, load_trainable, restore_optimizer, write_checkpoint
 from babylon_assets.training.backends.embedded.sure_tokens import hold_sure_tokens
 from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
 from babylon_assets.training.sequence_packing import compacted, parts
-from babylon_assets.training.step_memory import step_tokens
+from babylon_assets.training.step_memory import kept_tokens, step_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class TrainerSettings:
     dtype: str = "float32"
     sure_weight: float = 0.0
     passes: int = 1
+    imitation_passes: int | None = None  # None: as many as `passes`
 
 
 class _Probe(NamedTuple):
@@ -68,7 +69,7 @@ class Trainer:
             self._parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         restore_optimizer(self._model, self._optimizer, parent)
-        self._step_tokens = step_tokens(base_model)
+        self._step_tokens, self._kept_tokens = step_tokens(base_model), kept_tokens(base_model)
         self._steps: list[dict[str, float]] = []
         self._before: tuple[list[torch.Tensor], dict[str, Any]] | None = None
         self._first_kl = 0.0
@@ -179,15 +180,19 @@ class Trainer:
         """The loss of some rows under the policy as it is, what is to be said of it, and its log-probabilities."""
         answer_mask = shift_tensor(inputs["assistant_mask"], False)
         mask = packed_attention_mask(inputs["group_ids"], inputs["parent_ids"])
-        with self._numbers():
+        with self._computing(inputs["tokens"]):
             logprobs, entropies = token_logprobs(self._model, inputs["tokens"], mask, inputs["input_pos"], answer_mask)
         loss = loss_fn(cast(TrainInputs, inputs), logprobs, None, None, config)
         metrics = _policy_gradient_metrics(inputs, logprobs.detach(), answer_mask, loss, self._settings.clip_epsilon)
         metrics["entropy"] = float(entropies.detach()[answer_mask].mean())
         return loss, metrics, logprobs.detach()[answer_mask]
 
-    def _numbers(self) -> torch.autocast:
-        """Matrix products in bf16 when the settings say so; the adapter, its gradient and every sum stay fp32."""
+    def _computing(self, tokens: torch.Tensor) -> torch.autocast:
+        """Matrix products in bf16 when the settings say so; the adapter, its gradient and every sum stay fp32.
+
+        Layers are computed again in the backward pass where the activations of so many tokens are too many to keep.
+        """
+        compute_layers_again(self._model, tokens.numel() > self._kept_tokens)
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.dtype == "bfloat16")
 
     def _state(self) -> tuple[list[torch.Tensor], dict[str, Any]]:
@@ -239,7 +244,7 @@ class Trainer:
         answers, length = tokens.shape
         causal = torch.ones(length, length, dtype=torch.bool, device=self._device).tril()[None, None]
         positions = torch.arange(length, device=self._device).expand(answers, length)
-        with self._numbers():
+        with self._computing(tokens):
             return token_logprobs(self._model, tokens, causal, positions, mask)
 
     @property
