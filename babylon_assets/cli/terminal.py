@@ -157,7 +157,7 @@ def fitting_table(
     whole = {name: max(map(len, [name, *(line for row in rows for line in row[name].splitlines())])) for name in names}
     needed = whole | {name: min(whole[name], max(len(name), LAST_COLUMN)) for name in names[-1:]}
     dropped: list[str] = []
-    for name in drop:
+    for name in (name for name in drop if name in whole):
         if sum(needed[kept] + GAP for kept in names) - GAP > output.width:
             names.remove(name)
             dropped.append(name)
