@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -88,6 +90,16 @@ def test_no_action_of_a_step_is_cut_at_any_width(width: int, monkeypatch: pytest
     place = lines[0].index("action")
     assert "".join(line[place:].replace(" ", "") for line in lines[1:-1]).startswith(action.replace(" ", ""))
     assert trajectory in "".join(line[:place].split("  ")[0].strip() for line in lines[1:])
+
+
+def test_the_table_of_the_readme_has_the_columns_that_are_printed() -> None:
+    known = replace(ROWS[0], understood=1.0)
+    printed_columns = [str(column.header) for column in window_table([known], NAMES).columns]
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    [shown] = [line for line in readme.splitlines() if line.startswith("window  ")]
+    assert re.split(r"  +", shown) == printed_columns
+    plain = window_table([replace(known, reference=None)], NAMES)
+    assert [str(column.header) for column in plain.columns] == [name for name in printed_columns if name != "oracle"]
 
 
 def test_two_policies_are_side_by_side_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
