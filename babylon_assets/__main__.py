@@ -1,6 +1,15 @@
-"""`python -m babylon_assets`: the command `babylon`."""
+"""The command `babylon`, also as `python -m babylon_assets`: it obeys Ctrl-C and SIGTERM before it imports anything."""
 
-from babylon_assets.cli.app import main
+from babylon_assets.cli import stopping
+
+
+def main() -> None:
+    """Run the command that was typed."""
+    stopping.end_at_once()
+    from babylon_assets.cli.app import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

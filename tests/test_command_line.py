@@ -171,6 +171,57 @@ cli.main(["stop"])
     assert (done.returncode, done.stderr.count(b"\n"), done.stderr[:17]) == (130, 1, b"stopped by Ctrl-C")
 
 
+@pytest.mark.parametrize(("name", "code", "by"), [("SIGINT", 130, "Ctrl-C"), ("SIGTERM", 143, "SIGTERM")])
+@pytest.mark.parametrize("module", ["typer", "alembic"], ids=["the command line's", "the command's"])
+def test_a_command_that_still_imports_ends_with_one_sentence(
+    tmp_path: Path, module: str, name: str, code: int, by: str
+) -> None:
+    """The signal comes from a module that is imported, in place of the library's."""
+    (tmp_path / f"{module}.py").write_text(f"""
+import os, signal, time
+os.kill(os.getpid(), signal.{name})
+time.sleep(9)
+""")
+    (tmp_path / "home" / "postgres").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "babylon_assets", "migrate"],
+        env={
+            **{variable: value for variable, value in os.environ.items() if not variable.startswith("DATABASE_URL")},
+            "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}",
+            "BABYLON_HOME": str(tmp_path / "home"),
+            "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+        },
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, STOPPED.replace("SIGTERM", by))
+
+
+def test_an_interruption_that_python_drops_comes_again(tmp_path: Path) -> None:
+    """As one does that comes while a finalizer runs: importlib has one for each module."""
+    (tmp_path / "finalizing.py").write_text("""
+from babylon_assets.cli import app as cli
+
+class Finalizing:
+    def __del__(self):
+        import os, signal, time
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)
+
+@cli.app.command()
+def drop():
+    import time
+    Finalizing()
+    time.sleep(60)
+
+cli.main(["drop"])
+""")
+    done = run_module(tmp_path, "finalizing")
+    assert (done.returncode, done.stderr) == (143, STOPPED)
+
+
 def test_a_gateway_whose_model_is_still_being_loaded_ends_as_well(tmp_path: Path) -> None:
     program = f"""
 import os, signal, socket, threading, time

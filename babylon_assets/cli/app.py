@@ -70,6 +70,7 @@ class ErrorsAsExitCodes(TyperGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            stopping.raise_interruptions()
             for variable, remedy in unknown_variables():
                 errors.print(f"warning: {variable}; {remedy}", style="yellow", highlight=False, soft_wrap=True)
             return super().invoke(ctx)
@@ -85,6 +86,7 @@ class ErrorsAsExitCodes(TyperGroup):
             # CPython remembers one that came up through an exec of source text, as many an import makes one, and would
             # end by the signal in place of our code; the next exec makes it forget.
             exec("")
+            stopping.end_at_once()
             stopping.note(interruption)
             stopping.say_stopped()
             raise typer.Exit(stopping.exit_code()) from None
@@ -209,6 +211,7 @@ def tell(error: BabylonError) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Without arguments, MODE and WINDOW_ID of the earlier trainer say what to do."""
+    stopping.end_at_once()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no letter for a text shows its number
@@ -218,10 +221,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SettingsError as error:
         tell(error)
         sys.exit(EXIT_FAILED)
-    stopping.install()
     try:
         app(args=given, prog_name="babylon")
     finally:
+        stopping.end_at_once()
         stopping.leave()
 
 
