@@ -6,6 +6,7 @@ from babylon_assets.cli import stopping
 def main() -> None:
     """Run the command that was typed."""
     stopping.end_at_once()
+    stopping.ignore_at_the_end()
     from babylon_assets.cli.app import main as run
 
     run()

@@ -199,6 +199,23 @@ time.sleep(9)
     assert (done.returncode, done.stderr) == (code, STOPPED.replace("SIGTERM", by))
 
 
+def test_a_command_that_has_ended_keeps_its_exit_code(tmp_path: Path) -> None:
+    """Python has no handlers while it takes itself apart; modules' objects are deleted then."""
+    (tmp_path / "deleted.py").write_text("""
+import sys
+from babylon_assets.__main__ import main
+
+class Deleted:
+    def __del__(self, kill=__import__("os").kill, process=__import__("os").getpid()):
+        kill(process, 2)
+
+kept = sys.kept = Deleted()
+sys.argv[1:] = ["--version"]
+main()
+""")
+    assert run_module(tmp_path, "deleted").returncode == 0
+
+
 def test_an_interruption_that_python_drops_comes_again(tmp_path: Path) -> None:
     """As one does that comes while a finalizer runs: importlib has one for each module."""
     (tmp_path / "finalizing.py").write_text("""
@@ -235,6 +252,26 @@ listening = socket.create_server(("127.0.0.1", 0))
 server.serve(Settings().gateway, "m", None, lambda loop: time.sleep(60), listening, Path({str(tmp_path)!r}))
 """
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=30).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["window"], "windows"),
+        (["chain"], "chains"),
+        (["promot"], "promote"),
+        (["reprot"], "report"),
+        (["score"], "scores"),
+        (["--verison"], "--version"),
+        (["chains", "--jsn"], "--json"),
+        (["report", "--outpt", "x"], "--output"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_name_gets_one_suggestion(typed: list[str], meant: str) -> None:
+    done = CliRunner().invoke(app, typed, env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert re.findall(r"Did you mean (.*?)\?", done.output) == [f"'{meant}'"], done.output
 
 
 STOPPED = "stopped by SIGTERM; what is done is kept, and the same command goes on from it\n"

@@ -22,6 +22,7 @@ from typing import Annotated, Any, get_type_hints
 
 import click
 import typer
+from click.exceptions import NoSuchCommand
 from typer.core import TyperArgument, TyperGroup
 from typer.models import ArgumentInfo
 
@@ -74,6 +75,8 @@ class ErrorsAsExitCodes(TyperGroup):
             for variable, remedy in unknown_variables():
                 errors.print(f"warning: {variable}; {remedy}", style="yellow", highlight=False, soft_wrap=True)
             return super().invoke(ctx)
+        except (click.NoSuchOption, NoSuchCommand) as error:
+            raise _with_the_closest(error) from None
         except (click.ClickException, typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except BabylonError as error:
@@ -101,11 +104,23 @@ class ErrorsAsExitCodes(TyperGroup):
             tell(named)
             raise typer.Exit(_exit_code(named)) from error
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise _with_the_closest(error) from None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does it, which names the likely command once; typer would name it once more."""
         return click.Group.resolve_command(self, ctx, args)
+
+
+def _with_the_closest(error: click.NoSuchOption | NoSuchCommand) -> click.UsageError:
+    """A mistyped name with one suggestion, the likeliest: click names up to three in the order of the alphabet."""
+    del (error.possibilities or [])[1:]
+    return error
 
 
 def _exit_code(error: BabylonError) -> int:

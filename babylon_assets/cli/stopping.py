@@ -44,6 +44,14 @@ def raise_interruptions() -> None:
         signal.signal(number, _interrupt)
 
 
+def ignore_at_the_end() -> None:
+    """Let no signal change the exit code of a command that has ended, while Python takes itself apart.
+
+    Whoever asks first asks for the very last: exit functions are called in reverse, and Python has no handlers later.
+    """
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in _SIGNALS])
+
+
 def exit_code() -> int:
     """128 and the signal's number, as shells have it."""
     return 128 + (_received[0] if _received else signal.SIGINT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -375,11 +376,21 @@ def _rendered(settings: Settings) -> dict[str, tuple[str, bool]]:
     }
 
 
+def _hide_bars() -> None:
+    """Hide the bars of libraries that were imported before: they read the variable once."""
+    if "huggingface_hub" in sys.modules:
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
+    if "transformers.utils.logging" in sys.modules:
+        sys.modules["transformers.utils.logging"].disable_progress_bar()
+
+
 def prepare_libraries(settings: Settings) -> None:
     """Tell the libraries of training what they read from the environment; call before any of them is imported.
 
     litellm must not fetch a price list at import, W&B must not ask for a login where there is no key, a local model
-    needs no hub, and the tokenizers' own threads only stand in the way of those of training.
+    needs no hub, the tokenizers' own threads only stand in the way of those of training, and their bars of our lines.
 
     Raises:
         SettingsError: a variable of theirs, such as WANDB_BASE_URL, would have them send a key in the clear.
@@ -389,7 +400,8 @@ def prepare_libraries(settings: Settings) -> None:
             raise SettingsError(_IN_THE_CLEAR.format(name))
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1") == "1":
+        _hide_bars()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.training.wandb_api_key is None:
         os.environ.setdefault("WANDB_MODE", "disabled")

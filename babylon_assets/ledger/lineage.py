@@ -66,19 +66,24 @@ JOIN (WITH RECURSIVE line (id, distance) AS (
         FROM line JOIN babylon_training.model_checkpoints AS made USING (id) WHERE made.parent_id IS NOT NULL)
     SELECT * FROM line) AS line USING (id)
 ORDER BY distance"""
+#: What a person calls step 0 of a chain.
+BASE = "base"
 #: What the report and the list of windows say of a window until it is run again.
 FORGOTTEN = "an agent of it was forgotten; run the window again to freeze it without the agent"
 
 
-def find(conn: Connection[Any], name: str) -> Checkpoint:
-    """The checkpoint that a person means: a policy such as `babylon-agent@3`, an id, or the unambiguous start of one.
+def find(conn: Connection[Any], name: str, chain: str) -> Checkpoint:
+    """The checkpoint that a person means: a policy such as `babylon-agent@3`, `@3` or `base`, or the start of an id.
+
+    Args:
+        chain: whose `@3` and `base` are meant; `base` is its step 0.
 
     Raises:
         PermanentError: there is none, or more than one.
     """
-    chain, _, step = name.rpartition("@")
-    if chain and step.isdecimal():
-        matches = _all(conn, "WHERE chain = %s AND step = %s", chain, int(step))
+    named, _, step = ("@0" if name == BASE else name).rpartition("@")
+    if step.isdecimal() and (named or "@" in name or name == BASE):
+        matches = _all(conn, "WHERE chain = %s AND step = %s", named or chain, int(step))
     else:
         matches = _all(conn, "WHERE starts_with(id, %s) ORDER BY chain, step LIMIT 2", name)
     if len(matches) != 1:

@@ -77,7 +77,7 @@ def show_register(site: Site, request: Request) -> Response:
 def show_checkpoint(site: Site, request: Request) -> Response:
     """One checkpoint: all that the ledger has of it."""
     with site.connect() as conn:
-        checkpoint = lineage.find(conn, text_of(request.path_params, "name"))
+        checkpoint = lineage.find(conn, text_of(request.path_params, "name"), site.settings.model_name)
         row = read_register(conn, ids=[checkpoint.id])[0]
         verdict = verdicts.verdict_on(conn, checkpoint.id)
         children = _children(conn, checkpoint)
