@@ -36,19 +36,21 @@ def served_before(conn: Connection[Any], chain: str) -> Checkpoint:
     Before the first promotion that is the root.
 
     Raises:
-        PermanentError: nothing is served, or the root is.
+        PermanentError: nothing was promoted, or all of it was undone.
     """
-    standing: list[str] = []
+    known = {checkpoint.id: checkpoint for checkpoint in checkpoints.chain(conn, chain)}
+    standing = list(known)[:1]  # the root
     for row in promotions.history(conn, chain):
         if row.kind == "rollback" and row.to_id in standing:
-            del standing[standing.index(row.to_id) + 1 :]
-        else:
-            standing.append(row.to_id)
-    served = promotions.promoted(conn, chain)
-    if served is None or served.step == 0:
+            while standing[-1] != row.to_id:
+                standing.pop()
+            continue
+        if row.kind == "rollback":  # to one that was never served: what came after it does not stand either
+            standing = [name for name in standing if known[name].step < known[row.to_id].step]
+        standing.append(row.to_id)
+    if len(standing) < 2:
         raise PermanentError(f"no checkpoint of {chain} was promoted; promote a checkpoint first")
-    before = checkpoints.get(conn, standing[-2]) if len(standing) > 1 else None
-    return before or checkpoints.chain(conn, chain)[0]
+    return known[standing[-2]]
 
 
 def _put_in_place(

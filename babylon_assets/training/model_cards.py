@@ -24,7 +24,7 @@ from babylon_assets.domain.verdict_table import explain_decision, verdict_cells
 from babylon_assets.ledger import evaluations, lineage, verdicts
 from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.ledger.datasets import read_counts
+from babylon_assets.ledger.dataset_counts import read_counts
 
 CARD = "README.md"
 #: Ancestors that are named one by one.
