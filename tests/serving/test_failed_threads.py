@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ ASK = "/v1/chat/completions"
 
 
 @pytest.fixture
-def fault(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """The engine stands still after some steps, and fails once this is set. The gateway can be asked in between, for it
     is looked so seldom whether a thread has failed."""
     fault, steps, spend = threading.Event(), list[object](), KeyTurns.spend
@@ -45,7 +45,8 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
     monkeypatch.setattr(KeyTurns, "spend", fail)
     monkeypatch.setattr(server, "LOOK_SECONDS", 2.0)
-    return fault
+    yield fault
+    fault.set()
 
 
 def test_a_failed_engine_is_told_to_all_and_ends_the_gateway(
@@ -66,7 +67,7 @@ def test_a_failed_engine_is_told_to_all_and_ends_the_gateway(
         told, late, health = waiting.result(30), client.post(ASK, json=BODY), client.get("/health")
         lines = streaming.result(30)
     for refused in (told, late):
-        assert (refused.status_code, refused.json()["error"]["type"]) == (503, "server_error")
+        assert (refused.status_code, refused.json()["error"]["type"]) == (503, "api_error")
     assert told.json()["error"]["code"] == "engine_failed"
     assert "engine_failed" in lines[-1] and len(lines) > 1
     assert (health.status_code, health.json()["missing"]) == (503, ["the thread engine, which failed"])

@@ -313,11 +313,21 @@ def test_the_thread_of_grammars_gives_way(constrainer: Constrainer) -> None:
     assert work.result(10) == os.getpriority(os.PRIO_PROCESS, 0) + NICE
 
 
-def test_definitions_stand_in_a_grammar_of_xml_only_where_they_are_referred_to() -> None:
+def test_definitions_stand_in_a_grammar_of_xml_only_where_they_are_referred_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write, written = constraints._xml_value, list[str]()
+
+    def count(rule: str, schema: Any, root: Any) -> str:
+        written.append(rule)
+        return write(rule, schema, root)
+
+    monkeypatch.setattr(constraints, "_xml_value", count)
     shared = {"$defs": {"order": {"enum": ["x" * 900] * 100}}}
     assert len(grammar_of(tools(1, closed(fields(100, {"type": "integer"}), **shared)), "xml")) < 50_000
     with pytest.raises(UnboundedSchemaError, match="1000000 characters"):
         grammar_of(tools(1, closed(fields(100, {"type": "integer", "x": {"$ref": "#/$defs/order"}}), **shared)), "xml")
+    assert len(written) < 120  # of the second, no more than what passes the bound
     few = closed(fields(6, {"type": "integer", "x": {"$ref": "#/$defs/order"}}), **shared)
     assert len(grammar_of(tools(1, few), "xml")) > 500_000
     with pytest.raises(UnboundedSchemaError, match="1000000 characters"):
