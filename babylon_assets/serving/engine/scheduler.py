@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 from babylon_assets.domain.errors import CorruptLedger, MissingDependency
 from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
-from babylon_assets.serving.engine.answer_readers import AnswerReader, whole_answer
 from babylon_assets.serving.engine.batching import Batch, Generation
 from babylon_assets.serving.engine.constraints import Constraint
 from babylon_assets.serving.engine.engine import Library
 from babylon_assets.serving.engine.fair_queue import FairQueue, KeyTurns
+from babylon_assets.serving.engine.heard_answers import HeardAnswer, whole_answer
 from babylon_assets.serving.http.protocol import ApiError
 from babylon_assets.serving.lasting_thread import LastingThread
 from babylon_assets.serving.long_work import LongWork
@@ -138,7 +138,7 @@ class Scheduler:
     async def pieces(self, question: Question) -> AsyncGenerator[Piece]:
         job = await self._begin(question, streamed=True)
         readers = [
-            AnswerReader(generation, index, question, self._library.tokenizer)
+            HeardAnswer(generation, index, question, self._library.tokenizer)
             for index, generation in enumerate(job.generations)
         ]
         try:

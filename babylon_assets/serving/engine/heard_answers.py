@@ -51,7 +51,7 @@ def _token(tokenizer: ChatTokenizer, token_id: int, logprob: float, top: list[To
 
 
 @dataclass(slots=True)
-class AnswerReader:
+class HeardAnswer:
     """What of an answer has been told already; text that may still change, or become a stop, is held back."""
 
     generation: Generation
