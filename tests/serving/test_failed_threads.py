@@ -52,20 +52,20 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def test_a_failed_engine_is_told_to_all_and_ends_the_gateway(
     gateway_with: Gateways, fault: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gateway = gateway_with()
+    gateway, lines = gateway_with(), list[str]()
     with httpx.Client(base_url=gateway.root, timeout=60) as client, ThreadPoolExecutor(2) as pool:
 
-        def stream() -> list[str]:
+        def stream() -> None:
             with client.stream("POST", ASK, json={**BODY, "stream": True}) as reply:
-                return [line for line in reply.iter_lines() if line]
+                lines.extend(line for line in reply.iter_lines() if line)
 
         streaming = pool.submit(stream)
-        wait_for(lambda: gateway.parts.source.load() == (1, 0))
+        wait_for(lambda: lines)
         waiting = pool.submit(client.post, ASK, json=BODY)
         wait_for(lambda: gateway.parts.source.load() == (1, 1))
         fault.set()
         told, late, health = waiting.result(30), client.post(ASK, json=BODY), client.get("/health")
-        lines = streaming.result(30)
+        streaming.result(30)
     for refused in (told, late):
         assert (refused.status_code, refused.json()["error"]["type"]) == (503, "api_error")
     assert told.json()["error"]["code"] == "engine_failed"
