@@ -33,8 +33,7 @@ ASK = "/v1/chat/completions"
 
 @pytest.fixture
 def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The engine stands still after some steps, and fails once this is set. The gateway can be asked in between, for it
-    is looked so seldom whether a thread has failed."""
+    """The engine stands still after some steps, and fails once this is set."""
     fault, steps, spend = threading.Event(), list[object](), KeyTurns.spend
 
     def fail(turns: KeyTurns[Any], batch: Any, seconds: float) -> None:
@@ -44,20 +43,25 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         spend(turns, batch, seconds)
 
     monkeypatch.setattr(KeyTurns, "spend", fail)
-    monkeypatch.setattr(server, "LOOK_SECONDS", 2.0)
     yield fault
     fault.set()
 
 
 def test_a_failed_engine_is_told_to_all_and_ends_the_gateway(
-    gateway_with: Gateways, fault: threading.Event, caplog: pytest.LogCaptureFixture
+    gateway_with: Gateways,
+    fault: threading.Event,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    stop, stops = server._stop, list[Any]()
+    monkeypatch.setattr(server, "_stop", lambda *given: stops.append(given))  # so that it can be asked before it ends
     gateway, lines = gateway_with(), list[str]()
     with httpx.Client(base_url=gateway.root, timeout=60) as client, ThreadPoolExecutor(2) as pool:
 
         def stream() -> None:
             with client.stream("POST", ASK, json={**BODY, "stream": True}) as reply:
-                lines.extend(line for line in reply.iter_lines() if line)
+                for line in filter(None, reply.iter_lines()):
+                    lines.append(line)
 
         streaming = pool.submit(stream)
         wait_for(lambda: lines)
@@ -71,6 +75,8 @@ def test_a_failed_engine_is_told_to_all_and_ends_the_gateway(
     assert told.json()["error"]["code"] == "engine_failed"
     assert "engine_failed" in lines[-2] and len(lines) > 2
     assert (health.status_code, health.json()["missing"]) == (503, ["the thread engine, which failed"])
+    wait_for(lambda: stops)
+    stop(*stops[0])
     assert "its thread engine failed" in gateway.failure(30)
     (logged,) = [record for record in caplog.records if record.exc_info]
     assert "the thread engine failed" in logged.message and "an inner fault" in str(logged.exc_info)
