@@ -53,7 +53,7 @@ def test_a_failed_engine_is_told_to_all_and_ends_the_gateway(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stop, stops = server._stop, list[Any]()
+    stops: list[Any] = []
     monkeypatch.setattr(server, "_stop", lambda *given: stops.append(given))  # so that it can be asked before it ends
     gateway, lines = gateway_with(), list[str]()
     with httpx.Client(base_url=gateway.root, timeout=60) as client, ThreadPoolExecutor(2) as pool:
@@ -76,7 +76,8 @@ def test_a_failed_engine_is_told_to_all_and_ends_the_gateway(
     assert "engine_failed" in lines[-2] and len(lines) > 2
     assert (health.status_code, health.json()["missing"]) == (503, ["the thread engine, which failed"])
     wait_for(lambda: stops)
-    stop(*stops[0])
+    (uvicorn, _), *_ = stops
+    uvicorn.should_exit = True
     assert "its thread engine failed" in gateway.failure(30)
     (logged,) = [record for record in caplog.records if record.exc_info]
     assert "the thread engine failed" in logged.message and "an inner fault" in str(logged.exc_info)
