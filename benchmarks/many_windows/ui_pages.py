@@ -45,13 +45,13 @@ def record_queries(browser: Browser, url: str) -> Sequence[str]:
     browser.open(url, "")
     bodies: list[str] = []
     began = quiet = time.monotonic()
-    while time.monotonic() - quiet < _QUIET_SECONDS and time.monotonic() - began < _MOST_SECONDS:
+    while (not bodies or time.monotonic() - quiet < _QUIET_SECONDS) and time.monotonic() - began < _MOST_SECONDS:
         time.sleep(0.3)
         now = list(browser.run("window.asked || []"))
         if len(now) != len(bodies):
             bodies, quiet = now, time.monotonic()
     if not bodies:
-        raise SystemExit(f"{url} asked nothing in {_QUIET_SECONDS:.0f} seconds")
+        raise SystemExit(f"{url} asked nothing in {_MOST_SECONDS:.0f} seconds")
     return list(dict.fromkeys(bodies))
 
 
