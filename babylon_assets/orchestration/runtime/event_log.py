@@ -98,9 +98,9 @@ class EventLog(PostgresEventLogStorage):
         """
         states = {key: self._states[key, of] for key, of in keys if (key, of) in self._states and self._holds(key, of)}
         rest = [(key, of) for key, of in keys if key not in states]
-        found = super().get_asset_check_state(rest) if rest else {}
-        self._states |= {(key, of): found[key] for key, of in rest}
-        return states | dict(found)
+        anew = super().get_asset_check_state(rest) if rest else {}
+        self._states |= {(key, of): anew[key] for key, of in rest}
+        return states | dict(anew)
 
     def _holds(self, key: dg.AssetCheckKey, partitions: dg.PartitionsDefinition[Any] | None) -> bool:
         """Whether nothing has happened since a state of a check was found, and no run was to add to it."""
