@@ -110,6 +110,15 @@ FOLLOWED: dict[str, tuple[Question, str]] = {
         question({"allOf": [{"type": "object", "properties": fields(20)}, {"properties": {"a": {"type": "null"}}}]}),
         '{"field_1": "x", "a": null}',
     ),
+    "one of two that may both hold": (
+        question(
+            {
+                "oneOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
+                "$defs": {name: {"type": "object", "properties": {name: {"type": "string"}}} for name in "ab"},
+            }
+        ),
+        '{"b": "x"}',
+    ),
     "any": (replace(ASKED, response_format={"type": "json_object"}), '{"a": [1, {"b": null}]}'),
 }
 
