@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import pytest
 from rich.console import Console
@@ -14,8 +15,10 @@ from babylon_assets.cli import terminal
 from babylon_assets.cli.chain import tree_table
 from babylon_assets.cli.compare import _measured_table as measured_table
 from babylon_assets.cli.list_scores import _table as steps_table
+from babylon_assets.cli.list_scores import _tied as find_tied
 from babylon_assets.cli.list_windows import _with_names as name_checkpoints
 from babylon_assets.cli.list_windows import window_table
+from babylon_assets.domain.baselines import WORSE_HALF
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.domain.policy_comparison import ComparedPolicies, MeasuredTwice
 from babylon_assets.ledger.late_samples import CarriedSamples
@@ -74,7 +77,7 @@ def test_windows_are_readable_at_every_width_whatever_is_carried(width: int, mon
     assert ("oracle" in shown) == (width > 80)
     for window in ROWS:
         assert f"{window.window_id}  {window.status}" in text
-    assert all(word in text.split() for word in ("1200", "24", "984", "@1", "babylon-agent@2;"))
+    assert all(word in text.split() for word in ("1,200", "984", "@1", "babylon-agent@2;"))
     assert len(lines) < 30
 
 
@@ -137,3 +140,21 @@ def printed(table: Table, width: int) -> list[str]:
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     return lines
+
+
+def test_an_answer_that_ties_with_an_imitated_one_says_why_it_is_not() -> None:
+    answer = Answer("g", 0.3, "sft", None)
+    answers: Any = {
+        ("t1", 0): answer,
+        ("t2", 0): answer._replace(trains_as="skip", skip_reason=WORSE_HALF),
+        ("t3", 0): answer._replace(reward=0.2, trains_as="skip", skip_reason=WORSE_HALF),
+        ("t4", 0): answer._replace(group="h", trains_as="skip", skip_reason=WORSE_HALF),
+    }
+    assert find_tied(answers) == {("t2", 0)}
+
+
+class Answer(NamedTuple):
+    group: str
+    reward: float
+    trains_as: str
+    skip_reason: str | None

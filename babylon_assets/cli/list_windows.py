@@ -231,13 +231,15 @@ def _outcome(row: WindowRow, names: Mapping[str, str], late: Mapping[str, Any]) 
 def _carried(late: Mapping[str, Any]) -> list[str]:
     """Late samples in words: those that joined the window, those that joined others, those that wait."""
     lines = []
-    old = f", {late['carried_too_old']} of them too old to train on" if late["carried_too_old"] else ""
-    for given, direction, more in ((late["carried_from"], "from", old), (late["carried_into"], "into", "")):
+    if late["carried_too_old"]:
+        lines.append(f"{count(sum(late['carried_from'].values()))} late, {count(late['carried_too_old'])} too old")
+    joined = {} if lines else late["carried_from"]
+    for given, direction in ((joined, "from"), (late["carried_into"], "into")):
         if given:
             [first, *others] = given
             places = f"{1 + len(others)} windows" if others else first
-            lines.append(f"{sum(given.values())} late {direction} {places}{more}")
-    return lines + ([f"{late['late_waiting']} late wait"] if late["late_waiting"] else [])
+            lines.append(f"{count(sum(given.values()))} late {direction} {places}")
+    return lines + ([f"{count(late['late_waiting'])} late wait"] if late["late_waiting"] else [])
 
 
 def _step(row: WindowRow, names: Mapping[str, str]) -> str:

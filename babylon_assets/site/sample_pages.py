@@ -20,6 +20,7 @@ from babylon_assets.domain.errors import NoWindow, PermanentError
 from babylon_assets.domain.site_links import link_samples
 from babylon_assets.domain.trajectories import Exchange, StepFacts
 from babylon_assets.environments.base import Environment
+from babylon_assets.ledger import lineage
 from babylon_assets.ledger.agent_rewards import RewardPart, reward_parts
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.sample_search import (
@@ -93,6 +94,7 @@ def list_samples(site: Site, request: Request) -> Response:
     with site.connect() as conn:
         result = search(conn, site.environment(), wanted, words, _position(given))
         reasons = _skip_reasons(conn)
+        unknown = "" if result.shown else _unknown_policy(conn, wanted.policy)
     filters = {name: text_of(given, name) for name in _FILTERS}
     onward = None
     if result.position is not None:
@@ -100,6 +102,7 @@ def list_samples(site: Site, request: Request) -> Response:
     return site.render(
         "samples.html",
         shown=result.shown,
+        unknown=unknown,
         looked_at=result.looked_at,
         reached=result.position.window if result.position else None,
         onward=onward,
@@ -122,6 +125,16 @@ def _window_of(site: Site, given: Mapping[str, str]) -> str | None:
         return window and site.settings.windows.parse(window).id
     except NoWindow as error:
         raise WrongValueError(str(error)) from None
+
+
+def _unknown_policy(conn: Connection, name: str | None) -> str:
+    """That nothing is known of a policy that is looked for; empty where there is one, or none is looked for."""
+    try:
+        if name:
+            lineage.find(conn, name)
+    except PermanentError as error:
+        return f"{error}."
+    return ""
 
 
 _FILTERS = ("text", "action", "agent", "policy", "mode", "reason", "least", "most", "window")

@@ -14,14 +14,17 @@ import pytest
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
+from babylon_assets.domain.errors import SettingsError
 from babylon_assets.domain.policies import Caller
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.registry import open_environment
 from babylon_assets.environments.small_models import ModelRecipe
+from babylon_assets.environments.weighted_scorers import check_weights
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.database import Database, migrate
 from babylon_assets.ledger.datasets import load_dataset
 from babylon_assets.ledger.inference_calls import calls_by_id
+from babylon_assets.ledger.scores import read_step_scores
 from babylon_assets.ledger.windows import get_window
 from babylon_assets.orchestration.assets.raw_trajectories import read
 from babylon_assets.orchestration.assets.scored_trajectories import score
@@ -91,14 +94,19 @@ def test_the_rows_of_the_page_are_a_window_to_train_on(settings: Settings, desk:
         conn.execute(rows.encode())
     migrate(desk)
     usual = settings.replace(min_samples_per_window=Settings().datasets.min_samples_per_window, scorers=())
-    usual = usual.replace(reward_weights={"outcome": 1.0, "promptness": 0.1}, held_out_share=0.15)
+    usual = usual.replace(reward_weights=Settings().rewards.weights, held_out_share=0.15)
     installation = Installation(usual, desk)
     [window] = HOURLY.closed(datetime.now(UTC), 1)
     for make in (read, score, freeze):
         make(installation, window)
     with desk.connect() as conn:
         row = get_window(conn, window)
+        components = [scored for _, _, scored in read_step_scores(conn, window).values()]
     assert row is not None and row.status == "ready", row
+    assert {name for scored in components for name in scored} == {"outcome"}
+    assert check_weights(usual) == "outcome 1; support_desk has no heuristic, set REWARD_WEIGHTS for more"
+    with pytest.raises(SettingsError, match="REWARD_WEIGHTS names no scorer: heuristic"):
+        score(Installation(usual.replace(reward_weights={"outcome": 1.0, "heuristic": 0.2}), desk), window)
 
 
 @contextmanager
