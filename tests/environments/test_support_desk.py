@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import textwrap
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,7 +19,7 @@ from babylon_assets.definitions import build_definitions
 from babylon_assets.domain.errors import SettingsError
 from babylon_assets.domain.policies import Caller
 from babylon_assets.domain.windows import HOURLY
-from babylon_assets.environments.registry import open_environment
+from babylon_assets.environments.registry import GROUP, open_environment
 from babylon_assets.environments.small_models import ModelRecipe
 from babylon_assets.environments.weighted_scorers import check_weights
 from babylon_assets.ledger import checkpoints, promotions
@@ -107,6 +109,14 @@ def test_the_rows_of_the_page_are_a_window_to_train_on(settings: Settings, desk:
     assert check_weights(usual) == "outcome 1; support_desk has no heuristic, set REWARD_WEIGHTS for more"
     with pytest.raises(SettingsError, match="REWARD_WEIGHTS names no scorer: heuristic"):
         score(Installation(usual.replace(reward_weights={"outcome": 1.0, "heuristic": 0.2}), desk), window)
+
+
+def test_the_package_of_the_page_installs_the_environment() -> None:
+    [text] = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    package = tomllib.loads(textwrap.dedent(text))
+    assert package["project"]["entry-points"][GROUP] == {"support_desk": f"support_desk:{SupportDesk.__name__}"}
+    assert package["tool"]["setuptools"]["py-modules"] == [FILE.stem]
+    assert package["build-system"]["build-backend"] == "setuptools.build_meta"
 
 
 @contextmanager
