@@ -149,7 +149,8 @@ def _pages(settings: Settings, desk: Database) -> str:
     assert "reward" in [column.header for column in table.columns]
     page = render_page(replace(gather(settings, desk, datetime.now(UTC)), guides={}))
     assert "What was understood" in page
-    return "\n".join([*(str(column.header) for column in table.columns), page])
+    spoken = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    return "\n".join([*(str(column.header) for column in table.columns), spoken])
 
 
 def test_the_pages_of_a_desk_have_no_word_of_the_market(installed: None) -> None:
