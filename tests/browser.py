@@ -83,6 +83,11 @@ class Browser:
             assert time.monotonic() < deadline, f"never true: {script}"
             time.sleep(0.2)
 
+    def listen(self, script: str) -> None:
+        """Run a script before those of each page that is opened from now on."""
+        self._call("Page.enable")
+        self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
+
     def text(self) -> str:
         """All that the page shows."""
         return str(self.run("document.body ? document.body.innerText : ''"))

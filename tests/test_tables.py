@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from babylon_assets.cli.chain import tree_table
 from babylon_assets.cli.compare import _measured_table as measured_table
 from babylon_assets.cli.list_scores import _table as steps_table
 from babylon_assets.cli.list_windows import _with_names as name_checkpoints
-from babylon_assets.cli.list_windows import window_table
+from babylon_assets.cli.list_windows import print_newest, window_table
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.domain.policy_comparison import ComparedPolicies, MeasuredTwice
 from babylon_assets.ledger.late_samples import CarriedSamples
@@ -161,3 +162,27 @@ def printed(table: Table, width: int) -> list[str]:
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     return lines
+
+
+def test_of_many_windows_the_newest_are_shown_and_how_to_see_all(capsys: pytest.CaptureFixture[str]) -> None:
+    many = [
+        replace(ROWS[0], window_id=f"2026-{month:02}-{day:02}T07:00") for month in range(1, 9) for day in range(1, 29)
+    ]
+    for everything, shown in ((False, many[-168:]), (True, many)):
+        print_newest(many, everything, lambda rows: window_table(rows, NAMES))
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines if line.startswith("2026")] == [row.window_id for row in shown]
+        assert ("the newest 168 of 224; --all shows all of them" in lines) != everything
+
+
+def test_late_samples_are_gone_through_once_however_many_windows_there_are() -> None:
+    class Counted(list[CarriedSamples]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[CarriedSamples]:
+            self.passes += 1
+            return super().__iter__()
+
+    carried = Counted(CARRIED)
+    window_table([replace(ROWS[0], window_id=f"2026-11-28T{hour:02}:00") for hour in range(24)], NAMES, carried)
+    assert carried.passes == 1

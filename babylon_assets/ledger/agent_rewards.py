@@ -18,10 +18,18 @@ FROM babylon_training.trajectory_scores
 WHERE window_id >= %(oldest)s AND scorer = 'reward' AND retired IS NULL
     AND position(lower(%(text)s) IN lower(agent_id)) > 0
 GROUP BY agent_id ORDER BY avg(score) DESC NULLS LAST, agent_id LIMIT %(limit)s"""
-_WINDOWS: LiteralString = """
-SELECT window_id, avg(score), count(*)::int FROM babylon_training.trajectory_scores
-WHERE agent_id = %s AND scorer = 'reward' AND retired IS NULL
-GROUP BY window_id ORDER BY window_id DESC LIMIT %s"""
+_REWARD: LiteralString = """
+    FROM babylon_training.trajectory_scores WHERE agent_id = %(agent)s AND scorer = 'reward' AND retired IS NULL"""
+#: From each window to the one before it by the index, so that older ones are not read.
+_WINDOWS: LiteralString = f"""
+WITH RECURSIVE hours AS (
+    SELECT max(window_id) AS hour, 1 AS place {_REWARD}
+    UNION ALL SELECT (SELECT max(window_id) {_REWARD} AND window_id < hour), place + 1
+    FROM hours WHERE hour IS NOT NULL AND place < %(limit)s)
+SELECT hour, mean, trajectories
+FROM hours CROSS JOIN LATERAL (
+    SELECT avg(score) AS mean, count(*)::int AS trajectories {_REWARD} AND window_id = hour) AS scored
+WHERE hour IS NOT NULL ORDER BY hour DESC"""
 _PARTS: LiteralString = """
 SELECT scorer, scorer_version, step_scores[array_position(steps, %(step)s)],
     step_states[array_position(steps, %(step)s)], step_worth[array_position(steps, %(step)s)], reasoning
@@ -68,7 +76,7 @@ def list_agents(conn: Connection[Any], text: str = "", limit: int = 200) -> list
 
 def rewards_by_window(conn: Connection[Any], agent: str) -> list[AgentWindow]:
     """An agent's newest windows, at most `WINDOWS`, newest first."""
-    return [AgentWindow(*row) for row in conn.execute(_WINDOWS, [agent, WINDOWS])]
+    return [AgentWindow(*row) for row in conn.execute(_WINDOWS, {"agent": agent, "limit": WINDOWS})]
 
 
 def reward_parts(conn: Connection[Any], window: str, trajectory: str, step: int) -> list[RewardPart]:

@@ -17,23 +17,42 @@ from babylon_assets.domain import checkpoint_states as states
 from babylon_assets.domain.policies import BRANCH
 from babylon_assets.ledger.evaluations import REWARD
 
+#: Of all checkpoints, and of a few: a LIMIT keeps the planner from reading every promotion for a page.
+_PROMOTED: LiteralString = "EXISTS (SELECT FROM babylon_training.promotions WHERE to_id = made.id)"
+_ONE_PROMOTED: LiteralString = "(SELECT true FROM babylon_training.promotions WHERE to_id = made.id LIMIT 1)"
+#: The newest promotion of each chain says what is served; chains are stepped over, not their promotions.
 _KNOWN: LiteralString = f"""
-WITH known AS (
+WITH RECURSIVE chains AS (
+    SELECT min(chain) AS chain FROM babylon_training.promotions
+    UNION ALL SELECT (
+        SELECT min(later.chain) FROM babylon_training.promotions AS later WHERE later.chain > chains.chain)
+    FROM chains WHERE chain IS NOT NULL),
+served AS MATERIALIZED (
+    SELECT (SELECT to_id FROM babylon_training.promotions AS newest
+            WHERE newest.chain = chains.chain ORDER BY newest.id DESC LIMIT 1) AS id
+    FROM chains WHERE chain IS NOT NULL),
+known AS (
     SELECT made.id, made.created_at, made.chain, made.step, CASE
-        WHEN made.id IN (SELECT DISTINCT ON (chain) to_id FROM babylon_training.promotions ORDER BY chain, id DESC)
-            THEN '{states.SERVED}'
+        WHEN EXISTS (SELECT FROM served WHERE served.id = made.id) THEN '{states.SERVED}'
         WHEN starts_with(made.rejected, 'refused') THEN '{states.REJECTED}'
         WHEN made.rejected IS NOT NULL THEN '{states.ROLLED_BACK}'
-        WHEN made.id IN (SELECT to_id FROM babylon_training.promotions) THEN '{states.SERVED_BEFORE}'
+        WHEN {_PROMOTED} THEN '{states.SERVED_BEFORE}'
         WHEN made.step = 0 THEN '{states.BASE_MODEL}'
         WHEN (SELECT passed FROM babylon_training.gate_verdicts WHERE checkpoint_id = made.id) THEN '{states.PASSED}'
         WHEN strpos(made.chain, '{BRANCH}') > 0 THEN '{states.ON_A_BRANCH}'
         ELSE '{states.NO_VERDICT}' END AS state
     FROM babylon_training.model_checkpoints AS made)"""
-_PAGE: LiteralString = f""", page AS (
-    SELECT * FROM known
-    WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(ids)s::text[] IS NULL OR id = ANY(%(ids)s))
-    ORDER BY created_at DESC, chain, step DESC LIMIT %(limit)s OFFSET %(offset)s)
+_IN_ORDER: LiteralString = """
+    WHERE %(ids)s::text[] IS NULL OR id = ANY(%(ids)s) ORDER BY created_at DESC, chain, step DESC"""
+#: The rows of a page are picked before their states are asked for.
+_OF_ANY_STATE: LiteralString = f""", picked AS MATERIALIZED (
+    SELECT id FROM babylon_training.model_checkpoints {_IN_ORDER} LIMIT %(limit)s OFFSET %(offset)s),
+page AS (SELECT * FROM known WHERE id IN (SELECT id FROM picked))"""
+#: States are asked for in the order of the page, until it is full: OFFSET 0 keeps the order inside.
+_OF_STATE: LiteralString = f""", page AS (
+    SELECT * FROM (SELECT * FROM known {_IN_ORDER} OFFSET 0) AS in_order
+    WHERE state = %(state)s LIMIT %(limit)s OFFSET %(offset)s)"""
+_ROWS: LiteralString = f"""
 SELECT made.id, made.chain || '@' || made.step AS policy, made.chain, made.step, made.window_id AS window,
     made.dataset_id, made.backend, made.base_model, made.created_at, page.state, made.rejected,
     parent.chain || '@' || parent.step AS parent, played.reward_mean AS window_reward,
@@ -98,7 +117,8 @@ def read_register(
     """
     given = {"state": state, "ids": None if ids is None else list(ids), "limit": limit, "offset": offset}
     with conn.cursor(row_factory=class_row(RegisteredCheckpoint)) as cursor:
-        return cursor.execute(_KNOWN + _PAGE, given).fetchall()
+        page = _OF_ANY_STATE if state is None else _OF_STATE
+        return cursor.execute(_KNOWN.replace(_PROMOTED, _ONE_PROMOTED) + page + _ROWS, given).fetchall()
 
 
 def count_states(conn: Connection[Any]) -> dict[str, int]:

@@ -31,14 +31,20 @@ _COLUMNS: LiteralString = """
     sample.dataset_id, sample.sample_id, sample.trajectory_id, sample.agent_id, sample.step, sample.call,
     sample.group_key, sample.policy, sample.reward, sample.advantage, sample.trains_as, sample.skip_reason,
     sample.tokens"""
+# LIMIT 1: each window is looked up for itself, however many there are.
 _WINDOWS: LiteralString = """
-SELECT window_id FROM babylon_training.windows AS played
+SELECT window_id, (
+    SELECT coalesce(sum(cardinality(kept.steps)), 0)::int FROM babylon_training.training_dataset_trajectories AS kept
+    WHERE kept.dataset_id = played.dataset_id AND (%(agent)s::text IS NULL OR kept.agent_id = %(agent)s))
+FROM babylon_training.windows AS played
 WHERE dataset_id IS NOT NULL AND (window_id < %(until)s OR (window_id = %(until)s AND NOT %(past)s))
     AND (%(only)s::text IS NULL OR window_id = %(only)s)
-    AND (%(agent)s::text IS NULL OR EXISTS (
-        SELECT FROM babylon_training.training_dataset_trajectories AS kept
-        WHERE kept.dataset_id = played.dataset_id AND kept.agent_id = %(agent)s))
+    AND (%(agent)s::text IS NULL OR (
+        SELECT true FROM babylon_training.training_dataset_trajectories AS kept
+        WHERE kept.dataset_id = played.dataset_id AND kept.agent_id = %(agent)s LIMIT 1))
 ORDER BY window_id DESC LIMIT %(windows)s"""
+_KNOWN_AGENT: LiteralString = """
+SELECT true FROM babylon_training.training_dataset_trajectories WHERE agent_id = %s LIMIT 1"""
 _SEARCH: LiteralString = f"""
 SELECT played.window_id AS window, {_COLUMNS}
 FROM babylon_training.windows AS played JOIN babylon_training.training_dataset_samples AS sample USING (dataset_id)
@@ -60,9 +66,12 @@ _STEP_OF_AGENT: LiteralString = f"""
 SELECT played.window_id AS window, {_COLUMNS}
 FROM babylon_training.windows AS played JOIN babylon_training.training_dataset_samples AS sample USING (dataset_id)
 CROSS JOIN split_part(sample.group_key, '/', 1) AS own
-WHERE sample.agent_id = %s AND sample.step = %s AND (%s::text IS NULL OR own = %s)
+WHERE played.window_id = ANY(%s) AND sample.agent_id = %s AND sample.step = %s AND (%s::text IS NULL OR own = %s)
 ORDER BY own DESC, played.window_id = own DESC, played.window_id DESC, sample.trajectory_id, sample.call DESC
 LIMIT 1"""
+_CARRIERS: LiteralString = """
+SELECT DISTINCT into_window FROM babylon_training.late_samples
+WHERE window_id = %s AND agent_id = %s AND into_window IS NOT NULL"""
 _NEIGHBOURS: LiteralString = f"""
 SELECT %s::text AS window, {_COLUMNS} FROM babylon_training.training_dataset_samples AS sample
 WHERE sample.dataset_id = %s AND sample.group_key = %s
@@ -143,31 +152,35 @@ class SamplePosition(NamedTuple):
 
 
 class SampleBatch(NamedTuple):
-    """Samples that a search came upon, maybe none, and from where it goes on."""
+    """Samples that a search came upon, maybe none, from where it goes on, and how many were compared for them."""
 
     rows: list[SampleRow]
     position: SamplePosition
+    compared: int
 
 
 def stream_samples(
     conn: Connection[Any], wanted: SampleFilter, after: SamplePosition | None = None, limit: int = 200
 ) -> Iterator[SampleBatch]:
     """The samples from the newest window to the oldest, in batches of at most `limit`; whoever has enough stops."""
+    if wanted.agent is not None and conn.execute(_KNOWN_AGENT, [wanted.agent]).fetchone() is None:
+        return
     position, windows = after or SamplePosition(wanted.window or _NEWEST), 1
     own = {item.name: getattr(wanted, item.name) for item in fields(wanted)}
     while True:
         given = {**own, **position._asdict(), "until": position.window, "only": wanted.window, "windows": windows}
-        picked = [name for (name,) in conn.execute(_WINDOWS, given)]
+        picked = dict(conn.execute(_WINDOWS, given).fetchall())
         if not picked:
             return
         with conn.cursor(row_factory=class_row(SampleRow)) as cursor:
-            rows = cursor.execute(_SEARCH, {**given, "picked": picked, "limit": limit}).fetchall()
+            rows = cursor.execute(_SEARCH, {**given, "picked": list(picked), "limit": limit}).fetchall()
         if len(rows) == limit:
-            last = rows[-1]
+            last, compared = rows[-1], limit
             position = SamplePosition(last.window, last.trajectory_id, last.step, last.call)
         else:
-            position, windows = SamplePosition(picked[-1], past=True), min(2 * windows, MOST_WINDOWS)
-        yield SampleBatch(rows, position)
+            compared, windows = sum(picked.values()), min(2 * windows, MOST_WINDOWS)
+            position = SamplePosition(list(picked)[-1], past=True)
+        yield SampleBatch(rows, position, compared)
 
 
 def read_sample(conn: Connection[Any], window: str, sample_id: str) -> SampleRow | None:
@@ -182,8 +195,33 @@ def find_sample_of(conn: Connection[Any], agent: str, step: int, window: str | N
 
     A sample that a later window's dataset carries over is of the window in which it was answered.
     """
+    if window is not None:
+        carriers = [name for (name,) in conn.execute(_CARRIERS, [window, agent])]
+        return _step_in(conn, [window, *carriers], agent, step, window)
+    newest: SampleRow | None = None
+    for names in _windows_of_agent(conn, agent):
+        if newest is not None and newest.own_window > names[0]:
+            break  # older windows hold older samples
+        row = _step_in(conn, names, agent, step)
+        if row is not None and (newest is None or row.own_window >= newest.own_window):
+            newest = row
+    return newest
+
+
+def _step_in(
+    conn: Connection[Any], windows: Sequence[str], agent: str, step: int, own: str | None = None
+) -> SampleRow | None:
+    """The newest executed call of an agent's step in the datasets of some windows."""
     with conn.cursor(row_factory=class_row(SampleRow)) as cursor:
-        return cursor.execute(_STEP_OF_AGENT, [agent, step, window, window]).fetchone()
+        return cursor.execute(_STEP_OF_AGENT, [list(windows), agent, step, own, own]).fetchone()
+
+
+def _windows_of_agent(conn: Connection[Any], agent: str) -> Iterator[list[str]]:
+    """The windows whose datasets hold the agent, newest first, ever more at a time."""
+    given: dict[str, Any] = {"until": _NEWEST, "past": False, "only": None, "agent": agent, "windows": 4}
+    while names := [name for name, _ in conn.execute(_WINDOWS, given)]:
+        yield names
+        given |= {"until": names[-1], "past": True, "windows": 2 * given["windows"]}
 
 
 def read_neighbours(conn: Connection[Any], sample: SampleRow, most: int = 40) -> list[SampleRow]:

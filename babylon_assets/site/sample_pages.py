@@ -37,8 +37,8 @@ from babylon_assets.site.page_shell import Site
 from babylon_assets.site.query_values import WrongValueError, choice_of, number_of, optional, text_of, window_of
 
 PAGE_ROWS = 50
-#: A search ends after so many samples looked at, or so many seconds, and says where.
-MOST_LOOKED_AT, MOST_SECONDS = 20_000, 2.0
+#: A search ends after so many samples whose texts were looked at, so many that were compared, or so many seconds.
+MOST_LOOKED_AT, MOST_COMPARED, MOST_SECONDS = 20_000, 50_000, 2.0
 MODES = {"policy_gradient": "good", "recompute": "busy", "sft": "fair", "skip": "calm"}
 
 
@@ -119,16 +119,17 @@ def search(
 ) -> SearchResult:
     """A page of samples; one that finds few looks no further than its bounds."""
     shown: list[ShownSample] = []
-    looked_at, deadline = 0, time.monotonic() + MOST_SECONDS
+    looked_at, texts, deadline = 0, 0, time.monotonic() + MOST_SECONDS
     for batch in stream_samples(conn, wanted, after, 4 * PAGE_ROWS if words else PAGE_ROWS):
-        looked_at += len(batch.rows)
+        looked_at += batch.compared
+        texts += len(batch.rows) if words else 0
         members = [sample for sample in show(conn, environment, batch.rows, words) if sample is not None]
         room = PAGE_ROWS - len(shown)
         shown += members[:room]
         if len(members) >= room:
             last = shown[-1].row
             return SearchResult(shown, SamplePosition(last.window, last.trajectory_id, last.step, last.call), looked_at)
-        if looked_at >= MOST_LOOKED_AT or time.monotonic() > deadline:
+        if texts >= MOST_LOOKED_AT or looked_at >= MOST_COMPARED or time.monotonic() > deadline:
             return SearchResult(shown, batch.position, looked_at)
     return SearchResult(shown, None, looked_at)
 
@@ -218,7 +219,8 @@ def _skip_reasons(conn: Connection) -> list[str]:
         SELECT DISTINCT substr(kind, 7) FROM (
             SELECT dataset_id FROM babylon_training.windows WHERE dataset_id IS NOT NULL
             ORDER BY window_id DESC LIMIT 48) AS played
-        JOIN babylon_training.training_datasets AS made ON made.id = played.dataset_id
+        CROSS JOIN LATERAL (
+            SELECT counts FROM babylon_training.training_datasets WHERE id = played.dataset_id OFFSET 0) AS made
         CROSS JOIN LATERAL jsonb_object_keys(made.counts) AS kind WHERE starts_with(kind, 'skip: ') ORDER BY 1"""
     return [reason for (reason,) in conn.execute(query)]
 
