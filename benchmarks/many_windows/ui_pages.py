@@ -26,11 +26,10 @@ def list_pages(window: str, run: str) -> dict[str, str]:
     """The address of each page, for a home's newest window and run."""
     asset, partition = "/assets/model_checkpoints", f"view=partitions&partition={quote(window)}"
     return {
-        "an asset": f"{asset}?view=overview",
+        "an asset, with its plots": f"{asset}?view=overview",
         "an asset's partitions": f"{asset}?view=partitions",
         "a window of an asset": f"{asset}?{partition}",
         "a window of training_datasets": f"/assets/training_datasets?{partition}",
-        "an asset's plots": f"{asset}?view=plots",
         "an asset's events": f"{asset}?view=events",
         "an asset's checks": "/assets/training_datasets?view=checks",
         "the graph": "/locations/babylon_assets/asset-groups/babylon/lineage",
