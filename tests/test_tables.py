@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,7 +20,7 @@ from babylon_assets.cli.compare import _measured_table as measured_table
 from babylon_assets.cli.list_scores import _table as steps_table
 from babylon_assets.cli.list_scores import _tied as find_tied
 from babylon_assets.cli.list_windows import _with_names as name_checkpoints
-from babylon_assets.cli.list_windows import window_table
+from babylon_assets.cli.list_windows import print_newest, window_table
 from babylon_assets.domain.baselines import WORSE_HALF
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.domain.policy_comparison import ComparedPolicies, MeasuredTwice
@@ -93,6 +96,28 @@ def test_no_action_of_a_step_is_cut_at_any_width(width: int, monkeypatch: pytest
     assert trajectory in "".join(line[:place].split("  ")[0].strip() for line in lines[1:])
 
 
+def test_what_is_said_of_no_step_has_no_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal.output, "_width", 400)
+    names = ("agent", "call", "kind", "state", "entry", "exit", "worth", "baseline", "compared_with", "skip_reason")
+    reply = {**dict.fromkeys(names), "reward": 0.5, "advantage": 0.1, "trains_as": "sft", "trajectory": "t", "step": 0}
+    trade = {**reply, "kind": "trade", "entry": 104.0, "exit": 90.0}
+    of_market = {"kind", "entry", "exit"}
+    for rows, shown in (([reply], set()), ([reply, trade], of_market)):
+        headers = {str(column.header) for column in steps_table([{**row, "action": "replace"} for row in rows]).columns}
+        assert headers & of_market == shown and {"trajectory", "worth", "action"} <= headers
+
+
+def test_the_table_of_the_readme_has_the_columns_that_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal.output, "_width", 200)
+    known = replace(ROWS[0], understood=1.0)
+    printed_columns = [str(column.header) for column in window_table([known], NAMES).columns]
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    [shown] = [line for line in readme.splitlines() if line.startswith("window  ")]
+    assert re.split(r"  +", shown) == printed_columns
+    plain = window_table([replace(known, reference=None)], NAMES)
+    assert [str(column.header) for column in plain.columns] == [name for name in printed_columns if name != "oracle"]
+
+
 def test_two_policies_are_side_by_side_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal.output, "_width", 80)
     value, none = Interval(0.4673, 0.403, 0.4383), Interval(0.0, 0.0, 0.0)
@@ -158,3 +183,27 @@ class Answer(NamedTuple):
     reward: float
     trains_as: str
     skip_reason: str | None
+
+
+def test_of_many_windows_the_newest_are_shown_and_how_to_see_all(capsys: pytest.CaptureFixture[str]) -> None:
+    many = [
+        replace(ROWS[0], window_id=f"2026-{month:02}-{day:02}T07:00") for month in range(1, 9) for day in range(1, 29)
+    ]
+    for everything, shown in ((False, many[-168:]), (True, many)):
+        print_newest(many, everything, lambda rows: window_table(rows, NAMES))
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines if line.startswith("2026")] == [row.window_id for row in shown]
+        assert ("the newest 168 of 224; --all shows all of them" in lines) != everything
+
+
+def test_late_samples_are_gone_through_once_however_many_windows_there_are() -> None:
+    class Counted(list[CarriedSamples]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[CarriedSamples]:
+            self.passes += 1
+            return super().__iter__()
+
+    carried = Counted(CARRIED)
+    window_table([replace(ROWS[0], window_id=f"2026-11-28T{hour:02}:00") for hour in range(24)], NAMES, carried)
+    assert carried.passes == 1

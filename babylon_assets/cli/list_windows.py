@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
@@ -27,12 +27,13 @@ from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.display_text import shorten
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.token_counts import explain_early_end
+from babylon_assets.domain.token_counts import explain_early_end, format_trainable
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, verdicts
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection, Database, open_database
 from babylon_assets.ledger.database import migrate as migrate_schema
+from babylon_assets.ledger.datasets import read_counts
 from babylon_assets.ledger.late_samples import CarriedSamples
 from babylon_assets.ledger.windows import WindowRow
 
@@ -41,13 +42,17 @@ if TYPE_CHECKING:
 
 #: Characters of a reason in the table of windows; `babylon status WINDOW` has all of it.
 MOST_OF_A_REASON = 90
+#: Rows of a table for a person, a week of hours; `--all` has them all.
+MOST_ROWS = 168
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Everything = Annotated[bool, typer.Option("--all", help=f"Show all of them, not the newest {MOST_ROWS} alone.")]
+_Row = TypeVar("_Row")
 
 
 def migrate() -> None:
     """Bring our tables (schema babylon_training) to the newest revision.
 
-    It is safe to repeat, and adds nothing to the game's own schema.
+    It is safe to repeat, and adds nothing to the environment's own schema.
 
     Example: [bold]babylon migrate[/]
     """
@@ -56,8 +61,8 @@ def migrate() -> None:
     output.print(f"{database.place}: schema babylon_training is at revision", bold(revision), soft_wrap=True)
 
 
-def list_all(json: Json = False) -> None:
-    """List the windows with their state and counts, oldest first.
+def list_all(everything: Everything = False, json: Json = False) -> None:
+    """List the newest windows with their state and counts, oldest first.
 
     Example: [bold]babylon windows --json[/]
     """
@@ -69,11 +74,22 @@ def list_all(json: Json = False) -> None:
         names = policy_names(conn, settings.model_name)
         carried = late_samples.carried(conn, settings.model_name)
     if json:
-        print_json([window_json(row) | carried_json(row.window_id, carried) for row in rows])
+        late = by_window(carried)
+        print_json([window_json(row) | carried_json(row.window_id, late.get(row.window_id, ())) for row in rows])
     elif rows:
-        output.print(window_table(rows, names, carried))
+        print_newest(rows, everything, lambda shown: window_table(shown, names, carried))
     else:
-        output.print("no windows yet; `babylon demo` plays some, `babylon doctor` says whether the game's are in reach")
+        output.print(
+            "no windows yet; `babylon demo` plays some, `babylon doctor` says whether the environment's are in reach"
+        )
+
+
+def print_newest(rows: Sequence[_Row], everything: bool, table: Callable[[Sequence[_Row]], Table]) -> None:
+    """The table of the last rows, or of all; below it, how many are not shown."""
+    shown = rows if everything else rows[-MOST_ROWS:]
+    output.print(table(shown))
+    if len(shown) < len(rows):
+        output.print(f"the newest {len(shown)} of {len(rows):,}; --all shows all of them", style="dim")
 
 
 def status(
@@ -90,9 +106,12 @@ def status(
     with opened(settings).connect() as conn:
         shown = lineage(conn, settings, window) if window else overview(conn, settings.model_name)
         names = policy_names(conn, settings.model_name)
+        dataset = read_counts(conn, shown.get("dataset"))
     if json:
         print_json(shown)
         return
+    if dataset is not None:
+        shown["trainable_tokens"] = format_trainable(shown["trainable_tokens"], dataset.counts)
     verdict = shown.pop("verdict", None)
     _print_nested(_with_names(shown, names))
     if verdict is not None:
@@ -181,6 +200,15 @@ def window_json(row: WindowRow) -> dict[str, Any]:
     }
 
 
+def by_window(carried: Sequence[CarriedSamples]) -> dict[str, list[CarriedSamples]]:
+    """Late samples by each window that has given or taken them."""
+    known: dict[str, list[CarriedSamples]] = {}
+    for carry in carried:
+        for window in {carry.window, carry.into or carry.window}:
+            known.setdefault(window, []).append(carry)
+    return known
+
+
 def carried_json(window: str, carried: Sequence[CarriedSamples]) -> dict[str, Any]:
     """How many late samples the window took of which, how many which took of it, and how many wait."""
     return {
@@ -201,8 +229,9 @@ def policy_names(conn: Connection, chain: str) -> dict[str, str]:
     }
 
 
-def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Sequence[CarriedSamples] = ()) -> Table:
+def window_table(rows: Sequence[WindowRow], names: Mapping[str, str], carried: Sequence[CarriedSamples] = ()) -> Table:
     """The same for a person; `names` gives the policies' names by checkpoint id."""
+    late = by_window(carried)
     numbers = ("trajectories", "understood", "samples", "tokens", "reward", "oracle")
     listed = [
         {
@@ -214,10 +243,12 @@ def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Seque
             "tokens": count(row.trainable_tokens),
             "reward": number(row.reward_mean),
             "oracle": number((row.reference or {}).get("oracle")),
-            "parent -> checkpoint": _outcome(row, names, carried_json(row.window_id, carried)),
+            "parent -> checkpoint": _outcome(row, names, carried_json(row.window_id, late.get(row.window_id, ()))),
         }
         for row in rows
     ]
+    if all(row.reference is None for row in rows):
+        listed = [{name: value for name, value in row.items() if name != "oracle"} for row in listed]
     return fitting_table(listed, drop=("oracle", "tokens", "trajectories", "samples", "understood"), right=numbers)
 
 

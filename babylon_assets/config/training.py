@@ -80,8 +80,13 @@ class EmbeddedSettings(Group):
     passes: Annotated[int, Ge(1), Le(100)] | None = variable(
         "PASSES_PER_WINDOW",
         None,
-        "How many times a training goes through its window. MAX_KL bounds all of them together. Without it the "
-        "model's size decides.",
+        "How many times a policy gradient goes through its window. MAX_KL bounds all of them together. Without it "
+        "the model's size decides.",
+    )
+    imitation_passes: Annotated[int, Ge(1), Le(100)] | None = variable(
+        "IMITATION_PASSES",
+        None,
+        "How many times an imitation goes through its window. Without it the model's size decides.",
     )
     max_grad_norm: Annotated[float, Gt(0), Le(1000)] = variable(
         "MAX_GRAD_NORM", 0.2, "The norm that gradients are clipped to."

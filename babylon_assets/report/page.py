@@ -14,6 +14,7 @@ from babylon_assets.domain.display_text import neutralize
 from babylon_assets.report.attention import list_needs
 from babylon_assets.report.learning_curve import CurveMark, CurvePoint, draw_learning_curve
 from babylon_assets.report.rendering import MISSING, format_age, format_plural, render
+from babylon_assets.report.scales import smoothing_of
 from babylon_assets.report.summary import PromotionSummary, Report, WindowSummary
 
 #: Rows of the table of windows: a day of hours, and up to a week on a click. The curve has a month.
@@ -28,6 +29,7 @@ def render_page(report: Report) -> str:
     newest = list(reversed(report.windows))
     needs, guides = list_needs(report), report.guides or {}
     pages = dict.fromkeys(need.page for need in needs)
+    understood = [window for window in newest if window.understanding is not None][:FIRST_ROWS]
     return render(
         "page.html",
         report=report,
@@ -35,13 +37,16 @@ def render_page(report: Report) -> str:
         guides=[(page, Markup.escape(neutralize(guides[page]))) for page in pages if page in guides],
         facts=list(_facts(report)),
         curves=[("wide", _curve(report)), ("narrow", _curve(report, name="curve-narrow", width=360, height=280))],
+        span=smoothing_of(sum(window.reward is not None for window in report.windows[-MOST_POINTS:])),
         colours=COLOURS,
         missing=MISSING,
         states=[(state, states[state], colour) for state, colour in COLOURS.items() if states[state]],
         newest=newest[:FIRST_ROWS],
         older=newest[FIRST_ROWS:MOST_ROWS],
         left_out=len(newest) - MOST_ROWS,
-        understood=[window for window in newest if window.understanding is not None][:FIRST_ROWS],
+        understood=understood,
+        has_oracle=any("oracle" in (window.references or {}) for window in newest),
+        has_trades=any("trades" in (window.understanding or {}) for window in understood),
         fates=_sample_fates(report),
     )
 

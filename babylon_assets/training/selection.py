@@ -193,6 +193,7 @@ def demonstrations(samples: Sequence[Sample]) -> list[Trajectory]:
             messages_and_choices=turns(sample),
             tools=decoded_tools(sample.tools),
             reward=max(0.0, sample.advantage or 0.0),
+            metadata={"group": sample.group},
         )
         for sample in samples
     ]

@@ -20,8 +20,8 @@ from babylon_assets.training.selection import Selection
 STEP_TOKENS = 16_384
 #: What a step may take on a processor, and the share that it may take of a GPU's memory.
 STEP_BYTES, GPU_SHARE = 2 * 2**30, 0.25
-#: A step is never made of fewer tokens than these.
-LEAST_TOKENS = 1_024
+#: A step looks at so many tokens together at least, and computes its layers again where their activations do not fit.
+LEAST_TOKENS = 512
 _BYTES, _OF_WIDTH, _OF_FEED_FORWARD = 4, 28, 12
 
 
@@ -37,11 +37,16 @@ def activation_bytes(base_model: str) -> int | None:
 
 def step_tokens(base_model: str) -> int:
     """How many tokens, with padding, a step looks at together; it sums their gradients to one."""
+    return max(LEAST_TOKENS, kept_tokens(base_model))
+
+
+def kept_tokens(base_model: str) -> int:
+    """Tokens whose activations a step may keep until their gradient is known: 517 of SmolLM2-135M on a processor."""
     needed, device = activation_bytes(base_model), cuda_device()
     if needed is None:
         return STEP_TOKENS
     allowed = STEP_BYTES if device is None else int(GPU_SHARE * device.memory_gib * 2**30)
-    return max(LEAST_TOKENS, allowed // needed)
+    return allowed // needed
 
 
 def available_bytes() -> int | None:

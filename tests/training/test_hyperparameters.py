@@ -51,7 +51,10 @@ def test_a_language_model_has_all_cores_and_a_small_one_is_repeated_bit_for_bit(
 def test_what_is_as_before_is_not_named(tiny_base: Path) -> None:
     before = trainer_settings(Settings(passes_per_window=1, sure_weight=0), str(tiny_base))
     assert not {"passes", "sure_weight"} & set(before)
-    assert trainer_settings(Settings(passes_per_window=2), str(tiny_base))["passes"] == 2
+    assert "imitation_passes" not in before
+    twice = trainer_settings(Settings(passes_per_window=2, imitation_passes=2), str(tiny_base))
+    assert (twice["passes"], "imitation_passes" in twice) == (2, False), "an imitation had as many passes before"
+    assert trainer_settings(Settings(imitation_passes=3), str(tiny_base))["imitation_passes"] == 3
 
 
 def steps(count: int, kl: float, undone: int = 0) -> list[dict[str, float]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from art import TrainableModel
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.training.backends.embedded.art_backend import ArtBackend
 from babylon_assets.training.backends.embedded.trainer import TrainerSettings
-from babylon_assets.training.recorded_tokens import tokenized
+from babylon_assets.training.recorded_tokens import mixed_steps, tokenized, tokenized_answer
 from babylon_assets.training.selection import reward_groups, trajectory_groups
 from tests.training.backends.test_embedded import answered
 
@@ -83,3 +85,24 @@ def test_a_sample_that_is_its_groups_mean_is_left_out(taught_base: Path) -> None
         msgspec.structs.replace(one, reward=float(n)) for n, one in enumerate(answered(taught_base, groups=1, size=3))
     ]
     assert sorted(result.advantage for result in tokenized(samples)) == pytest.approx([-1.0, 1.0])
+
+
+def test_a_step_has_answers_of_two_groups_and_none_is_lost() -> None:
+    answers = [
+        (f"g{group}", tokenized_answer([group, group], [100 + number], [math.nan], 1.0))
+        for group, size in ((1, 9), (2, 1), (3, 3), (4, 8), (5, 4))
+        for number in range(size)
+    ]
+    random.seed(3)
+    steps = list(mixed_steps(answers, 8))
+    assert Counter(tuple(result.token_ids) for step in steps for result in step) == Counter(
+        tuple(result.token_ids) for _, result in answers
+    )
+    assert all(len(step) <= 8 for step in steps)
+    assert all(len({result.prompt_id for result in step}) > 1 for step in steps[:-1])
+    random.seed(3)
+    again = list(mixed_steps(answers, 8))
+    assert [[result.token_ids for result in step] for step in again] == [
+        [result.token_ids for result in step] for step in steps
+    ]
+    assert {result.prompt_length for step in steps for result in step} == {1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from pathlib import Path
 
 import pytest
@@ -9,32 +11,55 @@ import torch
 
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.training.backends.embedded import trainer as embedded
+from babylon_assets.training.backends.embedded.art_backend import _imitation_batch
 from babylon_assets.training.backends.embedded.trainer import Trainer, TrainerSettings
+from babylon_assets.training.recorded_tokens import mixed_steps, tokenized_answer
 from babylon_assets.training.selection import Selection
-from babylon_assets.training.step_memory import STEP_BYTES, activation_bytes, leave_out_heavier, step_tokens
+from babylon_assets.training.sequence_packing import compacted
+from babylon_assets.training.step_memory import (
+    LEAST_TOKENS,
+    STEP_BYTES,
+    activation_bytes,
+    leave_out_heavier,
+    step_tokens,
+)
 from tests.training.test_selection import sample
 
 
 def test_an_imitation_in_parts_is_the_same_step(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    tokens = torch.randint(5, 100, (6, 40))
-    labels = torch.full((6, 40), -100)
-    for row in range(6):
-        labels[row, 4 : 10 + 5 * row] = tokens[row, 4 : 10 + 5 * row]
-    weights = torch.arange(6.0)
-    seen, steps = [], []
-    for most in (10_000, 70):
+    generator = random.Random(0)
+    answers = []
+    for number in range(3):
+        for length, weight in ((6, 0.5), (11, 2.0)):
+            drawn = generator.choices(range(5, 100), k=length)
+            answers.append((f"g{number}", tokenized_answer([5 + number] * 9, drawn, [math.nan] * length, weight)))
+    [step] = mixed_steps(answers, 6)
+    [rows] = _imitation_batch(step, 256, 1e-3).trajectory_tensors
+    looks, steps, seen = [], [], []
+    for most in (10_000, 30):
         monkeypatch.setattr(embedded, "step_tokens", lambda _, most=most: most)
         trainer = Trainer(str(tiny_base), None, TrainerSettings(lora_rank=4))
-        steps.append(trainer.imitation_step(tokens, labels, weights))
+        looks.append(len(list(trainer._parts(compacted(rows)))))
+        steps.append(trainer.imitation_step(rows))
         seen.append([parameter.detach().clone() for parameter in trainer._parameters])
-    parts = list(embedded._parts(labels != -100, 70))
-    assert len(parts) > 2
-    assert all((part.stop - part.start) * length <= 70 for part, length in parts)
+    assert looks == [1, 3]
+    assert steps[0]["tokens"] == 3 * (6 + 11)
     for name in ("loss", "grad_norm", "tokens", "entropy", "logprob_mean"):
         assert steps[0][name] == pytest.approx(steps[1][name], rel=1e-4), name
     for whole, summed in zip(*seen, strict=True):
         torch.testing.assert_close(whole, summed, rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_imitated_counts_by_its_weight_and_by_nothing_else(tiny_base: Path) -> None:
+    """Packed side by side behind one prompt, answers have the loss that each has alone."""
+    answers = [tokenized_answer([7] * 9, [20 + number, 40, 41], [math.nan] * 3, 1.0 + number) for number in range(3)]
+    losses = []
+    for step in (answers, *([answer] for answer in answers)):
+        [ready] = mixed_steps([("g", answer) for answer in step], 6)
+        [rows] = _imitation_batch(ready, 256, 1e-3).trajectory_tensors
+        losses.append(Trainer(str(tiny_base), None, TrainerSettings(lora_rank=4)).imitation_step(rows)["loss"])
+    together, *alone = losses
+    assert together == pytest.approx((alone[0] + 2 * alone[1] + 3 * alone[2]) / 6, rel=1e-4)
 
 
 def test_a_larger_model_is_given_fewer_tokens_at_once(tiny_base: Path, tmp_path: Path) -> None:
@@ -43,7 +68,7 @@ def test_a_larger_model_is_given_fewer_tokens_at_once(tiny_base: Path, tmp_path:
     (large / "config.json").write_text('{"num_hidden_layers": 28, "hidden_size": 1536, "intermediate_size": 8960}')
     needed = activation_bytes(str(large))
     assert needed is not None
-    assert needed * step_tokens(str(large)) <= max(STEP_BYTES, needed * 1024)
+    assert needed * step_tokens(str(large)) <= max(STEP_BYTES, needed * LEAST_TOKENS)
     assert step_tokens(str(large)) < step_tokens(str(tiny_base))
     assert step_tokens("nobody/knows-this") == 16_384
 

@@ -196,7 +196,7 @@ def test_imitated_answers_become_likelier_and_those_of_no_weight_are_not_taught(
         sample(1, messages=messages, response=texts["ignored"], advantage=0.0),
     ]
     samples = pair * 16
-    train_embedded(settings, imitation(taught_base, samples))
+    train_embedded(settings.replace(imitation_passes=2), imitation(taught_base, samples))
     folder = checkpoint_folder(settings, "babylon-agent", 1)
     gained = {
         name: logprob(taught_base, folder, *turn) - logprob(taught_base, None, *turn) for name, turn in turns.items()
@@ -204,7 +204,8 @@ def test_imitated_answers_become_likelier_and_those_of_no_weight_are_not_taught(
     assert gained["wanted"] > 1
     assert gained["ignored"] < gained["wanted"] / 2
     steps = read_steps(folder)
-    assert sum(step["tokens"] for step in steps) == 16 * len(turns["wanted"][1]) + 16 * len(turns["ignored"][1])
+    assert ["again" in step for step in steps] == [False] * 4 + [True] * 4
+    assert seen_tokens(steps) == 16 * len(turns["wanted"][1]) + 16 * len(turns["ignored"][1])
 
 
 def encoded(base: Path, messages: list[Message], text: str) -> tuple[list[int], list[int]]:

@@ -107,10 +107,11 @@ def test_rows_that_the_memory_does_not_hold_together_are_one_step_all_the_same(t
     taken = []
     for tokens in (10**6, 10):
         trainer = Trainer(str(tiny_base), None, TrainerSettings(lora_rank=4, max_kl=100.0))
-        trainer._step_tokens = tokens
+        trainer._step_tokens = trainer._kept_tokens = tokens
         looks = len(list(trainer._looks(several, PPO)))
         metrics = trainer.policy_gradient_step(several, PPO)
         assert metrics is not None
+        assert trainer._model.training == (tokens == 10), "activations are kept where the memory holds them"
         taken.append((looks, metrics, weights(trainer)))
     (_, whole, together), (looks, in_parts, apart) = taken
     assert looks == 3

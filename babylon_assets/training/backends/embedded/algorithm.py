@@ -32,7 +32,7 @@ window.
    is kept, there is no checkpoint.
 
 A window that has no answer of our own policies is imitated instead: the weighted mean of -log pi(y_t) over the answers'
-tokens, a step per IMITATION_BATCH answers in shuffled order, each answer weighted by max(0, A), in as many passes,
+tokens, a step per IMITATION_BATCH answers in shuffled order, each answer weighted by max(0, A), in `imitation_passes`,
 without a trust region.
 """
 
@@ -91,8 +91,6 @@ def policy_gradient_pass(
 def imitation_pass(trainer: Trainer, batches: Sequence[SFTBatch], *, passes: int = 1) -> Iterator[dict[str, float]]:
     """Weighted imitation over prepared batches; yields the metrics of each step, `again` as above."""
     for number, batch in enumerate(passes * list(batches)):
-        (tensors,) = batch.trajectory_tensors
-        metrics = trainer.imitation_step(
-            tensors["input_ids"], tensors["labels"], tensors["weights"], again=number >= len(batches)
-        )
+        (rows,) = batch.trajectory_tensors
+        metrics = trainer.imitation_step(rows, again=number >= len(batches))
         yield {**metrics, "train/num_gradient_steps": passes * len(batches)}

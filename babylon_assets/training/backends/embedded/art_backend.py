@@ -8,7 +8,6 @@ requests, and decides neither what is trained nor which checkpoint is the parent
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from art.preprocessing.pack import (
     packed_tensors_from_dir,
     packed_tensors_from_tokenized_results,
 )
-from art.preprocessing.tokenize import SFTBatch
+from art.preprocessing.tokenize import SFTBatch, TokenizedResult
 from art.utils.get_model_step import get_step_from_dir
 from art.utils.output_dirs import get_model_dir
 from transformers import AutoTokenizer
@@ -35,8 +34,7 @@ from babylon_assets.domain.datasets import Sample
 from babylon_assets.training.backend import CheckpointPlace
 from babylon_assets.training.backends.embedded.algorithm import IMITATION_BATCH, imitation_pass, policy_gradient_pass
 from babylon_assets.training.backends.embedded.trainer import Trainer, TrainerSettings
-from babylon_assets.training.recorded_tokens import tokenized
-from babylon_assets.training.sequence_packing import parts
+from babylon_assets.training.recorded_tokens import mixed_steps, tokenized, tokenized_answer
 
 
 @dataclass(slots=True)
@@ -91,7 +89,7 @@ class EmbeddedService:
         """Imitate, weighted (`algorithm`); yields the metrics of each step."""
         place = self._place()
         trainer = Trainer(self.base_model, place.parent, self.settings)
-        for metrics in imitation_pass(trainer, batches, passes=self.settings.passes):
+        for metrics in imitation_pass(trainer, batches, passes=self.settings.imitation_passes or self.settings.passes):
             yield metrics
         trainer.save(self._checkpoints, place.step, self.manifest)
 
@@ -176,37 +174,39 @@ class ArtBackend(LocalBackend):  # type: ignore[misc]
     ) -> AsyncIterator[dict[str, float]]:
         """ART's own needs unsloth to find the answer's tokens; ours takes them from the chat template.
 
-        A trajectory's reward is its weight; its last message is the answer that is imitated. They are shuffled: answers
-        to one prompt stand side by side in a dataset, and a step of these alone teaches what that prompt asked for.
+        A trajectory's reward is its weight; its last message is the answer that is imitated. Answers of a group share
+        the tokens that their prompts begin with, as those of a policy gradient do.
         """
         tokenizer = AutoTokenizer.from_pretrained(model.base_model)
         size = config.batch_size if isinstance(config.batch_size, int) else IMITATION_BATCH
         learning_rate = config.learning_rate if isinstance(config.learning_rate, float) else config.learning_rate[0]
-        listed = list(trajectories)
-        random.shuffle(listed)
-        batches = [_imitation_batch(tokenizer, listed[rows], learning_rate) for rows in parts(len(listed), size)]
+        steps = mixed_steps([_imitated(tokenizer, shown) for shown in trajectories], size)
+        batches = [_imitation_batch(step, self._settings.row_tokens, learning_rate) for step in steps]
         service = await self._get_service(model)
         async for metrics in service.train_sft(batches, config, verbose):
             yield metrics
 
 
-def _imitation_batch(tokenizer: Any, trajectories: list[Trajectory], learning_rate: float) -> SFTBatch:
-    """Right-padded ids, labels (-100 over prompts and padding) and weights of some answers, as one batch of tensors."""
-    encoded = [encode_turns(tokenizer, shown.messages_and_choices, shown.tools) for shown in trajectories]
-    longest = max(len(prompt) + len(answer) for prompt, answer in encoded)
-    ids = torch.full((len(encoded), longest), int(tokenizer.eos_token_id))
-    labels = torch.full((len(encoded), longest), -100)
-    for row, (prompt, answer) in enumerate(encoded):
-        end = len(prompt) + len(answer)
-        ids[row, :end] = torch.tensor(prompt + answer)
-        labels[row, len(prompt) : end] = torch.tensor(answer)
-    weights = torch.tensor([trajectory.reward for trajectory in trajectories])
+def _imitated(tokenizer: Any, trajectory: Trajectory) -> tuple[str, TokenizedResult]:
+    """An answer to imitate and its group."""
+    prompt, answer = encode_turns(tokenizer, trajectory.messages_and_choices, trajectory.tools)
+    result = tokenized_answer(prompt, answer, [math.nan] * len(answer), trajectory.reward)
+    return str(trajectory.metadata.get("group", "")), result
+
+
+def _imitation_batch(results: list[TokenizedResult], row_tokens: int, learning_rate: float) -> SFTBatch:
+    """The answers of a step in packed rows, each weighed by its advantage."""
+    lengths = [len(result.token_ids) for result in results]
+    packed = packed_tensors_from_tokenized_results(
+        results, longest_row(lengths, row_tokens), pad_token_id=0, truncate_long_results=False
+    )
+    rows = {name: value for name, value in packed.items() if isinstance(value, torch.Tensor)}
     return SFTBatch(
-        trajectory_tensors=[{"input_ids": ids, "labels": labels, "weights": weights}],
+        trajectory_tensors=[rows],
         learning_rate=learning_rate,
-        num_trajectories=len(encoded),
-        num_tokens=sum(len(prompt) + len(answer) for prompt, answer in encoded),
-        num_trainable_tokens=int((labels != -100).sum()),
+        num_trajectories=len(results),
+        num_tokens=sum(lengths),
+        num_trainable_tokens=int(rows["assistant_mask"].sum()),
     )
 
 

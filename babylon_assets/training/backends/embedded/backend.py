@@ -96,6 +96,7 @@ class Embedded(TrainingBackend):
             max_kl=recorded["max_kl"],
             sure_weight=recorded.get("sure_weight", 0.0),
             passes_per_window=recorded.get("passes", 1),
+            imitation_passes=recorded.get("imitation_passes", recorded.get("passes", 1)),
             train_seed=recorded["seed"],
             train_dtype=recorded.get("dtype", "float32"),
         )

@@ -15,8 +15,9 @@ _AS_BEFORE = {"sure_weight": 0, "passes": 1}
 def trainer_settings(settings: Settings, base_model: str) -> dict[str, Any]:
     """The fields of `trainer.TrainerSettings`; no word of what is as it was before there was a setting."""
     suited = chosen(settings, base_model)
+    before = {**_AS_BEFORE, "imitation_passes": suited["passes"]}
     return {
-        **{name: value for name, value in suited.items() if value != _AS_BEFORE.get(name)},
+        **{name: value for name, value in suited.items() if value != before.get(name)},
         "row_tokens": settings.embedded.gradient_tokens,
         "clip_epsilon": settings.embedded.clip_epsilon,
         "max_grad_norm": settings.embedded.max_grad_norm,

@@ -18,11 +18,11 @@ from art import dev
 from art.loss import Loss, loss_fn, shift_tensor
 from art.preprocessing.inputs import TrainInputs
 
-from babylon_assets.training.adapters import load_trainable, restore_optimizer, write_checkpoint
+from babylon_assets.training.adapters import compute_layers_again, load_trainable, restore_optimizer, write_checkpoint
 from babylon_assets.training.backends.embedded.sure_tokens import hold_sure_tokens
 from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
 from babylon_assets.training.sequence_packing import compacted, parts
-from babylon_assets.training.step_memory import step_tokens
+from babylon_assets.training.step_memory import kept_tokens, step_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class TrainerSettings:
     dtype: str = "float32"
     sure_weight: float = 0.0
     passes: int = 1
+    imitation_passes: int | None = None  # None: as many as `passes`
 
 
 class _Probe(NamedTuple):
@@ -68,7 +69,7 @@ class Trainer:
             self._parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         restore_optimizer(self._model, self._optimizer, parent)
-        self._step_tokens = step_tokens(base_model)
+        self._step_tokens, self._kept_tokens = step_tokens(base_model), kept_tokens(base_model)
         self._steps: list[dict[str, float]] = []
         self._before: tuple[list[torch.Tensor], dict[str, Any]] | None = None
         self._first_kl = 0.0
@@ -169,25 +170,37 @@ class Trainer:
     ) -> Iterator[tuple[Loss, dict[str, float], torch.Tensor]]:
         """One look after the other at parts of some rows, each of few enough tokens for the memory."""
         held = hold_sure_tokens(compacted(rows), self._settings.sure_weight)
-        count, length = held["tokens"].shape
+        return (self._look(inputs, config) for inputs in self._parts(held))
+
+    def _parts(self, rows: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+        """The rows on the device, some at a time: of few enough tokens for the memory."""
+        count, length = rows["tokens"].shape
         for part in parts(count, max(1, self._step_tokens // length)):
-            yield self._look({key: value[part].to(self._device) for key, value in held.items()}, config)
+            yield {key: value[part].to(self._device) for key, value in rows.items()}
 
     def _look(
         self, inputs: dict[str, torch.Tensor], config: dev.TrainConfig
     ) -> tuple[Loss, dict[str, float], torch.Tensor]:
         """The loss of some rows under the policy as it is, what is to be said of it, and its log-probabilities."""
-        answer_mask = shift_tensor(inputs["assistant_mask"], False)
-        mask = packed_attention_mask(inputs["group_ids"], inputs["parent_ids"])
-        with self._numbers():
-            logprobs, entropies = token_logprobs(self._model, inputs["tokens"], mask, inputs["input_pos"], answer_mask)
+        answer_mask, logprobs, entropies = self._scored(inputs)
         loss = loss_fn(cast(TrainInputs, inputs), logprobs, None, None, config)
         metrics = _policy_gradient_metrics(inputs, logprobs.detach(), answer_mask, loss, self._settings.clip_epsilon)
         metrics["entropy"] = float(entropies.detach()[answer_mask].mean())
         return loss, metrics, logprobs.detach()[answer_mask]
 
-    def _numbers(self) -> torch.autocast:
-        """Matrix products in bf16 when the settings say so; the adapter, its gradient and every sum stay fp32."""
+    def _scored(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Which positions of some rows predict an answer's token, and its log-probability and entropy there."""
+        answer_mask = shift_tensor(inputs["assistant_mask"], False)
+        mask = packed_attention_mask(inputs["group_ids"], inputs["parent_ids"])
+        with self._computing(inputs["tokens"]):
+            return answer_mask, *token_logprobs(self._model, inputs["tokens"], mask, inputs["input_pos"], answer_mask)
+
+    def _computing(self, tokens: torch.Tensor) -> torch.autocast:
+        """Matrix products in bf16 when the settings say so; the adapter, its gradient and every sum stay fp32.
+
+        Layers are computed again in the backward pass where the activations of so many tokens are too many to keep.
+        """
+        compute_layers_again(self._model, tokens.numel() > self._kept_tokens)
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.dtype == "bfloat16")
 
     def _state(self) -> tuple[list[torch.Tensor], dict[str, Any]]:
@@ -204,43 +217,30 @@ class Trainer:
         self._optimizer.load_state_dict(optimizer)
         self._steps[-1]["undone"] = 1.0
 
-    def imitation_step(
-        self, tokens: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, *, again: bool = False
-    ) -> dict[str, float]:
-        """One optimizer step of weighted imitation: the weighted mean of -log p over the labelled tokens.
+    def imitation_step(self, rows: dict[str, torch.Tensor], *, again: bool = False) -> dict[str, float]:
+        """One optimizer step of weighted imitation: the weighted mean of -log p over the answers' tokens.
 
-        Gradients are summed over parts of at most `step_memory.step_tokens` tokens, padding included, so that memory
-        does not grow with the number of answers. A longer answer is a part of its own.
+        Gradients are summed over parts, as of `_accumulate`.
 
         Args:
-            tokens, labels: [answers, length]; right-padded ids, and the ids to imitate or -100.
-            weights: [answers]; how much each answer counts.
+            rows: packed tensors as of `policy_gradient_step`; `advantages` say how much each answer counts.
             again: as of `policy_gradient_step`.
         """
         started = time.perf_counter()
-        tokens, labels, weights = (tensor.to(self._device) for tensor in (tokens, labels, weights))
-        mask = shift_tensor(labels, -100) != -100
-        whole = (weights[:, None] * mask).sum().clamp(min=1e-6)
         self._optimizer.zero_grad(set_to_none=True)
-        loss, chosen = 0.0, []
-        for rows, length in _parts(mask, self._step_tokens):
-            part = mask[rows, :length]
-            logprobs, entropies = self._imitated(tokens[rows, :length], part)
-            loss_of_part = -(logprobs * (weights[rows, None] * part)).sum() / whole
+        whole = (rows["advantages"] * rows["assistant_mask"]).sum().clamp(min=1e-6)
+        loss, seen = 0.0, []
+        for inputs in self._parts(compacted(rows)):
+            answer_mask, logprobs, entropies = self._scored(inputs)
+            weights = shift_tensor(inputs["advantages"], 0.0)
+            loss_of_part = -(logprobs * weights)[answer_mask].sum() / whole
             loss_of_part.backward()
             loss += float(loss_of_part.detach())
-            chosen.append(torch.stack([logprobs.detach()[part], entropies.detach()[part]]))
-        logprob, entropy = torch.cat(chosen, dim=1).mean(dim=1).tolist()
-        metrics = {"tokens": float(mask.sum()), "entropy": entropy, "logprob_mean": logprob}
+            seen.append(torch.stack([logprobs.detach()[answer_mask], entropies.detach()[answer_mask]]))
+        chosen = torch.cat(seen, dim=1)
+        logprob, entropy = chosen.mean(dim=1).tolist()
+        metrics = {"tokens": float(chosen.shape[1]), "entropy": entropy, "logprob_mean": logprob}
         return self._updated(loss, metrics, started, again)
-
-    def _imitated(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and entropies of answers side by side, [answers, length]."""
-        answers, length = tokens.shape
-        causal = torch.ones(length, length, dtype=torch.bool, device=self._device).tril()[None, None]
-        positions = torch.arange(length, device=self._device).expand(answers, length)
-        with self._numbers():
-            return token_logprobs(self._model, tokens, causal, positions, mask)
 
     @property
     def has_learned(self) -> bool:
@@ -267,22 +267,6 @@ class Trainer:
             }
         )
         return self._steps[-1]
-
-
-def _parts(mask: torch.Tensor, most: int) -> Iterator[tuple[slice, int]]:
-    """Rows of [answers, length] that are looked at together, and the length of the longest of them.
-
-    A row is as long as its last marked position and the one after it, which is what that predicts.
-    """
-    ends = (torch.arange(1, mask.shape[1] + 1, device=mask.device) * mask).amax(dim=1) + 1
-    lengths = ends.clamp(max=mask.shape[1]).tolist()
-    start, longest = 0, 0
-    for row, length in enumerate(lengths):
-        longest = max(longest, length)
-        if row > start and longest * (row + 1 - start) > most:
-            yield slice(start, row), max(lengths[start:row])
-            start, longest = row, length
-    yield slice(start, len(lengths)), longest
 
 
 def _k3(difference: torch.Tensor) -> float:
