@@ -34,7 +34,7 @@ from benchmarks.report import Row, at_most, publish
 from tests.browser import Browser
 
 FEW, MANY = 120, 2000
-ROUNDS = {"site": 15, "ui": 7}
+ROUNDS = {"site": 31, "ui": 11}
 GOAL = 1.25
 DRAWS = 2000
 Home = tuple[Settings, Database]
