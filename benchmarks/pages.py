@@ -9,7 +9,7 @@ are those of the newest week only; no page reads them.
 Both homes are served as `babylon up` serves them, each by its own webserver on its own PostgreSQL. A round asks every
 page of one and of the other, now this first and now that; the figure is the ratio of the medians over all rounds, with
 the interval of 95% that drawing the rounds again gives. A page of the site is one request. Of a page of Dagster's UI it
-is the sum of the queries that Chromium sends when it opens the page. `python -m benchmarks.pages FOLDER` keeps the homes
+is the sum of the queries that Chromium sends when it opens it. `python -m benchmarks.pages FOLDER` keeps the homes
 in a folder and takes up those that are there; `site` or `ui` after it asks these pages alone.
 """
 
