@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -89,6 +91,28 @@ def test_no_action_of_a_step_is_cut_at_any_width(width: int, monkeypatch: pytest
     place = lines[0].index("action")
     assert "".join(line[place:].replace(" ", "") for line in lines[1:-1]).startswith(action.replace(" ", ""))
     assert trajectory in "".join(line[:place].split("  ")[0].strip() for line in lines[1:])
+
+
+def test_what_is_said_of_no_step_has_no_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal.output, "_width", 400)
+    names = ("agent", "call", "kind", "state", "entry", "exit", "worth", "baseline", "compared_with", "skip_reason")
+    reply = {**dict.fromkeys(names), "reward": 0.5, "advantage": 0.1, "trains_as": "sft", "trajectory": "t", "step": 0}
+    trade = {**reply, "kind": "trade", "entry": 104.0, "exit": 90.0}
+    of_market = {"kind", "entry", "exit"}
+    for rows, shown in (([reply], set()), ([reply, trade], of_market)):
+        headers = {str(column.header) for column in steps_table([{**row, "action": "replace"} for row in rows]).columns}
+        assert headers & of_market == shown and {"trajectory", "worth", "action"} <= headers
+
+
+def test_the_table_of_the_readme_has_the_columns_that_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal.output, "_width", 200)
+    known = replace(ROWS[0], understood=1.0)
+    printed_columns = [str(column.header) for column in window_table([known], NAMES).columns]
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    [shown] = [line for line in readme.splitlines() if line.startswith("window  ")]
+    assert re.split(r"  +", shown) == printed_columns
+    plain = window_table([replace(known, reference=None)], NAMES)
+    assert [str(column.header) for column in plain.columns] == [name for name in printed_columns if name != "oracle"]
 
 
 def test_two_policies_are_side_by_side_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,8 @@ def _name(value: Any) -> str | None:
 
 
 def _table(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> Table:
+    """The steps for a person, without what this environment says of none of them."""
+    unsaid = {name for name in ("kind", "entry", "exit") if all(row[name] is None for row in rows)}
     numbers = ("entry", "exit", "worth", "reward", "baseline", "advantage")
     listed = [
         {
@@ -163,6 +165,7 @@ def _table(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> Table:
         }
         for row in rows
     ]
+    listed = [{name: cell for name, cell in row.items() if name not in unsaid} for row in listed]
     dropped = ("agent", "kind", "entry", "exit", "baseline", "compared with", "call", "worth", "state", "trained as")
     return fitting_table(listed, drop=dropped, right=("step", "call", *numbers))
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from babylon_assets.domain.display_text import neutralize, shorten
-from babylon_assets.domain.errors import NoWindow, PermanentError
+from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.site_links import link_samples
 from babylon_assets.domain.trajectories import Exchange, StepFacts
 from babylon_assets.environments.base import Environment
@@ -34,7 +34,7 @@ from babylon_assets.ledger.sample_search import (
     stream_samples,
 )
 from babylon_assets.site.page_shell import Site
-from babylon_assets.site.query_values import WrongValueError, choice_of, number_of, optional, text_of
+from babylon_assets.site.query_values import WrongValueError, choice_of, number_of, optional, text_of, window_of
 
 PAGE_ROWS = 50
 #: A search ends after so many samples whose texts were looked at, so many that were compared, or so many seconds.
@@ -81,7 +81,7 @@ def list_samples(site: Site, request: Request) -> Response:
     """The samples that pass the filters, newest window first."""
     given = request.query_params
     wanted = SampleFilter(
-        window=_window_of(site, given),
+        window=window_of(given, site.settings.windows),
         agent=optional(given, "agent"),
         policy=optional(given, "policy"),
         mode=choice_of(given, "mode", MODES),
@@ -109,19 +109,6 @@ def list_samples(site: Site, request: Request) -> Response:
         modes=MODES,
         reasons=reasons,
     )
-
-
-def _window_of(site: Site, given: Mapping[str, str]) -> str | None:
-    """The window that is looked for.
-
-    Raises:
-        WrongValueError: it is no window's id; the text says which one is meant.
-    """
-    window = optional(given, "window")
-    try:
-        return window and site.settings.windows.parse(window).id
-    except NoWindow as error:
-        raise WrongValueError(str(error)) from None
 
 
 _FILTERS = ("text", "action", "agent", "policy", "mode", "reason", "least", "most", "window")

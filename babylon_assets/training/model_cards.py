@@ -19,11 +19,12 @@ from psycopg import Connection
 from babylon_assets.domain.checkpoint_states import PASSED, REJECTED
 from babylon_assets.domain.display_text import format_number, is_number, neutralize_line
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.token_counts import TOKEN_COUNTS, explain_early_end
+from babylon_assets.domain.token_counts import TOKEN_COUNTS, explain_early_end, format_trainable
 from babylon_assets.domain.verdict_table import explain_decision, verdict_cells
 from babylon_assets.ledger import evaluations, lineage, verdicts
 from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.datasets import read_counts
 
 CARD = "README.md"
 #: Ancestors that are named one by one.
@@ -95,18 +96,17 @@ def _summary(checkpoint: Checkpoint, line: list[Checkpoint]) -> str:
 
 
 def _dataset(conn: Connection[Any], checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
-    query = "SELECT samples, trainable_tokens, counts FROM babylon_training.training_datasets WHERE id = %s"
-    row = conn.execute(query, [checkpoint.dataset_id]).fetchone() if checkpoint.dataset_id else None
-    if row is None:
+    dataset = read_counts(conn, checkpoint.dataset_id)
+    if dataset is None:
         return
+    counts = dataset.counts
     yield "window", _code(checkpoint.window_id or "")
     yield "dataset", _code(checkpoint.dataset_id or "")
-    yield "samples", f"{row[0]:,}"
-    texts = any(row[2].get(kind) for kind in ("recompute", "sft"))
-    yield "trainable tokens", f"about {row[1]:,}" if texts else f"{row[1]:,}"
-    for kind in sorted(row[2]):
+    yield "samples", f"{dataset.samples:,}"
+    yield "trainable tokens", format_trainable(dataset.tokens, counts)
+    for kind in sorted(counts):
         if kind in ("policy_gradient", "recompute", "sft") or kind.startswith("skip: "):
-            yield _text(kind.replace("_", " ")), f"{row[2][kind]:,}"
+            yield _text(kind.replace("_", " ")), f"{counts[kind]:,}"
     yield "scorers", ", ".join(_code(scorer) for scorer in lineage.scorers(conn, checkpoint))
     for window, count in lineage.windows_of(conn, checkpoint).items():
         yield f"late samples of {_text(window)}", f"{count:,}"

@@ -18,7 +18,7 @@ from psycopg import Connection
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Dataset, Sample
-from babylon_assets.domain.errors import ChainConflict, PermanentError, TrainingBusy
+from babylon_assets.domain.errors import ChainConflict, PermanentError, TrainingBusy, explain_failure
 from babylon_assets.domain.late_data import beside, carried
 from babylon_assets.domain.token_counts import count_tokens, explain_early_end, trained_tokens
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, windows
@@ -254,7 +254,7 @@ def _give_up(database: Database, job_id: int, error: Exception) -> None:
     with database.connect() as conn:
         goes_on = training_jobs.get_job(conn, job_id).state == "submitted"
         if not goes_on or isinstance(error, NothingToResume | ChainConflict):
-            training_jobs.advance_job(conn, job_id, "failed", reason=f"{type(error).__name__}: {error}")
+            training_jobs.advance_job(conn, job_id, "failed", reason=explain_failure(error))
 
 
 def _record(
