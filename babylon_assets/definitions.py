@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.environments.registry import source_tables
+from babylon_assets.environments.registry import environment_of_pages
 from babylon_assets.orchestration.assets import build_assets
 from babylon_assets.orchestration.checks import build_standing_check
 from babylon_assets.orchestration.io_manager import FrameReader
@@ -36,12 +36,13 @@ def build_definitions(
             have none of our sensors and schedules, which launch our own.
     """
     windows = build_partitions(settings)
-    assets = build_assets(windows)
+    described = environment_of_pages(settings)
+    assets = build_assets(windows, described)
     installation = installation or Installation(settings)
     standing = build_standing_check()
     line, again = build_line_job(assets), build_refresh_job(retrain=settings.automation.late_data == "retrain")
     given: dict[str, Any] = {
-        "assets": [*assets, *build_source_tables(source_tables(settings), windows)],
+        "assets": [*assets, *build_source_tables(described, windows)],
         "asset_checks": [standing],
         "jobs": [line, again, build_look_job(standing), *build_nightly_jobs()],
         "sensors": [] if "jobs" in overrides else build_sensors(installation),

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -207,3 +208,18 @@ def test_a_long_task_is_told_by_its_quarters_where_there_is_no_terminal(capsys: 
         for share in (0.01, 0.3, 0.4, 0.8, 1.0):
             heard("teaching", share)
     assert capsys.readouterr().err.splitlines() == ["teaching", "teaching: 25%", "teaching: 75%", "teaching: 100%"]
+
+
+def test_whoever_waits_is_told_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "TELL_EVERY_SECONDS", 0.01)
+    told = ""
+    with terminal.waiting("asking both"):
+        for _ in range(1000):
+            told += capsys.readouterr().err
+            if told.count("\n") > 1:
+                break
+            time.sleep(0.01)
+    first, second, *_ = told.splitlines()
+    assert first == "asking both" and re.fullmatch(r"still asking both: \d+ s", second)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from babylon_assets.cli.chain import Named
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import WIDE, bold, count, errors, fitting_table, number, output, print_json
+from babylon_assets.cli.terminal import WIDE, bold, count, errors, fitting_table, number, output, print_json, waiting
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.display_text import shorten
 from babylon_assets.domain.site_links import link_comparison
@@ -46,7 +46,10 @@ def compare(
 
     with database.connect() as conn:
         pair = lineage.find(conn, first), lineage.find(conn, second)
-    reason = measure_both(settings, database, *pair, prompts) if prompts else ""
+    reason = ""
+    if prompts:
+        with waiting("asking both policies the recorded prompts that they were not asked yet"):
+            reason = measure_both(settings, database, *pair, prompts)
     with database.connect() as conn:
         compared = compare_kept(conn, *pair)
     if json:

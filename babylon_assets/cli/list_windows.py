@@ -27,12 +27,13 @@ from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.display_text import shorten
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.token_counts import explain_early_end
+from babylon_assets.domain.token_counts import explain_early_end, format_trainable
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, verdicts
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection, Database, open_database
 from babylon_assets.ledger.database import migrate as migrate_schema
+from babylon_assets.ledger.datasets import read_counts
 from babylon_assets.ledger.late_samples import CarriedSamples
 from babylon_assets.ledger.windows import WindowRow
 
@@ -51,7 +52,7 @@ _Row = TypeVar("_Row")
 def migrate() -> None:
     """Bring our tables (schema babylon_training) to the newest revision.
 
-    It is safe to repeat, and adds nothing to the game's own schema.
+    It is safe to repeat, and adds nothing to the environment's own schema.
 
     Example: [bold]babylon migrate[/]
     """
@@ -78,7 +79,9 @@ def list_all(everything: Everything = False, json: Json = False) -> None:
     elif rows:
         print_newest(rows, everything, lambda shown: window_table(shown, names, carried))
     else:
-        output.print("no windows yet; `babylon demo` plays some, `babylon doctor` says whether the game's are in reach")
+        output.print(
+            "no windows yet; `babylon demo` plays some, `babylon doctor` says whether the environment's are in reach"
+        )
 
 
 def print_newest(rows: Sequence[_Row], everything: bool, table: Callable[[Sequence[_Row]], Table]) -> None:
@@ -103,9 +106,12 @@ def status(
     with opened(settings).connect() as conn:
         shown = lineage(conn, settings, window) if window else overview(conn, settings.model_name)
         names = policy_names(conn, settings.model_name)
+        dataset = read_counts(conn, shown.get("dataset"))
     if json:
         print_json(shown)
         return
+    if dataset is not None:
+        shown["trainable_tokens"] = format_trainable(shown["trainable_tokens"], dataset.counts)
     verdict = shown.pop("verdict", None)
     _print_nested(_with_names(shown, names))
     if verdict is not None:
@@ -241,6 +247,8 @@ def window_table(rows: Sequence[WindowRow], names: Mapping[str, str], carried: S
         }
         for row in rows
     ]
+    if all(row.reference is None for row in rows):
+        listed = [{name: value for name, value in row.items() if name != "oracle"} for row in listed]
     return fitting_table(listed, drop=("oracle", "tokens", "trajectories", "samples", "understood"), right=numbers)
 
 
@@ -254,13 +262,15 @@ def _outcome(row: WindowRow, names: Mapping[str, str], late: Mapping[str, Any]) 
 def _carried(late: Mapping[str, Any]) -> list[str]:
     """Late samples in words: those that joined the window, those that joined others, those that wait."""
     lines = []
-    old = f", {late['carried_too_old']} of them too old to train on" if late["carried_too_old"] else ""
-    for given, direction, more in ((late["carried_from"], "from", old), (late["carried_into"], "into", "")):
+    if late["carried_too_old"]:
+        lines.append(f"{count(sum(late['carried_from'].values()))} late, {count(late['carried_too_old'])} too old")
+    joined = {} if lines else late["carried_from"]
+    for given, direction in ((joined, "from"), (late["carried_into"], "into")):
         if given:
             [first, *others] = given
             places = f"{1 + len(others)} windows" if others else first
-            lines.append(f"{sum(given.values())} late {direction} {places}{more}")
-    return lines + ([f"{late['late_waiting']} late wait"] if late["late_waiting"] else [])
+            lines.append(f"{count(sum(given.values()))} late {direction} {places}")
+    return lines + ([f"{count(late['late_waiting'])} late wait"] if late["late_waiting"] else [])
 
 
 def _step(row: WindowRow, names: Mapping[str, str]) -> str:

@@ -9,7 +9,10 @@ import json
 import logging
 import re
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, ConsoleDimensions
@@ -23,6 +26,8 @@ from babylon_assets.domain.display_text import format_number, is_number, neutral
 #: Columns between two of a table, and those that the last one is left, where it holds more.
 GAP, LAST_COLUMN = 2, 24
 _BLANKS = re.compile(r"[ \t]+(?=\n)")
+#: How often whoever waits is told that a command goes on.
+TELL_EVERY_SECONDS = 15.0
 #: Columns where there is no terminal to ask: tables in files and pipes keep their cells whole.
 WIDE = 160
 
@@ -157,7 +162,7 @@ def fitting_table(
     whole = {name: max(map(len, [name, *(line for row in rows for line in row[name].splitlines())])) for name in names}
     needed = whole | {name: min(whole[name], max(len(name), LAST_COLUMN)) for name in names[-1:]}
     dropped: list[str] = []
-    for name in drop:
+    for name in (name for name in drop if name in whole):
         if sum(needed[kept] + GAP for kept in names) - GAP > output.width:
             names.remove(name)
             dropped.append(name)
@@ -186,6 +191,25 @@ def _fit(needed: Mapping[str, int], whole: Mapping[str, int]) -> dict[str, int]:
 def tell_step(text: str) -> None:
     """Say on standard error what begins now, so that nobody waits for an unknown."""
     errors.print(text, style="dim", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Say on standard error what begins now and, while it goes on, for how long it has."""
+    began, ended = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(TELL_EVERY_SECONDS):
+            tell_step(f"still {text}: {time.monotonic() - began:.0f} s")
+
+    tell_step(text)
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
 
 
 def progress(*columns: str | ProgressColumn) -> Progress:

@@ -14,7 +14,7 @@ import typer
 
 from babylon_assets.cli.list_windows import policy_names
 from babylon_assets.cli.promote import checkpoint_state
-from babylon_assets.cli.terminal import bold, count, errors, number, output, show_log
+from babylon_assets.cli.terminal import bold, count, errors, number, output, show_log, waiting
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.domain.policies import policy_name
@@ -62,8 +62,10 @@ def train(
     settings = load_settings()
     if window is not None:
         refuse_running(window, settings.windows)
-        errors.print(f"reading, scoring, training and evaluating {window} in one run", highlight=False, soft_wrap=True)
-        with opened_line(reaching(settings, window), "train") as (database, line):
+        with (
+            waiting(f"reading, scoring, training and evaluating {window} in one run"),
+            opened_line(reaching(settings, window), "train") as (database, line),
+        ):
             refuse_unrecorded(settings, database, window)
             if branch or name:
                 report_branch(database, settings, window, name, line.materialize(window))

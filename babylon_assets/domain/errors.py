@@ -23,6 +23,11 @@ class BabylonError(Exception):
     """Any failure that this product names. The message is written for a person and never holds a secret."""
 
 
+def explain_failure(error: BaseException) -> str:
+    """A failure in words for a person: the sentence of an error of ours, and what any other error is and says."""
+    return str(error) if isinstance(error, BabylonError) else f"{type(error).__name__}: {error}"
+
+
 class PermanentError(BabylonError):
     """Trying again changes nothing until a person acts; the message ends with what to do."""
 

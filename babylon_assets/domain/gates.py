@@ -157,7 +157,7 @@ def _window(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
     words = f"{share:.0%} of its window's rows were corrupt, at most {most:.0%} may be"
     yield Finding("hygiene", share <= most, words)
     if challenger.agreement is not None:
-        words = f"its window's rewards correlate {challenger.agreement:+.2f} with what the trades were worth"
+        words = f"its window's rewards correlate {challenger.agreement:+.2f} with what the actions were worth"
         poisoned = challenger.agreement < rules.agreement
         yield Finding("rewards", not poisoned, f"{words}: they were turned around" if poisoned else words)
 
@@ -168,8 +168,8 @@ def _market(
     if challenger.market is None and challenger.recorded is not None:
         return
     if challenger.market is None or champion is None:
-        why = challenger.unmeasured or "no champion"
-        yield Finding("market", True, f"it was not played on the market: {why}", evidence=False)
+        why = challenger.unmeasured or "its environment has none"
+        yield Finding("benchmark", True, f"it was not measured on a benchmark: {why}", evidence=False)
         return
     yield _not_worse("market", challenger.market, champion, "served", rules.margin, rules)
     if best is not None and best.name != champion.name:
@@ -228,7 +228,10 @@ def _off_policy(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
     difference = challenger.off_policy
     if difference is None or challenger.off_policy_groups < rules.off_policy_groups:
         groups = challenger.off_policy_groups
-        few = f"{groups} groups of held-out answers, {rules.off_policy_groups} are needed to compare"
+        few = (
+            f"{groups} groups of held-out answers, {rules.off_policy_groups} are needed to compare; a group is "
+            "two answers or more at one decision point, with different rewards"
+        )
         yield Finding("off_policy", True, few, evidence=False)
         return
     worse = difference.high < -rules.off_policy_margin

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from babylon_assets.domain.errors import SettingsError
+from babylon_assets.domain.errors import SettingsError, explain_failure
 from babylon_assets.domain.frames import STEP_COLUMNS
 from babylon_assets.domain.rewards import KEY_COLUMNS, SCORERS, Scorer
 from babylon_assets.domain.step_texts import TEXT_COLUMNS, needs_texts
@@ -114,7 +114,7 @@ class _Held:
         try:
             values = self.scorer.score(steps.copy(deep=False))
         except Exception as error:
-            raise self._wrong(f"failed: {type(error).__name__}: {error}") from error
+            raise self._wrong(f"failed: {explain_failure(error)}") from error
         numbers = self._numbers(values)
         if numbers.shape != (len(steps),):
             raise self._wrong(f"gave {numbers.size} numbers for {len(steps)} steps")

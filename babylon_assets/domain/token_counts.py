@@ -36,6 +36,16 @@ def count_tokens(steps: Sequence[Mapping[str, float]], chosen: int, left_out: in
     return {TRAINED: trained, **{name: tokens for name, tokens in counted.items() if tokens > 0}}
 
 
+def format_trainable(tokens: int, counts: Mapping[str, Any]) -> str:
+    """The trainable tokens of a dataset for a person: about as many, where answers are known as text alone.
+
+    Args:
+        counts: of the dataset.
+    """
+    estimated = any(counts.get(mode) for mode in ("recompute", "sft"))
+    return f"about {tokens:,}" if estimated else f"{tokens:,}"
+
+
 def trained_tokens(metrics: Mapping[str, Any]) -> int:
     """Tokens that the kept steps of a training saw, of a checkpoint's metrics; 0 where they do not say."""
     return int(metrics.get(TRAINED) or 0)

@@ -1,4 +1,4 @@
-"""How much of a window was understood: its actions by their names, and its trades by the record of them.
+"""How much of a window was understood: its actions by their names, and trades, if it has any, by the record of them.
 
 An environment adds words as it grows. What a word that nobody knows stands for has no worth; here it shows as a number
 with the word's name, so that it is never taken for an action that came to nothing.
@@ -27,6 +27,7 @@ class Understanding:
             those whose trade is in the environment's own record, `valued` those whose worth is known, `pending` those
             whose worth is still to come.
         words: how many steps have which unknown word, most first.
+        tells_trades: whether the environment says which of its steps are trades; else they are in no count.
     """
 
     actions: int
@@ -37,6 +38,7 @@ class Understanding:
     valued: int
     pending: int
     words: Mapping[str, int]
+    tells_trades: bool = True
 
     @property
     def share(self) -> float:
@@ -47,8 +49,8 @@ class Understanding:
     @property
     def counts(self) -> dict[str, int]:
         """The counts by name."""
-        names = ("actions", "recognised", "trades", "linked", "valued", "pending")
-        return {name: getattr(self, name) for name in names}
+        trades = ("trades", "linked", "valued", "pending") if self.tells_trades else ()
+        return {name: getattr(self, name) for name in ("actions", "recognised", *trades)}
 
     def list_words(self) -> str:
         """The unknown words with their counts; empty without any."""
@@ -60,9 +62,9 @@ class Understanding:
         """Why the window may not go on where at least this share is to be understood; None where it may."""
         if self.share >= least:
             return None
+        trades = f" and {self.trades - self.recognised_trades} of {self.trades} trades" if self.tells_trades else ""
         return (
-            f"{self.actions - self.recognised} of {self.actions} actions and "
-            f"{self.trades - self.recognised_trades} of {self.trades} trades have words that are not known: "
+            f"{self.actions - self.recognised} of {self.actions} actions{trades} have words that are not known: "
             f"{self.list_words()}; install a version that knows them, or lower LEAST_UNDERSTOOD"
         )
 
@@ -82,7 +84,7 @@ def understand(steps: pd.DataFrame, valued: pd.DataFrame) -> Understanding:
     Args:
         steps: a row per step.
         valued: on their index, as of `Environment.value_steps`. Of an environment that says neither `kind` nor `word`
-            every action is recognised, and none is a trade.
+            every action is recognised, and trades are not told from other actions.
     """
     nothing = pd.Series(None, index=steps.index, dtype="object")
     words = valued.get("word", nothing)
@@ -97,5 +99,6 @@ def understand(steps: pd.DataFrame, valued: pd.DataFrame) -> Understanding:
         linked=int((valued.get("linked", nothing)[trades] == True).sum()),  # noqa: E712
         valued=int((valued["state"][trades] == "final").sum()),
         pending=int((valued["state"][trades] == "pending").sum()),
+        tells_trades="kind" in valued,
         words={str(word): int(count) for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))},
     )

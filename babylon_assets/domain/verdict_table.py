@@ -11,6 +11,7 @@ _BOUNDS = {
     "window": "trained on some tokens, and not thin",
     "hygiene": "at most {quarantined:.0%} corrupt",
     "rewards": "at least {agreement:+.2f}",
+    "benchmark": "not worse by more than {margin:g}, with {confidence:.0%} confidence",
     "market": "not worse by more than {margin:g}, with {confidence:.0%} confidence",
     "best": "not worse by more than {decline:g}, with {confidence:.0%} confidence",
     "valid": "not lower by more than {valid_drop:g}, with {confidence:.0%} confidence",

@@ -177,6 +177,8 @@ class Environment(Protocol):
     Attributes:
         name: how ENVIRONMENT names it.
         tables: what its two groups of tables are, `trajectories` and `outcomes`, for the pages in Dagster's UI.
+        source_group: the group that these two are in there.
+        asset_notes: what the page of an asset says of this environment alone, by the asset's name.
         detail: the columns that its steps have besides those of every step, by pandas dtype.
         result_keys: names of fields that hold what was not known when the policy answered; never in a prompt.
         state_seconds: for how long its state stays alike enough that answers to it can be compared; 0: each decision
@@ -192,6 +194,8 @@ class Environment(Protocol):
 
     name: str
     tables: Mapping[str, str]
+    source_group: str
+    asset_notes: Mapping[str, str]
     detail: Mapping[str, str]
     result_keys: tuple[str, ...]
     state_seconds: float
@@ -313,6 +317,8 @@ class BaseEnvironment:
         "trajectories": "The environment's record of what its agents saw, answered and did.",
         "outcomes": "What became of their actions.",
     }
+    source_group = "record"
+    asset_notes: Mapping[str, str] = {}
     detail: Mapping[str, str] = {}
     result_keys: tuple[str, ...] = ()
     state_seconds: float = 0.0

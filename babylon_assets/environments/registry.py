@@ -6,11 +6,11 @@ settings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from babylon_assets.domain.errors import SettingsError, SourceError
+from babylon_assets.domain.errors import SettingsError, SourceError, explain_failure
 from babylon_assets.environments.base import Environment
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ def open_environment(settings: Settings) -> Environment:
     return _load(name)(settings)
 
 
-def source_tables(settings: Settings) -> Mapping[str, str]:
-    """What the environment says of its `trajectories` and `outcomes`; for `auto`, no database is asked."""
+def environment_of_pages(settings: Settings) -> Environment:
+    """The environment that the pages in Dagster's UI speak of; for `auto` the game, and no database is asked."""
     name = settings.database.environment
-    return _load(name)(settings).tables if name != "auto" else _babylon(settings).tables
+    return _babylon(settings) if name == "auto" else _load(name)(settings)
 
 
 #: Games that were found, by the database's address: an installation opens its environment for each unit of work.
@@ -80,7 +80,7 @@ def _load(name: str) -> Callable[[Settings], Environment]:
             loaded: Callable[[Settings], Environment] = point.load()
         except Exception as error:
             raise SettingsError(
-                f"ENVIRONMENT is {name!r}, and {point.value} cannot be loaded ({type(error).__name__}: {error}); "
+                f"ENVIRONMENT is {name!r}, and {point.value} cannot be loaded ({explain_failure(error)}); "
                 "install its package again"
             ) from error
         return loaded

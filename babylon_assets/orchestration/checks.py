@@ -18,6 +18,7 @@ from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.grouping import measure_range
 from babylon_assets.domain.hindsight import too_suspicious
 from babylon_assets.domain.samples import DatasetDraft
+from babylon_assets.domain.token_counts import format_trainable
 from babylon_assets.domain.trajectories import Quarantined
 from babylon_assets.domain.understanding import Understanding
 from babylon_assets.domain.windows import Window
@@ -42,7 +43,7 @@ _ABOUT = {
     COMPLETE: "The window and WINDOW_GRACE_MINUTES after it are over: no more rows come.",
     QUARANTINE: "At most 5% of the window's rows are in quarantine.",
     REWARD_RANGE: "The rewards differ. Where all are equal, no answer is better than another.",
-    UNDERSTOOD: "Of at least LEAST_UNDERSTOOD of the actions, and of the trades, every word is known.",
+    UNDERSTOOD: "Of at least LEAST_UNDERSTOOD of the actions, of every kind, every word is known.",
     TOKENS: "The window has tokens to train on, or it is thin.",
     HINDSIGHT: "Every stored prompt and answer is as recorded. At most 5% of the prompts name a result; none trains.",
     STABLE: "The dataset, read back from the database, hashes to its id.",
@@ -65,7 +66,7 @@ def declare_checks(asset: str, names: Iterable[str], windows: dg.PartitionsDefin
 
 
 def complete(window: Window, now: datetime, grace_minutes: float) -> dg.AssetCheckResult:
-    """Whether the game may still write into the window. Within the grace the check warns and stops nothing."""
+    """Whether the environment may still write into the window. Within the grace the check warns and stops nothing."""
     end = window.end
     settled = end + timedelta(minutes=grace_minutes)
     over = now >= end
@@ -129,7 +130,9 @@ def trainable_tokens(dataset: Dataset | DatasetDraft, row: WindowRow) -> dg.Asse
     return dg.AssetCheckResult(
         check_name=TOKENS,
         passed=tokens > 0 or thin,
-        description=f"thin window, passed through: {code(row.reason or '')}" if thin else f"{tokens} trainable tokens",
+        description=f"thin window, passed through: {code(row.reason or '')}"
+        if thin
+        else f"{format_trainable(tokens, dataset.counts)} trainable tokens",
         metadata={"window": dataset.window, "trainable_tokens": tokens},
     )
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from babylon_assets.domain.display_text import as_number, neutralize, neutralize_line, round_number, shorten
+from babylon_assets.domain.errors import explain_failure
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.site_links import link_checkpoint, link_partition
 from babylon_assets.ledger import specification
@@ -99,7 +100,7 @@ def show(parts: Mapping[str, Callable[[], Shown | Mapping[str, Shown]]]) -> dict
                 result = part()
                 entries |= result if isinstance(result, Mapping) else {name: result}
             except Exception as error:
-                reasons[name] = f"{type(error).__name__}: {error}"
+                reasons[name] = explain_failure(error)
                 raise
     sizes = {name: len(repr(value)) for name, value in entries.items()}
     reasons |= {name: f"{size:,} characters are too many" for name, size in sizes.items() if size > MOST_CHARACTERS}

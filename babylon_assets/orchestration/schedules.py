@@ -44,7 +44,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             f"nightly_{EVALUATE}",
             "20 3 * * *",
             on,
-            "Evaluates the served policy on NIGHTLY_SEEDS held-out markets, once per policy.",
+            "Evaluates the served policy on NIGHTLY_SEEDS cases of the environment's benchmark, where it has one.",
         ),
         _schedule(
             "nightly_pruning",

@@ -87,7 +87,7 @@ def build_sensors(installation: Installation) -> list[dg.SensorDefinition]:
 
 
 def build_request_sensor(installation: Installation) -> dg.SensorDefinition:
-    """Runs what the game asks for in `training_batches`, where TRAIN_REQUESTS is on, whatever AUTOMATION is."""
+    """Runs what the environment asks for, where TRAIN_REQUESTS is on, whatever AUTOMATION is."""
     on = installation.settings.automation.train_requests
 
     @dg.sensor(
@@ -95,12 +95,12 @@ def build_request_sensor(installation: Installation) -> dg.SensorDefinition:
         job_name=LINE,
         minimum_interval_seconds=CLOSED_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
-        description="Claims the game's pending rows of training_batches, runs their windows and tells the game; a row "
-        "whose run died is taken up again, three times at most. Off unless TRAIN_REQUESTS is true.",
+        description="Claims what the environment asks to be trained, runs those windows and writes there what came of "
+        "them; a request whose run died is taken up again, three times at most. Off unless TRAIN_REQUESTS is true.",
     )
     def requested_windows(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if not on:
-            return dg.SkipReason("TRAIN_REQUESTS is false: the game's training_batches are left alone")
+            return dg.SkipReason("TRAIN_REQUESTS is false: what the environment asks to be trained is left alone")
         now = datetime.now(UTC)
         try:
             again = training_requests.settle(installation, context.instance, now)
@@ -110,7 +110,7 @@ def build_request_sensor(installation: Installation) -> dg.SensorDefinition:
         except BabylonError as error:
             return dg.SkipReason(harmless_text(str(error)))
         if launch is None:
-            return dg.SkipReason("the game asks for nothing")
+            return dg.SkipReason("the environment asks for nothing")
         tags = {training_requests.REQUEST_TAG: launch.request.id}
         key = f"request:{launch.request.id}:{launch.attempt}:{now.timestamp():.0f}"
         return dg.RunRequest(run_key=key, partition_key=launch.window, tags=tags)

@@ -19,26 +19,26 @@ from babylon_assets.ledger.windows import Status
 from babylon_assets.orchestration.metadata import OWNERS, numbers, only_shown
 from babylon_assets.orchestration.resources import Installation
 
-GROUP = "game"
-TRAJECTORIES, OUTCOMES = dg.AssetKey([GROUP, "trajectories"]), dg.AssetKey([GROUP, "outcomes"])
+TRAJECTORIES, OUTCOMES = "trajectories", "outcomes"
 
 
-def build_source_tables(tables: Mapping[str, str], windows: dg.PartitionsDefinition[str]) -> list[dg.AssetSpec]:
-    """The assets, external to Dagster, with one partition per window.
+def source_key(environment: Environment, tables: str) -> dg.AssetKey:
+    """The asset that stands for the environment's TRAJECTORIES, or for its OUTCOMES."""
+    return dg.AssetKey([environment.source_group, tables])
 
-    Args:
-        tables: what the environment says of its `trajectories` and its `outcomes`.
-    """
+
+def build_source_tables(environment: Environment, windows: dg.PartitionsDefinition[str]) -> list[dg.AssetSpec]:
+    """The assets, external to Dagster, with one partition per window."""
     return [
         dg.AssetSpec(
-            key,
-            description=tables[key.path[-1]],
-            group_name=GROUP,
+            source_key(environment, tables),
+            description=environment.tables[tables],
+            group_name=environment.source_group,
             owners=OWNERS,
             kinds={"postgres", "source"},
             partitions_def=windows,
         )
-        for key in (TRAJECTORIES, OUTCOMES)
+        for tables in (TRAJECTORIES, OUTCOMES)
     ]
 
 
@@ -56,17 +56,17 @@ def observations(installation: Installation, windows: Sequence[str], now: dateti
 
 
 def _observations(installation: Installation, windows: Sequence[str], now: datetime) -> list[dg.AssetObservation]:
-    grid = installation.settings.windows
+    grid, environment = installation.settings.windows, installation.environment
     with installation.connect() as conn, installation.source_of(conn) as source:
-        presence = installation.environment.presence(source, windows)
+        presence = environment.presence(source, windows)
         states = ledger.states_since(conn, min(windows))
     grace = installation.settings.automation.window_grace_minutes
     return [
         observation
         for window_presence in presence
         for observation in (
-            _rows(window_presence, _overdue(window_presence.window, grid, states, now, grace)),
-            _outcomes(window_presence),
+            _rows(environment, window_presence, _overdue(window_presence.window, grid, states, now, grace)),
+            _outcomes(environment, window_presence),
         )
     ]
 
@@ -78,7 +78,7 @@ def list_left_out(environment: Environment, conn: Connection, window: str) -> st
 
 def list_counts(counts: Mapping[str, int]) -> str:
     """Counts by name in words, such as `test users: 12`."""
-    return ", ".join(f"{name}: {count}" for name, count in counts.items())
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
 
 
 def _overdue(
@@ -90,14 +90,14 @@ def _overdue(
     return (now - grid.parse(window).end - timedelta(minutes=grace_minutes)) / timedelta(minutes=1)
 
 
-def _rows(presence: Presence, overdue: float | None) -> dg.AssetObservation:
+def _rows(environment: Environment, presence: Presence, overdue: float | None) -> dg.AssetObservation:
     facts = {"trajectories": presence.rows, "agents": presence.agents, "overdue_minutes": overdue}
-    return _observation(TRAJECTORIES, presence.window, facts, presence.rows_newest)
+    return _observation(source_key(environment, TRAJECTORIES), presence.window, facts, presence.rows_newest)
 
 
-def _outcomes(presence: Presence) -> dg.AssetObservation:
+def _outcomes(environment: Environment, presence: Presence) -> dg.AssetObservation:
     facts = dict(presence.outcomes)
-    return _observation(OUTCOMES, presence.window, facts, presence.outcomes_newest)
+    return _observation(source_key(environment, OUTCOMES), presence.window, facts, presence.outcomes_newest)
 
 
 def _observation(

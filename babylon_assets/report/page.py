@@ -29,6 +29,7 @@ def render_page(report: Report) -> str:
     newest = list(reversed(report.windows))
     needs, guides = list_needs(report), report.guides or {}
     pages = dict.fromkeys(need.page for need in needs)
+    understood = [window for window in newest if window.understanding is not None][:FIRST_ROWS]
     return render(
         "page.html",
         report=report,
@@ -43,7 +44,9 @@ def render_page(report: Report) -> str:
         newest=newest[:FIRST_ROWS],
         older=newest[FIRST_ROWS:MOST_ROWS],
         left_out=len(newest) - MOST_ROWS,
-        understood=[window for window in newest if window.understanding is not None][:FIRST_ROWS],
+        understood=understood,
+        has_oracle=any("oracle" in (window.references or {}) for window in newest),
+        has_trades=any("trades" in (window.understanding or {}) for window in understood),
         fates=_sample_fates(report),
     )
 

@@ -12,12 +12,13 @@ from starlette.responses import Response
 from babylon_assets.domain import checkpoint_states as states
 from babylon_assets.domain.display_text import as_number, format_number, is_number
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.token_counts import TOKEN_COUNTS, TRAINED, explain_early_end
+from babylon_assets.domain.token_counts import TOKEN_COUNTS, TRAINED, explain_early_end, format_trainable
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.ledger import evaluations, lineage, promotions, verdicts
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
+from babylon_assets.ledger.datasets import read_counts
 from babylon_assets.ledger.evaluations import Evaluation
 from babylon_assets.site.page_shell import Site, can_measure
 from babylon_assets.site.query_values import choice_of, count_of, text_of
@@ -127,9 +128,11 @@ def _names_of(conn: Connection, ids: Sequence[str | None]) -> dict[str, str]:
 
 def _dataset_counts(conn: Connection, dataset_id: str | None) -> dict[str, Any]:
     """What the dataset that it was trained on holds, in counts."""
-    query = "SELECT samples, trainable_tokens, counts FROM babylon_training.training_datasets WHERE id = %s"
-    row = conn.execute(query, [dataset_id]).fetchone() if dataset_id else None
-    return {} if row is None else {"samples": row[0], "tokens": row[1], "counts": _in_order(row[2], _COUNTS)}
+    row = read_counts(conn, dataset_id)
+    if row is None:
+        return {}
+    tokens = format_trainable(row.tokens, row.counts)
+    return {"samples": row.samples, "tokens": tokens, "counts": _in_order(row.counts, _COUNTS)}
 
 
 def _measured(evaluation: Evaluation) -> Measured:

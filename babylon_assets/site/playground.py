@@ -35,7 +35,7 @@ from babylon_assets.ledger.sample_search import (
 )
 from babylon_assets.site.gateway_questions import GatewayAnswer, ask_gateway
 from babylon_assets.site.page_shell import Site
-from babylon_assets.site.query_values import TooLongError, WrongValueError, count_of, text_of
+from babylon_assets.site.query_values import TooLongError, WrongValueError, count_of, text_of, window_of
 
 #: The longest form: far more than a policy reads.
 MOST_BYTES = 1_000_000
@@ -98,7 +98,7 @@ def open_playground(site: Site, request: Request) -> Response:
     given = request.query_params
     with site.connect() as conn:
         if text_of(given, "agent"):
-            return _lead_to(conn, given)
+            return _lead_to(site, conn, given)
         recorded = _recorded(site, conn, text_of(given, "window"), text_of(given, "sample"))
         return _page(site, conn, given, recorded, recorded.messages if recorded else _BLANK)
 
@@ -195,6 +195,7 @@ def _page(
     messages: Sequence[Message],
     answers: Sequence[PolicyAnswer] = (),
     is_recorded: bool = True,
+    wrong_window: str = "",
 ) -> Response:
     names = newest_names(conn)
     served = promotions.promoted(conn, site.settings.model_name)
@@ -203,8 +204,14 @@ def _page(
     if not answers:
         a = a or next((name for name in meant if name != b), "")
         b = b or next((name for name in meant if name != a), "")
+    named = {name: text_of(given, name) for name in ("agent", "step", "window")}
+    if recorded is not None:
+        named = {"agent": recorded.row.agent_id, "step": str(recorded.row.step), "window": recorded.row.own_window}
     return site.render(
         "playground.html",
+        400 if wrong_window else 200,
+        named=named,
+        wrong_window=wrong_window,
         a=a,
         b=b,
         names=names,
@@ -220,10 +227,14 @@ def _page(
     )
 
 
-def _lead_to(conn: Connection, given: Mapping[str, str]) -> Response:
-    """To the newest recorded prompt of an agent's step."""
+def _lead_to(site: Site, conn: Connection, given: Mapping[str, str]) -> Response:
+    """To the newest recorded prompt of an agent's step; a window that is none is named beside its field."""
     agent, step = text_of(given, "agent"), count_of(given, "step", 0, 10**6)
-    row = find_sample_of(conn, agent, step, text_of(given, "window") or None)
+    try:
+        window = window_of(given, site.settings.windows)
+    except WrongValueError as error:
+        return _page(site, conn, given, None, _BLANK, wrong_window=str(error))
+    row = find_sample_of(conn, agent, step, window)
     if row is None:
         raise PermanentError(f"no recorded prompt is of step {step} of the agent {agent[:200]!r}; try another step")
     policies = {name: text_of(given, name) for name in ("a", "b")}

@@ -1,9 +1,12 @@
-"""Values of a page's address and form: texts, numbers and choices, each refused with a sentence where it is none."""
+"""Values of a page's address and form: texts, numbers, windows, choices, each refused with a sentence if it is none."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+
+from babylon_assets.domain.errors import NoWindow
+from babylon_assets.domain.windows import WindowGrid
 
 #: A longer value of an address is no name of anything.
 LONGEST_VALUE = 2000
@@ -52,6 +55,15 @@ def count_of(values: Mapping[str, str], name: str, default: int, most: int) -> i
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= most):
         raise WrongValueError(f"{name} is {text[:40]!r}; write a whole number up to {most:,}")
     return int(text)
+
+
+def window_of(values: Mapping[str, str], grid: WindowGrid) -> str | None:
+    """The id of a window, or None where it is not given; the refusal says which window is meant."""
+    window = optional(values, "window")
+    try:
+        return window and grid.parse(window).id
+    except NoWindow as error:
+        raise WrongValueError(str(error)) from None
 
 
 def choice_of(values: Mapping[str, str], name: str, allowed: Collection[str]) -> str | None:

@@ -16,10 +16,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from babylon_assets.domain.display_text import neutralize, shorten
-from babylon_assets.domain.errors import NoWindow, PermanentError
+from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.site_links import link_samples
 from babylon_assets.domain.trajectories import Exchange, StepFacts
 from babylon_assets.environments.base import Environment
+from babylon_assets.ledger import lineage
 from babylon_assets.ledger.agent_rewards import RewardPart, reward_parts
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.sample_search import (
@@ -34,7 +35,7 @@ from babylon_assets.ledger.sample_search import (
     stream_samples,
 )
 from babylon_assets.site.page_shell import Site
-from babylon_assets.site.query_values import WrongValueError, choice_of, number_of, optional, text_of
+from babylon_assets.site.query_values import WrongValueError, choice_of, number_of, optional, text_of, window_of
 
 PAGE_ROWS = 50
 #: A search ends after so many samples whose texts were looked at, so many that were compared, or so many seconds.
@@ -81,7 +82,7 @@ def list_samples(site: Site, request: Request) -> Response:
     """The samples that pass the filters, newest window first."""
     given = request.query_params
     wanted = SampleFilter(
-        window=_window_of(site, given),
+        window=window_of(given, site.settings.windows),
         agent=optional(given, "agent"),
         policy=optional(given, "policy"),
         mode=choice_of(given, "mode", MODES),
@@ -93,6 +94,7 @@ def list_samples(site: Site, request: Request) -> Response:
     with site.connect() as conn:
         result = search(conn, site.environment(), wanted, words, _position(given))
         reasons = _skip_reasons(conn)
+        unknown = "" if result.shown else _unknown_policy(conn, wanted.policy)
     filters = {name: text_of(given, name) for name in _FILTERS}
     onward = None
     if result.position is not None:
@@ -100,6 +102,7 @@ def list_samples(site: Site, request: Request) -> Response:
     return site.render(
         "samples.html",
         shown=result.shown,
+        unknown=unknown,
         looked_at=result.looked_at,
         reached=result.position.window if result.position else None,
         onward=onward,
@@ -111,17 +114,14 @@ def list_samples(site: Site, request: Request) -> Response:
     )
 
 
-def _window_of(site: Site, given: Mapping[str, str]) -> str | None:
-    """The window that is looked for.
-
-    Raises:
-        WrongValueError: it is no window's id; the text says which one is meant.
-    """
-    window = optional(given, "window")
+def _unknown_policy(conn: Connection, name: str | None) -> str:
+    """That nothing is known of a policy that is looked for; empty where there is one, or none is looked for."""
     try:
-        return window and site.settings.windows.parse(window).id
-    except NoWindow as error:
-        raise WrongValueError(str(error)) from None
+        if name:
+            lineage.find(conn, name)
+    except PermanentError as error:
+        return f"{error}."
+    return ""
 
 
 _FILTERS = ("text", "action", "agent", "policy", "mode", "reason", "least", "most", "window")

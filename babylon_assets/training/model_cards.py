@@ -19,13 +19,16 @@ from psycopg import Connection
 from babylon_assets.domain.checkpoint_states import PASSED, REJECTED
 from babylon_assets.domain.display_text import format_number, is_number, neutralize_line
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.token_counts import TOKEN_COUNTS, explain_early_end
+from babylon_assets.domain.token_counts import TOKEN_COUNTS, explain_early_end, format_trainable
 from babylon_assets.domain.verdict_table import explain_decision, verdict_cells
 from babylon_assets.ledger import evaluations, lineage, verdicts
 from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.datasets import read_counts
 
 CARD = "README.md"
+#: A bracket that could begin a link or a picture; that of an interval, such as [-0.037, +0.012], cannot.
+_LINK_BEGIN = re.compile(r"\[(?![-+.,\d ]+\](?![\[(]))")
 #: Ancestors that are named one by one.
 _MOST_ANCESTORS = 12
 #: The hash that ends the name of a base model's folder in the home.
@@ -95,18 +98,17 @@ def _summary(checkpoint: Checkpoint, line: list[Checkpoint]) -> str:
 
 
 def _dataset(conn: Connection[Any], checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
-    query = "SELECT samples, trainable_tokens, counts FROM babylon_training.training_datasets WHERE id = %s"
-    row = conn.execute(query, [checkpoint.dataset_id]).fetchone() if checkpoint.dataset_id else None
-    if row is None:
+    dataset = read_counts(conn, checkpoint.dataset_id)
+    if dataset is None:
         return
+    counts = dataset.counts
     yield "window", _code(checkpoint.window_id or "")
     yield "dataset", _code(checkpoint.dataset_id or "")
-    yield "samples", f"{row[0]:,}"
-    texts = any(row[2].get(kind) for kind in ("recompute", "sft"))
-    yield "trainable tokens", f"about {row[1]:,}" if texts else f"{row[1]:,}"
-    for kind in sorted(row[2]):
+    yield "samples", f"{dataset.samples:,}"
+    yield "trainable tokens", format_trainable(dataset.tokens, counts)
+    for kind in sorted(counts):
         if kind in ("policy_gradient", "recompute", "sft") or kind.startswith("skip: "):
-            yield _text(kind.replace("_", " ")), f"{row[2][kind]:,}"
+            yield _text(kind.replace("_", " ")), f"{counts[kind]:,}"
     yield "scorers", ", ".join(_code(scorer) for scorer in lineage.scorers(conn, checkpoint))
     for window, count in lineage.windows_of(conn, checkpoint).items():
         yield f"late samples of {_text(window)}", f"{count:,}"
@@ -114,7 +116,8 @@ def _dataset(conn: Connection[Any], checkpoint: Checkpoint) -> Iterator[tuple[st
 
 def _training(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     yield "backend", _code(checkpoint.backend)
-    yield "seed", str(checkpoint.seed)
+    if "seed" not in checkpoint.settings:
+        yield "seed", str(checkpoint.seed)
     yield "made", f"{checkpoint.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     for values in (checkpoint.settings, checkpoint.metrics, checkpoint.versions):
         for name in sorted(values):
@@ -206,6 +209,6 @@ def _code(text: str) -> str:
 def _text(text: str) -> str:
     """A text of others, with nothing in it that Markdown or HTML would act on."""
     plain = neutralize_line(text).replace("\\", "\\\\")  # before the marks that get one
-    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("[", "\\["), ("`", "&#96;")):
+    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("`", "&#96;")):
         plain = plain.replace(mark, shown)
-    return plain
+    return _LINK_BEGIN.sub(r"\\[", plain)

@@ -18,7 +18,7 @@ from psycopg import Connection
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Dataset, Sample
-from babylon_assets.domain.errors import ChainConflict, PermanentError, TrainingBusy
+from babylon_assets.domain.errors import ChainConflict, PermanentError, TrainingBusy, explain_failure
 from babylon_assets.domain.late_data import beside, carried
 from babylon_assets.domain.token_counts import count_tokens, explain_early_end, trained_tokens
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, windows
@@ -254,7 +254,7 @@ def _give_up(database: Database, job_id: int, error: Exception) -> None:
     with database.connect() as conn:
         goes_on = training_jobs.get_job(conn, job_id).state == "submitted"
         if not goes_on or isinstance(error, NothingToResume | ChainConflict):
-            training_jobs.advance_job(conn, job_id, "failed", reason=f"{type(error).__name__}: {error}")
+            training_jobs.advance_job(conn, job_id, "failed", reason=explain_failure(error))
 
 
 def _record(
@@ -269,8 +269,7 @@ def _record(
     steps = trained.steps
     counted = _count_tokens(plan.dataset, plan.selection, steps)
     tokens = trained_tokens(counted)
-    how = f"{plan.selection.method} on {tokens} tokens"
-    reason = "; ".join(filter(None, [how, explain_early_end(counted), _advice(database, plan, steps)]))
+    reason = _explain(plan.selection.method, counted, _advice(database, plan, steps))
     checkpoint = Checkpoint(
         id=content_id(plan.manifest),
         chain=plan.chain,
@@ -315,6 +314,13 @@ def _record(
         steps=steps,
         seconds=seconds,
     )
+
+
+def _explain(method: str, counted: Mapping[str, int], advice: str) -> str:
+    """How a checkpoint was trained: on how many tokens, why on no more, and which setting to change; each fact once."""
+    early_end = explain_early_end(counted)
+    how = method if early_end else f"{method} on {trained_tokens(counted):,} tokens"
+    return "; ".join(filter(None, [how, early_end, advice]))
 
 
 def _without_manifest(usage: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -24,6 +24,13 @@ def test_the_drawing_names_every_error_under_its_parent() -> None:
     assert drawn == real
 
 
+def test_a_failure_of_ours_is_a_sentence_and_any_other_says_what_it_is() -> None:
+    assert errors.explain_failure(errors.SettingsError("REWARD_WEIGHTS names no scorer")) == (
+        "REWARD_WEIGHTS names no scorer"
+    )
+    assert errors.explain_failure(KeyError("x")) == "KeyError: 'x'"
+
+
 def test_every_error_is_either_permanent_or_transient() -> None:
     for item in _classes():
         if item is not errors.BabylonError:

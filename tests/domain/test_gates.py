@@ -19,6 +19,7 @@ from babylon_assets.domain.gates import (
     may_promote,
     out_of_band,
 )
+from babylon_assets.domain.verdict_table import verdict_rows
 
 BOARDS = np.random.default_rng(0).normal(0.3, 0.1, size=48)
 
@@ -96,7 +97,7 @@ def test_fewer_valid_actions_are_refused() -> None:
         ({"numbers": {"loss": 0.1, "grad_norm": float("inf")}}, "finite", "grad_norm of its training was not finite"),
         ({"window_status": "thin"}, "window", "its window is thin"),
         ({"trained_tokens": 0}, "window", "its window is thin"),
-        ({"agreement": -0.97}, "rewards", "correlate -0.97 with what the trades were worth: they were turned around"),
+        ({"agreement": -0.97}, "rewards", "correlate -0.97 with what the actions were worth: they were turned around"),
         ({"quarantined": 0.6}, "hygiene", "60% of its window's rows were corrupt, at most 50% may be"),
         ({"off_policy": Interval(-0.5, -0.8, -0.2), "off_policy_groups": 12}, "off_policy", "worse with confidence"),
     ],
@@ -109,14 +110,23 @@ def test_each_rule_refuses_alone(changes: dict[str, Any], rule: str, words: str)
 
 def test_an_off_policy_evaluation_of_few_groups_says_nothing() -> None:
     few = challenger(measured("agent@2"), off_policy=Interval(-0.5, -0.8, -0.2), off_policy_groups=7)
-    assert may_promote(few, CHAMPION).passed
+    verdict = may_promote(few, CHAMPION)
+    assert verdict.passed
+    assert "7 groups of held-out answers, 8 are needed to compare; a group is two answers or more" in verdict.why
 
 
 def test_what_cannot_be_played_is_judged_on_the_rest_and_says_so() -> None:
     verdict = may_promote(challenger(None, unmeasured="its weights lie elsewhere"), CHAMPION)
     assert verdict.passed
-    assert "it was not played on the market: its weights lie elsewhere" in verdict.why
+    assert "it was not measured on a benchmark: its weights lie elsewhere" in verdict.why
     assert not may_promote(challenger(None, numbers={"loss": None}), None).passed
+
+
+def test_an_environment_without_a_benchmark_has_no_rule_of_the_market() -> None:
+    verdict = may_promote(challenger(None), None)
+    [row] = [row for row in verdict_rows(verdict.record()) if row.rule == "benchmark"]
+    assert (row.answer, row.finding) == ("no evidence", "it was not measured on a benchmark: its environment has none")
+    assert row.bound and "market" not in f"{verdict.record()['findings']}"
 
 
 def test_a_verdict_keeps_every_finding_and_the_rules() -> None:

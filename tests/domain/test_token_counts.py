@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from babylon_assets.domain.token_counts import count_tokens, explain_early_end
+from babylon_assets.domain.token_counts import count_tokens, explain_early_end, format_trainable
 
 Step = dict[str, float]
 
@@ -41,3 +41,13 @@ def test_a_pass_that_ended_early_says_why_and_what_became_of_all_tokens() -> Non
 def test_nothing_is_said_of_a_pass_that_left_no_token_unseen() -> None:
     assert explain_early_end({"trained_tokens": 40, "undone_tokens": 60, "undone_steps": 1.0}) == ""
     assert explain_early_end({"trainable_tokens": 40}) == ""
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [({"policy_gradient": 9}, "1,209"), ({"sft": 1}, "about 1,209"), ({"recompute": 2, "sft": 0}, "about 1,209")],
+)
+def test_tokens_that_are_counted_by_their_characters_are_said_to_be_about_as_many(
+    counts: dict[str, int], words: str
+) -> None:
+    assert format_trainable(1209, counts) == words

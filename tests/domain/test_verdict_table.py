@@ -45,6 +45,7 @@ def test_the_rules_on_recorded_prompts_have_bounds() -> None:
 def test_no_bound_is_of_a_rule_that_is_not_there() -> None:
     assert set(_BOUNDS) <= {
         *("finite", "window", "hygiene", "rewards", "market", "best", "valid", "recorded", "recorded valid"),
+        "benchmark",
         "off_policy",
     }
 
@@ -65,7 +66,7 @@ def test_a_rule_without_evidence_neither_holds_nor_does_not() -> None:
     rows = verdict_rows(kept)
     assert kept["passed"] is True
     assert [(row.rule, row.answer) for row in rows if row.answer != "yes"] == [
-        ("market", "no evidence"),
+        ("benchmark", "no evidence"),
         ("off_policy", "no evidence"),
     ]
     assert [cells["holds"] for cells in verdict_cells(kept)] == ["no evidence"] * 2 + ["yes"] * (len(rows) - 2)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import textwrap
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,22 +15,28 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from babylon_assets.cli.list_windows import window_table
+from babylon_assets.cli.write_report import gather
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
+from babylon_assets.domain.errors import SettingsError
 from babylon_assets.domain.policies import Caller
 from babylon_assets.domain.windows import HOURLY
-from babylon_assets.environments.registry import open_environment
+from babylon_assets.environments.registry import GROUP, open_environment
 from babylon_assets.environments.small_models import ModelRecipe
+from babylon_assets.environments.weighted_scorers import check_weights
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.database import Database, migrate
 from babylon_assets.ledger.datasets import load_dataset
 from babylon_assets.ledger.inference_calls import calls_by_id
-from babylon_assets.ledger.windows import get_window
+from babylon_assets.ledger.scores import read_step_scores
+from babylon_assets.ledger.windows import get_window, list_windows
 from babylon_assets.orchestration.assets.raw_trajectories import read
 from babylon_assets.orchestration.assets.scored_trajectories import score
 from babylon_assets.orchestration.assets.training_datasets import freeze
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime.line import Line
+from babylon_assets.report.page import render_page
 from babylon_assets.serving.client import GatewayPolicy
 from babylon_assets.serving.engine.engine import Library
 from tests.environments import support_desk
@@ -43,6 +52,10 @@ ASSETS = (
     *("model_checkpoints", "checkpoint_evaluations", "promoted_model"),
 )
 TICKETS = 6
+#: Words of the game and its market, which mean nothing at a support desk.
+MARKET = re.compile(
+    r"\b(the game|markets?|held-out market|oracle|trades?|traded|trades_\w+|market_\w+)\b", re.IGNORECASE
+)
 
 
 @pytest.fixture
@@ -91,14 +104,27 @@ def test_the_rows_of_the_page_are_a_window_to_train_on(settings: Settings, desk:
         conn.execute(rows.encode())
     migrate(desk)
     usual = settings.replace(min_samples_per_window=Settings().datasets.min_samples_per_window, scorers=())
-    usual = usual.replace(reward_weights={"outcome": 1.0, "promptness": 0.1}, held_out_share=0.15)
+    usual = usual.replace(reward_weights=Settings().rewards.weights, held_out_share=0.15)
     installation = Installation(usual, desk)
     [window] = HOURLY.closed(datetime.now(UTC), 1)
     for make in (read, score, freeze):
         make(installation, window)
     with desk.connect() as conn:
         row = get_window(conn, window)
+        components = [scored for _, _, scored in read_step_scores(conn, window).values()]
     assert row is not None and row.status == "ready", row
+    assert {name for scored in components for name in scored} == {"outcome"}
+    assert check_weights(usual) == "outcome 1; support_desk has no heuristic, set REWARD_WEIGHTS for more"
+    with pytest.raises(SettingsError, match="REWARD_WEIGHTS names no scorer: heuristic"):
+        score(Installation(usual.replace(reward_weights={"outcome": 1.0, "heuristic": 0.2}), desk), window)
+
+
+def test_the_package_of_the_page_installs_the_environment() -> None:
+    [text] = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    package = tomllib.loads(textwrap.dedent(text))
+    assert package["project"]["entry-points"][GROUP] == {"support_desk": f"support_desk:{SupportDesk.__name__}"}
+    assert package["tool"]["setuptools"]["py-modules"] == [FILE.stem]
+    assert package["build-system"]["build-backend"] == "setuptools.build_meta"
 
 
 @contextmanager
@@ -118,6 +144,7 @@ def test_letters_become_a_promoted_model_that_answers_the_next_tickets(settings:
             work(conn, WINDOW, policy, TICKETS)
         wait_for(lambda: _recorded(desk) == TICKETS * len(AGENTS))
         assert _materialized(settings, desk) == set(ASSETS)
+        assert not MARKET.findall(_pages(settings, desk))
         made = _trained_and_promoted(desk)
         _answers_by_the_promoted_model(gateway, policy, desk, made.step)
 
@@ -126,7 +153,36 @@ def _materialized(settings: Settings, desk: Database) -> set[str]:
     """Run the line; which assets of the window it made."""
     with dg.DagsterInstance.ephemeral() as instance:
         Line(build_definitions(settings, installation=Installation(settings, desk)), instance).materialize(WINDOW)
+        [run] = instance.get_runs()
+        events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
+        shown = [event.event_specific_data for event in events if event.is_step_event]
+        assert not MARKET.findall("\n".join(map(repr, shown)))
         return {name for name in ASSETS if WINDOW in instance.get_materialized_partitions(dg.AssetKey(name))}
+
+
+def _pages(settings: Settings, desk: Database) -> str:
+    """What `babylon windows` and `babylon report` show of the desk's window."""
+    with desk.connect() as conn:
+        table = window_table(list(list_windows(conn)), {})
+    assert "reward" in [column.header for column in table.columns]
+    page = render_page(replace(gather(settings, desk, datetime.now(UTC)), guides={}))
+    assert "What was understood" in page
+    spoken = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    return "\n".join([*(str(column.header) for column in table.columns), spoken])
+
+
+def test_the_pages_of_a_desk_have_no_word_of_the_market(installed: None) -> None:
+    definitions = build_definitions(Settings(environment="support_desk"))
+    graph = definitions.resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
+        *ASSETS,
+        "record/trajectories",
+        "record/outcomes",
+    }
+    automation = [*(definitions.sensors or ()), *(definitions.schedules or ())]
+    told = [each.description or "" for each in (*definitions.resolve_all_asset_specs(), *automation)]
+    told += [str(check.description) for assets in graph.assets_defs for check in assets.check_specs]
+    assert [text for text in told if MARKET.search(text)] == []
 
 
 def _trained_and_promoted(desk: Database) -> checkpoints.Checkpoint:

@@ -18,6 +18,7 @@ from tests.ledger.values import CHAIN
 from tests.site.filled_ledger import WINDOWS, fill
 from tests.site.test_comparison import add_prompts
 from tools.notebook import NOTEBOOK, run_notebook
+from tools.notebook import main as run_tool
 
 #: Columns of a frame that depend on what is scored.
 SCORERS = {"outcome"}
@@ -83,6 +84,17 @@ def test_in_a_folder_without_a_home_nothing_is_begun(tmp_path: Path) -> None:
 def test_a_database_without_our_tables_says_migrate(empty_database: Database) -> None:
     with pytest.raises(SettingsError, match="type: babylon migrate"):
         babylon_assets.load("windows", settings=Settings(database_url=empty_database.url))
+
+
+def test_who_asks_how_the_notebook_is_run_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["notebook", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        run_tool()
+    assert "usage: python -m tools.notebook" in capsys.readouterr().out
+    needed = "".join(json.loads(NOTEBOOK.read_text())["cells"][0]["source"])
+    assert "matplotlib" in needed and "jupyterlab" in needed
 
 
 def test_the_notebook_runs(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_request_is_trained_and_the_game_is_told(loop: Loop) -> None:
         insert_checkpoint(conn, checkpoint(1, FIRST, made.id))
         promote(conn, checkpoint(1, FIRST, made.id), by="a test", why="it is good")
     make_run(loop, request, dg.DagsterRunStatus.SUCCESS)
-    assert tick(loop) == "the game asks for nothing"
+    assert tick(loop) == "the environment asks for nothing"
     status, error, loss, in_order = told(loop, "one")
     assert (status, error, in_order) == ("completed", None, True)
     assert loss == checkpoint(1, FIRST, made.id).metrics.get("loss")
@@ -155,7 +155,7 @@ def test_a_row_that_a_dead_run_left_is_taken_up_again_and_not_for_ever(loop: Loo
         assert isinstance(tick(loop), str)
         assert told(loop, "one")[0] == "training"
         loop.instance.report_run_failed(run)
-    assert tick(loop) == "the game asks for nothing"
+    assert tick(loop) == "the environment asks for nothing"
     assert told(loop, "one")[0] == "failed"
     assert "3 runs failed" in told(loop, "one")[1]
 
@@ -164,7 +164,7 @@ def test_a_claim_whose_process_died_before_its_run_is_taken_up(loop: Loop) -> No
     ask(loop, "one", FIRST)
     with loop.database.connect() as conn:
         assert training_requests.claim(conn) is not None
-    assert tick(loop) == "the game asks for nothing"
+    assert tick(loop) == "the environment asks for nothing"
     loop.execute("""UPDATE public.training_batches SET "startedAt" = "startedAt" - %s""", 2 * STALE)
     assert asked(loop).tags[REQUEST_TAG] == "one"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import unescape
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -16,8 +16,12 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.site_links import link_sample
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.environments.simulated.players import play_window
+from babylon_assets.evaluation.side_by_side import measure_both
+from babylon_assets.ledger import evaluations, lineage
+from babylon_assets.ledger.checkpoint_register import RegisteredCheckpoint, read_register
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
+from babylon_assets.ledger.evaluations import COMPARED
 from babylon_assets.ledger.trajectories import replace_window
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.orchestration.ui_guard import UiGuard
@@ -136,6 +140,10 @@ def test_the_step_of_a_window_is_not_that_of_a_late_sample_it_carries(database: 
         assert f'name="window" value="{asked or own}" placeholder' in page.text
         policies = re.findall(r'name="[ab]" list="policies" value="([^"]+)"', page.text)
         assert policies == ["babylon-agent@3", "babylon-agent@5"]  # what is served, and the newest beside it
+    refused = client.get("/site/playground?agent=a&step=3&window=14:30")
+    assert refused.status_code == 400 and 'name="step" type="number" min="0" value="3"' in refused.text
+    beside = r'name="window" value="14:30"[^>]*aria-describedby="wrong-window"></label>\s*<p [^>]*role="alert">([^<]+)'
+    assert [unescape(said).split(";")[0] for said in re.findall(beside, refused.text)] == ["'14:30' is not a window"]
     shown = client.get(link_sample(own, "t-0/0/0")).text
     assert "late, with" in shown and f"<title>a in {late}" in shown
 
@@ -176,6 +184,22 @@ def test_answers_can_be_read_on_a_phone_and_by_everybody(playground: Playground)
             browser.resize(width, 900)
             assert browser.run("document.documentElement.scrollWidth") <= width
             assert not AXE.is_file() or accessibility_faults(browser) == []
+
+
+def test_a_comparison_is_kept_under_its_mark_and_changes_no_reward(playground: Playground, tiny_base: Path) -> None:
+    def ledger() -> tuple[list[RegisteredCheckpoint], dict[str, float]]:
+        with playground.database.connect() as conn:
+            return read_register(conn), evaluations.read_rewards(conn)
+
+    with playground.database.connect() as conn:
+        pair = [replace(lineage.find(conn, BOTH[name]), base_model=str(tiny_base)) for name in ("a", "b")]
+    before = ledger()
+    assert measure_both(playground.settings, playground.database, pair[0], pair[1], 3) == ""
+    with playground.database.connect() as conn:
+        kept = [row for policy in pair for row in evaluations.of_checkpoint(conn, policy.id)]
+    assert [(row.evaluation, row.version.startswith(COMPARED)) for row in kept] == [("recorded_prompts", True)] * 2
+    assert kept[0].version == kept[1].version and None not in (kept[0].value, kept[1].value)
+    assert ledger() == before  # so `babylon chains` and the site show what they showed
 
 
 def test_it_is_there_for_who_sits_at_the_machine_alone(playground: Playground) -> None:

@@ -21,6 +21,7 @@ from babylon_assets.environments.babylon import (
     writeback,
 )
 from babylon_assets.environments.babylon.answer_reader import GameAnswers
+from babylon_assets.environments.babylon.asset_notes import ASSET_NOTES
 from babylon_assets.environments.babylon.details import DETAIL, RESULT_KEYS
 from babylon_assets.environments.babylon.outcomes import OutcomeTables, trade_worth
 from babylon_assets.environments.babylon.rights import missing_rights
@@ -66,6 +67,8 @@ finds the window to be run: rows of `market_outcomes`, markets that end in the w
 resolved, and when the newest was written.
 """,
     }
+    source_group = "game"
+    asset_notes = ASSET_NOTES
     #: Prices hardly move within five minutes, and agents are asked about every five.
     state_seconds = 300.0
     trajectory_is_tick = True

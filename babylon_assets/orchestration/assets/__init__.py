@@ -8,8 +8,12 @@ own three stages are done, its failure costs no other window anything, and a mon
 windows. Each asset can still be selected alone.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import dagster as dg
 
+from babylon_assets.environments.base import Environment
 from babylon_assets.orchestration.assets import (
     checkpoint_evaluations,
     model_checkpoints,
@@ -18,24 +22,24 @@ from babylon_assets.orchestration.assets import (
     scored_trajectories,
     training_datasets,
 )
-from babylon_assets.orchestration.runtime import windowed_assets
+from babylon_assets.orchestration.runtime import Stage, windowed_assets
 from babylon_assets.orchestration.unrecorded_windows import passing_unrecorded
 
 #: Limits how many windows of all runs are trained at once: one.
 POOL = "training"
 
 
-def build_assets(windows: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """The assets in the order of the line."""
+def build_assets(windows: dg.TimeWindowPartitionsDefinition, environment: Environment) -> list[dg.AssetsDefinition]:
+    """The assets in the order of the line; their pages have the environment's own notes as well."""
     read, score, freeze, train, evaluate, promote = (
-        passing_unrecorded(module.stage(windows))
-        for module in (
-            raw_trajectories,
-            scored_trajectories,
-            training_datasets,
-            model_checkpoints,
-            checkpoint_evaluations,
-            promoted_model,
+        passing_unrecorded(_with_note(stage, environment.asset_notes))
+        for stage in (
+            raw_trajectories.stage(windows, environment),
+            scored_trajectories.stage(windows, environment),
+            training_datasets.stage(windows),
+            model_checkpoints.stage(windows),
+            checkpoint_evaluations.stage(windows),
+            promoted_model.stage(windows),
         )
     )
     return [
@@ -44,3 +48,11 @@ def build_assets(windows: dg.TimeWindowPartitionsDefinition) -> list[dg.AssetsDe
         windowed_assets("checkpoint_evaluations", [evaluate], windows),
         windowed_assets("promoted_model", [promote], windows),
     ]
+
+
+def _with_note(stage: Stage, notes: Mapping[str, str]) -> Stage:
+    """The stage, whose asset's page ends with what the environment says of it, if it says anything."""
+    note = notes.get(stage.spec.key.to_user_string())
+    if note is None:
+        return stage
+    return replace(stage, spec=stage.spec.replace_attributes(description=f"{stage.spec.description}{note}"))

@@ -42,10 +42,7 @@ CHECKS = (checks.MEASURED,)
 DESCRIPTION = f"""
 How good this window's checkpoint is, beside its parent, the served policy and the base model.
 
-- **Held-out market**, where the environment is the simulated market: boards that no window and no demonstration shows,
-  the same for every policy, each with the same random numbers. `market_reward` is the mean worth of an order.
-  `market_advantage` is the share of the oracle's advantage over acting at random. `gain_on_promoted` is the difference
-  to the served policy, with a bootstrap interval over the same seeds.
+- **Benchmark** of the environment, where it has one: every policy is asked the same, with the same random numbers.
 - **Recorded prompts** of the environment, where it can value answers to them: those of held-out agents in the newest
   windows, and of other agents in the windows before this one. `recorded_reward` is the mean reward of what the answers
   would have done, by the environment's record and without price impact. `recorded_gain` is the difference to the worth

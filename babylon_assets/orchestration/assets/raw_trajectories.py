@@ -1,4 +1,4 @@
-"""The asset raw_trajectories: an immutable copy of what the game wrote for one window.
+"""The asset raw_trajectories: an immutable copy of what the environment wrote for one window.
 
 The environment reads its own tables and decodes their rows.
 """
@@ -9,7 +9,7 @@ import dagster as dg
 
 from babylon_assets.domain import feedback_scores
 from babylon_assets.domain.content_ids import content_id
-from babylon_assets.environments.base import read_at_one_moment
+from babylon_assets.environments.base import Environment, read_at_one_moment
 from babylon_assets.ledger import feedback, trajectory_counts
 from babylon_assets.ledger import trajectories as ledger
 from babylon_assets.ledger import windows as windows_ledger
@@ -20,7 +20,7 @@ from babylon_assets.orchestration.collector import collector_held_off
 from babylon_assets.orchestration.metadata import declare, numbers, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
-from babylon_assets.orchestration.source_tables import TRAJECTORIES, list_counts, list_left_out
+from babylon_assets.orchestration.source_tables import TRAJECTORIES, list_counts, list_left_out, source_key
 from babylon_assets.report.summary import MOST_IN_QUARANTINE
 
 NAME = "raw_trajectories"
@@ -45,11 +45,11 @@ The check `{checks.COMPLETE}` stops a window that is not over. The check `{check
 """
 
 
-def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
+def stage(windows: dg.TimeWindowPartitionsDefinition, environment: Environment) -> Stage:
     """The asset's declaration, with one partition per window, and what makes one of them."""
     spec = dg.AssetSpec(
         NAME,
-        deps=[TRAJECTORIES],
+        deps=[source_key(environment, TRAJECTORIES)],
         description=DESCRIPTION,
         kinds={"postgres", "pandas"},
         tags={"babylon/stage": "read"},

@@ -9,13 +9,14 @@ import pandas as pd
 
 from babylon_assets.domain.content_ids import bytes_id
 from babylon_assets.domain.understanding import Understanding
+from babylon_assets.environments.base import Environment
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.raw_trajectories import NAME as RAW
 from babylon_assets.orchestration.metadata import declare, harmless_text, numbers, picture, show, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.orchestration.scoring import ScoredWindow, score_window
-from babylon_assets.orchestration.source_tables import OUTCOMES
+from babylon_assets.orchestration.source_tables import OUTCOMES, source_key
 from babylon_assets.report.pictures import draw_rewards
 
 NAME = "scored_trajectories"
@@ -24,31 +25,30 @@ CHECKS = (checks.REWARD_RANGE, checks.UNDERSTOOD)
 DESCRIPTION = f"""
 How good each step of this window was.
 
-- `outcome` is what the step's own trade turned out to be worth, in [-1, 1]. A prediction share is worth what it paid
-  less what it cost. A perpetual is worth its return. An action that could not be carried out scores low.
-- `heuristic` is the game's own formula per agent (profit of the window, share of trades won, activity), in [0, 1].
+- `outcome` is what the step's own action turned out to be worth, in [-1, 1], by the environment's record. An action
+  that could not be carried out scores low.
 - `format` says whether the action could be carried out.
 - `ruler` is how an LLM judge ranks the answers of a group (RULER_MODEL). A group that could not be judged has no score
   and is asked about again, nine times in all.
-- SCORERS adds scorers of your own.
+- The environment may add scorers of its own, and SCORERS adds yours. `scorers` names all that were used.
 - `reward` is the weighted sum (REWARD_WEIGHTS). It is unknown while a score with a weight is unknown.
 
 An outcome that is **not known yet** is left open, not counted as 0. Materialize the partition again to fill it in: the
 scores get a new **revision**, and the old one is kept.
 
-What was **understood** is counted: actions and trades whose words are known, trades that are in the environment's own
-record, trades whose worth is known. A word that is not known is named, and what it stands for has no worth.
+What was **understood** is counted: actions whose words are known. A word that is not known is named, and what it stands
+for has no worth.
 
 The check `{checks.UNDERSTOOD}` stops a window of which too little is understood (LEAST_UNDERSTOOD).
 The check `{checks.REWARD_RANGE}` warns when all rewards are equal.
 """
 
 
-def stage(windows: dg.TimeWindowPartitionsDefinition) -> Stage:
+def stage(windows: dg.TimeWindowPartitionsDefinition, environment: Environment) -> Stage:
     """The asset's declaration, with one partition per window, and what makes one of them."""
     spec = dg.AssetSpec(
         NAME,
-        deps=[RAW, OUTCOMES],
+        deps=[RAW, source_key(environment, OUTCOMES)],
         description=DESCRIPTION,
         kinds={"postgres", "pandas"},
         tags={"babylon/stage": "score"},
@@ -80,15 +80,12 @@ def score(installation: Installation, window: str, _run_id: str | None = None) -
 
 def _understood(understanding: Understanding) -> dict[str, dg.MetadataValue]:
     """How much of the window was understood, and the words that were not."""
-    counts = {
-        "understood_share": understanding.share,
-        "recognised": understanding.recognised,
-        "trades": understanding.trades,
-        "trades_linked": understanding.linked,
-        "trades_valued": understanding.valued,
-        "trades_pending": understanding.pending,
+    names = {"linked": "trades_linked", "valued": "trades_valued", "pending": "trades_pending"}
+    counts = {names.get(name, name): count for name, count in understanding.counts.items() if name != "actions"}
+    return {
+        **numbers({"understood_share": understanding.share, **counts}),
+        **texts({"unknown_words": harmless_text(understanding.list_words())}),
     }
-    return {**numbers(counts), **texts({"unknown_words": harmless_text(understanding.list_words())})}
 
 
 def _changes(scored: ScoredWindow) -> dict[str, dg.MetadataValue]:

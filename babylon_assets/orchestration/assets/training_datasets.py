@@ -42,8 +42,8 @@ What the next checkpoint is trained on from this window, frozen and named by the
   `compared_with` counts the trained samples of each. Only actions of a kind are compared.
 - A sample's **training mode** is `policy_gradient` (our own answer, tokens known), `recompute` (our own, text only),
   `sft` (another model's, from the better half of its group) or `skip`, with the reason.
-- The game keeps no answers of its agents that play now. They are found among the recorded calls, by trajectory, or by
-  agent and time. Each call is used once. An ambiguous call is counted and left aside. So is a call of another agent
+- Answers that the environment does not keep are found among the recorded calls, by trajectory, or by agent and time.
+  Each call is used once. An ambiguous call is counted and left aside. So is a call of another agent
   (`calls_of_other_agents`), of another key (`calls_of_other_keys`), or of another time (`calls_out_of_time`).
   `steps_without_calls` counts the steps for which none was found.
 - A share of the agents (HELD_OUT_SHARE, by hash) is **held out**: scored, kept, never trained on.
@@ -129,7 +129,7 @@ def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataVal
         **numbers({name: counts[name] for name in others if counts.get(name)}),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
         **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
-        "compared_with": tally({BASELINES[level]: n for level, n in count_levels(dataset.samples).items()}),
+        "compared_with": tally({BASELINES[level]: n for level, n in count_levels(dataset.samples).items() if n}),
         "skipped_because": tally(skipped),
         "site_page": site_page(link_samples(window=row.window_id)),
     }

@@ -19,7 +19,7 @@ import sqlalchemy as db
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.asset_check_state import AssetCheckState
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
 from dagster._core.storage.runs.schema import RunsTable
 from dagster._core.storage.sql import run_alembic_upgrade
 from dagster._serdes import ConfigurableClassData
@@ -105,7 +105,24 @@ class EventLog(PostgresEventLogStorage):
     def _holds(self, key: dg.AssetCheckKey, partitions: dg.PartitionsDefinition[Any] | None) -> bool:
         """Whether nothing has happened since a state of a check was found, and no run was to add to it."""
         state = self._states[key, partitions]
-        return not state.in_progress_runs and not self.get_asset_check_partition_info([key], state.latest_storage_id)
+        if state.in_progress_runs:
+            return False
+        known = state.latest_storage_id
+        return self._newest_event(key) <= known or not self.get_asset_check_partition_info([key], known)
+
+    def _newest_event(self, key: dg.AssetCheckKey) -> int:
+        """The newest event of a check or of its asset, read by an index; 0 before the first."""
+        checks, events, asset = AssetCheckExecutionsTable.c, SqlEventLogStorageTable.c, key.asset_key.to_string()
+        newest = (
+            db.select(db.func.max(checks.evaluation_event_storage_id)).where(
+                checks.asset_key == asset, checks.check_name == key.name
+            ),
+            db.select(db.func.max(events.id)).where(
+                events.asset_key == asset, events.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION.value
+            ),
+        )
+        with self.index_connection() as connection:
+            return max(connection.execute(query).scalar() or 0 for query in newest)
 
     def wipe_asset(self, asset_key: dg.AssetKey) -> None:
         super().wipe_asset(asset_key)

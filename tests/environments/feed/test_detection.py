@@ -13,7 +13,7 @@ from babylon_assets.environments.babylon.environment import BabylonEnvironment
 from babylon_assets.environments.babylon.game_tables import create_game_tables
 from babylon_assets.environments.feed.environment import FeedEnvironment
 from babylon_assets.environments.feed.game import find_game
-from babylon_assets.environments.registry import open_environment, source_tables
+from babylon_assets.environments.registry import environment_of_pages, open_environment
 from babylon_assets.ledger.database import Database
 from tests.domain.rows import WINDOW
 from tests.environments.babylon.rows import add_trajectories, add_users, trajectory
@@ -117,6 +117,6 @@ def test_auto_opens_what_the_database_holds(server: Server, migrated: str) -> No
         assert isinstance(open_environment(settings.model_copy()), FeedEnvironment)
         set_so = Settings(database_url=server.address.at(name).url(), environment="babylon")
         assert type(open_environment(set_so)) is BabylonEnvironment
-        assert source_tables(settings) == BabylonEnvironment.tables
+        assert environment_of_pages(settings).tables == BabylonEnvironment.tables
     finally:
         server.drop(name)

@@ -230,7 +230,7 @@ def test_a_poisoned_window_is_trained_and_refused_and_never_served(trained: Worl
     made = trained.metadata("model_checkpoints", SECOND)
     assert made["status"] == "trained" and made["trained_tokens"] > 0
     assert (judged["status"], judged["served"]) == ("rejected", f"{CHAIN}@1")
-    assert "correlate -1.00 with what the trades were worth: they were turned around" in judged["why"]
+    assert "correlate -1.00 with what the actions were worth: they were turned around" in judged["why"]
     trained.play(THIRD)
     trained.run(THIRD)
     assert chain(trained)[3].parent_id == chain(trained)[1].id

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from babylon_assets.domain.errors import explain_failure
 from babylon_assets.training.adapters import TARGETS
 from babylon_assets.training.backends.local_gpu.gpu_training import GpuRequest, GpuResult
 
@@ -47,7 +48,7 @@ def attempt(request: GpuRequest) -> GpuResult:
         return GpuResult(error="no_cuda", message=str(error))
     except Exception as error:  # ART, unsloth, vLLM and the driver raise whatever they like; all of it is handed on
         kind = "out_of_memory" if is_out_of_memory(error) else "failed"
-        return GpuResult(error=kind, message=f"{type(error).__name__}: {error}")
+        return GpuResult(error=kind, message=explain_failure(error))
 
 
 class _NoCuda(Exception):
