@@ -6,11 +6,11 @@ stored again by Dagster's own storage. So each window has the samples, the evalu
 of a real one, and its chain is as long as its windows are many. The recorded calls and the texts of the game's own rows
 are those of the newest week only; no page reads them.
 
-Both homes are served as `babylon up` serves them, each by its own webserver on its own PostgreSQL. The same page is
-asked of one and of the other in turn; the figure is the ratio of the medians over all rounds, with the interval of 95%
-that drawing the rounds again gives. A page of the site is one request. Of a page of Dagster's UI it is the sum of the
-queries that Chromium sends when it opens the page. `python -m benchmarks.pages FOLDER` keeps the homes in a folder and
-takes up those that are there; `site` or `ui` after it asks these pages alone.
+Both homes are served as `babylon up` serves them, each by its own webserver on its own PostgreSQL. A round asks every
+page of one and of the other, now this first and now that; the figure is the ratio of the medians over all rounds, with
+the interval of 95% that drawing the rounds again gives. A page of the site is one request. Of a page of Dagster's UI it
+is the sum of the queries that Chromium sends when it opens it. `python -m benchmarks.pages FOLDER` keeps the homes
+in a folder and takes up those that are there; `site` or `ui` after it asks these pages alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from benchmarks.report import Row, at_most, publish
 from tests.browser import Browser
 
 FEW, MANY = 120, 2000
-ROUNDS = {"site": 15, "ui": 7}
+ROUNDS = {"site": 21, "ui": 9}
 GOAL = 1.25
 DRAWS = 2000
 Home = tuple[Settings, Database]
@@ -118,17 +118,23 @@ def _asker(home: ServedHome, bodies: Sequence[str]) -> Ask:
 
 def _compare(part: str, pages: dict[str, list[Ask]]) -> list[Row]:
     """A row for each page: how much longer it takes with many windows than with few; below it, the two medians."""
-    rows: list[Row] = []
-    for name, (few, many) in pages.items():
-        few(), many()  # what is cached is cached in both
-        taken = [(few(), many()) for _ in range(ROUNDS[part])]
-        ratio, low, high = _ratio(taken)
-        print(f"{part}: {name}: {ratio:.2f}, {low:.2f} to {high:.2f}", flush=True)
-        rows.append(at_most(f"{part}: {name}", ratio, "times", GOAL))
-        rows += [Row(f"  interval, {end}", value, "times") for end, value in (("from", low), ("to", high))]
-        medians = [statistics.median(column) for column in zip(*taken, strict=True)]
-        rows += [Row(f"  {count} windows", median, "ms") for count, median in zip((FEW, MANY), medians, strict=True)]
-    return rows
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in pages}
+    for number in range(-1, ROUNDS[part]):
+        for name, (few, many) in pages.items():
+            pair = (few(), many()) if number % 2 else (many(), few())[::-1]
+            if number >= 0:  # what is cached is cached in both by then
+                taken[name].append(pair)
+    return [row for name in pages for row in _rows_of(f"{part}: {name}", taken[name])]
+
+
+def _rows_of(name: str, taken: Sequence[tuple[float, float]]) -> Iterator[Row]:
+    ratio, low, high = _ratio(taken)
+    print(f"{name}: {ratio:.2f}, {low:.2f} to {high:.2f}", flush=True)
+    yield at_most(name, ratio, "times", GOAL)
+    yield Row("  interval, from", low, "times")
+    yield Row("  interval, to", high, "times")
+    for count, column in zip((FEW, MANY), zip(*taken, strict=True), strict=True):
+        yield Row(f"  {count} windows", statistics.median(column), "ms")
 
 
 def _ratio(taken: Sequence[tuple[float, float]]) -> tuple[float, float, float]:

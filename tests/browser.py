@@ -85,6 +85,7 @@ class Browser:
 
     def listen(self, script: str) -> None:
         """Run a script before those of each page that is opened from now on."""
+        self._call("Page.enable")
         self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
 
     def text(self) -> str:

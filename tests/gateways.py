@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import TransientError
 from babylon_assets.ledger.adapter_weights import weights_sha256
 from babylon_assets.ledger.checkpoints import ensure_root, insert_checkpoint
 from babylon_assets.ledger.database import Database
@@ -46,6 +47,7 @@ class RunningGateway:
         self.root = f"http://127.0.0.1:{self.port}"
         self.url = f"{self.root}/v1"
         self._thread = threading.Thread(target=self._serve)
+        self._failure = ""
 
     @property
     def parts(self) -> Parts:
@@ -65,6 +67,12 @@ class RunningGateway:
             calls = calls_by_id(conn, ids)
         return [calls[call_id] for call_id in ids]
 
+    def failure(self, seconds: float) -> str:
+        """Why it ended by itself, which it must within so long."""
+        self._thread.join(seconds)
+        assert not self._thread.is_alive()
+        return self._failure
+
     def _has_settled(self) -> bool:
         directory = self.parts.directory
         return directory.served is not None or len(directory.missing) > 1
@@ -78,7 +86,10 @@ class RunningGateway:
         settings, spool = self._settings, self._settings.home / "spool"
         make_parts = partial(assemble, self.gateway, settings.gateway, settings.model_name, self.database, spool)
         with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
-            runner.run(run(self.gateway, self._server, make_parts, self._make_source, self._socket))
+            try:
+                runner.run(run(self.gateway, self._server, make_parts, self._make_source, self._socket))
+            except TransientError as error:
+                self._failure = str(error)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:

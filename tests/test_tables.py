@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from rich.console import Console
@@ -16,8 +18,10 @@ from babylon_assets.cli import terminal
 from babylon_assets.cli.chain import tree_table
 from babylon_assets.cli.compare import _measured_table as measured_table
 from babylon_assets.cli.list_scores import _table as steps_table
+from babylon_assets.cli.list_scores import _tied as find_tied
 from babylon_assets.cli.list_windows import _with_names as name_checkpoints
-from babylon_assets.cli.list_windows import window_table
+from babylon_assets.cli.list_windows import print_newest, window_table
+from babylon_assets.domain.baselines import WORSE_HALF
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.domain.policy_comparison import ComparedPolicies, MeasuredTwice
 from babylon_assets.ledger.late_samples import CarriedSamples
@@ -76,7 +80,7 @@ def test_windows_are_readable_at_every_width_whatever_is_carried(width: int, mon
     assert ("oracle" in shown) == (width > 80)
     for window in ROWS:
         assert f"{window.window_id}  {window.status}" in text
-    assert all(word in text.split() for word in ("1200", "24", "984", "@1", "babylon-agent@2;"))
+    assert all(word in text.split() for word in ("1,200", "984", "@1", "babylon-agent@2;"))
     assert len(lines) < 30
 
 
@@ -92,7 +96,19 @@ def test_no_action_of_a_step_is_cut_at_any_width(width: int, monkeypatch: pytest
     assert trajectory in "".join(line[:place].split("  ")[0].strip() for line in lines[1:])
 
 
-def test_the_table_of_the_readme_has_the_columns_that_are_printed() -> None:
+def test_what_is_said_of_no_step_has_no_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal.output, "_width", 400)
+    names = ("agent", "call", "kind", "state", "entry", "exit", "worth", "baseline", "compared_with", "skip_reason")
+    reply = {**dict.fromkeys(names), "reward": 0.5, "advantage": 0.1, "trains_as": "sft", "trajectory": "t", "step": 0}
+    trade = {**reply, "kind": "trade", "entry": 104.0, "exit": 90.0}
+    of_market = {"kind", "entry", "exit"}
+    for rows, shown in (([reply], set()), ([reply, trade], of_market)):
+        headers = {str(column.header) for column in steps_table([{**row, "action": "replace"} for row in rows]).columns}
+        assert headers & of_market == shown and {"trajectory", "worth", "action"} <= headers
+
+
+def test_the_table_of_the_readme_has_the_columns_that_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal.output, "_width", 200)
     known = replace(ROWS[0], understood=1.0)
     printed_columns = [str(column.header) for column in window_table([known], NAMES).columns]
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -149,3 +165,45 @@ def printed(table: Table, width: int) -> list[str]:
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     return lines
+
+
+def test_an_answer_that_ties_with_an_imitated_one_says_why_it_is_not() -> None:
+    answer = Answer("g", 0.3, "sft", None)
+    answers: Any = {
+        ("t1", 0): answer,
+        ("t2", 0): answer._replace(trains_as="skip", skip_reason=WORSE_HALF),
+        ("t3", 0): answer._replace(reward=0.2, trains_as="skip", skip_reason=WORSE_HALF),
+        ("t4", 0): answer._replace(group="h", trains_as="skip", skip_reason=WORSE_HALF),
+    }
+    assert find_tied(answers) == {("t2", 0)}
+
+
+class Answer(NamedTuple):
+    group: str
+    reward: float
+    trains_as: str
+    skip_reason: str | None
+
+
+def test_of_many_windows_the_newest_are_shown_and_how_to_see_all(capsys: pytest.CaptureFixture[str]) -> None:
+    many = [
+        replace(ROWS[0], window_id=f"2026-{month:02}-{day:02}T07:00") for month in range(1, 9) for day in range(1, 29)
+    ]
+    for everything, shown in ((False, many[-168:]), (True, many)):
+        print_newest(many, everything, lambda rows: window_table(rows, NAMES))
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines if line.startswith("2026")] == [row.window_id for row in shown]
+        assert ("the newest 168 of 224; --all shows all of them" in lines) != everything
+
+
+def test_late_samples_are_gone_through_once_however_many_windows_there_are() -> None:
+    class Counted(list[CarriedSamples]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[CarriedSamples]:
+            self.passes += 1
+            return super().__iter__()
+
+    carried = Counted(CARRIED)
+    window_table([replace(ROWS[0], window_id=f"2026-11-28T{hour:02}:00") for hour in range(24)], NAMES, carried)
+    assert carried.passes == 1

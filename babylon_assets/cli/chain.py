@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from babylon_assets.cli.list_windows import Json, opened
+from babylon_assets.cli.list_windows import Everything, Json, opened, print_newest
 from babylon_assets.cli.terminal import (
     count,
     errors,
@@ -37,8 +37,8 @@ Named = Annotated[
 ]
 
 
-def chains(json: Json = False) -> None:
-    """Show every checkpoint with its reward and its state, each branch under the checkpoint that it begins at.
+def chains(everything: Everything = False, json: Json = False) -> None:
+    """Show the newest checkpoints with its reward and its state, each branch under the checkpoint that it begins at.
 
     The reward is what the gate goes by: the newest on the environment's benchmark, or on recorded prompts where it has
     none. What `babylon compare` measures is shown there alone.
@@ -61,7 +61,9 @@ def chains(json: Json = False) -> None:
     elif not checkpoints:
         output.print("no checkpoints yet; `babylon train WINDOW` makes the first")
     else:
-        output.print(tree_table(checkpoints, states, rewards))
+        rows = list(_in_tree_order(checkpoints))
+        names = {checkpoint.id: _name(checkpoint) for checkpoint in checkpoints}
+        print_newest(rows, everything, lambda shown: _tree_table(shown, names, states, rewards))
 
 
 def tree_table(checkpoints: Sequence[Checkpoint], states: Mapping[str, str], rewards: Mapping[str, float]) -> Table:
@@ -71,6 +73,20 @@ def tree_table(checkpoints: Sequence[Checkpoint], states: Mapping[str, str], rew
         states, rewards: by checkpoint id, as of `read_states` and `evaluations.read_rewards`.
     """
     names = {checkpoint.id: _name(checkpoint) for checkpoint in checkpoints}
+    return _tree_table(list(_in_tree_order(checkpoints)), names, states, rewards)
+
+
+def _tree_table(
+    ordered: Sequence[tuple[Checkpoint, int]],
+    names: Mapping[str, str],
+    states: Mapping[str, str],
+    rewards: Mapping[str, float],
+) -> Table:
+    """A row per checkpoint, as deep as it is told.
+
+    Args:
+        names: of these checkpoints and their parents, by id.
+    """
     rows = [
         {
             "policy": "  " * depth + names[checkpoint.id],
@@ -81,7 +97,7 @@ def tree_table(checkpoints: Sequence[Checkpoint], states: Mapping[str, str], rew
             "backend": checkpoint.backend,
             "id": short(checkpoint.id),
         }
-        for checkpoint, depth in _in_tree_order(checkpoints)
+        for checkpoint, depth in ordered
     ]
     return fitting_table(rows, drop=("backend", "id"), right=("reward",))
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Columns of the scores that are no scorer's.
 _FACTS = ("window", "trajectory_id", "agent_id", "step", "state", "worth", "reward", "final")
 
+#: Why an answer is not imitated that is worth what an imitated one is.
+_TIED = "tied, but half of its group is imitated already"
+
 
 def list_scores(
     window: Annotated[str, typer.Argument(help="A window such as 2026-11-05T14:00.")], json: Json = False
@@ -73,6 +76,7 @@ def score_rows(
     records = trajectories.read_heads(conn, window)
     attributes = {record.trajectory_id: record.attributes for record in records}
     answers = _answers(conn, window, records)
+    tied = _tied(answers)
     names = [name for name in kept.columns if name not in _FACTS]
     for row in kept.to_dict("records"):
         place = (row["trajectory_id"], row["step"])
@@ -81,6 +85,7 @@ def score_rows(
             "agent": row["agent_id"],
             "step": place[1],
             **_answer(answers.get(place)),
+            "tied": place in tied,
             "action": environment.describe_action(facts[place]) if place in facts else None,
             "kind": prices.get(place, {}).get("kind"),
             "state": row["state"],
@@ -125,6 +130,21 @@ def _answers(conn: Connection, window: str, records: list[TrajectoryRecord]) -> 
     return answers
 
 
+def _tied(answers: Mapping[tuple[str, int], SampleHead]) -> set[tuple[str, int]]:
+    """The answers that are not imitated, while another one of the same group and reward is.
+
+    At most half of a group is imitated; of equal rewards the earlier trajectory, step and call comes first.
+    """
+    from babylon_assets.domain.baselines import WORSE_HALF
+
+    imitated = {(head.group, head.reward) for head in answers.values() if head.trains_as == "sft"}
+    return {
+        place
+        for place, head in answers.items()
+        if head.skip_reason == WORSE_HALF and (head.group, head.reward) in imitated
+    }
+
+
 def _answer(head: SampleHead | None) -> dict[str, Any]:
     """How an answer is trained, or why not, and what its reward was compared with."""
     if head is None:
@@ -152,17 +172,20 @@ def _name(value: Any) -> str | None:
 
 
 def _table(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> Table:
+    """The steps for a person, without what this environment says of none of them."""
+    unsaid = {name for name in ("kind", "entry", "exit") if all(row[name] is None for row in rows)}
     numbers = ("entry", "exit", "worth", "reward", "baseline", "advantage")
     listed = [
         {
             **{name: _text(row[name]) for name in ("trajectory", "agent", "step", "call", "kind", "state")},
             **{name: number(row[name]) for name in numbers},
             "compared with": _text(row["compared_with"]),
-            "trained as": _text(row["skip_reason"] or row["trains_as"] or "no call"),
+            "trained as": _TIED if row.get("tied") else _text(row["skip_reason"] or row["trains_as"] or "no call"),
             "action": _text(row["action"]),
         }
         for row in rows
     ]
+    listed = [{name: cell for name, cell in row.items() if name not in unsaid} for row in listed]
     dropped = ("agent", "kind", "entry", "exit", "baseline", "compared with", "call", "worth", "state", "trained as")
     return fitting_table(listed, drop=dropped, right=("step", "call", *numbers))
 

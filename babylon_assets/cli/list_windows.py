@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 
 #: Characters of a reason in the table of windows; `babylon status WINDOW` has all of it.
 MOST_OF_A_REASON = 90
+#: Rows of a table for a person, a week of hours; `--all` has them all.
+MOST_ROWS = 168
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Everything = Annotated[bool, typer.Option("--all", help=f"Show all of them, not the newest {MOST_ROWS} alone.")]
+_Row = TypeVar("_Row")
 
 
 def migrate() -> None:
@@ -57,8 +61,8 @@ def migrate() -> None:
     output.print(f"{database.place}: schema babylon_training is at revision", bold(revision), soft_wrap=True)
 
 
-def list_all(json: Json = False) -> None:
-    """List the windows with their state and counts, oldest first.
+def list_all(everything: Everything = False, json: Json = False) -> None:
+    """List the newest windows with their state and counts, oldest first.
 
     Example: [bold]babylon windows --json[/]
     """
@@ -70,13 +74,22 @@ def list_all(json: Json = False) -> None:
         names = policy_names(conn, settings.model_name)
         carried = late_samples.carried(conn, settings.model_name)
     if json:
-        print_json([window_json(row) | carried_json(row.window_id, carried) for row in rows])
+        late = by_window(carried)
+        print_json([window_json(row) | carried_json(row.window_id, late.get(row.window_id, ())) for row in rows])
     elif rows:
-        output.print(window_table(rows, names, carried))
+        print_newest(rows, everything, lambda shown: window_table(shown, names, carried))
     else:
         output.print(
             "no windows yet; `babylon demo` plays some, `babylon doctor` says whether the environment's are in reach"
         )
+
+
+def print_newest(rows: Sequence[_Row], everything: bool, table: Callable[[Sequence[_Row]], Table]) -> None:
+    """The table of the last rows, or of all; below it, how many are not shown."""
+    shown = rows if everything else rows[-MOST_ROWS:]
+    output.print(table(shown))
+    if len(shown) < len(rows):
+        output.print(f"the newest {len(shown)} of {len(rows):,}; --all shows all of them", style="dim")
 
 
 def status(
@@ -187,6 +200,15 @@ def window_json(row: WindowRow) -> dict[str, Any]:
     }
 
 
+def by_window(carried: Sequence[CarriedSamples]) -> dict[str, list[CarriedSamples]]:
+    """Late samples by each window that has given or taken them."""
+    known: dict[str, list[CarriedSamples]] = {}
+    for carry in carried:
+        for window in {carry.window, carry.into or carry.window}:
+            known.setdefault(window, []).append(carry)
+    return known
+
+
 def carried_json(window: str, carried: Sequence[CarriedSamples]) -> dict[str, Any]:
     """How many late samples the window took of which, how many which took of it, and how many wait."""
     return {
@@ -207,8 +229,9 @@ def policy_names(conn: Connection, chain: str) -> dict[str, str]:
     }
 
 
-def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Sequence[CarriedSamples] = ()) -> Table:
+def window_table(rows: Sequence[WindowRow], names: Mapping[str, str], carried: Sequence[CarriedSamples] = ()) -> Table:
     """The same for a person; `names` gives the policies' names by checkpoint id."""
+    late = by_window(carried)
     numbers = ("trajectories", "understood", "samples", "tokens", "reward", "oracle")
     listed = [
         {
@@ -220,7 +243,7 @@ def window_table(rows: list[WindowRow], names: Mapping[str, str], carried: Seque
             "tokens": count(row.trainable_tokens),
             "reward": number(row.reward_mean),
             "oracle": number((row.reference or {}).get("oracle")),
-            "parent -> checkpoint": _outcome(row, names, carried_json(row.window_id, carried)),
+            "parent -> checkpoint": _outcome(row, names, carried_json(row.window_id, late.get(row.window_id, ()))),
         }
         for row in rows
     ]
@@ -239,13 +262,15 @@ def _outcome(row: WindowRow, names: Mapping[str, str], late: Mapping[str, Any]) 
 def _carried(late: Mapping[str, Any]) -> list[str]:
     """Late samples in words: those that joined the window, those that joined others, those that wait."""
     lines = []
-    old = f", {late['carried_too_old']} of them too old to train on" if late["carried_too_old"] else ""
-    for given, direction, more in ((late["carried_from"], "from", old), (late["carried_into"], "into", "")):
+    if late["carried_too_old"]:
+        lines.append(f"{count(sum(late['carried_from'].values()))} late, {count(late['carried_too_old'])} too old")
+    joined = {} if lines else late["carried_from"]
+    for given, direction in ((joined, "from"), (late["carried_into"], "into")):
         if given:
             [first, *others] = given
             places = f"{1 + len(others)} windows" if others else first
-            lines.append(f"{sum(given.values())} late {direction} {places}{more}")
-    return lines + ([f"{late['late_waiting']} late wait"] if late["late_waiting"] else [])
+            lines.append(f"{count(sum(given.values()))} late {direction} {places}")
+    return lines + ([f"{count(late['late_waiting'])} late wait"] if late["late_waiting"] else [])
 
 
 def _step(row: WindowRow, names: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from babylon_assets.cli.list_windows import Json, opened
 from babylon_assets.cli.terminal import count, output, print_fact, print_json, tell_step, waiting
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.policies import BASE, policy_name
 from babylon_assets.domain.verdict_table import explain_decision
 from babylon_assets.ledger import checkpoints, lineage, promotions, verdicts
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -86,7 +86,7 @@ def _write_card(database: Database, checkpoint: Checkpoint) -> None:
 def _policy(settings: Settings, database: Database, name: str | None) -> Checkpoint:
     """The checkpoint that is meant; a chain begins with its base model when it has not begun."""
     with database.connect() as conn:
-        if name not in (None, lineage.BASE, "@0"):
+        if name not in (None, BASE, "@0"):
             return lineage.find(conn, name, settings.model_name)
         served = promotions.promoted(conn, settings.model_name) if name is None else None
         line = checkpoints.chain(conn, settings.model_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from threading import Thread
 from typing import Annotated
 
 import typer
@@ -24,7 +25,8 @@ def up(
     Starts the embedded PostgreSQL if none is set, brings our tables up to date, fails runs that a crash left behind,
     and keeps dagster-webserver, dagster-daemon and the gateway ([bold]babylon serve[/]) running: what dies is started
     again, the embedded PostgreSQL as well; what dies six times in a row, without having lived for a minute, ends all.
-    The database stays up afterwards.
+    The database stays up afterwards. Where [bold]babylon report[/] was never run, a first report is written for the
+    site.
 
     With [bold]--simulate[/] the game is played as well ([bold]babylon simulate[/]): from some hours ago up to now, as
     fast as the sensors train, so that each window is played by the newest promoted policy, then in step with the clock.
@@ -69,6 +71,7 @@ def up(
             output.print("gateway:", bold(f"http://{settings.gateway.host}:{settings.gateway.port}/v1"))
             if simulated:
                 output.print(f"simulated game: {services.logs / 'simulation.log'}")
+            Thread(target=_write_report, args=(settings, database), daemon=True).start()
             services.wait(WatchedDatabase(settings, database), _say)
     output.print("stopped")
 
@@ -100,6 +103,13 @@ def say_begin(settings: Settings, *, from_record: bool) -> str:
     if settings.window_start >= settings.windows.of(datetime.now(UTC)).id:
         return f"{first}, the window that is running: no window before it has a record"
     return f"{first}, where the record begins; WINDOWS_FROM sets another window"
+
+
+def _write_report(settings: Settings, database: Database) -> None:
+    from babylon_assets.cli.write_report import write_first
+
+    if refusal := write_first(settings, database):
+        _say(refusal)
 
 
 def _say(text: str) -> None:

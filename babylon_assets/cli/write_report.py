@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import psycopg
 import typer
 
 from babylon_assets.cli.list_windows import list_known_windows, opened
 from babylon_assets.cli.terminal import errors, output
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.domain.errors import PermanentError, SourceError
+from babylon_assets.domain.errors import BabylonError, PermanentError, SourceError
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.ledger.overview import read_report, unread
 from babylon_assets.report.page import render_page
@@ -66,6 +67,18 @@ def gather(settings: Settings, database: Database, now: datetime) -> Report:
         ui=f"http://127.0.0.1:{settings.dagster_port}",
         free_gib=_free_gib(settings.home),
     )
+
+
+def write_first(settings: Settings, database: Database) -> str | None:
+    """Write the report into the home folder, where none is yet, so that the site has one to show; or why not."""
+    path = settings.home / "report.html"
+    if path.exists():
+        return None
+    try:
+        write(path, render_page(gather(settings, database, datetime.now(UTC))))
+    except (BabylonError, psycopg.Error) as error:
+        return f"no report was written for the site: {error}; type: babylon report"
+    return None
 
 
 def write(path: Path, text: str) -> None:

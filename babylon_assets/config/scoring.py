@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from babylon_assets.config.group import Group, variable
+from babylon_assets.config.group import Group, variable, write_value
 from babylon_assets.config.values import ImportPaths, JudgeModel, ServerUrl, Weights
 
 
@@ -14,7 +14,9 @@ class RewardSettings(Group):
     """How scores become rewards."""
 
     weights: Weights = variable(
-        "REWARD_WEIGHTS", "outcome=1.0,heuristic=0.1", "The weight of each scorer in a sample's reward."
+        "REWARD_WEIGHTS",
+        "outcome=1.0,heuristic=0.1",
+        "The weight of each scorer in a sample's reward. The default leaves out what the environment does not have.",
     )
     scorers: ImportPaths = variable("SCORERS", (), "Your own scorers. REWARD_WEIGHTS may name them.")
     invalid_action_reward: Annotated[float, Ge(-1), Le(1)] = variable(
@@ -37,6 +39,12 @@ class RewardSettings(Group):
         0.95,
         "The least share of a window's actions, and of its trades, whose words are known. A window below it stops.",
     )
+
+    @property
+    def weights_are_default(self) -> bool:
+        """Whether nobody set REWARD_WEIGHTS, so that the environment says which scorers have a weight."""
+        field = type(self).model_fields["weights"]
+        return write_value(field, self.weights) == str(field.default)
 
 
 class JudgeSettings(Group):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +26,7 @@ from babylon_assets.config.env_file import HOME, explain_unknown, find_env_file,
 from babylon_assets.config.gate import GateSettings
 from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.group import RULES, Group, allowed_values, is_secret, variable, variable_name, write_value
+from babylon_assets.config.library_bars import hide_bars
 from babylon_assets.config.network import HUB, in_the_clear, open_library_urls, reach_loopback_directly
 from babylon_assets.config.scoring import JudgeSettings, RewardSettings
 from babylon_assets.config.simulation import SimulationSettings
@@ -376,16 +376,6 @@ def _rendered(settings: Settings) -> dict[str, tuple[str, bool]]:
     }
 
 
-def _hide_bars() -> None:
-    """Hide the bars of libraries that were imported before: they read the variable once."""
-    if "huggingface_hub" in sys.modules:
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-
-        disable_progress_bars()
-    if "transformers.utils.logging" in sys.modules:
-        sys.modules["transformers.utils.logging"].disable_progress_bar()
-
-
 def prepare_libraries(settings: Settings) -> None:
     """Tell the libraries of training what they read from the environment; call before any of them is imported.
 
@@ -400,8 +390,7 @@ def prepare_libraries(settings: Settings) -> None:
             raise SettingsError(_IN_THE_CLEAR.format(name))
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1") == "1":
-        _hide_bars()
+    hide_bars()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.training.wandb_api_key is None:
         os.environ.setdefault("WANDB_MODE", "disabled")

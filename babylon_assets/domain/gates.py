@@ -228,7 +228,10 @@ def _off_policy(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
     difference = challenger.off_policy
     if difference is None or challenger.off_policy_groups < rules.off_policy_groups:
         groups = challenger.off_policy_groups
-        few = f"{groups} groups of held-out answers, {rules.off_policy_groups} are needed to compare"
+        few = (
+            f"{groups} groups of held-out answers, {rules.off_policy_groups} are needed to compare; a group is "
+            "two answers or more at one decision point, with different rewards"
+        )
         yield Finding("off_policy", True, few, evidence=False)
         return
     worse = difference.high < -rules.off_policy_margin

@@ -89,6 +89,10 @@ def aged(sample: Sample, head_step: int, max_policy_lag: int) -> Sample:
     return msgspec.structs.replace(sample, trains_as="skip", skip_reason=TOO_OLD)
 
 
+#: How the reason of a trained window begins whose data changed.
+CHANGED = "its data changed after training"
+
+
 def beside(window: str) -> str:
     """What can be done about a window that the chain has passed."""
     return f"the chain stays as it is, `babylon train {window} --branch` trains beside it"
@@ -103,8 +107,8 @@ def late_reason(window: str, taken: Mapping[str, int], waiting: int) -> str:
     """
     carried_into = [f"{_samples(number)} carried into {into}" for into, number in taken.items()]
     waits = [f"{_samples(waiting)} to be carried into the next window that is trained"] if waiting else []
-    return "; ".join(["its data changed after training", *carried_into, *waits, beside(window)])
+    return "; ".join([CHANGED, *carried_into, *waits, beside(window)])
 
 
 def _samples(number: int) -> str:
-    return f"{number} late sample{'' if number == 1 else 's'}"
+    return f"{number:,} late sample{'' if number == 1 else 's'}"

@@ -13,7 +13,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.policies import BRANCH, main_chain, policy_name
+from babylon_assets.domain.policies import BRANCH, complete_name, main_chain, policy_name
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.forgotten_agents import note_forgotten, wait_for_writers
@@ -66,8 +66,6 @@ JOIN (WITH RECURSIVE line (id, distance) AS (
         FROM line JOIN babylon_training.model_checkpoints AS made USING (id) WHERE made.parent_id IS NOT NULL)
     SELECT * FROM line) AS line USING (id)
 ORDER BY distance"""
-#: What a person calls step 0 of a chain.
-BASE = "base"
 #: What the report and the list of windows say of a window until it is run again.
 FORGOTTEN = "an agent of it was forgotten; run the window again to freeze it without the agent"
 
@@ -81,9 +79,9 @@ def find(conn: Connection[Any], name: str, chain: str) -> Checkpoint:
     Raises:
         PermanentError: there is none, or more than one.
     """
-    named, _, step = ("@0" if name == BASE else name).rpartition("@")
-    if step.isdecimal() and (named or "@" in name or name == BASE):
-        matches = _all(conn, "WHERE chain = %s AND step = %s", named or chain, int(step))
+    named, _, step = complete_name(name, chain).rpartition("@")
+    if named and step.isdecimal():
+        matches = _all(conn, "WHERE chain = %s AND step = %s", named, int(step))
     else:
         matches = _all(conn, "WHERE starts_with(id, %s) ORDER BY chain, step LIMIT 2", name)
     if len(matches) != 1:

@@ -37,6 +37,8 @@ from babylon_assets.report.summary import (
 
 #: Rows of the longer tables of a page.
 MOST = 200
+#: Promotions that are read, which the curve of a month of hours marks.
+MOST_PROMOTIONS = 720
 Names = dict[str, str]
 
 _CHECKPOINTS: LiteralString = """
@@ -100,7 +102,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
     conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     names, made_of, ends, early = _checkpoints(conn)
     head = checkpoints.head(conn, chain)
-    promoted = _rows(conn, _PROMOTIONS, lambda row: _promotion(row, names, made_of), chain, MOST)
+    promoted = _rows(conn, _PROMOTIONS, lambda row: _promotion(row, names, made_of), chain, MOST_PROMOTIONS)
     lost = {row[0]: row[1] for row in conn.execute(_QUARANTINED)}
     recorded = {row[0]: row[1] for row in conn.execute(_RECORDED)}
     return Report(

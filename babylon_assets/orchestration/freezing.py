@@ -17,6 +17,7 @@ from babylon_assets.domain.datasets import draft_dataset
 from babylon_assets.domain.hindsight import Place
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.trajectories import CallHead, RawSample, StoredSamples, TrajectoryRecord
+from babylon_assets.environments.weighted_scorers import choose_weights
 from babylon_assets.ledger import datasets, inference_calls, late_samples, scores, trajectories, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection, window_lock
@@ -85,7 +86,7 @@ def _builder(
             state_seconds=installation.environment.state_seconds,
             running_mean=cache(partial(datasets.running_mean, conn, window)),
         ),
-        weights=settings.rewards.weights,
+        weights=choose_weights(settings, installation.environment),
         invalid_reward=settings.rewards.invalid_action_reward,
     )
 

@@ -17,6 +17,7 @@ from babylon_assets.domain.scorers import load_scorers
 from babylon_assets.domain.step_texts import add_texts, needs_texts
 from babylon_assets.domain.understanding import Understanding, understand
 from babylon_assets.environments.base import WriteBack
+from babylon_assets.environments.weighted_scorers import choose_weights
 from babylon_assets.ledger import feedback, inference_calls, judge_scores, trajectories, windows
 from babylon_assets.ledger import scores as score_ledger
 from babylon_assets.ledger.database import Connection, judge_lock
@@ -123,7 +124,7 @@ def _score(
     else:
         worth = rewards.unvalued(own)
     understanding = understand(own, worth)
-    weights, verdicts = dict(settings.rewards.weights), list[JudgeScore]()
+    weights, verdicts = dict(choose_weights(settings, environment)), list[JudgeScore]()
     if judged is not None:
         weights.setdefault(llm_judge.NAME, 0.0)
         added[llm_judge.NAME], verdicts = llm_judge.judge_scorer(own, judged.asked, judged.judgments, judged.version)

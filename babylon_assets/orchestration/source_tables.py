@@ -78,7 +78,7 @@ def list_left_out(environment: Environment, conn: Connection, window: str) -> st
 
 def list_counts(counts: Mapping[str, int]) -> str:
     """Counts by name in words, such as `test users: 12`."""
-    return ", ".join(f"{name}: {count}" for name, count in counts.items())
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
 
 
 def _overdue(

@@ -13,11 +13,24 @@ from typing import Any
 
 from babylon_assets.domain.display_text import as_number, format_number
 from babylon_assets.report.rendering import format_plural, render
-from babylon_assets.report.scales import Scale, bounds, finite, mean, places, points, ticks, trailing_means
+from babylon_assets.report.scales import (
+    Scale,
+    bounds,
+    finite,
+    mean,
+    places,
+    points,
+    smoothing_of,
+    thin_out_near,
+    ticks,
+    trailing_means,
+)
 
 REFERENCES = ("oracle", "expert", "random")
-#: More points than this are drawn as a line only: a dot would be narrower than a pixel.
-DOTS = 200
+#: More points than this, or points nearer than so many pixels, are drawn as a line only: dots would cover it.
+DOTS, DOT_GAP = 200, 4
+#: Marks of a kind that would cover one another are left out; each is 11 pixels wide.
+MARK_GAP = 12
 LEFT, RIGHT, TOP, BOTTOM = 40, 120, 14, 42
 LETTER = 15
 #: Room for the title, and for what the marks mean, of a drawing that stands alone.
@@ -65,7 +78,7 @@ def draw_learning_curve(
     width: int = 920,
     height: int = 320,
 ) -> str:
-    """The learning curve as SVG: each window, the mean of five, the references' means, a mark for each decision.
+    """The learning curve as SVG: each window, a trailing mean, the references' means, a mark for each decision.
 
     Args:
         known: the windows, oldest first; one whose reward is no number is left out.
@@ -78,13 +91,15 @@ def draw_learning_curve(
     numbers = [replace(point, reward=as_number(point.reward)) for point in known]
     shown = [point for point in numbers if not math.isnan(point.reward)]
     levels = _reference_means(shown)
-    smooth = trailing_means([point.reward for point in shown])
+    span = smoothing_of(len(shown))
+    smooth = trailing_means([point.reward for point in shown], span)
     low, high = bounds([*(point.reward for point in shown), *levels.values()], 0.08)
     top, floor = TOP + _TITLE * alone, height - BOTTOM - _LEGEND * alone
     across = places(len(shown), LEFT, width - RIGHT)
     up = Scale(low, high, floor, top)
     place_of = {point.window: x for point, x in zip(shown, across, strict=True)}
     drawn = [mark for mark in marks if mark.window in place_of]
+    are_apart = len(shown) <= min(DOTS, (width - RIGHT - LEFT) // DOT_GAP)
     ends = {"policy": smooth[-1], **levels} if smooth else {}
     return render(
         "learning_curve.svg",
@@ -100,8 +115,9 @@ def draw_learning_curve(
         levels=[(kind, up(value)) for kind, value in levels.items()],
         thin=points((x, up(point.reward)) for x, point in zip(across, shown, strict=True)),
         thick=points((x, up(value)) for x, value in zip(across, smooth, strict=True)),
-        dots=[(x, up(point.reward), point) for x, point in zip(across, shown, strict=True) if len(shown) <= DOTS],
-        marks=[(place_of[mark.window], mark) for mark in drawn],
+        dots=[(x, up(point.reward), point) for x, point in zip(across, shown, strict=True) if are_apart],
+        marks=_set_apart([(place_of[mark.window], mark) for mark in drawn]),
+        span=span,
         labels=_labels([(kind, value, up(value) + 4) for kind, value in ends.items()], {"policy": label}),
     )
 
@@ -116,6 +132,14 @@ def describe(shown: Sequence[CurvePoint], marks: Sequence[CurveMark]) -> str:
     means = ", ".join(f"{kind} {format_number(value)}" for kind, value in _reference_means(shown).items())
     words += f" On the same boards, on average: {means}." if means else ""
     return f"{words} {format_plural(len(marks), 'decision')} marked."
+
+
+def _set_apart(marks: Sequence[tuple[float, CurveMark]]) -> list[tuple[float, CurveMark]]:
+    """The marks that can be told apart, those of each kind for themselves."""
+    kinds = dict.fromkeys(mark.kind for _, mark in marks)
+    return [
+        placed for kind in kinds for placed in thin_out_near([(x, m) for x, m in marks if m.kind == kind], MARK_GAP)
+    ]
 
 
 def _reference_means(shown: Sequence[CurvePoint]) -> dict[str, float]:

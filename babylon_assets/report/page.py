@@ -14,6 +14,7 @@ from babylon_assets.domain.display_text import neutralize
 from babylon_assets.report.attention import list_needs
 from babylon_assets.report.learning_curve import CurveMark, CurvePoint, draw_learning_curve
 from babylon_assets.report.rendering import MISSING, format_age, format_plural, render
+from babylon_assets.report.scales import smoothing_of
 from babylon_assets.report.summary import PromotionSummary, Report, WindowSummary
 
 #: Rows of the table of windows: a day of hours, and up to a week on a click. The curve has a month.
@@ -36,6 +37,7 @@ def render_page(report: Report) -> str:
         guides=[(page, Markup.escape(neutralize(guides[page]))) for page in pages if page in guides],
         facts=list(_facts(report)),
         curves=[("wide", _curve(report)), ("narrow", _curve(report, name="curve-narrow", width=360, height=280))],
+        span=smoothing_of(sum(window.reward is not None for window in report.windows[-MOST_POINTS:])),
         colours=COLOURS,
         missing=MISSING,
         states=[(state, states[state], colour) for state, colour in COLOURS.items() if states[state]],

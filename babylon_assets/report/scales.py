@@ -73,9 +73,23 @@ def mean(values: Sequence[float]) -> float:
         return math.fsum(value / len(values) for value in values)
 
 
-def trailing_means(values: Sequence[float]) -> list[float]:
-    """Mean of each value and those before it, at most SMOOTHING of them."""
-    return [mean(values[max(0, end - SMOOTHING) : end]) for end in range(1, len(values) + 1)]
+def trailing_means(values: Sequence[float], span: int = SMOOTHING) -> list[float]:
+    """Mean of each value and those before it, at most `span` of them."""
+    return [mean(values[max(0, end - span) : end]) for end in range(1, len(values) + 1)]
+
+
+def smoothing_of(count: int) -> int:
+    """Of how many values a line of so many is a mean: SMOOTHING, and more where many lie on a few pixels."""
+    return max(SMOOTHING, count // 40)
+
+
+def thin_out_near(placed: Iterable[tuple[float, _T]], gap: float) -> list[tuple[float, _T]]:
+    """Those of some things, from left to right, that are no nearer than `gap` to the last one that is kept."""
+    kept: list[tuple[float, _T]] = []
+    for x, thing in placed:
+        if not kept or x - kept[-1][0] >= gap:
+            kept.append((x, thing))
+    return kept
 
 
 def thin_out(values: Sequence[_T], most: int) -> Sequence[_T]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from babylon_assets.domain.late_data import beside
+from babylon_assets.domain.late_data import CHANGED, beside
 from babylon_assets.domain.verdict_table import VerdictRow
 
 #: A window that is over for longer than this and not finished is late: the game's last rows come within minutes, and
@@ -67,8 +67,8 @@ class WindowSummary:
 
     @property
     def own_reason(self) -> str:
-        """The reason without what is said of every window whose data changed after training."""
-        return (self.reason or "").removesuffix(f"; {beside(self.id)}")
+        """The reason without what is said below the table of every window whose data changed after training."""
+        return (self.reason or "").removesuffix(f"; {beside(self.id)}").removeprefix(f"{CHANGED}; ")
 
     @property
     def rows_left_out(self) -> str:

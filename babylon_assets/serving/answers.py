@@ -14,6 +14,7 @@ import msgspec
 
 from babylon_assets.domain.trajectories import Message, ToolCall
 from babylon_assets.serving.http.protocol import Token
+from babylon_assets.serving.lasting_thread import LastingThread
 from babylon_assets.serving.offered_tools import OfferedTools
 
 
@@ -141,6 +142,11 @@ class Source(Protocol):
     """
 
     opens_thought: bool
+
+    @property
+    def thread(self) -> LastingThread | None:
+        """The thread without which it answers nobody; None where it has none."""
+        ...
 
     def prepare(self, policy: Target) -> None:
         """Make ready to answer with a policy, as long as that takes. Raises what would keep it from answering."""

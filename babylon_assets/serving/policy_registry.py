@@ -25,6 +25,7 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.serving.answers import Source, Target
 from babylon_assets.serving.awaited_database import Ledger
 from babylon_assets.serving.http.protocol import ApiError
+from babylon_assets.serving.lasting_thread import LastingThread
 from babylon_assets.serving.served_pointer import PointerFile
 
 LOOK_SECONDS = 0.5
@@ -80,7 +81,7 @@ class Directory:
         self._stop = threading.Event()
         self._conn: Connection[Any] | None = None
         self._reading = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="pointer", daemon=True)
+        self.thread = LastingThread(self._run, "pointer")
         self.database_up = False
         #: What keeps this from serving what is promoted now, in words; empty when nothing does.
         self.missing: list[str] = ["the ledger was not read yet"]
@@ -90,13 +91,13 @@ class Directory:
 
     def start(self) -> None:
         """Look at the pointer from now on."""
-        self._thread.start()
+        self.thread.start()
 
     def close(self) -> None:
         """Stop looking."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self.thread.is_alive():
+            self.thread.join()
         if self._conn is not None:
             self._conn.close()
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.errors import BabylonError, PermanentError, TransientError
 
 #: The first one imports torch and may have a base model to make, which takes about a minute.
 READY_SECONDS = 300
@@ -70,7 +70,15 @@ class GatewayProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        """Stop it.
+
+        Raises:
+            TransientError: it had ended by itself, which is why what was done with it failed.
+        """
+        code = self._end()
+        if code and isinstance(error, BabylonError):
+            how = f"ended with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+            raise TransientError(f"the gateway {how}; {self._end_of_log()}") from error
 
     @property
     def pid(self) -> int:
@@ -97,11 +105,13 @@ class GatewayProcess:
         lines = self.log.read_text(errors="replace").splitlines()[-8:]
         return f"read {self.log}, which ends:\n" + "\n".join(lines)
 
-    def _end(self) -> None:
+    def _end(self) -> int:
+        """End it; with its exit code where it ended by itself, else 0."""
         assert self._process is not None
+        code = self._process.poll()
         self._process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        return code or max(0, self._process.wait())

@@ -24,6 +24,7 @@ from babylon_assets.domain.errors import BabylonError
 from babylon_assets.ledger.inference_calls import InferenceCall, add_calls
 from babylon_assets.serving import spool
 from babylon_assets.serving.awaited_database import Ledger
+from babylon_assets.serving.lasting_thread import LastingThread
 from babylon_assets.serving.spool import Spool
 
 #: How often the spool is emptied into the database, and how long it is left alone when the database is down.
@@ -59,8 +60,8 @@ class Recorder:
         self._asked = self._done = 0
         self.taken = self.written = self.lost = self.refused = 0
         self.database_up = True
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-        self._thread.start()
+        self.thread = LastingThread(self._run, "recorder")
+        self.thread.start()
 
     def record(self, calls: Sequence[InferenceCall]) -> None:
         """Take calls; when this returns, a kill of this process loses none of them. Never raises for a full disk."""
@@ -114,10 +115,11 @@ class Recorder:
 
     def close(self, seconds: float = 5.0) -> None:
         """Write what is there, for at most so long; the rest is on disk for the next process."""
-        self.flush(seconds)
+        if self.thread.is_alive():
+            self.flush(seconds)
         self._closing.set()
         self._wake.set()
-        self._thread.join(DOWN_SECONDS + seconds)
+        self.thread.join(DOWN_SECONDS + seconds)
         if self._conn is not None:
             self._conn.close()
         self._spool.close()

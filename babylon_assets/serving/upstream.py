@@ -39,6 +39,7 @@ class Upstream:
 
     #: The server takes thoughts apart itself, or gives them whole.
     opens_thought = False
+    thread = None
 
     def __init__(self, url: str, key: str, kind: Kind, base_model: str, *, seconds: float, most: int) -> None:
         self._client = UpstreamClient(url, key, seconds=seconds)

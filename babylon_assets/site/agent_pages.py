@@ -10,6 +10,7 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger.agent_rewards import WINDOWS, AgentWindow, list_agents, rewards_by_window
 from babylon_assets.ledger.sample_search import samples_of_agent
 from babylon_assets.report.learning_curve import CurvePoint, draw_learning_curve
+from babylon_assets.report.scales import smoothing_of
 from babylon_assets.site.page_shell import Site
 from babylon_assets.site.query_values import text_of
 from babylon_assets.site.sample_pages import MODES, show
@@ -47,6 +48,7 @@ def show_agent(site: Site, request: Request) -> Response:
         windows=windows,
         mean=sum(rewards) / len(rewards) if rewards else None,
         curves=[("wide", _curve(windows)), ("narrow", _curve(windows, "curve-narrow", 360, 280))],
+        span=smoothing_of(len(rewards)),
         best=best,
         worst=worst,
         modes=MODES,

@@ -19,6 +19,6 @@ def show_report(site: Site, request: Request) -> Response:
     try:
         text = (site.settings.home / "report.html").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        text = "Type: babylon report. Then load this page again."
+        text = "`babylon up` writes the first one when it starts. Type: babylon report. Then load this page again."
         return site.render("notice.html", title="No report was written yet", text=text)
     return HTMLResponse(text, headers={**HEADERS, "content-security-policy": _POLICY})

@@ -17,9 +17,11 @@ from starlette.responses import PlainTextResponse, Response
 
 from babylon_assets.domain.display_text import neutralize, shorten
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.policies import complete_name
 from babylon_assets.domain.site_links import link_samples
 from babylon_assets.domain.trajectories import Exchange, StepFacts
 from babylon_assets.environments.base import Environment
+from babylon_assets.ledger import lineage
 from babylon_assets.ledger.agent_rewards import RewardPart, reward_parts
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.sample_search import (
@@ -79,11 +81,12 @@ class SearchResult(NamedTuple):
 
 def list_samples(site: Site, request: Request) -> Response:
     """The samples that pass the filters, newest window first."""
-    given = request.query_params
+    given, chain = request.query_params, site.settings.model_name
+    policy = optional(given, "policy")
     wanted = SampleFilter(
         window=window_of(given, site.settings.windows),
         agent=optional(given, "agent"),
-        policy=optional(given, "policy"),
+        policy=complete_name(policy, chain) if policy else None,
         mode=choice_of(given, "mode", MODES),
         reason=optional(given, "reason"),
         least=number_of(given, "least"),
@@ -93,6 +96,7 @@ def list_samples(site: Site, request: Request) -> Response:
     with site.connect() as conn:
         result = search(conn, site.environment(), wanted, words, _position(given))
         reasons = _skip_reasons(conn)
+        unknown = "" if result.shown else _unknown_policy(conn, wanted.policy, chain)
     filters = {name: text_of(given, name) for name in _FILTERS}
     onward = None
     if result.position is not None:
@@ -100,6 +104,7 @@ def list_samples(site: Site, request: Request) -> Response:
     return site.render(
         "samples.html",
         shown=result.shown,
+        unknown=unknown,
         looked_at=result.looked_at,
         reached=result.position.window if result.position else None,
         onward=onward,
@@ -109,6 +114,16 @@ def list_samples(site: Site, request: Request) -> Response:
         modes=MODES,
         reasons=reasons,
     )
+
+
+def _unknown_policy(conn: Connection, name: str | None, chain: str) -> str:
+    """That nothing is known of a policy that is looked for; empty where there is one, or none is looked for."""
+    try:
+        if name:
+            lineage.find(conn, name, chain)
+    except PermanentError as error:
+        return f"{error}."
+    return ""
 
 
 _FILTERS = ("text", "action", "agent", "policy", "mode", "reason", "least", "most", "window")

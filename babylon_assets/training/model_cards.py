@@ -27,6 +27,8 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.dataset_counts import read_counts
 
 CARD = "README.md"
+#: A bracket that could begin a link or a picture; that of an interval, such as [-0.037, +0.012], cannot.
+_LINK_BEGIN = re.compile(r"\[(?![-+.,\d ]+\](?![\[(]))")
 #: Ancestors that are named one by one.
 _MOST_ANCESTORS = 12
 #: The hash that ends the name of a base model's folder in the home.
@@ -114,7 +116,8 @@ def _dataset(conn: Connection[Any], checkpoint: Checkpoint) -> Iterator[tuple[st
 
 def _training(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     yield "backend", _code(checkpoint.backend)
-    yield "seed", str(checkpoint.seed)
+    if "seed" not in checkpoint.settings:
+        yield "seed", str(checkpoint.seed)
     yield "made", f"{checkpoint.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     for values in (checkpoint.settings, checkpoint.metrics, checkpoint.versions):
         for name in sorted(values):
@@ -206,6 +209,6 @@ def _code(text: str) -> str:
 def _text(text: str) -> str:
     """A text of others, with nothing in it that Markdown or HTML would act on."""
     plain = neutralize_line(text).replace("\\", "\\\\")  # before the marks that get one
-    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("[", "\\["), ("`", "&#96;")):
+    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("`", "&#96;")):
         plain = plain.replace(mark, shown)
-    return plain
+    return _LINK_BEGIN.sub(r"\\[", plain)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from babylon_assets.domain.display_text import format_number
 from babylon_assets.domain.token_counts import seen_tokens
 
 #: A window that moves the policy by less than this share of MAX_KL hardly moves it.
@@ -31,7 +32,8 @@ def why_little_is_left(
     known = [value for value in (reference or {}).values() if value is not None]
     best, worst = max(known, default=0.0), min(known, default=0.0)
     if reward is not None and best > worst and best - reward < LITTLE_LEFT * (best - worst):
-        return f"little is left to learn, for the mean reward is {reward:.3f} and the best there is {best:.3f}"
+        reached, most = format_number(reward, padded=True), format_number(best, padded=True)
+        return f"little is left to learn, for the mean reward is {reached} and the best there is {most}"
     if advantages and (mean := fmean(map(abs, advantages))) < LEAST_ADVANTAGE:
         return f"there is little to learn, for rewards that are compared differ by {mean:.2g} on average"
     return ""
@@ -51,19 +53,19 @@ def advise(
     kept = [step for step in steps if "undone" not in step and "kl_to_parent" in step]
     if not kept or "max_kl" not in settings:
         return ""
-    seen = seen_tokens(kept)
     rate, bound = settings["learning_rate"], settings["max_kl"]
-    if len(kept) < len(steps) and seen < LEAST_KEPT * tokens:
+    if len(kept) < len(steps) and seen_tokens(kept) < LEAST_KEPT * tokens:
         return (
-            f"the steps that were kept saw {seen:.0f} of {tokens} tokens, for they go further than MAX_KL={bound:g} "
-            f"allows: set LEARNING_RATE lower than {rate:g}, or MAX_KL higher"
+            f"most of its tokens were not trained on, for a step goes further than MAX_KL={bound:g} allows: set "
+            f"LEARNING_RATE lower than {rate:g}, or MAX_KL higher"
         )
     moved = kept[-1]["kl_to_parent"]
     if len(kept) == len(steps) and moved < LEAST_MOVED * bound:
-        if little_left:
-            return f"the steps hardly moved the policy, by {moved:.2g} nats a token: {little_left}"
-        return (
-            f"the steps hardly moved the policy, by {moved:.2g} nats a token where MAX_KL={bound:g} allows more: set "
-            f"LEARNING_RATE higher than {rate:g}, or take more steps with a lower ROWS_PER_STEP"
+        hardly = (
+            f"the steps hardly moved the policy on the tokens that they saw, by {moved:.2g} nats a token of the "
+            f"{bound:g} that MAX_KL allows, though the gate may find that answers to other prompts became worse"
         )
+        if little_left:
+            return f"{hardly}: {little_left}"
+        return f"{hardly}: set LEARNING_RATE higher than {rate:g}, or take more steps with a lower ROWS_PER_STEP"
     return ""

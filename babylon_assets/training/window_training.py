@@ -269,8 +269,7 @@ def _record(
     steps = trained.steps
     counted = _count_tokens(plan.dataset, plan.selection, steps)
     tokens = trained_tokens(counted)
-    how = f"{plan.selection.method} on {tokens} tokens"
-    reason = "; ".join(filter(None, [how, explain_early_end(counted), _advice(database, plan, steps)]))
+    reason = _explain(plan.selection.method, counted, _advice(database, plan, steps))
     checkpoint = Checkpoint(
         id=content_id(plan.manifest),
         chain=plan.chain,
@@ -315,6 +314,13 @@ def _record(
         steps=steps,
         seconds=seconds,
     )
+
+
+def _explain(method: str, counted: Mapping[str, int], advice: str) -> str:
+    """How a checkpoint was trained: on how many tokens, why on no more, and which setting to change; each fact once."""
+    early_end = explain_early_end(counted)
+    how = method if early_end else f"{method} on {trained_tokens(counted):,} tokens"
+    return "; ".join(filter(None, [how, early_end, advice]))
 
 
 def _without_manifest(usage: Mapping[str, Any] | None) -> dict[str, Any]:

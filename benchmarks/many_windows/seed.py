@@ -12,6 +12,7 @@ from pathlib import Path
 
 from babylon_assets.config.settings import Settings, prepare_libraries, subprocess_environment
 from babylon_assets.ledger.database import Database, migrate, open_database
+from babylon_assets.ledger.windows import list_windows
 
 #: Windows that are played and trained; the other windows of a home are copies of these.
 WINDOWS = 8
@@ -23,13 +24,20 @@ def play_seed(home: Path) -> tuple[Settings, Database]:
     database = open_database(settings)
     migrate(database)
     settings = settings.replace(base_model=str(_teach_base(settings)), training_backend="embedded")
+    with database.connect() as conn:
+        left = WINDOWS - len(list_windows(conn))
+    if left > 0:
+        _play(settings, database, left)
+    return settings, database
+
+
+def _play(settings: Settings, database: Database, windows: int) -> None:
     subprocess.run(
-        [sys.executable, "-m", "babylon_assets", "demo", "--windows", str(WINDOWS)],
+        [sys.executable, "-m", "babylon_assets", "demo", "--windows", str(windows)],
         env=subprocess_environment(settings, database.dagster_url),
         stdout=subprocess.DEVNULL,
         check=True,
     )
-    return settings, database
 
 
 def _teach_base(settings: Settings) -> Path:

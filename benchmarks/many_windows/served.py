@@ -22,7 +22,7 @@ _READY_SECONDS = 180
 
 
 class ServedHome:
-    """Asks a home's webserver over one connection, as a browser keeps one."""
+    """Asks a home's webserver, each time over a new connection: a server closes those that wait."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -40,7 +40,7 @@ class ServedHome:
         """Whether the server answers yet."""
         try:
             self.get("/server_info")
-        except OSError:
+        except (OSError, http.client.HTTPException):
             self._connection.close()
             return False
         return True
@@ -50,6 +50,7 @@ class ServedHome:
         self._connection.request(method, path, body, {"content-type": "application/json"} if body else {})
         reply = self._connection.getresponse()
         text = reply.read()
+        self._connection.close()
         took = 1000 * (time.perf_counter() - started)
         if reply.status >= 400 or (body is not None and "errors" in _as_json(text)):
             raise SystemExit(f"{method} {path} answers {reply.status}: {text[:300]!r}")

@@ -26,11 +26,10 @@ def list_pages(window: str, run: str) -> dict[str, str]:
     """The address of each page, for a home's newest window and run."""
     asset, partition = "/assets/model_checkpoints", f"view=partitions&partition={quote(window)}"
     return {
-        "an asset": f"{asset}?view=overview",
+        "an asset, with its plots": f"{asset}?view=overview",
         "an asset's partitions": f"{asset}?view=partitions",
         "a window of an asset": f"{asset}?{partition}",
         "a window of training_datasets": f"/assets/training_datasets?{partition}",
-        "an asset's plots": f"{asset}?view=plots",
         "an asset's events": f"{asset}?view=events",
         "an asset's checks": "/assets/training_datasets?view=checks",
         "the graph": "/locations/babylon_assets/asset-groups/babylon/lineage",
@@ -45,13 +44,13 @@ def record_queries(browser: Browser, url: str) -> Sequence[str]:
     browser.open(url, "")
     bodies: list[str] = []
     began = quiet = time.monotonic()
-    while time.monotonic() - quiet < _QUIET_SECONDS and time.monotonic() - began < _MOST_SECONDS:
+    while (not bodies or time.monotonic() - quiet < _QUIET_SECONDS) and time.monotonic() - began < _MOST_SECONDS:
         time.sleep(0.3)
         now = list(browser.run("window.asked || []"))
         if len(now) != len(bodies):
             bodies, quiet = now, time.monotonic()
     if not bodies:
-        raise SystemExit(f"{url} asked nothing in {_QUIET_SECONDS:.0f} seconds")
+        raise SystemExit(f"{url} asked nothing in {_MOST_SECONDS:.0f} seconds")
     return list(dict.fromkeys(bodies))
 
 

@@ -110,7 +110,9 @@ def test_each_rule_refuses_alone(changes: dict[str, Any], rule: str, words: str)
 
 def test_an_off_policy_evaluation_of_few_groups_says_nothing() -> None:
     few = challenger(measured("agent@2"), off_policy=Interval(-0.5, -0.8, -0.2), off_policy_groups=7)
-    assert may_promote(few, CHAMPION).passed
+    verdict = may_promote(few, CHAMPION)
+    assert verdict.passed
+    assert "7 groups of held-out answers, 8 are needed to compare; a group is two answers or more" in verdict.why
 
 
 def test_what_cannot_be_played_is_judged_on_the_rest_and_says_so() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import textwrap
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,14 +19,17 @@ from babylon_assets.cli.list_windows import window_table
 from babylon_assets.cli.write_report import gather
 from babylon_assets.config.settings import Settings
 from babylon_assets.definitions import build_definitions
+from babylon_assets.domain.errors import SettingsError
 from babylon_assets.domain.policies import Caller
 from babylon_assets.domain.windows import HOURLY
-from babylon_assets.environments.registry import open_environment
+from babylon_assets.environments.registry import GROUP, open_environment
 from babylon_assets.environments.small_models import ModelRecipe
+from babylon_assets.environments.weighted_scorers import check_weights
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.database import Database, migrate
 from babylon_assets.ledger.datasets import load_dataset
 from babylon_assets.ledger.inference_calls import calls_by_id
+from babylon_assets.ledger.scores import read_step_scores
 from babylon_assets.ledger.windows import get_window, list_windows
 from babylon_assets.orchestration.assets.raw_trajectories import read
 from babylon_assets.orchestration.assets.scored_trajectories import score
@@ -99,14 +104,27 @@ def test_the_rows_of_the_page_are_a_window_to_train_on(settings: Settings, desk:
         conn.execute(rows.encode())
     migrate(desk)
     usual = settings.replace(min_samples_per_window=Settings().datasets.min_samples_per_window, scorers=())
-    usual = usual.replace(reward_weights={"outcome": 1.0, "promptness": 0.1}, held_out_share=0.15)
+    usual = usual.replace(reward_weights=Settings().rewards.weights, held_out_share=0.15)
     installation = Installation(usual, desk)
     [window] = HOURLY.closed(datetime.now(UTC), 1)
     for make in (read, score, freeze):
         make(installation, window)
     with desk.connect() as conn:
         row = get_window(conn, window)
+        components = [scored for _, _, scored in read_step_scores(conn, window).values()]
     assert row is not None and row.status == "ready", row
+    assert {name for scored in components for name in scored} == {"outcome"}
+    assert check_weights(usual) == "outcome 1; support_desk has no heuristic, set REWARD_WEIGHTS for more"
+    with pytest.raises(SettingsError, match="REWARD_WEIGHTS names no scorer: heuristic"):
+        score(Installation(usual.replace(reward_weights={"outcome": 1.0, "heuristic": 0.2}), desk), window)
+
+
+def test_the_package_of_the_page_installs_the_environment() -> None:
+    [text] = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    package = tomllib.loads(textwrap.dedent(text))
+    assert package["project"]["entry-points"][GROUP] == {"support_desk": f"support_desk:{SupportDesk.__name__}"}
+    assert package["tool"]["setuptools"]["py-modules"] == [FILE.stem]
+    assert package["build-system"]["build-backend"] == "setuptools.build_meta"
 
 
 @contextmanager
@@ -149,7 +167,8 @@ def _pages(settings: Settings, desk: Database) -> str:
     assert "reward" in [column.header for column in table.columns]
     page = render_page(replace(gather(settings, desk, datetime.now(UTC)), guides={}))
     assert "What was understood" in page
-    return "\n".join([*(str(column.header) for column in table.columns), page])
+    spoken = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    return "\n".join([*(str(column.header) for column in table.columns), spoken])
 
 
 def test_the_pages_of_a_desk_have_no_word_of_the_market(installed: None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any
@@ -137,3 +138,23 @@ def test_ticks_are_round_numbers(low: float, high: float, expected: list[float])
 def test_equal_numbers_get_bounds_that_differ() -> None:
     for values in ([0.0], [0.3, 0.1 + 0.2], [1e308], [-1.79e308], [5e-324], [-7.0, -7.0]):
         assert differ(*bounds(values)), values
+
+
+def test_a_month_of_hours_is_drawn_so_that_its_parts_can_be_told_apart() -> None:
+    hours = [f"2026-11-{day:02d}T{hour:02d}:00" for day in range(1, 31) for hour in range(24)]
+    month = [CurvePoint(window, place / 720) for place, window in enumerate(hours)]
+    marks = [CurveMark(window, "promoted") for window in hours]
+    marks.insert(5, CurveMark(hours[5], "rolled back"))
+    for width in (920, 360):
+        drawing = draw_learning_curve(month, marks, alone=False, width=width)
+        places = [float(x) for x in re.findall(r'd="M([0-9.]+),[0-9.]+ l-5.5,9', drawing)]
+        assert len(places) > 10
+        assert min(later - earlier for earlier, later in itertools.pairwise(places)) >= 11  # as wide as a mark is
+        assert drawing.count('class="mark rolled"') == 1
+        assert "<circle" not in drawing
+    assert "721 decisions marked" in drawing
+    few = month[:60]
+    assert draw_learning_curve(few, alone=False).count("<circle") == 60
+    assert "<circle" not in draw_learning_curve(few, alone=False, width=360)
+    assert "thick: mean of 18 windows" in draw_learning_curve(month)
+    assert "thick: mean of five windows" in draw_learning_curve(few)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import openai
 import pytest
 
 from babylon_assets.config.settings import Settings, subprocess_environment
+from babylon_assets.domain.errors import TransientError
 from babylon_assets.ledger import embedded_postgres
 from babylon_assets.ledger.database import Database, embedded_data, migrate, newest_revision, open_database
 from babylon_assets.serving.answers import Target
@@ -49,7 +52,8 @@ def served_once(own_server: Settings, tiny_base: Path, tiny_library: Library, tm
 
 def test_the_policy_that_was_served_goes_on_and_records_wait(own_server: Settings, served_once: Chain) -> None:
     environment = subprocess_environment(own_server, served_once.database.dagster_url)
-    with GatewayProcess(own_server, environment) as gateway:
+    killed = pytest.raises(TransientError, match=r"the gateway was ended by SIGKILL; read .*gateway\.log")
+    with killed, GatewayProcess(own_server, environment) as gateway:
         health = gateway.url.replace("/v1", "/health")
         told = httpx.get(health).json()
         assert (told["status"], told["database"], told["policy"]) == ("degraded", False, "babylon-agent@1")
@@ -70,6 +74,9 @@ def test_the_policy_that_was_served_goes_on_and_records_wait(own_server: Setting
         served_once.add(2)
         served_once.promote(2)
         wait_for(lambda: httpx.get(health).json()["policy"] == "babylon-agent@2")
+        os.kill(gateway.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, gateway.pid, os.WEXITED | os.WNOWAIT)
+        raise TransientError("the gateway does not answer")
     with served_once.database.connect() as conn:
         rows = conn.execute("SELECT policy FROM babylon_training.inference_calls ORDER BY policy").fetchall()
     assert rows == [("babylon-agent@0",), ("babylon-agent@1",)]

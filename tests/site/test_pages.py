@@ -172,6 +172,11 @@ def test_samples_are_filtered_by_all_that_is_said_of_them(page: Ask) -> None:
     assert [len(rows(page(link_samples(**filters)))) for filters, _ in wanted] == [count for _, count in wanted]
 
 
+def test_a_policy_that_is_not_there_is_said_to_be_unknown(page: Ask) -> None:
+    assert "names no checkpoint" in page(link_samples(policy="babylon-agent@99"))
+    assert "names no checkpoint" not in page(link_samples(policy="babylon-agent@1", agent="nobody"))
+
+
 def test_a_search_goes_on_where_its_page_ended(page: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("babylon_assets.site.sample_pages.PAGE_ROWS", 3)
     for start in (link_samples(), link_samples(text="plain", most=0.5)):
@@ -180,6 +185,7 @@ def test_a_search_goes_on_where_its_page_ended(page: Ask, monkeypatch: pytest.Mo
         while address is not None:
             text = page(address)
             seen += re.findall(r'href="(/site/sample\?[^"]+)"', text)
+            assert ("the first 3 samples" in text) == (address == start), "a page's size is not the number found"
             onward = re.search(r'rel="next" href="([^"]+)"', text)
             address = unescape(onward[1]) if onward else None
         assert len(seen) == len(set(seen)) == (28 if start == link_samples() else 21)

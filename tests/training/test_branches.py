@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from babylon_assets.cli.chain import tree_table
+from babylon_assets.cli.train import report_branch
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.datasets import Sample
 from babylon_assets.domain.errors import PermanentError, TrainingBusy
@@ -18,6 +19,7 @@ from babylon_assets.ledger.checkpoint_register import read_states
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.windows import get_window
+from babylon_assets.orchestration.runtime import LineRun
 from babylon_assets.training import window_training
 from babylon_assets.training.reproduction import reproduce
 from babylon_assets.training.window_training import train_branch, train_window
@@ -83,11 +85,20 @@ def test_a_branch_begins_at_the_windows_parent_and_the_chain_stays(
 
 
 def test_the_same_data_is_one_branch_and_other_data_another(
-    settings: Settings, database: Database, trained: list[Checkpoint], ready: Ready, samples: list[Sample]
+    settings: Settings,
+    database: Database,
+    trained: list[Checkpoint],
+    ready: Ready,
+    samples: list[Sample],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     one = train_branch(settings, database, SECOND)
     again = train_branch(settings, database, SECOND)
     assert (again.status, again.checkpoint) == ("unchanged", one.checkpoint)
+    report_branch(database, settings, SECOND, None, LineRun("run-1", 1.5))
+    first, second, third = capsys.readouterr().out.splitlines()  # nothing of what the chain made of the window
+    assert first == f"{SECOND}  beside the chain" and "run-1, 1.5 s" in third
+    assert second.startswith(f"  branch    {CHAIN}@1 -> {BRANCH}@2, unchanged: ") and "--branch" not in second
     ready(SECOND, samples[3:])
     other = train_branch(settings, database, SECOND)
     assert other.checkpoint

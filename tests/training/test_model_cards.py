@@ -12,7 +12,7 @@ from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights, weights_sha256
 from babylon_assets.ledger.checkpoints import get
 from babylon_assets.ledger.database import Database
-from babylon_assets.training.model_cards import CARD, render_card, write_card
+from babylon_assets.training.model_cards import CARD, _text, render_card, write_card
 from tests.ledger.values import CHAIN
 from tests.site.filled_ledger import EARLY_END, HOSTILE, WINDOWS, fill
 
@@ -30,7 +30,7 @@ def test_the_card_says_what_the_ledger_has(database: Database, tmp_path: Path) -
         fill(conn)
         kept = get(conn, f"{CHAIN}-3")
         assert kept is not None
-        made = replace(kept, base_model=base_model, settings={"tokens": 5051})
+        made = replace(kept, base_model=base_model, settings={"tokens": 5051, "seed": kept.seed})
         member = replace(made, path=str(folder), weights_sha256=before)
         assert write_card(conn, member) == folder / CARD
         text = (folder / CARD).read_text()
@@ -39,6 +39,7 @@ def test_the_card_says_what_the_ledger_has(database: Database, tmp_path: Path) -
     assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, WEIGHTS])
     verify_weights(folder, before)
     assert "somebody" not in text and "Information Needed" not in text
+    assert text.count("| seed |") == 1
     assert text.count("| trained tokens |") == text.count("| trainable tokens |") == 1
     for part in (
         f"# {CHAIN}@3",
@@ -67,6 +68,12 @@ def test_texts_of_others_do_not_act_in_it(database: Database) -> None:
     outside = re.sub("`[^`]*`", "", text)
     assert "<" not in outside and "\u202e" not in outside and not re.search(r"(?<!\\)\[", outside)
     assert "&#91;" not in text and r"\[x](javascript" in text  # what a person reads in the file
+
+
+def test_an_interval_is_readable_in_the_raw_text_and_no_text_begins_a_link() -> None:
+    assert _text("-0.006 [-0.037, +0.012] against") == "-0.006 [-0.037, +0.012] against"
+    for link in ("[1](http://x)", "[1][2]", "[x]", "[[1](http://x)]"):
+        assert not re.search(r"(?<!\\)\[(?!2)", _text(link)), link
 
 
 def test_weights_that_are_elsewhere_have_no_card(

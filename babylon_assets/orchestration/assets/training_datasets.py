@@ -129,7 +129,7 @@ def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataVal
         **numbers({name: counts[name] for name in others if counts.get(name)}),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
         **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
-        "compared_with": tally({BASELINES[level]: n for level, n in count_levels(dataset.samples).items()}),
+        "compared_with": tally({BASELINES[level]: n for level, n in count_levels(dataset.samples).items() if n}),
         "skipped_because": tally(skipped),
         "site_page": site_page(link_samples(window=row.window_id)),
     }

@@ -15,19 +15,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from babylon_assets.domain.errors import CorruptLedger, MissingDependency
 from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
 from babylon_assets.serving.answers import Answer, Piece, Question, Target
 from babylon_assets.serving.engine.batching import Batch, Generation
 from babylon_assets.serving.engine.constraints import Constraint
-from babylon_assets.serving.engine.engine import Library, completion
+from babylon_assets.serving.engine.engine import Library
 from babylon_assets.serving.engine.fair_queue import FairQueue, KeyTurns
-from babylon_assets.serving.engine.texts import UNFINISHED, ChatTokenizer
-from babylon_assets.serving.http.protocol import ApiError, Token
+from babylon_assets.serving.engine.heard_answers import HeardAnswer, whole_answer
+from babylon_assets.serving.http.protocol import ApiError
+from babylon_assets.serving.lasting_thread import LastingThread
 from babylon_assets.serving.long_work import LongWork
 
 if TYPE_CHECKING:
@@ -89,9 +90,10 @@ class Scheduler:
         self._batches: dict[Lane, Batch] = {}
         self._turns: KeyTurns[Lane] = KeyTurns()
         self._wake = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        self._closed = self._failed = False
+        self._asked: set[_Job] = set()
+        self.thread = LastingThread(self._run, "engine")
+        self.thread.start()
 
     def prepare(self, policy: Target) -> None:
         self._load(policy)
@@ -116,27 +118,27 @@ class Scheduler:
         with self._wake:
             self._closed = True
             self._wake.notify()
-        self._thread.join()
+        self.thread.join()
 
     async def answers(self, question: Question) -> list[Answer]:
         job = await self._begin(question, streamed=False)
         try:
             await job.changed.wait()
         finally:
-            _cancel(job)
+            self._leave(job)
         if job.error is not None:
             raise job.error
         tokenizer, tokens = self._library.tokenizer, sum(len(generation.token_ids) for generation in job.generations)
         return await self._work.do(
             question.key,
             tokens * (1 + 2 * (question.top_logprobs or 0)),
-            lambda: [_answer(generation, question, tokenizer) for generation in job.generations],
+            lambda: [whole_answer(generation, question, tokenizer) for generation in job.generations],
         )
 
     async def pieces(self, question: Question) -> AsyncGenerator[Piece]:
         job = await self._begin(question, streamed=True)
         readers = [
-            _Reader(generation, index, question, self._library.tokenizer)
+            HeardAnswer(generation, index, question, self._library.tokenizer)
             for index, generation in enumerate(job.generations)
         ]
         try:
@@ -152,7 +154,7 @@ class Scheduler:
                         if piece.whole is not None:
                             readers.remove(reader)
         finally:
-            _cancel(job)
+            self._leave(job)
 
     async def _begin(self, question: Question, *, streamed: bool) -> _Job:
         adapter = _adapter(question.policy)
@@ -203,11 +205,38 @@ class Scheduler:
 
     def _submit(self, job: _Job) -> None:
         with self._wake:
+            if self._failed:
+                raise _engine_failed()
             if not self._queue.put(job.key, [(generation, job) for generation in job.generations]):
                 raise ApiError(429, "too many answers wait for a place", code="queue_full", retry_after=1)
+            self._asked.add(job)
             self._wake.notify()
 
+    def _leave(self, job: _Job) -> None:
+        """Free the places of what has not ended; the engine sees it before its next step."""
+        self._asked.discard(job)
+        for generation in job.generations:
+            if generation.finish_reason is None:
+                generation.finish_reason = "cancelled"
+
     def _run(self) -> None:
+        try:
+            self._sample()
+        except BaseException:
+            self._refuse_waiting()
+            raise
+
+    def _refuse_waiting(self) -> None:
+        """Whoever waits is told at once that no answer comes, and so is whoever asks from now on."""
+        with self._wake:
+            self._failed = True
+            waiting = [job for job in self._asked if not job.done]
+        for job in waiting:
+            job.error = _engine_failed()
+        if waiting:
+            self._loop.call_soon_threadsafe(_set_all, [job.changed for job in waiting])
+
+    def _sample(self) -> None:
         import torch
 
         torch.set_num_threads(self._threads)
@@ -269,12 +298,12 @@ class Scheduler:
         """Whatever one batch fails of, the others' answers go on."""
         try:
             advance(self._batches[lane])
-        except Exception as error:
+        except BaseException as error:  # a panic of a library as well
             _log.exception("a batch failed; its answers end with an error")
             del self._batches[lane]
             for job in self._active.values():
                 if job.lane == lane:
-                    job.error = error
+                    job.error = error if isinstance(error, Exception) else RuntimeError(str(error))
 
     def _tell(self) -> None:
         for generation, job in self._active.items():
@@ -305,89 +334,12 @@ def _set_all(events: Sequence[asyncio.Event]) -> None:
         event.set()
 
 
-def _cancel(job: _Job) -> None:
-    """Free the places of what has not ended; the engine sees it before its next step."""
-    for generation in job.generations:
-        if generation.finish_reason is None:
-            generation.finish_reason = "cancelled"
+def _engine_failed() -> ApiError:
+    reason = "the engine failed, and the gateway ends to be started again; ask again"
+    return ApiError(503, reason, code="engine_failed", retry_after=2)
 
 
 def _adapter(policy: Target) -> Path | None:
     if "://" in policy.path:
         raise MissingDependency(f"{policy.name} is kept by a hosted service; set GATEWAY_ENGINE=wandb to serve it")
     return Path(policy.path) if policy.path else None
-
-
-def _answer(
-    generation: Generation, question: Question, tokenizer: ChatTokenizer, *, with_tokens: bool = True
-) -> Answer:
-    whole = completion(generation, tokenizer)
-    last = len(generation.token_ids) if question.with_end else generation.text_tokens
-    with_tokens = with_tokens and question.top_logprobs is not None
-    tokens = _tokens(generation, 0, last, tokenizer) if with_tokens else None
-    return Answer(
-        text=whole.text,
-        finish_reason=whole.finish_reason,
-        prompt_token_ids=whole.prompt_token_ids,
-        token_ids=whole.token_ids,
-        logprobs=whole.logprobs,
-        tokens=tokens,
-        prompt_tokens=len(whole.prompt_token_ids),
-        completion_tokens=len(whole.token_ids),
-    )
-
-
-def _tokens(generation: Generation, start: int, end: int, tokenizer: ChatTokenizer) -> list[Token]:
-    tokens = []
-    for at in range(start, end):
-        likeliest = generation.top[at] if generation.top_logprobs else ()
-        top = [_token(tokenizer, token_id, value, []) for token_id, value in likeliest]
-        tokens.append(_token(tokenizer, generation.token_ids[at], generation.logprobs[at], top))
-    return tokens
-
-
-def _token(tokenizer: ChatTokenizer, token_id: int, logprob: float, top: list[Token]) -> Token:
-    text, raw = tokenizer.token(token_id)
-    return Token(text, logprob, raw, top)
-
-
-@dataclass(slots=True)
-class _Reader:
-    """What of an answer has been told already; text that may still change, or become a stop, is held back."""
-
-    generation: Generation
-    index: int
-    question: Question
-    tokenizer: ChatTokenizer
-    _sent: int = 0
-    _counted: int = 0
-    _longest_stop: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
-        self._longest_stop = max(map(len, self.question.stop), default=0)
-
-    @property
-    def microseconds(self) -> float:
-        """About how long it takes to read what is new: where a long stop is looked for, all comes at once."""
-        return (len(self.generation.token_ids) - self._counted) * (1 + 2 * (self.question.top_logprobs or 0))
-
-    def read(self) -> Piece | None:
-        """What is new since the last time; None if that is nothing."""
-        ended, count = self.generation.finish_reason is not None, self.generation.text_tokens
-        text = self.tokenizer.text(self.generation.token_ids[:count])
-        if ended:
-            text = text[: self.generation.cut]
-        else:
-            text = text.rstrip(UNFINISHED)
-            text = text[: max(0, len(text) - self._longest_stop + 1)] if self._longest_stop else text
-        new = text[self._sent :]
-        if not new and not ended:
-            return None
-        wanted: Any = self.question.top_logprobs
-        last = len(self.generation.token_ids) if ended and self.question.with_end else count
-        tokens = None if wanted is None else _tokens(self.generation, self._counted, last, self.tokenizer)
-        self._sent, self._counted = max(self._sent, len(text)), count
-        if not ended:
-            return Piece(self.index, new, tokens)
-        whole = _answer(self.generation, self.question, self.tokenizer, with_tokens=False)
-        return Piece(self.index, new, tokens, whole)

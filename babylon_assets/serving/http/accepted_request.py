@@ -45,6 +45,13 @@ class Parts:
     names: ModelNames
     work: LongWork = field(default_factory=LongWork)
 
+    @property
+    def failed(self) -> str | None:
+        """The name of a thread that failed, without which this gateway is none; None while all go on."""
+        recorder = None if self.recorder is None else self.recorder.thread
+        threads = (self.source.thread, self.directory.thread, recorder)
+        return next((thread.name for thread in threads if thread is not None and thread.failed), None)
+
 
 @dataclass(frozen=True)
 class AcceptedRequest:

@@ -124,6 +124,8 @@ class Gateway:
     def _ready(self) -> Parts:
         if self.parts is None:
             raise ApiError(503, "the gateway is starting", code="not_ready", retry_after=1)
+        if self.parts.failed is not None:
+            raise ApiError(503, "the gateway failed and ends; ask the next one", code="not_ready", retry_after=1)
         return self.parts
 
     async def _ask(self, form: WireForm, request: Request) -> Response:
@@ -228,6 +230,8 @@ class Gateway:
         """200 where policies can be asked, even without PostgreSQL; what is missing for more is named."""
         if self.parts is None:
             return _json({"status": "starting", "missing": ["the engine is being made ready"]}, 503)
+        if self.parts.failed is not None:
+            return _json({"status": "failed", "missing": [f"the thread {self.parts.failed}, which failed"]}, 503)
         directory, recorder = self.parts.directory, self.parts.recorder
         served, up = directory.served, directory.database_up and (recorder is None or recorder.database_up)
         status = "starting" if served is None else "ok" if up else "degraded"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from babylon_assets.config.gateway import GatewaySettings
-from babylon_assets.domain.errors import PermanentError, SettingsError
+from babylon_assets.domain.errors import PermanentError, SettingsError, TransientError
 from babylon_assets.serving.answers import Source
 from babylon_assets.serving.awaited_database import Ledger
 from babylon_assets.serving.http.accepted_request import Parts
@@ -47,6 +47,8 @@ MOST_BODY_BYTES = 1_000_000
 #: How long answers that are under way may take when the process is asked to end.
 GRACE_SECONDS = 4
 MOST_SECONDS = 8.0
+#: How often it is looked whether a thread has failed that the gateway cannot do without.
+LOOK_SECONDS = 0.1
 #: Python's own 5 ms are a long wait for the engine, which lets go of the lock some hundred times per step.
 SWITCH_SECONDS = 0.0005
 #: uvicorn ticks ten times a second.
@@ -101,7 +103,7 @@ def serve(
     listening: socket.socket,
     spool: Path,
 ) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM, or until a thread fails that this cannot do without.
 
     Args:
         model: the name that the policies are asked by, which is that of the chain.
@@ -110,6 +112,7 @@ def serve(
 
     Raises:
         BabylonError: whoever answers could not be made.
+        TransientError: a thread failed.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     raise_open_files()
@@ -170,12 +173,17 @@ async def run(
     make_source: MakeSource,
     listening: socket.socket,
 ) -> None:
-    """Listen, make the parts, serve until the server is told to exit or, in a main thread, by a signal."""
+    """Listen, make the parts, serve until the server is told to exit, a thread fails or, in a main thread, a signal.
+
+    Raises:
+        TransientError: a thread failed; the next gateway may do better.
+    """
     loop = asyncio.get_running_loop()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, _stop, server)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
+    looking = asyncio.create_task(_stop_if_failed(gateway, server))
     parts: Parts | None = None
     try:
         source = await loop.run_in_executor(None, make_source, loop)
@@ -186,22 +194,38 @@ async def run(
     finally:
         server.should_exit = True
         await serving
+        looking.cancel()
         if parts is not None:
             await loop.run_in_executor(None, dismantle, parts)
             gc.unfreeze()
         with contextlib.suppress(OSError):
             listening.close()
+    if parts is not None and parts.failed is not None:
+        raise TransientError(
+            f"the gateway ended, for its thread {parts.failed} failed; read its log, and start it again"
+        )
 
 
-def _stop(server: Any) -> None:
+async def _stop_if_failed(gateway: Gateway, server: Any) -> None:
+    """A gateway that hears nobody any more, or records nothing, is worse than none: the next one takes its place."""
+    while gateway.parts is None or gateway.parts.failed is None:
+        await asyncio.sleep(LOOK_SECONDS)
+    _stop(server, os.EX_TEMPFAIL)
+
+
+def _stop(server: Any, code: int = 0) -> None:
     """End as soon as all is closed, and at the latest after MOST_SECONDS: a model that is being loaded ends no sooner.
 
     What was recorded lies in the spool, where the next gateway finds it.
+
+    Args:
+        code: of the process, where it has to be ended.
     """
     server.should_exit = True
-    timer = threading.Timer(MOST_SECONDS, os._exit, (0,))
-    timer.daemon = True
-    timer.start()
+    if threading.current_thread() is threading.main_thread():
+        timer = threading.Timer(MOST_SECONDS, os._exit, (code,))
+        timer.daemon = True
+        timer.start()
 
 
 def assemble(

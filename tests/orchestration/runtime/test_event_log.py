@@ -10,6 +10,8 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.storage import asset_check_state
+from dagster_postgres.event_log import PostgresEventLogStorage
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.ledger.database import Database
@@ -96,3 +98,42 @@ def test_no_connection_is_left_when_the_instance_is_disposed(tmp_path: Path, dat
         instance.report_runless_asset_event(dg.AssetMaterialization("thing", partition=KEYS[0]))
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     assert rows(database, query) == [(0,)]
+
+
+def test_the_states_of_checks_are_found_anew_only_where_something_happened(
+    instance: dg.DagsterInstance, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are always what the original finds, which goes through every partition each time."""
+    check = (dg.AssetCheckKey(thing.key, "sound"), HOURS)
+    gone_through: list[int] = []
+    go_through = asset_check_state._process_partition_records
+
+    def counting(*given: Any) -> Any:
+        gone_through.append(len(given[-1]))
+        return go_through(*given)
+
+    monkeypatch.setattr(asset_check_state, "_process_partition_records", counting)
+
+    def report(window: str, *, passed: bool) -> None:
+        instance.report_runless_asset_event(dg.AssetMaterialization("thing", partition=window))
+        evaluation = dg.AssetCheckEvaluation(thing.key, "sound", passed, {}, partition=window)
+        instance.report_runless_asset_event(evaluation)
+
+    def find() -> int:
+        """How many partitions it went through."""
+        gone_through.clear()
+        state = log.get_asset_check_state([check])
+        found = sum(gone_through)
+        assert state == PostgresEventLogStorage.get_asset_check_state(log, [check])
+        return found
+
+    assert (find(), find()) == (0, 0)
+    for key in KEYS[:-1]:
+        report(key, passed=True)
+    assert (find(), find()) == (len(KEYS) - 1, 0)
+    report(KEYS[-1], passed=False)
+    assert (find(), find()) == (len(KEYS), 0)
+    instance.report_runless_asset_event(dg.AssetMaterialization("thing", partition=KEYS[2]))
+    assert (find(), find()) == (len(KEYS), 0)
+    instance.wipe_assets([thing.key])
+    find()

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pydantic
 import pytest
 
 from babylon_assets.serving.answers import Question, Target
-from babylon_assets.serving.engine import constraints, grammar_trial, grammar_trials, schema_bounds
+from babylon_assets.serving.engine import constraints, fair_thread, grammar_trial, grammar_trials, schema_bounds
 from babylon_assets.serving.engine.constraints import Constrainer, grammar_of
 from babylon_assets.serving.engine.fair_thread import FairThread
+from babylon_assets.serving.engine.grammar_trial import NICE
 from babylon_assets.serving.engine.grammar_trials import GrammarTrials
 from babylon_assets.serving.engine.schema_bounds import MOST_PARTS, UnboundedSchemaError, require_bounded
 from babylon_assets.serving.engine.texts import ChatTokenizer
@@ -105,6 +110,15 @@ FOLLOWED: dict[str, tuple[Question, str]] = {
         question({"allOf": [{"type": "object", "properties": fields(20)}, {"properties": {"a": {"type": "null"}}}]}),
         '{"field_1": "x", "a": null}',
     ),
+    "one of two that may both hold": (
+        question(
+            {
+                "oneOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
+                "$defs": {name: {"type": "object", "properties": {name: {"type": "string"}}} for name in "ab"},
+            }
+        ),
+        '{"b": "x"}',
+    ),
     "any": (replace(ASKED, response_format={"type": "json_object"}), '{"a": [1, {"b": null}]}'),
 }
 
@@ -126,6 +140,7 @@ REFUSED: dict[str, tuple[Schema, str]] = {
     "bytes": ({"type": "object", "description": "x" * 300_000}, "262144 bytes"),
     "references": (references(4001), "4000 objects and listed values"),
     "values": ({"enum": list(range(5000))}, "4000 objects and listed values"),
+    "texts": ({"enum": [f"value {at}" for at in range(4000)]}, "4000 objects and listed values"),
     "a long value": ({"type": "object", "properties": {"a": {"const": {"b": ["ab " * 400]}}}}, "1000 characters"),
     "a long name": (closed({"x" * 1001: {}}), "1000 characters"),
     "a long pattern": ({"type": "string", "pattern": "(a|b)*" * 200}, "1000 characters"),
@@ -138,6 +153,10 @@ REFUSED: dict[str, tuple[Schema, str]] = {
     "a multiple": ({"multipleOf": 2147483648}, "10000 for all multipleOf together"),
     "multiples": (closed(fields(400, {"type": "number", "multipleOf": 99.73})), "10000 for all multipleOf together"),
     "all at once": (doubled(60), "have to hold at the same time"),
+    "beside alternatives": (
+        closed(fields(60, {"anyOf": [{"type": "null"}], "properties": {}})),
+        "have to hold at the same time",
+    ),
     "alternatives": (
         closed(fields(20, {"allOf": [{"anyOf": [{"type": "null"}] * 40}, {"properties": fields(40)}]})),
         "have to hold at the same time",
@@ -284,6 +303,8 @@ def test_a_grammar_that_passed_is_not_tried_again(monkeypatch: pytest.MonkeyPatc
         patched.setattr(trials, "_try", lambda *_: pytest.fail("it is tried"))
         trials.try_out(grammars[0], {})
     assert trials._process is not None
+    assert _ignored(trials._process.pid, signal.SIGINT)  # Ctrl-C, after which the gateway answers to the end
+    assert os.getpriority(os.PRIO_PROCESS, trials._process.pid) == os.getpriority(os.PRIO_PROCESS, 0) + NICE
     trials._process.kill()
     trials._process.wait()
     trials.try_out(grammars[1], {})  # by another process
@@ -293,11 +314,35 @@ def test_a_grammar_that_passed_is_not_tried_again(monkeypatch: pytest.MonkeyPatc
     assert tried == grammars[:1]
 
 
-def test_definitions_stand_in_a_grammar_of_xml_only_where_they_are_referred_to() -> None:
+def _ignored(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.partition("SigIgn:")[2].split()[0], 16) >> (number - 1) & 1)
+
+
+def test_the_thread_of_grammars_gives_way(constrainer: Constrainer) -> None:
+    work = constrainer._grammars.submit("", lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+    assert work.result(10) == os.getpriority(os.PRIO_PROCESS, 0) + NICE
+
+
+def test_definitions_stand_in_a_grammar_of_xml_only_where_they_are_referred_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write, written = constraints._xml_value, list[str]()
+
+    def count(rule: str, schema: Any, root: Any) -> str:
+        written.append(rule)
+        return write(rule, schema, root)
+
+    monkeypatch.setattr(constraints, "_xml_value", count)
     shared = {"$defs": {"order": {"enum": ["x" * 900] * 100}}}
     assert len(grammar_of(tools(1, closed(fields(100, {"type": "integer"}), **shared)), "xml")) < 50_000
     with pytest.raises(UnboundedSchemaError, match="1000000 characters"):
         grammar_of(tools(1, closed(fields(100, {"type": "integer", "x": {"$ref": "#/$defs/order"}}), **shared)), "xml")
+    assert len(written) < 120  # of the second, no more than what passes the bound
+    few = closed(fields(6, {"type": "integer", "x": {"$ref": "#/$defs/order"}}), **shared)
+    assert len(grammar_of(tools(1, few), "xml")) > 500_000
+    with pytest.raises(UnboundedSchemaError, match="1000000 characters"):
+        grammar_of(tools(2, few), "xml")
 
 
 def test_the_types_of_an_argument_are_looked_for_in_a_bounded_part_of_its_schema() -> None:
@@ -349,6 +394,21 @@ def test_a_key_waits_for_one_grammar_of_another_at_most(
     assert order.index("anna") <= 1
 
 
+def test_masks_are_made_for_keys_in_turn(constrainer: Constrainer) -> None:
+    free, order, hostile = threading.Event(), list[str](), replace(question(ACTIONS), key="mallory", seeds=[1] * 9)
+    waiting = asyncio.run(constrainer.constraints(hostile)) + asyncio.run(constrainer.constraints(question(ACTIONS)))
+    constrainer._masks.submit("mallory", lambda: free.wait(60))
+    for key, constraint in zip(["mallory"] * 9 + ["anna"], waiting, strict=True):
+        refused = constraint.next.result().refused
+        assert refused is not None
+        constraint.accept(int(refused.int().argmin()))
+        constraint.next.add_done_callback(lambda _, key=key: order.append(key))  # type: ignore[misc]
+    time.sleep(0.05)  # mallory has had this long
+    free.set()
+    assert [constraint.next.result(60).error for constraint in waiting] == [""] * 10
+    assert order[0] == "anna"
+
+
 def test_a_schema_that_takes_too_long_is_refused_and_holds_up_no_other(
     constrainer: Constrainer, held: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,3 +441,24 @@ def test_a_thread_remembers_what_a_key_has_had_and_leaves_out_what_was_cancelled
         future.result(60)
     assert order == ["anna"] * 3 + ["mallory"] * 2
     assert isinstance(broken.exception(60), ZeroDivisionError)
+
+
+def test_a_key_that_comes_back_is_not_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, order, thread, begun, free = [0.0], list[str](), FairThread("test"), threading.Event(), threading.Event()
+    monkeypatch.setattr(fair_thread, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def hold() -> None:
+        begun.set()
+        free.wait(60)
+        now[0] += 10
+
+    def come_back() -> list[Future[None]]:
+        return [thread.submit(key, lambda key=key: order.append(key)) for key in ("mallory", "anna")]  # type: ignore[misc]
+
+    thread.submit("mallory", hold)
+    begun.wait(60)
+    last = thread.submit("anna", come_back)
+    free.set()
+    for future in last.result(60):
+        future.result(60)
+    assert order == ["anna", "mallory"]

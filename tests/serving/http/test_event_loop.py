@@ -14,7 +14,7 @@ import pytest
 from babylon_assets.domain.chat_turns import read_tools
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.answers import Answer
-from babylon_assets.serving.engine import scheduler
+from babylon_assets.serving.engine import heard_answers, scheduler
 from babylon_assets.serving.engine.texts import ChatTokenizer
 from babylon_assets.serving.http import accepted_request
 from babylon_assets.serving.http.forms.chat_completions import ChatCompletions
@@ -30,7 +30,8 @@ Gateways = Callable[..., RunningGateway]
 def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Names of the threads on which texts of more than 10,000 characters are worked on, by what is done."""
     seen: dict[str, list[str]] = {"read": [], "cut": [], "decoded": [], "encoded": []}
-    prompt, read, answer, respond = ChatTokenizer.prompt, ChatCompletions.read, scheduler._answer, ChatCompletions.reply
+    prompt, read, answer = ChatTokenizer.prompt, ChatCompletions.read, heard_answers.whole_answer
+    respond = ChatCompletions.reply
 
     def note(what: str) -> None:
         seen[what].append(threading.current_thread().name.rpartition("_")[0])
@@ -55,7 +56,8 @@ def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
     monkeypatch.setattr(ChatTokenizer, "prompt", cut)
     monkeypatch.setattr(ChatCompletions, "read", read_request)
-    monkeypatch.setattr(scheduler, "_answer", decode)
+    for module in (scheduler, heard_answers):
+        monkeypatch.setattr(module, "whole_answer", decode)
     monkeypatch.setattr(ChatCompletions, "reply", encode)
     return seen
 
@@ -121,13 +123,13 @@ def test_tools_of_many_schemas_are_written_out_beside_it(
 def test_tokens_that_a_long_stop_holds_back_are_made_once(
     gateway_with: Gateways, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gateway, make, made = gateway_with(), scheduler._tokens, list[int]()
+    gateway, make, made = gateway_with(), heard_answers._tokens, list[int]()
 
     def note(generation: Any, start: int, end: int, tokenizer: ChatTokenizer) -> Any:
         made.append(end - start)
         return make(generation, start, end, tokenizer)
 
-    monkeypatch.setattr(scheduler, "_tokens", note)
+    monkeypatch.setattr(heard_answers, "_tokens", note)
     body = {"model": "base", "messages": [{"role": "user", "content": "A yes 40"}], "max_tokens": 60, "stream": True}
     likeliest = {"logprobs": True, "top_logprobs": 20, "stop": "x" * 1000}
     assert httpx.post(f"{gateway.url}/chat/completions", json=body | likeliest, timeout=30).status_code == 200
