@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
-
-_VARIABLE = "HF_HUB_DISABLE_PROGRESS_BARS"
 
 
 def hide_bars() -> None:
-    """Hide the bars of huggingface_hub and transformers, unless HF_HUB_DISABLE_PROGRESS_BARS says otherwise.
+    """Hide the bars of huggingface_hub and transformers, where they were imported before they could be told otherwise.
 
-    They read the variable once, when they are imported: those that were imported before are told themselves.
+    They read HF_HUB_DISABLE_PROGRESS_BARS once, when they are imported.
     """
-    if os.environ.setdefault(_VARIABLE, "1") != "1":
-        return
     if "huggingface_hub" in sys.modules:
         from huggingface_hub.utils.tqdm import disable_progress_bars
 

@@ -390,7 +390,8 @@ def prepare_libraries(settings: Settings) -> None:
             raise SettingsError(_IN_THE_CLEAR.format(name))
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    hide_bars()
+    if os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1") == "1":
+        hide_bars()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.training.wandb_api_key is None:
         os.environ.setdefault("WANDB_MODE", "disabled")
