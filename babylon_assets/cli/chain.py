@@ -38,7 +38,7 @@ Named = Annotated[
 
 
 def chains(everything: Everything = False, json: Json = False) -> None:
-    """Show the newest checkpoints with its reward and its state, each branch under the checkpoint that it begins at.
+    """Show the newest checkpoints with reward and state, each branch under the checkpoint that it begins at.
 
     The reward is what the gate goes by: the newest on the environment's benchmark, or on recorded prompts where it has
     none. What `babylon compare` measures is shown there alone.
