@@ -20,12 +20,14 @@ from babylon_assets.cli.terminal import (
     fitting_table,
     number,
     output,
+    print_fact,
     print_json,
     progress,
     waiting,
 )
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.display_text import shorten
+from babylon_assets.domain.policies import main_chain
 from babylon_assets.domain.site_links import link_comparison
 from babylon_assets.ledger import lineage
 
@@ -89,7 +91,7 @@ def _show(compared: ComparedPolicies) -> None:
         ):
             worth = number(answer.reward) if answer.valid else f"{number(answer.reward)} (invalid)"
             spoken = shorten(" ".join(text.split()), LONGEST_ANSWER) or "its text was not kept"
-            output.print(f"  {name}  {worth}  {action.removesuffix(' invalid')}  {spoken}", soft_wrap=True)
+            print_fact(name, f"{worth}  {action.removesuffix(' invalid')}  {spoken}", indent=2)
 
 
 def _measured_table(compared: ComparedPolicies) -> Table:
@@ -123,10 +125,10 @@ def _kinds_table(compared: ComparedPolicies) -> Table:
 
 
 def _short_names(compared: ComparedPolicies) -> tuple[str, str]:
-    """What heads the policies' columns: their steps, such as @3, where both are of one chain; never the same twice."""
-    (chain, first), (other, second) = (name.rsplit("@", 1) for name in (compared.first, compared.second))
-    if chain == other and first != second:
-        return f"@{first}", f"@{second}"
+    """What heads the policies' columns: such as @3, without the model's name where both have it; never the same."""
+    model, other = (main_chain(name.rpartition("@")[0]) for name in (compared.first, compared.second))
+    if model == other and compared.first != compared.second:
+        return compared.first.removeprefix(model), compared.second.removeprefix(model)
     return compared.first, compared.second if compared.second != compared.first else f"{compared.second} again"
 
 

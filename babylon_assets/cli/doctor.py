@@ -145,7 +145,7 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
     from babylon_assets.training import capacity
     from babylon_assets.training.backends.registry import SHIPPED, choose_backend
     from babylon_assets.training.devices import cuda_device
-    from babylon_assets.training.families import find_config
+    from babylon_assets.training.families import FAMILIES, find_config
     from babylon_assets.training.model_sources import find_made_folder, is_source
 
     try:
@@ -164,7 +164,9 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
         yield Diagnosis("base model", "not made yet; the first training makes it, in about a minute")
     else:
         place = "made" if is_source(base) else "fetched from the hub"
-        unknown = Diagnosis("base model", f"{base}, {place} by the first training, which checks it", sure=False)
+        families = ", ".join(FAMILIES.values())
+        about = f"{base}, {place} by the first training; not known yet whether it is of a family that can be trained"
+        unknown = Diagnosis("base model", f"{about} here: {families}", sure=False)
         yield diagnose_by("base model", lambda: _local_model(base, trains_here)) if here else unknown
     yield _disk(settings, capacity.disk_gib(settings, base if trains_here else None))
     device = cuda_device() if trains_here else None
@@ -200,12 +202,14 @@ def _verdict(findings: Sequence[Diagnosis]) -> Text:
     """One sentence: how many things are wrong, or that all is well, and what is not known yet."""
     wrong = [finding.name for finding in findings if finding.remedy]
     open_ones = [finding.name for finding in findings if not finding.sure and not finding.remedy]
-    rest = f"; the first training will tell: {', '.join(open_ones)}" if open_ones else ""
+    rest = f"; not known before the first training: {', '.join(open_ones)}" if open_ones else ""
     if wrong:
         return bold(
             f"{len(wrong)} of {len(findings)} checks found something to do: {', '.join(wrong)}{rest}", "bold red"
         )
-    return bold(f"all is well: {len(findings) - len(open_ones)} checks{rest}", "bold green")
+    if open_ones:
+        return bold(f"nothing is wrong in {len(findings) - len(open_ones)} checks{rest}", "bold yellow")
+    return bold(f"all is well: {len(findings)} checks", "bold green")
 
 
 def _table(findings: list[Diagnosis]) -> Table:

@@ -95,7 +95,7 @@ def _dataset(conn: Connection, window: str) -> Dataset:
 
     row = get_window(conn, window)
     if row is None or row.dataset_id is None:
-        raise PermanentError(f"{window} has no dataset yet; type: babylon train {window}")
+        raise PermanentError(f"{window} has no dataset yet; train it, if `babylon windows` lists it")
     return load_dataset(conn, row.dataset_id)
 
 

@@ -66,7 +66,7 @@ def score_rows(
 
     kept = scores.read_scores(conn, window)
     if kept.empty:
-        raise PermanentError(f"{window} has no scores; type: babylon train {window}")
+        raise PermanentError(f"{window} has no scores; train it, if `babylon windows` lists it")
     environment = open_environment(settings)
     steps = trajectories.read_steps(conn, window, environment.detail)
     source = source or conn

@@ -292,7 +292,7 @@ def lineage(conn: Connection, settings: Settings, window: str) -> dict[str, Any]
     row = ledger.get_window(conn, window)
     if row is None:
         raise PermanentError(
-            f"{window} was never read; `babylon windows` lists what is there, `babylon train {window}` reads it"
+            f"{window} was never read; `babylon windows` lists what there is, and `babylon train` reads one of them"
         )
     checkpoint = checkpoints.by_window(conn, chain, window)
     return {
@@ -371,9 +371,7 @@ def _unread(source: SourceWindow) -> WindowRow:
 
 def _print_verdict(verdict: Mapping[str, Any]) -> None:
     """The sentence, and below it each rule of the gate."""
-    output.print(
-        bold("gate"), f" {'passed' if verdict['passed'] else 'rejected'}: {verdict['summary']}", soft_wrap=True
-    )
+    print_fact("gate", f"{'passed' if verdict['passed'] else 'rejected'}: {verdict['summary']}")
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("rule", "holds", "what it came to", "bound"):
         table.add_column(name, overflow="fold")

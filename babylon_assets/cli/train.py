@@ -14,7 +14,7 @@ import typer
 
 from babylon_assets.cli.list_windows import policy_names
 from babylon_assets.cli.promote import checkpoint_state
-from babylon_assets.cli.terminal import bold, count, errors, number, output, show_log, tell_step, waiting
+from babylon_assets.cli.terminal import bold, count, errors, number, output, print_fact, show_log, tell_step, waiting
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.domain.policies import policy_name
@@ -203,7 +203,7 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> N
         how = f"{checkpoint.settings.get('method', '')} on {count(trained_tokens(checkpoint.metrics))} tokens"
         output.print(f"  trained   {how}, {names.get(checkpoint.parent_id or '', '-')} -> {names[checkpoint.id]}")
     if judged is not None:
-        output.print(f"  gate      {judged}", highlight=False, soft_wrap=True)
+        print_fact("gate", judged, indent=2, width=8)
     output.print(f"  dataset   {row.dataset_id}", highlight=False)
     output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)
 
@@ -226,7 +226,7 @@ def report_branch(database: Database, settings: Settings, window: str, name: str
     checkpoint, parent = trained.checkpoint, trained.parent
     line = f"{names[parent.id] if parent else '-'} -> {names[checkpoint.id] if checkpoint else '-'}"
     output.print(bold(window), " beside the chain")
-    output.print(f"  branch    {line}, {trained.status}: {trained.reason}", highlight=False, soft_wrap=True)
+    print_fact("branch", f"{line}, {trained.status}: {trained.reason}", indent=2, width=8)
     output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)
 
 

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ STEADY_SECONDS = 60.0
 LOG_BYTES = 20 * 2**20
 #: prctl's "send me this signal when my parent dies": nobody is left behind to hold the port when we are killed.
 _PARENT_DEATH_SIGNAL = 1
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _log = logging.getLogger(__name__)
 _LIBC = ctypes.CDLL(None)
 
@@ -46,12 +48,14 @@ class Child:
         self._arguments, self._home, self._environment = list(arguments), home, dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
+        self._log_began = 0
         self._deaths = 0
         self._again_at: float | None = None
 
     def start(self) -> None:
         """Start it, from the main thread: the kernel ends it when that thread ends."""
         with self.log.open("ab") as log:
+            self._log_began = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, *self._arguments],
                 env=self._environment,
@@ -130,9 +134,13 @@ class Child:
         self._process.wait()
 
     def end_of_log(self) -> str:
-        """Where its log is, and how it ends."""
-        lines = self.log.read_text(errors="replace").splitlines()[-8:]
-        return f"read {self.log}, which ends:\n" + "\n".join(lines)
+        """Where its log is, and how it ends since this start, without colours."""
+        with self.log.open("rb") as log:
+            log.seek(min(self._log_began, self.log.stat().st_size))
+            written = _COLOURS.sub("", log.read().decode(errors="replace"))
+        if not written.strip():
+            return f"it has written nothing to {self.log} yet"
+        return f"read {self.log}, which ends:\n" + "\n".join(written.splitlines()[-8:])
 
 
 def _ending(code: int) -> str:

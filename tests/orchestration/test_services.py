@@ -23,6 +23,7 @@ from babylon_assets.config.settings import Settings, subprocess_environment
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger.database import Database
+from babylon_assets.orchestration.children import Child
 from babylon_assets.orchestration.services import Services
 from babylon_assets.orchestration.up_lock import only_one
 from tests.scenarios.processes import child_of, children, descendants
@@ -78,9 +79,21 @@ def test_a_child_that_ends_is_told_with_its_log(tmp_path: Path, port: int) -> No
     home = tmp_path / "dagster"
     home.mkdir()
     environment = {"PATH": os.defpath, "DAGSTER_HOME": str(tmp_path / "nothing")}
-    told = pytest.raises(PermanentError, match=r"ended with code 1; read .*log, which ends:\n")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "webserver.log").write_text("of the process before\n")
+    told = pytest.raises(PermanentError, match=r"ended with code 1; read .*log, which ends:\n(?!of the process)")
     with told, Services(home, port, environment) as services:
         services.wait_until_ready()
+
+
+def test_the_end_of_a_log_is_of_this_start_and_without_colours(tmp_path: Path) -> None:
+    log = tmp_path / "child.log"
+    log.write_text("of the process before\n")
+    for printed, told in (("", f"it has written nothing to {log} yet"), ("\x1b[32mnow\x1b[0m", "which ends:\nnow")):
+        child = Child("child", ["-c", f"print({printed!r}, end='')"], tmp_path, dict(os.environ), log)
+        child.start()
+        child.end(time.monotonic() + 30)
+        assert child.end_of_log().endswith(told)
 
 
 @pytest.fixture
