@@ -88,11 +88,17 @@ def test_hours_that_are_over_wait_for_the_line_and_a_restart_goes_on(
 
 
 def test_the_running_hour_is_played_before_its_end_whatever_the_line_does(
-    game: Callable[[], Game], database: Database, players: GatewayPolicy, settings: Settings
+    game: Callable[[], Game],
+    database: Database,
+    players: GatewayPolicy,
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with database.connect() as conn:
         play_once(settings, conn, players, HOURS[-1])
-    assert game().step(NOW) == 60.0
+    waiting = game()
+    assert [waiting.step(NOW), waiting.step(NOW)] == [60.0] * 2
+    assert capsys.readouterr().out == f"next: {RUNNING} at 17:58 UTC, just before it ends\n"  # once, not at each look
     assert game().step(NOW + timedelta(minutes=27, seconds=30)) == 30.0
     assert played(database) == {HOURS[-1]: 6}
     assert game().step(NOW + timedelta(minutes=28)) == 0.0

@@ -131,6 +131,7 @@ class Game:
     def __init__(self, settings: Settings, database: Database, players: GatewayPolicy, hours: int) -> None:
         self._settings, self._database, self._players, self._hours = settings, database, players, hours
         self._waits_for: tuple[str, float] | None = None
+        self._next: str | None = None
 
     def run(self) -> None:
         """Play for ever; a gateway or a database that does not answer is asked again.
@@ -161,6 +162,9 @@ class Game:
             window = first_window(self._settings, now, self._hours) if newest is None else newest.next()
             early = (window.end - BEFORE_END - now).total_seconds()
             if early > 0:
+                if window.id != self._next:
+                    self._next = window.id
+                    output.print(f"next: {window} at {window.end - BEFORE_END:%H:%M} UTC, just before it ends")
                 return min(early, 60.0)
             if newest is not None and window.end <= now and self._waits(conn, newest.id):
                 return LOOK_SECONDS
