@@ -1,5 +1,5 @@
-"""Takes the README's pictures of the Dagster UI, of the report and of the learning curve, from a home in which the
-demo has run.
+"""Takes the pages' pictures of the Dagster UI, the site, the report and the learning curve, from a home in which the demo
+has run.
 
 Needs Chromium. Type `make up` in one terminal and `python -m tools.screenshots` in another, with the same settings;
 a window as argument takes another than the newest. `python -m tools.screenshots report` takes the report alone, which
@@ -18,6 +18,7 @@ from PIL import Image
 
 from babylon_assets.cli.write_report import gather, write
 from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.site_links import SITE
 from babylon_assets.ledger.database import open_database
 from babylon_assets.ledger.windows import list_windows
 from babylon_assets.report.page import render_page
@@ -90,6 +91,12 @@ def take(settings: Settings, window: str) -> None:
         browser.picture(IMAGES / "partitions.png")
         browser.click("[Show Markdown]", row="learning_curve")
         browser.picture(IMAGES / "materialization.png", settle=2)
+    with Browser(1440, 900) as browser:
+        browser.open(f"{ui}/assets/checkpoint_evaluations?view=partitions&partition={quote(window)}", "base model")
+        browser.picture(IMAGES / "evaluations.png", settle=2)
+        browser.resize(1440, 860)
+        browser.open(f"{ui}{SITE}/", "What the states mean")
+        browser.picture(IMAGES / "site.png", settle=1)
 
 
 def take_backfill(ui: str, images: Path) -> None:
