@@ -1,5 +1,5 @@
-"""Takes the pages' pictures of the Dagster UI, the site, the report and the learning curve, from a home in which the demo
-has run.
+"""Takes the pages' pictures of the Dagster UI, the site, the report and the learning curve, from a home in which the
+demo has run.
 
 Needs Chromium. Type `make up` in one terminal and `python -m tools.screenshots` in another, with the same settings;
 a window as argument takes another than the newest. `python -m tools.screenshots report` takes the report alone, which
@@ -86,12 +86,13 @@ def take(settings: Settings, window: str) -> None:
         browser.resize(2000, 620)  # smaller, and the assets are drawn without what is in them
         browser.open(f"{ui}/locations/babylon_assets/asset-groups/babylon/lineage", "1 / 1 Passed")
         browser.picture(IMAGES / "lineage.png", settle=3)
-        browser.resize(1400, 728)
+        browser.resize(1400, 585)
         browser.open(partition, "learning_curve")
         browser.picture(IMAGES / "partitions.png")
         browser.click("[Show Markdown]", row="learning_curve")
         browser.picture(IMAGES / "materialization.png", settle=2)
     with Browser(1440, 900) as browser:
+        browser.resize(1440, 900)
         browser.open(f"{ui}/assets/checkpoint_evaluations?view=partitions&partition={quote(window)}", "base model")
         browser.picture(IMAGES / "evaluations.png", settle=2)
         browser.resize(1440, 860)
