@@ -90,6 +90,7 @@ def take(settings: Settings, window: str) -> None:
         browser.open(partition, "learning_curve")
         browser.picture(IMAGES / "partitions.png")
         browser.click("[Show Markdown]", row="learning_curve")
+        browser.wait_until("[...document.images].some(drawn => drawn.complete && drawn.width > 300)")
         browser.picture(IMAGES / "materialization.png", settle=2)
     with Browser(1440, 900) as browser:
         browser.resize(1440, 900)
