@@ -32,7 +32,14 @@ SOURCES := pyproject.toml constraints.txt
 PIP_INSTALL = $(PIP) -c constraints.txt -e '.[$(EXTRAS)$(addprefix $(comma),$(MORE))]'
 endif
 DEV_STAMP := $(STAMP)-dev
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS)
+PIP = $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check $(PIP_OPTIONS)
+PIP_STATUS = $(VENV)/.pip-status
+# Of what pip prints, where a long stage begins: the packages are looked up, a large one is fetched, all are written.
+PIP_STAGES = while read -r word rest; do case "$$word $$rest" in \
+  "Collecting "*) [ -n "$$begun" ] || echo "  looking up the packages"; begun=true;; \
+  "Downloading "*"("[0-9][0-9][0-9]*" MB)"*) echo "  fetching $$rest";; \
+  "Installing collected packages: "*) echo "  writing the packages, which takes longest";; \
+  esac; done
 
 # Small matrices: waiting threads that spin cost more than they give.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -67,9 +74,10 @@ $(STAMP) $(DEV_STAMP): $(SOURCES)
 	       "Name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "error: $(PYTHON) has no venv module. Debian, Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing into $(VENV); the first time takes a few minutes"
-	@$(PIP_INSTALL) || { \
+	@{ { $(PIP_INSTALL); } && echo well >$(PIP_STATUS) || echo failed >$(PIP_STATUS); } | $(PIP_STAGES)
+	@test "$$(cat $(PIP_STATUS))" = well || { \
 	  echo "error: pip could not install the packages above. Behind a proxy or a mirror, or to get a CPU-only torch, pass" \
 	       "options to pip: make $(MAKECMDGOALS) PIP_OPTIONS='...'" >&2; exit 1; }
 	@touch $(sort $(STAMP) $@)

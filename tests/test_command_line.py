@@ -171,6 +171,74 @@ cli.main(["stop"])
     assert (done.returncode, done.stderr.count(b"\n"), done.stderr[:17]) == (130, 1, b"stopped by Ctrl-C")
 
 
+@pytest.mark.parametrize(("name", "code", "by"), [("SIGINT", 130, "Ctrl-C"), ("SIGTERM", 143, "SIGTERM")])
+@pytest.mark.parametrize("module", ["typer", "alembic"], ids=["the command line's", "the command's"])
+def test_a_command_that_still_imports_ends_with_one_sentence(
+    tmp_path: Path, module: str, name: str, code: int, by: str
+) -> None:
+    """The signal comes from a module that is imported, in place of the library's."""
+    (tmp_path / f"{module}.py").write_text(f"""
+import os, signal, time
+os.kill(os.getpid(), signal.{name})
+time.sleep(9)
+""")
+    (tmp_path / "home" / "postgres").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "babylon_assets", "migrate"],
+        env={
+            **{variable: value for variable, value in os.environ.items() if not variable.startswith("DATABASE_URL")},
+            "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}",
+            "BABYLON_HOME": str(tmp_path / "home"),
+            "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+        },
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, STOPPED.replace("SIGTERM", by))
+
+
+def test_a_command_that_has_ended_keeps_its_exit_code(tmp_path: Path) -> None:
+    """Python has no handlers while it takes itself apart; modules' objects are deleted then."""
+    (tmp_path / "deleted.py").write_text("""
+import sys
+from babylon_assets.__main__ import main
+
+class Deleted:
+    def __del__(self, kill=__import__("os").kill, process=__import__("os").getpid()):
+        kill(process, 2)
+
+kept = sys.kept = Deleted()
+sys.argv[1:] = ["--version"]
+main()
+""")
+    assert run_module(tmp_path, "deleted").returncode == 0
+
+
+def test_an_interruption_that_python_drops_comes_again(tmp_path: Path) -> None:
+    """As one does that comes while a finalizer runs: importlib has one for each module."""
+    (tmp_path / "finalizing.py").write_text("""
+from babylon_assets.cli import app as cli
+
+class Finalizing:
+    def __del__(self):
+        import os, signal, time
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)
+
+@cli.app.command()
+def drop():
+    import time
+    Finalizing()
+    time.sleep(60)
+
+cli.main(["drop"])
+""")
+    done = run_module(tmp_path, "finalizing")
+    assert (done.returncode, done.stderr) == (143, STOPPED)
+
+
 def test_a_gateway_whose_model_is_still_being_loaded_ends_as_well(tmp_path: Path) -> None:
     program = f"""
 import os, signal, socket, threading, time
@@ -184,6 +252,26 @@ listening = socket.create_server(("127.0.0.1", 0))
 server.serve(Settings().gateway, "m", None, lambda loop: time.sleep(60), listening, Path({str(tmp_path)!r}))
 """
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=30).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["window"], "windows"),
+        (["chain"], "chains"),
+        (["promot"], "promote"),
+        (["reprot"], "report"),
+        (["score"], "scores"),
+        (["--verison"], "--version"),
+        (["chains", "--jsn"], "--json"),
+        (["report", "--outpt", "x"], "--output"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_name_gets_one_suggestion(typed: list[str], meant: str) -> None:
+    done = CliRunner().invoke(app, typed, env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert re.findall(r"Did you mean (.*?)\?", done.output) == [f"'{meant}'"], done.output
 
 
 STOPPED = "stopped by SIGTERM; what is done is kept, and the same command goes on from it\n"

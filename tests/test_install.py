@@ -54,6 +54,34 @@ def test_a_python_without_venv_says_what_to_install(tmp_path: Path) -> None:
     assert "apt-get install python3-venv" in refused.stderr
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_line_says_where_each_long_stage_of_an_installation_begins(tmp_path: Path, fails: bool) -> None:
+    """pip is a program that prints what pip prints."""
+    program = tmp_path / "venv" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    lines = [
+        "Looking in indexes: https://pypi.example/simple",
+        "Collecting torch==2.13.0",
+        "  Downloading torch-2.13.0-cp311-none-any.whl (887.9 MB)",
+        "Collecting rich",
+        "  Downloading rich-1-none-any.whl (242 kB)",
+        "Installing collected packages: torch, rich",
+    ]
+    printed = "".join(f"echo '{line}'\n" for line in lines)
+    program.write_text(f"#!/bin/sh\n{printed}echo 'no room' >&2\nexit {int(fails)}\n")
+    program.chmod(0o755)
+    done = make(tmp_path, "install", "LOCKED=false")
+    told = done.stdout.splitlines()
+    assert told[1:] == [
+        "  looking up the packages",
+        "  fetching torch-2.13.0-cp311-none-any.whl (887.9 MB)",
+        "  writing the packages, which takes longest",
+    ]
+    assert told[0].startswith("installing into ")
+    assert done.stderr.startswith("no room\n")
+    assert ("error: pip could not install" in done.stderr, done.returncode != 0) == (fails, fails)
+
+
 def test_an_unknown_bench_points_at_the_list(tmp_path: Path) -> None:
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / ".babylon-installed-dev").touch()

@@ -71,6 +71,37 @@ def test_a_rollback_goes_back_to_what_was_live_and_the_game_picks_it(babylon: Ba
     assert "no checkpoint of babylon-agent was promoted" in nothing.stderr
 
 
+def test_a_rollback_undoes_a_promotion_by_hand_and_then_the_one_before(babylon: Babylon, ledger: Database) -> None:
+    """What is served is named as people do: by its step, or as the base model."""
+    by_hand = babylon("promote", "base", "--why", "try it")
+    assert f"{CHAIN}@0 is served; before it was {CHAIN}@2\n2 checkpoints are set aside" in by_hand.stdout
+    back = babylon("rollback", "--why", "back")
+    assert (back.stderr, back.stdout) == (
+        f"going back to {CHAIN}@2\n",
+        f"{CHAIN}@2 is served; before it was {CHAIN}@0\n",
+    )
+    with ledger.connect() as conn:
+        assert [made.rejected for made in checkpoints.chain(conn, CHAIN)] == [None] * 3 + ["refused: it is worse"]
+    further = [json.loads(babylon("rollback", "--why", "back", "--json").stdout) for _ in range(2)]
+    assert [(row["policy"], row["set_aside"]) for row in further] == [(f"{CHAIN}@1", 1), (f"{CHAIN}@0", 1)]
+    babylon("promote", "@2", "--why", "again")
+    assert f"{CHAIN}@1 is served" in babylon("rollback", "--to", "@1", "--why", "back").stdout
+
+
+@pytest.mark.parametrize("command", ["rollback", "evaluate"])
+def test_help_says_which_policy_is_meant_without_one(babylon: Babylon, command: str) -> None:
+    meant = {"rollback": "the one served before", "evaluate": "the served one"}
+    assert f"[default: ({meant[command]})]" in " ".join(babylon(command, "--help").stdout.split())
+
+
+def test_a_policy_is_named_by_its_step_or_as_the_base_model(babylon: Babylon, ledger: Database) -> None:
+    for name, step in (("@2", 2), (f"{CHAIN}@2", 2), ("@0", 0), ("base", 0)):
+        assert json.loads(babylon("lineage", name, "--json").stdout)["policy"] == f"{CHAIN}@{step}"
+    compared = json.loads(babylon("compare", "base", "@2", "--prompts", "0", "--json").stdout)
+    assert (compared["first"], compared["second"]) == (f"{CHAIN}@0", f"{CHAIN}@2")
+    assert "'@9' names no checkpoint" in babylon("lineage", "@9").stderr
+
+
 def test_a_person_may_promote_what_was_refused(babylon: Babylon, ledger: Database) -> None:
     done = babylon("promote", f"{CHAIN}@3", "--why", "I know better")
     assert f"{CHAIN}@3 is served; before it was {CHAIN}@2" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -262,6 +263,25 @@ def test_the_libraries_own_variables_send_no_key_in_the_clear(monkeypatch: pytes
     monkeypatch.setenv("HF_TOKEN", "hunter2")
     with pytest.raises(SettingsError, match="HF_ENDPOINT is http"):
         prepare_libraries(Settings())
+
+
+@pytest.mark.parametrize(("asked", "hidden"), [(None, "True"), ("0", "False")])
+def test_the_bars_of_libraries_are_hidden_though_one_was_imported_before(asked: str | None, hidden: str) -> None:
+    program = (
+        "import huggingface_hub\nfrom babylon_assets.config.settings import Settings, prepare_libraries\n"
+        "prepare_libraries(Settings())\nfrom huggingface_hub.utils import are_progress_bars_disabled\n"
+        "print(are_progress_bars_disabled())"
+    )
+    variable = "HF_HUB_DISABLE_PROGRESS_BARS"
+    given = {name: value for name, value in os.environ.items() if name != variable}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=given | ({variable: asked} if asked else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == hidden
 
 
 def test_secrets_show_nowhere() -> None:

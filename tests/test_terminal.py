@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,12 +22,15 @@ from babylon_assets.cli import terminal
 from babylon_assets.cli.app import app, tell
 from babylon_assets.cli.terminal import Terminal, bold, number, plain, show_log
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.trajectories import Message
+from babylon_assets.evaluation.recorded_prompts import answer_texts
 from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.verdicts import StoredVerdict, store_verdict
 from babylon_assets.ledger.windows import upsert_window
 from tests.environments.babylon.rows import add_trajectories, add_users, trajectory
+from tests.evaluation.players import Scripted
 from tests.ledger.values import CHAIN, checkpoint, dataset, root, sample
 
 #: A markup that closes nothing, one that hides, a terminal's title, its colours, a cursor that goes back, a text that
@@ -223,3 +228,16 @@ def test_whoever_waits_is_told_that_it_goes_on(
             time.sleep(0.01)
     first, second, *_ = told.splitlines()
     assert first == "asking both" and re.fullmatch(r"still asking both: \d+ s", second)
+
+
+def test_whoever_is_asked_is_shown_with_how_many_prompts_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts, so that there is something to say; in a pipe each part is a line."""
+    policy, said = Scripted(lambda prompt, _seed: prompt), io.StringIO()
+    monkeypatch.setattr(terminal.errors, "_file", said)
+    prompts = [(f"p{number}", [Message("user", str(number))]) for number in range(20)]
+    with terminal.progress() as bar:
+        heard = partial(terminal.count_callback(bar), "babylon-agent@1")
+        texts = answer_texts(policy, prompts, heard)
+    assert (texts, policy.batches) == ([str(number) for number in range(20)], [8, 8, 4])
+    lines = [f"asking babylon-agent@1: {answered} of 20 prompts" for answered in (8, 16, 20)]
+    assert said.getvalue().splitlines() == lines

@@ -22,6 +22,7 @@ from typing import Annotated, Any, get_type_hints
 
 import click
 import typer
+from click.exceptions import NoSuchCommand
 from typer.core import TyperArgument, TyperGroup
 from typer.models import ArgumentInfo
 
@@ -70,9 +71,12 @@ class ErrorsAsExitCodes(TyperGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            stopping.raise_interruptions()
             for variable, remedy in unknown_variables():
                 errors.print(f"warning: {variable}; {remedy}", style="yellow", highlight=False, soft_wrap=True)
             return super().invoke(ctx)
+        except (click.NoSuchOption, NoSuchCommand) as error:
+            raise _with_the_closest(error) from None
         except (click.ClickException, typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except BabylonError as error:
@@ -85,6 +89,7 @@ class ErrorsAsExitCodes(TyperGroup):
             # CPython remembers one that came up through an exec of source text, as many an import makes one, and would
             # end by the signal in place of our code; the next exec makes it forget.
             exec("")
+            stopping.end_at_once()
             stopping.note(interruption)
             stopping.say_stopped()
             raise typer.Exit(stopping.exit_code()) from None
@@ -99,11 +104,23 @@ class ErrorsAsExitCodes(TyperGroup):
             tell(named)
             raise typer.Exit(_exit_code(named)) from error
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise _with_the_closest(error) from None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does it, which names the likely command once; typer would name it once more."""
         return click.Group.resolve_command(self, ctx, args)
+
+
+def _with_the_closest(error: click.NoSuchOption | NoSuchCommand) -> click.UsageError:
+    """A mistyped name with one suggestion, the likeliest: click names up to three in the order of the alphabet."""
+    del (error.possibilities or [])[1:]
+    return error
 
 
 def _exit_code(error: BabylonError) -> int:
@@ -209,6 +226,7 @@ def tell(error: BabylonError) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Without arguments, MODE and WINDOW_ID of the earlier trainer say what to do."""
+    stopping.end_at_once()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no letter for a text shows its number
@@ -218,10 +236,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SettingsError as error:
         tell(error)
         sys.exit(EXIT_FAILED)
-    stopping.install()
     try:
         app(args=given, prog_name="babylon")
     finally:
+        stopping.end_at_once()
         stopping.leave()
 
 

@@ -11,7 +11,17 @@ import typer
 from rich.table import Table
 
 from babylon_assets.cli.list_windows import Everything, Json, opened, print_newest
-from babylon_assets.cli.terminal import count, errors, fitting_table, number, output, print_fact, print_json, short
+from babylon_assets.cli.terminal import (
+    count,
+    errors,
+    fitting_table,
+    number,
+    output,
+    print_fact,
+    print_json,
+    short,
+    waiting,
+)
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
@@ -22,11 +32,13 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 
 #: Ancestors that a person is shown.
 MOST_OF_A_LINE = 8
-Named = Annotated[str, typer.Argument(help="A policy such as babylon-agent@3, or the start of a checkpoint's id.")]
+Named = Annotated[
+    str, typer.Argument(help="A policy such as babylon-agent@3, @3 or base, or the start of a checkpoint's id.")
+]
 
 
 def chains(everything: Everything = False, json: Json = False) -> None:
-    """Show the newest checkpoints with its reward and its state, each branch under the checkpoint that it begins at.
+    """Show the newest checkpoints with reward and state, each branch under the checkpoint that it begins at.
 
     The reward is what the gate goes by: the newest on the environment's benchmark, or on recorded prompts where it has
     none. What `babylon compare` measures is shown there alone.
@@ -119,11 +131,12 @@ def lineage(
     """
     if (checkpoint is None) == (trajectory is None):
         raise typer.BadParameter("give a checkpoint, or --trajectory", param_hint="CHECKPOINT")
-    with opened(load_settings()).connect() as conn:
+    settings = load_settings()
+    with opened(settings).connect() as conn:
         if checkpoint is None:
             shown: dict[str, Any] = ledger.policies_that_saw(conn, trajectory=trajectory)
         else:
-            shown = _backward(conn, ledger.find(conn, checkpoint))
+            shown = _backward(conn, ledger.find(conn, checkpoint, settings.model_name))
     if json:
         print_json(shown)
     elif not shown:
@@ -175,10 +188,11 @@ def reproduce(checkpoint: Named, json: Json = False) -> None:
     settings = load_settings()
     database = opened(settings)
     with database.connect() as conn:
-        trained = ledger.find(conn, checkpoint)
+        trained = ledger.find(conn, checkpoint, settings.model_name)
     from babylon_assets.training.reproduction import reproduce as train_again
 
-    with tempfile.TemporaryDirectory(prefix="babylon-reproduce-") as home:
+    training = waiting(f"training {_name(trained)} again from the ledger")
+    with training, tempfile.TemporaryDirectory(prefix="babylon-reproduce-") as home:
         result = train_again(settings, database, trained, Path(home))
     if json:
         facts = {"same": result.same, "recorded": result.recorded, "reproduced": result.reproduced}

@@ -11,7 +11,19 @@ from rich.table import Table
 
 from babylon_assets.cli.chain import Named
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import WIDE, bold, count, errors, fitting_table, number, output, print_json, waiting
+from babylon_assets.cli.terminal import (
+    WIDE,
+    bold,
+    count,
+    count_callback,
+    errors,
+    fitting_table,
+    number,
+    output,
+    print_json,
+    progress,
+    waiting,
+)
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.display_text import shorten
 from babylon_assets.domain.site_links import link_comparison
@@ -41,17 +53,17 @@ def compare(
     Example: [bold]babylon compare babylon-agent@0 babylon-agent@3[/]
     """
     settings = load_settings()
-    database = opened(settings)
-    from babylon_assets.evaluation.side_by_side import compare_kept, measure_both
+    with waiting(f"comparing {first} with {second}"):
+        database = opened(settings)
+        with database.connect() as conn:
+            chain = settings.model_name
+            pair = lineage.find(conn, first, chain), lineage.find(conn, second, chain)
+        from babylon_assets.evaluation.side_by_side import compare_kept, measure_both
 
-    with database.connect() as conn:
-        pair = lineage.find(conn, first), lineage.find(conn, second)
-    reason = ""
-    if prompts:
-        with waiting("asking both policies the recorded prompts that they were not asked yet"):
-            reason = measure_both(settings, database, *pair, prompts)
-    with database.connect() as conn:
-        compared = compare_kept(conn, *pair)
+        with progress("{task.completed} of {task.total} prompts") as bar:
+            reason = measure_both(settings, database, *pair, prompts, count_callback(bar)) if prompts else ""
+        with database.connect() as conn:
+            compared = compare_kept(conn, *pair)
     if json:
         print_json({**_facts(compared), "not_asked": reason or None})
         return

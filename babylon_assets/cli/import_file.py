@@ -29,7 +29,7 @@ def import_file(
         Path, typer.Argument(help="A .jsonl of ART's trajectory groups, or a .parquet of `babylon export`.")
     ],
     window: Annotated[
-        str | None, typer.Option(help="Window of all trajectories. [default: the one that each names]")
+        str | None, typer.Option(help="Window of all trajectories.", show_default="the one that each names")
     ] = None,
     json: Json = False,
 ) -> None:

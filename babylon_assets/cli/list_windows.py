@@ -33,7 +33,7 @@ from babylon_assets.ledger import checkpoints, late_samples, training_jobs, verd
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection, Database, open_database
 from babylon_assets.ledger.database import migrate as migrate_schema
-from babylon_assets.ledger.datasets import read_counts
+from babylon_assets.ledger.dataset_counts import read_counts
 from babylon_assets.ledger.late_samples import CarriedSamples
 from babylon_assets.ledger.windows import WindowRow
 

@@ -13,10 +13,10 @@ from rich.table import Table
 
 from babylon_assets.cli.chain import Named
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import output, print_fact, print_json
+from babylon_assets.cli.terminal import count, output, print_fact, print_json, tell_step, waiting
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.policies import policy_name
+from babylon_assets.domain.policies import BASE, policy_name
 from babylon_assets.domain.verdict_table import explain_decision
 from babylon_assets.ledger import checkpoints, lineage, promotions, verdicts
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -31,7 +31,8 @@ Why = Annotated[str, typer.Option(help="The reason; it is kept with the decision
 
 def evaluate(
     policy: Annotated[
-        str | None, typer.Option(help="A policy such as babylon-agent@3, or base. [default: the served one]")
+        str | None,
+        typer.Option(help="A policy such as babylon-agent@3, @3 or base.", show_default="the served one"),
     ] = None,
     snapshot: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A benchmark snapshot of the game, as JSON.")
@@ -58,12 +59,13 @@ def evaluate(
 
     if (reason := why_not_loadable(settings, checkpoint)) is not None:
         raise PermanentError(f"{_name(checkpoint)} cannot be evaluated here: {reason}; choose another policy")
-    if snapshot is None:
-        evaluation, facts = _measure(settings, database, checkpoint)
-    else:
-        evaluation = measure_snapshot(settings, database, checkpoint, read_snapshot(snapshot), range(runs))
-        tell_benchmark(settings, database, checkpoint, evaluation, str(snapshot))
-        facts = _snapshot_facts(evaluation)
+    with waiting(f"measuring {_name(checkpoint)}"):
+        if snapshot is None:
+            evaluation, facts = _measure(settings, database, checkpoint)
+        else:
+            evaluation = measure_snapshot(settings, database, checkpoint, read_snapshot(snapshot), range(runs))
+            tell_benchmark(settings, database, checkpoint, evaluation, str(snapshot))
+            facts = _snapshot_facts(evaluation)
     _write_card(database, checkpoint)
     shown = {"policy": _name(checkpoint), "evaluation": evaluation.evaluation, "version": evaluation.version, **facts}
     if json:
@@ -84,8 +86,8 @@ def _write_card(database: Database, checkpoint: Checkpoint) -> None:
 def _policy(settings: Settings, database: Database, name: str | None) -> Checkpoint:
     """The checkpoint that is meant; a chain begins with its base model when it has not begun."""
     with database.connect() as conn:
-        if name is not None and name != "base":
-            return lineage.find(conn, name)
+        if name not in (None, BASE, "@0"):
+            return lineage.find(conn, name, settings.model_name)
         served = promotions.promoted(conn, settings.model_name) if name is None else None
         line = checkpoints.chain(conn, settings.model_name)
     if served is not None or line:
@@ -164,27 +166,34 @@ def promote(checkpoint: Named, why: Why, json: Json = False) -> None:
     from babylon_assets.evaluation.promoting import promote_by_hand
 
     with database.connect() as conn:
-        promotion = promote_by_hand(conn, settings, lineage.find(conn, checkpoint), getpass.getuser(), _shorten(why))
-    _tell(settings, database, promotion, json)
+        chosen = lineage.find(conn, checkpoint, settings.model_name)
+        promotion, aside = promote_by_hand(conn, settings, chosen, getpass.getuser(), _shorten(why))
+    _tell(settings, database, promotion, aside, json)
 
 
 def rollback(
     why: Why,
-    to: Annotated[str | None, typer.Option(help="The policy to go back to. [default: the one served before]")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="The policy to go back to.", show_default="the one served before")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Serve an earlier checkpoint again. What was trained after it is rejected, and training goes on from there.
+    """Serve an earlier checkpoint again, and train on from it. What the chain has beside its line is set aside.
+
+    Without a policy it undoes the newest promotion, and one more each time.
 
     Example: [bold]babylon rollback --to babylon-agent@3 --why "it lost money since"[/]
     """
     settings = load_settings()
     database = opened(settings)
-    from babylon_assets.evaluation.promoting import roll_back
+    from babylon_assets.evaluation.promoting import roll_back, served_before
 
     with database.connect() as conn:
-        target = lineage.find(conn, to) if to is not None else None
-        promotion, _ = roll_back(conn, settings, target, getpass.getuser(), _shorten(why))
-    _tell(settings, database, promotion, json)
+        chain = settings.model_name
+        target = lineage.find(conn, to, chain) if to is not None else served_before(conn, chain)
+        tell_step(f"going back to {_name(target)}")
+        promotion, aside = roll_back(conn, settings, target, getpass.getuser(), _shorten(why))
+    _tell(settings, database, promotion, aside, json)
 
 
 def list_promotions(
@@ -279,18 +288,26 @@ def _table(entries: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _tell(settings: Settings, database: Database, promotion: Promotion, json: bool) -> None:
-    """Say what was decided, and tell the game where WRITE_TRAINED_MODELS allows it."""
+def _tell(settings: Settings, database: Database, promotion: Promotion, aside: int, json: bool) -> None:
+    """Say what was decided, and tell the game where WRITE_TRAINED_MODELS allows it.
+
+    Args:
+        aside: how many checkpoints the chain does not go on from any more.
+    """
     from babylon_assets.evaluation.deployment import tell_game
 
     named = tell_game(settings, database)
     with database.connect() as conn:
         names = {checkpoint.id: _name(checkpoint) for checkpoint in checkpoints.chain(conn, promotion.chain)}
     if json:
-        print_json({**asdict(promotion), "policy": names[promotion.to_id], "from": names.get(promotion.from_id or "")})
+        named_ones = {"policy": names[promotion.to_id], "from": names.get(promotion.from_id or "")}
+        print_json({**asdict(promotion), **named_ones, "set_aside": aside})
         return
     before = names.get(promotion.from_id or "", "the base model")
     output.print(f"{names[promotion.to_id]} is served; before it was {before}")
+    if aside:
+        noun = "checkpoint is" if aside == 1 else "checkpoints are"
+        output.print(f"{count(aside)} {noun} set aside, and stay in the ledger; `babylon chains` lists them")
     if named is not None:
         output.print(f"the game's trained_models names {named}")
 

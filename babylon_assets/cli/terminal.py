@@ -243,3 +243,20 @@ def share_callback(bar: Progress) -> Callable[[str, float], None]:
             errors.print(f"{what}: {25 * quarters[what]}%", highlight=False)
 
     return heard
+
+
+def count_callback(bar: Progress) -> Callable[[str, int, int], None]:
+    """A callback (who, how many answered, of how many) that shows each policy that is asked as a task of `bar`.
+
+    Where there is no terminal for a bar, each call is a line.
+    """
+    tasks: dict[str, Any] = {}
+
+    def heard(policy: str, answered: int, of: int) -> None:
+        if policy not in tasks:
+            tasks[policy] = bar.add_task(f"asking {policy}", total=of)
+        bar.update(tasks[policy], completed=answered, total=of)
+        if not errors.is_terminal:
+            tell_step(f"asking {policy}: {answered} of {of} prompts")
+
+    return heard

@@ -14,7 +14,7 @@ import typer
 
 from babylon_assets.cli.list_windows import policy_names
 from babylon_assets.cli.promote import checkpoint_state
-from babylon_assets.cli.terminal import bold, count, errors, number, output, show_log, waiting
+from babylon_assets.cli.terminal import bold, count, errors, number, output, show_log, tell_step, waiting
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.domain.policies import policy_name
@@ -216,6 +216,7 @@ def report_branch(database: Database, settings: Settings, window: str, name: str
     """
     from babylon_assets.training.window_training import train_branch
 
+    tell_step(f"training {window} on a branch")
     trained = train_branch(settings, database, window, name, run.run_id)
     with database.connect() as conn:
         names = {

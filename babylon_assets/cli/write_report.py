@@ -27,7 +27,7 @@ from babylon_assets.report.summary import Report
 def report(
     to: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file. [default: report.html in the home folder]", dir_okay=False),
+        typer.Option("--output", "-o", help="The file.", show_default="report.html in the home folder", dir_okay=False),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser as well.")] = False,
 ) -> None:

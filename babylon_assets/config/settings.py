@@ -26,6 +26,7 @@ from babylon_assets.config.env_file import HOME, explain_unknown, find_env_file,
 from babylon_assets.config.gate import GateSettings
 from babylon_assets.config.gateway import GatewaySettings
 from babylon_assets.config.group import RULES, Group, allowed_values, is_secret, variable, variable_name, write_value
+from babylon_assets.config.library_bars import hide_bars
 from babylon_assets.config.network import HUB, in_the_clear, open_library_urls, reach_loopback_directly
 from babylon_assets.config.scoring import JudgeSettings, RewardSettings
 from babylon_assets.config.simulation import SimulationSettings
@@ -379,7 +380,7 @@ def prepare_libraries(settings: Settings) -> None:
     """Tell the libraries of training what they read from the environment; call before any of them is imported.
 
     litellm must not fetch a price list at import, W&B must not ask for a login where there is no key, a local model
-    needs no hub, and the tokenizers' own threads only stand in the way of those of training.
+    needs no hub, the tokenizers' own threads only stand in the way of those of training, and their bars of our lines.
 
     Raises:
         SettingsError: a variable of theirs, such as WANDB_BASE_URL, would have them send a key in the clear.
@@ -389,7 +390,8 @@ def prepare_libraries(settings: Settings) -> None:
             raise SettingsError(_IN_THE_CLEAR.format(name))
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1") == "1":
+        hide_bars()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.training.wandb_api_key is None:
         os.environ.setdefault("WANDB_MODE", "disabled")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # names are asked for by every command, frames by few: pandas
 
 #: Between a model's name and a branch's in the name of a branch's chain.
 BRANCH = "+"
+#: What a person calls step 0 of a chain.
+BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,13 @@ class RecordingPolicy(Protocol):
 def policy_name(chain: str, step: int) -> str:
     """The name of a policy, such as `babylon-agent@3` or, on a branch, `babylon-agent+2026-11-05T14@3`."""
     return f"{chain}@{step}"
+
+
+def complete_name(name: str, chain: str) -> str:
+    """The whole name of a policy: a person calls a chain's `@3` or `base`; any other name stays as it is."""
+    if name == BASE:
+        return policy_name(chain, 0)
+    return f"{chain}{name}" if name.startswith("@") and name[1:].isdecimal() else name
 
 
 def policy_step(name: str, model: str) -> int | None:

@@ -156,11 +156,13 @@ def measure_prompts(
     checkpoint: Checkpoint,
     places: Sequence[PromptPlace],
     compared: bool = False,
+    heard: recorded_prompts.Heard | None = None,
 ) -> Evaluation | None:
     """A checkpoint on recorded prompts of its environment, asked now unless it is kept; None where it cannot be.
 
     Args:
         compared: it is measured for a comparison alone, and its reward stays what it is.
+        heard: called while it is asked with how many prompts are answered, of how many.
     """
     if not places:
         return None
@@ -169,8 +171,10 @@ def measure_prompts(
         kept = evaluations.get(conn, checkpoint.id, recorded_prompts.NAME, version)
     if kept is not None or why_not_loadable(settings, checkpoint) is not None:
         return kept
+    if heard is not None:
+        heard(0, len(places))
     policy = load_policy(settings, checkpoint)
-    answers = recorded_prompts.ask(settings, database, checkpoint.base_model, policy, places)
+    answers = recorded_prompts.ask(settings, database, checkpoint.base_model, policy, places, heard)
     with database.connect() as conn:
         return evaluations.keep(conn, recorded_prompts.evaluation_of(checkpoint, version, answers, places))
 

@@ -9,43 +9,64 @@ from psycopg import Connection
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.ledger import promotions
+from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.ledger.lineage import ancestors
-from babylon_assets.ledger.promotions import Promotion
+from babylon_assets.ledger.promotions import Kind, Promotion
 
 
-def promote_by_hand(conn: Connection[Any], settings: Settings, checkpoint: Checkpoint, by: str, why: str) -> Promotion:
-    """Make a checkpoint the served one, one that the gate refused as well.
+def promote_by_hand(
+    conn: Connection[Any], settings: Settings, checkpoint: Checkpoint, by: str, why: str
+) -> tuple[Promotion, int]:
+    """Make a checkpoint the served one, one that the gate refused as well; and how many that sets aside.
 
     Raises:
         PermanentError: it is served already, is another chain's, or its weights are gone.
     """
-    _refuse_impossible(conn, settings, checkpoint)
-    return promotions.promote(conn, checkpoint, by=by, why=why)
+    return _put_in_place(conn, settings, checkpoint, by, why, "promotion")
 
 
-def roll_back(
-    conn: Connection[Any], settings: Settings, to: Checkpoint | None, by: str, why: str
-) -> tuple[Promotion, Checkpoint]:
-    """Go back to a checkpoint; without one, to the one before the served one on its line that was served before.
+def roll_back(conn: Connection[Any], settings: Settings, to: Checkpoint, by: str, why: str) -> tuple[Promotion, int]:
+    """Go back to a checkpoint; and how many that sets aside. Errors as of `promote_by_hand`."""
+    return _put_in_place(conn, settings, to, by, why, "rollback")
+
+
+def served_before(conn: Connection[Any], chain: str) -> Checkpoint:
+    """What a rollback goes back to: what was served before the newest promotion that no rollback has undone.
+
+    Before the first promotion that is the root.
 
     Raises:
-        PermanentError: nothing is served, there is nothing to go back to, or that cannot be served.
+        PermanentError: nothing was promoted, or all of it was undone.
     """
-    target = to or _before(conn, settings.model_name)
-    _refuse_impossible(conn, settings, target)
-    return promotions.promote(conn, target, by=by, why=why, kind="rollback"), target
-
-
-def _before(conn: Connection[Any], chain: str) -> Checkpoint:
-    """The nearest ancestor of the served checkpoint that was served itself; the root, when none was."""
-    served = promotions.promoted(conn, chain)
-    if served is None or served.step == 0:
+    known = {checkpoint.id: checkpoint for checkpoint in checkpoints.chain(conn, chain)}
+    standing = list(known)[:1]  # the root
+    for row in promotions.history(conn, chain):
+        if row.kind == "rollback" and row.to_id in standing:
+            while standing[-1] != row.to_id:
+                standing.pop()
+            continue
+        if row.kind == "rollback":  # to one that was never served: what came after it does not stand either
+            standing = [name for name in standing if known[name].step < known[row.to_id].step]
+        standing.append(row.to_id)
+    if len(standing) < 2:
         raise PermanentError(f"no checkpoint of {chain} was promoted; promote a checkpoint first")
-    were = {row.to_id for row in promotions.history(conn, chain)}
-    line = ancestors(conn, served)
-    return next((checkpoint for checkpoint in line if checkpoint.id in were), line[-1])
+    return known[standing[-2]]
+
+
+def _put_in_place(
+    conn: Connection[Any], settings: Settings, checkpoint: Checkpoint, by: str, why: str, kind: Kind
+) -> tuple[Promotion, int]:
+    _refuse_impossible(conn, settings, checkpoint)
+    with conn.transaction():
+        checkpoints.lock_line(conn, checkpoint.chain)
+        line = _line(conn, checkpoint.chain)
+        promotion = promotions.promote(conn, checkpoint, by=by, why=why, kind=kind)
+        return promotion, len(line - _line(conn, checkpoint.chain))
+
+
+def _line(conn: Connection[Any], chain: str) -> set[str]:
+    """The ids of a chain's checkpoints that are not set aside."""
+    return {checkpoint.id for checkpoint in checkpoints.chain(conn, chain) if checkpoint.rejected is None}
 
 
 def _refuse_impossible(conn: Connection[Any], settings: Settings, checkpoint: Checkpoint) -> None:

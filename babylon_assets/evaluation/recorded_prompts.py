@@ -7,7 +7,7 @@ Price impact is ignored: an answer's action is valued as if it had moved no pric
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,6 +39,9 @@ WINDOWS = 24
 ANSWER_TOKENS = 512
 #: Characters of prompts that a policy is given at a time: what bounds the memory of a batch.
 BATCH_CHARACTERS = 100_000
+#: Prompts after which a listener is told, at least.
+LEAST_HEARD = 8
+Heard = Callable[[int, int], None]
 #: Characters of an answer that its evaluation keeps.
 LONGEST_KEPT = 600
 
@@ -74,16 +77,24 @@ def version(settings: Settings, environment: Environment, places: Sequence[Promp
 
 
 def ask(
-    settings: Settings, database: Database, base_model: str, policy: Policy, places: Sequence[PromptPlace]
+    settings: Settings,
+    database: Database,
+    base_model: str,
+    policy: Policy,
+    places: Sequence[PromptPlace],
+    heard: Heard | None = None,
 ) -> dict[str, AnsweredPrompt]:
     """Ask a policy the prompts, one answer each, and value what it would have done; by the prompts' ids.
 
     A prompt that the base model's context has no room for is left out.
+
+    Args:
+        heard: called after each part of the prompts with how many are answered, of how many.
     """
     environment = open_environment(settings)
     with database.connect() as conn:
         prompts = _fitting(base_model, read_prompts(conn, places))
-    texts = answer_texts(policy, [(prompt.place.id, prompt.messages) for prompt in prompts])
+    texts = answer_texts(policy, [(prompt.place.id, prompt.messages) for prompt in prompts], heard)
     with database.connect_source() as source:
         return value_answers(settings, source, environment, prompts, texts)
 
@@ -125,22 +136,29 @@ def _fitting(base_model: str, prompts: Sequence[RecordedPrompt]) -> list[Recorde
     return [prompt for prompt in prompts if len(tokenizer.prompt(prompt.messages)) + ANSWER_TOKENS <= context]
 
 
-def answer_texts(policy: Policy, prompts: Sequence[tuple[str, list[Message]]]) -> list[str]:
-    """One answer to each prompt, given with its id; the same prompt gets the same random numbers whoever answers."""
+def answer_texts(policy: Policy, prompts: Sequence[tuple[str, list[Message]]], heard: Heard | None = None) -> list[str]:
+    """One answer to each prompt, given with its id; the same prompt gets the same random numbers whoever answers.
+
+    Args:
+        heard: as of `ask`; where somebody listens, a batch is an eighth of the prompts at most.
+    """
     texts: list[str] = []
-    for batch in _batches([messages for _, messages in prompts]):
+    most = len(prompts) if heard is None else max(LEAST_HEARD, -(-len(prompts) // 8))
+    for batch in _batches([messages for _, messages in prompts], most):
         named = prompts[len(texts) : len(texts) + len(batch)]
         seeds = [int(content_id(name)[:8], 16) for name, _ in named]
         texts += [answer.text for answer in policy.complete(batch, seeds, max_tokens=ANSWER_TOKENS)]
+        if heard is not None:
+            heard(len(texts), len(prompts))
     return texts
 
 
-def _batches(conversations: Iterable[list[Message]]) -> Iterator[list[list[Message]]]:
+def _batches(conversations: Iterable[list[Message]], most: int) -> Iterator[list[list[Message]]]:
     batch: list[list[Message]] = []
     size = 0
     for messages in conversations:
         length = sum(len(message.content) for message in messages)
-        if batch and size + length > BATCH_CHARACTERS:
+        if batch and (size + length > BATCH_CHARACTERS or len(batch) == most):
             yield batch
             batch, size = [], 0
         batch.append(messages)

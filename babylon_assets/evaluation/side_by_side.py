@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from babylon_assets.config.settings import Settings, load_settings
@@ -39,8 +40,10 @@ def compare(first: str, second: str, *, settings: Settings | None = None) -> Com
     Raises:
         PermanentError: a name is no checkpoint's, or the home holds no data.
     """
-    with reading(settings or load_settings()) as conn:
-        return compare_kept(conn, lineage.find(conn, first), lineage.find(conn, second))
+    settings = settings or load_settings()
+    with reading(settings) as conn:
+        pair = (lineage.find(conn, name, settings.model_name) for name in (first, second))
+        return compare_kept(conn, *pair)
 
 
 def compare_kept(conn: Connection, first: Checkpoint, second: Checkpoint) -> ComparedPolicies:
@@ -61,10 +64,20 @@ def compare_kept(conn: Connection, first: Checkpoint, second: Checkpoint) -> Com
     )
 
 
-def measure_both(settings: Settings, database: Database, first: Checkpoint, second: Checkpoint, prompts: int) -> str:
+def measure_both(
+    settings: Settings,
+    database: Database,
+    first: Checkpoint,
+    second: Checkpoint,
+    prompts: int,
+    heard: Callable[[str, int, int], None] = lambda *_: None,
+) -> str:
     """Ask both checkpoints the same recorded prompts, unless the ledger has them on the same; why not, else empty.
 
     What is measured is kept. It runs the policies: on this machine, or by their backend.
+
+    Args:
+        heard: called while a policy is asked with its name, how many prompts it has answered, and of how many.
     """
     from babylon_assets.domain.prompt_evaluation import choose_prompts
     from babylon_assets.environments.registry import open_environment
@@ -86,8 +99,9 @@ def measure_both(settings: Settings, database: Database, first: Checkpoint, seco
         if (reason := why_not_loadable(settings, checkpoint)) is not None:
             return f"{policy_name(checkpoint.chain, checkpoint.step)} cannot be asked here: {reason}"
     for checkpoint in (first, second):
-        if measure_prompts(settings, database, checkpoint, places, compared=True) is None:
-            raise PermanentError(f"{policy_name(checkpoint.chain, checkpoint.step)} could not be measured; try again")
+        name = policy_name(checkpoint.chain, checkpoint.step)
+        if measure_prompts(settings, database, checkpoint, places, compared=True, heard=partial(heard, name)) is None:
+            raise PermanentError(f"{name} could not be measured; try again")
     return ""
 
 

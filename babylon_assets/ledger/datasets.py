@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,21 +47,6 @@ _EARLIER = """window_id IN (SELECT window_id FROM babylon_training.windows
 #: The arrays, each with the attribute of a sample that it holds.
 _OF_SAMPLES = {name: column.holds for name, column in TRAINING_DATASET_TRAJECTORIES.columns.items() if column.holds}
 _columns_of = attrgetter("trajectory_id", "agent_id", *_OF_SAMPLES.values())
-
-
-class DatasetCounts(NamedTuple):
-    """How many samples and trainable tokens a dataset has, and all of its counts by name."""
-
-    samples: int
-    tokens: int
-    counts: Mapping[str, int]
-
-
-def read_counts(conn: Connection[Any], dataset_id: str | None) -> DatasetCounts | None:
-    """The counts of a dataset; None without one."""
-    query = TRAINING_DATASETS.select("WHERE id = %s", "samples", "trainable_tokens", "counts")
-    row = conn.execute(query, [dataset_id]).fetchone() if dataset_id else None
-    return None if row is None else DatasetCounts(*row)
 
 
 def save_dataset(conn: Connection[Any], dataset: Dataset | DatasetDraft) -> bool:

@@ -13,7 +13,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from babylon_assets.domain.errors import PermanentError
-from babylon_assets.domain.policies import BRANCH, main_chain, policy_name
+from babylon_assets.domain.policies import BRANCH, complete_name, main_chain, policy_name
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.forgotten_agents import note_forgotten, wait_for_writers
@@ -70,15 +70,18 @@ ORDER BY distance"""
 FORGOTTEN = "an agent of it was forgotten; run the window again to freeze it without the agent"
 
 
-def find(conn: Connection[Any], name: str) -> Checkpoint:
-    """The checkpoint that a person means: a policy such as `babylon-agent@3`, an id, or the unambiguous start of one.
+def find(conn: Connection[Any], name: str, chain: str) -> Checkpoint:
+    """The checkpoint that a person means: a policy such as `babylon-agent@3`, `@3` or `base`, or the start of an id.
+
+    Args:
+        chain: whose `@3` and `base` are meant; `base` is its step 0.
 
     Raises:
         PermanentError: there is none, or more than one.
     """
-    chain, _, step = name.rpartition("@")
-    if chain and step.isdecimal():
-        matches = _all(conn, "WHERE chain = %s AND step = %s", chain, int(step))
+    named, _, step = complete_name(name, chain).rpartition("@")
+    if named and step.isdecimal():
+        matches = _all(conn, "WHERE chain = %s AND step = %s", named, int(step))
     else:
         matches = _all(conn, "WHERE starts_with(id, %s) ORDER BY chain, step LIMIT 2", name)
     if len(matches) != 1:

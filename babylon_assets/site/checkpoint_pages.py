@@ -18,7 +18,7 @@ from babylon_assets.ledger import evaluations, lineage, promotions, verdicts
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
-from babylon_assets.ledger.datasets import read_counts
+from babylon_assets.ledger.dataset_counts import read_counts
 from babylon_assets.ledger.evaluations import Evaluation
 from babylon_assets.site.page_shell import Site, can_measure
 from babylon_assets.site.query_values import choice_of, count_of, text_of
@@ -77,7 +77,7 @@ def show_register(site: Site, request: Request) -> Response:
 def show_checkpoint(site: Site, request: Request) -> Response:
     """One checkpoint: all that the ledger has of it."""
     with site.connect() as conn:
-        checkpoint = lineage.find(conn, text_of(request.path_params, "name"))
+        checkpoint = lineage.find(conn, text_of(request.path_params, "name"), site.settings.model_name)
         row = read_register(conn, ids=[checkpoint.id])[0]
         verdict = verdicts.verdict_on(conn, checkpoint.id)
         children = _children(conn, checkpoint)

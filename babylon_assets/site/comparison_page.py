@@ -28,7 +28,7 @@ def show_comparison(site: Site, request: Request) -> Response:
         names = newest_names(conn)
         compared, prompts = None, {}
         if all(given):
-            compared = compare_kept(conn, *(lineage.find(conn, name) for name in given))
+            compared = compare_kept(conn, *(lineage.find(conn, name, site.settings.model_name) for name in given))
             prompts = _read_prompts(conn, compared.differing)
         else:
             given = _suggest(conn, site.settings.model_name, names, given)

@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from babylon_assets.domain.display_text import neutralize, shorten
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.policies import complete_name
 from babylon_assets.domain.site_links import link_samples
 from babylon_assets.domain.trajectories import Exchange, StepFacts
 from babylon_assets.environments.base import Environment
@@ -80,11 +81,12 @@ class SearchResult(NamedTuple):
 
 def list_samples(site: Site, request: Request) -> Response:
     """The samples that pass the filters, newest window first."""
-    given = request.query_params
+    given, chain = request.query_params, site.settings.model_name
+    policy = optional(given, "policy")
     wanted = SampleFilter(
         window=window_of(given, site.settings.windows),
         agent=optional(given, "agent"),
-        policy=optional(given, "policy"),
+        policy=complete_name(policy, chain) if policy else None,
         mode=choice_of(given, "mode", MODES),
         reason=optional(given, "reason"),
         least=number_of(given, "least"),
@@ -94,7 +96,7 @@ def list_samples(site: Site, request: Request) -> Response:
     with site.connect() as conn:
         result = search(conn, site.environment(), wanted, words, _position(given))
         reasons = _skip_reasons(conn)
-        unknown = "" if result.shown else _unknown_policy(conn, wanted.policy)
+        unknown = "" if result.shown else _unknown_policy(conn, wanted.policy, chain)
     filters = {name: text_of(given, name) for name in _FILTERS}
     onward = None
     if result.position is not None:
@@ -114,11 +116,11 @@ def list_samples(site: Site, request: Request) -> Response:
     )
 
 
-def _unknown_policy(conn: Connection, name: str | None) -> str:
+def _unknown_policy(conn: Connection, name: str | None, chain: str) -> str:
     """That nothing is known of a policy that is looked for; empty where there is one, or none is looked for."""
     try:
         if name:
-            lineage.find(conn, name)
+            lineage.find(conn, name, chain)
     except PermanentError as error:
         return f"{error}."
     return ""

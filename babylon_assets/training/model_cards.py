@@ -24,7 +24,7 @@ from babylon_assets.domain.verdict_table import explain_decision, verdict_cells
 from babylon_assets.ledger import evaluations, lineage, verdicts
 from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.ledger.datasets import read_counts
+from babylon_assets.ledger.dataset_counts import read_counts
 
 CARD = "README.md"
 #: A bracket that could begin a link or a picture; that of an interval, such as [-0.037, +0.012], cannot.

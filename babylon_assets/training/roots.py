@@ -6,6 +6,7 @@ What is trained from a root is in `window_training`.
 from __future__ import annotations
 
 import hashlib
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from psycopg import Connection
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.errors import ChainConflict
+from babylon_assets.environments.small_models import Progress
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.training.backends import registry
@@ -22,14 +24,19 @@ from babylon_assets.training.families import find_config, require_local
 from babylon_assets.training.model_folders import ensure_folder
 from babylon_assets.training.model_sources import is_source
 
+_log = logging.getLogger(__name__)
 
-def base_model_of(settings: Settings, progress: Any = None) -> str:
+
+def base_model_of(settings: Settings, progress: Progress | None = None) -> str:
     """The base model to train: BASE_MODEL, or the backend's own; made when it is missing.
+
+    Args:
+        progress: what shows the making; None: the log says what is done.
 
     Raises:
         BaseModelRefused: BASE_MODEL names neither a model's folder nor what the hub could have.
     """
-    base_model = settings.training.base_model
+    base_model, progress = settings.training.base_model, progress or _logged_progress()
     if base_model is not None and is_source(base_model):
         return str(ensure_folder(settings.home, base_model, progress))
     if base_model is not None:
@@ -37,6 +44,18 @@ def base_model_of(settings: Settings, progress: Any = None) -> str:
             require_local(base_model)
         return base_model
     return registry.choose_backend(settings).backend.prepare_base_model(settings, progress)
+
+
+def _logged_progress() -> Progress:
+    """A line of the log for each thing that is done to make a base model, when it begins."""
+    begun: set[str] = set()
+
+    def heard(what: str, _share: float) -> None:
+        if what not in begun:
+            begun.add(what)
+            _log.info("%s, which is done once", what)
+
+    return heard
 
 
 def root_of(conn: Connection[Any], settings: Settings, base_model: str) -> Checkpoint:

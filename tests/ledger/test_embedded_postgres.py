@@ -243,7 +243,7 @@ def test_roots_server_has_an_account_of_its_own_and_no_folder_is_opened_for_it(h
     address = embedded_postgres.start(data)
     try:
         assert (stat.S_IMODE(home.stat().st_mode), stat.S_IMODE(private.stat().st_mode)) == (0o711, 0o700)
-        assert pwd.getpwuid(data.stat().st_uid).pw_name == server_account.ACCOUNT
+        assert pwd.getpwuid(data.stat().st_uid).pw_name == server_account.ACCOUNT == "babylon-postgres"
         assert stat.S_IMODE(data.stat().st_mode) == 0o700
         assert data.resolve().parent == server_account.APART
         assert embedded_postgres.start(data) == address

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,12 +105,20 @@ def told_to_end() -> Iterator[None]:
 def test_a_wait_says_for_whom_sleeps_and_ends_when_it_is_told(
     database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, sort: str
 ) -> None:
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        time.sleep(seconds)
+
     monkeypatch.setattr(waiting, "PATIENCE", 0.0)
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     hold, wait, what = WAITS[sort]
     with hold(database, tmp_path / "data"):
         began, used = time.monotonic(), time.thread_time()
         with pytest.raises(KeyboardInterrupt), told_to_end(), wait(database, tmp_path / "data"):
             pass
+        assert pauses and min(pauses) > 0.01
         assert time.thread_time() - used < UNTIL / 2
         assert UNTIL <= time.monotonic() - began < 20
     assert [record.message for record in caplog.records if what in record.message]

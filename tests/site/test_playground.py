@@ -192,7 +192,8 @@ def test_a_comparison_is_kept_under_its_mark_and_changes_no_reward(playground: P
             return read_register(conn), evaluations.read_rewards(conn)
 
     with playground.database.connect() as conn:
-        pair = [replace(lineage.find(conn, BOTH[name]), base_model=str(tiny_base)) for name in ("a", "b")]
+        chain = playground.settings.model_name
+        pair = [replace(lineage.find(conn, BOTH[name], chain), base_model=str(tiny_base)) for name in ("a", "b")]
     before = ledger()
     assert measure_both(playground.settings, playground.database, pair[0], pair[1], 3) == ""
     with playground.database.connect() as conn:

@@ -113,11 +113,16 @@ def turned(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.view(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape).contiguous()
 
 
-def test_a_file_becomes_a_folder_with_the_same_numbers_and_tokens(tmp_path: Path, model: LlamaForCausalLM) -> None:
+def test_a_file_becomes_a_folder_with_the_same_numbers_and_tokens(
+    tmp_path: Path, model: LlamaForCausalLM, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = write_gguf(tmp_path / "tiny.gguf", model)
     settings = Settings(home=tmp_path / "home", base_model=str(file), training_backend="embedded")
     require_local(str(file))
+    caplog.set_level("INFO", logger="babylon_assets")
     folder = Path(base_model_of(settings))
+    assert caplog.messages == ["reading the base model's file, which is done once"]
+    assert "%|" not in capfd.readouterr().err
     tokens = torch.tensor([[5, 9, 77, 30, 31]])
     with torch.no_grad():
         read = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

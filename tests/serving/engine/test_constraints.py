@@ -9,16 +9,18 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pydantic
 import pytest
 
 from babylon_assets.serving.answers import Question, Target
-from babylon_assets.serving.engine import constraints, grammar_trial, grammar_trials, schema_bounds
+from babylon_assets.serving.engine import constraints, fair_thread, grammar_trial, grammar_trials, schema_bounds
 from babylon_assets.serving.engine.constraints import Constrainer, grammar_of
 from babylon_assets.serving.engine.fair_thread import FairThread
 from babylon_assets.serving.engine.grammar_trial import NICE
@@ -107,6 +109,15 @@ FOLLOWED: dict[str, tuple[Question, str]] = {
     "all of two": (
         question({"allOf": [{"type": "object", "properties": fields(20)}, {"properties": {"a": {"type": "null"}}}]}),
         '{"field_1": "x", "a": null}',
+    ),
+    "one of two that may both hold": (
+        question(
+            {
+                "oneOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
+                "$defs": {name: {"type": "object", "properties": {name: {"type": "string"}}} for name in "ab"},
+            }
+        ),
+        '{"b": "x"}',
     ),
     "any": (replace(ASKED, response_format={"type": "json_object"}), '{"a": [1, {"b": null}]}'),
 }
@@ -430,3 +441,24 @@ def test_a_thread_remembers_what_a_key_has_had_and_leaves_out_what_was_cancelled
         future.result(60)
     assert order == ["anna"] * 3 + ["mallory"] * 2
     assert isinstance(broken.exception(60), ZeroDivisionError)
+
+
+def test_a_key_that_comes_back_is_not_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, order, thread, begun, free = [0.0], list[str](), FairThread("test"), threading.Event(), threading.Event()
+    monkeypatch.setattr(fair_thread, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def hold() -> None:
+        begun.set()
+        free.wait(60)
+        now[0] += 10
+
+    def come_back() -> list[Future[None]]:
+        return [thread.submit(key, lambda key=key: order.append(key)) for key in ("mallory", "anna")]  # type: ignore[misc]
+
+    thread.submit("mallory", hold)
+    begun.wait(60)
+    last = thread.submit("anna", come_back)
+    free.set()
+    for future in last.result(60):
+        future.result(60)
+    assert order == ["anna", "mallory"]
