@@ -1,4 +1,4 @@
-"""Takes the README's pictures of the Dagster UI, of the report and of the learning curve, from a home in which the
+"""Takes the pages' pictures of the Dagster UI, the site, the report and the learning curve, from a home in which the
 demo has run.
 
 Needs Chromium. Type `make up` in one terminal and `python -m tools.screenshots` in another, with the same settings;
@@ -18,6 +18,7 @@ from PIL import Image
 
 from babylon_assets.cli.write_report import gather, write
 from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.site_links import SITE
 from babylon_assets.ledger.database import open_database
 from babylon_assets.ledger.windows import list_windows
 from babylon_assets.report.page import render_page
@@ -85,11 +86,19 @@ def take(settings: Settings, window: str) -> None:
         browser.resize(2000, 620)  # smaller, and the assets are drawn without what is in them
         browser.open(f"{ui}/locations/babylon_assets/asset-groups/babylon/lineage", "1 / 1 Passed")
         browser.picture(IMAGES / "lineage.png", settle=3)
-        browser.resize(1400, 728)
+        browser.resize(1400, 585)
         browser.open(partition, "learning_curve")
         browser.picture(IMAGES / "partitions.png")
         browser.click("[Show Markdown]", row="learning_curve")
+        browser.wait_until("[...document.images].some(drawn => drawn.complete && drawn.width > 300)")
         browser.picture(IMAGES / "materialization.png", settle=2)
+    with Browser(1440, 900) as browser:
+        browser.resize(1440, 900)
+        browser.open(f"{ui}/assets/checkpoint_evaluations?view=partitions&partition={quote(window)}", "base model")
+        browser.picture(IMAGES / "evaluations.png", settle=2)
+        browser.resize(1440, 860)
+        browser.open(f"{ui}{SITE}/", "What the states mean")
+        browser.picture(IMAGES / "site.png", settle=1)
 
 
 def take_backfill(ui: str, images: Path) -> None:

@@ -91,7 +91,7 @@ def little_in_quarantine(window: str, read: int, quarantined: list[Quarantined])
         check_name=QUARANTINE,
         passed=share <= MOST_IN_QUARANTINE,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(quarantined)} of {read + len(quarantined)} rows could not be read",
+        description=f"{len(quarantined):,} of {read + len(quarantined):,} rows could not be read",
         metadata={"window": window, **numbers({"quarantined_share": share}), "reasons": reasons},
     )
 
@@ -103,7 +103,7 @@ def reward_range(known: Sequence[float]) -> dg.AssetCheckResult:
         check_name=REWARD_RANGE,
         passed=len(known) < 2 or bool(measure_range(best, worst)),
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(known)} known rewards, from {format_number(worst)} to {format_number(best)}",
+        description=f"{len(known):,} known rewards, from {format_number(worst)} to {format_number(best)}",
     )
 
 
@@ -146,7 +146,7 @@ def stored_dataset(
     except CorruptLedger as error:
         return [_check_result(STABLE, [str(error)], ""), _check_result(HINDSIGHT, ["the dataset cannot be read"], "")]
     return [
-        _check_result(STABLE, faults.unstable, f"{faults.samples} samples hash to {dataset_id[:12]}"),
+        _check_result(STABLE, faults.unstable, f"{faults.samples:,} samples hash to {dataset_id[:12]}"),
         _hindsight(faults),
     ]
 
@@ -156,8 +156,8 @@ def _hindsight(faults: DatasetFaults) -> dg.AssetCheckResult:
     suspicious = faults.suspicious
     if not faults.wrong and too_suspicious(faults.agents, faults.samples):
         return _check_result(HINDSIGHT, suspicious, "")
-    skipped = f"; {len(suspicious)} are skipped, because their prompts name a result" if suspicious else ""
-    return _check_result(HINDSIGHT, faults.wrong, f"{faults.samples} samples are as recorded{skipped}")
+    skipped = f"; {len(suspicious):,} are skipped, because their prompts name a result" if suspicious else ""
+    return _check_result(HINDSIGHT, faults.wrong, f"{faults.samples:,} samples are as recorded{skipped}")
 
 
 def _check_result(name: str, wrong: list[str], text: str) -> dg.AssetCheckResult:

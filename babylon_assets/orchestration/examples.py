@@ -59,7 +59,10 @@ def best_and_worst(samples: Iterable[_S]) -> tuple[list[_S], list[_S]]:
 def example_metadata(
     samples: Sequence[Sample], actions: Actions, secrets: Iterable[str]
 ) -> dict[str, dg.MetadataValue[Any]]:
-    """The table, and the texts as Markdown, which the UI opens on a click; nothing without a known reward."""
+    """The table, and the texts as Markdown, which the UI opens on a click; nothing without a known reward.
+
+    The table has no more columns than a page of 1,440 pixels shows; the texts name each sample and lead to its page.
+    """
     best, worst = best_and_worst(samples)
     if not best:
         return {}
@@ -77,9 +80,8 @@ def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> d
         "which": which,
         "reward": sample.reward or 0.0,
         "advantage": sample.advantage or 0.0,
-        "agent": _cell(sample.agent_id, hide),
         "trains_as": sample.skip_reason or sample.trains_as,
-        "sample": _cell(sample.sample_id, hide),
+        "agent": _cell(sample.agent_id, hide),
     }
 
 

@@ -150,7 +150,7 @@ def _why_thin(dataset: DatasetDraft, agents: int, settings: Settings) -> str | N
     if agents < settings.datasets.min_agents_per_window:
         return f"{agents} agents, MIN_AGENTS_PER_WINDOW is {settings.datasets.min_agents_per_window}"
     if 0 < trainable < settings.datasets.min_samples_per_window:
-        return f"{trainable} trainable samples, MIN_SAMPLES_PER_WINDOW is {settings.datasets.min_samples_per_window}"
+        return f"{trainable:,} trainable samples, MIN_SAMPLES_PER_WINDOW is {settings.datasets.min_samples_per_window}"
     return None
 
 
