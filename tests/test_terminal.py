@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -220,7 +221,8 @@ def test_whoever_waits_is_told_that_it_goes_on(
 ) -> None:
     monkeypatch.setattr(terminal, "TELL_EVERY_SECONDS", 0.01)
     told = ""
-    with terminal.waiting("asking both"):
+    # What a training prints goes elsewhere meanwhile.
+    with terminal.waiting("asking both"), contextlib.redirect_stderr(io.StringIO()):
         for _ in range(1000):
             told += capsys.readouterr().err
             if told.count("\n") > 1:

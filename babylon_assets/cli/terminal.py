@@ -195,12 +195,19 @@ def tell_step(text: str) -> None:
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
-    """Say on standard error what begins now and, while it goes on, for how long it has."""
+    """Say on standard error what begins now and, while it goes on, for how long it has.
+
+    It is said where standard error was when it began: a training takes it away from libraries that print.
+    """
     began, ended = time.monotonic(), threading.Event()
+    stream = errors.file
 
     def tell() -> None:
         while not ended.wait(TELL_EVERY_SECONDS):
-            tell_step(f"still {text}: {time.monotonic() - began:.0f} s")
+            with errors.capture() as told:
+                tell_step(f"still {text}: {time.monotonic() - began:.0f} s")
+            stream.write(told.get())
+            stream.flush()
 
     tell_step(text)
     teller = threading.Thread(target=tell, daemon=True)
