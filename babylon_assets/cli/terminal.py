@@ -204,9 +204,9 @@ def waiting(text: str) -> Iterator[None]:
 
     def tell() -> None:
         while not ended.wait(TELL_EVERY_SECONDS):
-            with errors.capture() as told:
+            with errors.capture() as line:
                 tell_step(f"still {text}: {time.monotonic() - began:.0f} s")
-            stream.write(told.get())
+            stream.write(line.get())
             stream.flush()
 
     tell_step(text)
