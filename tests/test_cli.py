@@ -270,7 +270,7 @@ def test_a_dataset_is_exported_as_jsonl_and_parquet(babylon: Babylon, database: 
     assert table["sample_id"].to_list() == ["t0/0/0", "t1/0/0"]
     assert table["token_ids"].to_list() == [[7, 8, 2], None]
     none = babylon("export", SECOND)
-    assert (none.exit_code, f"type: babylon train {SECOND}" in " ".join(none.stderr.split())) == (1, True)
+    assert (none.exit_code, f"{SECOND} has no dataset yet; train it" in " ".join(none.stderr.split())) == (1, True)
 
 
 def test_doctor_finds_what_is_wrong_and_says_what_to_do(
