@@ -24,6 +24,7 @@ from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.serving.client import GatewayPolicy
 from tests.gateways import Chain, RunningGateway
 from tests.orchestration.assets.conftest import small_game
+from tests.scenarios.conftest import free_port
 
 NOW = datetime(2026, 11, 5, 17, 30, tzinfo=UTC)
 HOURS = ["2026-11-05T14:00", "2026-11-05T15:00", "2026-11-05T16:00"]
@@ -210,7 +211,8 @@ def test_a_real_game_is_never_played_into(typed: list[str], database: Database, 
         conn.execute(
             """INSERT INTO public."User" (id, "displayName", "updatedAt") VALUES ('real', 'A person', now())"""
         )
-    done = CliRunner().invoke(app, typed, env={"DATABASE_URL": database.url, "BABYLON_HOME": str(tmp_path)})
+    ports = {"DAGSTER_PORT": str(free_port()), "GATEWAY_PORT": str(free_port())}
+    done = CliRunner().invoke(app, typed, env={"DATABASE_URL": database.url, "BABYLON_HOME": str(tmp_path), **ports})
     assert done.exit_code == 1
     assert "holds a game that is not simulated" in " ".join(done.stderr.split())
     assert played(database) == {}
