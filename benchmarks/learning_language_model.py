@@ -4,7 +4,7 @@ Three seeds of the market that nothing was tuned on, in the terse style, then on
 `terse` or `game` as an argument runs that part alone. An expert plays the first windows, whose answers are imitated.
 The figure of the terse style is the share of the way from the expert's to the oracle's mean reward on the same boards
 that the last five windows have gone. That of the game's begins where imitation left the model: at the first windows
-that it played itself. A run of the terse style takes half an hour on two cores, one of the game's more than an hour.
+that it played itself. A window of the terse style took two to three minutes on one core; one of the game's is longer.
 """
 
 from __future__ import annotations

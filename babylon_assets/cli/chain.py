@@ -82,7 +82,7 @@ def _tree_table(
     states: Mapping[str, str],
     rewards: Mapping[str, float],
 ) -> Table:
-    """A row per checkpoint, as deep as it is told.
+    """A row per checkpoint, its name indented by its depth in the tree.
 
     Args:
         names: of these checkpoints and their parents, by id.

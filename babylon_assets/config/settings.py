@@ -380,7 +380,7 @@ def prepare_libraries(settings: Settings) -> None:
     """Tell the libraries of training what they read from the environment; call before any of them is imported.
 
     litellm must not fetch a price list at import, W&B must not ask for a login where there is no key, a local model
-    needs no hub, the tokenizers' own threads only stand in the way of those of training, and their bars of our lines.
+    needs no hub, and the tokenizers' own threads and bars only stand in the way of our training and of our lines.
 
     Raises:
         SettingsError: a variable of theirs, such as WANDB_BASE_URL, would have them send a key in the clear.

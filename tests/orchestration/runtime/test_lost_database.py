@@ -58,17 +58,18 @@ def stop_before() -> Iterator[Callable[[str, Path], list[str]]]:
 
 
 @pytest.mark.parametrize(
-    "moment",
+    ("moment", "raised"),
     [
-        "INSERT INTO public.runs ",  # the run is made
-        "INSERT INTO public.event_logs",  # it is made, and does not begin
-        "UPDATE public.concurrency_slots",  # it asks for, or has, its place in the pool
+        ("INSERT INTO public.runs ", "OperationalError"),  # the run is made
+        ("INSERT INTO public.event_logs", "DatabaseUnavailable"),  # it is made, and does not begin; Dagster prints this
+        ("UPDATE public.concurrency_slots", "DagsterPostgresException"),  # it asks for, or has, its place in the pool
     ],
 )
 def test_the_database_lost_while_a_run_is_made(
     home: Path,
     stop_before: Callable[[str, Path], list[str]],
     moment: str,
+    raised: str,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -80,6 +81,7 @@ def test_the_database_lost_while_a_run_is_made(
         with pytest.raises(Exception) as lost:
             line.materialize(WINDOW)
         assert stopped
+        assert type(lost.value).__name__ == raised
         assert isinstance(named_error(lost.value), TransientError), lost.value
         assert "INSERT INTO" not in capfd.readouterr().err
         open_database(settings)
