@@ -103,7 +103,8 @@ def _embedded(settings: Settings, loop: asyncio.AbstractEventLoop) -> Source:
     library = Library(Path(base), settings.gateway.policies)
     library.weights(None)
     gateway, threads = settings.gateway, choose_threads(settings, base)
-    return Scheduler(library, loop, width=gateway.batch, queue=gateway.queue, threads=threads)
+    cache_bytes = None if gateway.cache_mb is None else gateway.cache_mb * 2**20
+    return Scheduler(library, loop, width=gateway.batch, queue=gateway.queue, threads=threads, cache_bytes=cache_bytes)
 
 
 def _upstream(settings: Settings, kind: Any) -> Source:

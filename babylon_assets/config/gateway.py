@@ -71,6 +71,12 @@ class GatewaySettings(Group):
     batch: Annotated[int, Ge(1), Le(1024)] = variable(
         "GATEWAY_BATCH", 32, "How many answers the embedded engine generates at the same time."
     )
+    cache_mb: Annotated[int, Ge(1)] | None = variable(
+        "GATEWAY_CACHE_MB",
+        None,
+        "How many megabytes the keys and values of long conversations may take. Further ones wait, but the first of "
+        "each key does not. Without it 512 on a CPU, and a quarter of a GPU's memory.",
+    )
     queue: Annotated[int, Ge(1)] = variable(
         "GATEWAY_QUEUE", 256, "How many requests may wait for a place. The gateway refuses more with 429."
     )

@@ -51,8 +51,9 @@ CLIENTS, ROUNDS = 8, 6
 STEPS, EPISODES = 8, 20
 #: How their hour is trained: on what came of each trade.
 TRAINED: dict[str, Any] = {"environment": "babylon", "reward_weights": {"outcome": 1.0}, "lora_rank": 4}
-#: By how much the gateway's process may grow in the second half of the rounds, in bytes.
-GROWTH = 100_000_000
+#: What the engine may keep of long conversations, in megabytes, and by how much the gateway's process may grow in the
+#: second half of the rounds, in bytes: the crowd's long prompts may fill this at any time.
+CACHE_MB, GROWTH = 64, 100_000_000
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,9 @@ def own_server(passable_home: Path, tiny_base: Path) -> Settings:
 
 def test_the_honest_are_answered_beside_a_hostile_crowd(own_server: Settings) -> None:
     (honest_key, honest_hash), (hostile_key, hostile_hash) = new_key(), new_key()
-    settings = own_server.replace(gateway_keys=f"honest:{honest_hash}:agent-*,hostile:{hostile_hash}")
+    settings = own_server.replace(
+        gateway_keys=f"honest:{honest_hash}:agent-*,hostile:{hostile_hash}", gateway_cache_mb=CACHE_MB
+    )
     database = open_database(own_server)
     quiet, crowded, outcomes = list[float](), list[float](), dict[str, int]()
     with database.connect() as conn:
@@ -170,7 +173,7 @@ def test_the_honest_are_answered_beside_a_hostile_crowd(own_server: Settings) ->
     _train_on_the_honest(
         own_server.replace(**TRAINED), database, honest.played, {name for name in by_id if by_id[name][0] == "hostile"}
     )
-    assert sizes[-1] - sizes[ROUNDS // 2] < GROWTH  # long prompts of the first half make room for such in the engine
+    assert sizes[-1] - sizes[ROUNDS // 2] < GROWTH
     assert quantiles(crowded, n=100)[98] <= 2 * quantiles(quiet, n=100)[98]
 
 

@@ -79,6 +79,11 @@ class Generation:
         return self._rng.random()
 
     @property
+    def length(self) -> int:
+        """Tokens of the conversation with the longest answer that was asked for."""
+        return len(self.prompt) + self.max_tokens
+
+    @property
     def waits(self) -> bool:
         """Whether it is not known yet which token may come next."""
         return self.constraint is not None and not self.constraint.next.done()
@@ -130,10 +135,15 @@ class Batch:
         late = [generation for generation, _ in self._late if generation.finish_reason is None and generation.waits]
         return len(late) == len(self) > 0 and not self._unread
 
+    def cache_bytes(self, joining: Sequence[int]) -> int:
+        """What keys and values take in memory once answers of so many tokens each, with their prompts, have joined."""
+        rows = max(len(self._rows), len(self) + len(joining))
+        return self._cache.bytes_with(rows, max(joining, default=-1) + 1)
+
     def admit(self, generations: Sequence[Generation]) -> None:
         """Take in answers; the next steps read their prompts, and each begins when its own is read."""
         rows = [self._place(generation) for generation in generations]
-        self._fit(max(len(generation.prompt) + generation.max_tokens for generation in generations))
+        self._fit(max(generation.length for generation in generations))
         for generation, row in zip(generations, rows, strict=True):
             self._unread.extend(self._plan(generation, row))
 
@@ -150,9 +160,8 @@ class Batch:
                 return
 
     def _fit(self, length: int) -> None:
-        width = rounded(len(self._rows), ROWS)
-        self._cache.fit(width, length + 1)  # the last position is for rows that are not used
-        rows, columns = max(width, len(self._read)), max(length, self._read.shape[1])
+        self._cache.fit(len(self._rows), length + 1)  # the last position is for rows that are not used
+        rows, columns = self._cache.rows, max(length, self._read.shape[1])
         if (rows, columns) != self._read.shape:
             grown = np.full((rows, columns), -1, dtype=np.int32)
             grown[: len(self._read), : self._read.shape[1]] = self._read

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ROWS = 8
 #: Positions that are attended to are rounded up to this.
 BLOCK = 64
+#: What the number of a cache's rows is rounded up to, beyond two.
+CACHE_ROWS = 4
 #: Most positions that one matrix product sums over, and the size of the mask that is made once.
 SUMMED, TRIANGLE = 256, 1024
 
@@ -42,28 +44,37 @@ class Cache:
         self._weights = weights
         self.keys: list[torch.Tensor] = []
         self.values: list[torch.Tensor] = []
-        self._rows = self._length = 0
+        self.rows = self._length = 0
 
     def fit(self, rows: int, length: int) -> None:
         """Make room for so many rows and positions; what is there stays."""
-        if rows <= self._rows and length <= self._length:
+        rows, length = self._grown(rows, length)
+        if (rows, length) == (self.rows, self._length):
             return
-        if rows > self._rows:
-            rows = max(rounded(rows, ROWS), 2 * self._rows)
+        for tensors in (self.keys, self.values):
+            self._grow(tensors, rows, length)
+        self.rows, self._length = rows, length
+
+    def bytes_with(self, rows: int, length: int) -> int:
+        """What it would take in memory with room for so many rows and positions."""
+        weights, (rows, length) = self._weights, self._grown(rows, length)
+        numbers = 2 * len(weights.layers) * weights.key_heads * weights.head
+        return rows * length * numbers * weights.embedding.element_size()
+
+    def _grown(self, rows: int, length: int) -> tuple[int, int]:
+        if rows > self.rows:
+            rows = rows if rows <= 2 else rounded(rows, CACHE_ROWS)
         if length > self._length:
             wanted = rounded(max(length, self._length * 9 // 8), 2 * BLOCK)
             length = min(wanted, rounded(self._weights.context, BLOCK))
-        rows, length = max(rows, self._rows), max(length, self._length)
-        for tensors in (self.keys, self.values):
-            self._grow(tensors, rows, length)
-        self._rows, self._length = rows, length
+        return max(rows, self.rows), max(length, self._length)
 
     def _grow(self, tensors: list[torch.Tensor], rows: int, length: int) -> None:
         """Layer by layer: of 500 MB that have to become 1,000, no more than a layer is there twice."""
         for number in range(len(self._weights.layers)):
             new = self._weights.embedding.new_zeros(rows, self._weights.key_heads, length, self._weights.head)
             if number < len(tensors):
-                new[: self._rows, :, : self._length] = tensors[number]
+                new[: self.rows, :, : self._length] = tensors[number]
                 tensors[number] = new
             else:
                 tensors.append(new)
@@ -171,7 +182,7 @@ def _causal(device: torch.device, start: int, count: int) -> torch.Tensor:
 
 def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
     """One more token in each of the cache's first rows; a multiple of `ROWS` of them, unused ones at position -1, which
-    is the cache's last and never looked at.
+    is the cache's last and never looked at. Those that the cache does not have attend to nothing.
 
     Returns:
         Logits [rows, vocabulary] of the next token.
@@ -182,19 +193,22 @@ def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Seq
     device, rows = weights.embedding.device, len(tokens)
     ids, at = torch.tensor(tokens, device=device), torch.tensor(positions, device=device)
     length = rounded(max(positions) + 1, BLOCK)
-    row = torch.arange(rows, device=device)
-    hidden_from = torch.arange(length, device=device) > at[:, None].clamp(min=0)
-    mask = torch.zeros(rows, 1, 1, length, device=device).masked_fill_(hidden_from[:, None, None], float("-inf"))
+    kept = min(rows, cache.rows)
+    row = torch.arange(kept, device=device)
+    hidden_from = torch.arange(length, device=device) > at[:kept, None].clamp(min=0)
+    mask = torch.zeros(kept, 1, 1, length, device=device).masked_fill_(hidden_from[:, None, None], float("-inf"))
     scale, per_key = weights.head**-0.5, weights.heads // weights.key_heads
 
     def attend(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         keys, values = cache.keys[layer], cache.values[layer]
-        keys[row, :, at] = key
-        values[row, :, at] = value
-        grouped = (query.float() * scale).view(rows, weights.key_heads, per_key, weights.head)
-        scores = grouped @ keys[:rows, :, :length].float().transpose(2, 3)
-        seen = _weighted((scores + mask).softmax(-1), values[:rows, :, :length].float())
-        return seen.view(rows, weights.heads, weights.head)
+        keys[row, :, at[:kept]] = key[:kept]
+        values[row, :, at[:kept]] = value[:kept]
+        grouped = (query[:kept].float() * scale).view(kept, weights.key_heads, per_key, weights.head)
+        scores = grouped @ keys[:kept, :, :length].float().transpose(2, 3)
+        seen = _weighted((scores + mask).softmax(-1), values[:kept, :, :length].float())
+        attended = seen.new_zeros(rows, weights.heads, weights.head)
+        attended[:kept] = seen.view(kept, weights.heads, weights.head)
+        return attended
 
     hidden = _layers(weights, ids, at, attend)
     return linear(rms_norm(hidden, hidden.shape[1:], weights.norm, weights.epsilon), weights.head_weight)

@@ -37,13 +37,17 @@ class Library:
         base: folder of the base model (weights, tokenizer with a chat template).
         kept: how many policies stay in memory.
         dtype: the numbers that are computed with; None: as it suits the model and the processor.
+
+    Attributes:
+        base: as given.
+        device: where the weights are.
     """
 
     def __init__(self, base: Path, kept: int = 2, dtype: str | None = None) -> None:
         import torch
 
-        self._base, self._kept, self._dtype = base, kept, dtype or engine_dtype(base)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.base, self._kept, self._dtype = base, kept, dtype or engine_dtype(base)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._shared: Weights | None = None
         self._weights: OrderedDict[Path | None, Weights] = OrderedDict()
         self._served: deque[Path | None] = deque(maxlen=SERVED)
@@ -81,11 +85,11 @@ class Library:
         """The policy's weights from the disk: in bf16 those of the base model, which is read once, with its adapter."""
         ends = frozenset([self.tokenizer.end])
         if self._dtype == "float32":
-            return load_weights(self._base, adapter, self._device, ends)
+            return load_weights(self.base, adapter, self.device, ends)
         if self._shared is None:
-            self._shared = load_weights(self._base, None, self._device, ends, self._dtype)
+            self._shared = load_weights(self.base, None, self.device, ends, self._dtype)
         beside = self._shared if adapter is None else with_adapter(self._shared, adapter)
-        return beside or load_weights(self._base, adapter, self._device, ends, self._dtype)
+        return beside or load_weights(self.base, adapter, self.device, ends, self._dtype)
 
 
 class Engine:

@@ -27,6 +27,7 @@ from babylon_assets.serving.engine.constraints import Constraint
 from babylon_assets.serving.engine.engine import Library
 from babylon_assets.serving.engine.fair_queue import FairQueue, KeyTurns
 from babylon_assets.serving.engine.heard_answers import HeardAnswer, whole_answer
+from babylon_assets.serving.engine.long_conversations import LongConversations, default_bytes
 from babylon_assets.serving.http.protocol import ApiError
 from babylon_assets.serving.lasting_thread import LastingThread
 from babylon_assets.serving.long_work import LongWork
@@ -60,8 +61,7 @@ class _Job:
 
     @property
     def lane(self) -> Lane:
-        longest = self.generations[0]
-        return id(self.weights), len(longest.prompt) + longest.max_tokens > SHORT
+        return id(self.weights), self.generations[0].length > SHORT
 
     @property
     def done(self) -> bool:
@@ -77,12 +77,21 @@ class Scheduler:
         width: answers that are under way at the same time.
         queue: answers that may wait for a place.
         threads: CPU threads of each tensor operation.
+        cache_bytes: what the keys and values of long conversations may take; None: as it suits the device.
     """
 
     def __init__(
-        self, library: Library, loop: asyncio.AbstractEventLoop, *, width: int, queue: int, threads: int
+        self,
+        library: Library,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        width: int,
+        queue: int,
+        threads: int,
+        cache_bytes: int | None = None,
     ) -> None:
         self._library, self._loop = library, loop
+        self._cache_bytes = cache_bytes or default_bytes(library.device)
         self._threads, self._work = threads, LongWork()
         self.opens_thought = library.tokenizer.opens_thought
         self._queue: FairQueue[tuple[Generation, _Job]] = FairQueue(width, queue, _has_left)
@@ -254,12 +263,25 @@ class Scheduler:
         """Those who get a place now, and are active from now on; no more of a batch than it can read soon."""
         admitted: list[tuple[Generation, _Job]] = []
         unread = Counter({lane: batch.unread for lane, batch in self._batches.items()})
-        while (taken := self._queue.take(lambda waiting: unread[waiting[1].lane] < READ_TOKENS)) is not None:
+        long = LongConversations(
+            (batch for (_, is_long), batch in self._batches.items() if is_long),
+            self._cache_bytes,
+            (job.key for job in self._active.values() if job.lane[1]),
+        )
+
+        def may_begin(waiting: tuple[Generation, _Job]) -> bool:
+            generation, job = waiting
+            can_be_read = unread[job.lane] < READ_TOKENS
+            return can_be_read and (not job.lane[1] or long.has_room(job.weights, generation.length, job.key))
+
+        while (taken := self._queue.take(may_begin)) is not None:
             generation, job = taken[1]
             admitted.append(taken[1])
             self._active[generation] = job
             self._turns.enter(job.lane, job.key)
             unread[job.lane] += len(generation.prompt)
+            if job.lane[1]:
+                long.begin(job.weights, generation.length, job.key)
         return admitted
 
     def _advance(self, admitted: Sequence[tuple[Generation, _Job]]) -> None:
