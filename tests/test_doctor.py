@@ -7,11 +7,15 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import psycopg
 import pytest
 
@@ -25,6 +29,7 @@ from babylon_assets.training import devices
 from babylon_assets.training.backends.local_gpu.backend import BASE_MODEL
 from babylon_assets.training.capacity import checkpoint_gib, disk_gib, gpu_gib
 from babylon_assets.training.devices import CudaDevice
+from babylon_assets.training.model_wheels import PACKAGED
 from tests.environments.babylon.rows import add_trajectories, add_users, trajectory
 from tests.hosted_service import KEY, HostedService, hosted_service
 
@@ -130,7 +135,64 @@ def test_a_gpu_that_is_too_small_for_the_base_model(findings: Findings, monkeypa
     assert ("about 29 GiB are needed" in large.found, "smaller model" in large.remedy) == (True, True)
     small = findings(base_model="Qwen/Qwen2.5-0.5B-Instruct", training_backend="embedded")
     assert small["GPU"].remedy == ""
-    assert "fetched from the hub" in small["base model"].found
+    assert "the hub does not answer" in small["base model"].found
+    assert not small["base model"].sure
+
+
+@pytest.mark.parametrize(
+    ("base_model", "config", "found", "remedy"),
+    [
+        ("gpt2", {"model_type": "gpt2"}, "not as it should be", "'gpt2', which cannot be trained on this machine"),
+        ("Qwen/Qwen3-0.6B", {"model_type": "qwen3"}, "of the Qwen3 family; the first training fetches it", ""),
+        ("nobody/none", None, "not as it should be", "the hub shows no model nobody/none"),
+    ],
+)
+def test_the_hub_is_asked_what_a_model_is_that_is_not_here(
+    findings: Findings,
+    monkeypatch: pytest.MonkeyPatch,
+    base_model: str,
+    config: dict[str, str] | None,
+    found: str,
+    remedy: str,
+) -> None:
+    with _hub({base_model: config}) as url:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        said = findings(base_model=base_model, training_backend="embedded")["base model"]
+    assert found in said.found
+    assert remedy in said.remedy
+    assert bool(remedy) == bool(said.remedy)
+    assert said.sure
+
+
+def test_a_packaged_model_is_known_before_it_is_fetched(findings: Findings) -> None:
+    said = findings(base_model="smollm2", training_backend="embedded")["base model"]
+    assert (said.sure, said.remedy) == (True, "")
+    assert said.found == f"{PACKAGED['smollm2'].about}; the first training fetches it"
+
+
+@contextmanager
+def _hub(configs: dict[str, dict[str, str] | None]) -> Iterator[str]:
+    """A stand-in for the hub, on loopback: it says what it knows of models, None of those that it does not have."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.removeprefix("/api/models/").partition("?")[0]
+            config = configs[name]
+            self.send_response(404 if config is None else 200)
+            if config is None:
+                self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps({"id": name, "config": config}).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is printed."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_needs_grow_with_the_model_and_its_rank(tiny_base: Path) -> None:

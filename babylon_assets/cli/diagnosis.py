@@ -25,10 +25,11 @@ class Diagnosis:
     sure: bool = True
 
 
-def diagnose_by(name: str, look: Callable[[], str]) -> Diagnosis:
+def diagnose_by(name: str, look: Callable[[], str | Diagnosis]) -> Diagnosis:
     """A finding of a look that raises our own errors; their message ends with what to do."""
     try:
-        return Diagnosis(name, look())
+        found = look()
+        return found if isinstance(found, Diagnosis) else Diagnosis(name, found)
     except (BabylonError, psycopg.Error) as error:
         return refuse(name, named_error(error) or error)
 

@@ -145,7 +145,7 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
     from babylon_assets.training import capacity
     from babylon_assets.training.backends.registry import SHIPPED, choose_backend
     from babylon_assets.training.devices import cuda_device
-    from babylon_assets.training.families import FAMILIES, find_config
+    from babylon_assets.training.families import find_config
     from babylon_assets.training.model_sources import find_made_folder, is_source
 
     try:
@@ -159,15 +159,12 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
     if base is not None and is_source(base) and (folder := find_made_folder(settings.home, base)) is not None:
         base = str(folder)
     trains_here = backend.capabilities.trains_here
-    here = not trains_here or (base is not None and find_config(base) is not None)
     if base is None:
         yield Diagnosis("base model", "not made yet; the first training makes it, in about a minute")
+    elif trains_here and find_config(base) is None:
+        yield diagnose_by("base model", lambda: _model_elsewhere(base))
     else:
-        place = "made" if is_source(base) else "fetched from the hub"
-        families = ", ".join(FAMILIES.values())
-        about = f"{base}, {place} by the first training; not known yet whether it is of a family that can be trained"
-        unknown = Diagnosis("base model", f"{about} here: {families}", sure=False)
-        yield diagnose_by("base model", lambda: _local_model(base, trains_here)) if here else unknown
+        yield diagnose_by("base model", lambda: _local_model(base, trains_here))
     yield _disk(settings, capacity.disk_gib(settings, base if trains_here else None))
     device = cuda_device() if trains_here else None
     if device is not None:
@@ -176,6 +173,28 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
         remedy = "" if fits else "set BASE_MODEL to a smaller model, or train on a GPU with more memory"
         about = f", about {gpu_gib:.0f} GiB are needed" if gpu_gib is not None else ""
         yield Diagnosis("GPU", f"{device.name}, {device.memory_gib:.0f} GiB{about}", remedy)
+
+
+def _model_elsewhere(base: str) -> str | Diagnosis:
+    """A base model that the first training makes or fetches: what is known of it before.
+
+    Raises:
+        BaseModelRefused: it cannot be trained here.
+    """
+    from babylon_assets.training.families import FAMILIES, find_family_on_hub, require_local
+    from babylon_assets.training.model_sources import is_source
+    from babylon_assets.training.model_wheels import PACKAGED
+
+    require_local(base)
+    if base in PACKAGED:
+        return f"{PACKAGED[base].about}; the first training fetches it"
+    family = None if is_source(base) else find_family_on_hub(base, ANSWER)
+    if family is not None:
+        return f"{base}, of the {family} family; the first training fetches it from the hub"
+    place = "the first training makes a folder of it" if is_source(base) else "the hub does not answer"
+    families = ", ".join(FAMILIES.values())
+    about = f"{base}; {place}; not known yet whether it is of a family that can be trained here: {families}"
+    return Diagnosis("base model", about, sure=False)
 
 
 def _local_model(base: str, trains_here: bool) -> str:

@@ -53,6 +53,29 @@ def require_family(base_model: str, model_type: str) -> None:
         )
 
 
+def find_family_on_hub(base_model: str, seconds: float) -> str | None:
+    """The family of a model that the hub has, which is asked; None where it does not answer in time.
+
+    Raises:
+        BaseModelRefused: the hub has no such model, or one of another family.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        config = HfApi().model_info(base_model, timeout=seconds).config
+    except RepositoryNotFoundError:
+        raise BaseModelRefused(
+            f"the hub shows no model {base_model}; set BASE_MODEL to another, or HF_TOKEN to a token that may read it"
+        ) from None
+    except (HfHubHTTPError, httpx.HTTPError, OSError):
+        return None
+    model_type = str((config or {}).get("model_type"))
+    require_family(base_model, model_type)
+    return FAMILIES[model_type]
+
+
 def find_config(base_model: str) -> Path | None:
     """The config.json of a folder, or of a hub name that was fetched before; None when it is not on this machine."""
     folder = Path(base_model)
