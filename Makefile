@@ -35,11 +35,14 @@ DEV_STAMP := $(STAMP)-dev
 PIP = $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check $(PIP_OPTIONS)
 PIP_STATUS = $(VENV)/.pip-status
 # Of what pip prints, where a long stage begins: the packages are looked up, a large one is fetched, all are written.
-PIP_STAGES = while read -r word rest; do case "$$word $$rest" in \
+# The last takes longest: how much is there already is said until it ends, or until this make has ended.
+PIP_STAGES = { while read -r word rest; do case "$$word $$rest" in \
   "Collecting "*) [ -n "$$begun" ] || echo "  looking up the packages"; begun=true;; \
   "Downloading "*"("[0-9][0-9][0-9]*" MB)"*) echo "  fetching $$rest";; \
-  "Installing collected packages: "*) echo "  writing the packages, which takes longest";; \
-  esac; done
+  "Installing collected packages: "*) echo "  writing the packages, which takes longest"; \
+    while sleep 10 >&2 && kill -0 $$$$; do echo "  writing the packages: $$(du -sm $(VENV) | cut -f1) MB are there"; done 2>/dev/null & \
+    saying=$$!;; \
+  esac; done; [ -z "$$saying" ] || kill $$saying; }
 
 # Small matrices: waiting threads that spin cost more than they give.
 export OMP_WAIT_POLICY ?= PASSIVE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -21,9 +22,10 @@ PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)$")
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make: apt-get install make")
 
 
-def make(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def make(tmp_path: Path, *arguments: str, programs: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = ["make", "-C", str(ROOT), "--no-print-directory", f"VENV={tmp_path / 'venv'}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    path = os.pathsep.join([*([str(programs)] if programs else []), os.environ["PATH"]])
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path})
 
 
 def python_that(tmp_path: Path, *, lacks: str) -> Path:
@@ -80,6 +82,22 @@ def test_a_line_says_where_each_long_stage_of_an_installation_begins(tmp_path: P
     assert told[0].startswith("installing into ")
     assert done.stderr.startswith("no room\n")
     assert ("error: pip could not install" in done.stderr, done.returncode != 0) == (fails, fails)
+
+
+def test_how_much_is_written_is_said_until_it_is_done(tmp_path: Path) -> None:
+    """Of pip, and of the ten seconds between two lines, stand-ins; how much there is, is what is there."""
+    program, programs = tmp_path / "venv" / "bin" / "python", tmp_path / "programs"
+    program.parent.mkdir(parents=True)
+    programs.mkdir()
+    seconds = shutil.which("sleep")
+    program.write_text(f"#!/bin/sh\necho 'Installing collected packages: torch'\n{seconds} 1\n")
+    (programs / "sleep").write_text(f"#!/bin/sh\nexec {seconds} 0.2\n")
+    for stand_in in (program, programs / "sleep"):
+        stand_in.chmod(0o755)
+    (tmp_path / "venv" / "weights").write_bytes(bytes(3_000_000))
+    told = make(tmp_path, "install", "LOCKED=false", programs=programs).stdout.splitlines()
+    assert 2 <= len(told[2:]) <= 5
+    assert set(told[2:]) <= {f"  writing the packages: {size} MB are there" for size in (3, 4)}
 
 
 def test_an_unknown_bench_points_at_the_list(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from babylon_assets.orchestration.children import Child
 
 UI = "babylon_assets.orchestration.ui"
 WORKSPACE = Path(__file__).with_name("workspace.yaml")
-READY_SECONDS = 120
+#: A slow machine is no failure: what waits says so, and a child that died ends it at once.
+READY_SECONDS = 600
 LOOK_SECONDS = 1.0
 #: Children have so long to end by themselves; whatever they were doing is taken up again.
 GRACE_SECONDS = 5
