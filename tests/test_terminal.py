@@ -222,14 +222,17 @@ def test_whoever_waits_is_told_that_it_goes_on(
     monkeypatch.setattr(terminal, "TELL_EVERY_SECONDS", 0.01)
     told = ""
     # What a training prints goes elsewhere meanwhile.
-    with terminal.waiting("asking both"), contextlib.redirect_stderr(io.StringIO()):
+    with terminal.waiting("asking both") as say, contextlib.redirect_stderr(io.StringIO()):
         for _ in range(1000):
             told += capsys.readouterr().err
             if told.count("\n") > 1:
+                say("comparing them")
+            if "comparing" in told:
                 break
             time.sleep(0.01)
-    first, second, *_ = told.splitlines()
+    first, second, *_, last = told.splitlines()
     assert first == "asking both" and re.fullmatch(r"still asking both: \d+ s", second)
+    assert re.fullmatch(r"still comparing them: \d+ s", last)
 
 
 def test_whoever_is_asked_is_shown_with_how_many_prompts_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:

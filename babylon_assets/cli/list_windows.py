@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 
 #: Characters of a reason in the table of windows; `babylon status WINDOW` has all of it.
 MOST_OF_A_REASON = 90
+#: What is said below a table of windows with late samples.
+LATE = (
+    "late: answers whose outcome became known after their window was trained; the next one that is trained takes them"
+)
 #: Rows of a table for a person, a week of hours; `--all` has them all.
 MOST_ROWS = 168
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -78,6 +82,8 @@ def list_all(everything: Everything = False, json: Json = False) -> None:
         print_json([window_json(row) | carried_json(row.window_id, late.get(row.window_id, ())) for row in rows])
     elif rows:
         print_newest(rows, everything, lambda shown: window_table(shown, names, carried))
+        if carried:
+            output.print(LATE, style="dim")
     else:
         output.print(
             "no windows yet; `babylon demo` plays some, `babylon doctor` says whether the environment's are in reach"

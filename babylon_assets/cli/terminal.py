@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from rich.console import Console, ConsoleDimensions
@@ -194,18 +195,20 @@ def tell_step(text: str) -> None:
 
 
 @contextmanager
-def waiting(text: str) -> Iterator[None]:
+def waiting(text: str) -> Iterator[Callable[[str], None]]:
     """Say on standard error what begins now and, while it goes on, for how long it has.
 
-    It is said where standard error was when it began: a training takes it away from libraries that print.
+    The block is given what changes the text that is said from then on. It is said where standard error was when it
+    began: a training takes it away from libraries that print.
     """
     began, ended = time.monotonic(), threading.Event()
     stream = errors.file
+    now = [text]
 
     def tell() -> None:
         while not ended.wait(TELL_EVERY_SECONDS):
             with errors.capture() as line:
-                tell_step(f"still {text}: {time.monotonic() - began:.0f} s")
+                tell_step(f"still {now[0]}: {time.monotonic() - began:.0f} s")
             stream.write(line.get())
             stream.flush()
 
@@ -213,7 +216,7 @@ def waiting(text: str) -> Iterator[None]:
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
     try:
-        yield
+        yield partial(now.__setitem__, 0)
     finally:
         ended.set()
         teller.join()

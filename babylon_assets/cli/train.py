@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 #: States in which a window asks for nothing more.
 FINISHED = ("trained", "thin", "skipped")
 POLL_SECONDS = 60
+#: What is done to a window while an asset is made, in words.
+DOING = {
+    "raw_trajectories": "reading",
+    "scored_trajectories": "scoring",
+    "training_datasets": "freezing the dataset of",
+    "model_checkpoints": "training",
+    "checkpoint_evaluations": "evaluating the checkpoint of",
+    "promoted_model": "deciding about the checkpoint of",
+}
 #: Until a window that failed is tried again.
 RETRY_SECONDS = 3600
 
@@ -63,8 +72,10 @@ def train(
     if window is not None:
         refuse_running(window, settings.windows)
         with (
-            waiting(f"reading, scoring, training and evaluating {window} in one run"),
-            opened_line(reaching(settings, window), "train") as (database, line),
+            waiting(f"reading, scoring, training and evaluating {window} in one run") as say,
+            opened_line(
+                reaching(settings, window), "train", begins=lambda asset, window: say(f"{DOING[asset]} {window}")
+            ) as (database, line),
         ):
             refuse_unrecorded(settings, database, window)
             if branch or name:
@@ -118,6 +129,7 @@ def opened_line(
     settings: Settings,
     command: str,
     heard: Callable[[int, int, int], None] = lambda *_: None,
+    begins: Callable[[str, str], None] = lambda *_: None,
     *,
     begin: bool = False,
 ) -> Iterator[tuple[Database, Line]]:
@@ -127,6 +139,7 @@ def opened_line(
         command: what the runs are launched by, for the UI.
         begin: whether an embedded database is created where there is none.
         heard: called after each window of a run with the windows done, of how many, and how many failed.
+        begins: called before an asset of a window is made, with the names of both.
     """
     from babylon_assets.definitions import build_definitions
     from babylon_assets.environments.weighted_scorers import check_weights
@@ -142,7 +155,7 @@ def opened_line(
     check_weights(settings)
     with open_instance(settings, database) as instance:
         fail_orphaned_runs(instance)
-        installation = Installation(settings, database, heard)
+        installation = Installation(settings, database, heard, begins)
         yield database, Line(build_definitions(settings, installation=installation), instance, f"babylon {command}")
 
 

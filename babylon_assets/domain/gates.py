@@ -176,7 +176,8 @@ def _market(
         yield _not_worse("best", challenger.market, best, "best so far", rules.decline, rules)
     for other, kind in ((champion, "served"), (best, "best so far")):
         if other is not None and (kind == "served" or other.name != champion.name):
-            yield _valid(challenger.market, other, kind, rules)
+            rule = "valid" if kind == "served" else "best valid"
+            yield _valid(rule, challenger.market, other, kind, rules)
 
 
 def _not_worse(rule: str, ours: Measurement, theirs: Measurement, kind: str, margin: float, rules: Rules) -> Finding:
@@ -186,11 +187,11 @@ def _not_worse(rule: str, ours: Measurement, theirs: Measurement, kind: str, mar
     return Finding(rule, not worse, f"{words}: worse with confidence, {margin:g} may be lost" if worse else words)
 
 
-def _valid(ours: Measurement, theirs: Measurement, kind: str, rules: Rules) -> Finding:
+def _valid(rule: str, ours: Measurement, theirs: Measurement, kind: str, rules: Rules) -> Finding:
     difference = paired(ours.valid, theirs.valid, confidence=rules.confidence)
     fallen = difference.high < -rules.valid_drop
     words = f"its share of valid actions is {_signed(difference)} against {theirs.name} ({kind})"
-    return Finding("valid", not fallen, f"{words}: fallen, {rules.valid_drop:g} may be lost" if fallen else words)
+    return Finding(rule, not fallen, f"{words}: fallen, {rules.valid_drop:g} may be lost" if fallen else words)
 
 
 def _recorded(challenger: Challenger, rules: Rules) -> Iterator[Finding]:

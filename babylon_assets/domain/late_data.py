@@ -106,7 +106,7 @@ def late_reason(window: str, taken: Mapping[str, int], waiting: int) -> str:
         waiting: how many no window has taken yet.
     """
     carried_into = [f"{_samples(number)} carried into {into}" for into, number in taken.items()]
-    waits = [f"{_samples(waiting)} to be carried into the next window that is trained"] if waiting else []
+    waits = [f"the next window that is trained takes {_samples(waiting)}"] if waiting else []
     return "; ".join([CHANGED, *carried_into, *waits, beside(window)])
 
 

@@ -15,6 +15,7 @@ _BOUNDS = {
     "market": "not worse by more than {margin:g}, with {confidence:.0%} confidence",
     "best": "not worse by more than {decline:g}, with {confidence:.0%} confidence",
     "valid": "not lower by more than {valid_drop:g}, with {confidence:.0%} confidence",
+    "best valid": "not lower by more than {valid_drop:g}, with {confidence:.0%} confidence",
     "recorded": "not worse by more than {margin:g}, with {confidence:.0%} confidence",
     "recorded valid": "at least {recorded_valid:.0%}, and not lower by more than {valid_drop:g}",
     "off_policy": "not worse by more than {off_policy_margin:g} nats, with {confidence:.0%} confidence",

@@ -31,14 +31,16 @@ class Installation:
         settings: Settings,
         database: Database | None = None,
         heard: Callable[[int, int, int], None] = lambda *_: None,
+        begins: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         """
         Args:
             heard: called after each window of a run with the windows done, of how many, and how many failed.
+            begins: called before an asset of a window is made, with the names of both.
         """
         self.settings = settings
         self._given = database
-        self.heard = heard
+        self.heard, self.begins = heard, begins
         self._idle: list[psycopg.Connection] | None = None
         self._idle_source: list[psycopg.Connection] | None = None
         self._known: dict[str, Any] = {}

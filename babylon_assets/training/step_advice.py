@@ -14,7 +14,7 @@ LEAST_MOVED = 0.01
 #: The smallest share of a window's tokens that should be trained on in steps that are kept.
 LEAST_KEPT = 0.5
 #: Little is left to learn where the mean reward lacks less than this of the best, as a share of the way from the worst.
-LITTLE_LEFT = 0.05
+LITTLE_LEFT = 0.15
 #: Rewards that differ by less than this from what they are compared with, on average, teach little.
 LEAST_ADVANTAGE = 0.01
 
@@ -61,11 +61,11 @@ def advise(
         )
     moved = kept[-1]["kl_to_parent"]
     if len(kept) == len(steps) and moved < LEAST_MOVED * bound:
-        hardly = (
-            f"the steps hardly moved the policy on the tokens that they saw, by {moved:.2g} nats a token of the "
-            f"{bound:g} that MAX_KL allows, though the gate may find that answers to other prompts became worse"
-        )
         if little_left:
-            return f"{hardly}: {little_left}"
-        return f"{hardly}: set LEARNING_RATE higher than {rate:g}, or take more steps with a lower ROWS_PER_STEP"
+            return f"{little_left}; so its steps hardly moved the policy"
+        return (
+            f"the steps hardly moved the policy on the tokens that they saw, by {moved:.2g} nats a token of the "
+            f"{bound:g} that MAX_KL allows: set LEARNING_RATE higher than {rate:g}, or take more steps with a lower "
+            "ROWS_PER_STEP"
+        )
     return ""

@@ -133,7 +133,7 @@ def test_a_verdict_keeps_every_finding_and_the_rules() -> None:
     kept = may_promote(challenger(measured("agent@2")), CHAMPION, measured("agent@0", seed=3)).record()
     assert kept["passed"] is True
     rules = [finding["rule"] for finding in kept["findings"]]
-    assert rules == ["finite", "window", "hygiene", "market", "best", "valid", "valid", "off_policy"]
+    assert rules == ["finite", "window", "hygiene", "market", "best", "valid", "best valid", "off_policy"]
     assert kept["rules"] == dataclasses.asdict(Rules())
 
 

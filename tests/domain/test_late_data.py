@@ -101,4 +101,4 @@ def test_a_window_says_what_became_of_its_late_samples() -> None:
     begins, ends = "its data changed after training", f"`babylon train {WINDOW} --branch` trains beside it"
     assert late_reason(WINDOW, {}, 0) == f"{begins}; the chain stays as it is, {ends}"
     said = late_reason(WINDOW, {EARLIER: 1}, 2)
-    assert f"1 late sample carried into {EARLIER}; 2 late samples to be carried into the next window" in said
+    assert f"1 late sample carried into {EARLIER}; the next window that is trained takes 2 late samples" in said

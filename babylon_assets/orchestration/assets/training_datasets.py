@@ -9,7 +9,7 @@ from statistics import fmean
 
 import dagster as dg
 
-from babylon_assets.config.settings import secrets_of
+from babylon_assets.config.settings import Settings, secrets_of
 from babylon_assets.domain import joining
 from babylon_assets.domain.baselines import count_levels
 from babylon_assets.domain.datasets import CARRIED, CARRIED_TRAJECTORIES
@@ -18,6 +18,7 @@ from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.sampling import effective_samples, policy_lags
 from babylon_assets.domain.site_links import link_samples
 from babylon_assets.ledger import checkpoints, trajectories
+from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.datasets import RUNNING_WINDOWS
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import carry_over, checks, examples
@@ -90,6 +91,7 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
     settings = installation.settings
     with installation.connect() as conn:
         before = checkpoints.newest_before(conn, settings.model_name, window)
+        trained = checkpoints.by_window(conn, settings.model_name, window)
         givers = carry_over.givers(conn, settings, window)
         lost = trajectories.summary(conn, window).quarantined
     metadata = show(
@@ -104,7 +106,15 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
     )
     observed = {giver: show({"late": partial(_late, installation, giver)}) for giver in givers}
     results = [checks.trainable_tokens(dataset, row)]
-    return dataset.id, WindowResult(metadata, results, dataset.id, observed=observed)
+    return dataset.id, WindowResult(metadata, results, _version(settings, dataset.id, trained), observed=observed)
+
+
+def _version(settings: Settings, dataset_id: str, trained: Checkpoint | None) -> str:
+    """What the window's checkpoint is to be made from: a newer dataset of a trained window is only where
+    LATE_DATA=retrain trains it again. Else its checkpoint stays as it is, and is not out of step in the UI."""
+    if trained is None or trained.dataset_id is None or settings.automation.late_data == "retrain":
+        return dataset_id
+    return trained.dataset_id
 
 
 def _late(installation: Installation, window: str) -> dict[str, dg.MetadataValue]:

@@ -157,6 +157,8 @@ def _run_window(
     done: dict[str, WindowResult] = {}
     try:
         for stage in stages:
+            with only_shown("what is done now"):
+                installation.begins(stage.name, window)
             work = partial(stage.make, installation, window, context.run_id)
             done[stage.name] = attempt(work, context.log.warning)
             _stop_at_blocking(context, stage.name, done[stage.name])

@@ -25,6 +25,7 @@ from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import open_instance, window_range
 from babylon_assets.serving.engine.engine import Engine
 from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World, small_game
+from tests.orchestration.assets.test_provenance import stale
 from tests.servers import Server
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -114,7 +115,8 @@ def test_a_late_trajectory_is_carried_into_the_next_window_once(world: World) ->
     waits = world.row(FIRST)
     assert (waits.status, waits.checkpoint_id) == ("trained", before.checkpoint_id)
     assert waits.trainable_tokens > before.trainable_tokens  # those of its dataset, as all its counts
-    assert "late samples to be carried into the next window" in (waits.reason or "")
+    assert "the next window that is trained takes" in (waits.reason or "")
+    assert stale(world, FIRST) == {}
     [(_, _, number, _)] = known(world)
     assert known(world) == [late_samples.CarriedSamples(FIRST, None, number)]
     assert world.metadata("training_datasets", FIRST)["late_waiting"] == number
