@@ -252,7 +252,8 @@ threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
 listening = socket.create_server(("127.0.0.1", 0))
 server.serve(Settings().gateway, "m", None, lambda loop: time.sleep(60), listening, Path({str(tmp_path)!r}))
 """
-    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=30).returncode == 0
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=30, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (0, ["stopped; what was recorded is kept"])
 
 
 @pytest.mark.parametrize(
@@ -433,5 +434,14 @@ def test_a_path_that_the_system_refuses_is_one_sentence(ledger: Database, tmp_pa
         done = CliRunner().invoke(app, arguments, env=environment(ledger, tmp_path))
         assert (done.exit_code, "Traceback" in done.output) == (1, False), done.output
         assert "/proc/no" in done.output
-    homeless = CliRunner().invoke(app, ["up"], env=environment(ledger, tmp_path / "file"))
-    assert (homeless.exit_code, "Traceback" in homeless.output) == (1, False), homeless.output
+    for command in (["up"], ["windows"]):
+        homeless = CliRunner().invoke(app, command, env={**environment(ledger, tmp_path / "file"), "COLUMNS": "500"})
+        assert (homeless.exit_code, "which is a file; set it to a folder" in homeless.output) == (1, True)
+    refused = CliRunner().invoke(app, ["up"], env=environment(ledger, Path("/proc/no/home")))
+    assert (refused.exit_code, "set BABYLON_HOME to another folder" in " ".join(refused.output.split())) == (1, True)
+
+
+def test_a_window_to_come_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    variables = {"BABYLON_HOME": str(tmp_path / "home"), "DATABASE_URL": ""}
+    done = CliRunner().invoke(app, ["demo", "--until", "2999-01-01T00:00"], env=variables)
+    assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
+import openai
 import pytest
 from typer.testing import CliRunner
 
@@ -21,6 +24,7 @@ from babylon_assets.environments.simulated import game_state
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.windows import upsert_window
+from babylon_assets.orchestration.up_lock import only_game, refuse_second_game
 from babylon_assets.serving.client import GatewayPolicy
 from tests.gateways import Chain, RunningGateway
 from tests.orchestration.assets.conftest import small_game
@@ -216,6 +220,32 @@ def test_a_real_game_is_never_played_into(typed: list[str], database: Database, 
     assert done.exit_code == 1
     assert "holds a game that is not simulated" in " ".join(done.stderr.split())
     assert played(database) == {}
+
+
+def test_one_process_at_a_time_plays_the_game_of_a_home(database: Database, tmp_path: Path) -> None:
+    ports = {"DAGSTER_PORT": str(free_port()), "GATEWAY_PORT": str(free_port())}
+    env = {"DATABASE_URL": database.url, "BABYLON_HOME": str(tmp_path), **ports}
+    with only_game(tmp_path):
+        for typed in (["simulate"], ["up", "--simulate"]):
+            done = CliRunner().invoke(app, typed, env=env)
+            assert done.exit_code == 1
+            assert f"is already played by process {os.getpid()}; stop that one" in " ".join(done.stderr.split())
+    refuse_second_game(tmp_path)
+
+
+def test_what_the_gateway_says_is_shown_without_its_form() -> None:
+    said = {"message": "the gateway is starting", "type": "server_error"}
+    reply = httpx.Response(503, request=httpx.Request("POST", "http://127.0.0.1:1/v1"))
+    error = openai.InternalServerError(f"Error code: 503 - {said}", response=reply, body=said)
+
+    async def refuse(*_: object) -> None:
+        raise error
+
+    with GatewayPolicy("http://127.0.0.1:1/v1", "babylon-agent") as players:
+        players._all = refuse  # type: ignore[method-assign, assignment]
+        with pytest.raises(TransientError) as refused:
+            players.ask([], [], [], max_tokens=1)
+    assert str(refused.value) == "the gateway at http://127.0.0.1:1/v1/ does not answer: the gateway is starting"
 
 
 def test_the_players_key_stays_on_this_machine() -> None:

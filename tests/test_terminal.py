@@ -235,6 +235,18 @@ def test_whoever_waits_is_told_that_it_goes_on(
     assert re.fullmatch(r"still comparing them: \d+ s", last)
 
 
+def test_beside_a_bar_a_terminal_is_told_once_and_a_pipe_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "TELL_EVERY_SECONDS", 0.01)
+    for on_a_terminal in (True, False):
+        monkeypatch.setattr(terminal.errors, "_force_terminal", on_a_terminal)
+        with terminal.waiting("playing", beside_bar=True) as say:
+            say("training")
+            time.sleep(0.1)
+        assert ("still training" in capsys.readouterr().err) != on_a_terminal
+
+
 def test_whoever_is_asked_is_shown_with_how_many_prompts_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """In parts, so that there is something to say; in a pipe each part is a line."""
     policy, said = Scripted(lambda prompt, _seed: prompt), io.StringIO()

@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import click
@@ -135,7 +136,16 @@ def _file_error(error: BaseException) -> PermanentError | None:
     if not isinstance(error, OSError) or error.strerror is None:
         return None
     place = f"{error.filename}: " if error.filename else ""
-    return PermanentError(f"{place}{error.strerror}; make room or put the permissions right, or name another place")
+    elsewhere = "set BABYLON_HOME to another folder" if _is_at_home(error.filename) else "name another place"
+    return PermanentError(f"{place}{error.strerror}; make room or put the permissions right, or {elsewhere}")
+
+
+def _is_at_home(path: object) -> bool:
+    """Whether a path lies in the home, is it, or is a folder above it that it would be made in."""
+    if not isinstance(path, str):
+        return False
+    home, place = load_settings().home.absolute(), Path(path).absolute()
+    return place.is_relative_to(home) or home.is_relative_to(place)
 
 
 def explain_arguments(command: click.Command) -> None:

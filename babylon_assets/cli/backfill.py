@@ -13,7 +13,7 @@ from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from babylon_assets.cli.terminal import bold, errors, output, print_json, progress
-from babylon_assets.cli.train import FINISHED, list_unrecorded, opened_line, reaching, refuse_running
+from babylon_assets.cli.train import FINISHED, list_unrecorded, prepared_line, reaching, refuse_running
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import BabylonError, PermanentError
 from babylon_assets.domain.time_left import describe_time_left
@@ -70,7 +70,7 @@ def backfill(
     settings = reaching(load_settings(), first)
     windows = windows_between(first, last, settings.windows)
     started = time.monotonic()
-    with _progress() as heard, opened_line(settings, "backfill", heard) as (database, line):
+    with _progress() as heard, prepared_line(settings, "backfill", heard) as (database, line):
         done = run_backfill(settings, database, line, windows)
     done.seconds = time.monotonic() - started
     if as_json:

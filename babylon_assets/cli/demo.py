@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,8 +27,8 @@ from babylon_assets.cli.simulated_game import (
     remember_game,
     serving_the_game,
 )
-from babylon_assets.cli.terminal import bold, errors, number, output, progress, share_callback, tell_step
-from babylon_assets.cli.train import finished, opened_line, reaching, refuse_running
+from babylon_assets.cli.terminal import bold, errors, number, output, progress, share_callback, waiting
+from babylon_assets.cli.train import finished, prepared_line, reaching, refuse_running
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import verdicts, windows
@@ -67,19 +67,18 @@ def demo(
     settings = settings if seed is None else settings.replace(simulation_seed=seed)
     refuse_another_game(settings)
     wanted = wanted_windows(settings.windows, count, until)
-    tell_step("preparing the database and the graph")
-    with opened_line(reaching(settings, wanted[0]), "demo", begin=True) as (database, line):
+    with prepared_line(reaching(settings, wanted[0]), "demo", begin=True) as (database, line):
         create_tables(database)
-        waiting = unfinished(database, line, settings, wanted)
-        if waiting:
+        left = unfinished(database, line, settings, wanted)
+        if left:
             base = _base_model(settings)
             refuse_another_base(settings, base)
             remember_game(settings, base)
             with _players(settings, database, base) as players:
-                _play_and_train(settings, database, line, players, waiting)
+                _play_and_train(settings, database, line, players, left)
         else:
             output.print(f"the {count} windows up to {wanted[-1]} are done; the next one can be played when it is over")
-        _show(settings, database, max(count, len(waiting)))
+        _show(settings, database, max(count, len(left)))
 
 
 def wanted_windows(grid: WindowGrid, count: int, until: str | None) -> list[str]:
@@ -113,7 +112,7 @@ def _base_model(settings: Settings) -> str:
     prepare_libraries(settings)
     from babylon_assets.training.roots import base_model_of
 
-    with progress() as bar:
+    with waiting("preparing the base model", beside_bar=True), progress() as bar:
         return base_model_of(settings, share_callback(bar))
 
 
@@ -128,22 +127,27 @@ def _players(settings: Settings, database: Database, base: str) -> Iterator[Gate
         base_model=base, gateway_engine="embedded", gateway_keys={}, canary_share=0.0
     )
     environment = subprocess_environment(own, database.dagster_url)
-    tell_step("starting the gateway that the players ask")
-    with GatewayProcess(own, environment) as gateway, GatewayPolicy(gateway.url, settings.model_name) as players:
+    with ExitStack() as stack:
+        with waiting("starting the gateway that the players ask"):
+            gateway = stack.enter_context(GatewayProcess(own, environment))
+            players = stack.enter_context(GatewayPolicy(gateway.url, settings.model_name))
         yield players
 
 
 def _play_and_train(
-    settings: Settings, database: Database, line: Line, players: GatewayPolicy, waiting: list[str]
+    settings: Settings, database: Database, line: Line, players: GatewayPolicy, left: list[str]
 ) -> None:
-    tell_step(f"playing and training {len(waiting)} windows from {waiting[0]} on, some seconds each")
-    with progress("{task.fields[samples]} samples", "reward {task.fields[reward]}", "{task.fields[took]}") as bar:
-        task = bar.add_task("playing", total=len(waiting), samples="-", reward="-", took="-")
-        for window in waiting:
+    begun = waiting(f"playing and training {len(left)} windows from {left[0]} on, some seconds each", beside_bar=True)
+    shown = progress("{task.fields[samples]} samples", "reward {task.fields[reward]}", "{task.fields[took]}")
+    with begun as say, shown as bar:
+        task = bar.add_task("playing", total=len(left), samples="-", reward="-", took="-")
+        for window in left:
             bar.update(task, description=window)
             started = time.monotonic()
+            say(f"playing {window}")
             with database.connect() as conn:
                 play_once(settings, conn, players, window)
+            say(f"training {window}")
             line.materialize(window)
             with database.connect() as conn:
                 row = windows.get_window(conn, window)

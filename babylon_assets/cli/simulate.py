@@ -48,7 +48,7 @@ def simulate(
     played one after another, each when the one before it is trained and has its verdict, so that the newest promoted
     policy plays; after ten minutes without that, it goes on with the policy that is served. With AUTOMATION off it does
     not wait. Then each window is played two minutes before its end. [bold]babylon up --simulate[/] runs this beside
-    the loop.
+    the loop. One process at a time plays the game of a home.
 
     Example: [bold]babylon simulate --hours 12[/]
     """
@@ -56,6 +56,7 @@ def simulate(
     show_log(settings.log_level)
     from babylon_assets.ledger.database import migrate, open_database
     from babylon_assets.ledger.window_length import check_window_length
+    from babylon_assets.orchestration.up_lock import only_game
     from babylon_assets.serving.client import GatewayPolicy
 
     refuse_open_key(settings)
@@ -64,7 +65,7 @@ def simulate(
     check_window_length(settings, database)
     prepare_game(settings, database)
     key = settings.simulation.key or "none-needed"
-    with GatewayPolicy(gateway_url(settings), settings.model_name, key) as players:
+    with only_game(settings.home), GatewayPolicy(gateway_url(settings), settings.model_name, key) as players:
         Game(settings, database, players, hours).run()
 
 

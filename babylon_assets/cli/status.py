@@ -53,12 +53,12 @@ def status(
     if dataset is not None:
         shown["trainable_tokens"] = format_trainable(shown["trainable_tokens"], dataset.counts)
     verdict = shown.pop("verdict", None)
-    _print_nested(_with_names(_said_once(shown), names))
+    _print_nested(_with_names(_without_repeats(shown), names))
     if verdict is not None:
         _print_verdict(verdict)
 
 
-def _said_once(shown: Mapping[str, Any]) -> dict[str, Any]:
+def _without_repeats(shown: Mapping[str, Any]) -> dict[str, Any]:
     """A window for a person: what its checkpoint has in common with it is left out of the second part.
 
     The dataset that the checkpoint was trained on stands there where the window has a newer one.
@@ -66,16 +66,16 @@ def _said_once(shown: Mapping[str, Any]) -> dict[str, Any]:
     top = {name: value for name, value in shown.items() if name not in ("policy", "parent_policy")}
     if top.get("understood") is not None:
         top["understood"] = f"{top['understood']:.0%}"
-    made = shown.get("lineage")
-    if not made:
+    checkpoint = shown.get("lineage")
+    if not checkpoint:
         return top
-    said = {value for value in shown.values() if isinstance(value, str)}
+    shown_above = {value for value in shown.values() if isinstance(value, str)}
     top["lineage"] = {
         _NAMES.get(name, name): value
-        for name, value in made.items()
-        if name not in ("policy", "id") and not (isinstance(value, str) and value in said)
+        for name, value in checkpoint.items()
+        if not (isinstance(value, str) and value in shown_above)
     }
-    if made["dataset_id"] != shown["dataset"]:
+    if checkpoint["dataset_id"] != shown["dataset"]:
         top = {"newest dataset" if name == "dataset" else name: value for name, value in top.items()}
     return top
 

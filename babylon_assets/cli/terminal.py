@@ -28,7 +28,7 @@ from babylon_assets.domain.display_text import format_number, is_number, neutral
 GAP, LAST_COLUMN = 2, 24
 _BLANKS = re.compile(r"[ \t]+(?=\n)")
 #: How often whoever waits is told that a command goes on.
-TELL_EVERY_SECONDS = 15.0
+TELL_EVERY_SECONDS = 5.0
 #: Columns where there is no terminal to ask: tables in files and pipes keep their cells whole.
 WIDE = 160
 
@@ -195,12 +195,19 @@ def tell_step(text: str) -> None:
 
 
 @contextmanager
-def waiting(text: str) -> Iterator[Callable[[str], None]]:
+def waiting(text: str, *, beside_bar: bool = False) -> Iterator[Callable[[str], None]]:
     """Say on standard error what begins now and, while it goes on, for how long it has.
 
     The block is given what changes the text that is said from then on. It is said where standard error was when it
     began: a training takes it away from libraries that print.
+
+    Args:
+        beside_bar: whether the block draws a progress bar, which moves by itself on a terminal.
     """
+    if beside_bar and errors.is_terminal:
+        tell_step(text)
+        yield lambda _: None
+        return
     began, ended = time.monotonic(), threading.Event()
     stream = errors.file
     now = [text]

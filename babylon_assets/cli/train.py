@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import count as numbers_from
 from typing import TYPE_CHECKING, Annotated
@@ -90,7 +90,8 @@ def train(
                 f"the UI shows windows from {settings.window_start} on; set WINDOWS_FROM={window} to see this one"
             )
         return
-    with opened_line(settings, "train --follow") as (database, line):
+    with prepared_line(settings, "train --follow") as (database, line):
+        tell_step(f"training every closed window that waits, then looking every {POLL_SECONDS} s; stop: Ctrl-C")
         follow_windows(database, line, settings)
 
 
@@ -160,6 +161,21 @@ def opened_line(
         fail_orphaned_runs(instance)
         installation = Installation(settings, database, heard, begins)
         yield database, Line(build_definitions(settings, installation=installation), instance, f"babylon {command}")
+
+
+@contextmanager
+def prepared_line(
+    settings: Settings,
+    command: str,
+    heard: Callable[[int, int, int], None] = lambda *_: None,
+    *,
+    begin: bool = False,
+) -> Iterator[tuple[Database, Line]]:
+    """As `opened_line`, and every few seconds it says that it is being prepared."""
+    with ExitStack() as stack:
+        with waiting("preparing the database and the graph"):
+            opened = stack.enter_context(opened_line(settings, command, heard, begin=begin))
+        yield opened
 
 
 def waiting_windows(database: Database, settings: Settings) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from babylon_assets.cli.terminal import bold, output, tell_step
+from babylon_assets.cli.terminal import bold, output, tell_step, waiting
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.site_links import SITE
 from babylon_assets.ledger.database import Database
@@ -47,22 +47,24 @@ def up(
     from babylon_assets.orchestration.partitions import beginning_with_the_record
     from babylon_assets.orchestration.runtime import dagster_home, fail_orphaned_runs, open_instance
     from babylon_assets.orchestration.services import Services, refuse_taken_ports
-    from babylon_assets.orchestration.up_lock import only_one
+    from babylon_assets.orchestration.up_lock import only_one, refuse_second_game
 
     with only_one(settings.home):
         refuse_taken_ports({"DAGSTER_PORT": settings.dagster_port, "GATEWAY_PORT": settings.gateway.port})
-        tell_step("preparing the database")
-        database = open_database(settings)
-        migrate(database)
-        check_window_length(settings, database)
         if simulated:
-            settings = with_a_game(settings, database, hours)
-        check_weights(settings)
-        from_record = settings.begins_with_the_record
-        settings = beginning_with_the_record(settings, database, datetime.now(UTC))
-        with open_instance(settings, database) as instance:
-            for run_id in fail_orphaned_runs(instance):
-                output.print(f"failed the run {run_id}, whose process was gone")
+            refuse_second_game(settings.home)
+        with waiting("preparing the database"):
+            database = open_database(settings)
+            migrate(database)
+            check_window_length(settings, database)
+            if simulated:
+                settings = with_a_game(settings, database, hours)
+            check_weights(settings)
+            from_record = settings.begins_with_the_record
+            settings = beginning_with_the_record(settings, database, datetime.now(UTC))
+            with open_instance(settings, database) as instance:
+                for run_id in fail_orphaned_runs(instance):
+                    output.print(f"failed the run {run_id}, whose process was gone")
         environment = subprocess_environment(settings, database.dagster_url)
         home, ports = dagster_home(settings), (settings.dagster_port, settings.gateway.port)
         tell_step(say_begin(settings, from_record=from_record))

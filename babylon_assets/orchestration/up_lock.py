@@ -1,4 +1,7 @@
-"""The file by which one `babylon up` at a time serves a home. Its lock is the kernel's, and it names the process."""
+"""The files by which one `babylon up` serves a home, and one process plays its simulated game, at a time.
+
+Their locks are the kernel's, and each names the process that holds it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 
 from babylon_assets.domain.errors import PermanentError
 
-NAME = "up.lock"
+NAME, GAME = "up.lock", "game.lock"
 
 
 @contextmanager
@@ -22,14 +25,37 @@ def only_one(home: Path) -> Iterator[None]:
         PermanentError: another process of this home holds it.
     """
     home.mkdir(parents=True, exist_ok=True)
-    with (home / NAME).open("a+") as lock:
+    with _held(home / NAME, f"`babylon up` already serves {home} as process"):
+        yield
+
+
+@contextmanager
+def only_game(home: Path) -> Iterator[None]:
+    """Hold `<home>/game.lock` while the simulated game of a home is played, as of `only_one`."""
+    with _held(home / GAME, f"the simulated game of {home} is already played by process"):
+        yield
+
+
+def refuse_second_game(home: Path) -> None:
+    """Refuse to begin to play a game that is played.
+
+    Raises:
+        PermanentError: another process of this home plays it.
+    """
+    if (home / GAME).is_file():
+        with only_game(home):
+            pass
+
+
+@contextmanager
+def _held(path: Path, held_already: str) -> Iterator[None]:
+    with path.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             raise PermanentError(
-                f"`babylon up` already serves {home} as process {lock.read().strip() or '?'}; "
-                "stop that one, or set BABYLON_HOME to another folder"
+                f"{held_already} {lock.read().strip() or '?'}; stop that one, or set BABYLON_HOME to another folder"
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from babylon_assets.config.network import is_loopback
 from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.domain.policies import Caller, Completion
 from babylon_assets.domain.trajectories import Message
+
+if TYPE_CHECKING:
+    from openai import APIError
 
 #: An answer waits for those before it; far beyond what a queue takes.
 TIMEOUT_SECONDS = 120
@@ -63,9 +66,9 @@ class GatewayPolicy:
         try:
             return self._runner.run(self._all(conversations, seeds, callers, max_tokens))
         except (APIConnectionError, RateLimitError, InternalServerError) as error:
-            raise TransientError(f"the gateway at {self._client.base_url} does not answer: {error}") from error
+            raise TransientError(f"the gateway at {self._client.base_url} does not answer: {_reason(error)}") from error
         except APIStatusError as error:
-            raise PermanentError(f"the gateway refused a question: {error.message}; read its log") from error
+            raise PermanentError(f"the gateway refused a question: {_reason(error)}; read its log") from error
 
     async def _all(
         self,
@@ -102,6 +105,12 @@ class GatewayPolicy:
             finish_reason=choice.finish_reason,
             call_id=reply.id,
         )
+
+
+def _reason(error: APIError) -> str:
+    """What the gateway said, without the form that it said it in."""
+    body = error.body
+    return str(body["message"]) if isinstance(body, dict) and body.get("message") else error.message
 
 
 def _caller_headers(caller: Caller) -> dict[str, str]:

@@ -5,6 +5,7 @@ Which error is of which kind is decided in `domain.errors`; an error that is of 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -17,6 +18,8 @@ from babylon_assets.ledger.windows import get_window, upsert_window
 from babylon_assets.orchestration.metadata import harmless_text
 from babylon_assets.orchestration.resources import Installation
 
+_log = logging.getLogger(__name__)
+
 ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 2.0
 #: How many failed windows one message names with their reasons; the failure's metadata has all of them.
@@ -28,13 +31,16 @@ _T = TypeVar("_T")
 def attempt(work: Callable[[], _T], warn: Callable[[str], None]) -> _T:
     """Do a window's work; after a transient error at most three more times.
 
-    The waits are 2, 4 and 8 seconds: long enough for a server that restarts, short beside a window.
+    The waits are 2, 4 and 8 seconds: long enough for a server that restarts, short beside a window. Each is said to the
+    run and, as a command shows nothing of its run, to the product's own log.
     """
 
     def say(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait, left = state.upcoming_sleep, ATTEMPTS - state.attempt_number
-        warn(f"{describe_error(error)}; trying again in {wait:g} s, {left} times at most")
+        sentence = f"{describe_error(error)}; trying again in {wait:g} s, {left} times at most"
+        warn(sentence)
+        _log.warning("%s", sentence)
 
     retrying = Retrying(
         retry=retry_if_exception_type(TransientError),

@@ -223,9 +223,16 @@ def _stop(server: Any, code: int = 0) -> None:
     """
     server.should_exit = True
     if threading.current_thread() is threading.main_thread():
-        timer = threading.Timer(MOST_SECONDS, os._exit, (code,))
+        timer = threading.Timer(MOST_SECONDS, _end_process, (code,))
         timer.daemon = True
         timer.start()
+
+
+def _end_process(code: int) -> None:
+    """End at once, with the sentence that whoever stopped it waits for."""
+    with contextlib.suppress(OSError):  # who read it is gone
+        os.write(2, b"stopped; what was recorded is kept\n")
+    os._exit(code)
 
 
 def assemble(
