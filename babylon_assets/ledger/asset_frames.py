@@ -94,7 +94,7 @@ def load(name: str, window: str | Sequence[str] | None = None, *, settings: Sett
         name: `windows`, `raw_trajectories`, `scored_trajectories`, `training_datasets`, `samples` (with their texts),
             `checkpoints`, `evaluations` or `promotions`; the reference lists their columns.
         window: the window, or several of them, for the frames that are kept by window. The others are whole without
-            one, and otherwise have the rows of these windows.
+            one, and otherwise have the rows of these windows. A window that was never read has none.
         settings: where the ledger is; None: as the environment says.
 
     Raises:

@@ -309,7 +309,10 @@ METADATA: dict[str, Meaning] = {
     "dataset_id": Meaning("", "The dataset: the hash of its content."),
     # trained
     "learning_curve": Meaning("", "Picture: mean reward of the windows up to this one."),
-    "oracle": Meaning("reward", "What the best orders would have earned on the same boards; simulated game only."),
+    "oracle": Meaning(
+        "reward",
+        "What following the news would have earned there, the best that can be known; simulated game only.",
+    ),
     "expert": Meaning("reward", "What the expert, whom the base model imitates, would have earned there."),
     "random": Meaning("reward", "What a random policy would have earned there."),
     "status": Meaning("", "What became of the window: trained, thin, skipped, empty, superseded, switched off."),

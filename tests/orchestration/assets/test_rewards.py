@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +29,21 @@ def shown(name: str) -> tuple[str, dict[str, str]]:
     """The README's example of a scorer: its module, and the settings that it is used with."""
     text = README.read_text()
     [module] = re.findall(rf"<!-- {name} -->\n```python\n(.*?)```", text, flags=re.DOTALL)
-    [line] = re.findall(r"^(SCORERS=.*) babylon train", text, flags=re.MULTILINE)
+    [line] = re.findall(r"^(PYTHONPATH=. SCORERS=.*) babylon train", text, flags=re.MULTILINE)
     return module, dict(setting.split("=", 1) for setting in line.split())
+
+
+def test_the_readmes_command_finds_the_scorer_in_the_folder_where_it_is_typed(world: World, tmp_path: Path) -> None:
+    module, given = shown("scorer")
+    (tmp_path / "my_scorers.py").write_text(module)
+    command, ours = Path(sys.executable).with_name("babylon"), {"BABYLON_HOME": str(tmp_path / "home")}
+    environment = {**os.environ, **ours, "DATABASE_URL": world.database.url, "COLUMNS": "200", **given}
+    said = subprocess.run(
+        [command, "doctor"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    [line] = [line for line in said.stdout.splitlines() if " rewards " in line]
+    assert line.startswith("ok")
+    assert "patience" in line
 
 
 def test_the_readmes_scorer_takes_part_in_the_reward(
@@ -38,7 +53,7 @@ def test_the_readmes_scorer_takes_part_in_the_reward(
     assert len(module.splitlines()) <= 10
     (tmp_path / "my_scorers.py").write_text(module)
     monkeypatch.syspath_prepend(str(tmp_path))
-    settings = load_settings(given, None)
+    settings = load_settings({name: given[name] for name in ("SCORERS", "REWARD_WEIGHTS")}, None)
     world = world.having(
         scorers=settings.rewards.scorers, reward_weights=settings.rewards.weights, train_rl_local=False
     )
