@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from threading import Thread
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from babylon_assets.cli.terminal import bold, output, tell_step
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.site_links import SITE
 from babylon_assets.ledger.database import Database
+
+if TYPE_CHECKING:
+    from babylon_assets.orchestration.services import Services
 
 
 def up(
@@ -66,14 +69,19 @@ def up(
         tell_step("starting Dagster's webserver and daemon, and the gateway")
         with Services(home, ports[0], environment, ports[1], hours if simulated else None) as services:
             services.wait_until_ready(tell_step)
-            output.print("Dagster UI:", bold(services.url), f"  logs: {services.logs}   stop: Ctrl-C")
-            output.print("site:", bold(f"{services.url}{SITE}/"), "  checkpoints, samples, agents, comparisons")
-            output.print("gateway:", bold(f"http://{settings.gateway.host}:{settings.gateway.port}/v1"))
-            if simulated:
-                output.print(f"simulated game: {services.logs / 'simulation.log'}")
-            Thread(target=_write_report, args=(settings, database), daemon=True).start()
+            if not services.stop_requested:
+                _say_addresses(settings, services, simulated=simulated)
+                Thread(target=_write_report, args=(settings, database), daemon=True).start()
             services.wait(WatchedDatabase(settings, database), _say)
     output.print("stopped")
+
+
+def _say_addresses(settings: Settings, services: Services, *, simulated: bool) -> None:
+    output.print("Dagster UI:", bold(services.url), f"  logs: {services.logs}   stop: Ctrl-C")
+    output.print("site:", bold(f"{services.url}{SITE}/"), "  checkpoints, samples, agents, comparisons")
+    output.print("gateway:", bold(f"http://{settings.gateway.host}:{settings.gateway.port}/v1"))
+    if simulated:
+        output.print(f"simulated game: {services.logs / 'simulation.log'}")
 
 
 def with_a_game(settings: Settings, database: Database, hours: int) -> Settings:

@@ -14,6 +14,8 @@ import numpy as np
 
 #: Draws of a bootstrap; the ends of a 95% interval then vary by about a fiftieth of its width.
 RESAMPLES = 4000
+#: Of what a policy would answer, the share that others' answers must hold to say what it would have earned.
+LEAST_COVERED = 0.5
 #: Rewards of a group that differ by less than this do not say which answer is better.
 SMALLEST_GAP = 1e-6
 
@@ -130,6 +132,9 @@ def off_policy(
 ) -> OffPolicy:
     """Self-normalised importance sampling: the mean of the rewards weighted by p(policy) / p(behaviour) per answer.
 
+    The weights have the mean 1 over all that the behaviour could answer. Where theirs is far lower, most of what the
+    policy would answer was never tried, and what its other answers earned says nothing of it.
+
     Args:
         policy, behaviour: log-probability of each whole answer under the policy in question, and as it was sampled.
         least_effective: below this effective sample size a few answers decide everything, and no estimate is given.
@@ -138,6 +143,7 @@ def off_policy(
         return OffPolicy(None, 0.0, float("nan"), "there is no held-out answer with a known reward")
     ratios = np.asarray(policy, dtype=float) - np.asarray(behaviour, dtype=float)
     weights = np.exp(ratios - ratios.max())
+    log_covered = float(np.log(weights.mean()) + ratios.max())
     effective = float(weights.sum() ** 2 / (weights**2).sum())
     mean = float(np.mean(rewards))
     if effective < least_effective:
@@ -145,6 +151,9 @@ def off_policy(
             f"its effective sample size is {effective:.1f} of {len(rewards)}, at least {least_effective:g} are needed"
         )
         return OffPolicy(None, effective, mean, estimate)
+    if log_covered < np.log(LEAST_COVERED):
+        estimate = f"about {np.exp(log_covered):.0%} of what it would answer is among the answers given"
+        return OffPolicy(None, effective, mean, f"{estimate}, at least {LEAST_COVERED:.0%} are needed")
     return OffPolicy(float((weights * np.asarray(rewards)).sum() / weights.sum()), effective, mean, None)
 
 

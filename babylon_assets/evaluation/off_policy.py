@@ -37,7 +37,7 @@ class OffPolicyResult:
 
 def version(dataset: Dataset, least_effective: float) -> str:
     """What decides the numbers, as a name: the very answers, and when an estimate is refused."""
-    return f"2-{dataset.id[:12]}-{least_effective:g}"
+    return f"3-{dataset.id[:12]}-{least_effective:g}"
 
 
 def held_out_samples(dataset: Dataset) -> list[Sample]:

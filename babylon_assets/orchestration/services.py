@@ -115,7 +115,7 @@ class Services:
             say: is told every few seconds what is waited for.
 
         Raises:
-            PermanentError: a process ended, or the UI did not answer in two minutes; the log's end is in the message.
+            PermanentError: a process ended, or the UI did not answer in ten minutes; the log's end is in the message.
         """
         began = said_at = time.monotonic()
         deadline = began + READY_SECONDS

@@ -62,6 +62,15 @@ def test_an_off_policy_estimate_is_the_weighted_mean() -> None:
     assert (found.behaviour, found.refused) == (0.25, None)
 
 
+def test_no_estimate_is_given_of_a_policy_whose_own_answers_were_not_given() -> None:
+    """It would answer otherwise nine times of ten; the good answers that were given are alike to it."""
+    found = off_policy([math.log(0.05)] * 20, [math.log(0.5)] * 20, [1.0] * 20, 16)
+    assert (found.value, found.effective) == (None, pytest.approx(20.0))
+    assert found.refused == "about 10% of what it would answer is among the answers given, at least 50% are needed"
+    certain = off_policy([0.0] * 20, [-2000.0] * 20, [1.0] * 20, 16)
+    assert certain.value == 1.0
+
+
 def test_an_estimate_on_few_effective_answers_is_refused() -> None:
     found = off_policy([0.0, -9.0, -9.0], [-9.0, 0.0, 0.0], [1.0, 0.0, 0.0], 2)
     assert found.value is None

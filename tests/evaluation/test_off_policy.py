@@ -79,11 +79,13 @@ def test_another_policy_is_estimated_only_on_enough(taught_base: Path, another: 
     kept = held_out_samples(dataset(*samples))
     found = score_answers(str(taught_base), another, kept, 1)
     assert 1 <= found.estimate.effective < 19
-    assert found.estimate.value is not None
+    assert found.estimate.value is None
+    assert "of what it would answer is among the answers given" in (found.estimate.refused or "")
     refused = score_answers(str(taught_base), another, kept, 19)
     assert refused.estimate.value is None
     assert "19 are needed" in (refused.estimate.refused or "")
     base = score_answers(str(taught_base), None, kept, 1)
+    assert base.estimate.value is not None
     assert found.preferences != pytest.approx(base.preferences)
 
 
