@@ -56,7 +56,7 @@ def folders(database: Database, tmp_path: Path) -> list[Path]:
 
 def test_chains_show_a_branch_under_where_it_begins(babylon: Babylon, folders: list[Path]) -> None:
     shown = babylon("chains").stdout.splitlines()
-    assert shown[0].split() == ["policy", "window", "reward", "state", "parent", "backend", "id"]
+    assert shown[0].split() == ["policy", "window", "state", "parent", "backend", "id"]
     lines = [line.split("  2026")[0].split("  -")[0].rstrip() for line in shown[1:]]
     assert lines == [*(f"{CHAIN}@{step}" for step in (0, 1, 2)), f"  {BRANCH}@3", *(f"{CHAIN}@{n}" for n in (3, 4, 5))]
     listed = json.loads(babylon("chains", "--json").stdout)
@@ -85,7 +85,10 @@ def test_lineage_goes_forward_to_every_checkpoint_that_saw_a_trajectory(babylon:
         f"{CHAIN}@4": f"trained from {CHAIN}@3",
         f"{CHAIN}@5": f"trained from {CHAIN}@4",
     }
-    assert "no checkpoint has seen it" in babylon("lineage", "--trajectory", "t92").stdout  # it was skipped
+    skipped = babylon("lineage", "--trajectory", "t92")
+    assert (skipped.exit_code, "no checkpoint has seen it" in skipped.stdout) == (0, True)
+    mistyped = babylon("lineage", "--trajectory", "nope")
+    assert (mistyped.exit_code, "knows no trajectory 'nope'" in mistyped.stderr) == (1, True)
 
 
 def test_prune_keeps_what_is_needed(babylon: Babylon, folders: list[Path], database: Database) -> None:

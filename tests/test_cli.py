@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pytest
 from click.testing import Result
@@ -37,7 +38,8 @@ COMMANDS = (
 )
 KEYS = [
     *("window", "state", "trajectories", "samples", "trainable_tokens"),
-    *("reward_mean", "oracle", "dataset", "parent", "checkpoint", "understood", "unknown_words", "understanding"),
+    *("reward_mean", "oracle", "dataset", "parent", "checkpoint", "parent_policy", "policy"),
+    *("understood", "unknown_words", "understanding"),
     *("carried_from", "carried_into", "carried_too_old", "late_waiting"),
 ]
 FIRST, SECOND = "2026-11-05T14:00", "2026-11-05T15:00"
@@ -121,6 +123,8 @@ def test_windows_as_json_is_a_list_oldest_first_with_exactly_these_keys(babylon:
         "dataset": DATASET.id,
         "parent": "c0",
         "checkpoint": "c1",
+        "parent_policy": "babylon-agent@0",
+        "policy": "babylon-agent@1",
         "understood": None,
         "unknown_words": None,
         "understanding": None,
@@ -151,6 +155,27 @@ def test_status_prints_where_a_checkpoint_comes_from(babylon: Babylon, ledger: N
     assert shown["lineage"]["ended_early"] == explain_early_end(EARLY_END)
     printed = babylon("status", FIRST).stdout
     assert "babylon-agent@1" in printed and "1,209 were not seen" in " ".join(printed.split())
+
+
+def test_status_shows_a_person_each_fact_once_and_names_both_datasets(
+    babylon: Babylon, ledger: None, database: Database
+) -> None:
+    def facts() -> list[tuple[str, str]]:
+        lines = (line.strip().partition("  ") for line in babylon("status", FIRST).stdout.splitlines())
+        return [(name, value.strip()) for name, _, value in lines]
+
+    with database.connect() as conn:
+        upsert_window(conn, FIRST, understood=1.0)
+    same = facts()
+    assert [value for _, value in same].count(FIRST) == 1
+    assert ("dataset", DATASET.id) in same and ("understood", "100%") in same and ("run", "run-1") in same
+    assert sum("c0" in value.split() for _, value in same) == 1
+    assert not {"parent_id", "window_id", "dagster_run_id"} & {name for name, _ in same}
+    newer = msgspec.structs.replace(DATASET, id="newer")
+    with database.connect() as conn:
+        save_dataset(conn, newer)
+        upsert_window(conn, FIRST, dataset_id="newer")
+    assert {("newest dataset", "newer"), ("trained on dataset", DATASET.id)} <= set(facts())
 
 
 def test_status_knows_an_attempt_that_lives_from_one_that_died(babylon: Babylon, database: Database) -> None:

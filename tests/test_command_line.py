@@ -19,6 +19,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from babylon_assets.cli import chain, stopping
 from babylon_assets.cli.app import COMMANDS, app
 from babylon_assets.cli.promote import _moment
 from babylon_assets.ledger.checkpoints import insert_checkpoint
@@ -328,6 +329,24 @@ cli.main(["hold"])
 """)
     done = run_module(tmp_path, "held")
     assert (done.returncode, done.stdout, done.stderr) == (143, "", STOPPED)
+
+
+def test_what_begins_anew_does_not_say_that_it_goes_on(
+    ledger: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stopping, "_sentences", [])
+    monkeypatch.setattr(stopping, "_outcome", stopping._outcome[:])
+    for name, value in environment(ledger, tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("babylon_assets.training.reproduction.reproduce", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        chain.reproduce("babylon-agent@1")
+    stopping.say_stopped()
+    assert "stopped; nothing of it is kept, and the same command begins anew" in capfd.readouterr().err
 
 
 def test_a_library_that_aborts_when_the_interpreter_ends_has_no_say_after_a_signal(tmp_path: Path) -> None:

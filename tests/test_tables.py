@@ -19,8 +19,8 @@ from babylon_assets.cli.chain import tree_table
 from babylon_assets.cli.compare import _measured_table as measured_table
 from babylon_assets.cli.list_scores import _table as steps_table
 from babylon_assets.cli.list_scores import _tied as find_tied
-from babylon_assets.cli.list_windows import _with_names as name_checkpoints
 from babylon_assets.cli.list_windows import print_newest, window_table
+from babylon_assets.cli.status import _with_names as name_checkpoints
 from babylon_assets.domain.baselines import WORSE_HALF
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.domain.policy_comparison import ComparedPolicies, MeasuredTwice
@@ -68,6 +68,7 @@ def test_a_rejected_checkpoint_stands_where_it_was_made() -> None:
 @pytest.mark.parametrize("width", [80, 120, 160])
 def test_windows_are_readable_at_every_width_whatever_is_carried(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal.output, "_width", width)
+    monkeypatch.setattr(terminal.output, "_force_terminal", True)
     paper = io.StringIO()
     Console(file=paper, width=width).print(window_table(ROWS, NAMES, CARRIED))
     text = paper.getvalue()
@@ -82,6 +83,24 @@ def test_windows_are_readable_at_every_width_whatever_is_carried(width: int, mon
         assert f"{window.window_id}  {window.status}" in text
     assert all(word in text.split() for word in ("1,200", "984", "@1", "babylon-agent@2;"))
     assert len(lines) < 30
+
+
+def test_no_command_that_somebody_types_is_cut_and_in_a_pipe_nothing_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = f"`babylon train {ROWS[0].window_id} --branch`"
+    reason = f"{'the chain has moved on ' * 3}and {command} trains it beside the chain, on its dataset as it is now"
+    rows = [row(9, "skipped", None, reason)]
+    for on_a_terminal in (True, False):
+        monkeypatch.setattr(terminal.output, "_force_terminal", on_a_terminal)
+        cell = next(iter(window_table(rows, NAMES).columns[-1].cells))
+        assert command in str(cell) and (str(cell) == reason) != on_a_terminal
+
+
+def test_what_no_checkpoint_was_measured_on_has_no_column() -> None:
+    line = [root(), checkpoint(1, "2026-11-29T01:00", "d1")]
+    states = dict.fromkeys((one.id for one in line), "served before")
+    for rewards in ({}, {line[1].id: 0.5}):
+        headers = [str(column.header) for column in tree_table(line, states, rewards).columns]
+        assert ("evaluated" in headers) == bool(rewards)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

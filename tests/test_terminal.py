@@ -192,7 +192,7 @@ def test_a_fault_is_shown_with_its_place_and_does_not_act(babylon: Babylon, monk
     def broken(*_: object) -> None:
         raise ZeroDivisionError(ATTACK)
 
-    monkeypatch.setattr("babylon_assets.cli.list_windows.overview", broken)
+    monkeypatch.setattr("babylon_assets.cli.status.overview", broken)
     done = babylon("status")
     assert done.exit_code == 1
     assert f"ZeroDivisionError: {SHOWN}" in done.stderr and "Traceback" in done.stderr

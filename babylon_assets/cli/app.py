@@ -41,6 +41,7 @@ from babylon_assets.cli import (
     serve,
     serve_site,
     simulate,
+    status,
     stopping,
     train,
     up,
@@ -190,7 +191,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Look": {
         "windows": list_windows.list_all,
-        "status": list_windows.status,
+        "status": status.status,
         "scores": list_scores.list_scores,
         "chains": chain.chains,
         "lineage": chain.lineage,

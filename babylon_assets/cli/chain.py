@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from babylon_assets.cli import stopping
 from babylon_assets.cli.list_windows import Everything, Json, opened, print_newest
 from babylon_assets.cli.terminal import (
     count,
@@ -38,10 +39,11 @@ Named = Annotated[
 
 
 def chains(everything: Everything = False, json: Json = False) -> None:
-    """Show the newest checkpoints with reward and state, each branch under the checkpoint that it begins at.
+    """Show the newest checkpoints with what was measured of them and their state, each branch where it begins.
 
-    The reward is what the gate goes by: the newest on the environment's benchmark, or on recorded prompts where it has
-    none. What `babylon compare` measures is shown there alone.
+    The column `evaluated` is the reward that the gate goes by: the newest on the environment's benchmark, or on
+    recorded prompts where it has none. It is not the reward of the samples, which `babylon windows` shows. What
+    `babylon compare` measures is shown there alone.
 
     The state is `served`, `served before`, `passed` (by the gate, and not promoted), `rejected` (by the gate), `rolled
     back`, `no verdict`, `branch` (never served), or `base model`.
@@ -91,7 +93,7 @@ def _tree_table(
         {
             "policy": "  " * depth + names[checkpoint.id],
             "window": checkpoint.window_id or "-",
-            "reward": number(rewards.get(checkpoint.id)),
+            "evaluated": number(rewards.get(checkpoint.id)),
             "state": states[checkpoint.id] + ("" if checkpoint.path or not checkpoint.step else ", weights pruned"),
             "parent": names.get(checkpoint.parent_id or "", "-"),
             "backend": checkpoint.backend,
@@ -99,7 +101,9 @@ def _tree_table(
         }
         for checkpoint, depth in ordered
     ]
-    return fitting_table(rows, drop=("backend", "id"), right=("reward",))
+    if not any(checkpoint.id in rewards for checkpoint, _ in ordered):
+        rows = [{name: cell for name, cell in row.items() if name != "evaluated"} for row in rows]
+    return fitting_table(rows, drop=("backend", "id"), right=("evaluated",))
 
 
 def _in_tree_order(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[Checkpoint, int]]:
@@ -133,9 +137,13 @@ def lineage(
         raise typer.BadParameter("give a checkpoint, or --trajectory", param_hint="CHECKPOINT")
     settings = load_settings()
     with opened(settings).connect() as conn:
-        if checkpoint is None:
+        if trajectory is not None:
             shown: dict[str, Any] = ledger.policies_that_saw(conn, trajectory=trajectory)
-        else:
+            if not shown and not ledger.knows_trajectory(conn, trajectory):
+                raise PermanentError(
+                    f"the ledger knows no trajectory {trajectory!r}; `babylon scores WINDOW` lists those of a window"
+                )
+        elif checkpoint is not None:
             shown = _backward(conn, ledger.find(conn, checkpoint, settings.model_name))
     if json:
         print_json(shown)
@@ -191,6 +199,7 @@ def reproduce(checkpoint: Named, json: Json = False) -> None:
         trained = ledger.find(conn, checkpoint, settings.model_name)
     from babylon_assets.training.reproduction import reproduce as train_again
 
+    stopping.begins_anew()
     training = waiting(f"training {_name(trained)} again from the ledger")
     with training, tempfile.TemporaryDirectory(prefix="babylon-reproduce-") as home:
         result = train_again(settings, database, trained, Path(home))

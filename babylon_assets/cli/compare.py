@@ -98,7 +98,7 @@ def _measured_table(compared: ComparedPolicies) -> Table:
     first, second = _short_names(compared)
     rows = [
         {
-            "evaluation": f"{row.evaluation} of {row.window}" if row.window else row.evaluation,
+            "evaluation": row.evaluation.replace("_", " ") + (f" of {row.window}" if row.window else ""),
             first: _spoken(row.first),
             second: _spoken(row.second),
             "difference": _spoken(row.difference),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from babylon_assets.cli import stopping
 from babylon_assets.cli.list_windows import opened
 from babylon_assets.cli.terminal import output
 from babylon_assets.config.settings import load_settings
@@ -37,6 +38,7 @@ def export(
     """
     from babylon_assets.environments.files.exports import art_lines
 
+    stopping.begins_anew()
     settings = load_settings()
     settings.windows.parse(window)
     with opened(settings).connect() as conn:

@@ -1,9 +1,8 @@
-"""`babylon migrate`, `babylon windows` and `babylon status`: the database and what our tables say of each window."""
+"""`babylon migrate` and `babylon windows`: the database, and what our tables say of each window."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -18,22 +17,17 @@ from babylon_assets.cli.terminal import (
     number,
     output,
     plain,
-    print_fact,
     print_json,
     short,
 )
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.display_text import shorten
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.token_counts import explain_early_end, format_trainable
-from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
-from babylon_assets.ledger import checkpoints, late_samples, training_jobs, verdicts
+from babylon_assets.ledger import checkpoints, late_samples, verdicts
 from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection, Database, open_database
 from babylon_assets.ledger.database import migrate as migrate_schema
-from babylon_assets.ledger.dataset_counts import read_counts
 from babylon_assets.ledger.late_samples import CarriedSamples
 from babylon_assets.ledger.windows import WindowRow
 
@@ -75,11 +69,11 @@ def list_all(everything: Everything = False, json: Json = False) -> None:
     with database.connect() as conn, database.source_of(conn) as source:
         rows = list_known_windows(settings, conn, source)
         tell_odd_ids(settings, source)
-        names = policy_names(conn, settings.model_name)
+        names, plain = policy_names(conn, settings.model_name), plain_names(conn, settings.model_name)
         carried = late_samples.carried(conn, settings.model_name)
     if json:
         late = by_window(carried)
-        print_json([window_json(row) | carried_json(row.window_id, late.get(row.window_id, ())) for row in rows])
+        print_json([window_json(row, plain) | carried_json(row.window_id, late.get(row.window_id, ())) for row in rows])
     elif rows:
         print_newest(rows, everything, lambda shown: window_table(shown, names, carried))
         if carried:
@@ -96,47 +90,6 @@ def print_newest(rows: Sequence[_Row], everything: bool, table: Callable[[Sequen
     output.print(table(shown))
     if len(shown) < len(rows):
         output.print(f"the newest {len(shown)} of {len(rows):,}; --all shows all of them", style="dim")
-
-
-def status(
-    window: Annotated[str | None, typer.Argument(help="A window such as 2026-11-05T14:00.")] = None,
-    json: Json = False,
-) -> None:
-    """Show where a window's checkpoint comes from; without a window, the state of the whole chain.
-
-    Example: [bold]babylon status 2026-11-05T14:00[/]
-    """
-    settings = load_settings()
-    if window is not None:
-        settings.windows.parse(window)
-    with opened(settings).connect() as conn:
-        shown = lineage(conn, settings, window) if window else overview(conn, settings.model_name)
-        names = policy_names(conn, settings.model_name)
-        dataset = read_counts(conn, shown.get("dataset"))
-    if json:
-        print_json(shown)
-        return
-    if dataset is not None:
-        shown["trainable_tokens"] = format_trainable(shown["trainable_tokens"], dataset.counts)
-    verdict = shown.pop("verdict", None)
-    _print_nested(_with_names(shown, names))
-    if verdict is not None:
-        _print_verdict(verdict)
-
-
-def _with_names(shown: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The same for a person: a checkpoint's name before its id, and its end in the words of the states."""
-    row: dict[str, Any] = {}
-    for name, value in shown.items():
-        if isinstance(value, Mapping):
-            row[name] = _with_names(value, names)
-        elif name in ("id", "parent", "parent_id", "checkpoint") and value in names:
-            row[name] = f"{names[value]}  {value}"
-        elif name == "rejected" and value:
-            row["state"] = explain_end(value)
-        else:
-            row[name] = value
-    return row
 
 
 def opened(settings: Settings) -> Database:
@@ -187,8 +140,12 @@ def tell_odd_ids(settings: Settings, source: Connection) -> None:
         )
 
 
-def window_json(row: WindowRow) -> dict[str, Any]:
-    """What `babylon windows --json` prints of a window; the keys are a promise."""
+def window_json(row: WindowRow, names: Mapping[str, str]) -> dict[str, Any]:
+    """What `babylon windows --json` prints of a window; the keys are a promise.
+
+    Args:
+        names: of the policies by checkpoint id, as of `plain_names`.
+    """
     return {
         "window": row.window_id,
         "state": row.status,
@@ -200,6 +157,8 @@ def window_json(row: WindowRow) -> dict[str, Any]:
         "dataset": row.dataset_id,
         "parent": row.parent_id,
         "checkpoint": row.checkpoint_id,
+        "parent_policy": names.get(row.parent_id or ""),
+        "policy": names.get(row.checkpoint_id or ""),
         "understood": row.understood,
         "unknown_words": row.unknown_words,
         "understanding": row.understanding,
@@ -223,6 +182,11 @@ def carried_json(window: str, carried: Sequence[CarriedSamples]) -> dict[str, An
         "carried_too_old": sum(carry.too_old for carry in carried if carry.into == window),
         "late_waiting": sum(carry.samples for carry in carried if carry.window == window and carry.into is None),
     }
+
+
+def plain_names(conn: Connection, chain: str) -> dict[str, str]:
+    """The name of each checkpoint of a chain, such as `babylon-agent@3`, by its id."""
+    return {checkpoint.id: policy_name(chain, checkpoint.step) for checkpoint in checkpoints.chain(conn, chain)}
 
 
 def policy_names(conn: Connection, chain: str) -> dict[str, str]:
@@ -260,9 +224,17 @@ def window_table(rows: Sequence[WindowRow], names: Mapping[str, str], carried: S
 
 def _outcome(row: WindowRow, names: Mapping[str, str], late: Mapping[str, Any]) -> str:
     """`parent -> checkpoint`, or why there is none, what is late of it or joined it, and its unknown words."""
-    outcome = shorten(row.reason or "", MOST_OF_A_REASON) if row.checkpoint_id is None else _step(row, names)
+    outcome = _reason(row.reason or "") if row.checkpoint_id is None else _step(row, names)
     unknown = f"not known: {plain(row.unknown_words)}" if row.unknown_words else None
     return "; ".join(filter(None, [outcome, *_carried(late), unknown]))
+
+
+def _reason(text: str) -> str:
+    """A reason, cut on a terminal alone and never within a command in backquotes: somebody types it."""
+    if not output.is_terminal or len(text) <= MOST_OF_A_REASON:
+        return text
+    inside = text[:MOST_OF_A_REASON].count("`") % 2
+    return shorten(text, text.find("`", MOST_OF_A_REASON) + 1 if inside else MOST_OF_A_REASON)
 
 
 def _carried(late: Mapping[str, Any]) -> list[str]:
@@ -287,73 +259,6 @@ def _step(row: WindowRow, names: Mapping[str, str]) -> str:
     return f"{'@' + step if step and checkpoint.startswith(chain + '@') else parent} -> {checkpoint}"
 
 
-def lineage(conn: Connection, settings: Settings, window: str) -> dict[str, Any]:
-    """Where the window's checkpoint comes from: dataset, parent, settings, seed, versions, Dagster run.
-
-    Raises:
-        PermanentError: the window is unknown.
-    """
-    settings.windows.parse(window)
-    chain = settings.model_name
-    row = ledger.get_window(conn, window)
-    if row is None:
-        raise PermanentError(
-            f"{window} was never read; `babylon windows` lists what there is, and `babylon train` reads one of them"
-        )
-    checkpoint = checkpoints.by_window(conn, chain, window)
-    return {
-        **window_json(row),
-        "reason": row.reason,
-        "fingerprint": row.fingerprint,
-        "lineage": None
-        if checkpoint is None
-        else {
-            "policy": policy_name(chain, checkpoint.step),
-            "ended_early": explain_early_end(checkpoint.metrics) or None,
-            **asdict(checkpoint),
-        },
-        "verdict": None if checkpoint is None else _verdict(conn, checkpoint.id),
-    }
-
-
-def _verdict(conn: Connection, checkpoint: str) -> dict[str, Any] | None:
-    """What the gate said of a checkpoint, with a row for each rule."""
-    kept = verdicts.verdict_on(conn, checkpoint)
-    if kept is None:
-        return None
-    return {
-        "passed": kept.passed,
-        "summary": explain_decision(kept.why, kept.verdict),
-        "why": kept.why,
-        "at": kept.judged_at,
-        "rules": [row._asdict() | {"answer": row.answer} for row in verdict_rows(kept.verdict)],
-    }
-
-
-def overview(conn: Connection, chain: str) -> dict[str, Any]:
-    """How many windows are in which state, the newest checkpoint of the chain, and what is being trained."""
-    rows = ledger.list_windows(conn)
-    states = sorted({row.status for row in rows})
-    head = checkpoints.head(conn, chain)
-    running = training_jobs.running_jobs(conn, chain)
-    return {
-        "chain": chain,
-        "windows": {state: sum(row.status == state for row in rows) for state in states},
-        "newest window": rows[-1].window_id if rows else None,
-        "head": None
-        if head is None
-        else {"step": head.step, "id": head.id, "window": head.window_id, "path": head.path},
-        "training": {f"{job.window_id} on {job.chain}": _alive(job, ago) for job, ago in running},
-    }
-
-
-def _alive(job: training_jobs.Job, ago: float) -> str:
-    """What an attempt that has not ended does, by its last sign of life."""
-    if job.state != "submitted" and ago > training_jobs.SILENT_SECONDS:
-        return f"{job.state}, no sign of life for {ago:.0f} s: its process has died; train the window again"
-    return f"{job.state} with {job.backend or 'no backend yet'}, last sign of life {ago:.0f} s ago"
-
-
 def _unread(source: SourceWindow) -> WindowRow:
     """A window of the game that no run has looked at."""
     return WindowRow(
@@ -373,25 +278,3 @@ def _unread(source: SourceWindow) -> WindowRow:
         reason=None,
         changed_at=datetime.now(UTC),
     )
-
-
-def _print_verdict(verdict: Mapping[str, Any]) -> None:
-    """The sentence, and below it each rule of the gate."""
-    print_fact("gate", f"{'passed' if verdict['passed'] else 'rejected'}: {verdict['summary']}")
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("rule", "holds", "what it came to", "bound"):
-        table.add_column(name, overflow="fold")
-    for row in verdict["rules"]:
-        table.add_row(row["rule"], row["answer"], row["finding"], row["bound"])
-    output.print(table)
-
-
-def _print_nested(values: dict[str, Any], indent: int = 0) -> None:
-    """Aligned `name  value` lines; nested mappings are indented."""
-    width = max((len(name) for name in values), default=0)
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            output.print(bold(" " * indent + name))
-            _print_nested(value, indent + 2)
-        else:
-            print_fact(name, value, indent=indent, width=width)

@@ -24,6 +24,7 @@ AGAIN_SECONDS = 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []
 _sentences: list[str] = []
+_outcome = ["what is done is kept, and the same command goes on from it"]
 
 
 def end_at_once() -> None:
@@ -68,13 +69,18 @@ def was_told() -> bool:
     return bool(_received)
 
 
+def begins_anew() -> None:
+    """Note that the command keeps nothing of what it did when it is ended, for the one sentence."""
+    _outcome[0] = "nothing of it is kept, and the same command begins anew"
+
+
 def say_stopped() -> None:
     """The one sentence, once."""
     if _sentences:
         return
     names = {signal.SIGINT: " by Ctrl-C", signal.SIGTERM: " by SIGTERM"}
     by = names[signal.Signals(_received[0])] if _received else ""
-    _sentences.append(f"stopped{by}; what is done is kept, and the same command goes on from it")
+    _sentences.append(f"stopped{by}; {_outcome[0]}")
     with suppress(OSError):  # who read it is gone
         sys.stderr.flush()
         os.write(2, f"{_sentences[0]}\n".encode())

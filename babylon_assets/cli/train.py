@@ -22,6 +22,7 @@ from babylon_assets.domain.token_counts import trained_tokens
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import checkpoints, verdicts
 from babylon_assets.ledger.sqlstates import named_error
+from babylon_assets.ledger.trajectory_counts import count_quarantined
 from babylon_assets.ledger.windows import WindowRow, get_window
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ DOING = {
     "checkpoint_evaluations": "evaluating the checkpoint of",
     "promoted_model": "deciding about the checkpoint of",
 }
+#: Reasons why trajectories were not read that are named after a training.
+MOST_REASONS = 3
 #: Until a window that failed is tried again.
 RETRY_SECONDS = 3600
 
@@ -194,9 +197,12 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> N
     """
     from babylon_assets.ledger.datasets import load_dataset
 
+    with database.connect() as conn:
+        before = checkpoints.by_window(conn, settings.model_name, window)
     run = line.materialize(window)
     with database.connect() as conn:
         row = get_window(conn, window)
+        refused = count_quarantined(conn, window)
         checkpoint = checkpoints.by_window(conn, settings.model_name, window)
         counts = load_dataset(conn, row.dataset_id).counts if row is not None and row.dataset_id else {}
         names = policy_names(conn, settings.model_name)
@@ -206,11 +212,15 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> N
             bold(window), " empty  the environment has no row of this window; `babylon windows` lists those it has"
         )
         return
-    output.print(bold(window), f" {row.status}  {row.reason or ''}")
+    again = checkpoint is not None and before is not None and checkpoint.id == before.id
+    status = "was trained before, and nothing was trained now" if again else row.status
+    output.print(bold(window), f" {status}  {row.reason or ''}")
     output.print(
         f"  read      {count(row.trajectories)} trajectories of {count(row.agents)} agents, "
         f"{count(row.samples)} samples, mean reward {number(row.reward_mean)}"
     )
+    if refused:
+        print_fact("not read", _refusals(refused), indent=2, width=8)
     output.print(f"  samples   {_kinds(counts)}")
     if checkpoint is not None:
         how = f"{checkpoint.settings.get('method', '')} on {count(trained_tokens(checkpoint.metrics))} tokens"
@@ -241,6 +251,16 @@ def report_branch(database: Database, settings: Settings, window: str, name: str
     output.print(bold(window), " beside the chain")
     print_fact("branch", f"{line}, {trained.status}: {trained.reason}", indent=2, width=8)
     output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)
+
+
+def _refusals(refused: Mapping[str, int]) -> str:
+    """Why how many trajectories are in quarantine, the commonest reason first."""
+    named = [
+        f"{count(rows)} {'trajectory' if rows == 1 else 'trajectories'}: {reason}"
+        for reason, rows in list(refused.items())[:MOST_REASONS]
+    ]
+    others = [f"{len(refused) - MOST_REASONS} other reasons"] if len(refused) > MOST_REASONS else []
+    return "; ".join(named + others)
 
 
 def _kinds(counts: Mapping[str, int]) -> str:

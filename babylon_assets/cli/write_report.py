@@ -14,6 +14,7 @@ from typing import Annotated
 import psycopg
 import typer
 
+from babylon_assets.cli import stopping
 from babylon_assets.cli.list_windows import list_known_windows, opened
 from babylon_assets.cli.terminal import errors, output
 from babylon_assets.config.settings import Settings, load_settings
@@ -40,6 +41,7 @@ def report(
 
     Example: [bold]babylon report --output /var/www/babylon.html[/]
     """
+    stopping.begins_anew()
     settings = load_settings()
     path = to or settings.home / "report.html"
     write(path, render_page(gather(settings, opened(settings), datetime.now(UTC))))

@@ -124,6 +124,18 @@ def policies_that_saw(
     return seen
 
 
+def knows_trajectory(conn: Connection[Any], trajectory: str) -> bool:
+    """Whether a trajectory was ever read, put into quarantine or frozen in a dataset."""
+    row = conn.execute(
+        """
+        SELECT EXISTS (SELECT FROM babylon_training.raw_trajectories WHERE trajectory_id = %(id)s)
+            OR EXISTS (SELECT FROM babylon_training.quarantined_trajectories WHERE trajectory_id = %(id)s)
+            OR EXISTS (SELECT FROM babylon_training.training_dataset_samples WHERE trajectory_id = %(id)s)""",
+        {"id": trajectory},
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
 def trained_trajectories(conn: Connection[Any], checkpoint: Checkpoint) -> dict[str, int]:
     """How many samples of each trajectory the checkpoint's dataset has for training."""
     rows = conn.execute(

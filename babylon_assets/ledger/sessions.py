@@ -121,7 +121,8 @@ def _open(address: Address, *, autocommit: bool) -> Connection:
 
 def explained(address: Address, error: psycopg.OperationalError) -> BabylonError:
     """The refusal in our words. libpq gives no code for a failed login, hence the look at its message."""
-    text = " ".join(str(error).split())
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    text = "; ".join(line for line in lines if line and not line.startswith("Is the server running"))
     password = address.parameters.get("password")
     text = text.replace(password, HIDDEN) if password else text
     if _POOLER.search(text):

@@ -20,6 +20,14 @@ def count_dropped(conn: Connection[Any], window: str) -> dict[str, int]:
     return dict(conn.execute(query, [window]).fetchall())
 
 
+def count_quarantined(conn: Connection[Any], window: str) -> dict[str, int]:
+    """How many trajectories of a window could not be read, by reason, most first."""
+    query = """
+        SELECT reason, count(DISTINCT trajectory_id) FROM babylon_training.quarantined_trajectories
+        WHERE window_id = %s GROUP BY 1 ORDER BY 2 DESC, 1"""
+    return dict(conn.execute(query, [window]).fetchall())
+
+
 def count_npcs(conn: Connection[Any], window: str) -> int:
     """How many agents of a window have no account of their own."""
     query = """

@@ -243,6 +243,7 @@ def test_a_server_that_is_not_there_is_unavailable_and_the_password_stays_hidden
     with pytest.raises(DatabaseUnavailable, match=r"127\.0\.0\.1:1/game does not answer") as refused:
         database.connect()
     assert "hunter2" not in str(refused.value) + repr(database)
+    assert "Connection refused; start PostgreSQL there" in str(refused.value)
     assert refused.value.__cause__ is None
 
 

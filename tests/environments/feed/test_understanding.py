@@ -70,7 +70,7 @@ def test_what_was_understood_is_counted(installation: Installation) -> None:
         row = get_window(conn, WINDOW)
         assert row is not None and row.understood is not None and row.understood < 1
         assert (row.unknown_words or "").startswith("marketType swap (")
-        assert window_json(row)["understood"] == row.understood
+        assert window_json(row, {})["understood"] == row.understood
 
 
 @pytest.mark.parametrize(
