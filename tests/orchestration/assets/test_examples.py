@@ -47,6 +47,7 @@ def test_of_one_action_at_a_decision_point_one_answer_is_shown() -> None:
     assert [(row.group == "another", numbers([row])[0]) for row in best] == [(False, 0), (False, 20), (False, 23)]
     assert [(row.group == "another", numbers([row])[0]) for row in worst] == [(True, 0), (True, 20), (True, 23)]
     again = example_metadata([*best, *worst], actions, [])["best_and_worst"]
+    assert isinstance(again, dg.TableMetadataValue)
     assert [record.data["which"] for record in again.records] == ["best"] * 3 + ["worst"] * 3
 
 
