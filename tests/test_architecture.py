@@ -333,8 +333,10 @@ _SHOWS = {
     "MetadataValue.md": {f"babylon_assets.orchestration.{name}" for name in ("metadata", "checks", "examples")},
     "Console": {"babylon_assets.cli.terminal"},
     "from_markup": set(),
-    # coordinates, and what a template made
-    "Markup": {f"babylon_assets.{name}" for name in ("report.page", "report.scales", "site.agent_pages")},
+    # coordinates, what a template made, and the project's own pages, whose HTML the reader of Markdown escapes
+    "Markup": {
+        f"babylon_assets.{name}" for name in ("report.guides", "report.page", "report.scales", "site.agent_pages")
+    },
 }
 
 

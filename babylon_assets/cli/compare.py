@@ -72,7 +72,8 @@ def compare(
     _show(compared)
     if reason:
         errors.print(f"no recorded prompts were asked: {reason}", soft_wrap=True)
-    output.print(f"page: {link_comparison(compared.first, compared.second)}, served by babylon up and babylon site")
+    page = f"http://127.0.0.1:{settings.dagster_port}{link_comparison(compared.first, compared.second)}"
+    output.print(f"page: {page}, while babylon up runs", soft_wrap=True)
 
 
 def _show(compared: ComparedPolicies) -> None:

@@ -24,6 +24,8 @@ from babylon_assets.ledger.trajectory_bodies import decode_body
 
 #: Windows that one question to the database covers: the first is asked alone, and then twice as many each time.
 MOST_WINDOWS = 32
+#: Samples of a group that are read beside one of them.
+MOST_NEIGHBOURS = 40
 #: Later than every window.
 _NEWEST = "9999"
 
@@ -224,7 +226,7 @@ def _windows_of_agent(conn: Connection[Any], agent: str) -> Iterator[list[str]]:
         given |= {"until": names[-1], "past": True, "windows": 2 * given["windows"]}
 
 
-def read_neighbours(conn: Connection[Any], sample: SampleRow, most: int = 40) -> list[SampleRow]:
+def read_neighbours(conn: Connection[Any], sample: SampleRow, most: int = MOST_NEIGHBOURS) -> list[SampleRow]:
     """The samples of a sample's group, itself among them, the best rewarded first."""
     given = [sample.window, sample.dataset_id, sample.group_key, most]
     with conn.cursor(row_factory=class_row(SampleRow)) as cursor:

@@ -26,6 +26,8 @@ _S = TypeVar("_S", bound=Sample | SampleHead)
 SHOWN = 5
 #: Characters of a conversation, of an answer and of a cell that are shown.
 LONGEST_PROMPT, LONGEST_ANSWER, LONGEST_CELL = 1800, 500, 100
+#: Samples at either end of the rewards whose actions are compared.
+LOOKED_AT = 200
 #: A shorter secret would blot out words.
 SHORTEST_SECRET = 6
 
@@ -37,23 +39,42 @@ def of_dataset(
     conn: Connection, dataset: DatasetDraft, secrets: Iterable[str], describe: Callable[[StepFacts], str]
 ) -> dict[str, dg.MetadataValue[Any]]:
     """Those of a dataset that is kept already; only the texts that are shown are read."""
-    best, worst = best_and_worst(head for head in dataset.samples if head.window == dataset.window)
+    known = _by_reward(head for head in dataset.samples if head.window == dataset.window)
+    ends = [*known[:LOOKED_AT], *known[LOOKED_AT:][-LOOKED_AT:]]
+    facts = trajectories.read_facts(conn, dataset.window, sorted({head.trajectory_id for head in ends}))
+    actions = {place: describe(fact) for place, fact in facts.items()}
+    best, worst = best_and_worst(ends, actions)
     sample_ids = {head.sample_id for head in (*best, *worst)}
     names = sorted({head.trajectory_id for head in (*best, *worst)})
     if not names:
         return {}
     chats = dict(datasets.stream_chats(conn, dataset.id, *names))
     read = with_texts([head for head in dataset.samples if head.trajectory_id in chats], chats.__getitem__)
-    facts = trajectories.read_facts(conn, dataset.window, names)
-    actions = {place: describe(fact) for place, fact in facts.items()}
     return example_metadata([sample for sample in read if sample.sample_id in sample_ids], actions, secrets)
 
 
-def best_and_worst(samples: Iterable[_S]) -> tuple[list[_S], list[_S]]:
-    """The samples with the highest rewards, best first, and those with the lowest, worst first; none is in both."""
-    known = sorted((s for s in samples if s.reward is not None), key=lambda s: (-(s.reward or 0.0), s.sample_id))
-    best = known[: min(SHOWN, (len(known) + 1) // 2)]
-    return best, known[len(best) :][::-1][:SHOWN]
+def best_and_worst(samples: Iterable[_S], actions: Actions) -> tuple[list[_S], list[_S]]:
+    """The samples with the highest rewards, best first, and those with the lowest, worst first.
+
+    Of the same action at the same decision point one is shown, among the best or the worst.
+    """
+    known = _by_reward(samples)
+
+    def key(sample: _S) -> tuple[str, str]:
+        return sample.group, actions.get((sample.trajectory_id, sample.step), sample.sample_id)
+
+    best_of = {key(sample): sample for sample in reversed(known)}
+    unlike = [sample for sample in known if best_of[key(sample)] is sample]
+    best = unlike[: min(SHOWN, (len(unlike) + 1) // 2)]
+    taken = {key(sample) for sample in best}
+    worst_of = {key(sample): sample for sample in known if key(sample) not in taken}
+    worst = [sample for sample in reversed(known) if worst_of.get(key(sample)) is sample]
+    return best, worst[:SHOWN]
+
+
+def _by_reward(samples: Iterable[_S]) -> list[_S]:
+    """Those whose reward is known, the highest first."""
+    return sorted((s for s in samples if s.reward is not None), key=lambda s: (-(s.reward or 0.0), s.sample_id))
 
 
 def example_metadata(
@@ -63,7 +84,7 @@ def example_metadata(
 
     The table has no more columns than a page of 1,440 pixels shows; the texts name each sample and lead to its page.
     """
-    best, worst = best_and_worst(samples)
+    best, worst = best_and_worst(samples, actions)
     if not best:
         return {}
     hide = [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]

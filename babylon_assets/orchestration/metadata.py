@@ -302,7 +302,9 @@ METADATA: dict[str, Meaning] = {
     "late_samples": Meaning("samples", "Samples of this window that came, or changed, after it was trained."),
     "late_waiting": Meaning("samples", "Those of them that no later window has taken yet."),
     "samples_went": Meaning("", "Picture: how many samples have which training mode, and why others are skipped."),
-    "best_and_worst": Meaning("", "The five samples with the highest rewards and the five with the lowest."),
+    "best_and_worst": Meaning(
+        "", "The five highest rewards and the five lowest; of like actions at one decision point, one."
+    ),
     "samples_in_full": Meaning(
         "", "Prompts and answers of these, up to 1,800 and 500 characters each; secrets hidden."
     ),

@@ -95,7 +95,7 @@ def _late(report: Report) -> Iterator[Need]:
 
 
 def _skipped(report: Report) -> Iterator[Need]:
-    skipped = [window for window in report.windows if window.state == "skipped"]
+    skipped = [window for window in report.windows if window.state == "skipped" and not window.was_passed]
     if skipped:
         yield Need(
             _counted(len(skipped), "window", "was skipped" if len(skipped) == 1 else "were skipped"),

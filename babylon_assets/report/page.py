@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from babylon_assets.domain.display_text import neutralize
 from babylon_assets.report.attention import list_needs
+from babylon_assets.report.guides import render_guide
 from babylon_assets.report.learning_curve import CurveMark, CurvePoint, draw_learning_curve
 from babylon_assets.report.rendering import MISSING, format_age, format_plural, render
 from babylon_assets.report.scales import smoothing_of
@@ -29,15 +29,16 @@ def render_page(report: Report) -> str:
     newest = list(reversed(report.windows))
     needs, guides = list_needs(report), report.guides or {}
     pages = dict.fromkeys(need.page for need in needs)
+    drawn = _drawn(report)
     understood = [window for window in newest if window.understanding is not None][:FIRST_ROWS]
     return render(
         "page.html",
         report=report,
         needs=needs,
-        guides=[(page, Markup.escape(neutralize(guides[page]))) for page in pages if page in guides],
+        guides=[(page, render_guide(guides[page])) for page in pages if page in guides],
         facts=list(_facts(report)),
         curves=[("wide", _curve(report)), ("narrow", _curve(report, name="curve-narrow", width=360, height=280))],
-        span=smoothing_of(sum(window.reward is not None for window in report.windows[-MOST_POINTS:])),
+        span=smoothing_of(len(drawn)),
         colours=COLOURS,
         missing=MISSING,
         states=[(state, states[state], colour) for state, colour in COLOURS.items() if states[state]],
@@ -45,6 +46,8 @@ def render_page(report: Report) -> str:
         older=newest[FIRST_ROWS:MOST_ROWS],
         left_out=len(newest) - MOST_ROWS,
         understood=understood,
+        has_references=any(window.references for window in drawn),
+        has_marks=not {window.id for window in drawn}.isdisjoint(promotion.window for promotion in report.promotions),
         has_oracle=any("oracle" in (window.references or {}) for window in newest),
         has_trades=any("trades" in (window.understanding or {}) for window in understood),
         fates=_sample_fates(report),
@@ -73,9 +76,14 @@ def _facts(report: Report) -> Iterator[tuple[str, str, str]]:
 
 def _curve(report: Report, name: str = "curve", width: int = 920, height: int = 320) -> Markup:
     """The learning curve as markup; a template made it."""
-    known = [_curve_point(window) for window in report.windows[-MOST_POINTS:] if window.reward is not None]
+    known = [_curve_point(window) for window in _drawn(report)]
     marks = [_curve_mark(promotion) for promotion in reversed(report.promotions) if promotion.window is not None]
     return Markup(draw_learning_curve(known, marks, name=name, alone=False, width=width, height=height))
+
+
+def _drawn(report: Report) -> list[WindowSummary]:
+    """The windows of the curve: the newest whose reward is known."""
+    return [window for window in report.windows[-MOST_POINTS:] if window.reward is not None]
 
 
 def _curve_point(window: WindowSummary) -> CurvePoint:

@@ -63,7 +63,12 @@ class WindowSummary:
     @property
     def changed_late(self) -> bool:
         """Whether its data changed after it was trained, so that a branch could be trained beside it."""
-        return (self.reason or "").endswith(beside(self.id))
+        return (self.reason or "").startswith(CHANGED) and (self.reason or "").endswith(beside(self.id))
+
+    @property
+    def was_passed(self) -> bool:
+        """Whether it was skipped because a later window was trained first; nothing has to be done about that."""
+        return self.state == "skipped" and (self.reason or "").endswith(beside(self.id))
 
     @property
     def own_reason(self) -> str:

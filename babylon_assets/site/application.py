@@ -39,6 +39,13 @@ PAGES: dict[str, Page] = {
     "/report": report_page.show_report,
 }
 _NOT_READY = "Nothing is in the ledger yet. Type: babylon demo, or babylon migrate for a database of your own."
+#: Where a page that is not there leads to, by the first part of its address, and where all others do.
+LISTS = {
+    **dict.fromkeys(("sample", "sample.txt", "samples"), ("All samples", "/samples")),
+    **dict.fromkeys(("agent", "agents"), ("All agents", "/agents")),
+    "compare": ("Compare two policies", "/compare"),
+}
+ALL = ("All checkpoints", "/")
 #: Errors that a page explains.
 _EXPECTED = (
     WrongValueError,
@@ -86,7 +93,7 @@ async def _answer_page(site: Site, page: Page, request: Request) -> Response:
     try:
         return await _make(site, request, partial(page, site, request))
     except _EXPECTED as error:
-        return _explain_error(site, error)
+        return _explain_error(site, request, error)
 
 
 async def _answer_form(site: Site, request: Request) -> Response:
@@ -107,7 +114,7 @@ async def _answer_form(site: Site, request: Request) -> Response:
             watch.end()
         return await _make(site, request, partial(playground.show_answers, site, question, answers))
     except _EXPECTED as error:
-        return _explain_error(site, error)
+        return _explain_error(site, request, error)
 
 
 async def _make(site: Site, request: Request, page: Callable[[], Response]) -> Response:
@@ -118,30 +125,35 @@ async def _make(site: Site, request: Request, page: Callable[[], Response]) -> R
         return await run_in_threadpool(page)
 
 
-def _explain_error(site: Site, error: Exception) -> Response:
+def _explain_error(site: Site, request: Request, error: Exception) -> Response:
+    explain = partial(_explain, site, request)
     if isinstance(error, WrongValueError):
         status, title = (413, "That is too long") if isinstance(error, TooLongError) else (400, "That cannot be asked")
-        return _explain(site, status, title, str(error))
+        return explain(status, title, str(error))
     if isinstance(error, psycopg.errors.QueryCanceled):
-        return _explain(site, 503, "That takes too long", _TOO_LONG)
+        return explain(503, "That takes too long", _TOO_LONG)
     if isinstance(error, psycopg.Error):
-        return _explain(site, 200, "Nothing to see yet", _NOT_READY)
+        return explain(200, "Nothing to see yet", _NOT_READY)
     if isinstance(error, TransientError):
-        return _explain(site, 503, "Not now", str(error))
-    return _explain(site, 404, "That is not here", str(error))
+        return explain(503, "Not now", str(error))
+    return explain(404, "That is not here", str(error))
 
 
 def _explain_fault(site: Site, request: Request, error: Exception) -> Response:
     """What nobody foresaw; the server logs it."""
-    return _explain(site, 500, "This page has a fault", "The page could not be made. The log of the site says why.")
+    return _explain(
+        site, request, 500, "This page has a fault", "The page could not be made. The log of the site says why."
+    )
 
 
 def _explain_http(site: Site, request: Request, error: HTTPException) -> Response:
-    return _explain(site, error.status_code, "That is not here", f"The site has no page {request.url.path}.")
+    return _explain(site, request, error.status_code, "That is not here", f"The site has no page {request.url.path}.")
 
 
-def _explain(site: Site, status: int, title: str, text: str) -> Response:
-    return site.render("notice.html", status, title=title, text=text)
+def _explain(site: Site, request: Request, status: int, title: str, text: str) -> Response:
+    """A page that says what is wrong, with a way on to what its address is about."""
+    page = request.url.path.removeprefix(f"{SITE}/").split("/")[0]
+    return site.render("notice.html", status, title=title, text=text, all=LISTS.get(page, ALL))
 
 
 class _WithHeaders:

@@ -22,6 +22,7 @@ from babylon_assets.ledger.dataset_counts import read_counts
 from babylon_assets.ledger.evaluations import Evaluation
 from babylon_assets.site.page_shell import Site, can_measure
 from babylon_assets.site.query_values import choice_of, count_of, text_of
+from babylon_assets.site.report_page import find_report
 
 PAGE_ROWS = 50
 #: Evaluations of a page, and those beyond them that open on a click.
@@ -59,6 +60,7 @@ def show_register(site: Site, request: Request) -> Response:
         rows = read_register(conn, state=state, limit=PAGE_ROWS, offset=page * PAGE_ROWS)
         counts = count_states(conn)
         served = promotions.promoted(conn, site.settings.model_name)
+        written = find_report(site, conn)
     total = counts.get(state, 0) if state else sum(counts.values())
     return site.render(
         "register.html",
@@ -71,6 +73,8 @@ def show_register(site: Site, request: Request) -> Response:
         meanings=states.STATES,
         colours=COLOURS,
         served=policy_name(served.chain, served.step) if served else None,
+        written=written,
+        measurable=can_measure(site.environment()),
     )
 
 

@@ -79,9 +79,16 @@ def gateway_url(settings: GatewaySettings) -> str:
 
 
 async def ask_gateway(
-    settings: GatewaySettings, policy: str, messages: Sequence[Message], *, seed: int, max_tokens: int, key: str = ""
+    settings: GatewaySettings,
+    policy: str,
+    messages: Sequence[Message],
+    *,
+    seed: int,
+    temperature: float,
+    max_tokens: int,
+    key: str = "",
 ) -> GatewayAnswer:
-    """Ask a policy; the same seed and conversation give the same answer. Whoever cancels it frees the gateway."""
+    """Ask a policy; the same question gives the same answer. Whoever cancels it frees the gateway."""
     from aiohttp import ClientError, ClientSession
 
     if not (key.isascii() and key.isprintable()):
@@ -90,6 +97,7 @@ async def ask_gateway(
         "model": policy,
         "messages": [{"role": message.role, "content": message.content} for message in messages],
         "seed": seed,
+        "temperature": temperature,
         "max_tokens": max_tokens,
         "logprobs": True,
         "user": ASKER,

@@ -99,8 +99,11 @@ class Site:
 
     def render(self, template: str, status: int = 200, **values: Any) -> Response:
         """A page."""
-        text = self._templates.get_template(template).render(values)
-        return HTMLResponse(text.encode("utf-8", "replace"), status)
+        return HTMLResponse(self.render_part(template, **values).encode("utf-8", "replace"), status)
+
+    def render_part(self, template: str, **values: Any) -> str:
+        """A template as a text, which may be a part of a page."""
+        return self._templates.get_template(template).render(values)
 
     def hide_secrets(self, text: str) -> str:
         """The text without the values of secret settings, should an agent have come to know one."""

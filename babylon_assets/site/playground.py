@@ -35,13 +35,14 @@ from babylon_assets.ledger.sample_search import (
 )
 from babylon_assets.site.gateway_questions import GatewayAnswer, ask_gateway
 from babylon_assets.site.page_shell import Site
-from babylon_assets.site.query_values import TooLongError, WrongValueError, count_of, text_of, window_of
+from babylon_assets.site.query_values import TooLongError, WrongValueError, count_of, number_of, text_of, window_of
 
 #: The longest form: far more than a policy reads.
 MOST_BYTES = 1_000_000
 MOST_FIELDS = 200
 ROLES = ("system", "user", "assistant", "tool")
 ANSWER_TOKENS = 256
+HOTTEST = 2
 #: Forms that wait for the gateway at once, with two questions each: the agents' places are not for people.
 ASKED_AT_ONCE = 4
 #: How the headers begin by which proxies name themselves, or whom they ask for.
@@ -77,6 +78,7 @@ class PlaygroundQuestion:
     recorded: RecordedQuestion | None
     is_recorded: bool
     seed: int
+    temperature: float
     tokens: int
     key: str
 
@@ -124,9 +126,18 @@ def read_question(site: Site, request: Request, body: bytes) -> PlaygroundQuesti
         recorded=recorded,
         is_recorded=is_recorded,
         seed=seed,
+        temperature=_temperature_of(given),
         tokens=tokens,
         key=text_of(given, "key"),
     )
+
+
+def _temperature_of(given: Mapping[str, str]) -> float:
+    """What is sampled at; 0, which takes the likeliest token, unless it is given."""
+    temperature = number_of(given, "temperature") or 0.0
+    if not 0 <= temperature <= HOTTEST:
+        raise WrongValueError(f"temperature is {temperature:g}; write a number from 0 to {HOTTEST}")
+    return temperature
 
 
 async def ask_policies(site: Site, question: PlaygroundQuestion) -> list[GatewayAnswer]:
@@ -144,6 +155,7 @@ async def ask_policies(site: Site, question: PlaygroundQuestion) -> list[Gateway
         site.settings.gateway,
         messages=recorded.messages if recorded else question.messages,
         seed=question.seed,
+        temperature=question.temperature,
         max_tokens=question.tokens,
         key=question.key,
     )
@@ -221,6 +233,7 @@ def _page(
         is_recorded=is_recorded,
         answers=answers,
         seed=text_of(given, "seed") or "0",
+        temperature=f"{_temperature_of(given):g}",
         tokens=text_of(given, "tokens") or str(ANSWER_TOKENS),
         wants_key=bool(site.settings.gateway.keys),
         can_value=site.environment().answers is not None,

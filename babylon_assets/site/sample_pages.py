@@ -25,6 +25,7 @@ from babylon_assets.ledger import lineage
 from babylon_assets.ledger.agent_rewards import RewardPart, reward_parts
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.sample_search import (
+    MOST_NEIGHBOURS,
     SampleFilter,
     SamplePosition,
     SampleRow,
@@ -185,9 +186,11 @@ def show_sample(site: Site, request: Request) -> Response:
         action=_action(environment, step),
         error=step.error if step else None,
         invalid=bool(step and step.invalid),
+        explained=any(part.reasoning for part in parts if part.scorer != "reward"),
         parts=_weighed(parts, site.settings.rewards.weights),
         outcome=next((part for part in parts if part.scorer == "reward"), None),
         neighbours=neighbours,
+        most=MOST_NEIGHBOURS,
         compared=[sample for sample in neighbours if sample.row.advantage is not None],
         modes=MODES,
     )

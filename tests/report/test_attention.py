@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from babylon_assets.domain.late_data import beside
 from babylon_assets.report.attention import list_needs
 from tests.report.values import NOW, full, job, nothing, well, window
 
@@ -65,6 +66,7 @@ def test_each_trouble_is_named_with_what_to_do(changes: dict[str, Any], title: s
         {"windows": [window(3, quarantined=1)]},
         {"running": [job(1, state="training")]},
         {"windows": [nothing(9, "thin", "2 agents")]},
+        {"windows": [nothing(9, "skipped", f"the chain has moved on to a later one; {beside(window(9).id)}")]},
         {"windows": [nothing(0, "open", None)]},
         {"free_gib": None},
     ],

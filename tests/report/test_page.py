@@ -15,11 +15,24 @@ from babylon_assets.domain.late_data import beside
 from babylon_assets.domain.site_links import link_checkpoint, link_samples
 from babylon_assets.report.page import FIRST_ROWS, MOST_ROWS, render_page
 from tests.browser import Browser, chromium
-from tests.report.values import HOSTILE, full, well, window
+from tests.report.values import HOSTILE, full, nothing, promotion, well, window
 
 TEMPLATES = Path(report.__file__).parent / "templates"
 STYLE = "".join((TEMPLATES / name).read_text() for name in ("palette.css", "page.css", "charts.css"))
 FULL = render_page(full())
+GUIDE = f"""# The disk <b>is</b> full
+
+## What to type
+
+- one `df`
+- ![two](https://evil.example/x) [three](javascript:alert(1)) <https://evil.example>
+
+```
+babylon prune --keep 24
+```
+
+{HOSTILE}
+"""
 
 
 class Document(HTMLParser):
@@ -148,17 +161,43 @@ def test_it_asks_nobody_for_anything() -> None:
 
 
 def test_incidents_are_links_to_their_pages_windows_to_the_ui_and_policies_to_the_site() -> None:
-    guided = replace(full(), guides={"disk-full": "# The disk <b>is</b> full"}, ui="http://127.0.0.1:3000")
+    guided = replace(full(), guides={"disk-full": GUIDE}, ui="http://127.0.0.1:3000")
     document = Document(render_page(guided))
     links = [given["href"] or "" for given in document.named("a")]
-    assert "#guide-disk-full" in links and [given["id"] for given in document.named("pre")] == ["guide-disk-full"]
-    assert "# The disk <b>is</b> full" in document.text
+    assert "#guide-disk-full" in links and [given["id"] for given in document.named("article")] == ["guide-disk-full"]
     windows = [link for link in links if "/assets/" in link]
     newest = guided.windows[-1].id
     assert len(windows) == len(guided.windows)
     assert windows[0] == f"http://127.0.0.1:3000/assets/model_checkpoints?view=partitions&partition={quote(newest)}"
     site = {"/site/", link_checkpoint("babylon-agent@39"), link_samples(window=newest)}
     assert {f"http://127.0.0.1:3000{address}" for address in site} <= set(links)
+
+
+def test_a_guide_is_html_and_nothing_in_it_acts() -> None:
+    made = render_page(replace(full(), guides={"disk-full": GUIDE}))
+    document = Document(made)
+    assert "<h3>The disk &lt;b&gt;is&lt;/b&gt; full</h3>" in made and "<h4>What to type</h4>" in made
+    assert "<li>one <code>df</code></li>" in made and "<pre><code>babylon prune --keep 24\n</code></pre>" in made
+    assert "```" not in document.text
+    assert document.named("img") == document.named("script") == []
+    assert [given["href"] for given in document.named("a") if not (given["href"] or "").startswith("#")] == []
+    assert re.search("[\x00\u202e]", made) is None
+
+
+def test_captions_speak_of_what_is_drawn() -> None:
+    alone = [replace(row, references=None) for row in well().windows]
+    said = {"Dashed": well(), "Triangles": well(promotions=[promotion(2)])}
+    for word, with_it in said.items():
+        assert word in Document(render_page(with_it)).text
+        assert word not in Document(render_page(well(windows=alone))).text
+
+
+def test_a_window_that_the_chain_passed_has_no_late_samples() -> None:
+    passed = window(3).id
+    reason = f"the chain has moved on to {window(1).id}; {beside(passed)}"
+    text = Document(render_page(well(windows=[nothing(3, "skipped", reason), window(1)]))).text
+    assert "nothing needs a person" in text and reason in text
+    assert "Late samples" not in text
 
 
 def test_tables_have_captions_headings_and_a_heading_for_each_row() -> None:

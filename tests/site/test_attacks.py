@@ -264,7 +264,9 @@ OTHERS = [
 
 
 def _ask(settings: Settings, key: str = "") -> GatewayAnswer:
-    return asyncio.run(ask_gateway(settings.gateway, "m", [Message("user", "x")], seed=0, max_tokens=3, key=key))
+    return asyncio.run(
+        ask_gateway(settings.gateway, "m", [Message("user", "x")], seed=0, temperature=0, max_tokens=3, key=key)
+    )
 
 
 @pytest.mark.parametrize(("reply", "says"), OTHERS)

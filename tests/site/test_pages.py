@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -399,13 +401,87 @@ def test_the_report_is_there_once_it_was_written(filled: Database, tmp_path: Pat
     assert "No report was written yet" in missing.text
     assert f'href="{link_report()}"' in missing.text
     (tmp_path / "report.html").write_bytes(b"<title>\xff</title>")
-    assert client.get(link_report()).text == "<title>\N{REPLACEMENT CHARACTER}</title>"
-    (tmp_path / "report.html").write_text("<title>the report</title>", encoding="utf-8")
+    assert client.get(link_report()).text.endswith("<title>\N{REPLACEMENT CHARACTER}</title>")
+    (tmp_path / "report.html").write_text("<title>it</title><body>\n<header>", encoding="utf-8")
     there = client.get(link_report())
-    assert there.text == "<title>the report</title>"
+    assert there.text.startswith("<title>it</title><body>\n<header>") and there.text.endswith("</header>\n<header>")
     assert "default-src 'none'" in there.headers["content-security-policy"]
     assert "form-action 'none'" in there.headers["content-security-policy"]
     assert "script-src" not in there.headers["content-security-policy"]
+
+
+def test_the_report_is_said_to_be_old_where_checkpoints_came_after_it(filled: Database, tmp_path: Path) -> None:
+    settings = Settings(environment="babylon", home=tmp_path)
+    client = TestClient(make_site(settings, lambda: filled), base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+    assert "This report was written" not in client.get("/site/").text
+    path = tmp_path / "report.html"
+    path.write_text("<body></body>", encoding="utf-8")
+    for moment, said in ((datetime(2020, 1, 2, 3, 4, tzinfo=UTC), True), (datetime(2100, 1, 1, tzinfo=UTC), False)):
+        os.utime(path, (moment.timestamp(), moment.timestamp()))
+        for address in ("/site/", link_report()):
+            text = client.get(address).text
+            assert f"This report was written at {moment:%Y-%m-%d %H:%M} UTC" in text
+            assert ("6 newer checkpoints are not in it. <code>babylon report</code> writes it anew" in text) == said
+    asked = TestClient(make_site(settings, _refuse), base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+    assert "This report was written at 2100-01-01 00:00 UTC." in asked.get(link_report()).text
+
+
+def _refuse() -> Database:
+    raise DatabaseUnavailable("PostgreSQL does not answer; start it")
+
+
+def headings(text: str) -> list[str]:
+    return [unescape(heading) for heading in re.findall(r'<th scope="col"[^>]*>(.*?)</th>', text)]
+
+
+def test_columns_without_anything_in_them_are_left_out(database: Database, client: TestClient) -> None:
+    with database.connect() as conn:
+        fill(conn)
+        full = {name: headings(client.get(name).text) for name in ("/site/", link_checkpoint(f"{CHAIN}@3"))}
+        assert {"reward", "interval", "valid", "reward there"} <= set(full["/site/"])
+        conn.execute("DELETE FROM babylon_training.checkpoint_evaluations")
+        conn.execute("UPDATE babylon_training.trajectory_scores SET reasoning = NULL")
+        conn.commit()
+    text = client.get("/site/").text
+    assert set(full["/site/"]) - set(headings(text)) == {"reward", "interval", "valid"}
+    assert "No reward is shown: none of these checkpoints was evaluated yet." in text
+    assert len(rows(text)[0].split()) < 20 and "Reward there: the mean reward of the window" in text
+    unmeasured = TestClient(make_site(Settings(environment="files"), lambda: database), base_url="http://127.0.0.1")
+    assert "this environment evaluates no policy by itself" in unmeasured.get("/site/").text
+    assert "why" not in headings(client.get(link_sample(WINDOWS[0], f"t3-{WINDOWS[0]}/0/0")).text)
+
+
+def test_the_columns_of_tables_are_explained(page: Ask) -> None:
+    said = {
+        "/site/": ("when it was evaluated (market), with its 95% interval", "Valid: the share", "Reward there: the"),
+        "/site/samples": ("Advantage: the reward less the mean", "A late answer is in the dataset of a later window"),
+        "/site/agents": ("Reward: the mean reward",),
+        link_agent("agent-3"): ("Advantage: the reward less the mean", "Reward: the mean reward"),
+        link_checkpoint(f"{CHAIN}@3"): ("Valid: the share",),
+        link_comparison(f"{CHAIN}@1", f"{CHAIN}@3"): ("Valid: the share",),
+    }
+    assert [(path, words) for path, each in said.items() for words in each if words not in page(path)] == []
+
+
+def test_the_neighbours_are_counted_as_they_are_listed(page: Ask) -> None:
+    text = page(link_sample(WINDOWS[0], f"t3-{WINDOWS[0]}/0/0"))
+    assert f"4 answers of the group {WINDOWS[0]}/1, this one among them." in text
+    assert "3 of these are compared with each other" in text
+
+
+@pytest.mark.parametrize(
+    ("address", "leads_to"),
+    [
+        ("/site/agent?id=nobody", ("/site/agents", "All agents")),
+        ("/site/sample?window=x&id=x/0/0", ("/site/samples", "All samples")),
+        ("/site/checkpoints/nobody@3", ("/site/", "All checkpoints")),
+        ("/site/nowhere", ("/site/", "All checkpoints")),
+    ],
+)
+def test_a_page_that_is_not_there_leads_to_its_kind(
+    client: TestClient, address: str, leads_to: tuple[str, str]
+) -> None:
+    assert '<a href="{}">{}</a></p>'.format(*leads_to) in client.get(address).text
 
 
 def test_nothing_moves_on_a_page() -> None:

@@ -118,6 +118,16 @@ def test_both_policies_answer_a_recorded_prompt_and_the_record_values_it(playgro
     assert "was changed" in changed and "-0.5000" not in changed
     assert playground.ask(sent, **BOTH, **hidden) == page  # the same seed, the same answers
     wait_for(lambda: asked_by_the_playground(playground.database) == 6)
+    assert 'name="temperature" type="number" min="0" max="2" step="any" value="0"' in opened
+    assert "the gateway records what is asked here" in opened and "writes nothing" not in opened
+    other = playground.ask(sent, **BOTH, **hidden, seed="7")
+    assert "likeliest token each time" in page and answers_of(other) == answers_of(page)  # no seed draws anything
+    drawn = [playground.ask(sent, **BOTH, **hidden, seed=seed, temperature="1") for seed in ("0", "7")]
+    assert "drawn at temperature 1" in drawn[0] and answers_of(drawn[0]) != answers_of(drawn[1])
+    hot = playground.client.post(
+        "/site/playground", content=urlencode({**BOTH, "role": "user", "content": "x", "temperature": "3"})
+    )
+    assert (hot.status_code, "from 0 to 2" in hot.text) == (400, True)
 
 
 def test_the_step_of_a_window_is_not_that_of_a_late_sample_it_carries(database: Database, client: TestClient) -> None:
@@ -146,6 +156,11 @@ def test_the_step_of_a_window_is_not_that_of_a_late_sample_it_carries(database: 
     assert [unescape(said).split(";")[0] for said in re.findall(beside, refused.text)] == ["'14:30' is not a window"]
     shown = client.get(link_sample(own, "t-0/0/0")).text
     assert "late, with" in shown and f"<title>a in {late}" in shown
+
+
+def answers_of(page: str) -> list[str]:
+    """What both policies said."""
+    return [re.sub(r"<[^>]+>", "", text) for text in re.findall(r'<pre class="tokens".*?</pre>', page, re.DOTALL)]
 
 
 def asked_by_the_playground(database: Database) -> int:

@@ -172,13 +172,17 @@ resolved, and when the newest was written.
             schema=self.schema(conn),
         )
 
+    def name_market(self, market_id: str) -> str:
+        """What a person calls a prediction market: its id, where the environment knows no better without its tables."""
+        return market_id
+
     def describe_action(self, step: StepFacts) -> str:
         detail = step.detail
-        amount = detail.get("amount")
+        amount, market = detail.get("amount"), detail.get("market_id")
         parts = (
             step.action_type,
             detail.get("side"),
-            detail.get("ticker") or detail.get("market_id"),
+            detail.get("ticker") or (market and self.name_market(market)),
             None if amount is None else f"{amount:g}",
             "invalid" if step.invalid else None,
         )

@@ -29,6 +29,19 @@ class SimulatedEnvironment(BabylonEnvironment):
     trajectory_is_tick = False
     gate_asks_prompts = False  # its boards say more of a policy than its recorded prompts
 
+    def name_market(self, market_id: str) -> str:
+        """As answers name it: by its slot on the board, or by its question where boards are wide."""
+        from babylon_assets.environments.simulated.market import SLOTS, slot_index
+        from babylon_assets.environments.simulated.questions import question
+        from babylon_assets.environments.simulated.styles import style_of
+
+        index = slot_index(market_id)
+        if index is None:
+            return market_id
+        if style_of(self.settings).is_wide:
+            return f'"{question(market_id)}"'
+        return SLOTS[index] if index < len(SLOTS) else market_id
+
     @property
     def benchmark(self) -> Benchmark | None:
         from babylon_assets.environments.simulated.market_evaluation import MarketBenchmark

@@ -220,6 +220,11 @@ def market_id(at_ms: int, room: int, index: int) -> str:
     return f"{at_ms:013d}{room:03d}{index:02d}"
 
 
+def slot_index(market: str) -> int | None:
+    """The place on its board of the market with such an id; None where it is an id of another form."""
+    return int(market[-2:]) if len(market) == 18 and market.isascii() and market.isdecimal() else None
+
+
 def _draw_truth(
     rng: np.random.Generator,
     predictions: tuple[PredictionLine, ...],

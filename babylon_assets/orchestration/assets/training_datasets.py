@@ -55,8 +55,8 @@ What the next checkpoint is trained on from this window, frozen and named by the
   `effective_samples` says how many equally weighted samples the rest is worth.
 - With LATE_DATA=carry, samples of an earlier window whose data changed after it was trained join this one, once, each
   with its own group and advantage. `carried_from` and `carried_into` count them, on both windows.
-- `best_and_worst` has the five answers with the highest rewards and the five with the lowest. `samples_in_full` has
-  their prompts and answers.
+- `best_and_worst` has the five answers with the highest rewards and the five with the lowest. Of the same action at a
+  decision point it has one. `samples_in_full` has their prompts and answers.
 
 The same input gives the same id and writes nothing new. The check `{checks.TOKENS}` fails when nothing can be trained
 on. The checks `{checks.STABLE}` and `{checks.HINDSIGHT}` read the stored dataset. They stop a window whose dataset does

@@ -11,9 +11,12 @@ from msgspec.structs import replace
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.frames import steps_frame
 from babylon_assets.domain.trajectories import StepFacts
+from babylon_assets.environments.babylon.details import make_step
 from babylon_assets.environments.simulated.environment import SimulatedEnvironment
 from babylon_assets.environments.simulated.game_file import note_game
+from babylon_assets.environments.simulated.market import market_id
 from babylon_assets.environments.simulated.players import play_window
+from babylon_assets.environments.simulated.questions import question
 from babylon_assets.ledger.database import Database
 from tests.environments.simulated.test_players import FIRST, Follower, records
 
@@ -81,3 +84,17 @@ def test_what_is_no_order_of_the_board_is_invalid(game_database: Database) -> No
     wrong.append('{"action":"open_long","target":"DYNE"}')  # of another room
     read = [reader.parse(text, [], record.facts[0]) for text in (*orders, *wrong)]
     assert [step.invalid for step in read] == [False] * 3 + [True] * len(wrong)
+
+
+def test_an_action_names_its_market_as_the_answer_does() -> None:
+    """On a narrow board by its slot, on a wide one by its question; an id that is not the market's own stays."""
+    at_ms, index = 1_795_926_346_875, 1
+    market = market_id(at_ms, 3, index)
+    step = make_step(
+        0, at_ms, at_ms, None, None, "BUY", "prediction", market, None, "no", 50.0, True, None, invalid=False
+    )
+    narrow, wide = (SimulatedEnvironment(Settings(simulation_style=style)) for style in ("terse", "game"))
+    assert narrow.describe_action(step) == "BUY no B 50"
+    assert wide.describe_action(step) == f'BUY no "{question(market)}" 50'
+    other = replace(step, detail={**step.detail, "market_id": "m-1"})
+    assert narrow.describe_action(other) == wide.describe_action(other) == "BUY no m-1 50"

@@ -28,11 +28,27 @@ def numbers(samples: list[Sample]) -> list[int]:
 
 
 def test_the_best_come_best_first_and_the_worst_worst_first_and_none_is_both() -> None:
-    best, worst = best_and_worst(of_rewards(*range(12), None))
+    best, worst = best_and_worst(of_rewards(*range(12), None), {})
     assert (numbers(best), numbers(worst)) == ([11, 10, 9, 8, 7], [0, 1, 2, 3, 4])
-    best, worst = best_and_worst(of_rewards(0.5, None, 0.25, 1.0))
+    best, worst = best_and_worst(of_rewards(0.5, None, 0.25, 1.0), {})
     assert (numbers(best), numbers(worst)) == ([3, 0], [2])
     assert example_metadata(of_rewards(None), {}, []) == {}
+
+
+def test_of_one_action_at_a_decision_point_one_answer_is_shown() -> None:
+    """Twenty agents bought, three sold, one held: the table has each once."""
+    samples = of_rewards(*(1 - number / 100 for number in range(24)))
+    words = ["buy"] * 20 + ["sell"] * 3 + ["hold"]
+    actions = {(each.trajectory_id, each.step): word for each, word in zip(samples, words, strict=True)}
+    best, worst = best_and_worst(samples, actions)
+    assert (numbers(best), numbers(worst)) == ([0, 20], [23])
+    elsewhere = of_rewards(*(number / 100 for number in range(24)), group="another")
+    best, worst = best_and_worst([*samples, *elsewhere], actions)
+    assert [(row.group == "another", numbers([row])[0]) for row in best] == [(False, 0), (False, 20), (False, 23)]
+    assert [(row.group == "another", numbers([row])[0]) for row in worst] == [(True, 0), (True, 20), (True, 23)]
+    again = example_metadata([*best, *worst], actions, [])["best_and_worst"]
+    assert isinstance(again, dg.TableMetadataValue)
+    assert [record.data["which"] for record in again.records] == ["best"] * 3 + ["worst"] * 3
 
 
 def test_the_table_says_who_did_what_and_what_it_was_worth() -> None:
