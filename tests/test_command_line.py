@@ -436,7 +436,7 @@ def test_a_path_that_the_system_refuses_is_one_sentence(ledger: Database, tmp_pa
         assert "/proc/no" in done.output
     for command in (["up"], ["windows"]):
         homeless = CliRunner().invoke(app, command, env={**environment(ledger, tmp_path / "file"), "COLUMNS": "500"})
-        assert (homeless.exit_code, "which is a file; set it to a folder" in homeless.output) == (1, True)
+        assert (homeless.exit_code, "set it to a folder, not a file" in homeless.output) == (1, True)
     refused = CliRunner().invoke(app, ["up"], env=environment(ledger, Path("/proc/no/home")))
     assert (refused.exit_code, "set BABYLON_HOME to another folder" in " ".join(refused.output.split())) == (1, True)
 

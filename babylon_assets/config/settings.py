@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -291,18 +290,11 @@ def load_settings(env: Mapping[str, str] | None = None, env_file: Path | None = 
         env, env_file = os.environ, env_file or find_env_file(Path.cwd())
     given = {name: text for name, text in env.items() if text.strip()}
     if env_file is None or not env_file.is_file():
-        return _with_a_folder(Settings(**VariableSource(given)()))
+        return Settings(**VariableSource(given)())
     in_file = read_env_file(env_file)
     home = in_file.get(_HOME, "").strip() or HOME
     in_file[_HOME] = str(env_file.absolute().parent / Path(home).expanduser())
-    return _with_a_folder(Settings(**VariableSource(in_file | given)()))
-
-
-def _with_a_folder(settings: Settings) -> Settings:
-    with suppress(OSError):  # it cannot be looked at: whoever uses it says so
-        if settings.home.is_file():
-            raise SettingsError(f"{_HOME} is {str(settings.home)!r}, which is a file; set it to a folder")
-    return settings
+    return Settings(**VariableSource(in_file | given)())
 
 
 def unknown_variables() -> list[tuple[str, str]]:

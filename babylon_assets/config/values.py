@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +47,10 @@ def _check_length(minutes: int) -> int:
 
 
 def _make_absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
+    path = path.expanduser().absolute()
+    with suppress(OSError):  # it cannot be looked at: whoever uses it says so
+        _require(not path.is_file())
+    return path
 
 
 def _parse_backend(text: str) -> str:
@@ -131,7 +135,7 @@ _BACKENDS = ("auto", "embedded", "serverless", "local_gpu")
 LOWER_CASE = BeforeValidator(_lower_case)
 UPPER_CASE = BeforeValidator(_upper_case)
 
-Folder = Annotated[Path, AfterValidator(_make_absolute), TextForm("a folder")]
+Folder = Annotated[Path, AfterValidator(_make_absolute), TextForm("a folder, not a file")]
 WindowMinutes = Annotated[int, AfterValidator(_check_length), TextForm("one of " + ", ".join(map(str, LENGTHS)))]
 WindowId = Annotated[str, AfterValidator(_check_window), TextForm("the start of a window in UTC as YYYY-MM-DDTHH:MM")]
 ChainName = Annotated[
