@@ -37,7 +37,8 @@ PIP_STATUS = $(VENV)/.pip-status
 # Of what pip prints, where a long stage begins: the packages are looked up, a large one is fetched, all are written.
 # The last takes longest: how much is there already is said until it ends, or until this make has ended.
 PIP_STAGES = { while read -r word rest; do case "$$word $$rest" in \
-  "Collecting "*) [ -n "$$begun" ] || echo "  looking up the packages"; begun=true;; \
+  "Collecting "*) [ -n "$$found" ] || echo "  looking up the packages"; found=$$((found + 1)); \
+    [ $$((found % 40)) -ne 0 ] || echo "  looking up the packages: $$found so far";; \
   "Downloading "*"("[0-9][0-9][0-9]*" MB)"*) echo "  fetching $$rest";; \
   "Installing collected packages: "*) echo "  writing the packages, which takes longest"; \
     while sleep 10 >&2 && kill -0 $$$$; do echo "  writing the packages: $$(du -sm $(VENV) | cut -f1) MB are there"; done 2>/dev/null & \
@@ -84,6 +85,7 @@ $(STAMP) $(DEV_STAMP): $(SOURCES)
 	  echo "error: pip could not install the packages above. Behind a proxy or a mirror, or to get a CPU-only torch, pass" \
 	       "options to pip: make $(MAKECMDGOALS) PIP_OPTIONS='...'" >&2; exit 1; }
 	@touch $(sort $(STAMP) $@)
+	@echo "installed"
 
 COMPILE = echo 'setuptools>=77' | $(LOCK_VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' -c constraints.txt \

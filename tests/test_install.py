@@ -78,6 +78,7 @@ def test_a_line_says_where_each_long_stage_of_an_installation_begins(tmp_path: P
         "  looking up the packages",
         "  fetching torch-2.13.0-cp311-none-any.whl (887.9 MB)",
         "  writing the packages, which takes longest",
+        *([] if fails else ["installed"]),
     ]
     assert told[0].startswith("installing into ")
     assert done.stderr.startswith("no room\n")
@@ -96,8 +97,8 @@ def test_how_much_is_written_is_said_until_it_is_done(tmp_path: Path) -> None:
         stand_in.chmod(0o755)
     (tmp_path / "venv" / "weights").write_bytes(bytes(3_000_000))
     told = make(tmp_path, "install", "LOCKED=false", programs=programs).stdout.splitlines()
-    assert 2 <= len(told[2:]) <= 5
-    assert set(told[2:]) <= {f"  writing the packages: {size} MB are there" for size in (3, 4)}
+    assert 2 <= len(told[2:-1]) <= 5
+    assert set(told[2:-1]) <= {f"  writing the packages: {size} MB are there" for size in (3, 4)}
 
 
 def test_an_unknown_bench_points_at_the_list(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ Named = Annotated[
 def chains(everything: Everything = False, json: Json = False) -> None:
     """Show the newest checkpoints with what was measured of them and their state, each branch where it begins.
 
-    The column `evaluated` is the reward that the gate goes by: the newest on the environment's benchmark, or on
+    The column "evaluated" is the reward that the gate goes by: the newest on the environment's benchmark, or on
     recorded prompts where it has none. It is not the reward of the samples, which `babylon windows` shows. What
     `babylon compare` measures is shown there alone.
 

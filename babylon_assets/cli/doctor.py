@@ -6,6 +6,7 @@ hosted service is asked only when there is a key for it.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -213,6 +214,8 @@ def _local_model(base: str, trains_here: bool) -> str:
 def _disk(settings: Settings, wanted: float) -> Diagnosis:
     place = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
     free = shutil.disk_usage(place).free / 2**30
+    if not os.access(place, os.W_OK):
+        return Diagnosis("disk", f"nothing may be written at {place}", "set BABYLON_HOME to a folder that is yours")
     remedy = "" if free >= wanted else f"free {wanted:.0f} GiB, or set BABYLON_HOME to a folder on another disk"
     return Diagnosis("disk", f"{free:.1f} GiB free at {place}, about {wanted:.1f} GiB are needed", remedy)
 

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from rich.console import Console, ConsoleDimensions
@@ -198,7 +197,7 @@ def tell_step(text: str) -> None:
 def waiting(text: str, *, beside_bar: bool = False) -> Iterator[Callable[[str], None]]:
     """Say on standard error what begins now and, while it goes on, for how long it has.
 
-    The block is given what changes the text that is said from then on. It is said where standard error was when it
+    The block is given what changes what is said from then on, and counted. It is said where standard error was when it
     began: a training takes it away from libraries that print.
 
     Args:
@@ -208,14 +207,14 @@ def waiting(text: str, *, beside_bar: bool = False) -> Iterator[Callable[[str], 
         tell_step(text)
         yield lambda _: None
         return
-    began, ended = time.monotonic(), threading.Event()
-    stream = errors.file
-    now = [text]
+    ended, stream = threading.Event(), errors.file
+    now = [(text, time.monotonic())]
 
     def tell() -> None:
         while not ended.wait(TELL_EVERY_SECONDS):
             with errors.capture() as line:
-                tell_step(f"still {now[0]}: {time.monotonic() - began:.0f} s")
+                what, since = now[0]
+                tell_step(f"still {what}: {time.monotonic() - since:.0f} s")
             stream.write(line.get())
             stream.flush()
 
@@ -223,7 +222,7 @@ def waiting(text: str, *, beside_bar: bool = False) -> Iterator[Callable[[str], 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
     try:
-        yield partial(now.__setitem__, 0)
+        yield lambda what: now.__setitem__(0, (what, time.monotonic()))
     finally:
         ended.set()
         teller.join()

@@ -82,7 +82,9 @@ def train(
         ):
             refuse_unrecorded(settings, database, window)
             if branch or name:
-                report_branch(database, settings, window, name, line.materialize(window))
+                run = line.materialize(window)
+                say(f"training {window} on a branch")
+                report_branch(database, settings, window, name, run)
             else:
                 report(database, line, settings, window)
         if window < settings.window_start and not settings.begins_with_the_record:

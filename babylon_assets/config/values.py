@@ -49,7 +49,7 @@ def _check_length(minutes: int) -> int:
 def _make_absolute(path: Path) -> Path:
     path = path.expanduser().absolute()
     with suppress(OSError):  # it cannot be looked at: whoever uses it says so
-        _require(not path.is_file())
+        _require(not any(place.is_file() for place in (path, *path.parents)))
     return path
 
 

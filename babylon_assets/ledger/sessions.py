@@ -122,18 +122,18 @@ def _open(address: Address, *, autocommit: bool) -> Connection:
 def explained(address: Address, error: psycopg.OperationalError) -> BabylonError:
     """The refusal in our words. libpq gives no code for a failed login, hence the look at its message."""
     lines = [" ".join(line.split()) for line in str(error).splitlines()]
-    text = "; ".join(line for line in lines if line and not line.startswith("Is the server running"))
+    plain = "; ".join(line for line in lines if line and not line.startswith("Is the server running"))
     password = address.parameters.get("password")
-    text = text.replace(password, HIDDEN) if password else text
-    if _POOLER.search(text):
+    text = plain.replace(password, HIDDEN) if password else plain  # what it is, is read in the plain text
+    if _POOLER.search(plain):
         return SettingsError(f"{address.place} leads through a pooler: {text}; {_without_pooler(address)}")
-    if _NO_DATABASE.search(text):
+    if _NO_DATABASE.search(plain):
         return SettingsError(f"{address.place}: {text}; create the database or correct {address.variable}")
-    if _REFUSED_LOGIN.search(text):
+    if _REFUSED_LOGIN.search(plain):
         return SettingsError(f"{address.place}: {text}; correct user and password in {address.variable}")
-    if _TLS.search(text):
+    if _TLS.search(plain):
         return SettingsError(f"{address.place}: {text}; correct sslmode and sslrootcert in {address.variable}")
-    if _UNUSABLE.search(text):
+    if _UNUSABLE.search(plain):
         return SettingsError(f"{address.place}: {text}; correct {address.variable}")
     return DatabaseUnavailable(
         f"{address.place} does not answer: {text}; start PostgreSQL there or correct {address.variable}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from babylon_assets.domain.policies import BRANCH
 from babylon_assets.report.summary import LEAST_DISK_GIB, MOST_IN_QUARANTINE, Report, WindowSummary
 
 NAMED = 4
@@ -66,7 +67,7 @@ def _jobs(report: Report) -> Iterator[Need]:
             f"{_counted(len(jobs), 'training job', 'was' if len(jobs) == 1 else 'were')} refused or failed",
             text + _more(len(jobs)),
             "windows-stay-failed",
-            command=f"babylon train {jobs[0].window}",
+            command=f"babylon train {jobs[0].window}{_on_branch(jobs[0].chain)}",
         )
 
 
@@ -79,8 +80,14 @@ def _silent(report: Report) -> Iterator[Need]:
                 f"the training of {job.window} is silent for {_span(silent)}",
                 f"state {job.state} on {job.backend or 'an unknown backend'}, chain {job.chain}",
                 "hosted-job-lost" if hosted else "training-busy",
-                command=f"babylon train {job.window}",
+                command=f"babylon train {job.window}{_on_branch(job.chain)}",
             )
+
+
+def _on_branch(chain: str) -> str:
+    """The options of `babylon train` that go on with a branch; none for the chain itself."""
+    _, is_branch, name = chain.partition(BRANCH)
+    return f" --branch --name {name}" if is_branch else ""
 
 
 def _late(report: Report) -> Iterator[Need]:

@@ -220,7 +220,7 @@ def _train(
         return _record_skip(database, plan, job.id, _why_nothing(plan.selection))
     try:
         trained = _make(settings, database, plan, job)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:  # nobody is to be told that one ended by Ctrl-C goes on
         _give_up(database, job.id, error)
         raise
     if trained is None:
@@ -249,12 +249,16 @@ def _make(settings: Settings, database: Database, plan: Plan, job: training_jobs
     return plan.backend.train(settings, request, Attempt(database, job))
 
 
-def _give_up(database: Database, job_id: int, error: Exception) -> None:
+def _give_up(database: Database, job_id: int, error: BaseException) -> None:
     """Fail an attempt, unless its job goes on elsewhere: the next run attaches to that."""
     with database.connect() as conn:
         goes_on = training_jobs.get_job(conn, job_id).state == "submitted"
         if not goes_on or isinstance(error, NothingToResume | ChainConflict):
-            training_jobs.advance_job(conn, job_id, "failed", reason=explain_failure(error))
+            training_jobs.advance_job(conn, job_id, "failed", reason=_why(error))
+
+
+def _why(error: BaseException) -> str:
+    return explain_failure(error) if isinstance(error, Exception) else "it was ended before it was done"
 
 
 def _record(

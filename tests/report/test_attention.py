@@ -45,6 +45,16 @@ def test_a_loop_in_order_needs_nobody() -> None:
             f"babylon train {window(1).id}",
         ),
         (
+            {"failed": [job(4, chain="babylon-agent+late", reason="refused")]},
+            "1 training job was refused or failed",
+            f"babylon train {window(4).id} --branch --name late",
+        ),
+        (
+            {"running": [job(1, chain="babylon-agent+late", state="training", silent_after=timedelta(minutes=1))]},
+            f"the training of {window(1).id} is silent for 3 minutes",
+            f"babylon train {window(1).id} --branch --name late",
+        ),
+        (
             {"windows": [nothing(9, "open", None), nothing(4, "ready", None), nothing(2, "open", None)]},
             "2 windows are late",
             f"babylon train {window(9).id}",

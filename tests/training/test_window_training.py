@@ -157,6 +157,23 @@ def test_a_run_killed_between_checkpoint_and_ledger_is_taken_up(
     assert states == ["failed", "trained"]
 
 
+def test_a_training_that_is_ended_by_a_signal_is_not_said_to_go_on(
+    settings: Settings, database: Database, ready: Ready, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    ready(FIRST, samples)
+    with monkeypatch.context() as patch:
+        patch.setattr(window_training, "_make", end)
+        with pytest.raises(KeyboardInterrupt):
+            train_window(settings, database, FIRST)
+    with database.connect() as conn:
+        [(state, reason)] = conn.execute("SELECT state, reason FROM babylon_training.training_jobs")
+    assert (state, reason) == ("failed", "it was ended before it was done")
+    assert train_window(settings, database, FIRST).status == "trained"
+
+
 def test_a_checkpoint_of_something_else_is_not_taken_up(
     settings: Settings, database: Database, ready: Ready, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,8 +69,11 @@ def failure_reason(error: Exception) -> str | None:
 
 
 def describe_error(error: BaseException | None) -> str:
-    """An error in words that no log, page or table minds, whatever text of somebody else is in it."""
-    return harmless_text(f"{type(error).__name__}: {error}")
+    """An error in words that no log, page or table minds, whatever text of somebody else is in it.
+
+    The product's own say what they are; of another, its kind is named.
+    """
+    return harmless_text(str(error) if isinstance(error, BabylonError) else f"{type(error).__name__}: {error}")
 
 
 def failed_step(failures: Mapping[str, Exception], windows: int) -> Exception:

@@ -2,8 +2,9 @@
 
 Written out instead of taken from transformers for two reasons. A small model's step is mostly overhead, of which this
 has a third. And what a row gets depends neither on its neighbours nor on how much of its prompt was read before, bit
-for bit on a CPU: matrix products have at least eight rows, because the kernels for one and two sum in another order,
-what is attended to is padded to whole blocks with exact zeros, and sums over positions go in pieces of fixed size.
+for bit in fp32 on one CPU thread: matrix products have at least sixteen rows, because the kernels for few sum in
+another order, what is attended to is padded to whole blocks with exact zeros, and sums over positions go in pieces of
+fixed size.
 Which rows there are, and what is sampled, is decided in `batching`.
 """
 
@@ -20,12 +21,12 @@ from babylon_assets.serving.engine.model_weights import Layer, LowRank, Weights
 if TYPE_CHECKING:
     import torch
 
-#: Fewest rows of a matrix product, and what their number is rounded up to.
-ROWS = 8
+#: Fewest rows of a matrix product, and what their number is rounded up to: with fewer, a CPU may sum in another order.
+ROWS = 16
 #: Positions that are attended to are rounded up to this.
 BLOCK = 64
-#: What the number of a cache's rows is rounded up to, beyond two.
-CACHE_ROWS = 4
+#: How many rows a cache has that needs fewer than `ROWS`; beyond, their number is a multiple of that.
+FEW_ROWS = (1, 2, 4, 8)
 #: Most positions that one matrix product sums over, and the size of the mask that is made once.
 SUMMED, TRIANGLE = 256, 1024
 
@@ -63,7 +64,7 @@ class Cache:
 
     def _grown(self, rows: int, length: int) -> tuple[int, int]:
         if rows > self.rows:
-            rows = rows if rows <= 2 else rounded(rows, CACHE_ROWS)
+            rows = next((few for few in FEW_ROWS if rows <= few), rounded(rows, ROWS))
         if length > self._length:
             wanted = rounded(max(length, self._length * 9 // 8), 2 * BLOCK)
             length = min(wanted, rounded(self._weights.context, BLOCK))
@@ -182,7 +183,8 @@ def _causal(device: torch.device, start: int, count: int) -> torch.Tensor:
 
 def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
     """One more token in each of the cache's first rows; a multiple of `ROWS` of them, unused ones at position -1, which
-    is the cache's last and never looked at. Those that the cache does not have attend to nothing.
+    is the cache's last and never looked at. Those that the cache does not have look at zeros: the products have them,
+    for with fewer rows they sum in another order.
 
     Returns:
         Logits [rows, vocabulary] of the next token.
@@ -195,23 +197,31 @@ def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Seq
     length = rounded(max(positions) + 1, BLOCK)
     kept = min(rows, cache.rows)
     row = torch.arange(kept, device=device)
-    hidden_from = torch.arange(length, device=device) > at[:kept, None].clamp(min=0)
-    mask = torch.zeros(kept, 1, 1, length, device=device).masked_fill_(hidden_from[:, None, None], float("-inf"))
+    hidden_from = torch.arange(length, device=device) > at[:, None].clamp(min=0)
+    mask = torch.zeros(rows, 1, 1, length, device=device).masked_fill_(hidden_from[:, None, None], float("-inf"))
     scale, per_key = weights.head**-0.5, weights.heads // weights.key_heads
 
     def attend(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         keys, values = cache.keys[layer], cache.values[layer]
         keys[row, :, at[:kept]] = key[:kept]
         values[row, :, at[:kept]] = value[:kept]
-        grouped = (query[:kept].float() * scale).view(kept, weights.key_heads, per_key, weights.head)
-        scores = grouped @ keys[:kept, :, :length].float().transpose(2, 3)
-        seen = _weighted((scores + mask).softmax(-1), values[:kept, :, :length].float())
-        attended = seen.new_zeros(rows, weights.heads, weights.head)
-        attended[:kept] = seen.view(kept, weights.heads, weights.head)
-        return attended
+        grouped = (query.float() * scale).view(rows, weights.key_heads, per_key, weights.head)
+        scores = grouped @ _padded(keys[:kept, :, :length], rows).transpose(2, 3)
+        seen = _weighted((scores + mask).softmax(-1), _padded(values[:kept, :, :length], rows))
+        return seen.view(rows, weights.heads, weights.head)
 
     hidden = _layers(weights, ids, at, attend)
     return linear(rms_norm(hidden, hidden.shape[1:], weights.norm, weights.epsilon), weights.head_weight)
+
+
+def _padded(some: torch.Tensor, rows: int) -> torch.Tensor:
+    """Keys or values in fp32, with zeros for the rows that are not there."""
+    some = some.float()
+    if len(some) == rows:
+        return some
+    whole = some.new_zeros(rows, *some.shape[1:])
+    whole[: len(some)] = some
+    return whole
 
 
 def _layers(weights: Weights, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:

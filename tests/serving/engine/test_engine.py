@@ -43,6 +43,17 @@ def test_an_answer_does_not_depend_on_what_else_is_in_the_batch(engine: Engine) 
         assert_same(one, other)
 
 
+def test_an_answer_does_not_depend_on_how_many_others_there_are(taught_base: Path) -> None:
+    """With layers wide enough for a product of few rows to sum in another order than one of many."""
+    engine = Engine(taught_base)
+    many = [demonstration.messages for demonstration in draw_demonstrations(seed=6, count=34)]
+    alone = [engine.complete([messages], [seed], max_tokens=24)[0] for seed, messages in enumerate(many)]
+    for count in (9, 17, 34):
+        together = engine.complete(many[:count], range(count), max_tokens=24)
+        for one, other in zip(together, alone, strict=False):
+            assert_same(one, other)
+
+
 def test_another_seed_gives_another_answer(engine: Engine) -> None:
     answers = engine.complete([CONVERSATIONS[0]] * 8, range(8), max_tokens=16)
     assert len({tuple(answer.token_ids) for answer in answers}) > 4
