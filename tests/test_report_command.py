@@ -59,7 +59,7 @@ def test_the_site_gets_a_first_report_and_keeps_the_one_that_was_written(databas
     (tmp_path / "report.html").write_text("mine")
     assert write_first(settings, database) is None
     assert (tmp_path / "report.html").read_text() == "mine"
-    refusal = write_first(settings.replace(home=tmp_path / "report.html" / "no folder"), database)
+    refusal = write_first(settings.replace(home=Path("/proc/none")), database)
     assert refusal is not None and refusal.endswith("type: babylon report")
 
 

@@ -128,4 +128,5 @@ def test_a_page_reads_no_more_of_many_windows_than_of_few(
         read.append(sum(rows_read))
         rows_read.clear()
     counted = MANY if PAGES[page].startswith(f"{SITE}/?") or PAGES[page] == f"{SITE}/" else 0  # each state is counted
+    counted *= 3 if "state=" in PAGES[page] else 1  # and found by what was decided and promoted, by some plans
     assert read[1] <= 1.25 * read[0] + 20 + counted
