@@ -183,8 +183,7 @@ def _causal(device: torch.device, start: int, count: int) -> torch.Tensor:
 
 def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
     """One more token in each of the cache's first rows; a multiple of `ROWS` of them, unused ones at position -1, which
-    is the cache's last and never looked at. Those that the cache does not have look at zeros: the products have them,
-    for with fewer rows they sum in another order.
+    is the cache's last and never looked at. Those that the cache does not have attend to nothing.
 
     Returns:
         Logits [rows, vocabulary] of the next token.
@@ -197,31 +196,23 @@ def decode(weights: Weights, cache: Cache, tokens: Sequence[int], positions: Seq
     length = rounded(max(positions) + 1, BLOCK)
     kept = min(rows, cache.rows)
     row = torch.arange(kept, device=device)
-    hidden_from = torch.arange(length, device=device) > at[:, None].clamp(min=0)
-    mask = torch.zeros(rows, 1, 1, length, device=device).masked_fill_(hidden_from[:, None, None], float("-inf"))
+    hidden_from = torch.arange(length, device=device) > at[:kept, None].clamp(min=0)
+    mask = torch.zeros(kept, 1, 1, length, device=device).masked_fill_(hidden_from[:, None, None], float("-inf"))
     scale, per_key = weights.head**-0.5, weights.heads // weights.key_heads
 
     def attend(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         keys, values = cache.keys[layer], cache.values[layer]
         keys[row, :, at[:kept]] = key[:kept]
         values[row, :, at[:kept]] = value[:kept]
-        grouped = (query.float() * scale).view(rows, weights.key_heads, per_key, weights.head)
-        scores = grouped @ _padded(keys[:kept, :, :length], rows).transpose(2, 3)
-        seen = _weighted((scores + mask).softmax(-1), _padded(values[:kept, :, :length], rows))
-        return seen.view(rows, weights.heads, weights.head)
+        grouped = (query[:kept].float() * scale).view(kept, weights.key_heads, per_key, weights.head)
+        scores = grouped @ keys[:kept, :, :length].float().transpose(2, 3)
+        seen = _weighted((scores + mask).softmax(-1), values[:kept, :, :length].float())
+        attended = seen.new_zeros(rows, weights.heads, weights.head)
+        attended[:kept] = seen.view(kept, weights.heads, weights.head)
+        return attended
 
     hidden = _layers(weights, ids, at, attend)
     return linear(rms_norm(hidden, hidden.shape[1:], weights.norm, weights.epsilon), weights.head_weight)
-
-
-def _padded(some: torch.Tensor, rows: int) -> torch.Tensor:
-    """Keys or values in fp32, with zeros for the rows that are not there."""
-    some = some.float()
-    if len(some) == rows:
-        return some
-    whole = some.new_zeros(rows, *some.shape[1:])
-    whole[: len(some)] = some
-    return whole
 
 
 def _layers(weights: Weights, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
