@@ -31,15 +31,25 @@ BODY: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content"
 ASK = "/v1/chat/completions"
 
 
+class Fault(threading.Event):
+    """Once it is set, the engine fails; `stands` is set once the engine waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stands = threading.Event()
+
+
 @pytest.fixture
-def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
     """The engine stands still after some steps, and fails once this is set."""
-    fault, steps, spend = threading.Event(), list[object](), KeyTurns.spend
+    fault, steps, spend = Fault(), list[object](), KeyTurns.spend
 
     def fail(turns: KeyTurns[Any], batch: Any, seconds: float) -> None:
         steps.append(batch)
-        if len(steps) > 3 and fault.wait(60):
-            raise RuntimeError("an inner fault")
+        if len(steps) > 3:
+            fault.stands.set()
+            if fault.wait(60):
+                raise RuntimeError("an inner fault")
         spend(turns, batch, seconds)
 
     monkeypatch.setattr(KeyTurns, "spend", fail)
@@ -49,7 +59,7 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 def test_a_failed_engine_is_told_to_all_and_ends_the_gateway(
     gateway_with: Gateways,
-    fault: threading.Event,
+    fault: Fault,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -65,6 +75,7 @@ def test_a_failed_engine_is_told_to_all_and_ends_the_gateway(
 
         streaming = pool.submit(stream)
         wait_for(lambda: lines)
+        assert fault.stands.wait(30)  # who asks now gets no place
         waiting = pool.submit(client.post, ASK, json=BODY)
         wait_for(lambda: gateway.parts.source.load() == (1, 1))
         fault.set()
