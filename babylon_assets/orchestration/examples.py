@@ -20,7 +20,7 @@ from babylon_assets.domain.site_links import link_sample
 from babylon_assets.domain.trajectories import StepFacts
 from babylon_assets.ledger import datasets, trajectories
 from babylon_assets.ledger.database import Connection
-from babylon_assets.orchestration.metadata import code_block, table
+from babylon_assets.orchestration.metadata import code, code_block, table
 
 _S = TypeVar("_S", bound=Sample | SampleHead)
 SHOWN = 5
@@ -82,7 +82,8 @@ def example_metadata(
 ) -> dict[str, dg.MetadataValue[Any]]:
     """The table, and the texts as Markdown, which the UI opens on a click; nothing without a known reward.
 
-    The table has no more columns than a page of 1,440 pixels shows; the texts name each sample and lead to its page.
+    The table has no more columns than Dagster's page of 1,400 pixels shows beside the names: a wider one would cut
+    every other text of the page as well. The texts name each sample and its agent, and lead to its page.
     """
     best, worst = best_and_worst(samples, actions)
     if not best:
@@ -101,8 +102,6 @@ def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> d
         "which": which,
         "reward": sample.reward or 0.0,
         "advantage": sample.advantage or 0.0,
-        "trains_as": sample.skip_reason or sample.trains_as,
-        "agent": _cell(sample.agent_id, hide),
     }
 
 
@@ -113,6 +112,7 @@ def _in_full(which: str, sample: Sample, hide: Sequence[str]) -> str:
     return "\n\n".join(
         [
             f"{heading}\n\n{code_block(_cell(sample.sample_id, hide))}",
+            f"Agent {code(_cell(sample.agent_id, hide))}, trains as {code(sample.skip_reason or sample.trains_as)}.",
             f"Asked:\n\n{code_block(_bounded(_without(prompt, hide), LONGEST_PROMPT))}",
             f"Answered:\n\n{code_block(_bounded(_without(shown_text(answer_message(sample)), hide), LONGEST_ANSWER))}",
         ]

@@ -18,11 +18,9 @@ from starlette.responses import RedirectResponse, Response
 
 from babylon_assets.domain.display_text import neutralize
 from babylon_assets.domain.errors import PermanentError, TransientError
-from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.prompt_evaluation import PromptPlace
 from babylon_assets.domain.site_links import link_playground
 from babylon_assets.domain.trajectories import Message, StepFacts
-from babylon_assets.ledger import promotions
 from babylon_assets.ledger.checkpoint_register import newest_names
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.recorded_prompts import RecordedPrompt
@@ -35,6 +33,7 @@ from babylon_assets.ledger.sample_search import (
 )
 from babylon_assets.site.gateway_questions import GatewayAnswer, ask_gateway
 from babylon_assets.site.page_shell import Site
+from babylon_assets.site.policy_pair import suggest_pair
 from babylon_assets.site.query_values import TooLongError, WrongValueError, count_of, number_of, text_of, window_of
 
 #: The longest form: far more than a policy reads.
@@ -210,8 +209,7 @@ def _page(
     wrong_window: str = "",
 ) -> Response:
     names = newest_names(conn)
-    served = promotions.promoted(conn, site.settings.model_name)
-    meant = [*([policy_name(served.chain, served.step)] if served else []), *names]
+    meant = [*suggest_pair(conn, site.settings.model_name)[::-1], *names]
     a, b = text_of(given, "a"), text_of(given, "b")
     if not answers:
         a = a or next((name for name in meant if name != b), "")
