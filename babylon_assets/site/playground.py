@@ -260,7 +260,9 @@ def _recorded(site: Site, conn: Connection, window: str, sample_id: str) -> Reco
     if row is None or exchange is None:
         raise PermanentError(f"the prompt of {sample_id[:200]!r} is not kept any more; choose another")
     facts = read_steps_of(conn, [row.trajectory_id]).get((row.trajectory_id, row.step))
-    action = site.environment().describe_action(facts) if facts else ""
+    environment = site.environment()
+    site.look_up_names(conn, environment, [facts] if facts else [])
+    action = environment.describe_action(facts) if facts else ""
     return RecordedQuestion(row, exchange.messages, facts, exchange.response, action)
 
 

@@ -55,8 +55,9 @@ def site(server: Server, migrated: str) -> Iterator[str]:
         fill(conn)
         made = checkpoints.get(conn, f"{CHAIN}-2")
         assert made is not None
-        branch = {"id": "branch", "chain": f"{CHAIN}+2026-11-05T11", "created_at": datetime(2026, 11, 30, tzinfo=UTC)}
-        checkpoints.insert_checkpoint(conn, replace(made, **branch))
+        newest = datetime(2026, 11, 30, tzinfo=UTC)
+        branch = replace(made, id="branch", chain=f"{CHAIN}+2026-11-05T11", created_at=newest)
+        checkpoints.insert_checkpoint(conn, branch)
         add_prompts(conn, 1, [0.0, 0.25, -0.5, 0.5])
         add_prompts(conn, 3, [0.5, 0.25, 0.5, 0.75])
     with served(UiGuard(make_site(Settings(environment="babylon"), lambda: database), {}, ())) as address:

@@ -130,9 +130,9 @@ def _standing(installation: Installation, window: str) -> dict[str, dg.MetadataV
 
 
 def _examples(installation: Installation, dataset: DatasetDraft) -> dict[str, dg.MetadataValue]:
-    secrets, describe = secrets_of(installation.settings), installation.environment.describe_action
-    with installation.connect() as conn:
-        return examples.of_dataset(conn, dataset, secrets, describe)
+    secrets, environment = secrets_of(installation.settings), installation.environment
+    with installation.connect() as conn, installation.source_of(conn) as source:
+        return examples.of_dataset(conn, dataset, secrets, environment, source)
 
 
 def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataValue]:
