@@ -27,7 +27,8 @@ from babylon_assets.ledger.windows import WindowRow, get_window
 
 if TYPE_CHECKING:
     from babylon_assets.ledger.database import Database
-    from babylon_assets.orchestration.runtime import Line, LineRun
+    from babylon_assets.orchestration.runtime import Line
+    from babylon_assets.training.branches import BranchDataset
 
 #: States in which a window asks for nothing more.
 FINISHED = ("trained", "thin", "skipped")
@@ -61,7 +62,8 @@ def train(
 ) -> None:
     """Read, score and train one window.
 
-    It prints what was trained and how, or why nothing was. Unchanged input writes nothing new.
+    It prints what was trained and how, or why nothing was. Unchanged input writes nothing new. A branch is scored by
+    the settings of the command; the window keeps its own scores and its own dataset.
 
     Example: [bold]babylon train 2026-11-05T14:00[/]
 
@@ -82,9 +84,7 @@ def train(
         ):
             refuse_unrecorded(settings, database, window)
             if branch or name:
-                run = line.materialize(window)
-                say(f"training {window} on a branch")
-                report_branch(database, settings, window, name, run)
+                train_beside(database, line, settings, window, name, say)
             else:
                 report(database, line, settings, window)
         if window < settings.window_start and not settings.begins_with_the_record:
@@ -249,8 +249,38 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> N
     output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)
 
 
-def report_branch(database: Database, settings: Settings, window: str, name: str | None, run: LineRun) -> None:
-    """Train a window beside the chain, on the dataset that the line's run has frozen, and print what came of it.
+def train_beside(
+    database: Database, line: Line, settings: Settings, window: str, name: str | None, say: Callable[[str], None]
+) -> None:
+    """Train what was read of a window beside the chain, scored by these settings, and print what came of it.
+
+    A window that was never read is read first.
+
+    Args:
+        say: told what goes on, in words.
+
+    Raises:
+        PermanentError, TransientError: as of `freeze_for_branch` and `train_branch`.
+    """
+    from babylon_assets.orchestration.branch_datasets import freeze_for_branch, has_other_rows, was_read
+    from babylon_assets.orchestration.resources import Installation
+
+    installation = Installation(settings, database)
+    if not was_read(installation, window):
+        line.run_range(["raw_trajectories"], window, window)
+    say(f"scoring {window} for a branch")
+    dataset = freeze_for_branch(installation, window)
+    say(f"training {window} on a branch")
+    report_branch(database, settings, window, name, dataset)
+    if has_other_rows(installation, window):
+        later = f"rows of this window that are new or other ones by now; `babylon train {window}` reads them"
+        print_fact("not read", later, indent=2, width=8)
+
+
+def report_branch(
+    database: Database, settings: Settings, window: str, name: str | None, dataset: BranchDataset
+) -> None:
+    """Train a dataset of a window beside the chain, and print what came of it.
 
     Raises:
         PermanentError, TransientError: as of `training.window_training.train_branch`.
@@ -258,17 +288,17 @@ def report_branch(database: Database, settings: Settings, window: str, name: str
     from babylon_assets.training.window_training import train_branch
 
     tell_step(f"training {window} on a branch")
-    trained = train_branch(settings, database, window, name, run.run_id)
+    trained = train_branch(settings, database, window, name, own=dataset)
     with database.connect() as conn:
         names = {
             checkpoint.id: policy_name(checkpoint.chain, checkpoint.step)
             for checkpoint in checkpoints.family(conn, settings.model_name)
         }
     checkpoint, parent = trained.checkpoint, trained.parent
-    line = f"{names[parent.id] if parent else '-'} -> {names[checkpoint.id] if checkpoint else '-'}"
+    way = f"{names[parent.id] if parent else '-'} -> {names[checkpoint.id] if checkpoint else '-'}"
     output.print(bold(window), " beside the chain")
-    print_fact("branch", f"{line}, {trained.status}: {trained.reason}", indent=2, width=8)
-    output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)
+    print_fact("branch", f"{way}, {trained.status}: {trained.reason}", indent=2, width=8)
+    output.print(f"  dataset   {dataset.id}", highlight=False)
 
 
 def _refusals(refused: Mapping[str, int]) -> str:

@@ -157,7 +157,12 @@ def windows_of(conn: Connection[Any], checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def scorers(conn: Connection[Any], checkpoint: Checkpoint) -> list[str]:
-    """The scorers of the windows that the checkpoint was trained on, when its dataset was made, such as `outcome@1`."""
+    """The scorers of the windows that the checkpoint was trained on, when its dataset was made, such as `outcome@1`.
+
+    A branch that was scored for itself says in its settings by which scorers.
+    """
+    if "reward_weights" in checkpoint.settings:
+        return sorted(checkpoint.settings["reward_weights"])
     rows = conn.execute(
         "SELECT DISTINCT scorer || '@' || scorer_version AS named FROM babylon_training.trajectory_scores AS score "
         "JOIN babylon_training.training_datasets AS made ON made.id = %s "

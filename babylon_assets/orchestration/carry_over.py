@@ -68,6 +68,12 @@ def plan_carry_over(conn: Connection, settings: Settings, window: str, *, teache
     return CarryOver(None, samples, {(offer.window, offer.sample_id): offer for offer in offered})
 
 
+def samples_taken(conn: Connection, chain: str, window: str) -> list[Sample]:
+    """The samples of other windows that the chain's checkpoint of a window was trained on."""
+    own = checkpoints.by_window(conn, chain, window)
+    return [] if own is None else _trained_with(conn, own)
+
+
 def _trained_with(conn: Connection, own: Checkpoint) -> list[Sample]:
     """The samples of other windows that a trained window's checkpoint was trained on: they stay in its dataset."""
     took = own.dataset_id is not None and ledger.sources(conn, own.window_id or "")

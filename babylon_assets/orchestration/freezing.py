@@ -15,7 +15,7 @@ from babylon_assets.domain.baselines import Likeness
 from babylon_assets.domain.credit import discount_rest
 from babylon_assets.domain.datasets import draft_dataset
 from babylon_assets.domain.hindsight import Place
-from babylon_assets.domain.samples import DatasetDraft
+from babylon_assets.domain.samples import DatasetDraft, StepScores
 from babylon_assets.domain.trajectories import CallHead, RawSample, StoredSamples, TrajectoryRecord
 from babylon_assets.environments.weighted_scorers import choose_weights
 from babylon_assets.ledger import datasets, inference_calls, late_samples, scores, trajectories, windows
@@ -40,7 +40,7 @@ def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft
     with installation.connect() as conn:
         window_lock(conn, window)
         records = trajectories.read_heads(conn, window)
-        build = _builder(conn, installation, window, records)
+        build = _builder(conn, installation, window, records, scores.read_step_scores(conn, window))
         dataset, agents = build(), len({record.agent_id for record in records})
         thin = _why_thin(dataset, agents, settings)
         if thin and (left_out := list_left_out(installation.environment, conn, window)):
@@ -58,8 +58,26 @@ def freeze_window(installation: Installation, window: str) -> tuple[DatasetDraft
         return dataset, row
 
 
+def freeze_beside(installation: Installation, window: str, step_scores: StepScores) -> DatasetDraft:
+    """Build a dataset of a window from these scores, for a branch, and keep it; the window's own stays as it is.
+
+    The late samples that the chain's checkpoint of the window was trained on are in it.
+    """
+    with installation.connect() as conn:
+        window_lock(conn, window)
+        records = trajectories.read_heads(conn, window)
+        taken = carry_over.samples_taken(conn, installation.settings.model_name, window)
+        dataset = _builder(conn, installation, window, records, step_scores)(carried=taken)
+        datasets.save_dataset(conn, dataset)
+        return dataset
+
+
 def _builder(
-    conn: Connection, installation: Installation, window: str, records: list[TrajectoryRecord]
+    conn: Connection,
+    installation: Installation,
+    window: str,
+    records: list[TrajectoryRecord],
+    step_scores: StepScores,
 ) -> Callable[..., DatasetDraft]:
     """What builds the window's dataset of what is kept of it now; `carried` joins samples of other windows."""
     settings, result_keys = installation.settings, installation.environment.result_keys
@@ -68,7 +86,7 @@ def _builder(
         window,
         records,
         inference_calls.calls_of(conn, window, joining.named_calls(records)),
-        discount_rest(scores.read_step_scores(conn, window), _credit_discount(installation)),
+        discount_rest(step_scores, _credit_discount(installation)),
         settings.model_name,
         trajectories.chat_hashes(conn, window),
         moment_seconds=settings.datasets.moment_seconds,

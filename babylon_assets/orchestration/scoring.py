@@ -87,6 +87,17 @@ def score_window(installation: Installation, window: str) -> ScoredWindow:
     return ScoredWindow(fresh.scores, fresh.versions, revision, fresh.understanding, *_judge_summary(judged))
 
 
+def score_beside(installation: Installation, window: str) -> FreshScores:
+    """Score what is kept of a window with what is known of it by now, for a branch; the window's own scores stay.
+
+    Raises:
+        SettingsError, PermanentError: as of `score_window`.
+    """
+    judged = None if installation.settings.judge.model is None else _ask_judge(installation, window)
+    with installation.connect() as conn, installation.source_of(conn) as source:
+        return _score(installation, conn, source, window, judged)
+
+
 def scores_are_current(installation: Installation, window: str) -> bool:
     """Whether scoring a window now would give the scores that it has; nothing is written, and no judge is asked."""
     if installation.settings.judge.model is not None:
@@ -97,10 +108,11 @@ def scores_are_current(installation: Installation, window: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _FreshScores:
+class FreshScores:
     """What scoring gives, before any of it is kept; `imported` are the trajectories whose rewards came with them."""
 
     scores: pd.DataFrame
+    weights: Mapping[str, float]
     versions: Mapping[str, str]
     understanding: Understanding
     verdicts: list[JudgeScore]
@@ -109,7 +121,7 @@ class _FreshScores:
 
 def _score(
     installation: Installation, conn: Connection, source: Connection, window: str, judged: JudgedWindow | None
-) -> _FreshScores:
+) -> FreshScores:
     """Score what is kept of a window with what is known of it by now."""
     settings, environment = installation.settings, installation.environment
     added = {
@@ -135,7 +147,7 @@ def _score(
         own, worth, weights=weights, invalid_reward=settings.rewards.invalid_action_reward, added=added
     )
     scores = rewards.without_extremes(with_imported(scores, steps, given))
-    return _FreshScores(scores, rewards.versions(weights, added), understanding, verdicts, given.keys())
+    return FreshScores(scores, weights, rewards.versions(weights, added), understanding, verdicts, given.keys())
 
 
 def _note_understanding(

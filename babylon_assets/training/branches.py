@@ -8,7 +8,7 @@ here, and what a branch is good for is decided by whoever asks for it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -25,6 +25,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
+class BranchDataset:
+    """A dataset of a window that was scored and frozen for a branch, while the window keeps its own.
+
+    Attributes:
+        id: of the dataset.
+        reward_weights: of each scorer that its rewards are made by, with its version, such as `outcome@1`.
+    """
+
+    id: str
+    reward_weights: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Branch:
     """Where a window's training goes.
 
@@ -32,11 +45,13 @@ class Branch:
         chain: the branch's chain; it need not have begun.
         parent: what is trained from.
         checkpoint: what was trained there before on the very dataset; None when it is to be trained.
+        reward_weights: as of `BranchDataset`; None where the window's own dataset is trained on.
     """
 
     chain: str
     parent: Checkpoint
     checkpoint: Checkpoint | None
+    reward_weights: Mapping[str, float] | None = None
 
 
 def branch_for(conn: Connection[Any], chain: str, window: str, dataset_id: str, name: str | None) -> Branch:

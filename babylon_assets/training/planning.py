@@ -78,6 +78,7 @@ def plan_training(
     expressible = without_inexpressible(dataset, base_model)
     readable, recomputed, lags = _readable(settings, database, expressible, parent, base_model, backend)
     selection = _selected(settings, readable, parent, base_model, backend, lags)
+    rewards = {"reward_weights": dict(branch.reward_weights)} if branch and branch.reward_weights is not None else {}
     manifest = {
         "format": 1,
         "chain": chain,
@@ -87,7 +88,7 @@ def plan_training(
         "base_model": root.weights_sha256,
         "method": selection.method,
         "max_policy_lag": settings.training.max_policy_lag,
-        "settings": backend.manifest_settings(settings, base_model),
+        "settings": {**backend.manifest_settings(settings, base_model), **rewards},
         "versions": backend.versions(),
         **({"recomputed": recomputed} if recomputed else {}),
     }

@@ -33,7 +33,7 @@ from babylon_assets.training.backend import (
     TrainedCheckpoint,
     TrainingRequest,
 )
-from babylon_assets.training.branches import Branch, branch_for
+from babylon_assets.training.branches import Branch, BranchDataset, branch_for
 from babylon_assets.training.folders import checkpoint_folder
 from babylon_assets.training.model_cards import write_card
 from babylon_assets.training.planning import Plan, plan_training
@@ -93,21 +93,27 @@ def train_window(
 
 
 def train_branch(
-    settings: Settings, database: Database, window: str, name: str | None = None, dagster_run_id: str | None = None
+    settings: Settings,
+    database: Database,
+    window: str,
+    name: str | None = None,
+    dagster_run_id: str | None = None,
+    own: BranchDataset | None = None,
 ) -> TrainedWindow:
-    """Train a window that the chain has passed, on its dataset as it is now, beside the chain: see `branches`.
+    """Train a window that the chain has passed beside the chain: see `branches`.
 
     The chain's head and the window's row stay as they are. Safe to repeat, as `train_window` is.
 
     Args:
         name: of the branch; None: after the window.
+        own: what is trained on; None: the window's dataset as it is now.
 
     Raises:
         PermanentError: the window has no dataset, the chain has not passed it, the name is taken or not allowed, or
             the backend cannot begin a branch.
         TrainingBusy: another run is training this chain or one of its branches.
     """
-    _, dataset = _frozen(database, window)
+    dataset = _load(database, own.id) if own is not None else _frozen(database, window)[1]
     with chain_lock(database, settings.model_name):
         with database.connect() as conn:
             training_jobs.fail_orphaned_jobs(conn, settings.model_name)
@@ -115,7 +121,13 @@ def train_branch(
         if branch.checkpoint is not None:
             with database.connect() as conn:
                 return _unchanged(conn, branch.checkpoint, f"{branch.chain} was trained on this dataset before")
+        branch = branch if own is None else replace(branch, reward_weights=own.reward_weights)
         return _train(settings, database, dataset, None, dagster_run_id, branch)
+
+
+def _load(database: Database, dataset_id: str) -> Dataset:
+    with database.connect() as conn:
+        return load_dataset(conn, dataset_id)
 
 
 def _frozen(database: Database, window: str) -> tuple[windows.WindowRow, Dataset]:
@@ -154,8 +166,7 @@ def _dataset_of(database: Database, open_job: training_jobs.Job, window: str) ->
         raise TrainingBusy(
             f"the hosted service has a job of {open_job.window_id} that has not been fetched; train that window first"
         )
-    with database.connect() as conn:
-        return load_dataset(conn, open_job.dataset_id)
+    return _load(database, open_job.dataset_id)
 
 
 def _settle(
@@ -336,7 +347,8 @@ def _advice(database: Database, plan: Plan, steps: Sequence[Mapping[str, float]]
     chosen = plan.selection.policy_gradient
     with database.connect() as conn:
         row = windows.get_window(conn, plan.window)
-    reward, reference = (row.reward_mean, row.reference) if row else (None, None)
+    own = row is not None and row.dataset_id == plan.dataset.id  # a branch may have other rewards than its window
+    reward, reference = (row.reward_mean, row.reference) if row and own else (None, None)
     little = why_little_is_left([sample.advantage or 0.0 for sample in chosen], reward, reference)
     return advise(steps, plan.manifest["settings"], sum(map(_length, chosen)), little)
 

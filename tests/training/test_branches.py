@@ -19,8 +19,8 @@ from babylon_assets.ledger.checkpoint_register import read_states
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database, chain_lock
 from babylon_assets.ledger.windows import get_window
-from babylon_assets.orchestration.runtime import LineRun
 from babylon_assets.training import window_training
+from babylon_assets.training.branches import BranchDataset
 from babylon_assets.training.reproduction import reproduce
 from babylon_assets.training.window_training import train_branch, train_window
 from tests.training.backends.test_embedded import answered
@@ -95,10 +95,13 @@ def test_the_same_data_is_one_branch_and_other_data_another(
     one = train_branch(settings, database, SECOND)
     again = train_branch(settings, database, SECOND)
     assert (again.status, again.checkpoint) == ("unchanged", one.checkpoint)
-    report_branch(database, settings, SECOND, None, LineRun("run-1", 1.5))
+    with database.connect() as conn:
+        own = get_window(conn, SECOND)
+    assert own is not None
+    report_branch(database, settings, SECOND, None, BranchDataset(own.dataset_id or "", {"outcome@1": 1.0}))
     first, *lines, third = capsys.readouterr().out.splitlines()  # nothing of what the chain made of the window
     second = "  " + " ".join(line.strip() for line in lines)
-    assert first == f"{SECOND}  beside the chain" and "run-1, 1.5 s" in third
+    assert (first, third) == (f"{SECOND}  beside the chain", f"  dataset   {own.dataset_id}")
     assert (
         f" {CHAIN}@1 -> {BRANCH}@2, unchanged: " in second
         and second.startswith("  branch ")

@@ -14,15 +14,18 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from babylon_assets.cli.train import train_beside
 from babylon_assets.domain.late_data import carried
 from babylon_assets.domain.windows import HOURLY
 from babylon_assets.ledger import checkpoints, late_samples, lineage
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import load_dataset
 from babylon_assets.ledger.overview import read_report
+from babylon_assets.ledger.scores import read_scores, revisions
+from babylon_assets.orchestration.branch_datasets import freeze_for_branch
 from babylon_assets.orchestration.freezing import freeze_window
 from babylon_assets.orchestration.resources import Installation
-from babylon_assets.orchestration.runtime import open_instance, window_range
+from babylon_assets.orchestration.runtime import Line, open_instance, window_range
 from babylon_assets.serving.engine.engine import Engine
 from tests.orchestration.assets.conftest import FIRST, SECOND, THIRD, World, small_game
 from tests.orchestration.assets.test_provenance import stale
@@ -247,6 +250,32 @@ def at_once(look: Callable[..., Any]) -> Callable[..., Any]:
         return found
 
     return wait
+
+
+def shown(world: World) -> Any:
+    """What is kept and shown of the first window, and whether anything of it is late."""
+    assets = ("raw_trajectories", "scored_trajectories", "training_datasets", "model_checkpoints")
+    with world.database.connect() as conn:
+        scores = read_scores(conn, FIRST).to_csv(), revisions(conn, FIRST)
+    return world.row(FIRST), scores, [world.metadata(asset, FIRST) for asset in assets], known(world)
+
+
+def test_a_branch_of_other_rewards_leaves_its_window_to_the_chain(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, other = shown(world), world.having(reward_weights={"format": 2.0})
+    line = Line(other.definitions, world.instance)
+    train_beside(world.database, line, other.settings, FIRST, "other", lambda _: None)
+    assert shown(world) == before
+    assert f"`babylon train {FIRST}` reads them" in " ".join(capsys.readouterr().out.split())
+    with world.database.connect() as conn:
+        [branch] = checkpoints.chain(conn, f"{CHAIN}+other")
+        assert lineage.scorers(conn, branch) == ["format@1"]
+        own = load_dataset(conn, branch.dataset_id or "").samples
+    assert own and all(sample.components == {"format": (sample.reward or 0.0) / 2} for sample in own)
+    assert branch.settings["reward_weights"] == {"format@1": 2.0}
+    same = freeze_for_branch(Installation(world.settings, world.database), FIRST)
+    assert same.id == world.row(FIRST).dataset_id
 
 
 def test_late_data_is_left_alone_or_retrained_as_the_settings_say(world: World) -> None:
