@@ -95,5 +95,5 @@ def test_an_action_names_its_market_by_its_question(conn: Connection) -> None:
     assert told(long_id, "123456789012345670") == [f"BUY yes {cut} 50"] * 2
     assert told("m9", "Nobody asked whether the mayor of the old town resigns") == [
         "BUY yes m9 50",
-        "BUY yes Nobody asked whether the mayor of the old town r… 50",
+        "BUY yes Nobody asked whether the mayor of the old town… 50",
     ]
