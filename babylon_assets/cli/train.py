@@ -76,14 +76,16 @@ def train(
     settings = load_settings()
     if window is not None:
         refuse_running(window, settings.windows)
+        beside = branch or name is not None
+        all_of_it = f"reading, scoring, training and evaluating {window} in one run"
         with (
-            waiting(f"reading, scoring, training and evaluating {window} in one run") as say,
+            waiting(f"preparing a branch of {window}" if beside else all_of_it) as say,
             opened_line(
                 reaching(settings, window), "train", begins=lambda asset, window: say(f"{DOING[asset]} {window}")
             ) as (database, line),
         ):
             refuse_unrecorded(settings, database, window)
-            if branch or name:
+            if beside:
                 train_beside(database, line, settings, window, name, say)
             else:
                 report(database, line, settings, window)
