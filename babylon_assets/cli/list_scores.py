@@ -70,9 +70,12 @@ def score_rows(
     environment = open_environment(settings)
     steps = trajectories.read_steps(conn, window, environment.detail)
     source = source or conn
-    valued = environment.value_steps(source, window, steps) if environment.has_record(source) else steps[[]]
+    has_record = environment.has_record(source)
+    valued = environment.value_steps(source, window, steps) if has_record else steps[[]]
     prices = _by_step(steps, valued)
     facts = trajectories.read_facts(conn, window, sorted(set(kept["trajectory_id"])))
+    if has_record:
+        environment.look_up_names(source, facts.values())
     records = trajectories.read_heads(conn, window)
     attributes = {record.trajectory_id: record.attributes for record in records}
     answers = _answers(conn, window, records)

@@ -98,14 +98,14 @@ def beside(window: str) -> str:
     return f"the chain stays as it is, `babylon train {window} --branch` trains beside it"
 
 
-def late_reason(window: str, taken: Mapping[str, int], waiting: int) -> str:
+def late_reason(window: str, taken: Mapping[str, int] | None = None, waiting: int = 0) -> str:
     """What is to be said of a trained window whose data changed.
 
     Args:
         taken: how many of its late samples were carried into which window.
         waiting: how many no window has taken yet.
     """
-    carried_into = [f"{_samples(number)} carried into {into}" for into, number in taken.items()]
+    carried_into = [f"{_samples(number)} carried into {into}" for into, number in (taken or {}).items()]
     waits = [f"the next window that is trained takes {_samples(waiting)}"] if waiting else []
     return "; ".join([CHANGED, *carried_into, *waits, beside(window)])
 

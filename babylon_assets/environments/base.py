@@ -7,7 +7,7 @@ environment of your own says where its rows are, what a step was worth, and noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -219,7 +219,6 @@ class Environment(Protocol):
 
     def has_record(self, conn: Connection) -> bool:
         """Whether the database holds this environment's record at all."""
-        ...
 
     def check(self, conn: Connection) -> None:
         """Check that everything that is read is there and may be read.
@@ -227,15 +226,12 @@ class Environment(Protocol):
         Raises:
             SourceError: it names what is missing or forbidden, and says what to do.
         """
-        ...
 
     def list_windows(self, conn: Connection, since: str | None = None) -> list[SourceWindow]:
         """The windows that have rows, oldest first; with `since`, that one and later ones."""
-        ...
 
     def presence(self, conn: Connection, windows: Sequence[str]) -> list[Presence]:
         """What there is of each of these windows, in their order."""
-        ...
 
     def fingerprint(self, conn: Connection, window: str, references: Sequence[str]) -> str:
         """A hash of all that a window's trajectories and outcomes are made from; another one means other data.
@@ -243,14 +239,12 @@ class Environment(Protocol):
         Args:
             references: what the trajectories that were read of the window refer to (`TrajectoryRecord.references`).
         """
-        ...
 
     def read_window(self, conn: Connection, window: str) -> Iterator[TrajectoryRecord | Quarantined]:
         """Stream the rows of a window, each once; memory is bounded by the longest row.
 
         A row that cannot be read comes out as `Quarantined` and costs the window nothing else.
         """
-        ...
 
     def value_steps(
         self, conn: Connection, window: str, steps: pd.DataFrame, as_of: datetime | None = None
@@ -265,45 +259,38 @@ class Environment(Protocol):
             On the index of `steps`: `worth` in [-1, 1] (NaN while it is not known) and `state`: final, pending,
             no_trade (the action is worth nothing by itself), invalid or unknown.
         """
-        ...
 
     def describe_action(self, step: StepFacts) -> str:
         """The action of a step in a few words, for a table."""
-        ...
+
+    def look_up_names(self, conn: Connection, steps: Iterable[StepFacts]) -> None:
+        """Look up by what names `describe_action` is to call what these steps name by ids, such as markets."""
 
     def action_kind(self, step: StepFacts) -> str:
         """The kind of a step's action: answers are compared within a kind; empty: the kind that most are of."""
-        ...
 
     def agent_class(self, record: TrajectoryRecord) -> str:
         """The class of a trajectory's agent: answers that have no company are compared within it; empty: none."""
-        ...
 
     def describe_record(self, conn: Connection) -> str:
         """What a person should know of the record, for `babylon doctor`; empty when there is nothing to say."""
-        ...
 
     def missing_rights(self, conn: Connection) -> Sequence[str]:
         """A sentence for each right that the settings ask for and the role lacks, with what to do about it."""
-        ...
 
     def count_left_out(self, conn: Connection, window: str) -> Mapping[str, int]:
         """How many rows of a window are not read, by the reason, such as `test users`."""
-        ...
 
     def misplaced_rows(self, conn: Connection) -> Mapping[str, int]:
         """How many rows name a window that is none, by that name, most first; they are placed by their time."""
-        ...
 
     def find_base_model(self, home: Path) -> Path | None:
         """The folder of its own small base model, if it was made before."""
-        ...
 
     def make_base_model(
         self, home: Path, open_policy: Callable[[Path], Policy], progress: Progress | None = None
     ) -> Path | None:
         """The folder of a small base model of its own, made where it is missing; None: BASE_MODEL is needed."""
-        ...
 
 
 class BaseEnvironment:
@@ -366,6 +353,9 @@ class BaseEnvironment:
 
     def describe_action(self, step: StepFacts) -> str:
         return step.action_type
+
+    def look_up_names(self, conn: Connection, steps: Iterable[StepFacts]) -> None:
+        """Nothing: ids are names."""
 
     def action_kind(self, step: StepFacts) -> str:
         return ""

@@ -117,6 +117,7 @@ def value_answers(
         for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
     ]
     rewards = _rewards(settings, source, environment, prompts, steps)
+    environment.look_up_names(source, steps)
     return {
         prompt.place.id: AnsweredPrompt(
             PromptAnswer(prompt.place.agent_id, prompt.place.window, rewards.get(number), not step.invalid),

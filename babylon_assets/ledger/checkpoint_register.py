@@ -67,6 +67,11 @@ _STATES: LiteralString = " SELECT id, state FROM known"
 _NAMES: LiteralString = """
 SELECT chain || '@' || step FROM babylon_training.model_checkpoints
 WHERE path <> '' OR step = 0 ORDER BY created_at DESC, step DESC LIMIT %s"""
+_NAMES_OF_CHAIN: LiteralString = """
+SELECT chain || '@' || step FROM babylon_training.model_checkpoints AS made
+WHERE chain = %s AND (path <> '' OR step = 0)
+ORDER BY NOT EXISTS (SELECT FROM babylon_training.checkpoint_evaluations WHERE checkpoint_id = made.id),
+    created_at DESC, step DESC LIMIT %s"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,3 +140,8 @@ def read_states(conn: Connection[Any]) -> dict[str, str]:
 def newest_names(conn: Connection[Any], most: int = 200) -> list[str]:
     """Names of the newest policies whose weights are kept, newest first."""
     return [name for (name,) in conn.execute(_NAMES, [most])]
+
+
+def newest_of_chain(conn: Connection[Any], chain: str, most: int) -> list[str]:
+    """The same of one chain, those that were evaluated before the others."""
+    return [name for (name,) in conn.execute(_NAMES_OF_CHAIN, [chain, most])]

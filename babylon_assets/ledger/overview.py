@@ -58,7 +58,8 @@ SELECT kind, from_id, to_id, promoted_by, why, verdict, promoted_at FROM babylon
 WHERE chain = %s ORDER BY id DESC LIMIT %s"""
 _EVALUATIONS: LiteralString = """
 SELECT checkpoint_id, window_id, evaluation, value, low, high, baseline_id, created_at
-FROM babylon_training.checkpoint_evaluations ORDER BY created_at DESC, checkpoint_id, evaluation LIMIT 24"""
+FROM babylon_training.checkpoint_evaluations WHERE value IS NOT NULL
+ORDER BY created_at DESC, checkpoint_id, evaluation LIMIT 24"""
 _QUARANTINE: LiteralString = """
 SELECT reason, count(*) AS rows, count(DISTINCT window_id) AS windows, max(quarantined_at) AS newest,
        (array_agg(trajectory_id ORDER BY quarantined_at DESC, trajectory_id))[1] AS trajectory,

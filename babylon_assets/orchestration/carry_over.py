@@ -130,17 +130,12 @@ def _tell(conn: Connection, chain: str, window: str) -> None:
 
 
 def metadata(conn: Connection, settings: Settings, window: str) -> dict[str, dg.MetadataValue[Any]]:
-    """What a window's dataset took of others, and what others took of it."""
-    known = ledger.carried(conn, settings.model_name, window)
-    taken = {carry.window: carry.samples for carry in known if carry.into == window}
-    given = {carry.into: carry.samples for carry in known if carry.window == window and carry.into is not None}
-    old = sum(carry.too_old for carry in known if carry.into == window)
-    waiting = sum(carry.samples for carry in known if carry.window == window and carry.into is None)
+    """What a window's dataset took of others; what others took of it is in the window's reason."""
+    taken = [carry for carry in ledger.carried(conn, settings.model_name, window) if carry.into == window]
+    old = sum(carry.too_old for carry in taken)
     return {
-        **({"carried_from": tally(taken)} if taken else {}),
+        **({"carried_from": tally({carry.window: carry.samples for carry in taken})} if taken else {}),
         **numbers({"carried_too_old": old} if old else {}),
-        **({"carried_into": tally(given)} if given else {}),
-        **numbers({"late_samples": sum(given.values()) + waiting, "late_waiting": waiting} if given or waiting else {}),
     }
 
 

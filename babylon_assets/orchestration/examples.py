@@ -6,7 +6,7 @@ secret are blotted out, should an agent have come to know one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -17,10 +17,10 @@ from babylon_assets.domain.dataset_codec import with_texts
 from babylon_assets.domain.display_text import format_number, neutralize
 from babylon_assets.domain.samples import DatasetDraft, Sample, SampleHead
 from babylon_assets.domain.site_links import link_sample
-from babylon_assets.domain.trajectories import StepFacts
+from babylon_assets.environments.base import Environment
 from babylon_assets.ledger import datasets, trajectories
 from babylon_assets.ledger.database import Connection
-from babylon_assets.orchestration.metadata import code_block, table
+from babylon_assets.orchestration.metadata import code, code_block, table
 
 _S = TypeVar("_S", bound=Sample | SampleHead)
 SHOWN = 5
@@ -36,13 +36,18 @@ Actions = Mapping[tuple[str, int], str]
 
 
 def of_dataset(
-    conn: Connection, dataset: DatasetDraft, secrets: Iterable[str], describe: Callable[[StepFacts], str]
+    conn: Connection, dataset: DatasetDraft, secrets: Iterable[str], environment: Environment, source: Connection
 ) -> dict[str, dg.MetadataValue[Any]]:
-    """Those of a dataset that is kept already; only the texts that are shown are read."""
+    """Those of a dataset that is kept already; only the texts that are shown are read.
+
+    Args:
+        source: the environment's database, where names of markets are.
+    """
     known = _by_reward(head for head in dataset.samples if head.window == dataset.window)
     ends = [*known[:LOOKED_AT], *known[LOOKED_AT:][-LOOKED_AT:]]
     facts = trajectories.read_facts(conn, dataset.window, sorted({head.trajectory_id for head in ends}))
-    actions = {place: describe(fact) for place, fact in facts.items()}
+    environment.look_up_names(source, facts.values())
+    actions = {place: environment.describe_action(fact) for place, fact in facts.items()}
     best, worst = best_and_worst(ends, actions)
     sample_ids = {head.sample_id for head in (*best, *worst)}
     names = sorted({head.trajectory_id for head in (*best, *worst)})
@@ -82,7 +87,8 @@ def example_metadata(
 ) -> dict[str, dg.MetadataValue[Any]]:
     """The table, and the texts as Markdown, which the UI opens on a click; nothing without a known reward.
 
-    The table has no more columns than a page of 1,440 pixels shows; the texts name each sample and lead to its page.
+    The table has no more columns than Dagster's page of 1,400 pixels shows beside the names: a wider one would cut
+    every other text of the page as well. The texts name each sample and its agent, and lead to its page.
     """
     best, worst = best_and_worst(samples, actions)
     if not best:
@@ -101,8 +107,6 @@ def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> d
         "which": which,
         "reward": sample.reward or 0.0,
         "advantage": sample.advantage or 0.0,
-        "trains_as": sample.skip_reason or sample.trains_as,
-        "agent": _cell(sample.agent_id, hide),
     }
 
 
@@ -113,6 +117,7 @@ def _in_full(which: str, sample: Sample, hide: Sequence[str]) -> str:
     return "\n\n".join(
         [
             f"{heading}\n\n{code_block(_cell(sample.sample_id, hide))}",
+            f"Agent {code(_cell(sample.agent_id, hide))}, trains as {code(sample.skip_reason or sample.trains_as)}.",
             f"Asked:\n\n{code_block(_bounded(_without(prompt, hide), LONGEST_PROMPT))}",
             f"Answered:\n\n{code_block(_bounded(_without(shown_text(answer_message(sample)), hide), LONGEST_ANSWER))}",
         ]

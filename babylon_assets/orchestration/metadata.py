@@ -169,6 +169,11 @@ def _longest_run(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)
 
 
+def shorten_id(identity: str) -> str:
+    """The beginning of a hash. A page at 1,400 pixels has no room for all of it, and cuts every other text then too."""
+    return identity[:12]
+
+
 def about_checkpoint(
     checkpoint: Checkpoint | None,
     status: str,
@@ -184,7 +189,7 @@ def about_checkpoint(
     named = {
         "status": status if checkpoint else PASSED_THROUGH,
         "checkpoint": policy_name(checkpoint.chain, checkpoint.step) if checkpoint else None,
-        "checkpoint_id": checkpoint.id if checkpoint else None,
+        "checkpoint_id": shorten_id(checkpoint.id) if checkpoint else None,
     }
     site = {"site_page": site_page(link_checkpoint(str(named["checkpoint"])))} if checkpoint else {}
     return {**texts({**named, **reasons}), **site, **numbers(counted)}
@@ -298,9 +303,6 @@ METADATA: dict[str, Meaning] = {
     "carried_trajectories": Meaning("rows", "Trajectories that these are of."),
     "carried_too_old": Meaning("samples", "Those of them whose policy is too old: nothing trains on these."),
     "carried_from": Meaning("", "How many late samples of which earlier window are in the dataset."),
-    "carried_into": Meaning("", "How many late samples of this window are in which later window's dataset."),
-    "late_samples": Meaning("samples", "Samples of this window that came, or changed, after it was trained."),
-    "late_waiting": Meaning("samples", "Those of them that no later window has taken yet."),
     "samples_went": Meaning("", "Picture: how many samples have which training mode, and why others are skipped."),
     "best_and_worst": Meaning(
         "", "The five highest rewards and the five lowest; of like actions at one decision point, one."
@@ -308,7 +310,7 @@ METADATA: dict[str, Meaning] = {
     "samples_in_full": Meaning(
         "", "Prompts and answers of these, up to 1,800 and 500 characters each; secrets hidden."
     ),
-    "dataset_id": Meaning("", "The dataset: the hash of its content."),
+    "dataset_id": Meaning("", "The dataset: how the hash of its content begins; `babylon status` has all of it."),
     # trained
     "learning_curve": Meaning("", "Picture: mean reward of the windows up to this one."),
     "oracle": Meaning(
@@ -321,9 +323,9 @@ METADATA: dict[str, Meaning] = {
     "reason": Meaning("", "Why, in words."),
     "method": Meaning("", "The training modes that were used: policy_gradient, sft, or both."),
     "checkpoint": Meaning("", "The checkpoint that came of it, by the name of its policy."),
-    "checkpoint_id": Meaning("", "The hash of what that checkpoint was made from."),
+    "checkpoint_id": Meaning("", "How the hash of what it was made from begins; `babylon status` has all of it."),
     "parent": Meaning("", "The policy that it was trained from."),
-    "path": Meaning("", "Where its weights lie."),
+    "path": Meaning("", "Where its weights lie; within `BABYLON_HOME` from there on."),
     "site_page": Meaning("", "Link to its page on the local site: all of its samples, or all that is known of it."),
     "report_page": Meaning("", "Link to the report on the local site, as `babylon report` wrote it last."),
     "parent_page": Meaning("", "Link to the window that the parent was trained on."),

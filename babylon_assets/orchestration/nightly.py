@@ -11,8 +11,8 @@ import dagster as dg
 from babylon_assets.domain.errors import SettingsError, TrainingBusy
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.evaluation.nightly import NightlyEvaluation, evaluate_promoted
-from babylon_assets.orchestration.assets.checkpoint_evaluations import NAME as EVALUATIONS
-from babylon_assets.orchestration.metadata import numbers, texts
+from babylon_assets.orchestration.assets import checkpoint_evaluations as evaluations
+from babylon_assets.orchestration.metadata import about_checkpoint, numbers
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import remove_old_events
 from babylon_assets.training.pruning import prune, prune_calls
@@ -28,34 +28,30 @@ def evaluate(context: dg.OpExecutionContext, installation: dg.ResourceParam[Inst
         context.log.info(f"nothing is evaluated: {done.reason}")
         return
     name = policy_name(done.checkpoint.chain, done.checkpoint.step)
-    metadata = _nightly_metadata(name, done)
+    metadata = _nightly_metadata(done)
     context.add_output_metadata(metadata)
     if not done.fresh:
         context.log.info(f"{name} was evaluated on {done.evaluation.created_at:%Y-%m-%d}: nothing is played again")
     elif done.checkpoint.window_id is not None:
         window = done.checkpoint.window_id
-        context.log_event(dg.AssetObservation(EVALUATIONS, partition=window, metadata=metadata))
+        context.log_event(dg.AssetObservation(evaluations.NAME, partition=window, metadata=metadata))
 
 
-def _nightly_metadata(name: str, done: NightlyEvaluation) -> dict[str, dg.MetadataValue[Any]]:
+def _nightly_metadata(done: NightlyEvaluation) -> dict[str, dg.MetadataValue[Any]]:
     evaluation, gain = done.evaluation, done.gain_on_base
     assert evaluation is not None  # there is something to tell
-    return {
-        **texts({"checkpoint": name}),
-        **numbers(
-            {
-                "market_seeds": len(evaluation.seeds or ()),
-                "market_reward": evaluation.value,
-                "market_reward_low": evaluation.low,
-                "market_reward_high": evaluation.high,
-                "market_valid_share": evaluation.results["valid_share"],
-                "market_advantage": evaluation.results["advantage"],
-                "gain_on_base": gain.value if gain else None,
-                "gain_on_base_low": gain.low if gain else None,
-                "gain_on_base_high": gain.high if gain else None,
-            }
-        ),
+    measured = {
+        "market_seeds": len(evaluation.seeds or ()),
+        "market_reward": evaluation.value,
+        "market_reward_low": evaluation.low,
+        "market_reward_high": evaluation.high,
+        "market_valid_share": evaluation.results["valid_share"],
+        "market_advantage": evaluation.results["advantage"],
+        "gain_on_base": gain.value if gain else None,
+        "gain_on_base_low": gain.low if gain else None,
+        "gain_on_base_high": gain.high if gain else None,
     }
+    return about_checkpoint(done.checkpoint, evaluations.MEASURED, {}, measured)
 
 
 @dg.op(name=PRUNE)

@@ -142,7 +142,7 @@ class VerdictSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSummary:
-    """A measurement of a policy, with the interval that it lies in.
+    """A measurement of a policy that came to a value, with the interval that it lies in.
 
     Attributes:
         window: whose data it was measured on; None for a measurement that is the same for all windows.
@@ -151,7 +151,7 @@ class EvaluationSummary:
     policy: str
     window: str | None = None
     evaluation: str
-    value: float | None
+    value: float
     low: float | None
     high: float | None
     baseline: str | None

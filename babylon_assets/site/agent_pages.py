@@ -39,8 +39,8 @@ def show_agent(site: Site, request: Request) -> Response:
             raise PermanentError(f"no window has a reward of the agent {agent[:200]!r}; look for it among the agents")
         known = samples_of_agent(conn, agent, [row.window for row in windows[:LOOKED_AT]])
         environment = site.environment()
-        worst = show(conn, environment, known[: min(SHOWN, len(known) // 2)])
-        best = show(conn, environment, known[::-1][: min(SHOWN, (len(known) + 1) // 2)])
+        worst = show(site, conn, environment, known[: min(SHOWN, len(known) // 2)])
+        best = show(site, conn, environment, known[::-1][: min(SHOWN, (len(known) + 1) // 2)])
     rewards = [row.reward for row in windows if row.reward is not None]
     return site.render(
         "agent.html",

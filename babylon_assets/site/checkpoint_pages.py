@@ -21,6 +21,7 @@ from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.dataset_counts import read_counts
 from babylon_assets.ledger.evaluations import Evaluation
 from babylon_assets.site.page_shell import Site, can_measure
+from babylon_assets.site.policy_pair import suggest_pair, suggest_rows
 from babylon_assets.site.query_values import choice_of, count_of, text_of
 from babylon_assets.site.report_page import find_report
 
@@ -61,10 +62,12 @@ def show_register(site: Site, request: Request) -> Response:
         counts = count_states(conn)
         served = promotions.promoted(conn, site.settings.model_name)
         written = find_report(site, conn)
+        pair = suggest_rows(rows, suggest_pair(conn, site.settings.model_name))
     total = counts.get(state, 0) if state else sum(counts.values())
     return site.render(
         "register.html",
         rows=rows,
+        pair=pair,
         total=total,
         state=state,
         page=page,

@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from babylon_assets.domain.evaluations import Interval
-from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.policy_comparison import PromptTwice
-from babylon_assets.ledger import checkpoints, lineage, promotions
+from babylon_assets.ledger import lineage
 from babylon_assets.ledger.checkpoint_register import newest_names
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.sample_search import read_sample, read_texts
 from babylon_assets.site.page_shell import Site
+from babylon_assets.site.policy_pair import suggest_pair
 from babylon_assets.site.query_values import text_of
 
 
@@ -31,7 +31,8 @@ def show_comparison(site: Site, request: Request) -> Response:
             compared = compare_kept(conn, *(lineage.find(conn, name, site.settings.model_name) for name in given))
             prompts = _read_prompts(conn, compared.differing)
         else:
-            given = _suggest(conn, site.settings.model_name, names, given)
+            meant = suggest_pair(conn, site.settings.model_name)
+            given = [name or other for name, other in zip(given, meant, strict=False)]
     return site.render(
         "compare.html",
         given=given,
@@ -41,15 +42,6 @@ def show_comparison(site: Site, request: Request) -> Response:
         significance=_sign,
         can_ask=site.environment().answers is not None,
     )
-
-
-def _suggest(conn: Connection, chain: str, names: list[str], given: list[str]) -> list[str]:
-    """The served policy and its parent, or the two newest."""
-    served = promotions.promoted(conn, chain)
-    parent = checkpoints.get(conn, served.parent_id) if served and served.parent_id else None
-    meant = [policy_name(row.chain, row.step) for row in (parent, served) if row is not None]
-    newest = names[:2][::-1]
-    return [name or meant_name for name, meant_name in zip(given, meant if len(meant) == 2 else newest, strict=False)]
 
 
 def _read_prompts(conn: Connection, differing: Sequence[PromptTwice]) -> dict[str, str]:

@@ -6,8 +6,8 @@ A page asks for nothing but the site's one stylesheet: its content security poli
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 
 from babylon_assets.config.settings import HIDDEN, Settings, secrets_of
 from babylon_assets.domain.display_text import neutralize, shorten
+from babylon_assets.domain.errors import TransientError
 from babylon_assets.domain.site_links import LINKS
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.report.rendering import LONGEST, MISSING, make_environment
@@ -23,6 +24,7 @@ from babylon_assets.report.rendering import LONGEST, MISSING, make_environment
 if TYPE_CHECKING:
     from jinja2 import Environment as Templates
 
+    from babylon_assets.domain.trajectories import StepFacts
     from babylon_assets.environments.base import Environment
 
 #: Characters of an answer or a prompt that a page shows; the file of the sample has all of them.
@@ -96,6 +98,14 @@ class Site:
         from babylon_assets.environments.registry import open_environment
 
         return open_environment(self.settings)
+
+    def look_up_names(self, conn: Connection, environment: Environment, steps: Iterable[StepFacts]) -> None:
+        """As `Environment.look_up_names`; a database of the environment that does not answer costs the names alone."""
+        if not self.database.is_apart:
+            environment.look_up_names(conn, steps)
+            return
+        with suppress(TransientError), self.connect_source() as source:
+            environment.look_up_names(source, steps)
 
     def render(self, template: str, status: int = 200, **values: Any) -> Response:
         """A page."""

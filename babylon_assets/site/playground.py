@@ -18,11 +18,9 @@ from starlette.responses import RedirectResponse, Response
 
 from babylon_assets.domain.display_text import neutralize
 from babylon_assets.domain.errors import PermanentError, TransientError
-from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.prompt_evaluation import PromptPlace
 from babylon_assets.domain.site_links import link_playground
 from babylon_assets.domain.trajectories import Message, StepFacts
-from babylon_assets.ledger import promotions
 from babylon_assets.ledger.checkpoint_register import newest_names
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.recorded_prompts import RecordedPrompt
@@ -35,6 +33,7 @@ from babylon_assets.ledger.sample_search import (
 )
 from babylon_assets.site.gateway_questions import GatewayAnswer, ask_gateway
 from babylon_assets.site.page_shell import Site
+from babylon_assets.site.policy_pair import suggest_pair
 from babylon_assets.site.query_values import TooLongError, WrongValueError, count_of, number_of, text_of, window_of
 
 #: The longest form: far more than a policy reads.
@@ -210,8 +209,7 @@ def _page(
     wrong_window: str = "",
 ) -> Response:
     names = newest_names(conn)
-    served = promotions.promoted(conn, site.settings.model_name)
-    meant = [*([policy_name(served.chain, served.step)] if served else []), *names]
+    meant = [*suggest_pair(conn, site.settings.model_name)[::-1], *names]
     a, b = text_of(given, "a"), text_of(given, "b")
     if not answers:
         a = a or next((name for name in meant if name != b), "")
@@ -262,7 +260,9 @@ def _recorded(site: Site, conn: Connection, window: str, sample_id: str) -> Reco
     if row is None or exchange is None:
         raise PermanentError(f"the prompt of {sample_id[:200]!r} is not kept any more; choose another")
     facts = read_steps_of(conn, [row.trajectory_id]).get((row.trajectory_id, row.step))
-    action = site.environment().describe_action(facts) if facts else ""
+    environment = site.environment()
+    site.look_up_names(conn, environment, [facts] if facts else [])
+    action = environment.describe_action(facts) if facts else ""
     return RecordedQuestion(row, exchange.messages, facts, exchange.response, action)
 
 

@@ -95,7 +95,7 @@ def list_samples(site: Site, request: Request) -> Response:
     )
     words = SearchWords(text_of(given, "text").lower(), text_of(given, "action").lower())
     with site.connect() as conn:
-        result = search(conn, site.environment(), wanted, words, _position(given))
+        result = search(site, conn, wanted, words, _position(given))
         reasons = _skip_reasons(conn)
         unknown = "" if result.shown else _unknown_policy(conn, wanted.policy, chain)
     filters = {name: text_of(given, name) for name in _FILTERS}
@@ -131,15 +131,16 @@ _FILTERS = ("text", "action", "agent", "policy", "mode", "reason", "least", "mos
 
 
 def search(
-    conn: Connection, environment: Environment, wanted: SampleFilter, words: SearchWords, after: SamplePosition | None
+    site: Site, conn: Connection, wanted: SampleFilter, words: SearchWords, after: SamplePosition | None
 ) -> SearchResult:
     """A page of samples; one that finds few looks no further than its bounds."""
+    environment = site.environment()
     shown: list[ShownSample] = []
     looked_at, texts, deadline = 0, 0, time.monotonic() + MOST_SECONDS
     for batch in stream_samples(conn, wanted, after, 4 * PAGE_ROWS if words else PAGE_ROWS):
         looked_at += batch.compared
         texts += len(batch.rows) if words else 0
-        members = [sample for sample in show(conn, environment, batch.rows, words) if sample is not None]
+        members = show(site, conn, environment, batch.rows, words)
         room = PAGE_ROWS - len(shown)
         shown += members[:room]
         if len(members) >= room:
@@ -151,12 +152,17 @@ def search(
 
 
 def show(
-    conn: Connection, environment: Environment, rows: Sequence[SampleRow], words: SearchWords | None = None
+    site: Site,
+    conn: Connection,
+    environment: Environment,
+    rows: Sequence[SampleRow],
+    words: SearchWords | None = None,
 ) -> list[ShownSample]:
     """Samples with their actions and their answers; of those that contain the words, if there are any."""
     if not rows:
         return []
     facts, texts = read_steps_of(conn, (row.trajectory_id for row in rows)), read_texts(conn, rows)
+    site.look_up_names(conn, environment, facts.values())
     shown = []
     for row in rows:
         action = _action(environment, facts.get((row.trajectory_id, row.step)))
@@ -177,7 +183,8 @@ def show_sample(site: Site, request: Request) -> Response:
         environment = site.environment()
         facts = read_steps_of(conn, [row.trajectory_id])
         parts = reward_parts(conn, row.own_window, row.trajectory_id, row.step)
-        neighbours = show(conn, environment, read_neighbours(conn, row))
+        site.look_up_names(conn, environment, facts.values())
+        neighbours = show(site, conn, environment, read_neighbours(conn, row))
     step = facts.get((row.trajectory_id, row.step))
     return site.render(
         "sample.html",

@@ -19,7 +19,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.datasets import Dataset, Sample
 from babylon_assets.domain.errors import ChainConflict, PermanentError, TrainingBusy, explain_failure
-from babylon_assets.domain.late_data import beside, carried
+from babylon_assets.domain.late_data import beside, carried, late_reason
 from babylon_assets.domain.token_counts import count_tokens, explain_early_end, trained_tokens
 from babylon_assets.ledger import checkpoints, late_samples, training_jobs, windows
 from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
@@ -178,15 +178,14 @@ def _settle(
     own = checkpoints.by_window(conn, chain, window)
     if own is not None:
         same = own.dataset_id == dataset.id
-        reason = "this dataset was trained before" if same else late_samples.reason_of(conn, chain, window)
-        settled = _unchanged(conn, own, reason)
+        settled = _unchanged(conn, own, "this dataset was trained before" if same else late_reason(window))
         windows.upsert_window(
             conn,
             window,
             status="trained",
             checkpoint_id=own.id,
             parent_id=own.parent_id,
-            reason=None if same else reason,
+            reason=None if same else late_samples.reason_of(conn, chain, window),
         )
         return settled if same else replace(settled, status="superseded")
     passed = head is not None and head.window_id is not None and head.window_id > window

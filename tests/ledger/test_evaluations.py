@@ -7,10 +7,11 @@ from typing import Any
 import psycopg
 
 from babylon_assets.ledger import evaluations
-from babylon_assets.ledger.checkpoint_register import read_register
+from babylon_assets.ledger.checkpoint_register import newest_of_chain, read_register
 from babylon_assets.ledger.checkpoints import insert_checkpoint
+from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.evaluations import COMPARED, Evaluation
-from tests.ledger.values import root
+from tests.ledger.values import CHAIN, checkpoint, dataset, root, sample
 
 
 def measurement(**changes: Any) -> Evaluation:
@@ -42,7 +43,7 @@ def test_the_reward_of_a_checkpoint_is_what_the_gate_goes_by(conn: psycopg.Conne
     def reward_after(evaluation: str, value: float, version: str = "1") -> float | None:
         kept = measurement(checkpoint_id=made.id, evaluation=evaluation, value=value, version=version)
         evaluations.keep(conn, kept)
-        [row] = read_register(conn)
+        [row] = read_register(conn, ids=[made.id])
         assert row.value == evaluations.read_rewards(conn).get(made.id)  # what the site shows, `babylon chains` prints
         return row.value
 
@@ -53,4 +54,8 @@ def test_the_reward_of_a_checkpoint_is_what_the_gate_goes_by(conn: psycopg.Conne
     assert reward_after("recorded_prompts", 0.3, f"{COMPARED}1") is None  # for `babylon compare` alone
     assert reward_after("recorded_prompts", 0.4) == 0.4  # where there is no benchmark, the gate goes by these
     assert reward_after("market", 0.1) == 0.1
+    frozen = dataset(sample(0))
+    save_dataset(conn, frozen)
+    insert_checkpoint(conn, checkpoint(1, frozen.window, frozen.id, parent_id=made.id))
+    assert newest_of_chain(conn, CHAIN, 2) == [f"{CHAIN}@0", f"{CHAIN}@1"]  # evaluated ones first
     assert reward_after("recorded_prompts", 0.6, "2") == reward_after("off_policy", 0.7, "2") == 0.1

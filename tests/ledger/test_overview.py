@@ -55,8 +55,9 @@ def ledger(database: Database) -> None:
         conn.execute(
             "INSERT INTO babylon_training.checkpoint_evaluations "
             "(checkpoint_id, window_id, evaluation, version, baseline_id, value, low, high, results) "
-            "VALUES (%s, %s, 'off_policy', '1', %s, 0.4, 0.3, 0.5, '{}')",
-            [second, LATEST, first],
+            "VALUES (%s, %s, 'off_policy', '1', %s, 0.4, 0.3, 0.5, '{}'), (%s, %s, 'off_policy', '2', %s, "
+            'NULL, NULL, NULL, \'{"refused": "too few"}\')',
+            [second, LATEST, first] * 2,
         )
 
 
@@ -114,7 +115,7 @@ def test_samples_are_summed_over_the_windows_datasets(database: Database, ledger
 def test_evaluations_name_both_policies_and_the_window_that_they_were_measured_on(
     database: Database, ledger: None
 ) -> None:
-    [made] = read(database).evaluations
+    [made] = read(database).evaluations  # and none without an estimate
     assert (made.policy, made.baseline, made.value, made.low, made.high) == (f"{CHAIN}@2", f"{CHAIN}@1", 0.4, 0.3, 0.5)
     assert made.window == LATEST  # and not the window that the policy was trained on
 

@@ -155,7 +155,7 @@ def full() -> Report:
     """A loop with every section, and everything that can need a person."""
     rollback = promotion(9, kind="rollback", before=f"{CHAIN}@35", by="ada", why="live valid actions fell to 0.71")
     others = [promotion(back) for back in (10, 16, 19, 24, 28, 33)]
-    unplayed = replace(MARKET, window=None, evaluation="off_policy", value=None, low=None, high=None, baseline=None)
+    estimate = replace(MARKET, window=None, evaluation="off_policy", value=0.4, low=None, high=None, baseline=None)
     return well(
         windows=eventful(),
         promoted=PolicySummary(name=f"{CHAIN}@38", window=window(2).id, made_at=NOW - timedelta(minutes=50)),
@@ -166,7 +166,7 @@ def full() -> Report:
         failed=[job(3, reason="the daily cap of $20.00 is reached")],
         promotions=[promotion(2), rollback, *others],
         verdict=VERDICT,
-        evaluations=[MARKET, unplayed],
+        evaluations=[MARKET, estimate],
         quarantine=[
             QuarantineSummary(reason=why, rows=rows, windows=2, newest=NOW, trajectory=f"t-{rows}", place=place)
             for why, rows, place in QUARANTINED

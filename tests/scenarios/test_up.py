@@ -172,6 +172,8 @@ def test_a_materialization_shows_its_numbers_and_its_picture(served: Up, browser
 def test_a_histogram_is_drawn_in_place(served: Up, browser: Browser, tmp_path: Path) -> None:
     browser.open(served.partition("training_datasets", served.windows[-1]), "effective_samples")
     assert "best_and_worst" in browser.text()
+    table = "document.querySelector('[class*=EventMetadataScrollContainer]')"
+    assert browser.run(f"{table}.scrollWidth <= {table}.clientWidth"), "the page cuts the texts of its table"
     browser.click("[Show Markdown]", row="rewards")
     inline = "[...document.querySelectorAll('img')].filter(image => image.src.startsWith('data:image/svg'))"
     browser.wait_until(f"{inline}.some(image => image.naturalWidth > 500)")

@@ -75,6 +75,9 @@ def test_texts_of_others_do_not_act_on_it(database: Database, client: TestClient
 def test_without_policies_it_asks_for_them_and_says_what_is_missing(page: Ask) -> None:
     asked = page("/site/compare")
     assert f'value="{CHAIN}@1"' in asked and f'value="{CHAIN}@3"' in asked  # the served one and its parent
+    asked = page("/site/playground")
+    assert f'name="a" list="policies" value="{CHAIN}@3"' in asked
+    assert f'name="b" list="policies" value="{CHAIN}@1"' in asked
     unmeasured = page(link_comparison(f"{CHAIN}@1", f"{CHAIN}@3"))
     assert f"babylon compare {CHAIN}@1 {CHAIN}@3" in unmeasured
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -23,6 +24,7 @@ from babylon_assets.environments.babylon import (
 from babylon_assets.environments.babylon.answer_reader import GameAnswers
 from babylon_assets.environments.babylon.asset_notes import ASSET_NOTES
 from babylon_assets.environments.babylon.details import DETAIL, RESULT_KEYS
+from babylon_assets.environments.babylon.instruments import cut, read_questions
 from babylon_assets.environments.babylon.outcomes import OutcomeTables, trade_worth
 from babylon_assets.environments.babylon.rights import missing_rights
 from babylon_assets.environments.babylon.rules import GameRules
@@ -73,6 +75,7 @@ resolved, and when the newest was written.
     state_seconds = 300.0
     trajectory_is_tick = True
     game = BABYLON_GAME
+    _questions: Mapping[str, str] = MappingProxyType({})
     _odd: Sequence[str] | None = None
     _seen: Schema | None = None
 
@@ -173,8 +176,14 @@ resolved, and when the newest was written.
         )
 
     def name_market(self, market_id: str) -> str:
-        """What a person calls a prediction market: its id, where the environment knows no better without its tables."""
-        return market_id
+        """What a person calls a prediction market: its question, where it was looked up and is there, else its id."""
+        return self._questions.get(market_id) or cut(market_id)
+
+    def look_up_names(self, conn: Connection, steps: Iterable[StepFacts]) -> None:
+        named = {step.detail["market_id"] for step in steps if step.detail.get("market_id")}
+        unknown = [market for market in named if self.name_market(market) == cut(market)]
+        if unknown and self.schema(conn).has("Market", "question"):
+            self._questions = {**self._questions, **read_questions(conn, unknown, self.schema(conn))}
 
     def describe_action(self, step: StepFacts) -> str:
         detail = step.detail

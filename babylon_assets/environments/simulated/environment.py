@@ -37,7 +37,7 @@ class SimulatedEnvironment(BabylonEnvironment):
 
         index = slot_index(market_id)
         if index is None:
-            return market_id
+            return super().name_market(market_id)
         if style_of(self.settings).is_wide:
             return f'"{question(market_id)}"'
         return SLOTS[index] if index < len(SLOTS) else market_id

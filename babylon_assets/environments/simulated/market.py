@@ -20,9 +20,10 @@ Kind = Literal["prediction", "perp"]
 
 SLOTS = ("A", "B")
 TICKERS = ("ACME", "BOLT", "CORA", "DYNE", "ECHO", "FLUX", "GRID", "HALO")
-#: The same of a wide board, which has five prediction markets and five perpetuals, as the real game shows them.
+#: The prediction markets of a wide board: it has five, and five perpetuals, as the real game shows them.
 WIDE_SLOTS = ("A", "B", "C", "D", "E")
-WIDE_TICKERS = (
+#: The perpetuals of all rooms: no two rooms of a window have one in common, for it has one price at a time.
+ALL_TICKERS = (
     *TICKERS,
     "IRIS",
     "JADE",
@@ -210,9 +211,13 @@ def window_numbers(window: str) -> tuple[int, ...]:
 
 def room_tickers(room: int, is_wide: bool = False) -> tuple[str, ...]:
     """The perpetuals that a room trades: two, or five on wide boards."""
-    count, names = (len(WIDE_SLOTS), WIDE_TICKERS) if is_wide else (len(SLOTS), TICKERS)
-    first = count * room % len(names)
-    return names[first : first + count]
+    count = len(WIDE_SLOTS if is_wide else SLOTS)
+    return ALL_TICKERS[count * room : count * (room + 1)]
+
+
+def most_rooms(is_wide: bool) -> int:
+    """How many rooms there are perpetuals for: ten, or four of wide boards."""
+    return len(ALL_TICKERS) // len(WIDE_SLOTS if is_wide else SLOTS)
 
 
 def market_id(at_ms: int, room: int, index: int) -> str:

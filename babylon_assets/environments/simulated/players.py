@@ -30,14 +30,14 @@ from babylon_assets.environments.simulated.accounts import Player, make_bet, wor
 from babylon_assets.environments.simulated.expert_players import ExpertPlayers
 from babylon_assets.environments.simulated.language import InvalidOrderError
 from babylon_assets.environments.simulated.market import (
-    TICKERS,
-    WIDE_TICKERS,
+    ALL_TICKERS,
     Board,
     Clock,
     Order,
     Truth,
     board_rng,
     draw_room,
+    most_rooms,
     window_numbers,
 )
 from babylon_assets.environments.simulated.play import Chooser, Move, Reply, Room, Turn, play
@@ -114,6 +114,12 @@ def reference_rewards(settings: Settings, rooms: Sequence[Room], window: str) ->
 
 def _clock(settings: Settings) -> Clock:
     clock = clock_of(settings)
+    most = most_rooms(clock.is_wide)
+    if clock.rooms > most:
+        raise SettingsError(
+            f"{clock.rooms} markets are more than there are companies for; {most} fit. Lower SIMULATION_ROOMS"
+            + (" or SIMULATION_AGENTS_PER_ROOM" if settings.simulation.company == "alone" else "")
+        )
     if clock.windows.seconds / (clock.rooms * clock.ticks) < settings.datasets.moment_seconds:
         raise SettingsError(
             f"{clock.rooms} markets of SIMULATION_TICKS={clock.ticks} are {clock.rooms * clock.ticks} boards a window, "
@@ -147,8 +153,7 @@ def _enter(settings: Settings, conn: Connection[Any], window: str, clock: Clock)
     known = game_state.balances(conn, [player.agent_id for player in players])
     copy_rows(conn, "User", rows.user_rows([player for player in players if player.agent_id not in known], start))
     if not game_state.has_organizations(conn):
-        tickers = WIDE_TICKERS if clock.is_wide else TICKERS
-        copy_rows(conn, "Organization", rows.organization_rows(tickers, start))
+        copy_rows(conn, "Organization", rows.organization_rows(ALL_TICKERS, start))
     for player in players:
         player.cash, player.pnl = known.get(player.agent_id, (player.cash, player.pnl))
     boards = _Redrawn(settings, clock)

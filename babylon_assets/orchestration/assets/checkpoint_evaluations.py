@@ -24,6 +24,8 @@ from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 
 NAME = "checkpoint_evaluations"
+#: The status of a window whose checkpoint was measured.
+MEASURED = "measured"
 #: The columns of the table, policies by their role, and its rows, figures by their names in metadata.
 ROLES = {CHECKPOINT: "this", PARENT: "its parent", PROMOTED: "served", BASE: "base model"}
 FIGURES = {
@@ -125,7 +127,7 @@ def _interval(numbers: Mapping[str, float | None], name: str) -> str | None:
 def _metadata(evaluated: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
     ours = evaluated.off_policy.get(CHECKPOINT)
     measured = CHECKPOINT in evaluated.market or CHECKPOINT in evaluated.recorded
-    status = "measured" if measured else PASSED_THROUGH
+    status = MEASURED if measured else PASSED_THROUGH
     text = {"reason": evaluated.unplayable, "no_off_policy_estimate": ours.results["refused"] if ours else None}
     beside = tuple(f"{role}_" for role in ROLES if role != CHECKPOINT)
     numbers = evaluated.numbers().items()

@@ -6,6 +6,7 @@ Training itself, and the rules of the chain, live in `training.window_training`.
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import dagster as dg
 
@@ -18,7 +19,18 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.training_datasets import NAME as DATASETS
-from babylon_assets.orchestration.metadata import code, declare, numbers, page, picture, show, site_page, tally, texts
+from babylon_assets.orchestration.metadata import (
+    code,
+    declare,
+    numbers,
+    page,
+    picture,
+    shorten_id,
+    show,
+    site_page,
+    tally,
+    texts,
+)
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.report.learning_curve import CurveMark, CurvePoint, draw_learning_curve
@@ -78,7 +90,7 @@ def train(installation: Installation, window: str, run_id: str) -> WindowResult:
         metadata=show(
             {
                 "learning_curve": lambda: _play_metadata(installation, window),
-                "training": lambda: _metadata(trained),
+                "training": lambda: _metadata(trained, installation.settings.home),
                 "training_steps": lambda: _steps_picture(trained),
             }
         ),
@@ -105,7 +117,7 @@ def _switched_off() -> WindowResult:
     )
 
 
-def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
+def _metadata(trained: TrainedWindow, home: Path) -> dict[str, dg.MetadataValue]:
     checkpoint, parent = trained.checkpoint, trained.parent
     measured = checkpoint.metrics if checkpoint else {}
     return {
@@ -115,10 +127,10 @@ def _metadata(trained: TrainedWindow) -> dict[str, dg.MetadataValue]:
                 "reason": trained.reason,
                 "method": trained.method,
                 "checkpoint": policy_name(checkpoint.chain, checkpoint.step) if checkpoint else None,
-                "checkpoint_id": checkpoint.id if checkpoint else None,
+                "checkpoint_id": shorten_id(checkpoint.id) if checkpoint else None,
                 "parent": policy_name(parent.chain, parent.step) if parent else None,
-                "dataset_id": checkpoint.dataset_id if checkpoint else None,
-                "path": checkpoint.path if checkpoint else None,
+                "dataset_id": shorten_id(checkpoint.dataset_id) if checkpoint and checkpoint.dataset_id else None,
+                "path": checkpoint.path.removeprefix(f"{home}/") if checkpoint else None,
             }
         ),
         **(_pages(checkpoint, parent) if checkpoint else {}),

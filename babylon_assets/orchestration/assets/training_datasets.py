@@ -20,11 +20,11 @@ from babylon_assets.domain.site_links import link_samples
 from babylon_assets.ledger import checkpoints, trajectories
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.datasets import RUNNING_WINDOWS
-from babylon_assets.ledger.windows import WindowRow
+from babylon_assets.ledger.windows import WindowRow, get_window
 from babylon_assets.orchestration import carry_over, checks, examples
 from babylon_assets.orchestration.assets.scored_trajectories import NAME as SCORED
 from babylon_assets.orchestration.freezing import freeze_window, own_rewards
-from babylon_assets.orchestration.metadata import declare, numbers, picture, show, site_page, tally, texts
+from babylon_assets.orchestration.metadata import declare, numbers, picture, shorten_id, show, site_page, tally, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.report.pictures import draw_rewards, draw_sample_fates
@@ -54,7 +54,7 @@ What the next checkpoint is trained on from this window, frozen and named by the
 - Whole groups are drawn from a window with more than MAX_SAMPLES_PER_WINDOW or MAX_TOKENS_PER_WINDOW.
   `effective_samples` says how many equally weighted samples the rest is worth.
 - With LATE_DATA=carry, samples of an earlier window whose data changed after it was trained join this one, once, each
-  with its own group and advantage. `carried_from` and `carried_into` count them, on both windows.
+  with its own group and advantage. `carried_from` counts them here, the earlier window's `reason` there.
 - `best_and_worst` has the five answers with the highest rewards and the five with the lowest. Of the same action at a
   decision point it has one. `samples_in_full` has their prompts and answers.
 
@@ -104,7 +104,7 @@ def _frozen(installation: Installation, window: str) -> tuple[str, WindowResult]
             "late": partial(_late, installation, window),
         }
     )
-    observed = {giver: show({"late": partial(_late, installation, giver)}) for giver in givers}
+    observed = {giver: show({"standing": partial(_standing, installation, giver)}) for giver in givers}
     results = [checks.trainable_tokens(dataset, row)]
     return dataset.id, WindowResult(metadata, results, _version(settings, dataset.id, trained), observed=observed)
 
@@ -122,10 +122,17 @@ def _late(installation: Installation, window: str) -> dict[str, dg.MetadataValue
         return carry_over.metadata(conn, installation.settings, window)
 
 
-def _examples(installation: Installation, dataset: DatasetDraft) -> dict[str, dg.MetadataValue]:
-    secrets, describe = secrets_of(installation.settings), installation.environment.describe_action
+def _standing(installation: Installation, window: str) -> dict[str, dg.MetadataValue]:
+    """What is said of a window that gave late samples. Dagster shows an observation above what was materialized."""
     with installation.connect() as conn:
-        return examples.of_dataset(conn, dataset, secrets, describe)
+        row = get_window(conn, window)
+    return texts({"status": row.status, "reason": row.reason}) if row else {}
+
+
+def _examples(installation: Installation, dataset: DatasetDraft) -> dict[str, dg.MetadataValue]:
+    secrets, environment = secrets_of(installation.settings), installation.environment
+    with installation.connect() as conn, installation.source_of(conn) as source:
+        return examples.of_dataset(conn, dataset, secrets, environment, source)
 
 
 def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataValue]:
@@ -138,7 +145,7 @@ def _metadata(dataset: DatasetDraft, row: WindowRow) -> dict[str, dg.MetadataVal
         **numbers({name: counts[name] for name in shown}),
         **numbers({name: counts[name] for name in others if counts.get(name)}),
         **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std}),
-        **texts({"dataset_id": dataset.id, "status": row.status, "reason": row.reason}),
+        **texts({"dataset_id": shorten_id(dataset.id), "status": row.status, "reason": row.reason}),
         "compared_with": tally({BASELINES[level]: n for level, n in count_levels(dataset.samples).items() if n}),
         "skipped_because": tally(skipped),
         "site_page": site_page(link_samples(window=row.window_id)),

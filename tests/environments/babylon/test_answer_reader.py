@@ -74,3 +74,26 @@ def test_what_the_simulated_market_says_of_a_policy_is_not_asked_here() -> None:
     environment = BabylonEnvironment(Settings())
     assert environment.benchmark is None
     assert environment.answers is not None
+
+
+def test_an_action_names_its_market_by_its_question(conn: Connection) -> None:
+    """Whether the order named the market by its id, by its question, or by an id that lost its last digits."""
+    long_id, long = "123456789012345678", "Will the mayor of the old town resign before the election is over?"
+    copy_rows(conn, "Market", [market(long_id, question=long)])
+    environment = BabylonEnvironment(Settings())
+
+    def told(*names: str) -> list[str]:
+        steps = [
+            make_step(0, AT, AT, 1.0, 0.0, "BUY", "prediction", name, None, "yes", 50.0, True, None, False)
+            for name in names
+        ]
+        environment.look_up_names(conn, steps)
+        return [environment.describe_action(step) for step in steps]
+
+    cut = '"Will the mayor of the old town resign before th…"'
+    assert told("m1", QUESTION.lower()) == [f'BUY yes "{QUESTION}" 50'] * 2
+    assert told(long_id, "123456789012345670") == [f"BUY yes {cut} 50"] * 2
+    assert told("m9", "Nobody asked whether the mayor of the old town resigns") == [
+        "BUY yes m9 50",
+        "BUY yes Nobody asked whether the mayor of the old town r… 50",
+    ]

@@ -163,6 +163,7 @@ def test_a_row_per_step_says_what_it_was_worth_and_why(installation: Installatio
     for row in rows:
         worth, state = hour.truth[row["trajectory"], row["step"]]
         assert row["state"] == state and row["worth"] == pytest.approx(worth, abs=1e-9)
+    assert any('"?"' in row["action"] for row in rows)  # the question of the game's markets
     closed = next(row for row in rows if row["action"].startswith("TRADE short ACME 0"))
     assert (closed["kind"], closed["entry"], closed["exit"], closed["call"]) == ("trade", 104.0, 90.0, None)
     refused = next(row for row in rows if row["call"] == 1 and row["state"] == "invalid")

@@ -163,6 +163,19 @@ def _hashes(conn: Connection[Any]) -> list[str]:
     return [row[0] for row in conn.execute(query)]
 
 
+def test_each_room_has_companies_of_its_own(game_database: Database) -> None:
+    ten = Settings(simulation_rooms=10, simulation_ticks=2, simulation_agents_per_room=2)
+    with game_database.connect() as conn:
+        play_window(ten, conn, FIRST, Follower())
+        shared = conn.execute(
+            'SELECT count(*), count(DISTINCT ("organizationId", "timestamp")) FROM public."StockPrice"'
+        ).fetchone()
+        assert shared == (2 * 2 * 2 * 10, 2 * 2 * 2 * 10)
+        for wide, most in (({}, 10), ({"simulation_style": "game"}, 4)):
+            with pytest.raises(SettingsError, match=f"{most} fit. Lower SIMULATION_ROOMS"):
+                play_window(ten.replace(simulation_rooms=most + 1, **wide), conn, FIRST, Follower())
+
+
 def test_boards_that_would_share_a_moment_are_refused(game_database: Database) -> None:
     crowded = Settings(simulation_rooms=8, simulation_ticks=32)
     with game_database.connect() as conn, pytest.raises(SettingsError, match="MOMENT_SECONDS"):

@@ -56,13 +56,9 @@ def test_the_table_says_who_did_what_and_what_it_was_worth() -> None:
     table = found["best_and_worst"]
     assert isinstance(table, dg.TableMetadataValue)
     first, second = (record.data for record in table.records)
-    assert list(first) == ["action", "which", "reward", "advantage", "trains_as", "agent"]  # what 1,440 pixels show
-    assert (first["which"], first["agent"], first["reward"], first["action"]) == (
-        "best",
-        "a0",
-        1.0,
-        "BUY_SHARES yes m1 25",
-    )
+    assert list(first) == ["action", "which", "reward", "advantage"]  # what 1,400 pixels show beside the names
+    assert (first["which"], first["reward"], first["action"]) == ("best", 1.0, "BUY_SHARES yes m1 25")
+    assert "Agent `a0`, trains as `policy_gradient`." in str(found["samples_in_full"].value)
     assert (second["which"], second["action"]) == ("worst", "hold")
     assert {column.name for column in table.schema.columns} == set(first)
 

@@ -67,6 +67,7 @@ def test_the_live_policy_is_examined_once_on_more_markets(world: World) -> None:
     assert found is not None and found.value is not None
     assert len(found.seeds or ()) == 9
     told = observed(world)
+    assert list(told)[:2] == ["status", "checkpoint"]  # an observation stands above what was materialized
     assert (told["checkpoint"], told["market_seeds"]) == (f"{CHAIN}@4", 9)
     assert told["market_reward"] == pytest.approx(found.value, rel=1e-3)  # it is rounded for people
     assert told["gain_on_base_low"] <= told["gain_on_base"] <= told["gain_on_base_high"]
