@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -49,7 +51,8 @@ def folders(database: Database, tmp_path: Path) -> list[Path]:
             kept = dataset(sample(step, window=window), sample(90 + step, trains_as="skip"), window=window)
             save_dataset(conn, kept)
             checkpoints.insert_checkpoint(conn, checkpoint(step, window, kept.id, path=str(folder)))
-        branch = {"chain": BRANCH, "id": "other-3", "parent_id": f"{CHAIN}-2"}
+        branch: dict[str, Any] = {"chain": BRANCH, "id": "other-3", "parent_id": f"{CHAIN}-2"}
+        branch["settings"] = {"reward_weights": {"outcome@1": 1.0, "heuristic@2": 0.1}}
         checkpoints.insert_checkpoint(conn, checkpoint(3, HOURS[2], kept.id, path="", **branch))
     return made
 
@@ -69,6 +72,9 @@ def test_lineage_goes_back_to_the_root(babylon: Babylon, folders: list[Path]) ->
     assert shown["trajectories"] == {"t2": 1}
     assert (shown["seed"], shown["versions"]) == (7, {"torch": "2.13.0"})
     assert f"{CHAIN}@2" in babylon("lineage", f"{CHAIN}-2").stdout
+    assert json.loads(babylon("lineage", f"{BRANCH}@3", "--json").stdout)["scores"] == ["heuristic@2", "outcome@1"]
+    in_words = babylon("lineage", f"{BRANCH}@3").stdout
+    assert re.search(r"^scorers +heuristic v2, outcome v1$", in_words, re.MULTILINE), in_words
     unknown = babylon("lineage", "nobody@7")
     assert unknown.exit_code == 1
     assert "babylon chains" in unknown.stderr

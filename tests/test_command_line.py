@@ -151,6 +151,31 @@ def test_quick_commands_load_nothing_heavy_and_write_no_colours_into_a_pipe(
     assert done.stdout
 
 
+def test_a_command_says_what_it_does_before_it_imports_what_takes_seconds(ledger: Database, tmp_path: Path) -> None:
+    begins = {
+        "up": "preparing the database",
+        "serve": "starting the gateway",
+        "site": "starting the site",
+        "simulate": "preparing the game",
+        "doctor": "checking the installation",
+    }
+    program = (
+        "import sys\nsys.modules.update(dict.fromkeys(['dagster', 'pandas', 'starlette', 'httpx', 'uvicorn']))\n"
+        "from babylon_assets.cli.app import main\n"
+        "for command in sys.argv[1:]:\n    try:\n        main([command])\n    except SystemExit:\n        pass\n"
+    )
+    ports = {"DAGSTER_PORT": "3999", "GATEWAY_PORT": "8999"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *begins],
+        env={**environment(ledger, tmp_path), **ports},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if line in begins.values()]
+    assert said == list(begins.values()), done.stderr
+
+
 def test_ctrl_c_has_its_exit_code_even_in_the_middle_of_an_import(tmp_path: Path) -> None:
     """Imports run source text, and CPython ends by the signal after a KeyboardInterrupt that came through that."""
     (tmp_path / "interrupted.py").write_text("""

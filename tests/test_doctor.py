@@ -215,7 +215,7 @@ def test_it_answers_as_json_without_torch(game_database: Database, tmp_path: Pat
     told = json.loads(run.stdout)
     assert {"name", "found", "remedy", "sure"} == set(told["findings"][0])
     assert told["settings"]["DATABASE_URL"] == "***"
-    assert run.stderr.split() == ["False"]
+    assert run.stderr.splitlines() == ["checking the installation", "False"]
 
 
 def test_rights_that_the_settings_need_are_found_with_the_grant_to_run(game_database: Database, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_a_long_task_is_told_by_its_quarters_where_there_is_no_terminal(capsys: 
         heard = terminal.share_callback(bar)
         for share in (0.01, 0.3, 0.4, 0.8, 1.0):
             heard("teaching", share)
-    assert capsys.readouterr().err.splitlines() == ["teaching", "teaching: 25%", "teaching: 75%", "teaching: 100%"]
+    assert capsys.readouterr().err.splitlines() == ["teaching: 25%", "teaching: 75%", "teaching: 100%"]
 
 
 def test_whoever_waits_is_told_that_it_goes_on(

@@ -16,7 +16,7 @@ from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.trajectories import replace_window
 from babylon_assets.ledger.windows import upsert_window
 from babylon_assets.orchestration.runtime import LineRun
-from tests.ledger.values import WINDOW, checkpoint, dataset, quarantined, record, root, sample
+from tests.ledger.values import CHAIN, WINDOW, checkpoint, dataset, quarantined, record, root, sample
 
 
 class ALine:
@@ -51,6 +51,8 @@ def test_a_window_is_said_to_be_trained_now_or_before_and_what_was_not_read_is_n
     first, *facts = capsys.readouterr().out.splitlines()
     assert first.split()[:2] == [WINDOW, "trained"]
     assert "  not read  2 trajectories: not JSON; 1 trajectory: empty" in facts
+    assert any(fact.startswith("  trained ") for fact in facts)
     report(database, ALine(lambda: None), Settings(), WINDOW)  # type: ignore[arg-type]
-    again = capsys.readouterr().out.splitlines()[0]
-    assert again.startswith(f"{WINDOW}  was trained before, and nothing was trained now")
+    again, *facts = capsys.readouterr().out.splitlines()
+    assert again.startswith(f"{WINDOW}  was trained before, as {CHAIN}@1; nothing was trained now")
+    assert not any(fact.startswith(("  trained", "  gate")) for fact in facts), facts

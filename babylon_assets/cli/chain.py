@@ -24,6 +24,7 @@ from babylon_assets.cli.terminal import (
     waiting,
 )
 from babylon_assets.config.settings import load_settings
+from babylon_assets.domain.display_text import format_scorers
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.ledger import evaluations
@@ -177,12 +178,13 @@ def _in_short(shown: Mapping[str, Any]) -> dict[str, Any]:
     samples, late = shown["trajectories"], shown["carried_from"]
     own = f"{count(len(samples))} with {count(sum(samples.values()))} samples; --json names them"
     joined = ", ".join(f"{number} of {window}" for window, number in late.items())
-    line = shown["line"]
+    line, others = shown["line"], {name: value for name, value in shown.items() if name != "scores"}
     return {
-        **shown,
+        **others,
         "line": line if len(line) <= MOST_OF_A_LINE else [*line[: MOST_OF_A_LINE - 1], f"... {line[-1]}"],
         "trajectories": own,
         "carried_from": f"late samples: {joined}" if joined else None,
+        "scorers": format_scorers(shown["scores"]) or None,
     }
 
 

@@ -20,7 +20,7 @@ from rich.text import Text
 from babylon_assets.cli.database_checks import diagnose_database
 from babylon_assets.cli.diagnosis import Diagnosis, diagnose_by, refuse
 from babylon_assets.cli.list_windows import Json
-from babylon_assets.cli.terminal import bold, output, print_json
+from babylon_assets.cli.terminal import bold, output, print_json, waiting
 from babylon_assets.config.network import is_loopback
 from babylon_assets.config.settings import Settings, declarations, load_settings, printable, unknown_variables
 from babylon_assets.domain.errors import BabylonError, SettingsError
@@ -55,7 +55,8 @@ def doctor(
     Example: [bold]babylon doctor[/]
     """
     settings = load_settings()
-    findings = list(diagnose(settings))
+    with waiting("checking the installation"):
+        findings = list(diagnose(settings))
     if json:
         print_json({"findings": [asdict(finding) for finding in findings], "settings": printable(settings)})
     else:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MOST_OF_A_REASON = 90
 #: What is said below a table of windows with late samples.
 LATE = (
-    "late: answers whose outcome became known after their window was trained; the next one that is trained takes them"
+    "late: samples that are new or other ones since their window was trained; the next one that is trained takes them"
 )
 #: Rows of a table for a person, a week of hours; `--all` has them all.
 MOST_ROWS = 168

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from babylon_assets.cli.terminal import bold, output, show_log
+from babylon_assets.cli.terminal import bold, output, show_log, waiting
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import DatabaseUnavailable, SettingsError
 
@@ -39,17 +39,18 @@ def serve(
     if new_key is not None:
         _print_key(new_key)
         return
-    from babylon_assets.serving.awaited_database import AwaitedDatabase
-    from babylon_assets.serving.http.server import listen
-    from babylon_assets.serving.http.server import serve as serve_until_stopped
+    with waiting("starting the gateway"):
+        from babylon_assets.serving.awaited_database import AwaitedDatabase
+        from babylon_assets.serving.http.server import listen
+        from babylon_assets.serving.http.server import serve as serve_until_stopped
 
-    show_log(settings.log_level)
-    listening = listen(settings.gateway) if fd is None else socket.socket(fileno=fd)
-    database = AwaitedDatabase(settings)
-    try:
-        database.open()
-    except DatabaseUnavailable as error:
-        _log.warning("starting without PostgreSQL, which is looked for twice a second: %s", error)
+        show_log(settings.log_level)
+        listening = listen(settings.gateway) if fd is None else socket.socket(fileno=fd)
+        database = AwaitedDatabase(settings)
+        try:
+            database.open()
+        except DatabaseUnavailable as error:
+            _log.warning("starting without PostgreSQL, which is looked for twice a second: %s", error)
     host, port = listening.getsockname()[:2]
     output.print("gateway:", bold(f"http://{host}:{port}/v1"), "  stop: Ctrl-C")
     serve_until_stopped(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from babylon_assets.cli.list_windows import opened
-from babylon_assets.cli.terminal import bold, output
+from babylon_assets.cli.terminal import bold, output, waiting
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.site_links import SITE
@@ -33,13 +33,14 @@ def site(
     Example: [bold]babylon site --open[/]
     """
     settings = load_settings()
-    database = opened(settings)
-    from babylon_assets.orchestration.ui_guard import UiGuard
-    from babylon_assets.site.application import make_site
+    with waiting("starting the site"):
+        database = opened(settings)
+        from babylon_assets.orchestration.ui_guard import UiGuard
+        from babylon_assets.site.application import make_site
 
-    listening = _listen(port)
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}{SITE}/"
-    app = UiGuard(make_site(settings, lambda: database), settings.dagster_keys, settings.dagster_hosts)
+        listening = _listen(port)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}{SITE}/"
+        app = UiGuard(make_site(settings, lambda: database), settings.dagster_keys, settings.dagster_hosts)
     output.print("site:", bold(url), "  stop: Ctrl-C")
     if show:
         typer.launch(url)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from babylon_assets.cli.simulated_game import as_begun, create_tables, play_once, refuse_another_game, remember_game
-from babylon_assets.cli.terminal import output, show_log
+from babylon_assets.cli.terminal import output, show_log, waiting
 from babylon_assets.cli.train import FINISHED, reaching
 from babylon_assets.config.network import is_this_machine
 from babylon_assets.config.settings import Settings, load_settings
@@ -54,16 +54,17 @@ def simulate(
     """
     settings = as_begun(load_settings())
     show_log(settings.log_level)
-    from babylon_assets.ledger.database import migrate, open_database
-    from babylon_assets.ledger.window_length import check_window_length
-    from babylon_assets.orchestration.up_lock import only_game
-    from babylon_assets.serving.client import GatewayPolicy
-
     refuse_open_key(settings)
-    database = open_database(settings, begin=False)
-    migrate(database)
-    check_window_length(settings, database)
-    prepare_game(settings, database)
+    with waiting("preparing the game"):
+        from babylon_assets.ledger.database import migrate, open_database
+        from babylon_assets.ledger.window_length import check_window_length
+        from babylon_assets.orchestration.up_lock import only_game
+        from babylon_assets.serving.client import GatewayPolicy
+
+        database = open_database(settings, begin=False)
+        migrate(database)
+        check_window_length(settings, database)
+        prepare_game(settings, database)
     key = settings.simulation.key or "none-needed"
     with only_game(settings.home), GatewayPolicy(gateway_url(settings), settings.model_name, key) as players:
         Game(settings, database, players, hours).run()

@@ -243,7 +243,7 @@ def progress(*columns: str | ProgressColumn) -> Progress:
 def share_callback(bar: Progress) -> Callable[[str, float], None]:
     """A callback (what, share done from 0 to 1) that shows each thing it hears of as a task of `bar`.
 
-    Where there is no terminal for a bar, each quarter of it is a line.
+    Where there is no terminal for a bar, each quarter of it is a line; what begins is said by whoever waits for it.
     """
     tasks: dict[str, Any] = {}
     quarters: dict[str, int] = {}
@@ -251,8 +251,6 @@ def share_callback(bar: Progress) -> Callable[[str, float], None]:
     def heard(what: str, share: float) -> None:
         if what not in tasks:
             tasks[what], quarters[what] = bar.add_task(what, total=1.0), 0
-            if not errors.is_terminal:
-                errors.print(what)
         bar.update(tasks[what], completed=share)
         if not errors.is_terminal and int(4 * share) > quarters[what]:
             quarters[what] = int(4 * share)

@@ -76,14 +76,16 @@ def train(
     settings = load_settings()
     if window is not None:
         refuse_running(window, settings.windows)
+        beside = branch or name is not None
+        all_of_it = f"reading, scoring, training and evaluating {window} in one run"
         with (
-            waiting(f"reading, scoring, training and evaluating {window} in one run") as say,
+            waiting(f"preparing a branch of {window}" if beside else all_of_it) as say,
             opened_line(
                 reaching(settings, window), "train", begins=lambda asset, window: say(f"{DOING[asset]} {window}")
             ) as (database, line),
         ):
             refuse_unrecorded(settings, database, window)
-            if branch or name:
+            if beside:
                 train_beside(database, line, settings, window, name, say)
             else:
                 report(database, line, settings, window)
@@ -217,6 +219,7 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> N
 
     with database.connect() as conn:
         before = checkpoints.by_window(conn, settings.model_name, window)
+        judged_before = checkpoint_state(conn, settings.model_name, window)
     run = line.materialize(window)
     with database.connect() as conn:
         row = get_window(conn, window)
@@ -231,7 +234,8 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> N
         )
         return
     again = checkpoint is not None and before is not None and checkpoint.id == before.id
-    status = "was trained before, and nothing was trained now" if again else row.status
+    trained = names[checkpoint.id] if checkpoint is not None else "-"
+    status = f"was trained before, as {trained}; nothing was trained now" if again else row.status
     output.print(bold(window), f" {status}  {row.reason or ''}")
     output.print(
         f"  read      {count(row.trajectories)} trajectories of {count(row.agents)} agents, "
@@ -240,10 +244,10 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> N
     if refused:
         print_fact("not read", _refusals(refused), indent=2, width=8)
     output.print(f"  samples   {_kinds(counts)}")
-    if checkpoint is not None:
+    if checkpoint is not None and not again:
         how = f"{checkpoint.settings.get('method', '')} on {count(trained_tokens(checkpoint.metrics))} tokens"
-        output.print(f"  trained   {how}, {names.get(checkpoint.parent_id or '', '-')} -> {names[checkpoint.id]}")
-    if judged is not None:
+        output.print(f"  trained   {how}, {names.get(checkpoint.parent_id or '', '-')} -> {trained}")
+    if judged is not None and judged != judged_before:
         print_fact("gate", judged, indent=2, width=8)
     output.print(f"  dataset   {row.dataset_id}", highlight=False)
     output.print(f"  run       {run.run_id}, {run.seconds:.1f} s", highlight=False)

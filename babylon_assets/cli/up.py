@@ -41,11 +41,7 @@ def up(
     """
     settings = load_settings()
     from babylon_assets.config.settings import subprocess_environment
-    from babylon_assets.environments.weighted_scorers import check_weights
-    from babylon_assets.ledger.database import WatchedDatabase, migrate, open_database
-    from babylon_assets.ledger.window_length import check_window_length
-    from babylon_assets.orchestration.partitions import beginning_with_the_record
-    from babylon_assets.orchestration.runtime import dagster_home, fail_orphaned_runs, open_instance
+    from babylon_assets.ledger.database import WatchedDatabase
     from babylon_assets.orchestration.services import Services, refuse_taken_ports
     from babylon_assets.orchestration.up_lock import only_one, refuse_second_game
 
@@ -53,18 +49,10 @@ def up(
         refuse_taken_ports({"DAGSTER_PORT": settings.dagster_port, "GATEWAY_PORT": settings.gateway.port})
         if simulated:
             refuse_second_game(settings.home)
-        with waiting("preparing the database"):
-            database = open_database(settings)
-            migrate(database)
-            check_window_length(settings, database)
-            if simulated:
-                settings = with_a_game(settings, database, hours)
-            check_weights(settings)
-            from_record = settings.begins_with_the_record
-            settings = beginning_with_the_record(settings, database, datetime.now(UTC))
-            with open_instance(settings, database) as instance:
-                for run_id in fail_orphaned_runs(instance):
-                    output.print(f"failed the run {run_id}, whose process was gone")
+        with waiting("preparing the database"):  # what takes seconds to import is imported while this is said
+            database, settings, from_record = _prepare(settings, hours if simulated else None)
+        from babylon_assets.orchestration.runtime import dagster_home
+
         environment = subprocess_environment(settings, database.dagster_url)
         home, ports = dagster_home(settings), (settings.dagster_port, settings.gateway.port)
         tell_step(say_begin(settings, from_record=from_record))
@@ -76,6 +64,32 @@ def up(
                 Thread(target=_write_report, args=(settings, database), daemon=True).start()
             services.wait(WatchedDatabase(settings, database), _say)
     output.print("stopped")
+
+
+def _prepare(settings: Settings, hours: int | None) -> tuple[Database, Settings, bool]:
+    """The migrated database without what a crash left, the settings, and whether partitions begin with the record.
+
+    Args:
+        hours: how far back a new simulated game begins; None: none is played.
+    """
+    from babylon_assets.environments.weighted_scorers import check_weights
+    from babylon_assets.ledger.database import migrate, open_database
+    from babylon_assets.ledger.window_length import check_window_length
+    from babylon_assets.orchestration.partitions import beginning_with_the_record
+    from babylon_assets.orchestration.runtime import fail_orphaned_runs, open_instance
+
+    database = open_database(settings)
+    migrate(database)
+    check_window_length(settings, database)
+    if hours is not None:
+        settings = with_a_game(settings, database, hours)
+    check_weights(settings)
+    from_record = settings.begins_with_the_record
+    settings = beginning_with_the_record(settings, database, datetime.now(UTC))
+    with open_instance(settings, database) as instance:
+        for run_id in fail_orphaned_runs(instance):
+            output.print(f"failed the run {run_id}, whose process was gone")
+    return database, settings, from_record
 
 
 def _say_addresses(settings: Settings, services: Services, *, simulated: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import TypeGuard
 
 # Control characters (a terminal obeys them), marks that override the direction of writing (a name could show itself
@@ -66,3 +67,11 @@ def format_number(value: float, *, padded: bool = False) -> str:
     if 1000 <= abs(value) < 1e15:
         return f"{value:,.0f}"
     return f"{value + 0.0:#.4g}" if padded else f"{value + 0.0:.4g}"
+
+
+def format_scorers(scorers: Iterable[str]) -> str:
+    """Scorers such as `outcome@1` in words, without the reward, which is made of them: `heuristic v1, outcome v1`."""
+    named = (name.partition("@") for name in scorers)
+    return ", ".join(
+        f"{name} {'v' if version[:1].isdigit() else ''}{version}" for name, _, version in named if name != "reward"
+    )

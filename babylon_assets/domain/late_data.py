@@ -1,10 +1,10 @@
 """Late samples: what a window that was trained before has to teach since its data changed.
 
 A sample of the window's new dataset is late when it may be trained on, and its text was not, or with another reward: a
-row that came late, an outcome that is known by now, a market that was resolved the other way. One whose reward hardly
-moved, or whose advantage did because others joined its group, is not: its answer was trained once, which is enough.
-Where late samples wait and which window takes them is in `ledger.late_samples`; how they are compared when they are
-trained, in `training.selection`.
+row that came after training, an outcome that is known by now, a market that was resolved the other way. One whose
+reward hardly moved, or whose advantage did because others joined its group, is not: its answer was trained once, which
+is enough. Where late samples wait and which window takes them is in `ledger.late_samples`; how they are compared when
+they are trained, in `training.selection`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from babylon_assets.domain.content_ids import content_id
 from babylon_assets.domain.samples import Dataset, Sample
 from babylon_assets.domain.sampling import TOO_OLD
 
-#: A reward that moved by less is what was trained: one late outcome moves the heuristic of all of its agent's hour,
+#: A reward that moved by less is what was trained: one more outcome moves the heuristic of all of its agent's hour,
 #: and so these rewards by up to 0.1 with its usual weight. From the worst trade to the best it is 2.
 SMALLEST_CHANGE = 0.1
 

@@ -185,7 +185,7 @@ def _fit(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        progress("teaching the base model", (step + 1) / recipe.steps)
+        progress("preparing the base model", (step + 1) / recipe.steps)
     model.eval()
 
 

@@ -6,6 +6,7 @@ Nothing connects here. A password enters through `parse_address` and leaves thro
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -31,6 +32,13 @@ _CLIENTS_ONLY = frozenset(
         "uselibpqcompat",
     }
 )
+
+_FORM = "postgresql://user:password@host:5432/database"
+_AMBIGUOUS = (
+    "cannot be read: user or password hold a character that must be written as a %-code; "
+    "write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25"
+)
+LAST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +95,37 @@ def parse_address(url: str, variable: str) -> Address:
         SettingsError: naming `variable`, when the URL cannot be read, or leads through a transaction pooler.
     """
     if not re.match(r"postgres(ql)?(\+\w+)?://", url):
-        raise SettingsError(f"{variable} is not a PostgreSQL URL; write postgresql://user:password@host:5432/database")
+        raise SettingsError(f"{variable} is not a PostgreSQL URL; write {_FORM}")
     if _is_ambiguous(url):
-        raise SettingsError(
-            f"{variable} cannot be read: user or password hold a character that must be written as a %-code; "
-            "write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25"
-        )
+        raise SettingsError(f"{variable} {_AMBIGUOUS}")
     scheme_free = re.sub(r"^[^:]+", "postgresql", url, count=1)
     try:
         parameters = conninfo_to_dict(_without_prisma(scheme_free, variable))
-    except (ProgrammingError, ValueError):
-        raise SettingsError(
-            f"{variable} cannot be read; write postgresql://user:password@host:5432/database, "
-            "with %-codes for special characters in the password"
-        ) from None
+    except (ProgrammingError, ValueError) as error:
+        cut = "@" in url.partition("?")[2]  # the login may go on after the question mark
+        raise SettingsError(f"{variable} {_AMBIGUOUS if cut else _why_unreadable(str(error))}") from None
     if not parameters.get("dbname"):
-        raise SettingsError(f"{variable} names no database; write postgresql://user:password@host:5432/database")
-    return Address({key: str(value) for key, value in parameters.items() if value not in (None, "")}, variable)
+        raise SettingsError(f"{variable} names no database; write {_FORM}")
+    known = {key: str(value) for key, value in parameters.items() if value not in (None, "")}
+    _refuse_odd_numbers(known, variable)
+    return Address(known, variable)
+
+
+def _why_unreadable(error: str) -> str:
+    """What libpq has against an address, for a person."""
+    unknown = re.search(r'query parameter: "(\w+)"', error)
+    if unknown is not None:
+        return f"has the parameter {unknown[1]}, which PostgreSQL does not know; correct its name or leave it out"
+    return f"cannot be read; write {_FORM}, with %-codes for special characters in the password"
+
+
+def _refuse_odd_numbers(parameters: Mapping[str, str], variable: str) -> None:
+    """Refuse ports and a timeout that are no numbers."""
+    ports = [port for port in parameters.get("port", "").split(",") if port]
+    if not all(port.isdecimal() and 0 < int(port) <= LAST_PORT for port in ports):
+        raise SettingsError(f"{variable} has a port that is no number from 1 to {LAST_PORT}; write {_FORM}")
+    if not re.fullmatch(r"-?\d+", parameters.get("connect_timeout", "0")):
+        raise SettingsError(f"{variable} has a connect_timeout that is no whole number of seconds; correct it")
 
 
 def _is_ambiguous(url: str) -> bool:
@@ -111,9 +133,8 @@ def _is_ambiguous(url: str) -> bool:
     rest = url.partition("://")[2].partition("?")[0]
     place, _, path = rest.partition("/")
     login, _, hosts = place.rpartition("@")
-    ports = [re.sub(r"\[[^]]*\]", "", host).partition(":")[2] for host in hosts.split(",")]
     is_encoded = "%40" in hosts or (":" not in login and "%3a" in login.lower())  # with what parts user and password
-    return is_encoded or "@" in path or "@" in login or any(not re.fullmatch(r"\d*", port) for port in ports)
+    return is_encoded or "@" in path or "@" in login
 
 
 def _without_prisma(url: str, variable: str) -> str:

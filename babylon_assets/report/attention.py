@@ -33,7 +33,7 @@ class Need:
 
 def list_needs(report: Report) -> list[Need]:
     """Everything that needs a person, the most urgent first."""
-    rules = (_disk, _failed, _jobs, _silent, _late, _skipped, _quarantine, _odd_ids)
+    rules = (_disk, _failed, _jobs, _silent, _overdue, _skipped, _quarantine, _odd_ids)
     return [need for rule in rules for need in rule(report)]
 
 
@@ -90,14 +90,14 @@ def _on_branch(chain: str) -> str:
     return f" --branch --name {name}" if is_branch else ""
 
 
-def _late(report: Report) -> Iterator[Need]:
-    late = report.late
-    if late:
+def _overdue(report: Report) -> Iterator[Need]:
+    overdue = report.overdue
+    if overdue:
         yield Need(
-            _counted(len(late), "window", "is late" if len(late) == 1 else "are late"),
-            _listed(late),
+            _counted(len(overdue), "window", "is overdue" if len(overdue) == 1 else "are overdue"),
+            _listed(overdue),
             "windows-stay-open",
-            command=f"babylon train {late[0].id}",
+            command=f"babylon train {overdue[0].id}",
         )
 
 

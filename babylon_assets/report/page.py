@@ -56,7 +56,7 @@ def render_page(report: Report) -> str:
 
 def _facts(report: Report) -> Iterator[tuple[str, str, str]]:
     """The state of the loop now: what it is, its value, and a word about it."""
-    head, late = report.head, report.late
+    head, overdue = report.head, report.overdue
     job = report.running[-1] if report.running else None
     newest = next((window for window in reversed(report.windows) if window.state != "open"), None)
     last = report.promotions[0] if report.promotions else None
@@ -70,7 +70,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str, str]]:
     decided = f"{last.kind} {format_age(report.made_at - last.at)}" if last else "no policy was promoted"
     yield "served policy", report.promoted.name if report.promoted else "none yet", decided
     yield "newest window", newest.id if newest else "none yet", newest.state if newest else ""
-    yield "late", format_plural(len(late), "window"), f"since {late[0].id}" if late else "in step"
+    yield "overdue", format_plural(len(overdue), "window"), f"since {overdue[0].id}" if overdue else "in step"
     yield "free disk", "not known" if report.free_gib is None else f"{report.free_gib:.1f} GiB", ""
 
 

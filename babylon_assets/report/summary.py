@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from babylon_assets.domain.late_data import CHANGED, beside
 from babylon_assets.domain.verdict_table import VerdictRow
 
-#: A window that is over for longer than this and not finished is late: the game's last rows come within minutes, and
+#: A window that is over for longer than this and not finished is overdue: the game's last rows come within minutes, and
 #: training takes seconds to minutes.
-LATE_AFTER = timedelta(hours=2)
+OVERDUE_AFTER = timedelta(hours=2)
 #: More of a window's rows in quarantine than this needs a person; the asset's check goes by it as well.
 MOST_IN_QUARANTINE = 0.05
 #: A hosted job without a sign of life for longer than this is named.
@@ -227,10 +227,10 @@ class Report:
     free_gib: float | None = None
 
     @property
-    def late(self) -> list[WindowSummary]:
-        """Windows that are over for LATE_AFTER and that nothing has become of yet."""
+    def overdue(self) -> list[WindowSummary]:
+        """Windows that are over for OVERDUE_AFTER and that nothing has become of yet."""
         return [
             window
             for window in self.windows
-            if window.state in ("open", "ready") and self.made_at - window.ends > LATE_AFTER
+            if window.state in ("open", "ready") and self.made_at - window.ends > OVERDUE_AFTER
         ]

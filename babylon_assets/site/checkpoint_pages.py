@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from babylon_assets.domain import checkpoint_states as states
-from babylon_assets.domain.display_text import as_number, format_number, is_number
+from babylon_assets.domain.display_text import as_number, format_number, format_scorers, is_number
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.token_counts import TOKEN_COUNTS, TRAINED, explain_early_end, format_trainable
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
@@ -92,6 +92,7 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         kept, total = evaluations.newest_of_checkpoint(conn, checkpoint.id, MOST_ROWS)
         dataset = _dataset_counts(conn, checkpoint.dataset_id)
         carried = lineage.windows_of(conn, checkpoint)
+        scorers = format_scorers(lineage.scorers(conn, checkpoint))
         baselines = _names_of(conn, [evaluation.baseline_id for evaluation in kept])
     measured = [_measured(evaluation) for evaluation in kept]
     return site.render(
@@ -113,6 +114,7 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         baselines=baselines,
         dataset=dataset,
         carried=carried,
+        scorers=scorers,
         metrics=_numbers(checkpoint.metrics),
         trained=checkpoint.metrics.get(TRAINED),
         ended=explain_early_end(checkpoint.metrics),
@@ -169,4 +171,6 @@ def _in_order(values: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]
 
 
 def _shorten(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_shorten(member)}" for name, member in value.items())
     return format_number(value) if is_number(value) else str(value)

@@ -27,10 +27,10 @@ def write_folder(file: Path, folder: Path, origin: Mapping[str, Any], progress: 
     """
     fields = read_fields(file)
     require_family(file.name, str(fields.get("general.architecture")))
-    progress("reading the base model's file", 0.2)
+    progress("preparing the base model", 0.2)
     _write_tokenizer(fields, folder, file.name)
     _write_weights(file, folder, "float32" if fields.get("general.file_type") == _ALL_F32 else "bfloat16")
-    progress("reading the base model's file", 1.0)
+    progress("preparing the base model", 1.0)
     named = {key.rpartition(".")[2]: value for key, value in fields.items() if key in _NAMED}
     (folder / ORIGIN).write_text(json.dumps({**origin, "file": file.name, **named}, indent=2))
 

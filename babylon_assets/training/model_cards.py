@@ -17,7 +17,7 @@ from typing import Any
 from psycopg import Connection
 
 from babylon_assets.domain.checkpoint_states import PASSED, REJECTED
-from babylon_assets.domain.display_text import format_number, is_number, neutralize_line
+from babylon_assets.domain.display_text import format_number, format_scorers, is_number, neutralize_line
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.token_counts import TOKEN_COUNTS, explain_early_end, format_trainable
 from babylon_assets.domain.verdict_table import explain_decision, verdict_cells
@@ -109,7 +109,7 @@ def _dataset(conn: Connection[Any], checkpoint: Checkpoint) -> Iterator[tuple[st
     for kind in sorted(counts):
         if kind in ("policy_gradient", "recompute", "sft") or kind.startswith("skip: "):
             yield _text(kind.replace("_", " ")), f"{counts[kind]:,}"
-    yield "scorers", ", ".join(_code(scorer) for scorer in lineage.scorers(conn, checkpoint))
+    yield "scorers", _text(format_scorers(lineage.scorers(conn, checkpoint)))
     for window, count in lineage.windows_of(conn, checkpoint).items():
         yield f"late samples of {_text(window)}", f"{count:,}"
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from babylon_assets.domain.display_text import (
     as_number,
     format_number,
+    format_scorers,
     neutralize,
     neutralize_line,
     round_number,
@@ -69,3 +70,9 @@ def test_what_is_no_number_is_none(value: object) -> None:
 def test_numbers_are_rounded_for_people(value: float, rounded: float, text: str) -> None:
     assert round_number(value) == rounded
     assert format_number(value) == text
+
+
+def test_scorers_are_named_with_their_versions_and_without_the_reward() -> None:
+    assert format_scorers(["heuristic@1", "outcome@imported", "reward@heuristic@1,outcome@1"]) == (
+        "heuristic v1, outcome imported"
+    )

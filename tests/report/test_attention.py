@@ -56,7 +56,7 @@ def test_a_loop_in_order_needs_nobody() -> None:
         ),
         (
             {"windows": [nothing(9, "open", None), nothing(4, "ready", None), nothing(2, "open", None)]},
-            "2 windows are late",
+            "2 windows are overdue",
             f"babylon train {window(9).id}",
         ),
         ({"windows": [nothing(9, "skipped", "no token")]}, "1 window was skipped", f"babylon status {window(9).id}"),

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -71,12 +71,21 @@ def up(environment_of: Callable[..., Environment], played_demo: Played, taught_b
         away = play_on(settings, database, taught_base, played_demo.windows[-1])
         with start(environment, "up") as process:
             assert process.stdout is not None
-            assert any(str(port) in line for line in process.stdout)
+            printed = list(until(lambda line: str(port) in line, process.stdout))
+            assert str(port) in "".join(printed[-1:]), f"`up` ended without its port:\n{''.join(printed)}"
             yield Up(process, f"http://127.0.0.1:{port}", environment, database, played_demo.windows, away)
             process.send_signal(signal.SIGINT)
     finally:
         stop_embedded(Settings(home=home))
         shutil.rmtree(home)
+
+
+def until(is_last: Callable[[str], bool], lines: Iterable[str]) -> Iterator[str]:
+    """The lines up to the first that is the last one, or all of them."""
+    for line in lines:
+        yield line
+        if is_last(line):
+            return
 
 
 def play_on(settings: Settings, database: Database, base: Path, last: str) -> list[str]:

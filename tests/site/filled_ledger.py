@@ -88,7 +88,7 @@ def fill(conn: Conn, texts: str = "") -> None:
                 frozen[step - 1],
                 parent_id=made[parent].id,
                 metrics={"loss": 0.123456789, f"n{texts}": 1, **(EARLY_END if step == 3 else {})},
-                settings={f"s{texts}": texts},
+                settings={f"s{texts}": texts, **({"reward_weights": {"outcome@1": 0.5}} if step == 3 else {})},
                 path=f"/somewhere {texts}",
             )
         )

@@ -128,6 +128,8 @@ def test_a_checkpoint_has_its_verdict_its_evaluations_and_its_family(page: Ask) 
         "1,235",
         "5,051 tokens trained",
         "<dt>trained tokens</dt><dd>5,051</dd>",
+        "Scorers: outcome v1.",
+        "<dt>reward weights</dt><dd>outcome@1 0.5</dd>",
         "better",
         f"{CHAIN}@1",
         f"{CHAIN}@4",

@@ -45,7 +45,7 @@ def test_the_card_says_what_the_ledger_has(database: Database, tmp_path: Path) -
         f"# {CHAIN}@3",
         f"trained from `{CHAIN}@1` on the answers of the window `{WINDOWS[2]}`",
         "| skip: held out | 1 |",
-        "| scorers | `outcome@1`, `reward@outcome@1` |",
+        "| scorers | outcome v1 |",
         "| loss | 0.1235 |",
         "| tokens | 5,051 |",
         "base_model: smollm2\n",

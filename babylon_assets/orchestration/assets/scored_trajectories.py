@@ -8,6 +8,7 @@ import dagster as dg
 import pandas as pd
 
 from babylon_assets.domain.content_ids import bytes_id
+from babylon_assets.domain.display_text import format_scorers
 from babylon_assets.domain.understanding import Understanding
 from babylon_assets.environments.base import Environment
 from babylon_assets.orchestration import checks
@@ -122,5 +123,5 @@ def _metadata(scores: pd.DataFrame, versions: dict[str, str]) -> dict[str, dg.Me
                 "reward_std": float(reward.std(ddof=0)) if known else None,
             }
         ),
-        **texts({"scorers": ", ".join(f"{name} v{version}" for name, version in versions.items())}),
+        **texts({"scorers": format_scorers(f"{name}@{version}" for name, version in versions.items())}),
     }
