@@ -149,7 +149,7 @@ def test_the_step_of_a_window_is_not_that_of_a_late_sample_it_carries(database: 
         assert f"sample={trajectory}" in str(page.url)
         assert f'name="window" value="{asked or own}" placeholder' in page.text
         policies = re.findall(r'name="[ab]" list="policies" value="([^"]+)"', page.text)
-        assert policies == ["babylon-agent@3", "babylon-agent@5"]  # what is served, and the newest beside it
+        assert policies == ["babylon-agent@3", "babylon-agent@1"]  # what is served, and its parent
     refused = client.get("/site/playground?agent=a&step=3&window=14:30")
     assert refused.status_code == 400 and 'name="step" type="number" min="0" value="3"' in refused.text
     beside = r'name="window" value="14:30"[^>]*aria-describedby="wrong-window"></label>\s*<p [^>]*role="alert">([^<]+)'
