@@ -166,8 +166,8 @@ def scorers(conn: Connection[Any], checkpoint: Checkpoint) -> list[str]:
     rows = conn.execute(
         "SELECT DISTINCT scorer || '@' || scorer_version AS named FROM babylon_training.trajectory_scores AS score "
         "JOIN babylon_training.training_datasets AS made ON made.id = %s "
-        "WHERE (score.window_id = %s OR score.window_id IN "
-        "(SELECT window_id FROM babylon_training.late_samples WHERE checkpoint_id = %s)) "
+        "WHERE score.window_id = ANY(ARRAY(SELECT %s UNION "
+        "SELECT window_id FROM babylon_training.late_samples WHERE checkpoint_id = %s)) "
         "AND scored_at <= made.created_at AND (retired_at IS NULL OR retired_at > made.created_at) ORDER BY named",
         [checkpoint.dataset_id, checkpoint.window_id, checkpoint.id],
     ).fetchall()
