@@ -38,6 +38,7 @@ OTHERS = {
     "WANDB_BASE_URL",
     "OPENAI_BASE_URL",
     "HF_ENDPOINT",
+    "GLIBC_TUNABLES",
 }
 
 
