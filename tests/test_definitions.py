@@ -22,6 +22,8 @@ LINE = [
     *("raw_trajectories", "scored_trajectories", "training_datasets", "model_checkpoints"),
     *("checkpoint_evaluations", "promoted_model"),
 ]
+#: What takes a second or more to import, or more memory than a webserver should hold.
+HEAVY = {"torch", "transformers", "peft", "art", "matplotlib", "polars", "starlette", "uvicorn", "openai", "wandb"}
 NOWHERE = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
 
 
@@ -95,13 +97,13 @@ def test_the_locations_own_definitions_are_those_of_the_environment() -> None:
     }
 
 
-def test_it_loads_in_under_three_seconds() -> None:
+def test_it_loads_fast_for_it_leaves_what_is_heavy_to_where_it_is_used() -> None:
     program = (
-        "import time; from babylon_assets.definitions import defs; defs().get_repository_def();"
-        "print(time.process_time())"
+        "import sys; from babylon_assets.definitions import defs; defs().get_repository_def();"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     loaded = subprocess.run([sys.executable, "-c", program], env=NOWHERE, capture_output=True, text=True, check=True)
-    assert float(loaded.stdout) < 3
+    assert HEAVY & set(loaded.stdout.split()) == set()
 
 
 def test_the_workspace_loads_without_a_database(tmp_path: Path) -> None:

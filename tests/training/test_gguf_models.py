@@ -121,7 +121,7 @@ def test_a_file_becomes_a_folder_with_the_same_numbers_and_tokens(
     require_local(str(file))
     caplog.set_level("INFO", logger="babylon_assets")
     folder = Path(base_model_of(settings))
-    assert caplog.messages == ["reading the base model's file, which is done once"]
+    assert caplog.messages == ["preparing the base model, which is done once"]
     assert "%|" not in capfd.readouterr().err
     tokens = torch.tensor([[5, 9, 77, 30, 31]])
     with torch.no_grad():

@@ -32,8 +32,9 @@ COLUMNS = (
 #: Bytes of address space of the child: the decoded file, and polars itself.
 MEMORY = 2 * EXPANDED
 MODULE = "babylon_assets.environments.files.parquet_rows"
-#: How long decoding may stand still, with no processor at work on it.
-STUCK_SECONDS = 10.0
+#: How long decoding may stand still, and the share of a processor that who waits takes at most: polars looks now and
+#: then whether it was interrupted.
+STUCK_SECONDS, IDLE_SHARE = 10.0, 0.02
 #: Rows that are decoded together.
 SLICE = 64
 _NO_POLARS, _UNREADABLE, _TOO_LARGE = 3, 4, 5
@@ -126,7 +127,7 @@ def _end_if_stuck(decoded: threading.Event) -> None:
     spent = time.process_time()
     while not decoded.wait(STUCK_SECONDS):
         before, spent = spent, time.process_time()
-        if spent - before < STUCK_SECONDS / 1000:
+        if spent - before < IDLE_SHARE * STUCK_SECONDS:
             os._exit(_TOO_LARGE)
 
 

@@ -137,7 +137,7 @@ def test_a_decoder_that_waits_for_ever_is_ended(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "silent.parquet")
     stuck = (
         "import sys; from babylon_assets.environments.files import parquet_rows as decoder\n"
-        "decoder.STUCK_SECONDS = 0.2\n"
+        "decoder.STUCK_SECONDS = 3.0\n"
         "sys.exit(decoder.main(sys.argv[1:], sys.stdout.buffer))"
     )
     command = [sys.executable, "-c", stuck, str(tmp_path / "silent.parquet"), str(MEMORY)]
