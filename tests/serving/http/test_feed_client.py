@@ -52,7 +52,7 @@ def test_the_game_is_answered_by_the_gateways_address_alone(gateway_with: Gatewa
     assert second.sampling is not None and second.sampling["model"] == "feed-trader"
 
 
-def test_the_game_comes_back_until_the_gateway_answers(gateway_with: Gateways) -> None:
+def test_the_game_comes_back_until_the_gateway_answers(gateway_with: Gateways, database: Database) -> None:
     gateway, waits = gateway_with(gateway_answer_tokens=4), list[float]()
     closed = socket.create_server(("127.0.0.1", 0))
     port = closed.getsockname()[1]
@@ -66,7 +66,8 @@ def test_the_game_comes_back_until_the_gateway_answers(gateway_with: Gateways) -
     gateway.gateway.parts = None
     client = FeedClient(gateway.root, sleep=become_ready)
     assert not client.is_available()
-    assert client.ask("A yes 40")
+    answer = client.ask("A yes 40")
+    assert [call.response for call in all_recorded(gateway, database)] == [answer]
     assert waits == [5, 10]
 
     waits.clear()
