@@ -9,8 +9,8 @@ are those of the newest week only; no page reads them.
 Both homes are served as `babylon up` serves them, each by its own webserver on its own PostgreSQL. A round asks every
 page of one and of the other, now this first and now that; the figure is the ratio of the medians over all rounds, with
 the interval of 95% that drawing the rounds again gives. A page of the site is one request. Of a page of Dagster's UI it
-is the sum of the queries that Chromium sends when it opens it. `python -m benchmarks.pages FOLDER` keeps the homes
-in a folder and takes up those that are there; `site` or `ui` after it asks these pages alone.
+is the sum of the queries that Chromium sends when it opens it in the home of 2,000 windows. `python -m benchmarks.pages
+FOLDER` keeps the homes in a folder and takes up those that are there; `site` or `ui` after it asks these pages alone.
 """
 
 from __future__ import annotations
@@ -98,18 +98,30 @@ def write_report(settings: Settings, database: Database) -> None:
 
 
 def _ask_ui(homes: Sequence[Home], served: Sequence[ServedHome]) -> dict[str, list[Ask]]:
+    """What a page sends in the home of many windows, asked in both: how it bundles queries is a matter of moments."""
+    ids = [_newest_ids(*home) for home in homes]
+    few, many = served
     asked: dict[str, list[Ask]] = {}
-    for (settings, database), home in zip(homes, served, strict=True):
-        with database.connect() as conn:
-            ((window,),) = conn.execute("SELECT max(window_id) FROM babylon_training.windows")
-        with open_instance(settings, database) as instance:
-            run = instance.get_runs(limit=1)[0].run_id
-        for name, path in ui_pages.list_pages(window, run).items():
-            with Browser() as browser:
-                bodies = ui_pages.record_queries(browser, home.url + path)
-            print(f"{settings.home.name}: {name}: {', '.join(ui_pages.names_of(bodies))}", flush=True)
-            asked.setdefault(name, []).append(_asker(home, bodies))
+    for name, path in ui_pages.list_pages(*ids[1]).items():
+        with Browser() as browser:
+            bodies = ui_pages.record_queries(browser, many.url + path)
+        print(f"{name}: {', '.join(ui_pages.names_of(bodies))}", flush=True)
+        asked[name] = [_asker(few, [_renamed(body, ids[1], ids[0]) for body in bodies]), _asker(many, bodies)]
     return asked
+
+
+def _newest_ids(settings: Settings, database: Database) -> tuple[str, str]:
+    """A home's newest window and run."""
+    with database.connect() as conn:
+        ((window,),) = conn.execute("SELECT max(window_id) FROM babylon_training.windows")
+    with open_instance(settings, database) as instance:
+        return window, instance.get_runs(limit=1)[0].run_id
+
+
+def _renamed(body: str, ids: Sequence[str], others: Sequence[str]) -> str:
+    for own, other in zip(ids, others, strict=True):
+        body = body.replace(own, other)
+    return body
 
 
 def _asker(home: ServedHome, bodies: Sequence[str]) -> Ask:

@@ -1,7 +1,7 @@
 """The pages of Dagster's UI that are asked: what each sends to GraphQL is what Chromium sends when it opens the page.
 
-A page is opened once in each home. Its queries are those of its first seconds, until it is quiet; what it asks again
-and again, to stay up to date, counts once.
+A page is opened once, in the home of many windows. Its queries are those of its first seconds, until it is quiet; what
+it asks again and again, to stay up to date, counts once.
 """
 
 from __future__ import annotations
