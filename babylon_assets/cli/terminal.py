@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeE
 from rich.table import Table
 from rich.text import Text
 
-from babylon_assets.domain.display_text import format_number, is_number, neutralize, neutralize_line
+from babylon_assets.domain.display_text import format_number, is_number, neutralize, neutralize_line, shorten_id
 
 #: Columns between two of a table, and those that the last one is left, where it holds more.
 GAP, LAST_COLUMN = 2, 24
@@ -141,7 +141,7 @@ def count(value: int | None) -> str:
 
 def short(identity: str | None) -> str:
     """The first digits of a hash, enough for a person to tell it from others."""
-    return MISSING if identity is None else identity[:12]
+    return MISSING if identity is None else shorten_id(identity)
 
 
 def fitting_table(

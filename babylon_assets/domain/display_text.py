@@ -37,6 +37,11 @@ def shorten(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"
 
 
+def shorten_id(identity: str) -> str:
+    """The first digits of a hash: enough for a person to tell it from others, and a page has no room for all of it."""
+    return identity[:12]
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value of JSON is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -14,6 +14,7 @@ from psycopg import Connection
 from psycopg.rows import namedtuple_row
 
 from babylon_assets.domain.checkpoint_states import explain_end
+from babylon_assets.domain.display_text import shorten_id
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
@@ -177,7 +178,7 @@ def _window(row: WindowRow, grid: WindowGrid, names: Names, ends: Mapping[str, s
 
 def _named(names: Names, identity: str | None) -> str | None:
     """A checkpoint's policy; the start of its id where the checkpoint itself is not kept."""
-    return None if identity is None else names.get(identity, identity[:12])
+    return None if identity is None else names.get(identity, shorten_id(identity))
 
 
 def _job(row: Any) -> JobSummary:

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from babylon_assets.domain.datasets import Dataset
-from babylon_assets.domain.display_text import format_number
+from babylon_assets.domain.display_text import format_number, shorten_id
 from babylon_assets.domain.errors import CorruptLedger
 from babylon_assets.domain.grouping import measure_range
 from babylon_assets.domain.hindsight import too_suspicious
@@ -146,7 +146,7 @@ def stored_dataset(
     except CorruptLedger as error:
         return [_check_result(STABLE, [str(error)], ""), _check_result(HINDSIGHT, ["the dataset cannot be read"], "")]
     return [
-        _check_result(STABLE, faults.unstable, f"{faults.samples:,} samples hash to {dataset_id[:12]}"),
+        _check_result(STABLE, faults.unstable, f"{faults.samples:,} samples hash to {shorten_id(dataset_id)}"),
         _hindsight(faults),
     ]
 

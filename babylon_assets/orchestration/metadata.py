@@ -19,7 +19,14 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-from babylon_assets.domain.display_text import as_number, neutralize, neutralize_line, round_number, shorten
+from babylon_assets.domain.display_text import (
+    as_number,
+    neutralize,
+    neutralize_line,
+    round_number,
+    shorten,
+    shorten_id,
+)
 from babylon_assets.domain.errors import explain_failure
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.site_links import link_checkpoint, link_partition
@@ -167,11 +174,6 @@ def code_block(text: str) -> str:
 
 def _longest_run(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)
-
-
-def shorten_id(identity: str) -> str:
-    """The beginning of a hash. A page at 1,400 pixels has no room for all of it, and cuts every other text then too."""
-    return identity[:12]
 
 
 def about_checkpoint(

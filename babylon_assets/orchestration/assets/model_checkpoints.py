@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from babylon_assets.domain.display_text import shorten_id
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.site_links import link_checkpoint
 from babylon_assets.domain.token_counts import TRAINED
@@ -25,7 +26,6 @@ from babylon_assets.orchestration.metadata import (
     numbers,
     page,
     picture,
-    shorten_id,
     show,
     site_page,
     tally,

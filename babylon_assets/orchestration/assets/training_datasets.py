@@ -13,6 +13,7 @@ from babylon_assets.config.settings import Settings, secrets_of
 from babylon_assets.domain import joining
 from babylon_assets.domain.baselines import count_levels
 from babylon_assets.domain.datasets import CARRIED, CARRIED_TRAJECTORIES
+from babylon_assets.domain.display_text import shorten_id
 from babylon_assets.domain.grouping import BASELINES
 from babylon_assets.domain.samples import DatasetDraft
 from babylon_assets.domain.sampling import effective_samples, policy_lags
@@ -24,7 +25,7 @@ from babylon_assets.ledger.windows import WindowRow, get_window
 from babylon_assets.orchestration import carry_over, checks, examples
 from babylon_assets.orchestration.assets.scored_trajectories import NAME as SCORED
 from babylon_assets.orchestration.freezing import freeze_window, own_rewards
-from babylon_assets.orchestration.metadata import declare, numbers, picture, shorten_id, show, site_page, tally, texts
+from babylon_assets.orchestration.metadata import declare, numbers, picture, show, site_page, tally, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.report.pictures import draw_rewards, draw_sample_fates
