@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from html.parser import HTMLParser
@@ -38,10 +39,12 @@ from babylon_assets.ledger.evaluations import Evaluation, keep
 from babylon_assets.ledger.lineage import ancestors
 from babylon_assets.ledger.promotions import promote
 from babylon_assets.ledger.sample_search import SampleFilter, stream_samples
+from babylon_assets.report.page import render_page
 from babylon_assets.site.application import make_site
 from babylon_assets.site.page_shell import Site, read_stylesheet
 from babylon_assets.site.sample_pages import show
 from tests.ledger.values import CHAIN, checkpoint, root
+from tests.report.values import full
 from tests.site.conftest import Ask
 from tests.site.filled_ledger import EARLY_END, HOSTILE, LONG, WINDOWS, add_window, fill
 
@@ -405,28 +408,45 @@ def test_the_report_is_there_once_it_was_written(filled: Database, tmp_path: Pat
     assert f'href="{link_report()}"' in missing.text
     (tmp_path / "report.html").write_bytes(b"<title>\xff</title>")
     assert client.get(link_report()).text.endswith("<title>\N{REPLACEMENT CHARACTER}</title>")
-    (tmp_path / "report.html").write_text("<title>it</title><body>\n<header>", encoding="utf-8")
+    (tmp_path / "report.html").write_text("<title>it</title><body>\n<header>\n<h1>", encoding="utf-8")
     there = client.get(link_report())
-    assert there.text.startswith("<title>it</title><body>\n<header>") and there.text.endswith("</header>\n<header>")
+    assert there.text.startswith('<title>it</title><body>\n<header>\n<p class="muted">This report was written at ')
+    assert there.text.endswith("</p>\n<h1>")
     assert "default-src 'none'" in there.headers["content-security-policy"]
     assert "form-action 'none'" in there.headers["content-security-policy"]
     assert "script-src" not in there.headers["content-security-policy"]
 
 
-def test_the_report_is_said_to_be_old_where_checkpoints_came_after_it(filled: Database, tmp_path: Path) -> None:
+def test_the_links_of_the_report_lead_to_where_the_site_and_dagster_are_now(filled: Database, tmp_path: Path) -> None:
+    """It was written while both had another port."""
+    written = render_page(replace(full(), ui="http://127.0.0.1:3480"))
+    (tmp_path / "report.html").write_text(written, encoding="utf-8")
+    settings = Settings(environment="babylon", home=tmp_path, dagster_port=3501)
+    for beside, dagster in ((True, "/"), (False, "http://127.0.0.1:3501/")):
+        client = TestClient(make_site(settings, lambda: filled, beside_dagster=beside), client=("127.0.0.1", 1))
+        links = re.findall(r'href="([^"#]+)"', client.get(link_report()).text)
+        assert len(links) > 50
+        assert {link for link in links if not link.startswith((f"{dagster}assets/", "/site/"))} == {dagster}
+    assert written.count('href="http://127.0.0.1:3480') > 50  # as a file it keeps full addresses
+
+
+def test_the_report_is_said_to_be_old_where_the_ledger_changed_since(filled: Database, tmp_path: Path) -> None:
+    """It says itself when it was written; the file may be a copy."""
     settings = Settings(environment="babylon", home=tmp_path)
     client = TestClient(make_site(settings, lambda: filled), base_url="http://127.0.0.1", client=("127.0.0.1", 1))
     assert " was written at" not in client.get("/site/").text
     path = tmp_path / "report.html"
-    path.write_text("<body></body>", encoding="utf-8")
     for moment, said in ((datetime(2020, 1, 2, 3, 4, tzinfo=UTC), True), (datetime(2100, 1, 1, tzinfo=UTC), False)):
-        os.utime(path, (moment.timestamp(), moment.timestamp()))
+        path.write_text(render_page(replace(full(), made_at=moment)), encoding="utf-8")
         for address in ("/site/", link_report()):
             text = client.get(address).text
-            assert f" was written at {moment:%Y-%m-%d %H:%M} UTC" in text
-            assert ("6 newer checkpoints are not in it. <code>babylon report</code> writes it anew" in text) == said
+            assert f" was written at {moment:%Y-%m-%d %H:%M} UTC." in text
+            assert ("Since then 6 checkpoints were made and 7 windows changed. <code>babylon report" in text) == said
     asked = TestClient(make_site(settings, _refuse), base_url="http://127.0.0.1", client=("127.0.0.1", 1))
-    assert "This report was written at 2100-01-01 00:00 UTC." in asked.get(link_report()).text
+    assert "This report was written at 2100-01-01 00:00 UTC. <a" in asked.get(link_report()).text
+    path.write_text("<body></body>", encoding="utf-8")
+    os.utime(path, (0, 0))
+    assert "This report was written at 1970-01-01 00:00 UTC." in client.get(link_report()).text
 
 
 def _refuse() -> Database:
