@@ -77,7 +77,7 @@ def find_report(site: Site, conn: Connection | None = None) -> WrittenReport | N
         modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError:
         return None
-    written = WrittenReport(_made_at(head) or modified, _said(head, "report-links-to"))
+    written = WrittenReport(_made_at(head) or modified, _read_meta(head, "report-links-to"))
     if conn is None:
         return written
     query = "SELECT count(*) FROM babylon_training.model_checkpoints WHERE created_at > %s"
@@ -87,12 +87,12 @@ def find_report(site: Site, conn: Connection | None = None) -> WrittenReport | N
 
 def _made_at(head: str) -> datetime | None:
     try:
-        return datetime.fromisoformat(_said(head, "report-made-at")).astimezone(UTC)
+        return datetime.fromisoformat(_read_meta(head, "report-made-at")).astimezone(UTC)
     except ValueError:
         return None
 
 
-def _said(head: str, name: str) -> str:
+def _read_meta(head: str, name: str) -> str:
     """What a report says of itself under this name; empty where it does not."""
     match = re.search(f'<meta name="{name}" content="([^"]*)">', head)
     return unescape(match[1]) if match else ""
