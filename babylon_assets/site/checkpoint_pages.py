@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from babylon_assets.domain import checkpoint_states as states
 from babylon_assets.domain.display_text import as_number, format_number, format_scorers, is_number
+from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.token_counts import TOKEN_COUNTS, TRAINED, explain_early_end, format_trainable
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
@@ -20,10 +21,12 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.dataset_counts import read_counts
 from babylon_assets.ledger.evaluations import Evaluation
+from babylon_assets.report.guides import render_markdown
 from babylon_assets.site.page_shell import Site, can_measure
 from babylon_assets.site.policy_pair import suggest_pair, suggest_rows
 from babylon_assets.site.query_values import choice_of, count_of, text_of
 from babylon_assets.site.report_page import find_report
+from babylon_assets.training.model_cards import find_card, read_card
 
 PAGE_ROWS = 50
 #: Evaluations of a page, and those beyond them that open on a click.
@@ -119,8 +122,19 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         trained=checkpoint.metrics.get(TRAINED),
         ended=explain_early_end(checkpoint.metrics),
         measurable=can_measure(site.environment()),
+        has_card=find_card(checkpoint) is not None,
         changed=sorted((name, _shorten(value)) for name, value in checkpoint.settings.items()),
     )
+
+
+def show_card(site: Site, request: Request) -> Response:
+    """The model card in the folder of a checkpoint's weights, which the ledger names; no other file is read."""
+    with site.connect() as conn:
+        checkpoint = lineage.find(conn, text_of(request.path_params, "name"), site.settings.model_name)
+    policy, text = policy_name(checkpoint.chain, checkpoint.step), read_card(checkpoint)
+    if text is None:
+        raise PermanentError(f"{policy} has no model card on this machine")
+    return site.render("card.html", policy=policy, card=render_markdown(site.hide_secrets(text), levels_down=1))
 
 
 def _children(conn: Connection, checkpoint: Checkpoint) -> list[str]:

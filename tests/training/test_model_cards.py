@@ -49,7 +49,7 @@ def test_the_card_says_what_the_ledger_has(database: Database, tmp_path: Path) -
         "| loss | 0.1235 |",
         "| tokens | 5,051 |",
         "base_model: smollm2\n",
-        "| market |  | 0.4750 | 0.3750 to 0.5750 | 0.9877 |",
+        "| market | - | 0.4750 | 0.3750 to 0.5750 | 0.9877 |",
         "| trained tokens | 5,051 |",
         f"\n\nA{explain_early_end(EARLY_END)[1:]}.\n",
         "Passed: all 1 rules hold.",
