@@ -128,6 +128,16 @@ def states_since(conn: Connection[Any], since: str) -> dict[str, Status]:
     return dict(rows.fetchall())
 
 
+def count_changed(conn: Connection[Any], since: datetime, newest: int) -> int:
+    """How many of so many newest windows have a row that was written after this moment."""
+    query = """
+        SELECT count(*)::int FROM (
+            SELECT changed_at FROM babylon_training.windows ORDER BY window_id DESC LIMIT %s) AS newest
+        WHERE changed_at > %s"""
+    ((count,),) = conn.execute(query, [newest, since]).fetchall()
+    return int(count)
+
+
 def read_before(conn: Connection[Any], before: str | None, most: int) -> list[tuple[str, str]]:
     """The newest windows that were read, at most so many, older than `before` if it is given: window, fingerprint."""
     query = WINDOWS.select(

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from html.parser import HTMLParser
@@ -23,6 +24,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import DatabaseUnavailable
 from babylon_assets.domain.site_links import (
     link_agent,
+    link_card,
     link_checkpoint,
     link_comparison,
     link_report,
@@ -31,17 +33,22 @@ from babylon_assets.domain.site_links import (
 )
 from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.environments.registry import open_environment
+from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
+from babylon_assets.ledger.checkpoints import get as get_checkpoint
 from babylon_assets.ledger.checkpoints import insert_checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.evaluations import Evaluation, keep
 from babylon_assets.ledger.lineage import ancestors
 from babylon_assets.ledger.promotions import promote
 from babylon_assets.ledger.sample_search import SampleFilter, stream_samples
+from babylon_assets.report.page import render_page
 from babylon_assets.site.application import make_site
 from babylon_assets.site.page_shell import Site, read_stylesheet
 from babylon_assets.site.sample_pages import show
+from babylon_assets.training.model_cards import write_card
 from tests.ledger.values import CHAIN, checkpoint, root
+from tests.report.values import full
 from tests.site.conftest import Ask
 from tests.site.filled_ledger import EARLY_END, HOSTILE, LONG, WINDOWS, add_window, fill
 
@@ -135,10 +142,43 @@ def test_a_checkpoint_has_its_verdict_its_evaluations_and_its_family(page: Ask) 
         f"{CHAIN}@4",
         f"{CHAIN}@5",
         "0.1235",
+        "share of the oracle&#39;s reward 1,235",
+        "<dd>0.3750<small>by whoever answered there</small>",
+        "Rewards did not apply: too few actions of the window have a known worth.",
     ):
         assert part in text, part
+    begun = page(link_checkpoint(f"{CHAIN}@0"))
+    assert "reward of its window" not in begun and "<dt>dataset</dt>" not in begun
     assert "Rejected: it is worse" in page(link_checkpoint(f"{CHAIN}@2"))
     assert page(link_checkpoint(f"{CHAIN}-3")).count(f"{CHAIN}@3") > 1  # by its id as well
+
+
+def test_the_model_card_of_a_checkpoint_is_shown_and_no_other_file(
+    database: Database, client: TestClient, tmp_path: Path
+) -> None:
+    (tmp_path / WEIGHTS).write_bytes(b"weights")
+    with database.connect() as conn:
+        fill(conn, HOSTILE)
+        conn.execute(
+            "UPDATE babylon_training.model_checkpoints SET path = %s WHERE id = %s", [str(tmp_path), f"{CHAIN}-3"]
+        )
+        member = get_checkpoint(conn, f"{CHAIN}-3")
+        assert member is not None
+        card = write_card(conn, member)
+    assert card is not None
+    with card.open("a", encoding="utf-8") as file:
+        file.write(f"\n{HOSTILE} <b>bold</b> a-secret-that-must-not-show\n")
+    policy, text = f"{CHAIN}@3", client.get(link_card(f"{CHAIN}@3")).text
+    assert f'<a href="{link_card(policy)}">Model card</a>' in client.get(link_checkpoint(policy)).text
+    assert "<h3>What was measured</h3>" in text and "<td>trained tokens</td>\n<td>5,051</td>" in text
+    assert "library_name" not in text and "must-not-show" not in text and "&lt;b&gt;bold" in text
+    seen = Seen(text)
+    assert (seen.tags & ACTIVE, seen.handlers, "b" in seen.tags) == (set(), [], False)
+    assert "Model card" not in client.get(link_checkpoint(f"{CHAIN}@1")).text
+    assert client.get(link_card(f"{CHAIN}@1")).status_code == client.get(link_card(f"{CHAIN}@0")).status_code == 404
+    card.unlink()
+    card.symlink_to("/etc/passwd")
+    assert client.get(link_card(policy)).status_code == 404
 
 
 def test_of_many_evaluations_the_newest_are_shown_and_the_rest_counted(database: Database, client: TestClient) -> None:
@@ -147,15 +187,24 @@ def test_of_many_evaluations_the_newest_are_shown_and_the_rest_counted(database:
         for number in range(200):
             window = f"2026-10-{1 + number // 24:02d}T{number % 24:02d}:00"
             measured = Evaluation(
-                checkpoint_id=f"{CHAIN}-1", evaluation=f"off_policy:{window}", version="1", results={}
+                checkpoint_id=f"{CHAIN}-1", evaluation="off_policy", version=window, window_id=window, results={}
             )
             keep(conn, measured)
+            prompts = replace(measured, checkpoint_id=f"{CHAIN}-3", evaluation="recorded_prompts")
+            if number < 48:
+                keep(conn, prompts)
+        conn.execute("UPDATE babylon_training.windows SET reward_mean = 0.5")
         odd = {"valid_share": True, "huge": 10**400}
         keep(conn, Evaluation(checkpoint_id=f"{CHAIN}-3", evaluation="odd", version="1", value=1.0, results=odd))
     assert client.get("/site/").status_code == client.get(link_checkpoint(f"{CHAIN}@3")).status_code == 200
     text = client.get(link_checkpoint(f"{CHAIN}@1")).text
-    assert text.count('<th scope="row">off policy:') == 168
-    assert "144 earlier evaluations" in text and "33 older evaluations are left out" in text
+    assert text.count('<th scope="row">off policy<') == 167
+    assert text.index('<th scope="row">market<') < text.index("<summary>167 off-policy estimates</summary>")
+    assert "33 older evaluations are left out" in text
+    again = client.get(link_checkpoint(f"{CHAIN}@3")).text
+    assert again.index('<th scope="row">market<') < again.index("<summary>26 earlier evaluations</summary>")
+    assert "0.3750 when trained, 0.5000 now" in again
+    assert "windows up to 2026-10-02T23:00" in again and "A dash as the window: it is measured on no window" in again
 
 
 def test_samples_are_filtered_by_all_that_is_said_of_them(page: Ask) -> None:
@@ -405,28 +454,45 @@ def test_the_report_is_there_once_it_was_written(filled: Database, tmp_path: Pat
     assert f'href="{link_report()}"' in missing.text
     (tmp_path / "report.html").write_bytes(b"<title>\xff</title>")
     assert client.get(link_report()).text.endswith("<title>\N{REPLACEMENT CHARACTER}</title>")
-    (tmp_path / "report.html").write_text("<title>it</title><body>\n<header>", encoding="utf-8")
+    (tmp_path / "report.html").write_text("<title>it</title><body>\n<header>\n<h1>", encoding="utf-8")
     there = client.get(link_report())
-    assert there.text.startswith("<title>it</title><body>\n<header>") and there.text.endswith("</header>\n<header>")
+    assert there.text.startswith('<title>it</title><body>\n<header>\n<p class="muted">This report was written at ')
+    assert there.text.endswith("</p>\n<h1>")
     assert "default-src 'none'" in there.headers["content-security-policy"]
     assert "form-action 'none'" in there.headers["content-security-policy"]
     assert "script-src" not in there.headers["content-security-policy"]
 
 
-def test_the_report_is_said_to_be_old_where_checkpoints_came_after_it(filled: Database, tmp_path: Path) -> None:
+def test_the_links_of_the_report_lead_to_where_the_site_and_dagster_are_now(filled: Database, tmp_path: Path) -> None:
+    """It was written while both had another port."""
+    written = render_page(replace(full(), ui="http://127.0.0.1:3480"))
+    (tmp_path / "report.html").write_text(written, encoding="utf-8")
+    settings = Settings(environment="babylon", home=tmp_path, dagster_port=3501)
+    for beside, dagster in ((True, "/"), (False, "http://127.0.0.1:3501/")):
+        client = TestClient(make_site(settings, lambda: filled, beside_dagster=beside), client=("127.0.0.1", 1))
+        links = re.findall(r'href="([^"#]+)"', client.get(link_report()).text)
+        assert len(links) > 50
+        assert {link for link in links if not link.startswith((f"{dagster}assets/", "/site/"))} == {dagster}
+    assert written.count('href="http://127.0.0.1:3480') > 50  # as a file it keeps full addresses
+
+
+def test_the_report_is_said_to_be_old_where_the_ledger_changed_since(filled: Database, tmp_path: Path) -> None:
+    """It says itself when it was written; the file may be a copy."""
     settings = Settings(environment="babylon", home=tmp_path)
     client = TestClient(make_site(settings, lambda: filled), base_url="http://127.0.0.1", client=("127.0.0.1", 1))
     assert " was written at" not in client.get("/site/").text
     path = tmp_path / "report.html"
-    path.write_text("<body></body>", encoding="utf-8")
     for moment, said in ((datetime(2020, 1, 2, 3, 4, tzinfo=UTC), True), (datetime(2100, 1, 1, tzinfo=UTC), False)):
-        os.utime(path, (moment.timestamp(), moment.timestamp()))
+        path.write_text(render_page(replace(full(), made_at=moment)), encoding="utf-8")
         for address in ("/site/", link_report()):
             text = client.get(address).text
-            assert f" was written at {moment:%Y-%m-%d %H:%M} UTC" in text
-            assert ("6 newer checkpoints are not in it. <code>babylon report</code> writes it anew" in text) == said
+            assert f" was written at {moment:%Y-%m-%d %H:%M} UTC." in text
+            assert ("Since then 6 checkpoints were made and 7 windows changed. <code>babylon report" in text) == said
     asked = TestClient(make_site(settings, _refuse), base_url="http://127.0.0.1", client=("127.0.0.1", 1))
-    assert "This report was written at 2100-01-01 00:00 UTC." in asked.get(link_report()).text
+    assert "This report was written at 2100-01-01 00:00 UTC. <a" in asked.get(link_report()).text
+    path.write_text("<body></body>", encoding="utf-8")
+    os.utime(path, (0, 0))
+    assert "This report was written at 1970-01-01 00:00 UTC." in client.get(link_report()).text
 
 
 def _refuse() -> Database:

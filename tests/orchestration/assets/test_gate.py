@@ -83,7 +83,7 @@ def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     assert (judged["status"], judged["promoted"], judged["served_step"]) == ("promoted", 1, 1)
     unknown, *applied = [record.data for record in judged["verdict"].records]
     assert judged["why"] == f"{len(applied)} of {1 + len(applied)} rules hold, 1 has no evidence"
-    assert (unknown["rule"], unknown["holds"]) == ("off policy", "no evidence")
+    assert (unknown["rule"], unknown["holds"]) == ("preference", "no evidence")
     assert all(rule["holds"] == "yes" and rule["bound"] for rule in applied)
     assert trained.check("checkpoint_evaluations", "measured").passed
     assert trained.check("promoted_model", "gate").passed
@@ -94,7 +94,7 @@ def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     assert verdict is not None and verdict.verdict == row.verdict
     known = {"rewards"} if agreement(trained, FIRST) is not None else set()
     assert {finding["rule"] for finding in row.verdict["findings"]} == {
-        *("finite", "window", "hygiene", "market", "valid", "off_policy"),
+        *("finite", "window", "hygiene", "market", "valid", "preference"),
         *known,
     }
 
@@ -161,7 +161,7 @@ def test_a_bad_checkpoint_is_refused_with_the_reason_and_never_a_parent(trained:
     assert "worse with confidence" in judged["why"]
     first_rule = judged["verdict"].records[0].data
     assert (first_rule["rule"], first_rule["holds"]) == ("market", "no")
-    assert first_rule["bound"] == "not worse by more than 0, with 95% confidence"
+    assert first_rule["bound"] == "rejected only if the whole 95% interval is below 0"
     check = trained.check("promoted_model", "gate")
     assert not check.passed and check.severity.value == "WARN"
     trained.play(THIRD)
