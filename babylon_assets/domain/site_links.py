@@ -16,6 +16,11 @@ def link_checkpoint(policy: str) -> str:
     return f"{SITE}/checkpoints/{quote(policy, safe='@')}"
 
 
+def link_card(policy: str) -> str:
+    """The model card of a checkpoint."""
+    return f"{link_checkpoint(policy)}/card"
+
+
 def link_comparison(first: str, second: str) -> str:
     """The page that compares two policies."""
     return f"{SITE}/compare?{urlencode({'a': first, 'b': second})}"
@@ -57,7 +62,7 @@ def link_partition(asset: str, window: str) -> str:
 LINKS = {
     link.__name__: link
     for link in (
-        *(link_agent, link_checkpoint, link_comparison, link_playground, link_report, link_sample, link_samples),
-        link_partition,
+        *(link_agent, link_card, link_checkpoint, link_comparison, link_partition, link_playground, link_report),
+        *(link_sample, link_samples),
     )
 }

@@ -11,12 +11,17 @@ _LEVELS_DOWN = 2
 
 
 def render_guide(text: str) -> Markup:
-    """A page of docs/incidents as HTML: headings, code, lists; no images and no links."""
+    """A page of docs/incidents as HTML."""
+    return render_markdown(text, _LEVELS_DOWN)
+
+
+def render_markdown(text: str, levels_down: int) -> Markup:
+    """Markdown as HTML: headings so many levels further down, code, lists, tables; no images and no links."""
     from markdown_it import MarkdownIt
 
-    reader = MarkdownIt("commonmark", {"html": False}).disable(["image", "link", "autolink"])
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link", "autolink"])
     tokens = reader.parse(neutralize(text))
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
-            token.tag = f"h{min(6, int(token.tag[1:]) + _LEVELS_DOWN)}"
+            token.tag = f"h{min(6, int(token.tag[1:]) + levels_down)}"
     return Markup(reader.renderer.render(tokens, reader.options, {}))

@@ -49,6 +49,7 @@ def render_page(report: Report) -> str:
         understood=understood,
         has_references=any(window.references for window in drawn),
         has_marks=not {window.id for window in drawn}.isdisjoint(promotion.window for promotion in report.promotions),
+        has_luck=any(_beats_oracle(window) for window in drawn),
         has_oracle=any("oracle" in (window.references or {}) for window in newest),
         has_trades=any("trades" in (window.understanding or {}) for window in understood),
         fates=_sample_fates(report),
@@ -85,6 +86,11 @@ def _curve(report: Report, name: str = "curve", width: int = 920, height: int = 
 def _drawn(report: Report) -> list[WindowSummary]:
     """The windows of the curve: the newest whose reward is known."""
     return [window for window in report.windows[-MOST_POINTS:] if window.reward is not None]
+
+
+def _beats_oracle(window: WindowSummary) -> bool:
+    oracle = (window.references or {}).get("oracle")
+    return oracle is not None and window.reward is not None and window.reward > oracle
 
 
 def _curve_point(window: WindowSummary) -> CurvePoint:

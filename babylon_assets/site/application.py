@@ -28,6 +28,7 @@ from babylon_assets.site.query_values import TooLongError, WrongValueError
 Page = Callable[[Site, Request], Response]
 PAGES: dict[str, Page] = {
     "/": checkpoint_pages.show_register,
+    "/checkpoints/{name:path}/card": checkpoint_pages.show_card,
     "/checkpoints/{name:path}": checkpoint_pages.show_checkpoint,
     "/samples": sample_pages.list_samples,
     "/sample": sample_pages.show_sample,

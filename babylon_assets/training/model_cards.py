@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,24 @@ from psycopg import Connection
 
 from babylon_assets.domain.checkpoint_states import PASSED, REJECTED
 from babylon_assets.domain.display_text import format_number, format_scorers, is_number, neutralize_line
+from babylon_assets.domain.evaluation_words import describe_windows
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.token_counts import TOKEN_COUNTS, explain_early_end, format_trainable
-from babylon_assets.domain.verdict_table import explain_decision, verdict_cells
+from babylon_assets.domain.verdict_table import explain_absent, explain_decision, verdict_cells
 from babylon_assets.ledger import evaluations, lineage, verdicts
 from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.dataset_counts import read_counts
 
 CARD = "README.md"
+#: What a cell without a value holds.
+_NONE = "-"
 #: A bracket that could begin a link or a picture; that of an interval, such as [-0.037, +0.012], cannot.
 _LINK_BEGIN = re.compile(r"\[(?![-+.,\d ]+\](?![\[(]))")
 #: Ancestors that are named one by one.
 _MOST_ANCESTORS = 12
+#: Characters that are read of a card: far more than the longest has.
+_LONGEST = 1_000_000
 #: The hash that ends the name of a base model's folder in the home.
 _MADE_FOR = re.compile(r"-[0-9a-f]{12}$")
 _log = logging.getLogger(__name__)
@@ -52,6 +58,26 @@ def write_card(conn: Connection[Any], checkpoint: Checkpoint) -> Path | None:
         _log.warning("the model card of %s was not written: %s", folder, error.strerror)
         return None
     return folder / CARD
+
+
+def find_card(checkpoint: Checkpoint) -> Path | None:
+    """The card in the folder of a checkpoint's weights; None where there is none, or it leads to another file."""
+    card = Path(checkpoint.path) / CARD
+    with suppress(OSError):  # a folder that may not be looked into, or whose name is too long
+        if checkpoint.path and card.is_file() and not card.is_symlink():
+            return card
+    return None
+
+
+def read_card(checkpoint: Checkpoint) -> str | None:
+    """The card's text without its front matter, which is for machines; None where there is none."""
+    card = find_card(checkpoint)
+    if card is None:
+        return None
+    with card.open(encoding="utf-8", errors="replace") as file:
+        text = file.read(_LONGEST)
+    _, end, body = text.partition("\n---\n")
+    return body if end and text.startswith("---\n") else text
 
 
 def render_card(conn: Connection[Any], checkpoint: Checkpoint) -> str:
@@ -134,9 +160,9 @@ def _measured(conn: Connection[Any], checkpoint: Checkpoint) -> str:
     rows = [
         (
             _text(row.evaluation.replace("_", " ")),
-            row.window_id or "",
+            describe_windows(row.evaluation, row.window_id) or _NONE,
             _figure(row.value),
-            "" if row.low is None or row.high is None else f"{_figure(row.low)} to {_figure(row.high)}",
+            _NONE if row.low is None or row.high is None else f"{_figure(row.low)} to {_figure(row.high)}",
             _figure(row.results.get("valid_share")),
         )
         for row in evaluations.of_checkpoint(conn, checkpoint.id)
@@ -152,7 +178,8 @@ def _verdict(conn: Connection[Any], checkpoint: Checkpoint) -> str:
     sentence = f"{state.capitalize()}: {_text(explain_decision(verdict.why, verdict.verdict))}."
     rows = verdict_cells(verdict.verdict)
     table = _table(tuple(rows[0]), [tuple(map(_text, row.values())) for row in rows]) if rows else None
-    return f"{sentence}\n\n{table}" if table else sentence
+    absent = explain_absent(verdict.verdict)
+    return _paragraphs(sentence, table or "", f"{absent[0].upper()}{absent[1:]}." if absent else "")
 
 
 def _origin(checkpoint: Checkpoint, line: list[Checkpoint]) -> str:
@@ -198,7 +225,7 @@ def _number(value: object) -> str:
 
 def _figure(value: object) -> str:
     """A number of a column: as many digits as the others."""
-    return format_number(float(value), padded=True) if is_number(value) else ""
+    return format_number(float(value), padded=True) if is_number(value) else _NONE
 
 
 def _code(text: str) -> str:

@@ -10,18 +10,20 @@ from pathlib import Path
 import pytest
 
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain.site_links import link_agent, link_checkpoint, link_comparison, link_sample
+from babylon_assets.domain.site_links import link_agent, link_card, link_checkpoint, link_comparison, link_sample
 from babylon_assets.ledger import checkpoints
+from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.database import Database
 from babylon_assets.orchestration.ui_guard import UiGuard
 from babylon_assets.report.page import render_page
 from babylon_assets.site.application import make_site
+from babylon_assets.training.model_cards import write_card
 from tests.browser import AXE, Browser, accessibility_faults, chromium
 from tests.ledger.values import CHAIN
 from tests.report.values import full
 from tests.servers import Server
 from tests.site.conftest import served
-from tests.site.filled_ledger import WINDOWS, fill
+from tests.site.filled_ledger import WINDOWS, Conn, fill
 from tests.site.test_comparison import add_prompts
 
 pytestmark = [
@@ -31,6 +33,7 @@ pytestmark = [
 PAGES = {
     "/site/": "Checkpoints",
     link_checkpoint(f"{CHAIN}@3"): "The gate's verdict",
+    link_card(f"{CHAIN}@3"): "What was measured",
     "/site/samples": "28 samples",
     link_sample(WINDOWS[0], f"t3-{WINDOWS[0]}/0/0"): "Its neighbours",
     "/site/agents": "agent-3",
@@ -47,7 +50,7 @@ PAGES = {
 
 
 @pytest.fixture(scope="module")
-def site(server: Server, migrated: str) -> Iterator[str]:
+def site(server: Server, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the site, served over HTTP behind the UI's guard; the newest checkpoint is a branch's."""
     name = server.create(migrated)
     database: Database = server.database(name)
@@ -58,11 +61,21 @@ def site(server: Server, migrated: str) -> Iterator[str]:
         newest = datetime(2026, 11, 30, tzinfo=UTC)
         branch = replace(made, id="branch", chain=f"{CHAIN}+2026-11-05T11", created_at=newest)
         checkpoints.insert_checkpoint(conn, branch)
+        _write_card(conn, tmp_path_factory.mktemp("weights"))
         add_prompts(conn, 1, [0.0, 0.25, -0.5, 0.5])
         add_prompts(conn, 3, [0.5, 0.25, 0.5, 0.75])
     with served(UiGuard(make_site(Settings(environment="babylon"), lambda: database), {}, ())) as address:
         yield address
     server.drop(name)
+
+
+def _write_card(conn: Conn, folder: Path) -> None:
+    """Give a checkpoint a folder with a model card."""
+    (folder / WEIGHTS).write_bytes(b"weights")
+    conn.execute("UPDATE babylon_training.model_checkpoints SET path = %s WHERE id = %s", [str(folder), f"{CHAIN}-3"])
+    member = checkpoints.get(conn, f"{CHAIN}-3")
+    assert member is not None
+    write_card(conn, member)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import DatabaseUnavailable
 from babylon_assets.domain.site_links import (
     link_agent,
+    link_card,
     link_checkpoint,
     link_comparison,
     link_report,
@@ -32,7 +33,9 @@ from babylon_assets.domain.site_links import (
 )
 from babylon_assets.domain.token_counts import explain_early_end
 from babylon_assets.environments.registry import open_environment
+from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
+from babylon_assets.ledger.checkpoints import get as get_checkpoint
 from babylon_assets.ledger.checkpoints import insert_checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.evaluations import Evaluation, keep
@@ -43,6 +46,7 @@ from babylon_assets.report.page import render_page
 from babylon_assets.site.application import make_site
 from babylon_assets.site.page_shell import Site, read_stylesheet
 from babylon_assets.site.sample_pages import show
+from babylon_assets.training.model_cards import write_card
 from tests.ledger.values import CHAIN, checkpoint, root
 from tests.report.values import full
 from tests.site.conftest import Ask
@@ -138,10 +142,43 @@ def test_a_checkpoint_has_its_verdict_its_evaluations_and_its_family(page: Ask) 
         f"{CHAIN}@4",
         f"{CHAIN}@5",
         "0.1235",
+        "share of the oracle&#39;s reward 1,235",
+        "<dd>0.3750<small>by whoever answered there</small>",
+        "Rewards did not apply: too few actions of the window have a known worth.",
     ):
         assert part in text, part
+    begun = page(link_checkpoint(f"{CHAIN}@0"))
+    assert "reward of its window" not in begun and "<dt>dataset</dt>" not in begun
     assert "Rejected: it is worse" in page(link_checkpoint(f"{CHAIN}@2"))
     assert page(link_checkpoint(f"{CHAIN}-3")).count(f"{CHAIN}@3") > 1  # by its id as well
+
+
+def test_the_model_card_of_a_checkpoint_is_shown_and_no_other_file(
+    database: Database, client: TestClient, tmp_path: Path
+) -> None:
+    (tmp_path / WEIGHTS).write_bytes(b"weights")
+    with database.connect() as conn:
+        fill(conn, HOSTILE)
+        conn.execute(
+            "UPDATE babylon_training.model_checkpoints SET path = %s WHERE id = %s", [str(tmp_path), f"{CHAIN}-3"]
+        )
+        member = get_checkpoint(conn, f"{CHAIN}-3")
+        assert member is not None
+        card = write_card(conn, member)
+    assert card is not None
+    with card.open("a", encoding="utf-8") as file:
+        file.write(f"\n{HOSTILE} <b>bold</b> a-secret-that-must-not-show\n")
+    policy, text = f"{CHAIN}@3", client.get(link_card(f"{CHAIN}@3")).text
+    assert f'<a href="{link_card(policy)}">Model card</a>' in client.get(link_checkpoint(policy)).text
+    assert "<h3>What was measured</h3>" in text and "<td>trained tokens</td>\n<td>5,051</td>" in text
+    assert "library_name" not in text and "must-not-show" not in text and "&lt;b&gt;bold" in text
+    seen = Seen(text)
+    assert (seen.tags & ACTIVE, seen.handlers, "b" in seen.tags) == (set(), [], False)
+    assert "Model card" not in client.get(link_checkpoint(f"{CHAIN}@1")).text
+    assert client.get(link_card(f"{CHAIN}@1")).status_code == client.get(link_card(f"{CHAIN}@0")).status_code == 404
+    card.unlink()
+    card.symlink_to("/etc/passwd")
+    assert client.get(link_card(policy)).status_code == 404
 
 
 def test_of_many_evaluations_the_newest_are_shown_and_the_rest_counted(database: Database, client: TestClient) -> None:
@@ -150,15 +187,24 @@ def test_of_many_evaluations_the_newest_are_shown_and_the_rest_counted(database:
         for number in range(200):
             window = f"2026-10-{1 + number // 24:02d}T{number % 24:02d}:00"
             measured = Evaluation(
-                checkpoint_id=f"{CHAIN}-1", evaluation=f"off_policy:{window}", version="1", results={}
+                checkpoint_id=f"{CHAIN}-1", evaluation="off_policy", version=window, window_id=window, results={}
             )
             keep(conn, measured)
+            prompts = replace(measured, checkpoint_id=f"{CHAIN}-3", evaluation="recorded_prompts")
+            if number < 48:
+                keep(conn, prompts)
+        conn.execute("UPDATE babylon_training.windows SET reward_mean = 0.5")
         odd = {"valid_share": True, "huge": 10**400}
         keep(conn, Evaluation(checkpoint_id=f"{CHAIN}-3", evaluation="odd", version="1", value=1.0, results=odd))
     assert client.get("/site/").status_code == client.get(link_checkpoint(f"{CHAIN}@3")).status_code == 200
     text = client.get(link_checkpoint(f"{CHAIN}@1")).text
-    assert text.count('<th scope="row">off policy:') == 168
-    assert "144 earlier evaluations" in text and "33 older evaluations are left out" in text
+    assert text.count('<th scope="row">off policy<') == 167
+    assert text.index('<th scope="row">market<') < text.index("<summary>167 off-policy estimates</summary>")
+    assert "33 older evaluations are left out" in text
+    again = client.get(link_checkpoint(f"{CHAIN}@3")).text
+    assert again.index('<th scope="row">market<') < again.index("<summary>26 earlier evaluations</summary>")
+    assert "0.3750 when trained, 0.5000 now" in again
+    assert "windows up to 2026-10-02T23:00" in again and "A dash as the window: it is measured on no window" in again
 
 
 def test_samples_are_filtered_by_all_that_is_said_of_them(page: Ask) -> None:
