@@ -233,11 +233,11 @@ def _off_policy(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
             f"{groups} groups of held-out answers, {rules.off_policy_groups} are needed to compare; a group is "
             "two answers or more at one decision point, with different rewards"
         )
-        yield Finding("off_policy", True, few, evidence=False)
+        yield Finding("preference", True, few, evidence=False)
         return
     worse = difference.high < -rules.off_policy_margin
     words = f"its preference for better held-out answers is {_signed(difference)} nats against the served one's"
-    yield Finding("off_policy", not worse, f"{words}: worse with confidence" if worse else words)
+    yield Finding("preference", not worse, f"{words}: worse with confidence" if worse else words)
 
 
 def _signed(interval: Interval) -> str:

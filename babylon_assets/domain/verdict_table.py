@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-#: What is allowed, by rule, with the names of `domain.gates.Rules` in it.
+_WHOLE = "rejected only if the whole {confidence:.0%} interval is below"
+#: What is allowed, by rule, with the names of `domain.gates.Rules` in it; a loss is written as what it is below 0.
 _BOUNDS = {
     "finite": "loss and gradient are finite",
     "window": "trained on some tokens, and not thin",
     "hygiene": "at most {quarantined:.0%} corrupt",
     "rewards": "at least {agreement:+.2f}",
-    "benchmark": "not worse by more than {margin:g}, with {confidence:.0%} confidence",
-    "market": "not worse by more than {margin:g}, with {confidence:.0%} confidence",
-    "best": "not worse by more than {decline:g}, with {confidence:.0%} confidence",
-    "valid": "not lower by more than {valid_drop:g}, with {confidence:.0%} confidence",
-    "best valid": "not lower by more than {valid_drop:g}, with {confidence:.0%} confidence",
-    "recorded": "not worse by more than {margin:g}, with {confidence:.0%} confidence",
-    "recorded valid": "at least {recorded_valid:.0%}, and not lower by more than {valid_drop:g}",
-    "off_policy": "not worse by more than {off_policy_margin:g} nats, with {confidence:.0%} confidence",
+    "benchmark": f"{_WHOLE} {{margin:g}}",
+    "market": f"{_WHOLE} {{margin:g}}",
+    "best": f"{_WHOLE} {{decline:g}}",
+    "valid": f"{_WHOLE} {{valid_drop:g}}",
+    "best valid": f"{_WHOLE} {{valid_drop:g}}",
+    "recorded": f"{_WHOLE} {{margin:g}}",
+    "recorded valid": f"at least {{recorded_valid:.0%}}, and {_WHOLE} {{valid_drop:g}}",
+    "preference": f"{_WHOLE} {{off_policy_margin:g}} nats",
 }
+
+_LOSSES = ("margin", "decline", "valid_drop", "off_policy_margin")
+#: Rules by the names that older verdicts keep.
+_RENAMED = {"off_policy": "preference"}
 
 
 class VerdictRow(NamedTuple):
@@ -42,17 +47,19 @@ def verdict_rows(verdict: Mapping[str, Any]) -> list[VerdictRow]:
 
     A rule that is no more, or whose bound was not kept, has none.
     """
-    rows = [
-        VerdictRow(
-            rule=finding["rule"],
-            finding=finding["words"],
-            bound=_bound(finding["rule"], verdict.get("rules", {})),
-            holds=bool(finding["holds"]),
-            evidence=bool(finding.get("evidence", True)),
-        )
-        for finding in verdict.get("findings", ())
-    ]
+    rows = [_row(finding, verdict.get("rules", {})) for finding in verdict.get("findings", ())]
     return sorted(rows, key=lambda row: (row.holds, row.evidence))
+
+
+def _row(finding: Mapping[str, Any], rules: Mapping[str, Any]) -> VerdictRow:
+    rule = _RENAMED.get(finding["rule"], finding["rule"])
+    return VerdictRow(
+        rule=rule,
+        finding=finding["words"],
+        bound=_bound(rule, rules),
+        holds=bool(finding["holds"]),
+        evidence=bool(finding.get("evidence", True)),
+    )
 
 
 def verdict_cells(verdict: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -69,10 +76,22 @@ def verdict_cells(verdict: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _bound(rule: str, rules: Mapping[str, Any]) -> str:
+    losses = {name: 0 - rules[name] for name in _LOSSES if name in rules}
     try:
-        return _BOUNDS.get(rule, "").format_map(rules)
+        return _BOUNDS.get(rule, "").format_map({**rules, **losses})
     except (KeyError, ValueError, TypeError):
         return ""
+
+
+def explain_absent(verdict: Mapping[str, Any]) -> str:
+    """Why a verdict lacks rules that others have, in a sentence or two; empty where it lacks none."""
+    rules = {row.rule for row in verdict_rows(verdict)}
+    reasons = []
+    if "market" in rules and "best" not in rules:
+        reasons.append("best and best valid did not apply: the served policy was the best so far")
+    if "window" in rules and "rewards" not in rules:
+        reasons.append("rewards did not apply: too few actions of the window have a known worth")
+    return "; ".join(reasons)
 
 
 def explain_decision(why: str, verdict: Mapping[str, Any] | None) -> str:

@@ -18,6 +18,15 @@ class DatasetCounts(NamedTuple):
     counts: Mapping[str, int]
 
 
+def read_own_reward(conn: Connection[Any], dataset_id: str | None, window: str | None) -> float | None:
+    """The mean of the known rewards of a window's own samples in a dataset, as they were when it was frozen."""
+    query = """
+        SELECT avg(reward) FROM babylon_training.training_dataset_samples
+        WHERE dataset_id = %s AND starts_with(group_key, %s)"""
+    ((mean,),) = conn.execute(query, [dataset_id, f"{window}/"]).fetchall()
+    return None if mean is None else float(mean)
+
+
 def read_counts(conn: Connection[Any], dataset_id: str | None) -> DatasetCounts | None:
     """The counts of a dataset; None without one."""
     query = TRAINING_DATASETS.select("WHERE id = %s", "samples", "trainable_tokens", "counts")

@@ -83,9 +83,14 @@ def of_checkpoint(conn: Connection[Any], checkpoint_id: str) -> list[Evaluation]
 
 
 def newest_of_checkpoint(conn: Connection[Any], checkpoint_id: str, most: int) -> tuple[list[Evaluation], int]:
-    """The newest measurements of a checkpoint, newest first, and how many there are in all."""
+    """The newest measurements of a checkpoint, and how many there are in all.
+
+    The newest of each evaluation come first, then the others, then the off-policy estimates; each newest first.
+    """
     query = CHECKPOINT_EVALUATIONS.select(
-        "WHERE checkpoint_id = %s ORDER BY created_at DESC, evaluation DESC, version DESC LIMIT %s"
+        "WHERE checkpoint_id = %s ORDER BY evaluation = 'off_policy', "
+        "row_number() OVER (PARTITION BY evaluation ORDER BY created_at DESC, version DESC) > 1, "
+        "created_at DESC, evaluation DESC, version DESC LIMIT %s"
     )
     with conn.cursor(row_factory=class_row(Evaluation)) as cursor:
         newest = cursor.execute(query, [checkpoint_id, most]).fetchall()

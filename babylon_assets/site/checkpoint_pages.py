@@ -12,16 +12,18 @@ from starlette.responses import Response
 from babylon_assets.domain import checkpoint_states as states
 from babylon_assets.domain.display_text import as_number, format_number, format_scorers, is_number
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.evaluation_words import OFF_POLICY, describe_windows
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.token_counts import TOKEN_COUNTS, TRAINED, explain_early_end, format_trainable
-from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
+from babylon_assets.domain.verdict_table import explain_absent, explain_decision, verdict_rows
 from babylon_assets.ledger import evaluations, lineage, promotions, verdicts
 from babylon_assets.ledger.checkpoint_register import count_states, read_register
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection
-from babylon_assets.ledger.dataset_counts import read_counts
+from babylon_assets.ledger.dataset_counts import read_counts, read_own_reward
 from babylon_assets.ledger.evaluations import Evaluation
 from babylon_assets.report.guides import render_markdown
+from babylon_assets.report.rendering import format_value
 from babylon_assets.site.page_shell import Site, can_measure
 from babylon_assets.site.policy_pair import suggest_pair, suggest_rows
 from babylon_assets.site.query_values import choice_of, count_of, text_of
@@ -34,6 +36,8 @@ FIRST_ROWS, MOST_ROWS = 24, 168
 #: What a person asks first of a dataset's counts and of a training's numbers.
 _COUNTS = ("samples", "groups", "trainable_samples", "trainable_groups", "trainable_tokens")
 _NUMBERS = ("loss", *TOKEN_COUNTS, "optimizer_steps", "undone_steps", "kl_to_parent", "kl_to_behaviour", "entropy")
+#: What is called otherwise than it is kept: a sample has an advantage, which is another thing.
+_RESULTS = {"advantage": "share of the oracle's reward"}
 #: The colour of each state.
 COLOURS = {
     states.SERVED: "good",
@@ -49,10 +53,11 @@ COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """An evaluation as a row: its numbers, and all else that it found, in short."""
+    """An evaluation as a row: its numbers, what it was measured on, and all else that it found, in short."""
 
     evaluation: Evaluation
     valid_share: float | None
+    windows: str
     details: str
 
 
@@ -92,12 +97,14 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         verdict = verdicts.verdict_on(conn, checkpoint.id)
         children = _children(conn, checkpoint)
         history = promotions.of_checkpoint(conn, checkpoint.id)
+        reward_then = read_own_reward(conn, checkpoint.dataset_id, checkpoint.window_id)
         kept, total = evaluations.newest_of_checkpoint(conn, checkpoint.id, MOST_ROWS)
         dataset = _dataset_counts(conn, checkpoint.dataset_id)
         carried = lineage.windows_of(conn, checkpoint)
         scorers = format_scorers(lineage.scorers(conn, checkpoint))
         baselines = _names_of(conn, [evaluation.baseline_id for evaluation in kept])
-    measured = [_measured(evaluation) for evaluation in kept]
+    measured = [_measured(evaluation) for evaluation in kept if evaluation.evaluation != OFF_POLICY]
+    estimates = [_measured(evaluation) for evaluation in kept if evaluation.evaluation == OFF_POLICY]
     return site.render(
         "checkpoint.html",
         row=row,
@@ -108,13 +115,16 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         why=explain_decision(verdict.why, verdict.verdict) if verdict else None,
         verdict=verdict,
         rules=verdict_rows(verdict.verdict) if verdict else [],
+        absent=explain_absent(verdict.verdict) if verdict else "",
         children=children,
         history=history[:20],
         explain=explain_decision,
         measured=measured[:FIRST_ROWS],
         earlier=measured[FIRST_ROWS:],
+        estimates=estimates,
         left_out=total - len(kept),
         baselines=baselines,
+        window_reward=_format_rewards(reward_then, row.window_reward),
         dataset=dataset,
         carried=carried,
         scorers=scorers,
@@ -143,6 +153,12 @@ def _children(conn: Connection, checkpoint: Checkpoint) -> list[str]:
     return [policy_name(*row) for row in conn.execute(query, [checkpoint.id])]
 
 
+def _format_rewards(then: float | None, now: float | None) -> str | None:
+    """The mean reward of a window when it was trained on, and what late outcomes made of it; None without any."""
+    shown = [format_value(reward) for reward in (then, now) if reward is not None]
+    return f"{shown[0]} when trained, {shown[1]} now" if len(set(shown)) == 2 else shown[0] if shown else None
+
+
 def _names_of(conn: Connection, ids: Sequence[str | None]) -> dict[str, str]:
     """The policies' names of some checkpoints, by id."""
     query = "SELECT id, chain, step FROM babylon_training.model_checkpoints WHERE id = ANY(%s)"
@@ -160,13 +176,15 @@ def _dataset_counts(conn: Connection, dataset_id: str | None) -> dict[str, Any]:
 
 def _measured(evaluation: Evaluation) -> Measured:
     share = as_number(evaluation.results.get("valid_share"))
-    numbers = [(name, value) for name, value in evaluation.results.items() if name != "valid_share"]
     details = "; ".join(
-        f"{name.replace('_', ' ')} {format_number(as_number(value))}" for name, value in numbers if is_number(value)
+        f"{_RESULTS.get(name, name.replace('_', ' '))} {format_number(as_number(value))}"
+        for name, value in evaluation.results.items()
+        if name != "valid_share" and is_number(value)
     )
     reason = evaluation.results.get("refused")
     words = "; ".join(filter(None, [details, str(reason) if reason else ""]))
-    return Measured(evaluation, None if share != share else share, words)
+    windows = describe_windows(evaluation.evaluation, evaluation.window_id)
+    return Measured(evaluation, None if share != share else share, windows, words)
 
 
 def _numbers(metrics: Any) -> list[tuple[str, str]]:

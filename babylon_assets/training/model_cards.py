@@ -19,9 +19,10 @@ from psycopg import Connection
 
 from babylon_assets.domain.checkpoint_states import PASSED, REJECTED
 from babylon_assets.domain.display_text import format_number, format_scorers, is_number, neutralize_line
+from babylon_assets.domain.evaluation_words import describe_windows
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.token_counts import TOKEN_COUNTS, explain_early_end, format_trainable
-from babylon_assets.domain.verdict_table import explain_decision, verdict_cells
+from babylon_assets.domain.verdict_table import explain_absent, explain_decision, verdict_cells
 from babylon_assets.ledger import evaluations, lineage, verdicts
 from babylon_assets.ledger.adapter_weights import WEIGHTS
 from babylon_assets.ledger.checkpoints import Checkpoint
@@ -159,7 +160,7 @@ def _measured(conn: Connection[Any], checkpoint: Checkpoint) -> str:
     rows = [
         (
             _text(row.evaluation.replace("_", " ")),
-            row.window_id or _NONE,
+            describe_windows(row.evaluation, row.window_id) or _NONE,
             _figure(row.value),
             _NONE if row.low is None or row.high is None else f"{_figure(row.low)} to {_figure(row.high)}",
             _figure(row.results.get("valid_share")),
@@ -177,7 +178,8 @@ def _verdict(conn: Connection[Any], checkpoint: Checkpoint) -> str:
     sentence = f"{state.capitalize()}: {_text(explain_decision(verdict.why, verdict.verdict))}."
     rows = verdict_cells(verdict.verdict)
     table = _table(tuple(rows[0]), [tuple(map(_text, row.values())) for row in rows]) if rows else None
-    return f"{sentence}\n\n{table}" if table else sentence
+    absent = explain_absent(verdict.verdict)
+    return _paragraphs(sentence, table or "", f"{absent[0].upper()}{absent[1:]}." if absent else "")
 
 
 def _origin(checkpoint: Checkpoint, line: list[Checkpoint]) -> str:

@@ -99,7 +99,7 @@ def test_fewer_valid_actions_are_refused() -> None:
         ({"trained_tokens": 0}, "window", "its window is thin"),
         ({"agreement": -0.97}, "rewards", "correlate -0.97 with what the actions were worth: they were turned around"),
         ({"quarantined": 0.6}, "hygiene", "60% of its window's rows were corrupt, at most 50% may be"),
-        ({"off_policy": Interval(-0.5, -0.8, -0.2), "off_policy_groups": 12}, "off_policy", "worse with confidence"),
+        ({"off_policy": Interval(-0.5, -0.8, -0.2), "off_policy_groups": 12}, "preference", "worse with confidence"),
     ],
 )
 def test_each_rule_refuses_alone(changes: dict[str, Any], rule: str, words: str) -> None:
@@ -133,7 +133,7 @@ def test_a_verdict_keeps_every_finding_and_the_rules() -> None:
     kept = may_promote(challenger(measured("agent@2")), CHAMPION, measured("agent@0", seed=3)).record()
     assert kept["passed"] is True
     rules = [finding["rule"] for finding in kept["findings"]]
-    assert rules == ["finite", "window", "hygiene", "market", "best", "valid", "best valid", "off_policy"]
+    assert rules == ["finite", "window", "hygiene", "market", "best", "valid", "best valid", "preference"]
     assert kept["rules"] == dataclasses.asdict(Rules())
 
 

@@ -7,7 +7,7 @@ import json
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.domain.gates import GateVerdict, Rules, may_promote
 from babylon_assets.domain.prompt_evaluation import PromptComparison
-from babylon_assets.domain.verdict_table import _BOUNDS, explain_decision, verdict_cells, verdict_rows
+from babylon_assets.domain.verdict_table import _BOUNDS, explain_absent, explain_decision, verdict_cells, verdict_rows
 from tests.domain.test_gates import CHAMPION, challenger, measured
 
 
@@ -23,13 +23,13 @@ def test_every_rule_has_a_row_with_its_bound_and_the_broken_ones_come_first() ->
     rows = verdict_rows(json.loads(json.dumps(verdict().record())))
     assert [row.holds for row in rows] == sorted(row.holds for row in rows)
     assert {row.rule: row.holds for row in rows if not row.holds} == dict.fromkeys(
-        ("finite", "rewards", "market", "best", "off_policy"), False
+        ("finite", "rewards", "market", "best", "preference"), False
     )
     assert all(row.finding and row.bound for row in rows)
     sentence = explain_decision("why", verdict().record())
     assert sentence.startswith(f"5 of {len(rows)} rules do not hold: loss of its training was not finite; ")
     [market] = [row for row in rows if row.rule == "market"]
-    assert market.bound == "not worse by more than 0.0125, with 95% confidence"
+    assert market.bound == "rejected only if the whole 95% interval is below -0.0125"
     assert "worse with confidence" in market.finding
 
 
@@ -47,7 +47,7 @@ def test_no_bound_is_of_a_rule_that_is_not_there() -> None:
         *("finite", "window", "hygiene", "rewards", "market", "best", "valid", "best valid", "recorded"),
         "recorded valid",
         "benchmark",
-        "off_policy",
+        "preference",
     }
 
 
@@ -55,7 +55,18 @@ def test_a_verdict_of_an_older_gate_has_its_rows() -> None:
     old = {"passed": True, "findings": [{"rule": "replay", "holds": True, "words": "it prefers better"}]}
     [row] = verdict_rows(old)
     assert (row.rule, row.bound, row.holds) == ("replay", "", True)
+    renamed = {"findings": [{**old["findings"][0], "rule": "off_policy"}], "rules": {"off_policy_margin": 0.0}}
+    assert [row.rule for row in verdict_rows(renamed)] == ["preference"]
     assert explain_decision("it prefers better", old) == "all 1 rules hold"
+
+
+def test_a_rule_that_did_not_apply_is_named_with_the_reason() -> None:
+    assert explain_absent(verdict().record()) == explain_absent({}) == ""
+    alone = may_promote(challenger(measured("agent@2")), CHAMPION, CHAMPION).record()
+    assert explain_absent(alone) == (
+        "best and best valid did not apply: the served policy was the best so far; "
+        "rewards did not apply: too few actions of the window have a known worth"
+    )
 
 
 def test_a_persons_decision_is_explained_by_the_person() -> None:
@@ -68,7 +79,7 @@ def test_a_rule_without_evidence_neither_holds_nor_does_not() -> None:
     assert kept["passed"] is True
     assert [(row.rule, row.answer) for row in rows if row.answer != "yes"] == [
         ("benchmark", "no evidence"),
-        ("off_policy", "no evidence"),
+        ("preference", "no evidence"),
     ]
     assert [cells["holds"] for cells in verdict_cells(kept)] == ["no evidence"] * 2 + ["yes"] * (len(rows) - 2)
     assert explain_decision("why", kept) == f"{len(rows) - 2} of {len(rows)} rules hold, 2 have no evidence"

@@ -115,7 +115,7 @@ def fill(conn: Conn, texts: str = "") -> None:
 
 
 def _judge(conn: Conn, member: Checkpoint, passed: bool, texts: str) -> None:
-    finding = {"rule": "finite", "words": f"its loss is finite {texts}", "holds": passed}
+    finding = {"rule": "window", "words": f"its loss is finite {texts}", "holds": passed}
     verdict = {"findings": [finding], "rules": {}}
     stored = StoredVerdict(
         checkpoint_id=member.id, chain=CHAIN, champion_id=None, passed=passed, why=texts, verdict=verdict

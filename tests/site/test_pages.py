@@ -142,8 +142,13 @@ def test_a_checkpoint_has_its_verdict_its_evaluations_and_its_family(page: Ask) 
         f"{CHAIN}@4",
         f"{CHAIN}@5",
         "0.1235",
+        "share of the oracle&#39;s reward 1,235",
+        "<dd>0.3750<small>by whoever answered there</small>",
+        "Rewards did not apply: too few actions of the window have a known worth.",
     ):
         assert part in text, part
+    begun = page(link_checkpoint(f"{CHAIN}@0"))
+    assert "reward of its window" not in begun and "<dt>dataset</dt>" not in begun
     assert "Rejected: it is worse" in page(link_checkpoint(f"{CHAIN}@2"))
     assert page(link_checkpoint(f"{CHAIN}-3")).count(f"{CHAIN}@3") > 1  # by its id as well
 
@@ -182,15 +187,24 @@ def test_of_many_evaluations_the_newest_are_shown_and_the_rest_counted(database:
         for number in range(200):
             window = f"2026-10-{1 + number // 24:02d}T{number % 24:02d}:00"
             measured = Evaluation(
-                checkpoint_id=f"{CHAIN}-1", evaluation=f"off_policy:{window}", version="1", results={}
+                checkpoint_id=f"{CHAIN}-1", evaluation="off_policy", version=window, window_id=window, results={}
             )
             keep(conn, measured)
+            prompts = replace(measured, checkpoint_id=f"{CHAIN}-3", evaluation="recorded_prompts")
+            if number < 48:
+                keep(conn, prompts)
+        conn.execute("UPDATE babylon_training.windows SET reward_mean = 0.5")
         odd = {"valid_share": True, "huge": 10**400}
         keep(conn, Evaluation(checkpoint_id=f"{CHAIN}-3", evaluation="odd", version="1", value=1.0, results=odd))
     assert client.get("/site/").status_code == client.get(link_checkpoint(f"{CHAIN}@3")).status_code == 200
     text = client.get(link_checkpoint(f"{CHAIN}@1")).text
-    assert text.count('<th scope="row">off policy:') == 168
-    assert "144 earlier evaluations" in text and "33 older evaluations are left out" in text
+    assert text.count('<th scope="row">off policy<') == 167
+    assert text.index('<th scope="row">market<') < text.index("<summary>167 off-policy estimates</summary>")
+    assert "33 older evaluations are left out" in text
+    again = client.get(link_checkpoint(f"{CHAIN}@3")).text
+    assert again.index('<th scope="row">market<') < again.index("<summary>26 earlier evaluations</summary>")
+    assert "0.3750 when trained, 0.5000 now" in again
+    assert "windows up to 2026-10-02T23:00" in again and "A dash as the window: it is measured on no window" in again
 
 
 def test_samples_are_filtered_by_all_that_is_said_of_them(page: Ask) -> None:

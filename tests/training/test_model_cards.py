@@ -52,7 +52,8 @@ def test_the_card_says_what_the_ledger_has(database: Database, tmp_path: Path) -
         "| market | - | 0.4750 | 0.3750 to 0.5750 | 0.9877 |",
         "| trained tokens | 5,051 |",
         f"\n\nA{explain_early_end(EARLY_END)[1:]}.\n",
-        "Passed: all 1 rules hold.",
+        "Passed: all 1 rules hold.\n\n| rule |",
+        "|\n\nRewards did not apply: too few actions",
         f"| trained from | `{CHAIN}@1` from `{CHAIN}@0` |",
     ):
         assert part in text, text
