@@ -433,7 +433,7 @@ def test_in_a_folder_without_a_home_a_command_says_so_and_begins_none(
     done = CliRunner().invoke(app, arguments, env=variables)
     assert done.exit_code == 1, done.output
     assert f"{tmp_path}/.babylon holds no data" in done.output
-    assert "`babylon demo` or `babylon up`" in done.output
+    assert "begin here: `babylon up`, " in done.output
     assert not (tmp_path / ".babylon" / "postgres").exists()
 
 
