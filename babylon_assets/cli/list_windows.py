@@ -47,14 +47,20 @@ Everything = Annotated[bool, typer.Option("--all", help=f"Show all of them, not 
 _Row = TypeVar("_Row")
 
 
-def migrate() -> None:
+def migrate(
+    begin: Annotated[
+        bool, typer.Option("--begin", help="Create the embedded PostgreSQL where the home folder has none.")
+    ] = False,
+) -> None:
     """Bring our tables (schema babylon_training) to the newest revision.
 
     It is safe to repeat, and adds nothing to the environment's own schema.
 
     Example: [bold]babylon migrate[/]
+
+    Example: [bold]babylon migrate --begin[/]   (a new home, without a server of your own)
     """
-    database = open_database(load_settings(), begin=False)
+    database = open_database(load_settings(), begin=begin)
     revision = migrate_schema(database)
     output.print(f"{database.place}: schema babylon_training is at revision", bold(revision), soft_wrap=True)
 

@@ -19,6 +19,8 @@ _UNFIT = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff"
     "\xad\u115f\u1160\u17b4\u17b5\u180e\u200b\u2060-\u2065\u3164\uffa0\U000e0000-\U000e007f]"
 )
+#: Smaller numbers than this are written with an exponent, as Dagster's UI writes them.
+_PLAIN_FROM = 1e-6
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -64,6 +66,8 @@ def round_number(value: float) -> float:
 def format_number(value: float, *, padded: bool = False) -> str:
     """The number to four significant digits, thousands set apart, such as 0.4812 and 12,350; whole numbers have all.
 
+    Numbers below 0.000001 have an exponent.
+
     Args:
         padded: zeros at its end are kept, so that numbers in a column have the same digits.
     """
@@ -71,7 +75,15 @@ def format_number(value: float, *, padded: bool = False) -> str:
         return f"{value:,}"
     if 1000 <= abs(value) < 1e15:
         return f"{value:,.0f}"
+    if _PLAIN_FROM <= abs(value) < 1e-4:
+        digits = f"{value:.{3 - math.floor(math.log10(abs(value)))}f}"
+        return digits if padded else digits.rstrip("0")
     return f"{value + 0.0:#.4g}" if padded else f"{value + 0.0:.4g}"
+
+
+def format_plural(count: int, noun: str) -> str:
+    """A number of things."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def format_scorers(scorers: Iterable[str]) -> str:

@@ -134,6 +134,11 @@ class CountedSample(Protocol):
     def tokens(self) -> int: ...
 
 
+def explain_use(trains_as: str, skip_reason: str | None) -> str:
+    """What a sample is trained as, such as `policy gradient`; of one that is not, why: `skipped: held out`."""
+    return f"skipped: {skip_reason}" if skip_reason else trains_as.replace("_", " ")
+
+
 def count(samples: Iterable[CountedSample]) -> dict[str, int]:
     """Counts for a person: samples by what they train as, skips by reason, groups, tokens."""
     samples = list(samples)

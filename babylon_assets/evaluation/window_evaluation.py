@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.evaluations import Interval, paired
+from babylon_assets.domain.policies import policy_name
 from babylon_assets.evaluation.loaded_policies import why_not_loadable
 from babylon_assets.evaluation.measurements import (
     measure_benchmark,
@@ -35,6 +37,7 @@ class EvaluatedWindow:
         market, recorded, off_policy: measurements by role; a role is missing where its policy cannot be played
             here, or where there was nothing to measure on.
         unplayable: why the window's own checkpoint cannot be played here; None when it can.
+        policies: the name of each role's policy.
     """
 
     checkpoint: Checkpoint | None
@@ -42,6 +45,7 @@ class EvaluatedWindow:
     recorded: dict[str, Evaluation]
     off_policy: dict[str, Evaluation]
     unplayable: str | None = None
+    policies: Mapping[str, str] = field(default_factory=dict)
 
     def gain(self, baseline: str) -> Interval | None:
         """Market reward of the checkpoint less that of another role, seed by seed."""
@@ -130,6 +134,7 @@ def evaluate_window(settings: Settings, database: Database, window: str) -> Eval
         recorded=_without_missing(recorded),
         off_policy=_without_missing(off_policy),
         unplayable=unplayable,
+        policies={role: policy_name(policy.chain, policy.step) for role, policy in roles.items() if policy is not None},
     )
 
 

@@ -15,7 +15,7 @@ from babylon_assets.config.settings import HIDDEN
 from babylon_assets.domain.chat_turns import answer_message, shown_text
 from babylon_assets.domain.dataset_codec import with_texts
 from babylon_assets.domain.display_text import format_number, neutralize
-from babylon_assets.domain.samples import DatasetDraft, Sample, SampleHead
+from babylon_assets.domain.samples import DatasetDraft, Sample, SampleHead, explain_use
 from babylon_assets.domain.site_links import link_sample
 from babylon_assets.environments.base import Environment
 from babylon_assets.ledger import datasets, trajectories
@@ -106,18 +106,21 @@ def _row(which: str, sample: Sample, actions: Actions, hide: Sequence[str]) -> d
         "action": _cell(actions.get((sample.trajectory_id, sample.step), sample.response), hide),
         "which": which,
         "reward": sample.reward or 0.0,
-        "advantage": sample.advantage or 0.0,
+        "advantage": sample.advantage,
+        "trained as": explain_use(sample.trains_as, sample.skip_reason),
     }
 
 
 def _in_full(which: str, sample: Sample, hide: Sequence[str]) -> str:
     prompt = "\n\n".join(f"{message.role}: {shown_text(message)}" for message in sample.messages)
+    use = explain_use(sample.trains_as, sample.skip_reason)
+    trained = "" if sample.skip_reason else "trained as "
     link = link_sample(sample.window, _without(sample.sample_id, hide))
-    heading = f"### {which}, reward {format_number(sample.reward or 0.0)} ([its page]({link}))"
+    heading = f"### {which}, reward {format_number(sample.reward or 0.0, padded=True)} ([its page]({link}))"
     return "\n\n".join(
         [
             f"{heading}\n\n{code_block(_cell(sample.sample_id, hide))}",
-            f"Agent {code(_cell(sample.agent_id, hide))}, trains as {code(sample.skip_reason or sample.trains_as)}.",
+            f"Agent {code(_cell(sample.agent_id, hide))}, {trained}{code(use)}.",
             f"Asked:\n\n{code_block(_bounded(_without(prompt, hide), LONGEST_PROMPT))}",
             f"Answered:\n\n{code_block(_bounded(_without(shown_text(answer_message(sample)), hide), LONGEST_ANSWER))}",
         ]

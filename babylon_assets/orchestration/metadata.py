@@ -21,6 +21,7 @@ import dagster as dg
 
 from babylon_assets.domain.display_text import (
     as_number,
+    format_number,
     neutralize,
     neutralize_line,
     round_number,
@@ -44,7 +45,8 @@ NOT_SHOWN = "not_shown"
 #: What a person asks first of a window, in this order; the rest follows as its asset gives it.
 FIRST = (
     *("status", "reason", "why", "checkpoint", "checkpoint_id", "parent", "served", NOT_SHOWN),
-    *("samples", "trainable_samples", "trainable_tokens", "verdict", "policies", "best_and_worst"),
+    *("site_page", "reward_mean", "samples", "trainable_samples", "trainable_tokens", "verdict"),
+    *("policies", "no_off_policy_estimate", "evaluations", "best_and_worst"),
 )
 _log = logging.getLogger(__name__)
 #: The table whose columns an asset's page shows.
@@ -134,17 +136,17 @@ def texts(values: Mapping[str, str | None]) -> dict[str, Shown]:
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> Shown:
-    """Rows with the same columns as a table: texts harmless, numbers rounded, a dash for what is not known."""
+    """Rows with the same columns as a table: texts harmless, four digits a number, a dash for what is not known."""
     records = [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows]
     schema = dg.TableSchema([dg.TableColumn(name) for name in (rows[0] if rows else ())])
     return dg.MetadataValue.table(records, schema)
 
 
-def _cell(value: object) -> str | int | float | bool:
+def _cell(value: object) -> str | int | bool:
+    if isinstance(value, float):
+        return format_number(value, padded=True)
     if isinstance(value, bool | int):
         return value
-    if isinstance(value, float):
-        return round_number(value) if math.isfinite(value) else str(value)
     return "-" if value is None else harmless_text(str(value))
 
 
@@ -307,11 +309,9 @@ METADATA: dict[str, Meaning] = {
     "carried_from": Meaning("", "How many late samples of which earlier window are in the dataset."),
     "samples_went": Meaning("", "Picture: how many samples have which training mode, and why others are skipped."),
     "best_and_worst": Meaning(
-        "", "The five highest rewards and the five lowest; of like actions at one decision point, one."
+        "", "The five highest and five lowest rewards; of like actions at a decision point, one."
     ),
-    "samples_in_full": Meaning(
-        "", "Prompts and answers of these, up to 1,800 and 500 characters each; secrets hidden."
-    ),
+    "samples_in_full": Meaning("", "Prompts and answers of these, up to 1,800 and 500 characters; secrets hidden."),
     "dataset_id": Meaning("", "The dataset: how the hash of its content begins; `babylon status` has all of it."),
     # trained
     "learning_curve": Meaning("", "Picture: mean reward of the windows up to this one."),
@@ -360,6 +360,7 @@ METADATA: dict[str, Meaning] = {
     "left_out": Meaning("", "How many samples training left out for which reason."),
     # evaluated
     "policies": Meaning("", "Table: the checkpoint, its parent, the served policy and the base model, side by side."),
+    "evaluations": Meaning("", "Picture: the reward of each of them with its 95% interval, by kind of evaluation."),
     "market_seeds": Meaning("seeds", "Held-out markets of the nightly evaluation."),
     "market_reward": Meaning("reward", "Mean worth of the checkpoint's orders on the held-out market."),
     "market_reward_low": Meaning("reward", "Lower end of its 95% interval, by bootstrap over the seeds."),
@@ -379,7 +380,7 @@ METADATA: dict[str, Meaning] = {
     "off_policy_preference": Meaning("nats", "How much likelier it finds the better of them than the worse."),
     "off_policy_estimate": Meaning("reward", "What it would have earned there, by importance weights."),
     "off_policy_effective_samples": Meaning("answers", "Effective sample size; too few, and no estimate is given."),
-    "no_off_policy_estimate": Meaning("", "Why no estimate is given."),
+    "no_off_policy_estimate": Meaning("", "Of each policy without an estimate, why none is given."),
     # judged
     "promoted": Meaning("", "1 when the window's checkpoint was promoted, 0 when it was rejected."),
     "why": Meaning("", "The gate's decision in a sentence."),

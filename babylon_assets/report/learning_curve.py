@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from babylon_assets.domain.display_text import as_number, format_number
-from babylon_assets.report.rendering import format_plural, render
+from babylon_assets.domain.display_text import as_number, format_number, format_plural
+from babylon_assets.report.rendering import render
 from babylon_assets.report.scales import (
+    SMOOTHING,
     Scale,
     bounds,
-    finite,
     mean,
     places,
     points,
@@ -33,6 +33,8 @@ DOTS, DOT_GAP = 200, 4
 MARK_GAP = 12
 LEFT, RIGHT, TOP, BOTTOM = 40, 120, 14, 42
 LETTER = 15
+#: Pixels that a character of a label takes at most on average.
+CHARACTER = 7.6
 #: Room for the title, and for what the marks mean, of a drawing that stands alone.
 _TITLE, _LEGEND = 22, 18
 
@@ -78,7 +80,7 @@ def draw_learning_curve(
     width: int = 920,
     height: int = 320,
 ) -> str:
-    """The learning curve as SVG: each window, a trailing mean, the references' means, a mark for each decision.
+    """The learning curve as SVG: each window, a trailing mean, the references, a mark for each decision.
 
     Args:
         known: the windows, oldest first; one whose reward is no number is left out.
@@ -90,17 +92,22 @@ def draw_learning_curve(
     """
     numbers = [replace(point, reward=as_number(point.reward)) for point in known]
     shown = [point for point in numbers if not math.isnan(point.reward)]
-    levels = _reference_means(shown)
     span = smoothing_of(len(shown))
+    references, last_means = _references(shown, span)
     smooth = trailing_means([point.reward for point in shown], span)
-    low, high = bounds([*(point.reward for point in shown), *levels.values()], 0.08)
+    beside = [value for line in references.values() for value in line.values()]
+    low, high = bounds([*(point.reward for point in shown), *beside], 0.08)
     top, floor = TOP + _TITLE * alone, height - BOTTOM - _LEGEND * alone
-    across = places(len(shown), LEFT, width - RIGHT)
     up = Scale(low, high, floor, top)
+    grid = [(up(value), format_number(value), abs(value) < 1e-9 * (high - low)) for value in ticks(low, high)]
+    ends = {"policy": smooth[-1]} if smooth else {}
+    labels = _labels([(kind, value, up(value) + 4) for kind, value in (ends | last_means).items()], {"policy": label})
+    left = max(LEFT, 12 + _pixels([words for _, words, _ in grid]))
+    right = width - max(RIGHT, 16 + _pixels([words for _, words, _ in labels]))
+    across = places(len(shown), left, right)
     place_of = {point.window: x for point, x in zip(shown, across, strict=True)}
     drawn = [mark for mark in marks if mark.window in place_of]
-    are_apart = len(shown) <= min(DOTS, (width - RIGHT - LEFT) // DOT_GAP)
-    ends = {"policy": smooth[-1], **levels} if smooth else {}
+    are_apart = len(shown) <= min(DOTS, (right - left) // DOT_GAP)
     return render(
         "learning_curve.svg",
         name=name,
@@ -109,17 +116,24 @@ def draw_learning_curve(
         height=height,
         title="Mean reward per window",
         description=describe(shown, drawn),
-        frame={"left": LEFT, "right": width - RIGHT, "top": top, "floor": floor, "letter": LETTER},
-        grid=[(up(value), format_number(value), abs(value) < 1e-9 * (high - low)) for value in ticks(low, high)],
-        names=_window_names([point.window for point in shown], across, max(2, (width - LEFT - RIGHT) // 64)),
-        levels=[(kind, up(value)) for kind, value in levels.items()],
+        frame={"left": left, "right": right, "top": top, "floor": floor, "letter": LETTER},
+        grid=grid,
+        names=_window_names([point.window for point in shown], across, max(2, (right - left) // 64)),
+        references=[
+            (kind, points((across[at], up(value)) for at, value in line.items())) for kind, line in references.items()
+        ],
         thin=points((x, up(point.reward)) for x, point in zip(across, shown, strict=True)),
         thick=points((x, up(value)) for x, value in zip(across, smooth, strict=True)),
         dots=[(x, up(point.reward), point) for x, point in zip(across, shown, strict=True) if are_apart],
         marks=_set_apart([(place_of[mark.window], mark) for mark in drawn]),
         span=span,
-        labels=_labels([(kind, value, up(value) + 4) for kind, value in ends.items()], {"policy": label}),
+        labels=labels,
     )
+
+
+def _pixels(words: Sequence[str]) -> int:
+    """How wide the longest of some labels may be."""
+    return round(CHARACTER * max(map(len, words), default=0))
 
 
 def describe(shown: Sequence[CurvePoint], marks: Sequence[CurveMark]) -> str:
@@ -144,8 +158,26 @@ def _set_apart(marks: Sequence[tuple[float, CurveMark]]) -> list[tuple[float, Cu
 
 def _reference_means(shown: Sequence[CurvePoint]) -> dict[str, float]:
     """The mean of each reference over the windows that have it."""
-    values = {kind: finite(point.references.get(kind) for point in shown) for kind in REFERENCES}
-    return {kind: mean(numbers) for kind, numbers in values.items() if numbers}
+    lines = {kind: list(_reference(shown, kind).values()) for kind in REFERENCES}
+    return {kind: mean(values) for kind, values in lines.items() if values}
+
+
+def _reference(shown: Sequence[CurvePoint], kind: str) -> dict[int, float]:
+    """What a reference would have earned in each window that knows it, by the window's place."""
+    values = [as_number(point.references.get(kind)) for point in shown]
+    return {place: value for place, value in enumerate(values) if not math.isnan(value)}
+
+
+def _references(shown: Sequence[CurvePoint], span: int) -> tuple[dict[str, dict[int, float]], dict[str, float]]:
+    """The lines of the references, by the place of the window, and the mean of the last windows of each.
+
+    A line is drawn window by window, and as trailing means where many windows lie on a few pixels.
+    """
+    lines = {kind: values for kind in REFERENCES if (values := _reference(shown, kind))}
+    means = {
+        kind: dict(zip(line, trailing_means(list(line.values()), span), strict=True)) for kind, line in lines.items()
+    }
+    return means if span > SMOOTHING else lines, {kind: list(line.values())[-1] for kind, line in means.items()}
 
 
 def _window_names(windows: Sequence[str], across: Sequence[float], room: int) -> list[tuple[float, str, str]]:
@@ -163,5 +195,5 @@ def _labels(ends: Sequence[tuple[str, float, float]], names: Mapping[str, str]) 
     labels, last = [], math.inf
     for kind, value, height in sorted(ends, key=lambda end: end[1]):
         last = min(height, last - LETTER)
-        labels.append((kind, f"{names.get(kind, kind)} {format_number(value)}", last))
+        labels.append((kind, f"{names.get(kind, kind)} {format_number(value, padded=True)}", last))
     return labels

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
+from babylon_assets.domain.display_text import format_plural
 from babylon_assets.report.attention import list_needs
 from babylon_assets.report.guides import render_guide
 from babylon_assets.report.learning_curve import CurveMark, CurvePoint, draw_learning_curve
-from babylon_assets.report.rendering import MISSING, format_age, format_plural, render
+from babylon_assets.report.rendering import MISSING, format_age, render
 from babylon_assets.report.scales import smoothing_of
 from babylon_assets.report.summary import PromotionSummary, Report, WindowSummary
 
@@ -48,6 +49,7 @@ def render_page(report: Report) -> str:
         understood=understood,
         has_references=any(window.references for window in drawn),
         has_marks=not {window.id for window in drawn}.isdisjoint(promotion.window for promotion in report.promotions),
+        has_luck=any(_beats_oracle(window) for window in drawn),
         has_oracle=any("oracle" in (window.references or {}) for window in newest),
         has_trades=any("trades" in (window.understanding or {}) for window in understood),
         fates=_sample_fates(report),
@@ -84,6 +86,11 @@ def _curve(report: Report, name: str = "curve", width: int = 920, height: int = 
 def _drawn(report: Report) -> list[WindowSummary]:
     """The windows of the curve: the newest whose reward is known."""
     return [window for window in report.windows[-MOST_POINTS:] if window.reward is not None]
+
+
+def _beats_oracle(window: WindowSummary) -> bool:
+    oracle = (window.references or {}).get("oracle")
+    return oracle is not None and window.reward is not None and window.reward > oracle
 
 
 def _curve_point(window: WindowSummary) -> CurvePoint:

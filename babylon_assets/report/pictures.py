@@ -1,4 +1,4 @@
-"""The pictures of one window: its rewards, where its samples went, the steps of its training.
+"""The pictures of one window: its rewards, where its samples went, the steps of its training, what policies earned.
 
 Each function turns plain numbers into an SVG that stands alone. What is no number is left out of a picture.
 """
@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from babylon_assets.domain.display_text import as_number, format_number
 from babylon_assets.report.rendering import render
-from babylon_assets.report.scales import Scale, bounds, differ, finite, mean, places, points, thin_out
+from babylon_assets.report.scales import (
+    Scale,
+    bounds,
+    differ,
+    finite,
+    mean,
+    places,
+    points,
+    thin_out,
+    thin_out_near,
+    ticks,
+)
 
 WIDTH, HEIGHT = 600, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 584, 40, 222
@@ -30,7 +41,11 @@ _STEP_PANELS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("tokens_per_second",), "tokens/s"),
 )
 _PANEL_WIDTH, _PANEL_HEIGHT = 190, 104
-_ROW_LEFT, _ROW_HEIGHT = 230, 26
+_ROW_HEIGHT = 26
+#: Of the names at the left of rows: pixels that a character takes at most on average, and the most characters.
+_CHARACTER, _MOST_CHARACTERS = 7.4, 56
+#: Pixels that bars and intervals have at least.
+_LEAST_ROW = 300
 
 
 def draw_rewards(
@@ -54,8 +69,8 @@ def draw_rewards(
         frame={"left": _LEFT, "right": _RIGHT, "top": _TOP, "floor": _BOTTOM},
         grid=[(up(count), count) for count in sorted({0, max(counts) // 2, max(counts)})],
         bars=[(left + 0.5, up(count), edges[1] - edges[0] - 1) for left, count in zip(edges, counts, strict=False)],
-        ticks=[(across(value), format_number(value)) for value in (low, low / 2 + high / 2, high)],
-        mean=(across(middle), format_number(middle)) if known else None,
+        ticks=[(across(value), format_number(value, padded=True)) for value in (low, low / 2 + high / 2, high)],
+        mean=(across(middle), format_number(middle, padded=True)) if known else None,
         groups=len(means),
         marks=[across(min(max(value, low), high)) for value in thin_out(means, MOST_MARKS)],
     )
@@ -115,7 +130,7 @@ def _panel(
     ]
     return {
         **{"left": left, "right": right, "top": top, "floor": floor, "heading": heading},
-        "range": f"{format_number(min(known))} to {format_number(max(known))}",
+        "range": f"{format_number(min(known), padded=True)} to {format_number(max(known), padded=True)}",
         "lines": [(points((x, y) for x, y, _ in line), line) for line in drawn],
     }
 
@@ -137,10 +152,66 @@ def draw_sample_fates(counts: Mapping[str, int], quarantined: int, title: str = 
         *([(f"skipped: {len(others)} other reasons", -sum(number for number, _ in others), "calm")] if others else []),
         ("rows in quarantine", quarantined, "fair"),
     ]
-    along = Scale(0, max(1, *(number for _, number, _ in rows)), 0, WIDTH - _ROW_LEFT - 60)
-    frame = _frame("fates", title, f"({counts.get('samples', 0)})", WIDTH, 44 + len(rows) * _ROW_HEIGHT)
-    bars = [(36 + place * _ROW_HEIGHT, along(row[1]), *row) for place, row in enumerate(rows)]
-    return render("sample_fates.svg", **frame, left=_ROW_LEFT, thick=_ROW_HEIGHT - 8, bars=bars)
+    names, left, width = _row_names([name for name, _, _ in rows])
+    along = Scale(0, max(1, *(number for _, number, _ in rows)), 0, width - left - 60)
+    frame = _frame("fates", title, f"({counts.get('samples', 0)})", width, 44 + len(rows) * _ROW_HEIGHT)
+    bars = [
+        (36 + place * _ROW_HEIGHT, along(number), name, number, kind)
+        for place, (name, (_, number, kind)) in enumerate(zip(names, rows, strict=True))
+    ]
+    return render("sample_fates.svg", **frame, left=left, thick=_ROW_HEIGHT - 8, bars=bars)
+
+
+def _row_names(names: Sequence[str]) -> tuple[list[str], int, int]:
+    """The names at the left of rows, cut where they are too long; where the rows begin; how wide the drawing is."""
+    cut = [name if len(name) <= _MOST_CHARACTERS else f"{name[: _MOST_CHARACTERS - 1]}…" for name in names]
+    left = 16 + round(_CHARACTER * max(map(len, cut), default=0))
+    return cut, left, max(WIDTH, left + _LEAST_ROW)
+
+
+class MeasuredPolicy(NamedTuple):
+    """What a policy earned in an evaluation, with its interval where one is known."""
+
+    name: str
+    reward: float
+    low: float | None = None
+    high: float | None = None
+
+
+def draw_evaluations(
+    panels: Mapping[str, Sequence[MeasuredPolicy]], title: str = "Rewards of the policies, with their 95% intervals"
+) -> str:
+    """A panel for each kind of evaluation, with a dot and an interval for each policy; all have the same scale."""
+    every = [row for rows in panels.values() for row in rows]
+    names, left, width = _row_names([row.name for row in every])
+    right = width - 80
+    across = Scale(*bounds(finite(end for row in every for end in (row.reward, row.low, row.high)), 0.08), left, right)
+    shown, drawn, top = iter(names), [], 36
+    for kind, rows in panels.items():
+        lines = [
+            (top + 22 + (place + 0.5) * _ROW_HEIGHT, next(shown), *_placed(row, across))
+            for place, row in enumerate(rows)
+        ]
+        floor = top + 22 + len(rows) * _ROW_HEIGHT
+        drawn.append({"heading": kind, "top": top, "floor": floor, "rows": lines})
+        top = floor + 12
+    marks = [(across(value), format_number(value)) for value in ticks(across.low, across.high)]
+    frame = _frame("evaluations", title, "", width, top + 16)
+    return render(
+        "evaluations.svg", **frame, left=left, right=right, floor=top, ticks=thin_out_near(marks, 56), panels=drawn
+    )
+
+
+def _placed(row: MeasuredPolicy, across: Scale) -> tuple[float | None, tuple[float, float] | None, str]:
+    """Where a reward and its interval lie, and the reward in words; what is no number has no place."""
+    ends = finite([row.low, row.high])
+    reward = as_number(row.reward)
+    known = not math.isnan(reward)
+    return (
+        across(reward) if known else None,
+        (across(ends[0]), across(ends[1])) if len(ends) == 2 else None,
+        format_number(reward, padded=True) if known else "",
+    )
 
 
 def _frame(name: str, title: str, note: str, width: int = WIDTH, height: int = HEIGHT) -> dict[str, Any]:

@@ -62,7 +62,10 @@ def test_what_is_no_number_is_none(value: object) -> None:
         (-0.0, -0.0, "0"),
         (12345.0, 12345.0, "12,345"),
         (12345.6, 12350.0, "12,346"),
-        (0.0000123456, 0.00001235, "1.235e-05"),
+        (0.0000123456, 0.00001235, "0.00001235"),
+        (-0.000012, -0.000012, "-0.000012"),
+        (0.00009999999, 0.0001, "0.0001"),
+        (1.23456e-7, 1.235e-7, "1.235e-07"),
         (-1e308, -1e308, "-1e+308"),
         (math.inf, math.inf, "inf"),
     ],
@@ -70,6 +73,11 @@ def test_what_is_no_number_is_none(value: object) -> None:
 def test_numbers_are_rounded_for_people(value: float, rounded: float, text: str) -> None:
     assert round_number(value) == rounded
     assert format_number(value) == text
+
+
+def test_in_a_column_small_numbers_have_the_same_digits() -> None:
+    numbers = (0.00005, 0.0005, 1.0, 74.6)
+    assert [format_number(number, padded=True) for number in numbers] == ["0.00005000", "0.0005000", "1.000", "74.60"]
 
 
 def test_scorers_are_named_with_their_versions_and_without_the_reward() -> None:

@@ -24,6 +24,8 @@ from babylon_assets.orchestration.metadata import (
     numbers,
     picture,
     show,
+    site_page,
+    table,
     tally,
     texts,
 )
@@ -67,6 +69,10 @@ def test_what_is_too_large_is_named_with_its_size() -> None:
 def test_what_a_person_asks_first_comes_first() -> None:
     shown = show({"counts": lambda: numbers({"steps": 3}), "more": lambda: texts({"reason": "r", "status": "s"})})
     assert list(shown) == ["status", "reason", "steps"]
+    counts = {"samples": 4, "groups": 2, "reward_mean": 0.25}
+    assert list(show({"counts": lambda: {**numbers(counts), "site_page": site_page("/site/x")}})) == [
+        *("site_page", "reward_mean", "samples", "groups")
+    ]
 
 
 def test_an_interruption_is_no_fault_of_a_picture() -> None:
@@ -90,6 +96,15 @@ def test_numbers_are_plain_and_rounded() -> None:
     }
     for value in numbers(values).values():
         json.dumps(value.value, allow_nan=False)
+
+
+def test_numbers_of_a_table_have_the_same_digits() -> None:
+    shown = table([{"reward": 0.475, "samples": 3}, {"reward": None, "samples": 12_000}])
+    assert isinstance(shown, dg.TableMetadataValue)
+    assert [record.data for record in shown.records] == [
+        {"reward": "0.4750", "samples": 3},
+        {"reward": "-", "samples": 12_000},
+    ]
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

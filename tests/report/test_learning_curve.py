@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,6 +69,31 @@ def test_decisions_are_marked_at_the_window_of_their_policy() -> None:
     assert places == [points(drawing, "thin")[0][0], points(drawing, "thin")[3][0]]
 
 
+def test_a_reference_is_drawn_window_by_window_and_as_a_mean_where_there_are_many() -> None:
+    def drawn(count: int) -> set[float]:
+        known = [
+            replace(point, references={"oracle": place % 2}) for place, point in enumerate(rewards(*[0.5] * count))
+        ]
+        line = parsed(known).find("polyline[@class='reference oracle']")
+        assert line is not None
+        return {float(pair.split(",")[1]) for pair in line.attrib["points"].split()}
+
+    assert len(drawn(48)) == 2 and len(drawn(480)) > 2
+    ahead = parsed([CurvePoint("2026-11-05T00:00", 0.5, {"oracle": 0.4}), CurvePoint("2026-11-05T01:00", 0.3, {})])
+    assert "oracle 0.4000" in [text.text for text in ahead.iter("text")]
+
+
+def test_no_label_is_cut_at_an_edge() -> None:
+    small = [replace(point, references={"expert": -1.234e-3}) for point in rewards(-1.1e-3, -1.2e-3)]
+    drawing = parsed(small)
+    for text in drawing.iter("text"):
+        room, words = float(text.attrib["x"]), len(text.text or "")
+        if text.attrib["class"] == "axis end":
+            assert words * 7 < room
+        if "label" in text.attrib["class"]:
+            assert words * 7.5 < 920 - room
+
+
 def test_the_curve_says_itself_in_words() -> None:
     known = rewards(0.1, 0.3)
     drawing = parsed(known, CurveMark(known[1].window, "promoted"))
@@ -100,7 +126,7 @@ def test_alone_it_is_a_file_with_a_title_a_legend_and_its_colours() -> None:
     drawing = ElementTree.fromstring(draw_learning_curve(known, [CurveMark(known[0].window, "rejected")]))
     assert (drawing.attrib["width"], drawing.attrib["height"]) == ("920", "320")
     words = [text.text for text in drawing.iter(f"{SVG}text")]
-    assert {"Mean reward per window", "rejected", "oracle 0.45"} <= set(words)
+    assert {"Mean reward per window", "rejected", "oracle 0.4500"} <= set(words)
     assert "--policy:#" in (drawing.findtext(f"{SVG}style") or "")
 
 

@@ -192,6 +192,13 @@ def test_captions_speak_of_what_is_drawn() -> None:
         assert word not in Document(render_page(well(windows=alone))).text
 
 
+def test_a_reward_above_the_oracle_is_explained() -> None:
+    above = [*well().windows[:-1], window(1, reward=0.7)]
+    assert "above the oracle's by luck" in Document(render_page(well(windows=above))).text
+    below = [replace(row, reward=0.2) for row in above]
+    assert "by luck" not in Document(render_page(well(windows=below))).text
+
+
 def test_a_window_that_the_chain_passed_has_no_late_samples() -> None:
     passed = window(3).id
     reason = f"the chain has moved on to {window(1).id}; {beside(passed)}"

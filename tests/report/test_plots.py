@@ -9,7 +9,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from babylon_assets.report.pictures import MOST_MARKS, MOST_STEPS, draw_rewards, draw_sample_fates, draw_training_steps
+from babylon_assets.report.pictures import (
+    MOST_MARKS,
+    MOST_STEPS,
+    MeasuredPolicy,
+    draw_evaluations,
+    draw_rewards,
+    draw_sample_fates,
+    draw_training_steps,
+)
 from tests.report.values import HOSTILE
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -39,7 +47,7 @@ def test_a_histogram_shows_where_the_rewards_are_and_their_mean() -> None:
     assert heights[0] == pytest.approx(3 * heights[-1], rel=0.01)
     assert heights[0] > 100
     assert set(heights[1:-1]) == {0.0}
-    assert "mean 0.25" in words
+    assert "mean 0.2500" in words
 
 
 def test_groups_are_marked_where_their_means_are() -> None:
@@ -94,6 +102,36 @@ def test_where_the_samples_went_has_a_bar_for_each_fate() -> None:
     assert [round(float(bar.attrib["width"]) / float(bars[0].attrib["width"]) * 6) for bar in bars] == [6, 1, 3, 2, 5]
     for said in ("(12)", "trainable", "sft", "skipped: held out", "skipped: <old>", "rows in quarantine"):
         assert said in words
+
+
+def test_no_name_of_a_row_is_cut_at_the_edge() -> None:
+    reason = "more than its share of the window"
+    fates = draw_sample_fates({"samples": 3, f"skip: {reason}": 2, f"skip: {HOSTILE * 9}": 1}, 0)
+    branch = "babylon-agent+2026-11-05T14@25 (its parent, served, base model)"
+    policies = draw_evaluations({"market": [MeasuredPolicy(branch, 0.4, 0.3, 0.5)]})
+    for drawn, name in ((fates, f"skipped: {reason}"), (policies, branch[:50])):
+        ends = ElementTree.fromstring(drawn).findall(f"{SVG}text[@class='end']")
+        assert any((text.text or "").startswith(name) for text in ends)
+        assert all(len(text.text or "") * 7.2 < float(text.attrib["x"]) for text in ends)
+
+
+def test_policies_have_a_dot_and_an_interval_on_one_scale() -> None:
+    drawn = draw_evaluations(
+        {
+            "market": [MeasuredPolicy("a@2 (this)", 0.4, 0.3, 0.5), MeasuredPolicy("a@0 (base model)", 0.1, 0.0, 0.2)],
+            "off-policy estimate": [MeasuredPolicy("a@2 (this)", 0.4), MeasuredPolicy("a@0 (base model)", NAN, NAN)],
+        }
+    )
+    tree = ElementTree.fromstring(drawn)
+    dots = [float(dot.attrib["cx"]) for dot in tree.findall(f"{SVG}circle")]
+    assert dots[0] == dots[2] > dots[1]
+    intervals = [
+        (float(line.attrib["x1"]), float(line.attrib["x2"])) for line in tree.findall(f"{SVG}line[@class='interval']")
+    ]
+    assert [low < dot < high for (low, high), dot in zip(intervals, dots, strict=False)] == [True, True]
+    words = " ".join(text.text or "" for text in tree.iter(f"{SVG}text"))
+    assert all(said in words for said in ("market", "off-policy estimate", "a@0 (base model)", "0.4000"))
+    assert "circle" not in draw_evaluations({})
 
 
 def step(number: int, **more: float) -> dict[str, float]:

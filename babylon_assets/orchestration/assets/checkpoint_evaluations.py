@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from babylon_assets.domain.display_text import format_number
+from babylon_assets.domain.evaluations import Interval
 from babylon_assets.evaluation.window_evaluation import (
     BASE,
     CHECKPOINT,
@@ -19,9 +20,18 @@ from babylon_assets.evaluation.window_evaluation import (
 from babylon_assets.ledger.evaluations import Evaluation
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.model_checkpoints import NAME as CHECKPOINTS
-from babylon_assets.orchestration.metadata import NO_CHECKPOINT, PASSED_THROUGH, about_checkpoint, declare, show, table
+from babylon_assets.orchestration.metadata import (
+    NO_CHECKPOINT,
+    PASSED_THROUGH,
+    about_checkpoint,
+    declare,
+    picture,
+    show,
+    table,
+)
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
+from babylon_assets.report.pictures import MeasuredPolicy, draw_evaluations
 
 NAME = "checkpoint_evaluations"
 #: The status of a window whose checkpoint was measured.
@@ -75,7 +85,13 @@ def evaluate(installation: Installation, window: str, _run_id: str | None = None
     evaluated = evaluate_window(installation.settings, installation.database, window)
     checkpoint = evaluated.checkpoint
     return WindowResult(
-        metadata=show({"policies": lambda: _policies(evaluated), "measurements": lambda: _metadata(evaluated)}),
+        metadata=show(
+            {
+                "policies": lambda: _policies(evaluated),
+                "evaluations": lambda: _picture(evaluated),
+                "measurements": lambda: _metadata(evaluated),
+            }
+        ),
         data_version=checkpoint.id if checkpoint else None,
         checks=[_measured_check(evaluated)],
         made_from={CHECKPOINTS: checkpoint.id} if checkpoint else {},
@@ -91,6 +107,7 @@ def _policies(evaluated: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
         if any(_figure(numbers, role, figure) is not None for figure in FIGURES)
     }
     rows: list[dict[str, object]] = []
+    named = {"figure": "policy", **{name: evaluated.policies.get(role) for role, name in columns.items()}}
     for figure, heading in FIGURES.items():
         rows.append({"figure": heading, **{name: _figure(numbers, role, figure) for role, name in columns.items()}})
         if (measured := {"market_reward": evaluated.market, "recorded_reward": evaluated.recorded}.get(figure)) is None:
@@ -98,10 +115,10 @@ def _policies(evaluated: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
         ends = {name: _ends(measured.get(role)) for role, name in columns.items()}
         rows.append({"figure": f"{heading}, 95% interval", **ends})
         if measured is evaluated.market:
-            gains = {name: _interval(numbers, f"gain_on_{role}") for role, name in columns.items()}
+            gains = {name: _interval(evaluated.gain(role)) for role, name in columns.items() if role != CHECKPOINT}
             rows.append({"figure": "this gains on it", **gains})
-    known = [row for row in rows if any(row[name] is not None for name in columns.values())]
-    return {"policies": table(known)} if known else {}
+    known = [row for row in rows if any(row.get(name) is not None for name in columns.values())]
+    return {"policies": table([{name: row.get(name) for name in named} for row in (named, *known)])} if known else {}
 
 
 def _figure(numbers: Mapping[str, float | None], role: str, name: str) -> float | None:
@@ -115,20 +132,54 @@ def _ends(evaluation: Evaluation | None) -> str | None:
     return f"[{format_number(evaluation.low, padded=True)}, {format_number(evaluation.high, padded=True)}]"
 
 
-def _interval(numbers: Mapping[str, float | None], name: str) -> str | None:
-    """A figure with its interval in words."""
-    value, low, high = (numbers.get(f"{name}{end}") for end in ("", "_low", "_high"))
-    if value is None or low is None or high is None:
+def _interval(gain: Interval | None) -> str | None:
+    """A gain with its interval in words."""
+    if gain is None:
         return None
-    shown, *ends = (format_number(number, padded=True) for number in (value, low, high))
+    shown, *ends = (format_number(number, padded=True) for number in gain)
     return f"{shown} [{', '.join(ends)}]"
 
 
+def _roles_by_policy(evaluated: EvaluatedWindow) -> dict[str, list[str]]:
+    """The roles that each policy has, the window's own first: the parent is often the served one."""
+    by_policy: dict[str, list[str]] = {}
+    for role in ROLES:
+        if role in evaluated.policies:
+            by_policy.setdefault(evaluated.policies[role], []).append(role)
+    return by_policy
+
+
+def _picture(evaluated: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
+    """What each policy earned in each kind of evaluation; a policy of several roles is there once."""
+    panels: dict[str, list[MeasuredPolicy]] = {}
+    for kind, evaluations in (
+        ("market", evaluated.market),
+        ("recorded prompts", evaluated.recorded),
+        ("off-policy estimate", evaluated.off_policy),
+    ):
+        for policy, roles in _roles_by_policy(evaluated).items():
+            measured = evaluations.get(roles[0])
+            if measured is not None and measured.value is not None:
+                label = f"{policy} ({', '.join(ROLES[role] for role in roles)})"
+                panels.setdefault(kind, []).append(MeasuredPolicy(label, measured.value, measured.low, measured.high))
+    drawn = picture(draw_evaluations(panels), "rewards of the policies") if panels else None
+    return {"evaluations": drawn} if drawn else {}
+
+
+def _why_no_estimates(evaluated: EvaluatedWindow) -> str:
+    """Of each policy without an off-policy estimate, why there is none."""
+    refused = {
+        policy: evaluated.off_policy[roles[0]].results["refused"]
+        for policy, roles in _roles_by_policy(evaluated).items()
+        if roles[0] in evaluated.off_policy
+    }
+    return "; ".join(f"{policy}: {why}" for policy, why in refused.items() if why)
+
+
 def _metadata(evaluated: EvaluatedWindow) -> dict[str, dg.MetadataValue]:
-    ours = evaluated.off_policy.get(CHECKPOINT)
     measured = CHECKPOINT in evaluated.market or CHECKPOINT in evaluated.recorded
     status = MEASURED if measured else PASSED_THROUGH
-    text = {"reason": evaluated.unplayable, "no_off_policy_estimate": ours.results["refused"] if ours else None}
+    text = {"reason": evaluated.unplayable, "no_off_policy_estimate": _why_no_estimates(evaluated)}
     beside = tuple(f"{role}_" for role in ROLES if role != CHECKPOINT)
     numbers = evaluated.numbers().items()
     plotted = {name: value for name, value in numbers if not name.startswith(beside) and not name.endswith(ENDS)}
@@ -142,7 +193,7 @@ def _measured_check(evaluated: EvaluatedWindow) -> dg.AssetCheckResult:
         passed, text = True, evaluated.unplayable
     else:
         rewards = [
-            f"{name} {format_number(evaluation.value)}"
+            f"{name} {format_number(evaluation.value, padded=True)}"
             for name, evaluations in (("market reward", evaluated.market), ("recorded reward", evaluated.recorded))
             if (evaluation := evaluations.get(CHECKPOINT)) is not None and evaluation.value is not None
         ]

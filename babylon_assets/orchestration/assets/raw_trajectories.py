@@ -9,6 +9,7 @@ import dagster as dg
 
 from babylon_assets.domain import feedback_scores
 from babylon_assets.domain.content_ids import content_id
+from babylon_assets.domain.site_links import link_samples
 from babylon_assets.environments.base import Environment, read_at_one_moment
 from babylon_assets.ledger import feedback, trajectory_counts
 from babylon_assets.ledger import trajectories as ledger
@@ -17,7 +18,7 @@ from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.forgotten_agents import without_forgotten
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.collector import collector_held_off
-from babylon_assets.orchestration.metadata import declare, numbers, texts
+from babylon_assets.orchestration.metadata import declare, numbers, site_page, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.orchestration.source_tables import TRAJECTORIES, list_counts, list_left_out, source_key
@@ -67,6 +68,7 @@ def read(installation: Installation, window: str, _run_id: str | None = None) ->
         dropped, npcs = trajectory_counts.count_dropped(conn, window), trajectory_counts.count_npcs(conn, window)
     return WindowResult(
         metadata={
+            "site_page": site_page(link_samples(window=window)),
             **numbers({**kept._asdict(), "imported": imported, "npcs": npcs}),
             **texts({"rows_left_out": left_out, "dropped": list_counts(dropped)}),
         },

@@ -9,11 +9,12 @@ import pandas as pd
 
 from babylon_assets.domain.content_ids import bytes_id
 from babylon_assets.domain.display_text import format_scorers
+from babylon_assets.domain.site_links import link_samples
 from babylon_assets.domain.understanding import Understanding
 from babylon_assets.environments.base import Environment
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.raw_trajectories import NAME as RAW
-from babylon_assets.orchestration.metadata import declare, harmless_text, numbers, picture, show, texts
+from babylon_assets.orchestration.metadata import declare, harmless_text, numbers, picture, show, site_page, texts
 from babylon_assets.orchestration.resources import Installation
 from babylon_assets.orchestration.runtime import Stage, WindowResult
 from babylon_assets.orchestration.scoring import ScoredWindow, score_window
@@ -66,7 +67,7 @@ def score(installation: Installation, window: str, _run_id: str | None = None) -
         metadata=show(
             {
                 "rewards": lambda: picture(draw_rewards(scores["reward"].tolist(), "Rewards of the steps"), "rewards"),
-                "scores": lambda: _metadata(scores, versions),
+                "scores": lambda: _metadata(window, scores, versions),
                 "changes": lambda: _changes(scored),
                 "understanding": lambda: _understood(scored.understanding),
             }
@@ -107,7 +108,7 @@ def _version(scores: pd.DataFrame, versions: dict[str, str]) -> str:
     return bytes_id([repr(sorted(versions.items())).encode(), *rows, *numbers_of])
 
 
-def _metadata(scores: pd.DataFrame, versions: dict[str, str]) -> dict[str, dg.MetadataValue]:
+def _metadata(window: str, scores: pd.DataFrame, versions: dict[str, str]) -> dict[str, dg.MetadataValue]:
     reward = scores["reward"]
     known = int(reward.notna().sum())
     states = scores["state"].value_counts()
@@ -123,5 +124,6 @@ def _metadata(scores: pd.DataFrame, versions: dict[str, str]) -> dict[str, dg.Me
                 "reward_std": float(reward.std(ddof=0)) if known else None,
             }
         ),
+        "site_page": site_page(link_samples(window=window)),
         **texts({"scorers": format_scorers(f"{name}@{version}" for name, version in versions.items())}),
     }

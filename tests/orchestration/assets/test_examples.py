@@ -52,14 +52,19 @@ def test_of_one_action_at_a_decision_point_one_answer_is_shown() -> None:
 
 
 def test_the_table_says_who_did_what_and_what_it_was_worth() -> None:
-    found = example_metadata(of_rewards(1.0, 0.25), {("t0", 0): ACTION}, [])
+    held_out = of_rewards(1.0, 0.25, advantage=None, trains_as="skip", skip_reason="held out")[1]
+    samples = [*of_rewards(1.0, advantage=0.5), held_out]
+    found = example_metadata(samples, {("t0", 0): ACTION}, [])
     table = found["best_and_worst"]
     assert isinstance(table, dg.TableMetadataValue)
     first, second = (record.data for record in table.records)
-    assert list(first) == ["action", "which", "reward", "advantage"]  # what 1,400 pixels show beside the names
-    assert (first["which"], first["reward"], first["action"]) == ("best", 1.0, "BUY_SHARES yes m1 25")
-    assert "Agent `a0`, trains as `policy_gradient`." in str(found["samples_in_full"].value)
+    assert list(first) == ["action", "which", "reward", "advantage", "trained as"]  # what 1,400 pixels show
+    assert (first["which"], first["reward"], first["action"]) == ("best", "1.000", "BUY_SHARES yes m1 25")
+    assert (first["advantage"], first["trained as"]) == ("0.5000", "policy gradient")
+    assert "Agent `a0`, trained as `policy gradient`." in str(found["samples_in_full"].value)
     assert (second["which"], second["action"]) == ("worst", "hold")
+    assert (second["advantage"], second["trained as"]) == ("-", "skipped: held out")
+    assert "Agent `a1`, `skipped: held out`." in str(found["samples_in_full"].value)
     assert {column.name for column in table.schema.columns} == set(first)
 
 

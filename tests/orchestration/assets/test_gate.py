@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,12 @@ from babylon_assets.domain.windows import HOURLY
 from babylon_assets.environments.babylon.writeback import served
 from babylon_assets.environments.simulated.base_model import ensure_base_model
 from babylon_assets.evaluation.served_results import reward_agreement
+from babylon_assets.evaluation.window_evaluation import EvaluatedWindow
 from babylon_assets.ledger import checkpoints, evaluations, promotions, verdicts
 from babylon_assets.ledger.adapter_weights import weights_sha256
 from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.evaluations import Evaluation
+from babylon_assets.orchestration.assets import checkpoint_evaluations
 from babylon_assets.serving.engine.engine import Engine
 from babylon_assets.training.window_training import train_window
 from tests.evaluation.test_off_policy import perturb
@@ -61,13 +65,19 @@ def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
     columns = [column.name for column in measured["policies"].schema.columns]
     assert columns == ["figure", "this", "its parent", "served", "base model"]
     assert "recorded reward" not in figures  # the simulated market has no recorded prompts
-    assert figures["market reward"]["this"] == measured["market_reward"]
+    assert figures["policy"] == {
+        **{"figure": "policy", "this": f"{CHAIN}@1"},
+        **dict.fromkeys(("its parent", "served", "base model"), f"{CHAIN}@0"),
+    }
+    assert figures["market reward"]["this"] == format_number(measured["market_reward"], padded=True)
     for policy in ("this", "its parent", "served", "base model"):  # the site knows all of them
         low, high = map(float, figures["market reward, 95% interval"][policy][1:-1].split(", "))
-        assert low <= figures["market reward"][policy] <= high
+        assert low <= float(figures["market reward"][policy]) <= high
     gain = format_number(measured["gain_on_base"], padded=True)
-    assert figures["this gains on it"]["base model"].startswith(f"{gain} [")
-    gained = measured["market_reward"] - figures["market reward"]["base model"]
+    for policy in ("its parent", "served", "base model"):  # all three are the base model
+        assert figures["this gains on it"][policy].startswith(f"{gain} [")
+    assert "image/svg+xml" in measured["evaluations"]
+    gained = measured["market_reward"] - float(figures["market reward"]["base model"])
     assert measured["gain_on_base"] == pytest.approx(gained, abs=2e-4)  # both are rounded for people
     assert 0 < measured["market_valid_share"] <= 1
     assert (judged["status"], judged["promoted"], judged["served_step"]) == ("promoted", 1, 1)
@@ -87,6 +97,26 @@ def test_a_checkpoint_is_measured_judged_and_promoted(trained: World) -> None:
         *("finite", "window", "hygiene", "market", "valid", "preference"),
         *known,
     }
+
+
+def test_of_a_policy_without_an_off_policy_estimate_it_is_said_why() -> None:
+    def estimate(refused: str | None) -> Evaluation:
+        results: dict[str, object] = {"refused": refused, "preferences": {}, "effective_samples": 60.0, "answers": 75}
+        value = None if refused else 0.4
+        return Evaluation(checkpoint_id="c", evaluation="off_policy", version="1", value=value, results=results)
+
+    evaluated = EvaluatedWindow(
+        checkpoint=None,
+        market={},
+        recorded={},
+        off_policy={"promoted": estimate(None), "parent": estimate(None), "base": estimate("41% are needed")},
+        policies={"promoted": f"{CHAIN}@1", "parent": f"{CHAIN}@1", "base": f"{CHAIN}@0"},
+    )
+    shown = checkpoint_evaluations._metadata(evaluated)
+    assert shown["no_off_policy_estimate"].value == f"{CHAIN}@0: 41% are needed"
+    drawn = str(checkpoint_evaluations._picture(evaluated)["evaluations"].value)
+    svg = b64decode(drawn.partition("base64,")[2].removesuffix(")")).decode()
+    assert svg.count("<circle") == 1 and f"{CHAIN}@1 (its parent, served)" in svg
 
 
 def test_nothing_is_measured_or_judged_twice(trained: World) -> None:
@@ -112,7 +142,8 @@ def test_a_thin_window_passes_through_and_the_live_one_stays(trained: World) -> 
     measured, judged = (trained.metadata(name, SECOND) for name in ("checkpoint_evaluations", "promoted_model"))
     assert measured["status"] == judged["status"] == "passed through"
     [market] = [record.data for record in measured["policies"].records if record.data["figure"] == "market reward"]
-    assert market["served"] == trained.metadata("checkpoint_evaluations", FIRST)["market_reward"]
+    reward = trained.metadata("checkpoint_evaluations", FIRST)["market_reward"]
+    assert market["served"] == format_number(reward, padded=True)
     assert judged["served"] == f"{CHAIN}@1"
     assert trained.check("checkpoint_evaluations", "measured").passed
     assert trained.check("promoted_model", "gate").passed

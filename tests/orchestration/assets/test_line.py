@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from babylon_assets.domain.errors import PermanentError, TransientError
+from babylon_assets.domain.site_links import link_samples
 from babylon_assets.ledger import checkpoints, windows
 from babylon_assets.ledger.database import chain_lock
 from babylon_assets.ledger.datasets import load_dataset
@@ -78,7 +79,7 @@ PICTURES = (
 
 def test_the_best_and_the_worst_samples_are_shown_unless_they_must_not_be(trained: World) -> None:
     dataset = trained.metadata("training_datasets", FIRST)
-    rewards = [record.data["reward"] for record in dataset["best_and_worst"].records]
+    rewards = [float(record.data["reward"]) for record in dataset["best_and_worst"].records]
     assert len(rewards) == 10
     assert rewards[:5] == sorted(rewards[:5], reverse=True) and rewards[5:] == sorted(rewards[5:])
     assert rewards[4] >= rewards[9]
@@ -134,6 +135,7 @@ def test_rows_that_were_lost_are_read_again(world: World) -> None:
     world.execute(f"DELETE FROM {table} WHERE trajectory_id = (SELECT min(trajectory_id) FROM {table})")
     world.run(FIRST)
     assert world.metadata("raw_trajectories", FIRST)["trajectories"] == 6
+    assert world.metadata("raw_trajectories", FIRST)["site_page"] == link_samples(window=FIRST)
 
 
 def test_a_window_that_was_never_recorded_is_green_and_leaves_no_row(trained: World) -> None:
