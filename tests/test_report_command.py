@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def test_the_page_has_what_was_read_and_what_the_game_has_beyond_it(
         add_users(conn, "a1")
         add_trajectories(conn, trajectory("t1", windowId=UNREAD), trajectory("t2", windowId="2026-10-01"))
         add_trajectories(conn, trajectory("t3", windowId="2025-01-01T00:00"))
+        upsert_window(conn, UNREAD, status="open", reference={"oracle": 0.5})
+    listed = {row["window"]: row for row in json.loads(babylon("windows", "--json").stdout)}
+    assert (listed[UNREAD]["trajectories"], listed[UNREAD]["oracle"]) == (1, 0.5)
     done = babylon("report")
     assert done.exit_code == 0, done.output
     page = (tmp_path / "report.html").read_text()

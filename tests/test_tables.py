@@ -64,7 +64,7 @@ def test_a_rejected_checkpoint_stands_where_it_was_made(monkeypatch: pytest.Monk
     states = dict.fromkeys((one.id for one in line), "served before")
     table = tree_table([line[0], line[1], left, again], states, {line[1].id: 0.5})
     assert [cell.strip() for cell in table.columns[0].cells] == [f"babylon-agent@{step}" for step in range(4)]  # type: ignore[union-attr]
-    assert [str(column.header) for column in table.columns] == ["policy", "id", "window", "evaluated", "state"]
+    assert [str(column.header) for column in table.columns] == ["policy", "id", "window", "reward", "state"]
 
 
 @pytest.mark.parametrize("width", [80, 120, 160])
@@ -103,7 +103,7 @@ def test_what_no_checkpoint_was_measured_on_has_no_column() -> None:
     states = dict.fromkeys((one.id for one in line), "served before")
     for rewards in ({}, {line[1].id: 0.5}):
         headers = [str(column.header) for column in tree_table(line, states, rewards).columns]
-        assert ("evaluated" in headers) == bool(rewards)
+        assert ("reward" in headers) == bool(rewards)
 
 
 def test_a_note_of_a_window_stands_on_one_line_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -116,7 +117,10 @@ def opened(settings: Settings) -> Database:
 
 
 def list_known_windows(settings: Settings, conn: Connection, source: Connection) -> list[WindowRow]:
-    """The windows of our tables and those of the game that were not read yet, oldest first."""
+    """The windows of our tables and those of the game that were not read yet, oldest first.
+
+    Of a window that was not read the game's own counts are given.
+    """
     from babylon_assets.environments.registry import open_environment
 
     environment = open_environment(settings)
@@ -124,7 +128,9 @@ def list_known_windows(settings: Settings, conn: Connection, source: Connection)
     try:
         environment.check(source)
         for window in environment.list_windows(source):
-            rows.setdefault(window.window, _unread(window))
+            row = rows.setdefault(window.window, _unread(window))
+            if row.status == "open" and not row.trajectories:
+                rows[window.window] = replace(row, trajectories=window.trajectories, agents=window.agents)
     except SourceError:
         source.rollback()
     return [rows[window] for window in sorted(rows)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from babylon_assets.domain.evaluation_words import describe_windows
 from babylon_assets.domain.policy_comparison import PromptTwice, significance
 from babylon_assets.ledger import lineage
 from babylon_assets.ledger.checkpoint_register import newest_names
@@ -38,6 +39,7 @@ def show_comparison(site: Site, request: Request) -> Response:
         compared=compared,
         prompts=prompts,
         significance=significance,
+        windows_of=describe_windows,
         can_ask=site.environment().answers is not None,
     )
 
