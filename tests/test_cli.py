@@ -226,7 +226,7 @@ def test_a_database_that_does_not_answer_is_worth_trying_again(babylon: Babylon)
 def test_a_wrong_setting_is_named_with_what_is_allowed(babylon: Babylon) -> None:
     result = babylon("windows", LORA_RANK="many")
     assert (result.exit_code, result.stderr.strip()) == (
-        1,
+        2,
         "error: LORA_RANK is 'many'; set it to a whole number from 1 to 256",
     )
 

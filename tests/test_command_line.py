@@ -433,7 +433,7 @@ def test_in_a_folder_without_a_home_a_command_says_so_and_begins_none(
     done = CliRunner().invoke(app, arguments, env=variables)
     assert done.exit_code == 1, done.output
     assert f"{tmp_path}/.babylon holds no data" in done.output
-    assert "`babylon demo` or `babylon up`" in done.output
+    assert "begin here: `babylon up`, " in done.output
     assert not (tmp_path / ".babylon" / "postgres").exists()
 
 
@@ -459,9 +459,14 @@ def test_a_path_that_the_system_refuses_is_one_sentence(ledger: Database, tmp_pa
         done = CliRunner().invoke(app, arguments, env=environment(ledger, tmp_path))
         assert (done.exit_code, "Traceback" in done.output) == (1, False), done.output
         assert "/proc/no" in done.output
+    taken = CliRunner().invoke(
+        app, ["export", WINDOW, "--to", str(tmp_path / "file")], env={**environment(ledger, tmp_path), "COLUMNS": "500"}
+    )
+    assert (taken.exit_code, "move the file that is where a folder should be" in taken.output) == (1, True)
+    assert "room" not in taken.output
     for command in (["up"], ["windows"]):
         homeless = CliRunner().invoke(app, command, env={**environment(ledger, tmp_path / "file"), "COLUMNS": "500"})
-        assert (homeless.exit_code, "set it to a folder, not a file" in homeless.output) == (1, True)
+        assert (homeless.exit_code, f"{tmp_path}/file is a file where the home" in homeless.output) == (2, True)
     refused = CliRunner().invoke(app, ["up"], env=environment(ledger, Path("/proc/no/home")))
     assert (refused.exit_code, "set BABYLON_HOME to another folder" in " ".join(refused.output.split())) == (1, True)
 

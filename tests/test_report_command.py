@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from babylon_assets.cli.app import app
-from babylon_assets.cli.write_report import write, write_first
+from babylon_assets.cli.write_report import write, write_for_site
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger.database import Database
@@ -38,6 +39,9 @@ def test_the_page_has_what_was_read_and_what_the_game_has_beyond_it(
         add_users(conn, "a1")
         add_trajectories(conn, trajectory("t1", windowId=UNREAD), trajectory("t2", windowId="2026-10-01"))
         add_trajectories(conn, trajectory("t3", windowId="2025-01-01T00:00"))
+        upsert_window(conn, UNREAD, status="open", reference={"oracle": 0.5})
+    listed = {row["window"]: row for row in json.loads(babylon("windows", "--json").stdout)}
+    assert (listed[UNREAD]["trajectories"], listed[UNREAD]["oracle"]) == (1, 0.5)
     done = babylon("report")
     assert done.exit_code == 0, done.output
     page = (tmp_path / "report.html").read_text()
@@ -52,14 +56,12 @@ def test_the_page_has_what_was_read_and_what_the_game_has_beyond_it(
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_the_site_gets_a_first_report_and_keeps_the_one_that_was_written(database: Database, tmp_path: Path) -> None:
+def test_the_site_gets_its_report_or_the_reason_why_not(database: Database, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, database_url=database.url)
-    assert write_first(settings, database) is None
+    (tmp_path / "report.html").write_text("of before")
+    assert write_for_site(settings, database) is None
     assert "No windows yet." in (tmp_path / "report.html").read_text()
-    (tmp_path / "report.html").write_text("mine")
-    assert write_first(settings, database) is None
-    assert (tmp_path / "report.html").read_text() == "mine"
-    refusal = write_first(settings.replace(home=Path("/proc/none")), database)
+    refusal = write_for_site(settings.replace(home=Path("/proc/none")), database)
     assert refusal is not None and refusal.endswith("type: babylon report")
 
 

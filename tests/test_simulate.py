@@ -222,6 +222,18 @@ def test_a_real_game_is_never_played_into(typed: list[str], database: Database, 
     assert played(database) == {}
 
 
+@pytest.mark.parametrize("typed", [["up", "--simulate"], ["simulate"], ["demo"]])
+def test_the_record_of_another_environment_is_never_played_into(
+    typed: list[str], database: Database, tmp_path: Path
+) -> None:
+    ports = {"DAGSTER_PORT": str(free_port()), "GATEWAY_PORT": str(free_port())}
+    env = {"DATABASE_URL": database.url, "BABYLON_HOME": str(tmp_path), "ENVIRONMENT": "files", **ports}
+    done = CliRunner().invoke(app, typed, env=env)
+    assert done.exit_code == 1
+    assert "ENVIRONMENT is files, and the simulated market would be written" in " ".join(done.stderr.split())
+    assert played(database) == {}
+
+
 def test_one_process_at_a_time_plays_the_game_of_a_home(database: Database, tmp_path: Path) -> None:
     ports = {"DAGSTER_PORT": str(free_port()), "GATEWAY_PORT": str(free_port())}
     env = {"DATABASE_URL": database.url, "BABYLON_HOME": str(tmp_path), **ports}

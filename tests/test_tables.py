@@ -100,7 +100,7 @@ def test_what_no_checkpoint_was_measured_on_has_no_column() -> None:
     states = dict.fromkeys((one.id for one in line), "served before")
     for rewards in ({}, {line[1].id: 0.5}):
         headers = [str(column.header) for column in tree_table(line, states, rewards).columns]
-        assert ("evaluated" in headers) == bool(rewards)
+        assert ("reward" in headers) == bool(rewards)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -36,7 +36,8 @@ def reference() -> str:
 def _commands() -> str:
     group = get_command(app)
     assert isinstance(group, click.Group)
-    parts = ["## Commands\n\nExit codes: 0 done, 1 a person must act, 2 wrong usage, 75 try again later.\n"]
+    codes = "0 done, 1 a person must act, 2 wrong usage or a wrong setting, 75 try again later"
+    parts = [f"## Commands\n\nExit codes: {codes}.\n"]
     for typed, command in walk(group, "babylon"):
         context = click.Context(command, info_name=typed)
         usage = " ".join([typed, *command.collect_usage_pieces(context)])

@@ -2,7 +2,7 @@
 
     0    done
     1    failed, or a check found something: a person must act
-    2    the command was typed wrongly, or names no window
+    2    the command was typed wrongly, or names no window; a setting's text is not allowed
     75   failed for now (EX_TEMPFAIL): the same command may succeed later
     130  ended by Ctrl-C; 143 by SIGTERM
 
@@ -12,6 +12,7 @@ imported by the commands that use them, so that the others answer at once.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import sys
@@ -52,6 +53,7 @@ from babylon_assets.cli.terminal import bold, errors, output
 from babylon_assets.config.settings import Settings, load_settings, unknown_variables
 from babylon_assets.domain.errors import (
     BabylonError,
+    InvalidSetting,
     MissingDependency,
     NoWindow,
     PermanentError,
@@ -126,7 +128,7 @@ def _with_the_closest(error: click.NoSuchOption | NoSuchCommand) -> click.UsageE
 
 
 def _exit_code(error: BabylonError) -> int:
-    if isinstance(error, NoWindow):
+    if isinstance(error, NoWindow | InvalidSetting):
         return EXIT_USAGE
     return EXIT_TRY_LATER if isinstance(error, TransientError) else EXIT_FAILED
 
@@ -137,7 +139,22 @@ def _file_error(error: BaseException) -> PermanentError | None:
         return None
     place = f"{error.filename}: " if error.filename else ""
     elsewhere = "set BABYLON_HOME to another folder" if _is_at_home(error.filename) else "name another place"
-    return PermanentError(f"{place}{error.strerror}; make room or put the permissions right, or {elsewhere}")
+    remedy = _REMEDIES.get(error.errno or 0)
+    return PermanentError(f"{place}{error.strerror}; {f'{remedy}, or ' if remedy else ''}{elsewhere}")
+
+
+_PERMISSION = "give yourself the right to it"
+_NO_FOLDER = "move the file that is where a folder should be"
+_ROOM = "make room"
+#: What a person may do about a path that the system refused, by errno.
+_REMEDIES = {
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.EEXIST: _NO_FOLDER,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+}
 
 
 def _is_at_home(path: object) -> bool:
@@ -246,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given = given or arguments_of_mode(load_settings())
     except SettingsError as error:
         tell(error)
-        sys.exit(EXIT_FAILED)
+        sys.exit(_exit_code(error))
     try:
         app(args=given, prog_name="babylon")
     finally:

@@ -42,9 +42,9 @@ Named = Annotated[
 def chains(everything: Everything = False, json: Json = False) -> None:
     """Show the newest checkpoints with what was measured of them and their state, each branch where it begins.
 
-    The column "evaluated" is the reward that the gate goes by: the newest on the environment's benchmark, or on
-    recorded prompts where it has none. It is not the reward of the samples, which `babylon windows` shows. What
-    `babylon compare` measures is shown there alone.
+    The reward is what the policy earned when it was evaluated, which the gate goes by: the newest on the environment's
+    benchmark, or on recorded prompts where it has none. It is not the reward of the samples, which `babylon windows`
+    shows. What `babylon compare` measures is shown there alone.
 
     The state is `served`, `served before`, `passed` (by the gate, and not promoted), `rejected` (by the gate), `rolled
     back`, `no verdict`, `branch` (never served), or `base model`.
@@ -94,7 +94,7 @@ def _tree_table(
         {
             "policy": "  " * depth + names[checkpoint.id],
             "window": checkpoint.window_id or "-",
-            "evaluated": number(rewards.get(checkpoint.id)),
+            "reward": number(rewards.get(checkpoint.id)),
             "state": states[checkpoint.id] + ("" if checkpoint.path or not checkpoint.step else ", weights pruned"),
             "parent": names.get(checkpoint.parent_id or "", "-"),
             "backend": checkpoint.backend,
@@ -103,8 +103,8 @@ def _tree_table(
         for checkpoint, depth in ordered
     ]
     if not any(checkpoint.id in rewards for checkpoint, _ in ordered):
-        rows = [{name: cell for name, cell in row.items() if name != "evaluated"} for row in rows]
-    return fitting_table(rows, drop=("backend", "id"), right=("evaluated",))
+        rows = [{name: cell for name, cell in row.items() if name != "reward"} for row in rows]
+    return fitting_table(rows, drop=("backend", "id"), right=("reward",))
 
 
 def _in_tree_order(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[Checkpoint, int]]:

@@ -27,6 +27,7 @@ from babylon_assets.cli.terminal import (
 )
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.display_text import shorten
+from babylon_assets.domain.evaluation_words import describe_windows
 from babylon_assets.domain.policies import main_chain
 from babylon_assets.domain.site_links import link_comparison
 from babylon_assets.ledger import lineage
@@ -99,13 +100,14 @@ def _measured_table(compared: ComparedPolicies) -> Table:
     first, second = _short_names(compared)
     rows = [
         {
-            "evaluation": row.evaluation.replace("_", " ") + (f" of {row.window}" if row.window else ""),
+            "evaluation": row.evaluation.replace("_", " ") + (f" of {windows}" if windows else ""),
             first: _spoken(row.first),
             second: _spoken(row.second),
             "difference": _spoken(row.difference),
             "valid": " and ".join("-" if share is None else f"{share:.1%}" for share in row.valid_shares),
         }
         for row in compared.measured
+        for windows in [describe_windows(row.evaluation, row.window)]
     ]
     return fitting_table(rows, drop=("valid",), right=(first, second, "difference", "valid"))
 

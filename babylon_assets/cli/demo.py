@@ -23,6 +23,7 @@ from babylon_assets.cli.simulated_game import (
     create_tables,
     play_once,
     refuse_another_base,
+    refuse_another_environment,
     refuse_another_game,
     remember_game,
     serving_the_game,
@@ -61,8 +62,10 @@ def demo(
 
     Example: [bold]babylon demo --windows 6[/]
     """
-    # What plays is trained here, whatever key there is, and what it plays is the market, whatever else is set.
-    settings = load_settings().replace(training_backend="embedded", environment="simulated")
+    settings = load_settings()
+    refuse_another_environment(settings)
+    # What plays is trained here, whatever key there is.
+    settings = settings.replace(training_backend="embedded", environment="simulated")
     settings = as_begun(settings if model is None else settings.replace(base_model=model))
     settings = settings if seed is None else settings.replace(simulation_seed=seed)
     refuse_another_game(settings)

@@ -10,8 +10,9 @@ import psycopg
 import typer
 
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import bold, count, output, print_json
+from babylon_assets.cli.terminal import bold, count, output, print_fact, print_json
 from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.display_text import format_plural
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger.database import Connection
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from babylon_assets.environments.files.imports import Entry, Imported, ImportedCall
     from babylon_assets.ledger.inference_calls import InferenceCall
     from babylon_assets.ledger.trajectories import ImportedRows
+
+#: Reasons that a person is told, and places in the file for each.
+MOST_REASONS, MOST_PLACES = 10, 3
 
 
 def import_file(
@@ -35,7 +39,8 @@ def import_file(
 ) -> None:
     """Read trajectories with their rewards from a file into our tables; the game's database is not needed.
 
-    What cannot be read goes to quarantine with its place; the rest goes in. The same file again changes nothing.
+    What cannot be read is told with its reason and its place, and goes to quarantine; the rest goes in. The same file
+    again changes nothing. The exit code is 1 where everything was refused.
     `babylon train` then trains on the window. The file is held in memory.
 
     Example: [bold]babylon import exported/2026-11-05T1400.jsonl[/]
@@ -53,15 +58,14 @@ def import_file(
             name: _keep(conn, settings, name, imported.get(name), [bad for bad in refused if bad.window == name])
             for name in sorted({*imported, *(bad.window for bad in refused)})
         }
-    summaries = [_summarize(name, rows) for name, rows in done.items()]
     if json:
-        print_json(summaries)
-        return
-    for summary in summaries:
-        numbers = ", ".join(f"{count(number)} {name}" for name, number in summary.items() if name != "window")
-        output.print(bold(summary["window"]), f" {numbers}", highlight=False)
-    if not summaries:
+        print_json([_summarize(name, *kept) | {"reasons": _reasons(kept[1])} for name, kept in done.items()])
+    for name, kept in [] if json else done.items():
+        _show(name, _summarize(name, *kept), _reasons(kept[1]))
+    if not done and not json:
         output.print("nothing in the file")
+    if done and not any(rows.written or rows.unchanged or rows.from_the_game for rows, _ in done.values()):
+        raise typer.Exit(1)
 
 
 def _entries(file: Path, window: str | None, windows: WindowGrid) -> Iterator[Entry | Quarantined]:
@@ -82,13 +86,16 @@ def _entries(file: Path, window: str | None, windows: WindowGrid) -> Iterator[En
 
 def _keep(
     conn: Connection, settings: Settings, window: str, imported: Imported | None, refused: list[Quarantined]
-) -> ImportedRows:
-    """Keep what a file has of one window, all of it or nothing; a trajectory that the database refuses is put aside."""
+) -> tuple[ImportedRows, list[Quarantined]]:
+    """Keep what a file has of one window, all of it or nothing; a trajectory that the database refuses is put aside.
+
+    It gives all that was refused as well.
+    """
     from babylon_assets.environments.files.imports import Imported, refusal
 
     whole = imported or Imported([], [])
     try:
-        return _keep_rows(conn, settings, window, whole, refused)
+        return _keep_rows(conn, settings, window, whole, refused), refused
     except psycopg.DataError:
         storable = Imported([], whole.calls)
         for record, rewards in whole.records:
@@ -98,7 +105,7 @@ def _keep(
                 storable.records.append((record, rewards))
             except psycopg.DataError as error:
                 refused = [*refused, refusal(record, error.diag.message_primary or str(error))]
-        return _keep_rows(conn, settings, window, storable, refused)
+        return _keep_rows(conn, settings, window, storable, refused), refused
 
 
 def _keep_rows(
@@ -146,11 +153,33 @@ def _call(call: ImportedCall, settings: Settings) -> InferenceCall:
     )
 
 
-def _summarize(window: str, rows: ImportedRows) -> dict[str, Any]:
+def _summarize(window: str, rows: ImportedRows, refused: list[Quarantined]) -> dict[str, Any]:
     return {
         "window": window,
         "imported": len(rows.written),
         "unchanged": rows.unchanged,
         "already read from the game": rows.from_the_game,
-        "refused": rows.refused,
+        "refused": len(refused),
     }
+
+
+def _reasons(refused: list[Quarantined]) -> list[dict[str, Any]]:
+    """Why how many entries were refused and where the first of them stand, the commonest reason first."""
+    places: dict[str, list[str]] = {}
+    for bad in refused:
+        places.setdefault(bad.reason, []).append(bad.place or f"the trajectory {bad.trajectory_id}")
+    return [
+        {"reason": reason, "refused": len(listed), "places": listed[:MOST_PLACES]}
+        for reason, listed in sorted(places.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def _show(window: str, summary: dict[str, Any], reasons: list[dict[str, Any]]) -> None:
+    """A line of numbers, and a line for each reason."""
+    numbers = ", ".join(f"{count(number)} {name}" for name, number in summary.items() if name != "window")
+    output.print(bold(window), f" {numbers}", highlight=False)
+    for row in reasons[:MOST_REASONS]:
+        more = ", ..." if row["refused"] > len(row["places"]) else ""
+        print_fact(f"{count(row['refused'])} refused", f"{row['reason']} ({', '.join(row['places'])}{more})", indent=2)
+    if len(reasons) > MOST_REASONS:
+        output.print(f"  and {format_plural(len(reasons) - MOST_REASONS, 'other reason')}; --json has all")

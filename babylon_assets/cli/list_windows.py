@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -47,14 +48,20 @@ Everything = Annotated[bool, typer.Option("--all", help=f"Show all of them, not 
 _Row = TypeVar("_Row")
 
 
-def migrate() -> None:
+def migrate(
+    begin: Annotated[
+        bool, typer.Option("--begin", help="Create the embedded PostgreSQL where the home folder has none.")
+    ] = False,
+) -> None:
     """Bring our tables (schema babylon_training) to the newest revision.
 
     It is safe to repeat, and adds nothing to the environment's own schema.
 
     Example: [bold]babylon migrate[/]
+
+    Example: [bold]babylon migrate --begin[/]   (a new home, without a server of your own)
     """
-    database = open_database(load_settings(), begin=False)
+    database = open_database(load_settings(), begin=begin)
     revision = migrate_schema(database)
     output.print(f"{database.place}: schema babylon_training is at revision", bold(revision), soft_wrap=True)
 
@@ -107,7 +114,10 @@ def opened(settings: Settings) -> Database:
 
 
 def list_known_windows(settings: Settings, conn: Connection, source: Connection) -> list[WindowRow]:
-    """The windows of our tables and those of the game that were not read yet, oldest first."""
+    """The windows of our tables and those of the game that were not read yet, oldest first.
+
+    Of a window that was not read the game's own counts are given.
+    """
     from babylon_assets.environments.registry import open_environment
 
     environment = open_environment(settings)
@@ -115,7 +125,9 @@ def list_known_windows(settings: Settings, conn: Connection, source: Connection)
     try:
         environment.check(source)
         for window in environment.list_windows(source):
-            rows.setdefault(window.window, _unread(window))
+            row = rows.setdefault(window.window, _unread(window))
+            if row.status == "open" and not row.trajectories:
+                rows[window.window] = replace(row, trajectories=window.trajectories, agents=window.agents)
     except SourceError:
         source.rollback()
     return [rows[window] for window in sorted(rows)]

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from babylon_assets.cli.simulated_game import as_begun, create_tables, play_once, refuse_another_game, remember_game
+from babylon_assets.cli.simulated_game import (
+    as_begun,
+    create_tables,
+    play_once,
+    refuse_another_environment,
+    refuse_another_game,
+    remember_game,
+)
 from babylon_assets.cli.terminal import output, show_log, waiting
 from babylon_assets.cli.train import FINISHED, reaching
 from babylon_assets.config.network import is_this_machine
@@ -87,8 +94,9 @@ def prepare_game(settings: Settings, database: Database) -> None:
     """The game's tables, where they are missing, and a note of what its boards follow from.
 
     Raises:
-        PermanentError: the database holds a game that is not simulated, or one with other boards.
+        PermanentError: ENVIRONMENT is another one, or the database holds a game that is not simulated, or other boards.
     """
+    refuse_another_environment(settings)
     refuse_another_game(settings)
     create_tables(database)
     remember_game(settings)

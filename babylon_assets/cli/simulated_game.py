@@ -51,6 +51,20 @@ def _is_new_to_the_market(base: str | Path | None) -> bool:
     return base is not None and not was_taught(Path(base))
 
 
+def refuse_another_environment(settings: Settings) -> None:
+    """Refuse to play the simulated market where the record of another environment is read.
+
+    Raises:
+        PermanentError: ENVIRONMENT names another one.
+    """
+    environment = settings.database.environment
+    if environment not in ("auto", "simulated"):
+        raise PermanentError(
+            f"ENVIRONMENT is {environment}, and the simulated market would be written into its record; "
+            "play it in another folder with BABYLON_HOME, and with ENVIRONMENT=simulated"
+        )
+
+
 def refuse_another_game(settings: Settings) -> None:
     """Refuse to go on with a game that was begun with other boards: its open bets would point at nothing.
 

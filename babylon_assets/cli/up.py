@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from babylon_assets.domain.site_links import SITE
 from babylon_assets.ledger.database import Database
 
 if TYPE_CHECKING:
+    from babylon_assets.cli.watch_loop import LoopWatch
     from babylon_assets.orchestration.services import Services
 
 
@@ -28,8 +30,8 @@ def up(
     Starts the embedded PostgreSQL if none is set, brings our tables up to date, fails runs that a crash left behind,
     and keeps dagster-webserver, dagster-daemon and the gateway ([bold]babylon serve[/]) running: what dies is started
     again, the embedded PostgreSQL as well; what dies six times in a row, without having lived for a minute, ends all.
-    The database stays up afterwards. Where [bold]babylon report[/] was never run, a first report is written for the
-    site.
+    The database stays up afterwards. What is trained, promoted or refused meanwhile is said here, and the report in the
+    home folder is written anew for the site.
 
     With [bold]--simulate[/] the game is played as well ([bold]babylon simulate[/]): from some hours ago up to now, as
     fast as the sensors train, so that each window is played by the newest promoted policy, then in step with the clock.
@@ -61,7 +63,7 @@ def up(
             services.wait_until_ready(tell_step)
             if not services.stop_requested:
                 _say_addresses(settings, services, simulated=simulated)
-                Thread(target=_write_report, args=(settings, database), daemon=True).start()
+                Thread(target=_watch(settings, database).run, daemon=True).start()
             services.wait(WatchedDatabase(settings, database), _say)
     output.print("stopped")
 
@@ -129,12 +131,12 @@ def say_begin(settings: Settings, *, from_record: bool) -> str:
     return f"{first}, where the record begins; WINDOWS_FROM sets another window"
 
 
-def _write_report(settings: Settings, database: Database) -> None:
-    from babylon_assets.cli.write_report import write_first
+def _watch(settings: Settings, database: Database) -> LoopWatch:
+    from babylon_assets.cli.watch_loop import LoopWatch
+    from babylon_assets.cli.write_report import write_for_site
 
-    if refusal := write_first(settings, database):
-        _say(refusal)
+    return LoopWatch(settings, database, _say, partial(write_for_site, settings, database))
 
 
 def _say(text: str) -> None:
-    output.print(f"{datetime.now():%H:%M:%S} {text}", highlight=False, soft_wrap=True)
+    output.print(f"{datetime.now():%H:%M:%S} {text}", highlight=False, markup=False, soft_wrap=True)

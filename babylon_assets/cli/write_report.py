@@ -71,13 +71,10 @@ def gather(settings: Settings, database: Database, now: datetime) -> Report:
     )
 
 
-def write_first(settings: Settings, database: Database) -> str | None:
-    """Write the report into the home folder, where none is yet, so that the site has one to show; or why not."""
-    path = settings.home / "report.html"
-    if path.exists():
-        return None
+def write_for_site(settings: Settings, database: Database) -> str | None:
+    """Write the report into the home folder, where the site shows it; return why it could not be written, if so."""
     try:
-        write(path, render_page(gather(settings, database, datetime.now(UTC))))
+        write(settings.home / "report.html", render_page(gather(settings, database, datetime.now(UTC))))
     except (BabylonError, psycopg.Error) as error:
         return f"no report was written for the site: {error}; type: babylon report"
     return None

@@ -41,7 +41,7 @@ from babylon_assets.config.values import (
     WindowId,
     WindowMinutes,
 )
-from babylon_assets.domain.errors import PermanentError, SettingsError
+from babylon_assets.domain.errors import InvalidSetting, PermanentError, SettingsError
 from babylon_assets.domain.windows import WindowGrid
 
 HIDDEN = "***"
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     in lower case, `Settings(lora_rank=8)`.
 
     Raises:
-        SettingsError: naming every value that is not allowed.
+        InvalidSetting: naming every value that is not allowed.
     """
 
     model_config = SettingsConfigDict(**cast(SettingsConfigDict, RULES))
@@ -132,7 +132,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             refused = "\n".join(_explain_refusal(fault["loc"], fault.get("input")) for fault in error.errors())
         if refused:  # raised out here, so that no secret hangs on as the cause
-            raise SettingsError(refused)
+            raise InvalidSetting(refused)
         self._check_windows()
         self._check_keys()
 
@@ -164,7 +164,7 @@ class Settings(BaseSettings):
                 if window is not None:
                     self.windows.parse(window)
             except PermanentError as error:
-                raise SettingsError(f"{name}: {error}") from None
+                raise InvalidSetting(f"{name}: {error}") from None
 
     def _check_keys(self) -> None:
         """Check that no key is sent in the clear to another machine; a webhook's address is a key itself."""
@@ -283,7 +283,7 @@ def load_settings(env: Mapping[str, str] | None = None, env_file: Path | None = 
         env_file: a file to read in place of that one; a missing one is no error.
 
     Raises:
-        SettingsError: naming every wrong variable, its value (never a secret) and what is allowed.
+        InvalidSetting: naming every wrong variable, its value (never a secret) and what is allowed.
     """
     if env is None:
         reach_loopback_directly(os.environ)

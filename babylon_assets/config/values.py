@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
+from babylon_assets.domain.errors import InvalidSetting
 from babylon_assets.domain.windows import LENGTHS, is_window_id
 
 
@@ -48,8 +49,13 @@ def _check_length(minutes: int) -> int:
 
 def _make_absolute(path: Path) -> Path:
     path = path.expanduser().absolute()
+    file = None
     with suppress(OSError):  # it cannot be looked at: whoever uses it says so
-        _require(not any(place.is_file() for place in (path, *path.parents)))
+        file = next((place for place in (path, *path.parents) if place.is_file()), None)
+    if file is not None:
+        raise InvalidSetting(
+            f"{file} is a file where the home folder should be; move it away, or set BABYLON_HOME to another folder"
+        )
     return path
 
 

@@ -81,6 +81,11 @@ def format_number(value: float, *, padded: bool = False) -> str:
     return f"{value + 0.0:#.4g}" if padded else f"{value + 0.0:.4g}"
 
 
+def format_plural(count: int, noun: str) -> str:
+    """A number of things."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def format_scorers(scorers: Iterable[str]) -> str:
     """Scorers such as `outcome@1` in words, without the reward, which is made of them: `heuristic v1, outcome v1`."""
     named = (name.partition("@") for name in scorers)

@@ -3,6 +3,7 @@
     BabylonError
     ├── PermanentError          trying again changes nothing; the message ends with what to do
     │   ├── SettingsError       a setting is wrong, or does not fit what it points at
+    │   │   └── InvalidSetting  the text of a setting is none that is allowed
     │   ├── NoWindow            a text that should name a window does not
     │   ├── SourceError         the game's tables are missing or are not what is expected
     │   ├── MissingDependency   a package or program is not installed
@@ -34,6 +35,10 @@ class PermanentError(BabylonError):
 
 class SettingsError(PermanentError):
     """A setting is malformed, out of range, or refused by what it points at."""
+
+
+class InvalidSetting(SettingsError):
+    """The text of a setting is none of those that are allowed."""
 
 
 class NoWindow(PermanentError):

@@ -9,6 +9,7 @@ from typing import Any
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.display_text import is_number
 from babylon_assets.domain.errors import PermanentError
+from babylon_assets.domain.evaluation_words import OFF_POLICY, RECORDED_PROMPTS
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.policy_comparison import (
@@ -26,8 +27,6 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection, Database
 from babylon_assets.ledger.evaluations import Evaluation
 from babylon_assets.ledger.sample_search import read_steps_of
-
-PROMPTS = "recorded_prompts"
 
 
 def compare(first: str, second: str, *, settings: Settings | None = None) -> ComparedPolicies:
@@ -49,11 +48,12 @@ def compare(first: str, second: str, *, settings: Settings | None = None) -> Com
 def compare_kept(conn: Connection, first: Checkpoint, second: Checkpoint) -> ComparedPolicies:
     """The comparison of two checkpoints from the evaluations that the ledger has of both; nobody is asked anything."""
     pairs = evaluations.of_both(conn, first.id, second.id)
-    asked = next((pair for pair in pairs if pair[0].evaluation == PROMPTS), None)
+    asked = next((pair for pair in pairs if pair[0].evaluation == RECORDED_PROMPTS), None)
     answers = [_answers(evaluation) for evaluation in asked] if asked else [{}, {}]
     kinds = _kinds(conn, answers[0]) if asked else {}
     prompts = [] if asked is None else _prompts(asked, answers[0], answers[1], kinds)
-    measured = [_measured(ours, theirs) for ours, theirs in pairs]
+    # An off-policy estimate has neither an interval nor cases, and so no difference.
+    measured = [_measured(ours, theirs) for ours, theirs in pairs if ours.evaluation != OFF_POLICY]
     return ComparedPolicies(
         first=policy_name(first.chain, first.step),
         second=policy_name(second.chain, second.step),
@@ -90,7 +90,7 @@ def measure_both(
         return "this environment cannot say what an answer to a recorded prompt would have been worth"
     with database.connect() as conn:
         both = evaluations.of_both(conn, first.id, second.id)
-        if any(pair[0].evaluation == PROMPTS and pair[0].results.get("texts") for pair in both):
+        if any(pair[0].evaluation == RECORDED_PROMPTS and pair[0].results.get("texts") for pair in both):
             return ""
         places = choose_prompts(list_prompts(conn, LAST_WINDOW, WINDOWS), prompts)
     if not places:
@@ -113,7 +113,7 @@ def _answers(evaluation: Evaluation) -> dict[str, PromptAnswer]:
 def _measured(ours: Evaluation, theirs: Evaluation) -> MeasuredTwice:
     shares = (_number(ours.results.get("valid_share")), _number(theirs.results.get("valid_share")))
     difference: Interval | None = None
-    if ours.evaluation == PROMPTS:
+    if ours.evaluation == RECORDED_PROMPTS:
         difference, shares = compare_prompts(_answers(ours), _answers(theirs))
     else:
         first, second = ours.results.get("rewards"), theirs.results.get("rewards")

@@ -135,7 +135,8 @@ def open_database(settings: Settings, *, begin: bool = True) -> Database:
         if not begin and not embedded_postgres.is_created(embedded_data(settings)):
             raise PermanentError(
                 f"{settings.home.absolute()} holds no data and DATABASE_URL is not set; go to the folder where you "
-                "began, set BABYLON_HOME, or begin here with `babylon demo` or `babylon up`"
+                "began, set BABYLON_HOME, or begin here: `babylon up`, `babylon demo` for the simulated market, or "
+                "`babylon migrate --begin` for a record of your own"
             )
         server = embedded_postgres.start(embedded_data(settings))
         _create_databases(server, "babylon", "dagster")

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from babylon_assets.domain.display_text import as_number, format_number
-from babylon_assets.report.rendering import format_plural, render
+from babylon_assets.domain.display_text import as_number, format_number, format_plural
+from babylon_assets.report.rendering import render
 from babylon_assets.report.scales import (
     SMOOTHING,
     Scale,

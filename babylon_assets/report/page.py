@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
+from babylon_assets.domain.display_text import format_plural
 from babylon_assets.report.attention import list_needs
 from babylon_assets.report.guides import render_guide
 from babylon_assets.report.learning_curve import CurveMark, CurvePoint, draw_learning_curve
-from babylon_assets.report.rendering import MISSING, format_plural, format_when, render
+from babylon_assets.report.rendering import MISSING, format_when, render
 from babylon_assets.report.scales import smoothing_of
 from babylon_assets.report.summary import PromotionSummary, Report, WindowSummary
 

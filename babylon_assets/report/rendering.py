@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from babylon_assets.domain import site_links
-from babylon_assets.domain.display_text import format_number, neutralize, shorten
+from babylon_assets.domain.display_text import format_number, format_plural, neutralize, shorten
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -88,11 +88,6 @@ def format_money(value: float) -> str:
 def format_seconds(seconds: float) -> str:
     """A span of time, as a clock shows it from two minutes on."""
     return f"{seconds:.1f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
-
-
-def format_plural(count: int, noun: str) -> str:
-    """A number of things."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def format_px(place: float) -> str:

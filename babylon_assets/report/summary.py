@@ -230,9 +230,15 @@ class Report:
 
     @property
     def overdue(self) -> list[WindowSummary]:
-        """Windows that are over for OVERDUE_AFTER and that nothing has become of yet."""
+        """Windows that are over for OVERDUE_AFTER and that nothing has become of yet.
+
+        A window that is in training is none, nor are those after it: they are trained in their order.
+        """
+        alive = [job.window for job in self.running if self.made_at - job.heartbeat <= job.silent_after]
         return [
             window
             for window in self.windows
-            if window.state in ("open", "ready") and self.made_at - window.ends > OVERDUE_AFTER
+            if window.state in ("open", "ready")
+            and self.made_at - window.ends > OVERDUE_AFTER
+            and not any(window.id >= training for training in alive)
         ]

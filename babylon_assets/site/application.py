@@ -104,6 +104,8 @@ async def _answer_form(site: Site, request: Request) -> Response:
         body = await playground.read_body(request)
         async with site.places:
             question = await run_in_threadpool(playground.read_question, site, request, body)
+        if (address := playground.address_of(request, question)) is not None:
+            return RedirectResponse(address, 307)  # the browser sends the form again, there
         watch = Watch(request.receive)
         try:
             answers = await playground.ask_policies(site, question)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from babylon_assets.domain.evaluation_words import describe_windows
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.domain.policy_comparison import PromptTwice
 from babylon_assets.ledger import lineage
@@ -40,6 +41,7 @@ def show_comparison(site: Site, request: Request) -> Response:
         compared=compared,
         prompts=prompts,
         significance=_sign,
+        windows_of=describe_windows,
         can_ask=site.environment().answers is not None,
     )
 

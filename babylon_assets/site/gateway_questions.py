@@ -51,18 +51,29 @@ class _ChoiceReply(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class _UsageReply(msgspec.Struct):
+    completion_tokens: int = 0
+
+
 class _Reply(msgspec.Struct):
     """What is read of the gateway's answer; another server may stand behind it, so that its form is checked."""
 
     model: str
     choices: Annotated[list[_ChoiceReply], msgspec.Meta(min_length=1)]
+    usage: _UsageReply | None = None
 
 
 class GatewayAnswer(NamedTuple):
-    """What a policy answered; `error` says why it did not, in place of the rest."""
+    """What a policy answered; `error` says why it did not, in place of the rest.
+
+    Attributes:
+        tokens: those that are text.
+        length: how many were sampled, with the one that ended the answer, as the record counts them.
+    """
 
     text: str = ""
     tokens: tuple[AnswerToken, ...] = ()
+    length: int = 0
     finish_reason: str = ""
     error: str = ""
 
@@ -145,7 +156,9 @@ def _read_reply(status: int, body: bytearray, policy: str, max_tokens: int) -> G
     choice = reply.choices[0]
     sampled = (choice.logprobs.content if choice.logprobs else None) or []
     tokens = tuple(AnswerToken(part.token, math.exp(min(0.0, part.logprob))) for part in sampled[:max_tokens])
-    return GatewayAnswer(choice.message.content or "", tokens, choice.finish_reason or "")
+    sampled_tokens = reply.usage.completion_tokens if reply.usage else 0
+    length = max(len(tokens), min(sampled_tokens, max_tokens))
+    return GatewayAnswer(choice.message.content or "", tokens, length, choice.finish_reason or "")
 
 
 def _explain_refusal(status: int, body: bytearray) -> str:

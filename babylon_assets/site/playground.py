@@ -131,6 +131,16 @@ def read_question(site: Site, request: Request, body: bytes) -> PlaygroundQuesti
     )
 
 
+def address_of(request: Request, question: PlaygroundQuestion) -> str | None:
+    """The address that names the policies that were asked, where the form's own names others; it can be kept."""
+    given = (request.query_params, question.given)
+    named, asked = ({name: text_of(values, name).strip() for name in ("a", "b")} for values in given)
+    if named == asked or not any(named.values()):
+        return None
+    window, sample = (text_of(question.given, name) for name in ("window", "sample"))
+    return link_playground(**asked, window=window, sample=sample)
+
+
 def _temperature_of(given: Mapping[str, str]) -> float:
     """What is sampled at; 0, which takes the likeliest token, unless it is given."""
     temperature = number_of(given, "temperature") or 0.0

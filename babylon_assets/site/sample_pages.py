@@ -105,6 +105,7 @@ def list_samples(site: Site, request: Request) -> Response:
     return site.render(
         "samples.html",
         shown=result.shown,
+        stopped_early=result.position is not None and len(result.shown) < PAGE_ROWS,
         unknown=unknown,
         looked_at=result.looked_at,
         reached=result.position.window if result.position else None,

@@ -55,7 +55,7 @@ def test_a_verdict_of_an_older_gate_has_its_rows() -> None:
     old = {"passed": True, "findings": [{"rule": "replay", "holds": True, "words": "it prefers better"}]}
     [row] = verdict_rows(old)
     assert (row.rule, row.bound, row.holds) == ("replay", "", True)
-    renamed = {"findings": [{**old["findings"][0], "rule": "off_policy"}], "rules": {"off_policy_margin": 0.0}}
+    renamed = {"findings": [{"rule": "off_policy", "holds": True, "words": "it prefers better"}]}
     assert [row.rule for row in verdict_rows(renamed)] == ["preference"]
     assert explain_decision("it prefers better", old) == "all 1 rules hold"
 

@@ -19,7 +19,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
+from babylon_assets.cli.app import app
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import BabylonError, DatabaseUnavailable, MissingDependency, SettingsError
 from babylon_assets.ledger import embedded_postgres, server_account
@@ -61,6 +63,8 @@ def servers_of(data: Path) -> list[int]:
 
 def test_first_use_makes_both_databases_and_the_second_finds_them(home: Path) -> None:
     settings = Settings(home=home)
+    done = CliRunner().invoke(app, ["migrate", "--begin"], env={"BABYLON_HOME": str(home), "DATABASE_URL": None})
+    assert done.exit_code == 0 and "is at revision" in done.output
     first, second = open_database(settings), open_database(settings)
     assert first == second
     assert first.embedded

@@ -59,6 +59,11 @@ def test_a_loop_in_order_needs_nobody() -> None:
             "2 windows are overdue",
             f"babylon train {window(9).id}",
         ),
+        (
+            {"windows": [nothing(9, "open", None), nothing(5, "open", None)], "running": [job(5, state="training")]},
+            "1 window is overdue",
+            f"babylon train {window(9).id}",
+        ),
         ({"windows": [nothing(9, "skipped", "no token")]}, "1 window was skipped", f"babylon status {window(9).id}"),
         ({"windows": [window(3, quarantined=2)]}, "1 window has many rows in quarantine", ""),
         ({"odd_ids": {"2026-10-01": 3}}, "3 rows have a windowId that is no window", ""),
@@ -78,6 +83,7 @@ def test_each_trouble_is_named_with_what_to_do(changes: dict[str, Any], title: s
         {"windows": [nothing(9, "thin", "2 agents")]},
         {"windows": [nothing(9, "skipped", f"the chain has moved on to a later one; {beside(window(9).id)}")]},
         {"windows": [nothing(0, "open", None)]},
+        {"windows": [nothing(9, "open", None), nothing(5, "ready", None)], "running": [job(9, state="training")]},
         {"free_gib": None},
     ],
 )

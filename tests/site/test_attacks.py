@@ -279,7 +279,11 @@ def test_of_a_reply_no_more_is_kept_than_was_asked_for() -> None:
     tokens = [{"token": "a", "logprob": 0.5}] * 10
     with speaking(_reply(_spoken(logprobs={"content": tokens}))) as settings:
         answer = _ask(settings)
-    assert (answer.text, answer.tokens) == ("hello", (("a", 1.0),) * 3)
+    assert (answer.text, answer.tokens, answer.length) == ("hello", (("a", 1.0),) * 3, 3)
+    ended = {**_spoken(logprobs={"content": tokens[:1]}), "usage": {"completion_tokens": 2}}
+    with speaking(_reply(ended)) as settings:
+        answer = _ask(settings)
+    assert (len(answer.tokens), answer.length) == (1, 2)  # with the token that ended it, as the record has it
     with speaking(_reply(b" " * MOST_REPLY_BYTES + json.dumps(_spoken()).encode())) as settings:
         assert "could not be read" in _ask(settings).error
 

@@ -33,7 +33,11 @@ def add_prompts(conn: Conn, step: int, rewards: list[float], texts: str = "") ->
         "texts": {name: [f"BUY {texts}", f"answer {number} of {step} {texts}"] for number, name in enumerate(names)},
     }
     measured = Evaluation(
-        checkpoint_id=f"{CHAIN}-{step}", evaluation="recorded_prompts", version="1-same", results=results
+        checkpoint_id=f"{CHAIN}-{step}",
+        evaluation="recorded_prompts",
+        version="1-same",
+        window_id=WINDOWS[0],
+        results=results,
     )
     keep(conn, measured)
 
@@ -43,7 +47,7 @@ def test_the_page_has_measurements_kinds_and_prompts(database: Database, client:
         fill(conn)
         add_prompts(conn, 1, [0.0, 0.25, -0.5, 0.5])
         add_prompts(conn, 3, [0.5, 0.25, 0.5, 0.75])
-        for step, estimate in ((1, None), (3, 0.5)):
+        for step, estimate in ((1, 0.25), (3, 0.5)):
             given: dict[str, Any] = {
                 "checkpoint_id": f"{CHAIN}-{step}",
                 "evaluation": "off_policy",
@@ -53,8 +57,10 @@ def test_the_page_has_measurements_kinds_and_prompts(database: Database, client:
             keep(conn, Evaluation(**given, value=estimate))
     text = client.get(link_comparison(f"{CHAIN}@1", f"{CHAIN}@3")).text
     listed = rows(text)
-    assert "off policy" not in text  # it did not measure both
-    assert listed[0].startswith(f"recorded prompts {MISSING} {MISSING} 0.4375") and listed[0].endswith("75.0% 100.0%")
+    assert "off policy" not in text  # it has no difference
+    assert listed[0].startswith(
+        f"recorded prompts of windows up to {WINDOWS[0]} {MISSING} {MISSING} 0.4375"
+    ) and listed[0].endswith("75.0% 100.0%")
     assert listed[1].startswith("market 0.2250 0.1250 to 0.3250 0.4750 0.3750 to 0.5750")
     assert listed[2].startswith("BUY 4 0.06250 0.5000 0.4375")
     shown = re.findall(r"answer (\d) of (\d)", text)
@@ -75,6 +81,7 @@ def test_texts_of_others_do_not_act_on_it(database: Database, client: TestClient
 def test_without_policies_it_asks_for_them_and_says_what_is_missing(page: Ask) -> None:
     asked = page("/site/compare")
     assert f'value="{CHAIN}@1"' in asked and f'value="{CHAIN}@3"' in asked  # the served one and its parent
+    assert "Choose any two checkpoints" in asked and f'<option value="{CHAIN}@0">' in asked
     asked = page("/site/playground")
     assert f'name="a" list="policies" value="{CHAIN}@3"' in asked
     assert f'name="b" list="policies" value="{CHAIN}@1"' in asked
@@ -96,6 +103,7 @@ def test_the_command_prints_the_same_for_people_and_for_scripts(database: Databa
     assert [prompt["first"]["reward"] for prompt in facts["differing"]] == [-0.5, 0.0, 0.5]
     told = CliRunner().invoke(app, ["compare", f"{CHAIN}@1", f"{CHAIN}@3"], env=given).output
     assert "0.4375" in told and "answer 2 of 3" in told
+    assert f"recorded prompts of windows up to {WINDOWS[0]}" in " ".join(told.split())
     address = link_comparison(f"{CHAIN}@1", f"{CHAIN}@3")
     assert f"page: http://127.0.0.1:3000{address}, while babylon up runs" in told
     narrow = CliRunner().invoke(app, ["compare", f"{CHAIN}@1", f"{CHAIN}@3"], env=given | {"COLUMNS": "80"}).stdout

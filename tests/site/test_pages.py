@@ -258,6 +258,8 @@ def test_a_page_costs_what_it_shows_whatever_the_length_of_the_record(
         )
     monkeypatch.setattr("babylon_assets.site.sample_pages.MOST_LOOKED_AT", 600)
     assert "50 looked at" in client.get("/site/samples").text.replace("50 samples looked at", "50 looked at")
+    some = client.get("/site/samples?text=plain+7").text
+    assert f"{len(rows(some))} samples so far, looked down to window 2026-" in some and "the first" not in some
     nothing = client.get("/site/samples?text=nowhere").text
     looked_at = re.search(r"None of the (\d+) samples", nothing)
     assert looked_at is not None
@@ -325,6 +327,8 @@ def test_an_agent_has_its_rewards_and_its_best_and_worst_answers(page: Ask) -> N
     text = page(link_agent("agent-3"))
     assert "Mean reward 0.7500 over 7 windows" in text
     assert text.count("<svg") == 2
+    captions = re.findall("<caption>(.*?)</caption>", text)
+    assert len(set(captions)) == len(captions) == 3, captions
     listed = rows(page("/site/agents"))
     assert [row.split()[:2] for row in listed] == [
         ["agent-3", "0.7500"],

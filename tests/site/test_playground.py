@@ -108,7 +108,7 @@ def test_both_policies_answer_a_recorded_prompt_and_the_record_values_it(playgro
     hidden = dict(parse_qsl(urlsplit(unescape(action)).query))
     texts = [unescape(text) for text in re.findall(r"<textarea[^>]*>\n(.*?)</textarea>", opened, re.DOTALL)]
     messages = list(zip(("system", "user"), texts, strict=True))
-    assert hidden["window"] == FIRST and "news" in texts[1]
+    assert (hidden["window"], hidden.pop("a"), hidden.pop("b")) == (FIRST, BOTH["a"], BOTH["b"]) and "news" in texts[1]
     sent = [(role, text.replace("\n", "\r\n")) for role, text in messages]  # as a browser sends it
     page = playground.ask(sent, **BOTH, **hidden)
     assert page.count('<span class="p') == 8 + 8 + 4  # and the legend's
@@ -124,6 +124,11 @@ def test_both_policies_answer_a_recorded_prompt_and_the_record_values_it(playgro
     assert "likeliest token each time" in page and answers_of(other) == answers_of(page)  # no seed draws anything
     drawn = [playground.ask(sent, **BOTH, **hidden, seed=seed, temperature="1") for seed in ("0", "7")]
     assert "drawn at temperature 1" in drawn[0] and answers_of(drawn[0]) != answers_of(drawn[1])
+    swapped = urlencode([("a", BOTH["b"]), ("b", BOTH["a"]), ("tokens", "1"), ("role", "user"), ("content", "x")])
+    moved = playground.client.post(unescape(action), content=swapped, headers=FORM)
+    assert [reply.status_code for reply in moved.history] == [307]  # the address names those that were asked
+    assert {**hidden, "a": BOTH["b"], "b": BOTH["a"]} == dict(parse_qsl(moved.url.query.decode()))
+    assert "What they answer" in moved.text
     hot = playground.client.post(
         "/site/playground", content=urlencode({**BOTH, "role": "user", "content": "x", "temperature": "3"})
     )
@@ -191,8 +196,10 @@ def test_answers_can_be_read_on_a_phone_and_by_everybody(playground: Playground)
     with served(app) as address, Browser(1280, 900) as browser:
         browser.open(f"{address}/site/playground?a=babylon-agent@1&agent={playground.agent}&step=2", "The whole sample")
         browser.run("document.querySelector('[name=tokens]').value = 8")
+        browser.run("document.querySelector('form.asked [name=a]').value = 'babylon-agent@2'")
         browser.press("Enter", "form.asked button")
         browser.wait_for("The probability of each token")
+        assert "a=babylon-agent%402&b=babylon-agent%402&" in browser.run("location.search")
         browser.run("document.querySelectorAll('details').forEach(details => details.open = true)")
         for mode, width in (("light", 1280), ("dark", 360)):
             browser.prefer(mode)

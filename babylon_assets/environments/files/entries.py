@@ -17,7 +17,7 @@ from babylon_assets.domain.chat_turns import UnreadableMessageError, read_tools
 from babylon_assets.domain.content_ids import bytes_id, canonical_json, content_id
 from babylon_assets.domain.cut_characters import replace_halves
 from babylon_assets.domain.datasets import NEVER_KNOWN
-from babylon_assets.domain.display_text import is_number
+from babylon_assets.domain.display_text import as_number, is_number
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.json_nesting import CUT_VALUES, NESTED_TOO_DEEPLY, cut_nesting
 from babylon_assets.domain.trajectories import Message, Quarantined, StepFacts, ToolCall
@@ -92,10 +92,7 @@ def art_entries(
             continue
         try:
             group, cut, deep = _read_json(line)
-            members = group["trajectories"] if isinstance(group, dict) else None
-            if not isinstance(members, list):
-                raise UnreadableEntryError("a line that is no group of trajectories")
-            bounds.require_length(members, bounds.GROUP, "trajectories in a group")
+            members = _members(group)
         except _FAULTS as error:
             yield refuse(window, place, _reason(error), line)
             continue
@@ -105,6 +102,22 @@ def art_entries(
             yield refuse(window, place, CUT_VALUES, CUT_VALUES.encode() + line)
         for index, member in enumerate(members):
             yield from _of_trajectory(member, window, windows, f"{place} trajectory {index}", number - 1)
+
+
+def _members(group: Any) -> list[Any]:
+    """The trajectories of a line of ART's JSONL."""
+    reason = None
+    if not isinstance(group, dict):
+        reason = "it is no object"
+    elif "trajectories" not in group:
+        reason = 'it has no field "trajectories"'
+    elif not isinstance(group["trajectories"], list):
+        reason = 'its field "trajectories" is no list'
+    if reason is not None:
+        raise UnreadableEntryError(f"no trajectory group: {reason}")
+    members: list[Any] = group["trajectories"]
+    bounds.require_length(members, bounds.GROUP, "trajectories in a group")
+    return members
 
 
 def table_entries(
@@ -198,7 +211,7 @@ def _tokens(choice: Mapping[str, Any]) -> dict[str, Any]:
     if not all(isinstance(name, str) and name.startswith("token_id:") for name in names):
         return {}
     return {
-        "token_ids": [int(str(name).removeprefix("token_id:")) for name in names],
+        "token_ids": [str(name).removeprefix("token_id:") for name in names],
         "logprobs": [token.get("logprob") for token in tokens],
     }
 
@@ -278,7 +291,10 @@ def _entry(fields: Mapping[str, Any], window: str | None, windows: WindowGrid, p
 def _step_facts(fields: Any) -> StepFacts:
     if not isinstance(fields, Mapping):
         raise UnreadableEntryError("facts that are no object")
-    facts = trajectories.restore_named_step(fields)
+    try:
+        facts = trajectories.restore_named_step(fields)
+    except msgspec.ValidationError as error:
+        raise UnreadableEntryError(f"facts that cannot be read: {error}") from None
     bounds.require_facts(facts)
     return facts
 
@@ -343,24 +359,28 @@ def _text(value: Any) -> str | None:
 
 
 def _count(value: Any) -> int:
-    number = int(value)
-    if number != value or not 0 <= number <= _LARGEST:
+    if not is_number(value) or not 0 <= value <= _LARGEST or value != int(value):
         raise UnreadableEntryError(f"no step or call: {str(value)[:40]}")
-    return number
+    return int(value)
 
 
 def _integers(value: Any) -> list[int] | None:
     if value is None:
         return None
+    if not isinstance(value, list | tuple):
+        raise UnreadableEntryError("token ids that are no list")
     bounds.require_length(value, bounds.TOKENS, "tokens")
-    numbers = [int(item) for item in value]
+    try:
+        numbers = [int(item) for item in value]
+    except (TypeError, ValueError, OverflowError):
+        numbers = []
     if not numbers or any(not 0 <= number <= _LARGEST for number in numbers):
         raise UnreadableEntryError("a token id that is none")
     return numbers
 
 
 def _finite(value: Any) -> float:
-    number = float(value) if is_number(value) else float("nan")
+    number = as_number(value) if is_number(value) else float("nan")
     if not isfinite(number) or abs(number) > _LARGEST_REWARD:
         raise UnreadableEntryError("a reward, component or log-probability that is no number")
     return number

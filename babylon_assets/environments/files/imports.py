@@ -81,11 +81,11 @@ def _against(entry: Entry, members: Mapping[tuple[int, int], Entry]) -> str | No
     """Why an answer cannot stand beside those of its trajectory that came before."""
     same = members.get((entry.step, entry.call))
     if same is not None and _content(same) != _content(entry):
-        return "another answer for the same step and call"
+        return f"another answer for step {entry.step}, call {entry.call} of the trajectory {entry.trajectory_id}"
     beside = [other for (step, _), other in members.items() if step == entry.step]
     own = [other.reward for other in (*beside, entry) if not other.refused]
     if any(other.agent_id != entry.agent_id for other in beside) or any(reward != own[0] for reward in own):
-        return "another reward or agent for the same step"
+        return f"another reward or agent for step {entry.step} of the trajectory {entry.trajectory_id}"
     return None
 
 

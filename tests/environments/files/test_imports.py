@@ -163,7 +163,9 @@ def choice_with(*tokens: Any) -> dict[str, Any]:
 
 BAD = [
     (b"{", "line 1", "not JSON"),
-    (b"[1]", "line 1", "no group of trajectories"),
+    (b"[1]", "line 1", "no trajectory group: it is no object"),
+    (b'{"step": 1}', "line 1", 'no trajectory group: it has no field "trajectories"'),
+    (b'{"trajectories": 3}', "line 1", 'no trajectory group: its field "trajectories" is no list'),
     (line({"reward": 1}), "line 1 trajectory 0", "without messages_and_choices"),
     (line(member(messages_and_choices=[])), "line 1 trajectory 0", "without an answer"),
     (line(member(messages_and_choices=[3])), "line 1 trajectory 0", "a message that is no object"),
@@ -176,10 +178,13 @@ BAD = [
     (line(member(reward=float("nan"))), "line 1 trajectory 0", "no number"),
     (line(member(metadata={"step": -1})), "line 1 trajectory 0", "no step or call"),
     (line(member(metadata={"step": 10**400})), "line 1 trajectory 0", "no step or call"),
+    (line(member(metadata={"call": [1]})), "line 1 trajectory 0", "no step or call"),
+    (line(member(metadata={"prompt_token_ids": 7})), "line 1 trajectory 0", "token ids that are no list"),
     (line(member(metadata={"facts": "{"})), "line 1 trajectory 0", "not JSON"),
-    (line(member(metadata={"facts": "{}"})), "line 1 trajectory 0", "Expected `int`, got `null`"),
+    (line(member(metadata={"facts": "{}"})), "line 1 trajectory 0", "facts that cannot be read: Expected `int`, got"),
     (line(choice_with({"token": "token_id:5"})), "line 1 trajectory 0", "no number"),
     (line(choice_with({"token": "token_id:-5", "logprob": 0})), "line 1 trajectory 0", "a token id that is none"),
+    (line(choice_with({"token": "token_id:x", "logprob": 0})), "line 1 trajectory 0", "a token id that is none"),
     (b'{"trajectories":' * 5000, "line 1", ""),
 ]
 
@@ -294,7 +299,10 @@ def test_another_answer_or_reward_for_one_step_is_refused() -> None:
         ("t", "line 1 trajectory 2"),
         ("t", "line 1 trajectory 3"),
     ]
-    assert [bad.reason.split(" for ")[0] for bad in refused] == ["another answer", "another reward or agent"]
+    assert [bad.reason for bad in refused] == [
+        "another answer for step 0, call 0 of the trajectory t",
+        "another reward or agent for step 0 of the trajectory t",
+    ]
     assert len(found[WINDOW].records[0][0].samples) == 1
 
 

@@ -74,7 +74,8 @@ def test_a_table_gives_the_same_dataset_where_there_is_no_game(
 ) -> None:
     original = frozen(world)
     [told] = imported(babylon, database, exported / f"{STEM}.parquet")
-    assert told == {"window": FIRST, "imported": 6, "unchanged": 0, "already read from the game": 0, "refused": 0}
+    counts = {"imported": 6, "unchanged": 0, "already read from the game": 0, "refused": 0}
+    assert told == {"window": FIRST, **counts, "reasons": []}
     elsewhere = replace(world, database=database)
     elsewhere.run(FIRST)
     assert frozen(elsewhere) == original
@@ -114,11 +115,14 @@ def test_what_cannot_be_read_is_quarantined_once_and_stays_when_the_window_is_re
     file.write_bytes(b'{"trajectories": [\n' + file.read_bytes() + b'{"trajectories": [{}]}\n')
     [told] = imported(babylon, database, file)
     assert (told["imported"] > 0, told["refused"]) == (True, 2)
-    assert imported(babylon, database, file)[0]["refused"] == 0
+    with database.connect() as conn:
+        first = trajectories.quarantined(conn, FIRST)
+    assert imported(babylon, database, file)[0]["refused"] == 2
     elsewhere = replace(world, database=database)
     elsewhere.run(FIRST)
     with database.connect() as conn:
         bad = trajectories.quarantined(conn, FIRST)
+    assert bad == first
     last = len(file.read_bytes().splitlines())
     assert sorted(each.place for each in bad) == ["line 1", f"line {last} trajectory 0"]
 
@@ -172,3 +176,9 @@ def test_a_file_that_is_none_says_what_to_give(babylon: Babylon, database: Datab
         result = CliRunner().invoke(app, ["import", str(tmp_path / name)], env=environment)
         assert result.exit_code == 1
         assert told in result.output
+    lines = [b'{"step": 1}'] * 4 + [b'{"trajectories": [{}]}']
+    (tmp_path / "bad.jsonl").write_bytes(b"\n".join(lines))
+    refused = CliRunner().invoke(app, ["import", str(tmp_path / "bad.jsonl"), "--window", FIRST], env=environment)
+    assert refused.exit_code == 1
+    assert 'no trajectory group: it has no field "trajectories" (line 1, line 2, line 3, ...)' in refused.output
+    assert "1 refused  a trajectory without messages_and_choices (line 5 trajectory 0)" in refused.output
