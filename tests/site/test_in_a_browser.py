@@ -134,6 +134,21 @@ def test_the_words_of_an_action_are_not_broken(browser: Browser, site: str) -> N
     assert lines == 1
 
 
+def test_an_answer_in_json_goes_on_in_another_line_after_a_comma(browser: Browser, site: str) -> None:
+    browser.resize(1280, 900)
+    browser.open(f"{site}/site/samples", "28 samples")
+    lines = browser.run("""(() => {
+        const words = [...document.querySelector("td.answer a").childNodes].filter(node => node.data);
+        return words.map(node => {
+            const word = document.createRange();
+            word.setStart(node, 0);
+            word.setEnd(node, node.data.indexOf(":"));
+            return word.getClientRects().length;
+        });
+    })()""")
+    assert lines == [1, 1]
+
+
 def test_the_keyboard_reaches_everything_and_the_focus_is_seen(browser: Browser, site: str) -> None:
     browser.resize(1280, 900)
     browser.open(f"{site}/site/agents", "agent-3")
