@@ -67,8 +67,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str, str]]:
     else:
         since = format_when(job.started_at)
         yield "running", f"{job.state} {job.window}", f"on {job.backend or 'an unknown backend'}, begun at {since}"
-    made = f"made at {format_when(head.made_at)}" if head else ""
-    yield "newest checkpoint", head.name if head else "none yet", made
+    made_at = f"made at {format_when(head.made_at)}" if head else ""
+    yield "newest checkpoint", head.name if head else "none yet", made_at
     decided = f"{last.kind} at {format_when(last.at)}" if last else "no policy was promoted"
     yield "served policy", report.promoted.name if report.promoted else "none yet", decided
     yield "newest window", newest.id if newest else "none yet", newest.state if newest else ""
