@@ -176,6 +176,7 @@ def test_status_shows_a_person_each_fact_once_and_names_both_datasets(
         save_dataset(conn, newer)
         upsert_window(conn, FIRST, dataset_id="newer")
     assert {("newest dataset", "newer"), ("trained on dataset", DATASET.id)} <= set(facts())
+    assert dict(facts())["trainable_tokens"].endswith(" in the newest dataset")
 
 
 def test_status_knows_an_attempt_that_lives_from_one_that_died(babylon: Babylon, database: Database) -> None:

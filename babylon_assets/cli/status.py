@@ -52,6 +52,8 @@ def status(
         return
     if dataset is not None:
         shown["trainable_tokens"] = format_trainable(shown["trainable_tokens"], dataset.counts)
+        if (shown["lineage"] or {}).get("dataset_id") not in (None, shown["dataset"]):
+            shown["trainable_tokens"] += " in the newest dataset"
     verdict = shown.pop("verdict", None)
     _print_nested(_with_names(_without_repeats(shown), names))
     if verdict is not None:
