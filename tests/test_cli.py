@@ -138,7 +138,7 @@ def test_windows_as_json_is_a_list_oldest_first_with_exactly_these_keys(babylon:
 
 def test_windows_for_a_person_names_policies(babylon: Babylon, ledger: None) -> None:
     shown = babylon("windows").stdout
-    assert "@0 -> babylon-agent@1" in shown
+    assert "  babylon-agent@1" in shown and "@0" not in shown
     assert "\x1b" not in shown
 
 
@@ -197,6 +197,8 @@ def test_status_of_the_chain(babylon: Babylon, ledger: None) -> None:
     shown = json.loads(babylon("status", "--json").stdout)
     assert shown["windows"] == {"open": 1, "trained": 1}
     assert (shown["head"]["step"], shown["newest window"]) == (1, SECOND)
+    names = [line.split()[0] for line in babylon("status").stdout.splitlines()]
+    assert "head" in names and "training" not in names  # nothing is being trained
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import babylon_assets
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import NoWindow, PermanentError, SettingsError
 from babylon_assets.ledger.asset_frames import FRAMES, frame_of
-from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.database import Database, open_database
+from babylon_assets.ledger.windows import upsert_window
 from tests.ledger.values import CHAIN
 from tests.site.filled_ledger import WINDOWS, fill
 from tests.site.test_comparison import add_prompts
@@ -66,6 +67,11 @@ def test_a_frame_that_cannot_be_says_what_to_do(settings: Settings) -> None:
         babylon_assets.load("trajectories", settings=settings)
     with pytest.raises(PermanentError, match="name a window, such as load"):
         babylon_assets.load("samples", settings=settings)
+    for frame in ("samples", "windows"):
+        with pytest.raises(ValueError, match=f"know the window 2026-11-05T23:00; the first .* {WINDOWS[0]}, the last"):
+            babylon_assets.load(frame, "2026-11-05T23:00", settings=settings)
+    with open_database(settings, begin=False).connect() as conn:
+        upsert_window(conn, "2026-11-05T23:00", status="open")
     empty = babylon_assets.load("samples", "2026-11-05T23:00", settings=settings)
     assert isinstance(empty, pd.DataFrame) and empty.empty
     for name, text in (("scored_trajectories", "2026-11-29"), ("windows", "2026-11-05T14:30")):
