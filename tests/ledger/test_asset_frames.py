@@ -48,7 +48,7 @@ def test_every_frame_has_the_columns_that_are_documented(settings: Settings, dat
         "samples": 4,
         "windows": 1,
         "checkpoints": 1,
-        "evaluations": 0,
+        "evaluations": 2,
         "promotions": 4,
     }
     assert frames["samples"]["messages"].iloc[0][0]["role"] == "system"
