@@ -59,8 +59,8 @@ def folders(database: Database, tmp_path: Path) -> list[Path]:
 
 def test_chains_show_a_branch_under_where_it_begins(babylon: Babylon, folders: list[Path]) -> None:
     shown = babylon("chains").stdout.splitlines()
-    assert shown[0].split() == ["policy", "window", "state", "parent", "backend", "id"]
-    lines = [line.split("  2026")[0].split("  -")[0].rstrip() for line in shown[1:]]
+    assert shown[0].split() == ["policy", "id", "window", "state", "parent", "backend"]
+    lines = [re.findall(r"^ *\S+", line)[0] for line in shown[1:]]
     assert lines == [*(f"{CHAIN}@{step}" for step in (0, 1, 2)), f"  {BRANCH}@3", *(f"{CHAIN}@{n}" for n in (3, 4, 5))]
     listed = json.loads(babylon("chains", "--json").stdout)
     assert {one["policy"]: one["parent"] for one in listed}[f"{BRANCH}@3"] == f"{CHAIN}-2"
@@ -71,7 +71,9 @@ def test_lineage_goes_back_to_the_root(babylon: Babylon, folders: list[Path]) ->
     assert shown["line"] == [f"{CHAIN}@1", f"{CHAIN}@0"]
     assert shown["trajectories"] == {"t2": 1}
     assert (shown["seed"], shown["versions"]) == (7, {"torch": "2.13.0"})
-    assert f"{CHAIN}@2" in babylon("lineage", f"{CHAIN}-2").stdout
+    in_full = babylon("lineage", f"{CHAIN}-2").stdout
+    assert f"{CHAIN}@2" in in_full and "carried_from" not in in_full
+    assert re.search(rf"^line +{CHAIN}@1 {CHAIN[:12]}", in_full, re.MULTILINE), in_full
     assert json.loads(babylon("lineage", f"{BRANCH}@3", "--json").stdout)["scores"] == ["heuristic@2", "outcome@1"]
     in_words = babylon("lineage", f"{BRANCH}@3").stdout
     assert re.search(r"^scorers +heuristic v2, outcome v1$", in_words, re.MULTILINE), in_words
@@ -108,7 +110,7 @@ def test_prune_keeps_what_is_needed(babylon: Babylon, folders: list[Path], datab
     # the newest is 5 and its parent 4; 2 was promoted and the branch begins there, 1 is its parent
     assert json.loads(before.stdout) == {"removed": False, "checkpoints": [f"{CHAIN}@3"], "bytes": 1000, "calls": 0}
     assert all(folder.is_dir() for folder in folders)
-    assert "1 checkpoints, 0.0 MiB removed" in babylon("prune", "--keep", "1").stdout
+    assert "1 checkpoint, 0.0 MiB removed" in babylon("prune", "--keep", "1").stdout
     assert [folder.is_dir() for folder in folders] == [True, True, False, True, True]
     assert json.loads(babylon("prune", "--keep", "1", "--json").stdout)["checkpoints"] == []
     assert "weights pruned" in babylon("chains").stdout

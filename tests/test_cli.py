@@ -138,7 +138,7 @@ def test_windows_as_json_is_a_list_oldest_first_with_exactly_these_keys(babylon:
 
 def test_windows_for_a_person_names_policies(babylon: Babylon, ledger: None) -> None:
     shown = babylon("windows").stdout
-    assert "@0 -> babylon-agent@1" in shown
+    assert "  babylon-agent@1" in shown and "@0" not in shown
     assert "\x1b" not in shown
 
 
@@ -176,6 +176,7 @@ def test_status_shows_a_person_each_fact_once_and_names_both_datasets(
         save_dataset(conn, newer)
         upsert_window(conn, FIRST, dataset_id="newer")
     assert {("newest dataset", "newer"), ("trained on dataset", DATASET.id)} <= set(facts())
+    assert dict(facts())["trainable_tokens"].endswith(" in the newest dataset")
 
 
 def test_status_knows_an_attempt_that_lives_from_one_that_died(babylon: Babylon, database: Database) -> None:
@@ -196,6 +197,8 @@ def test_status_of_the_chain(babylon: Babylon, ledger: None) -> None:
     shown = json.loads(babylon("status", "--json").stdout)
     assert shown["windows"] == {"open": 1, "trained": 1}
     assert (shown["head"]["step"], shown["newest window"]) == (1, SECOND)
+    names = [line.split()[0] for line in babylon("status").stdout.splitlines()]
+    assert "head" in names and "training" not in names  # nothing is being trained
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,8 @@ def test_help_says_which_policy_is_meant_without_one(babylon: Babylon, command: 
 def test_a_policy_is_named_by_its_step_or_as_the_base_model(babylon: Babylon, ledger: Database) -> None:
     for name, step in (("@2", 2), (f"{CHAIN}@2", 2), ("@0", 0), ("base", 0)):
         assert json.loads(babylon("lineage", name, "--json").stdout)["policy"] == f"{CHAIN}@{step}"
+    again = babylon("compare", "@2", f"{CHAIN}@2")
+    assert (again.exit_code, "are the same policy; name two" in again.stderr) == (1, True)
     compared = json.loads(babylon("compare", "base", "@2", "--prompts", "0", "--json").stdout)
     assert (compared["first"], compared["second"]) == (f"{CHAIN}@0", f"{CHAIN}@2")
     assert "'@9' names no checkpoint" in babylon("lineage", "@9").stderr
@@ -133,7 +135,8 @@ def test_promotions_say_what_was_live_at_a_time(babylon: Babylon, ledger: Databa
         ("promotion", f"{CHAIN}@2", "gate", LATER),
         ("rejection", f"{CHAIN}@3", "gate", LATEST),
     ]
-    assert "it is worse" in babylon("promotions").stdout
+    table = babylon("promotions").stdout
+    assert "it is worse" in table and table.split()[4] == "id" and f"{CHAIN}-2"[:12] in table
     with ledger.connect() as conn:
         upsert_window(conn, LATEST, status="trained", checkpoint_id=f"{CHAIN}-3")
     shown = babylon("status", LATEST).stdout

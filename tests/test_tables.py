@@ -56,13 +56,15 @@ ROWS = [row(7, "trained", "c2"), row(8, "trained", "c3"), row(9, "skipped", None
 CARRIED = [CarriedSamples(f"2026-11-28T{hour:02}:00", ROWS[0].window_id, 50, 41) for hour in range(24)]
 
 
-def test_a_rejected_checkpoint_stands_where_it_was_made() -> None:
+def test_a_rejected_checkpoint_stands_where_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal.output, "_width", 80)
     line = [root(), *(checkpoint(step, f"2026-11-29T0{step}:00", f"d{step}") for step in (1, 2, 3))]
     left = replace(line[2], rejected="refused: worse")
     again = replace(line[3], parent_id=line[1].id)
     states = dict.fromkeys((one.id for one in line), "served before")
-    table = tree_table([line[0], line[1], left, again], states, {})
+    table = tree_table([line[0], line[1], left, again], states, {line[1].id: 0.5})
     assert [cell.strip() for cell in table.columns[0].cells] == [f"babylon-agent@{step}" for step in range(4)]  # type: ignore[union-attr]
+    assert [str(column.header) for column in table.columns] == ["policy", "id", "window", "reward", "state"]
 
 
 @pytest.mark.parametrize("width", [80, 120, 160])
@@ -70,7 +72,7 @@ def test_windows_are_readable_at_every_width_whatever_is_carried(width: int, mon
     monkeypatch.setattr(terminal.output, "_width", width)
     monkeypatch.setattr(terminal.output, "_force_terminal", True)
     paper = io.StringIO()
-    Console(file=paper, width=width).print(window_table(ROWS, NAMES, CARRIED))
+    Console(file=paper, width=width).print(window_table(ROWS, NAMES, CARRIED, {ROWS[0].window_id: 1}))
     text = paper.getvalue()
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
@@ -78,10 +80,11 @@ def test_windows_are_readable_at_every_width_whatever_is_carried(width: int, mon
     for name, value in {"samples": "123,456", "reward": "-0.1235", "tokens": "12,345,678", "oracle": "0.9877"}.items():
         assert (name in shown) == (text.count(value) == len(ROWS)), name
         assert name in shown or name in text.partition("not shown at this width: ")[2]
-    assert ("oracle" in shown) == (width > 80)
+    assert ("oracle" in shown) == (width > 120)
+    assert "1 row not read" in " ".join(text.split()) and "rows not read" not in text
     for window in ROWS:
         assert f"{window.window_id}  {window.status}" in text
-    assert all(word in text.split() for word in ("1,200", "984", "@1", "babylon-agent@2;"))
+    assert all(word in text.split() for word in ("1,200", "984", "babylon-agent@2"))
     assert len(lines) < 30
 
 
@@ -103,16 +106,33 @@ def test_what_no_checkpoint_was_measured_on_has_no_column() -> None:
         assert ("reward" in headers) == bool(rewards)
 
 
+def test_a_note_of_a_window_stands_on_one_line_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal.output, "_width", 80)
+    known = [replace(ROWS[0], understood=1.0, samples=512, trainable_tokens=7631, trajectories=32)]
+    lines = printed(window_table(known, NAMES, [CarriedSamples(known[0].window_id, None, 9, 0)]), 80)
+    assert "babylon-agent@2  9 late wait" in lines[1]
+    assert not printed(window_table(known, NAMES), 80)[0].endswith("note")
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_no_action_of_a_step_is_cut_at_any_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal.output, "_width", width)
     names = ("agent", "call", "kind", "state", "entry", "exit", "worth", "baseline", "compared_with", "skip_reason")
-    step = {**dict.fromkeys(names), "reward": 0.4812, "advantage": 0.1, "trains_as": "policy_gradient"}
+    step = {
+        **dict.fromkeys(names),
+        "reward": 0.4812,
+        "advantage": 0.1,
+        "trains_as": "policy_gradient",
+        "state": "final",
+    }
     trajectory, action = "sim-2026-11-29T23:00-009000000000002005", "OPEN_PERP_POSITION BOLT 500"
-    lines = printed(steps_table([{**step, "trajectory": trajectory, "step": 3, "action": action}]), width)
-    place = lines[0].index("action")
-    assert "".join(line[place:].replace(" ", "") for line in lines[1:-1]).startswith(action.replace(" ", ""))
-    assert trajectory in "".join(line[:place].split("  ")[0].strip() for line in lines[1:])
+    place = {"trajectory": trajectory, "agent": "009000000000002005", "step": 3}
+    lines = printed(steps_table([{**step, **place, "action": action}]), width)
+    begins = lines[0].index("action")
+    assert "".join(line[begins:].replace(" ", "") for line in lines[1:-1]).startswith(action.replace(" ", ""))
+    assert lines[0].replace("trajectory", "").split()[:2] == ["agent", "step"]
+    assert {"reward", "state", "trained"} <= set(lines[0].split())
+    assert re.search(r"(^| )009[0…]+2005 ", lines[1])
 
 
 def test_what_is_said_of_no_step_has_no_column(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +165,7 @@ def test_two_policies_are_side_by_side_in_80_columns(monkeypatch: pytest.MonkeyP
         first="babylon-agent@3", second="babylon-agent@25", measured=[row], prompts=0, kinds=[], differing=[]
     )
     lines = printed(measured_table(compared), 80)
-    assert lines[0].split() == ["evaluation", "@3", "@25", "difference"]
+    assert lines[0].split() == ["evaluation", "babylon-agent@3", "babylon-agent@25", "difference"]
     assert lines[1].split()[-3:] == ["0.4673", "0.4673", "0.000"]
     assert "[0.4030, 0.4383]" in lines[2] and "[0.000, 0.000]" in lines[2]  # even digits
     assert "not shown at this width: valid" in "".join(lines)
@@ -163,7 +183,7 @@ def test_facts_go_on_below_and_no_word_is_broken(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert " ".join(" ".join(lines).split()).startswith(
-        "settings a_setting_0: 0, a_setting_1: 1,000, a_setting_2: 2,001"
+        "settings a_setting_0: 0.000, a_setting_1: 1,000, a_setting_2: 2,001"
     )
     assert (
         lines[-4:]

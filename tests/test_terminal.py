@@ -163,7 +163,8 @@ def test_no_command_lets_a_text_act(babylon: Babylon) -> None:
         ([], "-"),
         ("text", "text"),
         (7, "7"),
-        ({"a": 0.98765432, "b": [1.0, None]}, "a: 0.9877, b: 1, -"),
+        ({"a": 0.98765432, "b": [1.0, None]}, "a: 0.9877, b: 1.000, -"),
+        (0.404, "0.4040"),
     ],
 )
 def test_values_are_rounded_for_people(value: object, text: str) -> None:
@@ -185,7 +186,8 @@ def test_no_line_in_a_pipe_ends_with_blanks(
 
 
 def test_numbers_of_a_table_have_the_same_digits() -> None:
-    assert [number(value) for value in (0.5, 0.123456, None)] == ["0.5000", "0.1235", "-"]
+    assert [number(value) for value in (0.5, 0.123456, -0.0, 12, None)] == ["0.5000", "0.1235", "0.000", "12", "-"]
+    assert terminal.as_set({"rate": 0.0015, "method": "sft"}) == {"rate": "0.0015", "method": "sft"}
 
 
 def test_a_fault_is_shown_with_its_place_and_does_not_act(babylon: Babylon, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,11 @@ from rich.table import Table
 from babylon_assets.cli import stopping
 from babylon_assets.cli.list_windows import Everything, Json, opened, print_newest
 from babylon_assets.cli.terminal import (
+    as_set,
     count,
     errors,
     fitting_table,
+    is_empty,
     number,
     output,
     print_fact,
@@ -24,7 +26,7 @@ from babylon_assets.cli.terminal import (
     waiting,
 )
 from babylon_assets.config.settings import load_settings
-from babylon_assets.domain.display_text import format_scorers
+from babylon_assets.domain.display_text import format_plural, format_scorers
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.ledger import evaluations
@@ -93,18 +95,18 @@ def _tree_table(
     rows = [
         {
             "policy": "  " * depth + names[checkpoint.id],
+            "id": short(checkpoint.id),
             "window": checkpoint.window_id or "-",
             "reward": number(rewards.get(checkpoint.id)),
             "state": states[checkpoint.id] + ("" if checkpoint.path or not checkpoint.step else ", weights pruned"),
             "parent": names.get(checkpoint.parent_id or "", "-"),
             "backend": checkpoint.backend,
-            "id": short(checkpoint.id),
         }
         for checkpoint, depth in ordered
     ]
     if not any(checkpoint.id in rewards for checkpoint, _ in ordered):
         rows = [{name: cell for name, cell in row.items() if name != "reward"} for row in rows]
-    return fitting_table(rows, drop=("backend", "id"), right=("reward",))
+    return fitting_table(rows, drop=("backend", "parent", "id"), right=("reward",))
 
 
 def _in_tree_order(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[Checkpoint, int]]:
@@ -156,13 +158,16 @@ def lineage(
             "parent": " ".join(filter(None, [next(iter(shown["line"]), None), shown["parent"]])),
         }
     for name, value in [] if json else shown.items():
-        print_fact(name, value, width=12)
+        if not is_empty(value):
+            print_fact(name, value, width=12)
 
 
 def _backward(conn: Any, checkpoint: Checkpoint) -> dict[str, Any]:
+    ancestors = ledger.ancestors(conn, checkpoint)
     return {
         **_facts(checkpoint),
-        "line": [_name(ancestor) for ancestor in ledger.ancestors(conn, checkpoint)],
+        "line": [_name(ancestor) for ancestor in ancestors],
+        "line_ids": [ancestor.id for ancestor in ancestors],
         "trajectories": ledger.trained_trajectories(conn, checkpoint),
         "carried_from": ledger.windows_of(conn, checkpoint),
         "scores": ledger.scorers(conn, checkpoint),
@@ -176,11 +181,13 @@ def _backward(conn: Any, checkpoint: Checkpoint) -> dict[str, Any]:
 def _in_short(shown: Mapping[str, Any]) -> dict[str, Any]:
     """The same for a person: how many trajectories of which window, and the line up to its last steps."""
     samples, late = shown["trajectories"], shown["carried_from"]
-    own = f"{count(len(samples))} with {count(sum(samples.values()))} samples; --json names them"
+    own = f"{count(len(samples))} with {format_plural(sum(samples.values()), 'sample')}; --json names them"
     joined = ", ".join(f"{number} of {window}" for window, number in late.items())
-    line, others = shown["line"], {name: value for name, value in shown.items() if name != "scores"}
+    line = [f"{name} {short(known)}" for name, known in zip(shown["line"], shown["line_ids"], strict=True)]
+    others = {name: value for name, value in shown.items() if name not in ("scores", "line_ids")}
     return {
         **others,
+        "settings": as_set(shown["settings"]),
         "line": line if len(line) <= MOST_OF_A_LINE else [*line[: MOST_OF_A_LINE - 1], f"... {line[-1]}"],
         "trajectories": own,
         "carried_from": f"late samples: {joined}" if joined else None,
@@ -211,7 +218,7 @@ def reproduce(checkpoint: Named, json: Json = False) -> None:
     else:
         output.print(f"{_name(trained)}: {'the same, bit for bit' if result.same else 'not the same'}")
         output.print(
-            f"  recorded  {result.recorded}\n  reproduced  {result.reproduced}", highlight=False, soft_wrap=True
+            f"  recorded    {result.recorded}\n  reproduced  {result.reproduced}", highlight=False, soft_wrap=True
         )
         for name, change in result.versions.items():
             output.print(f"  {name}  {change}", highlight=False, soft_wrap=True)
@@ -262,9 +269,9 @@ def prune(
     for checkpoint in checkpoints:
         output.print(f"{_name(checkpoint)}  {checkpoint.path}", highlight=False, soft_wrap=True)
     verb = "would be removed" if dry_run else "removed"
-    output.print(f"{count(len(checkpoints))} checkpoints, {size / 2**20:.1f} MiB {verb}")
+    output.print(f"{format_plural(len(checkpoints), 'checkpoint')}, {size / 2**20:.1f} MiB {verb}")
     if settings.automation.keep_call_tokens_days is not None:
-        output.print(f"tokens of {count(calls)} calls {verb}")
+        output.print(f"tokens of {format_plural(calls, 'call')} {verb}")
 
 
 def forget(
@@ -294,7 +301,8 @@ def forget(
     listed = ", ".join(f"{count(number)} {name}" for name, number in removed.items())
     output.print(f"{'removed' if yes else 'would be removed (type --yes)'}: {listed}", soft_wrap=True)
     if windows:
-        output.print(f"in {count(len(windows))} windows: {', '.join(windows)}", highlight=False, soft_wrap=True)
+        listed = f"in {format_plural(len(windows), 'window')}: {', '.join(windows)}"
+        output.print(listed, highlight=False, soft_wrap=True)
         output.print("run them again (babylon train WINDOW) to freeze them without the agent", soft_wrap=True)
     for name, how in policies.items():
         output.print(f"{name}  {how}", highlight=False, soft_wrap=True)

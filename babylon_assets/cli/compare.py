@@ -28,9 +28,7 @@ from babylon_assets.cli.terminal import (
 from babylon_assets.config.settings import load_settings
 from babylon_assets.domain.display_text import shorten
 from babylon_assets.domain.evaluation_words import describe_windows
-from babylon_assets.domain.policies import main_chain
 from babylon_assets.domain.site_links import link_comparison
-from babylon_assets.ledger import lineage
 
 if TYPE_CHECKING:  # both need numpy, which no other command waits for
     from babylon_assets.domain.evaluations import Interval
@@ -48,7 +46,7 @@ def compare(
     ] = 32,
     json: Json = False,
 ) -> None:
-    """Compare two policies: reward with interval, valid share, by kind of decision, and where they differ most.
+    """Compare two policies: which is better, reward with interval, by kind of decision, and where they differ most.
 
     What the ledger has of both is taken from there. Recorded prompts that both were not asked yet are asked now and
     kept. A difference is the second policy's less the first's.
@@ -58,11 +56,10 @@ def compare(
     settings = load_settings()
     with waiting(f"comparing {first} with {second}"):
         database = opened(settings)
-        with database.connect() as conn:
-            chain = settings.model_name
-            pair = lineage.find(conn, first, chain), lineage.find(conn, second, chain)
-        from babylon_assets.evaluation.side_by_side import compare_kept, measure_both
+        from babylon_assets.evaluation.side_by_side import compare_kept, find_pair, measure_both
 
+        with database.connect() as conn:
+            pair = find_pair(conn, first, second, settings.model_name)
         with progress("{task.completed} of {task.total} prompts") as bar:
             reason = measure_both(settings, database, *pair, prompts, count_callback(bar)) if prompts else ""
         with database.connect() as conn:
@@ -78,16 +75,26 @@ def compare(
 
 
 def _show(compared: ComparedPolicies) -> None:
-    output.print(bold(compared.first), "and", bold(compared.second))
+    from babylon_assets.domain.policy_comparison import explain_comparison
+
+    output.print(bold(explain_comparison(compared) or f"{compared.first} and {compared.second}"))
     if not compared.measured:
         output.print("no evaluation has measured both in the same way")
     else:
         output.print(_measured_table(compared))
     if compared.kinds:
+        output.print()
+        output.print(bold("By what the recorded agent did at the prompt:"))
         output.print(_kinds_table(compared))
+    if compared.differing:
+        output.print()
+        output.print(bold("Where their answers differ most:"))
     for prompt in compared.differing:
         output.print()
-        output.print(bold(prompt.prompt), f"of {prompt.first.agent}, which chose {prompt.kind or 'what is not kept'}")
+        step = prompt.prompt.split("/")[-2:][0]
+        chosen = prompt.kind or "what is not kept"
+        place = f"{prompt.first.agent} in {prompt.first.window}, step {step}"
+        output.print(f"{place}; the recorded agent chose {chosen}", highlight=False)
         for name, answer, action, text in zip(
             (compared.first, compared.second), (prompt.first, prompt.second), prompt.actions, prompt.texts, strict=True
         ):
@@ -97,7 +104,7 @@ def _show(compared: ComparedPolicies) -> None:
 
 
 def _measured_table(compared: ComparedPolicies) -> Table:
-    first, second = _short_names(compared)
+    first, second = compared.first, compared.second
     rows = [
         {
             "evaluation": row.evaluation.replace("_", " ") + (f" of {windows}" if windows else ""),
@@ -113,10 +120,10 @@ def _measured_table(compared: ComparedPolicies) -> Table:
 
 
 def _kinds_table(compared: ComparedPolicies) -> Table:
-    first, second = _short_names(compared)
+    first, second = compared.first, compared.second
     rows = [
         {
-            "kind of decision": row.kind,
+            "recorded agent did": row.kind,
             "prompts": count(row.prompts),
             first: number(row.first),
             second: number(row.second),
@@ -125,14 +132,6 @@ def _kinds_table(compared: ComparedPolicies) -> Table:
         for row in compared.kinds
     ]
     return fitting_table(rows, right=("prompts", first, second, "difference"))
-
-
-def _short_names(compared: ComparedPolicies) -> tuple[str, str]:
-    """What heads the policies' columns: such as @3, without the model's name where both have it; never the same."""
-    model, other = (main_chain(name.rpartition("@")[0]) for name in (compared.first, compared.second))
-    if model == other and compared.first != compared.second:
-        return compared.first.removeprefix(model), compared.second.removeprefix(model)
-    return compared.first, compared.second if compared.second != compared.first else f"{compared.second} again"
 
 
 def _spoken(interval: Interval | None) -> str:

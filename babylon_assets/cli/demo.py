@@ -31,6 +31,7 @@ from babylon_assets.cli.simulated_game import (
 from babylon_assets.cli.terminal import bold, errors, number, output, progress, share_callback, waiting
 from babylon_assets.cli.train import finished, prepared_line, reaching, refuse_running
 from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.display_text import format_plural
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import verdicts, windows
 from babylon_assets.ledger.database import Database
@@ -80,7 +81,8 @@ def demo(
             with _players(settings, database, base) as players:
                 _play_and_train(settings, database, line, players, left)
         else:
-            output.print(f"the {count} windows up to {wanted[-1]} are done; the next one can be played when it is over")
+            those = f"the {format_plural(count, 'window')} up to {wanted[-1]}"
+            output.print(f"nothing is left of {those}; the next one can be played when it is over")
         _show(settings, database, max(count, len(left)))
 
 
@@ -140,7 +142,7 @@ def _players(settings: Settings, database: Database, base: str) -> Iterator[Gate
 def _play_and_train(
     settings: Settings, database: Database, line: Line, players: GatewayPolicy, left: list[str]
 ) -> None:
-    begun = waiting(f"playing and training {len(left)} windows from {left[0]} on, some seconds each", beside_bar=True)
+    begun = waiting(f"playing and training {format_plural(len(left), 'window')} from {left[0]} on", beside_bar=True)
     shown = progress("{task.fields[samples]} samples", "reward {task.fields[reward]}", "{task.fields[took]}")
     with begun as say, shown as bar:
         task = bar.add_task("playing", total=len(left), samples="-", reward="-", took="-")

@@ -13,6 +13,7 @@ from babylon_assets.cli import stopping
 from babylon_assets.cli.list_windows import opened
 from babylon_assets.cli.terminal import output
 from babylon_assets.config.settings import load_settings
+from babylon_assets.domain.display_text import format_plural
 from babylon_assets.domain.errors import MissingDependency, PermanentError
 from babylon_assets.domain.hindsight import Place
 from babylon_assets.domain.trajectories import StepFacts, StoredSamples
@@ -52,7 +53,7 @@ def export(
     if parquet:
         table = to / f"{stem}.parquet"
         write_parquet(dataset, table, facts, refused)
-        output.print(f"{table}: {len(dataset.samples)} samples", highlight=False, soft_wrap=True)
+        output.print(f"{table}: {format_plural(len(dataset.samples), 'sample')}", highlight=False, soft_wrap=True)
 
 
 def _describe_lines(dataset: Dataset) -> str:

@@ -189,8 +189,8 @@ def _table(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> Table:
         for row in rows
     ]
     listed = [{name: cell for name, cell in row.items() if name not in unsaid} for row in listed]
-    dropped = ("agent", "kind", "entry", "exit", "baseline", "compared with", "call", "worth", "state", "trained as")
-    return fitting_table(listed, drop=dropped, right=("step", "call", *numbers))
+    dropped = ("kind", "entry", "exit", "baseline", "compared with", "call", "trajectory", "worth", "advantage")
+    return fitting_table(listed, drop=dropped, right=("step", "call", *numbers), ids=("trajectory", "agent"))
 
 
 def _text(value: Any) -> str:

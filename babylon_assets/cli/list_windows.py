@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -22,7 +23,7 @@ from babylon_assets.cli.terminal import (
     short,
 )
 from babylon_assets.config.settings import Settings, load_settings
-from babylon_assets.domain.display_text import shorten
+from babylon_assets.domain.display_text import format_plural, shorten
 from babylon_assets.domain.errors import PermanentError, SourceError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.ledger import checkpoints, late_samples, verdicts
@@ -30,6 +31,7 @@ from babylon_assets.ledger import windows as ledger
 from babylon_assets.ledger.database import Connection, Database, open_database
 from babylon_assets.ledger.database import migrate as migrate_schema
 from babylon_assets.ledger.late_samples import CarriedSamples
+from babylon_assets.ledger.trajectory_counts import count_unread
 from babylon_assets.ledger.windows import WindowRow
 
 if TYPE_CHECKING:
@@ -78,11 +80,12 @@ def list_all(everything: Everything = False, json: Json = False) -> None:
         tell_odd_ids(settings, source)
         names, plain = policy_names(conn, settings.model_name), plain_names(conn, settings.model_name)
         carried = late_samples.carried(conn, settings.model_name)
+        unread = count_unread(conn)
     if json:
         late = by_window(carried)
         print_json([window_json(row, plain) | carried_json(row.window_id, late.get(row.window_id, ())) for row in rows])
     elif rows:
-        print_newest(rows, everything, lambda shown: window_table(shown, names, carried))
+        print_newest(rows, everything, lambda shown: window_table(shown, names, carried, unread))
         if carried:
             output.print(LATE, style="dim")
     else:
@@ -211,8 +214,18 @@ def policy_names(conn: Connection, chain: str) -> dict[str, str]:
     }
 
 
-def window_table(rows: Sequence[WindowRow], names: Mapping[str, str], carried: Sequence[CarriedSamples] = ()) -> Table:
-    """The same for a person; `names` gives the policies' names by checkpoint id."""
+def window_table(
+    rows: Sequence[WindowRow],
+    names: Mapping[str, str],
+    carried: Sequence[CarriedSamples] = (),
+    unread: Mapping[str, int] = MappingProxyType({}),
+) -> Table:
+    """The same for a person.
+
+    Args:
+        names: of the policies by checkpoint id.
+        unread: how many rows of a window could not be read.
+    """
     late = by_window(carried)
     numbers = ("trajectories", "understood", "samples", "tokens", "reward", "oracle")
     listed = [
@@ -225,20 +238,23 @@ def window_table(rows: Sequence[WindowRow], names: Mapping[str, str], carried: S
             "tokens": count(row.trainable_tokens),
             "reward": number(row.reward_mean),
             "oracle": number((row.reference or {}).get("oracle")),
-            "parent -> checkpoint": _outcome(row, names, carried_json(row.window_id, late.get(row.window_id, ()))),
+            "policy": names.get(row.checkpoint_id or "", short(row.checkpoint_id)),
+            "note": _note(row, carried_json(row.window_id, late.get(row.window_id, ())), unread.get(row.window_id, 0)),
         }
         for row in rows
     ]
-    if all(row.reference is None for row in rows):
-        listed = [{name: value for name, value in row.items() if name != "oracle"} for row in listed]
+    unsaid = {name for name, values in (("oracle", [row.reference for row in rows]),) if not any(values)}
+    unsaid |= {"note"} - {name for row in listed for name in row if row[name]}
+    listed = [{name: value for name, value in row.items() if name not in unsaid} for row in listed]
     return fitting_table(listed, drop=("oracle", "tokens", "trajectories", "samples", "understood"), right=numbers)
 
 
-def _outcome(row: WindowRow, names: Mapping[str, str], late: Mapping[str, Any]) -> str:
-    """`parent -> checkpoint`, or why there is none, what is late of it or joined it, and its unknown words."""
-    outcome = _reason(row.reason or "") if row.checkpoint_id is None else _step(row, names)
+def _note(row: WindowRow, late: Mapping[str, Any], unread: int) -> str:
+    """Why a window has no checkpoint, what is late of it or joined it, its unknown words, and what was not read."""
+    reason = _reason(row.reason or "") if row.checkpoint_id is None else ""
     unknown = f"not known: {plain(row.unknown_words)}" if row.unknown_words else None
-    return "; ".join(filter(None, [outcome, *_carried(late), unknown]))
+    not_read = f"{format_plural(unread, 'row')} not read" if unread else None
+    return "; ".join(filter(None, [reason, *_carried(late), unknown, not_read]))
 
 
 def _reason(text: str) -> str:
@@ -261,14 +277,6 @@ def _carried(late: Mapping[str, Any]) -> list[str]:
             places = f"{1 + len(others)} windows" if others else first
             lines.append(f"{count(sum(given.values()))} late {direction} {places}")
     return lines + ([f"{count(late['late_waiting'])} late wait"] if late["late_waiting"] else [])
-
-
-def _step(row: WindowRow, names: Mapping[str, str]) -> str:
-    """`parent -> checkpoint`; a parent of the same chain is named by its step alone."""
-    checkpoint = names.get(row.checkpoint_id or "", short(row.checkpoint_id))
-    parent = names.get(row.parent_id or "", short(row.parent_id))
-    chain, _, step = parent.partition("@")
-    return f"{'@' + step if step and checkpoint.startswith(chain + '@') else parent} -> {checkpoint}"
 
 
 def _unread(source: SourceWindow) -> WindowRow:

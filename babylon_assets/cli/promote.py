@@ -13,7 +13,16 @@ from rich.table import Table
 
 from babylon_assets.cli.chain import Named
 from babylon_assets.cli.list_windows import Json, opened
-from babylon_assets.cli.terminal import count, output, print_fact, print_json, tell_step, waiting
+from babylon_assets.cli.terminal import (
+    count,
+    fitting_table,
+    output,
+    print_fact,
+    print_json,
+    short,
+    tell_step,
+    waiting,
+)
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.policies import BASE, policy_name
@@ -242,6 +251,7 @@ def decisions(conn: Connection, chain: str) -> list[dict[str, Any]]:
             "at": row.judged_at,
             "kind": "rejection",
             "policy": names[row.checkpoint_id],
+            "id": row.checkpoint_id,
             "from": names.get(row.champion_id or ""),
             "by": "gate",
             "why": row.why,
@@ -270,6 +280,7 @@ def _promotion_facts(row: Promotion, names: dict[str, str]) -> dict[str, Any]:
         "at": row.promoted_at,
         "kind": row.kind,
         "policy": names[row.to_id],
+        "id": row.to_id,
         "from": names.get(row.from_id or ""),
         "by": row.promoted_by,
         "why": row.why,
@@ -278,14 +289,18 @@ def _promotion_facts(row: Promotion, names: dict[str, str]) -> dict[str, Any]:
 
 
 def _table(entries: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("at (UTC)", "what", "policy", "by"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("why")
-    for entry in entries:
-        at = entry["at"].astimezone(UTC)
-        table.add_row(f"{at:%Y-%m-%d %H:%M:%S}", entry["kind"], entry["policy"], entry["by"], entry["summary"])
-    return table
+    rows = [
+        {
+            "at (UTC)": f"{entry['at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+            "what": entry["kind"],
+            "policy": entry["policy"],
+            "id": short(entry["id"]),
+            "by": entry["by"],
+            "why": entry["summary"],
+        }
+        for entry in entries
+    ]
+    return fitting_table(rows, drop=("id", "by"))
 
 
 def _tell(settings: Settings, database: Database, promotion: Promotion, aside: int, json: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from babylon_assets.cli.list_windows import Json, opened, plain_names, policy_names, window_json
-from babylon_assets.cli.terminal import bold, output, print_fact, print_json
+from babylon_assets.cli.terminal import as_set, bold, is_empty, output, print_fact, print_json
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.errors import PermanentError
@@ -52,6 +52,8 @@ def status(
         return
     if dataset is not None:
         shown["trainable_tokens"] = format_trainable(shown["trainable_tokens"], dataset.counts)
+        if (shown["lineage"] or {}).get("dataset_id") not in (None, shown["dataset"]):
+            shown["trainable_tokens"] += " in the newest dataset"
     verdict = shown.pop("verdict", None)
     _print_nested(_with_names(_without_repeats(shown), names))
     if verdict is not None:
@@ -75,6 +77,8 @@ def _without_repeats(shown: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in checkpoint.items()
         if not (isinstance(value, str) and value in shown_above)
     }
+    if checkpoint.get("settings"):
+        top["lineage"]["settings"] = as_set(checkpoint["settings"])
     if checkpoint["dataset_id"] != shown["dataset"]:
         top = {"newest dataset" if name == "dataset" else name: value for name, value in top.items()}
     return top
@@ -175,7 +179,8 @@ def _print_verdict(verdict: Mapping[str, Any]) -> None:
 
 
 def _print_nested(values: dict[str, Any], indent: int = 0) -> None:
-    """Aligned `name  value` lines; nested mappings are indented."""
+    """Aligned `name  value` lines without those that are empty; nested mappings are indented."""
+    values = {name: value for name, value in values.items() if not is_empty(value)}
     width = max((len(name) for name in values), default=0)
     for name, value in values.items():
         if isinstance(value, dict) and value:

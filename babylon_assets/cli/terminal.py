@@ -25,6 +25,8 @@ from babylon_assets.domain.display_text import format_number, is_number, neutral
 
 #: Columns between two of a table, and those that the last one is left, where it holds more.
 GAP, LAST_COLUMN = 2, 24
+#: Characters of an id that are shown where there is no room for all of it.
+ID_COLUMN = 12
 _BLANKS = re.compile(r"[ \t]+(?=\n)")
 #: How often whoever waits is told that a command goes on.
 TELL_EVERY_SECONDS = 5.0
@@ -105,7 +107,7 @@ def print_json(value: Any) -> None:
 
 def number(value: float | None) -> str:
     """A number in a table, to four significant digits; a dash for what is not known. JSON has all of them."""
-    return MISSING if value is None else format_number(value, padded=True)
+    return MISSING if value is None else format_number(value, padded=not isinstance(value, int))
 
 
 def plain(value: object) -> str:
@@ -114,7 +116,17 @@ def plain(value: object) -> str:
         return ", ".join(f"{name}: {plain(member)}" for name, member in value.items()) or MISSING
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or MISSING
-    return MISSING if value is None else format_number(value) if is_number(value) else str(value)
+    return MISSING if value is None else number(value) if is_number(value) else str(value)
+
+
+def as_set(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a person writes them: their numbers without zeros at the end."""
+    return {name: format_number(value) if is_number(value) else value for name, value in settings.items()}
+
+
+def is_empty(value: object) -> bool:
+    """Whether there is nothing to show of a fact; 0 is something."""
+    return value is None or (isinstance(value, str | Mapping | list | tuple) and not value)
 
 
 def print_fact(name: str, value: object, *, indent: int = 0, width: int = 0) -> None:
@@ -149,42 +161,54 @@ def fitting_table(
     *,
     drop: Sequence[str] = (),
     right: Collection[str] = (),
+    ids: Collection[str] = (),
 ) -> Table:
     """Rows of the same columns as a table that is as wide as the terminal, at most.
 
-    Where there is no room, columns of `drop` are left out, the first of them first; a line below the table says which.
-    What is still too long is folded within its column and never cut, the widest column first.
+    Where there is no room, columns of `ids` lose their middle and columns of `drop` are left out, the first of them
+    first; a line below the table says which. What is still too long is folded within its column and never cut, the
+    widest column first.
 
     Args:
         right: columns that are flush right, such as numbers.
+        ids: columns whose beginning and end are enough to tell a row from others.
     """
     names = list(rows[0] if rows else ())
     whole = {name: max(map(len, [name, *(line for row in rows for line in row[name].splitlines())])) for name in names}
     needed = whole | {name: min(whole[name], max(len(name), LAST_COLUMN)) for name in names[-1:]}
+    needed |= {name: min(whole[name], max(len(name), ID_COLUMN)) for name in ids if name in whole}
     dropped: list[str] = []
     for name in (name for name in drop if name in whole):
         if sum(needed[kept] + GAP for kept in names) - GAP > output.width:
             names.remove(name)
             dropped.append(name)
-    widths = _fit({name: needed[name] for name in names}, whole)
+    widths = _fit({name: needed[name] for name in names}, whole, ids)
     table = Table(box=None, header_style="bold", pad_edge=False, caption_justify="left")
     for name in names:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold", width=widths[name])
     for row in rows:
-        table.add_row(*(row[name] for name in names))
+        table.add_row(*(_cut(row[name], widths[name]) if name in ids else row[name] for name in names))
     if dropped:
         table.caption = f"not shown at this width: {', '.join(dropped)}; --json has all"
     return table
 
 
-def _fit(needed: Mapping[str, int], whole: Mapping[str, int]) -> dict[str, int]:
-    """The width of each column, all of them on the terminal: the widest give way, the last takes what is left."""
+def _cut(identity: str, width: int) -> str:
+    """An id without its middle, if it is too long; what tells it from others is mostly at its end."""
+    begins = max(0, width - 1) // 3
+    return identity if len(identity) <= width else f"{identity[:begins]}…{identity[begins + 1 - width :]}"
+
+
+def _fit(needed: Mapping[str, int], whole: Mapping[str, int], ids: Collection[str]) -> dict[str, int]:
+    """The width of each column, all of them on the terminal: the widest give way, the last takes what is left, then
+    those of ids.
+    """
     widths = dict(needed)
     room = output.width - GAP * (len(widths) - 1)
     while sum(widths.values()) > max(room, len(widths)):
         widths[max(widths, key=lambda name: widths[name])] -= 1
-    for last in list(widths)[-1:]:
-        widths[last] = min(whole[last], widths[last] + max(0, room - sum(widths.values())))
+    for name in [*list(widths)[-1:], *(name for name in widths if name in ids)]:
+        widths[name] = min(whole[name], widths[name] + max(0, room - sum(widths.values())))
     return widths
 
 

@@ -16,6 +16,7 @@ from babylon_assets.cli.list_windows import policy_names
 from babylon_assets.cli.promote import checkpoint_state
 from babylon_assets.cli.terminal import bold, count, errors, number, output, print_fact, show_log, tell_step, waiting
 from babylon_assets.config.settings import Settings, load_settings
+from babylon_assets.domain.display_text import format_plural
 from babylon_assets.domain.errors import PermanentError, TransientError
 from babylon_assets.domain.policies import policy_name
 from babylon_assets.domain.token_counts import trained_tokens
@@ -238,8 +239,8 @@ def report(database: Database, line: Line, settings: Settings, window: str) -> N
     status = f"was trained before, as {trained}; nothing was trained now" if again else row.status
     output.print(bold(window), f" {status}  {row.reason or ''}")
     output.print(
-        f"  read      {count(row.trajectories)} trajectories of {count(row.agents)} agents, "
-        f"{count(row.samples)} samples, mean reward {number(row.reward_mean)}"
+        f"  read      {_trajectories(row.trajectories)} of {format_plural(row.agents, 'agent')}, "
+        f"{format_plural(row.samples, 'sample')}, mean reward {number(row.reward_mean)}"
     )
     if refused:
         print_fact("not read", _refusals(refused), indent=2, width=8)
@@ -307,12 +308,13 @@ def report_branch(
 
 def _refusals(refused: Mapping[str, int]) -> str:
     """Why how many trajectories are in quarantine, the commonest reason first."""
-    named = [
-        f"{count(rows)} {'trajectory' if rows == 1 else 'trajectories'}: {reason}"
-        for reason, rows in list(refused.items())[:MOST_REASONS]
-    ]
-    others = [f"{len(refused) - MOST_REASONS} other reasons"] if len(refused) > MOST_REASONS else []
-    return "; ".join(named + others)
+    named = [f"{_trajectories(rows)}: {reason}" for reason, rows in list(refused.items())[:MOST_REASONS]]
+    rest = len(refused) - MOST_REASONS
+    return "; ".join(named + ([format_plural(rest, "other reason")] if rest > 0 else []))
+
+
+def _trajectories(number: int) -> str:
+    return f"{count(number)} {'trajectory' if number == 1 else 'trajectories'}"
 
 
 def _kinds(counts: Mapping[str, int]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from babylon_assets.domain.display_text import format_plural
 from babylon_assets.domain.evaluations import Interval, paired
 from babylon_assets.domain.prompt_evaluation import PromptComparison
 
@@ -157,7 +158,7 @@ def _window(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
     words = f"{share:.0%} of its window's rows were corrupt, at most {most:.0%} may be"
     yield Finding("hygiene", share <= most, words)
     if challenger.agreement is not None:
-        words = f"its window's rewards correlate {challenger.agreement:+.2f} with what the actions were worth"
+        words = f"its window's rewards correlate {challenger.agreement:+z.2f} with what the actions were worth"
         poisoned = challenger.agreement < rules.agreement
         yield Finding("rewards", not poisoned, f"{words}: they were turned around" if poisoned else words)
 
@@ -230,8 +231,8 @@ def _off_policy(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
     if difference is None or challenger.off_policy_groups < rules.off_policy_groups:
         groups = challenger.off_policy_groups
         few = (
-            f"{groups} groups of held-out answers, {rules.off_policy_groups} are needed to compare; a group is "
-            "two answers or more at one decision point, with different rewards"
+            f"{format_plural(groups, 'group')} of held-out answers, {rules.off_policy_groups} are needed to compare; "
+            "a group is two answers or more at one decision point, with different rewards"
         )
         yield Finding("preference", True, few, evidence=False)
         return
@@ -241,7 +242,7 @@ def _off_policy(challenger: Challenger, rules: Rules) -> Iterator[Finding]:
 
 
 def _signed(interval: Interval) -> str:
-    return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+    return f"{interval.value:+z.3f} [{interval.low:+z.3f}, {interval.high:+z.3f}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,5 +279,5 @@ def out_of_band(served: ServedResults, before: ServedResults, band: Band) -> str
     if served.valid < before.valid - band.valid_drop:
         return f"its share of valid actions is {served.valid:.2f}, before it was {before.valid:.2f}"
     if served.reward is not None and before.reward is not None and served.reward < before.reward - band.reward_drop:
-        return f"its reward is {served.reward:+.3f}, before it was {before.reward:+.3f}"
+        return f"its reward is {served.reward:+z.3f}, before it was {before.reward:+z.3f}"
     return None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -98,16 +99,20 @@ def beside(window: str) -> str:
     return f"the chain stays as it is, `babylon train {window} --branch` trains beside it"
 
 
-def late_reason(window: str, taken: Mapping[str, int] | None = None, waiting: int = 0) -> str:
+def late_reason(
+    window: str, taken: Mapping[str, int] | None = None, waiting: int = 0, changed_at: datetime | None = None
+) -> str:
     """What is to be said of a trained window whose data changed.
 
     Args:
         taken: how many of its late samples were carried into which window.
         waiting: how many no window has taken yet.
+        changed_at: when its new dataset was frozen, where that is known.
     """
     carried_into = [f"{_samples(number)} carried into {into}" for into, number in (taken or {}).items()]
-    waits = [f"the next window that is trained takes {_samples(waiting)}"] if waiting else []
-    return "; ".join([CHANGED, *carried_into, *waits, beside(window)])
+    waits = [f"{_samples(waiting)} wait{'s' if waiting == 1 else ''} for the next training"] if waiting else []
+    changed = f"{CHANGED}, on {changed_at.astimezone(UTC):%Y-%m-%d at %H:%M} UTC" if changed_at else CHANGED
+    return "; ".join([changed, *carried_into, *waits, beside(window)])
 
 
 def _samples(number: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 from babylon_assets.domain.evaluations import Interval
 from babylon_assets.domain.prompt_evaluation import PromptAnswer, clustered, clusters, compare_answers
@@ -90,6 +91,30 @@ class ComparedPolicies:
     prompts: int
     kinds: Sequence[KindOfDecision]
     differing: Sequence[PromptTwice]
+
+
+def significance(interval: Interval | None) -> str:
+    """Whether a difference is clearly for the `better`, for the `worse`, or neither, which is empty."""
+    if interval is None or isnan(interval.low):
+        return ""
+    return "better" if interval.low > 0 else "worse" if interval.high < 0 else ""
+
+
+def explain_comparison(compared: ComparedPolicies) -> str:
+    """Which policy is better, in a sentence: the second one as each evaluation shows it that has a difference.
+
+    Each evaluation counts with its newest difference; empty where there is none.
+    """
+    ways: dict[str, str] = {}
+    for row in compared.measured:
+        if row.difference is not None and not isnan(row.difference.low):
+            ways.setdefault(row.evaluation.replace("_", " "), significance(row.difference))
+    clauses: list[str] = []
+    for way, words in (("better", "clearly better"), ("worse", "clearly worse"), ("", "not clearly better or worse")):
+        if named := [name for name, shown in ways.items() if shown == way]:
+            than = "" if clauses else f" than {compared.first}"
+            clauses.append(f"{words}{than} by {' and by '.join(named)}")
+    return f"{compared.second} is {'; '.join(clauses)}" if clauses else ""
 
 
 def compare_prompts(

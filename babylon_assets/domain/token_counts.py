@@ -51,18 +51,32 @@ def trained_tokens(metrics: Mapping[str, Any]) -> int:
     return int(metrics.get(TRAINED) or 0)
 
 
+def format_trained(metrics: Mapping[str, Any]) -> str | None:
+    """How many tokens a checkpoint was trained on, and of how many where not on all; None where that is not known.
+
+    Args:
+        metrics: of a checkpoint.
+    """
+    if metrics.get(TRAINED) is None:
+        return None
+    trained, every = trained_tokens(metrics), sum(int(metrics.get(name) or 0) for name in TOKEN_COUNTS)
+    return f"{trained:,}" if trained == every else f"{trained:,} of {every:,}"
+
+
 def explain_early_end(metrics: Mapping[str, Any]) -> str:
-    """Why a pass did not see all of its window, and what became of all tokens; empty when it saw all.
+    """Why a training did not keep all of its tokens, and what became of them; empty when no step was undone for good.
 
     Args:
         metrics: of a checkpoint.
     """
     unseen, undone = int(metrics.get(UNSEEN) or 0), int(metrics.get(UNDONE) or 0)
-    if not unseen:
+    parts = [f"{undone:,} were those of the undone step"] if undone else []
+    parts += [f"{unseen:,} were not seen"] if unseen else []
+    if not parts:
         return ""
-    parts = [f"{trained_tokens(metrics):,} were trained on"]
-    parts += [f"{undone:,} were those of the undone step"] if undone else []
+    *others, last = [f"{trained_tokens(metrics):,} were trained on", *parts]
+    ended = ", which ended the pass" if unseen else ""
     return (
-        "a step went further from the policy before than MAX_KL allows and was undone, which ended the pass: of "
-        f"{trained_tokens(metrics) + undone + unseen:,} tokens {', '.join(parts)} and {unseen:,} were not seen"
+        f"a step went further from the policy before than MAX_KL allows and was undone{ended}: of "
+        f"{trained_tokens(metrics) + undone + unseen:,} tokens {', '.join(others)} and {last}"
     )

@@ -37,12 +37,23 @@ def compare(first: str, second: str, *, settings: Settings | None = None) -> Com
         settings: where the ledger is; None: as the environment says.
 
     Raises:
-        PermanentError: a name is no checkpoint's, or the home holds no data.
+        PermanentError: a name is no checkpoint's, both are the same one's, or the home holds no data.
     """
     settings = settings or load_settings()
     with reading(settings) as conn:
-        pair = (lineage.find(conn, name, settings.model_name) for name in (first, second))
-        return compare_kept(conn, *pair)
+        return compare_kept(conn, *find_pair(conn, first, second, settings.model_name))
+
+
+def find_pair(conn: Connection, first: str, second: str, chain: str) -> tuple[Checkpoint, Checkpoint]:
+    """The two checkpoints of these names.
+
+    Raises:
+        PermanentError: a name is no checkpoint's, or both are the same one's.
+    """
+    pair = lineage.find(conn, first, chain), lineage.find(conn, second, chain)
+    if pair[0].id == pair[1].id:
+        raise PermanentError(f"{first} and {second} are the same policy; name two policies to compare")
+    return pair
 
 
 def compare_kept(conn: Connection, first: Checkpoint, second: Checkpoint) -> ComparedPolicies:

@@ -94,12 +94,13 @@ def load(name: str, window: str | Sequence[str] | None = None, *, settings: Sett
         name: `windows`, `raw_trajectories`, `scored_trajectories`, `training_datasets`, `samples` (with their texts),
             `checkpoints`, `evaluations` or `promotions`; the reference lists their columns.
         window: the window, or several of them, for the frames that are kept by window. The others are whole without
-            one, and otherwise have the rows of these windows. A window that was never read has none.
+            one, and otherwise have the rows of these windows.
         settings: where the ledger is; None: as the environment says.
 
     Raises:
         PermanentError: there is no such frame, or it needs a window, or the home holds no data.
         NoWindow: a text is the id of no window of the settings' length.
+        ValueError: the ledger knows no such window.
         SettingsError: our tables are missing; `babylon migrate` makes them.
         DatabaseUnavailable: the database does not answer.
     """
@@ -112,6 +113,7 @@ def load(name: str, window: str | Sequence[str] | None = None, *, settings: Sett
     for window_id in wanted or ():
         chosen.windows.parse(window_id)
     with reading(chosen) as conn:
+        _require_known(conn, wanted or ())
         if name in _OF_WINDOW:
             parts = [_OF_WINDOW[name](conn, window_id) for window_id in wanted or ()]
             return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
@@ -119,6 +121,14 @@ def load(name: str, window: str | Sequence[str] | None = None, *, settings: Sett
     if wanted is None:
         return frame
     return frame[frame["window_id"].isin(wanted)].reset_index(drop=True)
+
+
+def _require_known(conn: Connection, wanted: Sequence[str]) -> None:
+    known = {row.window_id for row in windows.list_windows(conn)} if wanted else set()
+    for window in wanted:
+        if window not in known:
+            those = f"the first that it knows is {min(known)}, the last {max(known)}" if known else "it knows none yet"
+            raise ValueError(f"the ledger does not know the window {window}; {those}")
 
 
 @contextmanager

@@ -75,6 +75,10 @@ WHERE late.chain = %(chain)s AND (late.into_window IS NOT NULL OR origin.dataset
   AND (%(window)s::text IS NULL OR late.window_id = %(window)s OR late.into_window = %(window)s)
 GROUP BY 1, 2 ORDER BY 1, 2"""
 
+_FROZEN: LiteralString = """
+SELECT made.created_at FROM babylon_training.windows AS hour
+JOIN babylon_training.training_datasets AS made ON made.id = hour.dataset_id WHERE hour.window_id = %s"""
+
 
 class LateSample(NamedTuple):
     """A late sample: its window, its id, what it teaches, and the dataset that it stands in with its group."""
@@ -193,7 +197,9 @@ def reason_of(conn: Connection[Any], chain: str, window: str) -> str:
     """What is said of a trained window whose data changed, and of what became of its late samples."""
     given = [carry for carry in carried(conn, chain, window) if carry.window == window]
     taken = {carry.into: carry.samples for carry in given if carry.into is not None}
-    return late_reason(window, taken, sum(carry.samples for carry in given if carry.into is None))
+    waiting = sum(carry.samples for carry in given if carry.into is None)
+    frozen = conn.execute(_FROZEN, [window]).fetchone()
+    return late_reason(window, taken, waiting, frozen[0] if frozen else None)
 
 
 def sources(conn: Connection[Any], into: str) -> list[str]:

@@ -16,7 +16,7 @@ from psycopg.rows import namedtuple_row
 from babylon_assets.domain.checkpoint_states import explain_end
 from babylon_assets.domain.display_text import shorten_id
 from babylon_assets.domain.policies import policy_name
-from babylon_assets.domain.token_counts import explain_early_end
+from babylon_assets.domain.token_counts import explain_early_end, format_trained
 from babylon_assets.domain.verdict_table import explain_decision, verdict_rows
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.ledger import checkpoints, verdicts, windows
@@ -102,7 +102,7 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
         place: where the database is, for the page.
     """
     conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-    names, made_of, ends, early = _checkpoints(conn)
+    names, made_of, ends, metrics = _checkpoints(conn)
     head = checkpoints.head(conn, chain)
     promoted = _rows(conn, _PROMOTIONS, lambda row: _promotion(row, names, made_of), chain, MOST_PROMOTIONS)
     lost = {row[0]: row[1] for row in conn.execute(_QUARANTINED)}
@@ -115,7 +115,8 @@ def read_report(conn: Connection[Any], chain: str, place: str, now: datetime, gr
             replace(
                 _window(row, grid, names, ends, lost.get(row.window_id, 0)),
                 recorded=recorded.get(row.window_id),
-                ended_early=early.get(row.checkpoint_id or "", ""),
+                trained_on=format_trained(metrics.get(row.checkpoint_id or "", {})),
+                ended_early=explain_early_end(metrics.get(row.checkpoint_id or "", {})),
             )
             for row in windows.list_windows(conn)
         ],
@@ -145,12 +146,12 @@ def _rows(conn: Connection[Any], query: LiteralString, build: Callable[[Any], An
         return [build(row) for row in cursor.execute(query, parameters)]
 
 
-def _checkpoints(conn: Connection[Any]) -> tuple[Names, dict[str, str | None], dict[str, str], dict[str, str]]:
-    """Name and window of every checkpoint of every chain, by id; why its chain ends there; why its pass ended early."""
+def _checkpoints(conn: Connection[Any]) -> tuple[Names, dict[str, str | None], dict[str, str], dict[str, Any]]:
+    """Name and window of every checkpoint of every chain, by id; why its chain ends there; its metrics."""
     rows = conn.execute(_CHECKPOINTS).fetchall()
     names = {row[0]: policy_name(row[1], row[2]) for row in rows}
     ends = {row[0]: explain_end(row[4]) for row in rows if row[4] is not None}
-    return names, {row[0]: row[3] for row in rows}, ends, {row[0]: explain_early_end(row[5]) for row in rows}
+    return names, {row[0]: row[3] for row in rows}, ends, {row[0]: row[5] for row in rows}
 
 
 def _window(row: WindowRow, grid: WindowGrid, names: Names, ends: Mapping[str, str], quarantined: int) -> WindowSummary:
@@ -161,7 +162,6 @@ def _window(row: WindowRow, grid: WindowGrid, names: Names, ends: Mapping[str, s
         trajectories=row.trajectories,
         agents=row.agents,
         samples=row.samples,
-        tokens=row.trainable_tokens,
         reward=row.reward_mean,
         deviation=row.reward_std,
         references=row.reference,

@@ -28,6 +28,13 @@ def count_quarantined(conn: Connection[Any], window: str) -> dict[str, int]:
     return dict(conn.execute(query, [window]).fetchall())
 
 
+def count_unread(conn: Connection[Any]) -> dict[str, int]:
+    """How many trajectories of each window could not be read, by window; without those of which all could."""
+    query = """
+        SELECT window_id, count(DISTINCT trajectory_id) FROM babylon_training.quarantined_trajectories GROUP BY 1"""
+    return dict(conn.execute(query).fetchall())
+
+
 def count_npcs(conn: Connection[Any], window: str) -> int:
     """How many agents of a window have no account of their own."""
     query = """

@@ -14,7 +14,7 @@ from babylon_assets.domain.display_text import format_plural
 from babylon_assets.report.attention import list_needs
 from babylon_assets.report.guides import render_guide
 from babylon_assets.report.learning_curve import CurveMark, CurvePoint, draw_learning_curve
-from babylon_assets.report.rendering import MISSING, format_age, render
+from babylon_assets.report.rendering import MISSING, format_when, render
 from babylon_assets.report.scales import smoothing_of
 from babylon_assets.report.summary import PromotionSummary, Report, WindowSummary
 
@@ -57,7 +57,7 @@ def render_page(report: Report) -> str:
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str, str]]:
-    """The state of the loop now: what it is, its value, and a word about it."""
+    """The state of the loop when the page is written: what it is, its value, and a word about it."""
     head, overdue = report.head, report.overdue
     job = report.running[-1] if report.running else None
     newest = next((window for window in reversed(report.windows) if window.state != "open"), None)
@@ -65,11 +65,11 @@ def _facts(report: Report) -> Iterator[tuple[str, str, str]]:
     if job is None:
         yield "running", "nothing", "no training is under way"
     else:
-        since = format_age(report.made_at - job.started_at)
-        yield "running", f"{job.state} {job.window}", f"on {job.backend or 'an unknown backend'}, begun {since}"
-    age = f"made {format_age(report.made_at - head.made_at)}" if head else ""
-    yield "newest checkpoint", head.name if head else "none yet", age
-    decided = f"{last.kind} {format_age(report.made_at - last.at)}" if last else "no policy was promoted"
+        since = format_when(job.started_at)
+        yield "running", f"{job.state} {job.window}", f"on {job.backend or 'an unknown backend'}, begun at {since}"
+    made_at = f"made at {format_when(head.made_at)}" if head else ""
+    yield "newest checkpoint", head.name if head else "none yet", made_at
+    decided = f"{last.kind} at {format_when(last.at)}" if last else "no policy was promoted"
     yield "served policy", report.promoted.name if report.promoted else "none yet", decided
     yield "newest window", newest.id if newest else "none yet", newest.state if newest else ""
     yield "overdue", format_plural(len(overdue), "window"), f"since {overdue[0].id}" if overdue else "in step"

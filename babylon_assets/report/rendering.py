@@ -70,15 +70,6 @@ def format_when(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M")
 
 
-def format_age(span: timedelta) -> str:
-    """How long ago, in the largest unit that fits."""
-    minutes = max(0, int(span.total_seconds() // 60))
-    for unit, size in (("day", 1440), ("hour", 60), ("minute", 1)):
-        if minutes >= size:
-            return f"{format_plural(minutes // size, unit)} ago"
-    return "just now"
-
-
 def format_value(value: float | None) -> str:
     """A number of a table, or a dash."""
     return MISSING if value is None else format_number(value, padded=True)

@@ -33,7 +33,8 @@ class WindowSummary:
         references: what other policies would have earned on the same boards, by name.
         policy, parent: names of the checkpoint that came of it and of the one it was trained from.
         rejected: what became of its checkpoint, with the reason, where the chain does not go on from it.
-        ended_early: why its training did not see all of its tokens; empty where it did.
+        trained_on: how many tokens it was trained on, and of how many where not on all; None for one that was not.
+        ended_early: why it was not trained on all of its tokens; empty where it was.
         quarantined: rows of it that could not be read.
         recorded: samples whose call was recorded here.
         understood, unknown_words, understanding: as of the window's row.
@@ -45,7 +46,7 @@ class WindowSummary:
     trajectories: int = 0
     agents: int = 0
     samples: int = 0
-    tokens: int = 0
+    trained_on: str | None = None
     reward: float | None = None
     deviation: float | None = None
     references: Mapping[str, float] | None = None
@@ -73,7 +74,8 @@ class WindowSummary:
     @property
     def own_reason(self) -> str:
         """The reason without what is said below the table of every window whose data changed after training."""
-        return (self.reason or "").removesuffix(f"; {beside(self.id)}").removeprefix(f"{CHANGED}; ")
+        own = (self.reason or "").removesuffix(f"; {beside(self.id)}").removeprefix(f"{CHANGED}; ")
+        return own.replace(f"{CHANGED}, ", "changed ", 1)
 
     @property
     def rows_left_out(self) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from babylon_assets.domain.evaluation_words import describe_windows
-from babylon_assets.domain.evaluations import Interval
-from babylon_assets.domain.policy_comparison import PromptTwice
+from babylon_assets.domain.policy_comparison import PromptTwice, significance
 from babylon_assets.ledger import lineage
 from babylon_assets.ledger.checkpoint_register import newest_names
 from babylon_assets.ledger.database import Connection
@@ -40,7 +38,7 @@ def show_comparison(site: Site, request: Request) -> Response:
         names=names,
         compared=compared,
         prompts=prompts,
-        significance=_sign,
+        significance=significance,
         windows_of=describe_windows,
         can_ask=site.environment().answers is not None,
     )
@@ -51,10 +49,3 @@ def _read_prompts(conn: Connection, differing: Sequence[PromptTwice]) -> dict[st
     kept = [read_sample(conn, twice.first.window, twice.prompt) for twice in differing]
     texts = read_texts(conn, [row for row in kept if row is not None])
     return {name: text.messages[-1].content for (_, name), text in texts.items() if text.messages}
-
-
-def _sign(interval: Interval | None) -> str:
-    """Whether a difference is clearly for the better, for the worse, or neither."""
-    if interval is None or math.isnan(interval.low):
-        return ""
-    return "better" if interval.low > 0 else "worse" if interval.high < 0 else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 
 from babylon_assets.domain.datasets import Dataset
@@ -101,4 +103,6 @@ def test_a_window_says_what_became_of_its_late_samples() -> None:
     begins, ends = "its data changed after training", f"`babylon train {WINDOW} --branch` trains beside it"
     assert late_reason(WINDOW, {}, 0) == f"{begins}; the chain stays as it is, {ends}"
     said = late_reason(WINDOW, {EARLIER: 1}, 2)
-    assert f"1 late sample carried into {EARLIER}; the next window that is trained takes 2 late samples" in said
+    assert f"1 late sample carried into {EARLIER}; 2 late samples wait for the next training" in said
+    changed = late_reason(WINDOW, {}, 1, datetime(2026, 11, 30, 12, 51, tzinfo=UTC))
+    assert changed.startswith(f"{begins}, on 2026-11-30 at 12:51 UTC; 1 late sample waits for the next training; the")

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from babylon_assets.domain.policy_comparison import PromptTwice, compare_kinds, compare_prompts, rank_differing
+from math import nan
+
+from babylon_assets.domain.evaluations import Interval
+from babylon_assets.domain.policy_comparison import (
+    ComparedPolicies,
+    MeasuredTwice,
+    PromptTwice,
+    compare_kinds,
+    compare_prompts,
+    explain_comparison,
+    rank_differing,
+)
 from babylon_assets.domain.prompt_evaluation import PromptAnswer
 
 
@@ -17,6 +28,20 @@ def test_the_difference_is_the_second_less_the_first_over_what_both_answered() -
     assert difference is not None
     assert (difference.value, shares) == (0.5, (1.0, 2 / 3))
     assert compare_prompts(first, {}) == (None, (None, None))
+
+
+def test_a_sentence_says_which_policy_is_better_and_by_what() -> None:
+    def sentence(**differences: Interval | None) -> str:
+        rows = [MeasuredTwice(name, None, None, None, gain, (None, None)) for name, gain in differences.items()]
+        return explain_comparison(
+            ComparedPolicies(first="m@0", second="m@3", measured=rows, prompts=0, kinds=[], differing=[])
+        )
+
+    better, unclear = Interval(0.1, 0.05, 0.2), Interval(0.1, -0.05, 0.2)
+    assert sentence(market=better) == "m@3 is clearly better than m@0 by market"
+    both = sentence(recorded_prompts=unclear, market=Interval(-0.1, -0.2, -0.05))
+    assert both == "m@3 is clearly worse than m@0 by market; not clearly better or worse by recorded prompts"
+    assert sentence(off_policy=None, market=Interval(0.1, nan, nan)) == ""
 
 
 def test_kinds_are_told_apart_and_the_most_frequent_comes_first() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from babylon_assets.domain.token_counts import count_tokens, explain_early_end, format_trainable
+from babylon_assets.domain.token_counts import count_tokens, explain_early_end, format_trainable, format_trained
 
 Step = dict[str, float]
 
@@ -38,9 +38,17 @@ def test_a_pass_that_ended_early_says_why_and_what_became_of_all_tokens() -> Non
     )
 
 
-def test_nothing_is_said_of_a_pass_that_left_no_token_unseen() -> None:
-    assert explain_early_end({"trained_tokens": 40, "undone_tokens": 60, "undone_steps": 1.0}) == ""
-    assert explain_early_end({"trainable_tokens": 40}) == ""
+def test_of_a_last_step_that_was_undone_it_is_said_how_much_was_trained_on() -> None:
+    undone = {"trained_tokens": 7099, "undone_tokens": 396, "undone_steps": 1.0}
+    assert explain_early_end(undone).endswith(
+        "and was undone: of 7,495 tokens 7,099 were trained on and 396 were those of the undone step"
+    )
+    assert format_trained(undone) == "7,099 of 7,495"
+
+
+def test_nothing_is_said_of_a_training_that_kept_all_of_its_tokens() -> None:
+    assert explain_early_end({"trained_tokens": 40}) == explain_early_end({"trainable_tokens": 40}) == ""
+    assert (format_trained({"trained_tokens": 7776}), format_trained({})) == ("7,776", None)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import babylon_assets
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import NoWindow, PermanentError, SettingsError
 from babylon_assets.ledger.asset_frames import FRAMES, frame_of
-from babylon_assets.ledger.database import Database
+from babylon_assets.ledger.database import Database, open_database
+from babylon_assets.ledger.windows import upsert_window
 from tests.ledger.values import CHAIN
 from tests.site.filled_ledger import WINDOWS, fill
 from tests.site.test_comparison import add_prompts
@@ -47,7 +48,7 @@ def test_every_frame_has_the_columns_that_are_documented(settings: Settings, dat
         "samples": 4,
         "windows": 1,
         "checkpoints": 1,
-        "evaluations": 0,
+        "evaluations": 2,
         "promotions": 4,
     }
     assert frames["samples"]["messages"].iloc[0][0]["role"] == "system"
@@ -66,6 +67,11 @@ def test_a_frame_that_cannot_be_says_what_to_do(settings: Settings) -> None:
         babylon_assets.load("trajectories", settings=settings)
     with pytest.raises(PermanentError, match="name a window, such as load"):
         babylon_assets.load("samples", settings=settings)
+    for frame in ("samples", "windows"):
+        with pytest.raises(ValueError, match=f"know the window 2026-11-05T23:00; the first .* {WINDOWS[0]}, the last"):
+            babylon_assets.load(frame, "2026-11-05T23:00", settings=settings)
+    with open_database(settings, begin=False).connect() as conn:
+        upsert_window(conn, "2026-11-05T23:00", status="open")
     empty = babylon_assets.load("samples", "2026-11-05T23:00", settings=settings)
     assert isinstance(empty, pd.DataFrame) and empty.empty
     for name, text in (("scored_trajectories", "2026-11-29"), ("windows", "2026-11-05T14:30")):
@@ -106,5 +112,7 @@ def test_the_notebook_runs(settings: Settings, monkeypatch: pytest.MonkeyPatch, 
     kinds = [[output["output_type"] for output in cell.get("outputs", [])] for cell in done["cells"]]
     assert kinds == [[output["output_type"] for output in cell.get("outputs", [])] for cell in kept["cells"]]
     assert [kind for kind in kinds if kind].count(["display_data"]) == 2
-    assert "recorded_prompts: +0.4375" in "".join(done["cells"][-1]["outputs"][0]["text"])
+    assert "recorded prompts: +0.4375" in "".join(done["cells"][-1]["outputs"][0]["text"])
+    states = next(cell for cell in kept["cells"] if "groupby" in "".join(cell["source"]))["outputs"][0]["data"]
+    assert "size" in states["text/plain"][0]  # a count leaves out the steps whose reward is not known
     assert "/tmp" not in NOTEBOOK.read_text() and "/home" not in NOTEBOOK.read_text()

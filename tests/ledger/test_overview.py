@@ -86,6 +86,7 @@ def test_windows_name_their_policies_and_count_their_quarantine(database: Databa
     )
     assert (second.policy, second.quarantined) == (f"{CHAIN}@2", 0)
     assert (first.rejected, second.rejected) == (None, "worse")
+    assert (first.trained_on, second.trained_on) == ("5,051 of 7,530", None)
     assert (first.ended_early, second.ended_early) == (explain_early_end(EARLY_END), "")
     assert (third.state, third.reason, third.policy) == ("failed", "SourceError: why", None)
 

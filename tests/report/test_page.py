@@ -70,7 +70,7 @@ class Document(HTMLParser):
 def test_every_section_is_there_and_says_its_numbers() -> None:
     document = Document(FULL)
     headings = (
-        "Now",
+        "State",
         "What needs a person",
         "Learning curve",
         "Windows",
@@ -83,10 +83,11 @@ def test_every_section_is_there_and_says_its_numbers() -> None:
     )
     assert [heading for heading in headings if heading not in document.text] == []
     said = (
-        *("babylon-agent@39", "8 things need a person", "promotion 50 minutes ago", "1.4 GiB"),
+        *("babylon-agent@39", "8 things need a person", "promotion at 2026-11-25 19:44", "1.4 GiB"),
         *("live valid actions fell to 0.71", "0.4810", "0.4400 to 0.5200", "$41.70", "$3.25", "1:27:11", "18,400,000"),
         *("trained 32", "failed 1", "stepsJson is not JSON", "byte 18211", "MIN_AGENTS_PER_WINDOW is 3", "78.9%"),
         "not yet babylon train 2026-11-25T14:00",
+        *("tokens trained on", "7,005", "made at 2026-11-25 20:14"),
         *("What was understood", "99.5%", "test users: 13", "marketType swap (2)", "412"),
         *("rejected: market -0.041", "its market reward is -0.041", "not worse by more than 0"),
     )
@@ -103,11 +104,11 @@ def test_a_loop_in_order_says_so_and_shows_no_empty_section() -> None:
 
 
 def test_what_holds_of_every_late_window_is_said_once() -> None:
-    reason = "its data changed after training; 3 late samples carried into 2026-11-05T14:00"
+    reason = "its data changed after training, on 2026-11-05 at 16:51 UTC; 3 late samples carried into 2026-11-05T14:00"
     windows = [window(back) for back in range(FIRST_ROWS + 1, 0, -1)]
     late = [replace(row, reason=f"{reason}; {beside(row.id)}") for row in windows]
     document = Document(render_page(well(windows=late)))
-    assert document.text.count("3 late samples carried into") == len(late)
+    assert document.text.count("changed on 2026-11-05 at 16:51 UTC; 3 late samples carried into") == len(late)
     assert document.text.count("changed after training") == 1
     assert document.text.count("--branch trains the window beside it") == document.text.count("--branch") == 1
     assert "1 older window" in document.text and "1 older windows" not in document.text
@@ -190,6 +191,13 @@ def test_captions_speak_of_what_is_drawn() -> None:
     for word, with_it in said.items():
         assert word in Document(render_page(with_it)).text
         assert word not in Document(render_page(well(windows=alone))).text
+
+
+def test_what_a_window_does_not_lack_is_an_empty_cell_with_a_label() -> None:
+    made = render_page(well(windows=[window(6, understanding={"actions": 4, "recognised": 4})]))
+    cells = '<td class="words" data-label="rows not read"></td><td class="words" data-label="words not known"></td>'
+    assert cells in made
+    assert ".stack .words:empty, .stack .wide { display:none }" in STYLE  # on a phone
 
 
 def test_a_reward_above_the_oracle_is_explained() -> None:

@@ -43,7 +43,7 @@ def window(back: int, **changes: Any) -> WindowSummary:
         "trajectories": 32,
         "agents": 32,
         "samples": 512,
-        "tokens": 7_000 + back,
+        "trained_on": f"{7_000 + back:,}",
         "reward": 0.5 - 0.35 * math.exp((back - 40) / 12) + 0.04 * math.sin(back * 2.1),
         "deviation": 0.3,
         "references": {"oracle": 0.56 + 0.03 * math.sin(back), "expert": 0.28, "random": 0.05},

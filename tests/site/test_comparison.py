@@ -103,6 +103,12 @@ def test_the_command_prints_the_same_for_people_and_for_scripts(database: Databa
     assert [prompt["first"]["reward"] for prompt in facts["differing"]] == [-0.5, 0.0, 0.5]
     told = CliRunner().invoke(app, ["compare", f"{CHAIN}@1", f"{CHAIN}@3"], env=given).output
     assert "0.4375" in told and "answer 2 of 3" in told
+    sentence, where = (
+        f"{CHAIN}@3 is clearly better than {CHAIN}@1 by",
+        told.partition("Where their answers differ most:"),
+    )
+    assert told.index(sentence) < told.index("By what the recorded agent did at the prompt:") < len(where[0])
+    assert f"agent-2 in {WINDOWS[0]}, step 0; the recorded agent chose BUY" in where[2]
     assert f"recorded prompts of windows up to {WINDOWS[0]}" in " ".join(told.split())
     address = link_comparison(f"{CHAIN}@1", f"{CHAIN}@3")
     assert f"page: http://127.0.0.1:3000{address}, while babylon up runs" in told

@@ -118,7 +118,7 @@ def test_a_late_trajectory_is_carried_into_the_next_window_once(world: World) ->
     waits = world.row(FIRST)
     assert (waits.status, waits.checkpoint_id) == ("trained", before.checkpoint_id)
     assert waits.trainable_tokens > before.trainable_tokens  # those of its dataset, as all its counts
-    assert "the next window that is trained takes" in (waits.reason or "")
+    assert "late samples wait for the next training; the chain stays as it is" in (waits.reason or "")
     assert stale(world, FIRST) == {}
     [(_, _, number, _)] = known(world)
     assert known(world) == [late_samples.CarriedSamples(FIRST, None, number)]
@@ -284,7 +284,7 @@ def test_late_data_is_left_alone_or_retrained_as_the_settings_say(world: World) 
     ignoring, retraining = world.having(late_data="ignore"), world.having(late_data="retrain")
     assert refresh(ignoring) == [FIRST]
     assert known(world) == []
-    assert (world.row(FIRST).reason or "").startswith("its data changed after training; the chain stays as it is")
+    assert (world.row(FIRST).reason or "").startswith("its data changed after training, on 20")
 
     assert run_job(retraining, "refresh_window", FIRST).success
     with world.database.connect() as conn:
