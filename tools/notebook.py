@@ -70,7 +70,7 @@ def _figures() -> list[dict[str, Any]]:
     outputs = []
     for figure in map(plt.figure, plt.get_fignums()):
         image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=72, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(image, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
         data = {"image/png": base64.b64encode(image.getvalue()).decode(), "text/plain": ["a figure"]}
         outputs.append({"output_type": "display_data", "data": data, "metadata": {}})
         plt.close(figure)

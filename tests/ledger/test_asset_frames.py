@@ -48,7 +48,7 @@ def test_every_frame_has_the_columns_that_are_documented(settings: Settings, dat
         "samples": 4,
         "windows": 1,
         "checkpoints": 1,
-        "evaluations": 0,
+        "evaluations": 2,
         "promotions": 4,
     }
     assert frames["samples"]["messages"].iloc[0][0]["role"] == "system"
@@ -112,5 +112,7 @@ def test_the_notebook_runs(settings: Settings, monkeypatch: pytest.MonkeyPatch, 
     kinds = [[output["output_type"] for output in cell.get("outputs", [])] for cell in done["cells"]]
     assert kinds == [[output["output_type"] for output in cell.get("outputs", [])] for cell in kept["cells"]]
     assert [kind for kind in kinds if kind].count(["display_data"]) == 2
-    assert "recorded_prompts: +0.4375" in "".join(done["cells"][-1]["outputs"][0]["text"])
+    assert "recorded prompts: +0.4375" in "".join(done["cells"][-1]["outputs"][0]["text"])
+    states = next(cell for cell in kept["cells"] if "groupby" in "".join(cell["source"]))["outputs"][0]["data"]
+    assert "size" in states["text/plain"][0]  # a count leaves out the steps whose reward is not known
     assert "/tmp" not in NOTEBOOK.read_text() and "/home" not in NOTEBOOK.read_text()
