@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from babylon_assets.cli.app import app, arguments_of_mode, main
 from babylon_assets.cli.simulated_game import as_begun
+from babylon_assets.cli.status import _without_repeats as without_repeats
 from babylon_assets.config.settings import Settings, load_settings
 from babylon_assets.domain.datasets import build_dataset
 from babylon_assets.domain.errors import PermanentError
@@ -177,6 +178,13 @@ def test_status_shows_a_person_each_fact_once_and_names_both_datasets(
         upsert_window(conn, FIRST, dataset_id="newer")
     assert {("newest dataset", "newer"), ("trained on dataset", DATASET.id)} <= set(facts())
     assert dict(facts())["trainable_tokens"].endswith(" in the newest dataset")
+
+
+def test_status_names_the_commonest_reasons_why_rows_were_not_read() -> None:
+    reasons = {f"reason {number}": 100 - number for number in range(13)}
+    told = without_repeats({"not_read": reasons})["not_read"]
+    assert list(told)[:10] == list(reasons)[:10]
+    assert (len(told), told["other reasons; --json has all"]) == (11, 90 + 89 + 88)
 
 
 def test_status_knows_an_attempt_that_lives_from_one_that_died(babylon: Babylon, database: Database) -> None:

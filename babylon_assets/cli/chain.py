@@ -183,7 +183,8 @@ def _in_short(shown: Mapping[str, Any]) -> dict[str, Any]:
     samples, late = shown["trajectories"], shown["carried_from"]
     own = f"{count(len(samples))} with {format_plural(sum(samples.values()), 'sample')}; --json names them"
     joined = ", ".join(f"{number} of {window}" for window, number in late.items())
-    line = [f"{name} {short(known)}" for name, known in zip(shown["line"], shown["line_ids"], strict=True)]
+    # No line ends between a name and its id.
+    line = [f"{name}\xa0{short(known)}" for name, known in zip(shown["line"], shown["line_ids"], strict=True)]
     others = {name: value for name, value in shown.items() if name not in ("scores", "line_ids")}
     return {
         **others,

@@ -11,6 +11,7 @@ import psycopg
 
 from babylon_assets.cli.diagnosis import Diagnosis, diagnose_by, refuse
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.display_text import format_plural
 from babylon_assets.domain.errors import BabylonError, PermanentError, SettingsError, SourceError
 from babylon_assets.domain.trajectories import Quarantined
 from babylon_assets.ledger.addresses import parse_address
@@ -109,7 +110,8 @@ def _record(settings: Settings, database: Database) -> str:
         windows = environment.list_windows(source)
         note = environment.describe_record(source)
     newest = f", the newest {windows[-1].window}" if windows else ""
-    return f"{environment.name}: {len(windows)} windows{newest}{note}{_read_dry(environment, database, windows)}"
+    dry = _read_dry(environment, database, windows)
+    return f"{environment.name}: {format_plural(len(windows), 'window')}{newest}{note}{dry}"
 
 
 def _read_dry(environment: Environment, database: Database, windows: Sequence[SourceWindow]) -> str:

@@ -189,7 +189,7 @@ def _table(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> Table:
         for row in rows
     ]
     listed = [{name: cell for name, cell in row.items() if name not in unsaid} for row in listed]
-    dropped = ("kind", "entry", "exit", "baseline", "compared with", "call", "trajectory", "worth", "advantage")
+    dropped = ("kind", "baseline", "compared with", "entry", "exit", "call", "trajectory", "worth", "advantage")
     return fitting_table(listed, drop=dropped, right=("step", "call", *numbers), ids=("trajectory", "agent"))
 
 

@@ -23,6 +23,8 @@ from babylon_assets.ledger.database import Connection
 from babylon_assets.ledger.dataset_counts import read_counts
 from babylon_assets.ledger.trajectory_counts import count_quarantined
 
+#: Reasons why rows were not read that a person is told.
+MOST_REASONS = 10
 #: Names for a person of what the keys of JSON call otherwise.
 _NAMES = {
     "parent_id": "parent",
@@ -68,6 +70,10 @@ def _without_repeats(shown: Mapping[str, Any]) -> dict[str, Any]:
     top = {name: value for name, value in shown.items() if name not in ("policy", "parent_policy")}
     if top.get("understood") is not None:
         top["understood"] = f"{top['understood']:.0%}"
+    if len(top.get("not_read", ())) > MOST_REASONS:
+        named = list(top["not_read"].items())
+        rest = sum(rows for _, rows in named[MOST_REASONS:])
+        top["not_read"] = {**dict(named[:MOST_REASONS]), "other reasons; --json has all": rest}
     checkpoint = shown.get("lineage")
     if not checkpoint:
         return top

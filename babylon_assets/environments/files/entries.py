@@ -32,6 +32,8 @@ from babylon_assets.environments.files.conversations import (
 
 _LARGEST = 2**31 - 1
 _LARGEST_REWARD = 1e30
+#: What to do about an answer without a window.
+NAME_WINDOW = "; give one with --window"
 CUT = "characters that were cut and are replaced"
 
 
@@ -255,7 +257,7 @@ def _entry(fields: Mapping[str, Any], window: str | None, windows: WindowGrid, p
     bounds.require_conversation([*messages, answer], tools)
     placed = window or _text(fields.get("window"))
     if placed is None:
-        raise UnreadableEntryError("it does not say its window; give one with --window")
+        raise UnreadableEntryError(f"it does not say its window{NAME_WINDOW}")
     windows.parse(placed)
     facts = fields.get("facts")
     trajectory = _text(fields.get("trajectory_id")) or "import-" + content_id([messages, response])[:24]

@@ -18,7 +18,14 @@ from babylon_assets.domain.errors import PermanentError
 from babylon_assets.domain.imported_rewards import ImportedRewards, ImportedStep
 from babylon_assets.domain.trajectories import Quarantined, RawSample, StepFacts, TrajectoryRecord
 from babylon_assets.domain.windows import HOURLY, Window, WindowGrid
-from babylon_assets.environments.files.entries import Entry, art_entries, refuse, table_entries, value_bytes
+from babylon_assets.environments.files.entries import (
+    NAME_WINDOW,
+    Entry,
+    art_entries,
+    refuse,
+    table_entries,
+    value_bytes,
+)
 
 __all__ = ["Entry", "Imported", "ImportedCall", "arranged", "art_entries", "table_entries"]
 
@@ -66,7 +73,8 @@ def arranged(
             members.setdefault((entry.step, entry.call), entry)
     first = window or min((name for name, _ in by_place), default=None)
     if first is None and refused:
-        raise PermanentError(f"{refused[0].place}: {refused[0].reason}; nothing else in the file says a window")
+        remedy = "" if refused[0].reason.endswith(NAME_WINDOW) else NAME_WINDOW
+        raise PermanentError(f"{refused[0].place}: {refused[0].reason}; nothing else in the file says a window{remedy}")
     imported: dict[str, Imported] = defaultdict(lambda: Imported([], []))
     for (name, trajectory), members in sorted(by_place.items()):
         record, given, calls = _record(

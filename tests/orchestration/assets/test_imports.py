@@ -182,3 +182,5 @@ def test_a_file_that_is_none_says_what_to_give(babylon: Babylon, database: Datab
     assert refused.exit_code == 1
     assert 'no trajectory group: it has no field "trajectories" (line 1, line 2, line 3, ...)' in refused.output
     assert "1 refused  a trajectory without messages_and_choices (line 5 trajectory 0)" in refused.output
+    no_window = CliRunner().invoke(app, ["import", str(tmp_path / "bad.jsonl")], env=environment)
+    assert no_window.output.count("give one with --window") == 1
