@@ -464,6 +464,8 @@ def test_a_path_that_the_system_refuses_is_one_sentence(ledger: Database, tmp_pa
     )
     assert (taken.exit_code, "move the file that is where a folder should be" in taken.output) == (1, True)
     assert "room" not in taken.output
+    down = CliRunner().invoke(app, ["down"], env={"BABYLON_HOME": str(tmp_path / "none"), "COLUMNS": "500"})
+    assert (down.exit_code, "there is no home with a PostgreSQL" in down.output) == (0, True), down.output
     for command in (["up"], ["windows"]):
         homeless = CliRunner().invoke(app, command, env={**environment(ledger, tmp_path / "file"), "COLUMNS": "500"})
         assert (homeless.exit_code, f"{tmp_path}/file is a file where the home" in homeless.output) == (2, True)

@@ -29,6 +29,7 @@ from babylon_assets.ledger import checkpoints, promotions
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.verdicts import StoredVerdict, store_verdict
+from babylon_assets.ledger.waiting import noting_wait, tell_wait
 from babylon_assets.ledger.windows import upsert_window
 from tests.environments.babylon.rows import add_trajectories, add_users, trajectory
 from tests.evaluation.players import Scripted
@@ -210,12 +211,28 @@ def test_a_terminal_without_the_letters_shows_their_numbers(database: Database, 
     assert rb"no \u201c\xfcn\xefcode\u201d \U0001f4c8 here" in done.stdout
 
 
-def test_a_long_task_is_told_by_its_quarters_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with terminal.progress() as bar:
-        heard = terminal.share_callback(bar)
-        for share in (0.01, 0.3, 0.4, 0.8, 1.0):
+def test_a_long_task_is_told_with_its_share_and_a_wait_with_its_reason_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "TELL_EVERY_SECONDS", 0.01)
+    with terminal.waiting("preparing", beside_bar=True) as say, terminal.progress() as bar:
+        heard = terminal.share_callback(bar, say)
+        for share in (0.01, 0.3):
             heard("teaching", share)
-    assert capsys.readouterr().err.splitlines() == ["teaching: 25%", "teaching: 75%", "teaching: 100%"]
+        time.sleep(0.1)
+        shares = capsys.readouterr().err.splitlines()
+        with noting_wait("another run (247b24ca), which is training", time.monotonic() - 12):
+            time.sleep(0.1)
+            waits = capsys.readouterr().err.splitlines()
+    assert "still teaching: 30%, 0 s" in shares and len(shares) < 20
+    assert "still waiting for another run (247b24ca), which is training: 12 s" in waits
+
+
+def test_a_wait_is_a_sentence_without_a_level(screen: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    show_log("INFO")
+    tell_wait("another run (247b24ca), which is training")
+    told = seen(capsys.readouterr().err)
+    assert told.strip() == "waiting for another run (247b24ca), which is training"
 
 
 def test_whoever_waits_is_told_that_it_goes_on(

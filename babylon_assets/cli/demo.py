@@ -117,8 +117,8 @@ def _base_model(settings: Settings) -> str:
     prepare_libraries(settings)
     from babylon_assets.training.roots import base_model_of
 
-    with waiting("preparing the base model", beside_bar=True), progress() as bar:
-        return base_model_of(settings, share_callback(bar))
+    with waiting("preparing the base model", beside_bar=True) as say, progress() as bar:
+        return base_model_of(settings, share_callback(bar, say))
 
 
 @contextmanager

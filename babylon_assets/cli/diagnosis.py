@@ -16,13 +16,18 @@ class Diagnosis:
     """One check: what was found, and what to do when it is not well (empty when it is).
 
     Attributes:
-        sure: False where only a first use will tell.
+        sure: False where only a first use will tell; then the remedy is what helps to tell it earlier.
     """
 
     name: str
     found: str
     remedy: str = ""
     sure: bool = True
+
+    @property
+    def wrong(self) -> bool:
+        """Whether there is something to mend."""
+        return self.sure and bool(self.remedy)
 
 
 def diagnose_by(name: str, look: Callable[[], str | Diagnosis]) -> Diagnosis:

@@ -61,12 +61,12 @@ def doctor(
         print_json({"findings": [asdict(finding) for finding in findings], "settings": printable(settings)})
     else:
         output.print(_verdict(findings))
-        output.print(_table(sorted(findings, key=lambda finding: (not finding.remedy, finding.sure))))
+        output.print(_table(sorted(findings, key=lambda finding: (not finding.wrong, finding.sure))))
         if show_settings:
             output.print(_settings_table(settings))
         else:
             output.print("babylon doctor --settings shows every setting", style="dim")
-    if any(finding.remedy for finding in findings):
+    if any(finding.wrong for finding in findings):
         raise typer.Exit(1)
 
 
@@ -196,7 +196,8 @@ def _model_elsewhere(base: str) -> str | Diagnosis:
     place = "the first training makes a folder of it" if is_source(base) else "the hub does not answer"
     families = ", ".join(FAMILIES.values())
     about = f"{base}; {place}; not known yet whether it is of a family that can be trained here: {families}"
-    return Diagnosis("base model", about, sure=False)
+    sooner = "" if is_source(base) else "reach the hub and ask again, or set BASE_MODEL to smollm2 or a model's folder"
+    return Diagnosis("base model", about, sooner, sure=False)
 
 
 def _local_model(base: str, trains_here: bool) -> str:
@@ -223,8 +224,8 @@ def _disk(settings: Settings, wanted: float) -> Diagnosis:
 
 def _verdict(findings: Sequence[Diagnosis]) -> Text:
     """One sentence: how many things are wrong, or that all is well, and what is not known yet."""
-    wrong = [finding.name for finding in findings if finding.remedy]
-    open_ones = [finding.name for finding in findings if not finding.sure and not finding.remedy]
+    wrong = [finding.name for finding in findings if finding.wrong]
+    open_ones = [finding.name for finding in findings if not finding.sure]
     rest = f"; not known before the first training: {', '.join(open_ones)}" if open_ones else ""
     if wrong:
         return bold(
@@ -241,7 +242,7 @@ def _table(findings: list[Diagnosis]) -> Table:
         table.add_column(name, overflow="fold")
     for finding in findings:
         mark = bold("ok", "green") if finding.sure else bold("?", "yellow")
-        mark = bold("no", "bold red") if finding.remedy else mark
+        mark = bold("no", "bold red") if finding.wrong else mark
         table.add_row(mark, finding.name, finding.found, finding.remedy)
     return table
 

@@ -35,5 +35,8 @@ def down() -> None:
         output.print("DATABASE_URL is set: its server is yours to stop")
         return
     data = embedded_data(settings)
+    if not data.exists():
+        output.print(f"there is no home with a PostgreSQL in {settings.home}, so none runs", soft_wrap=True)
+        return
     stopped = embedded_postgres.stop(data)
     output.print(f"the PostgreSQL in {data} is stopped" if stopped else f"no PostgreSQL runs in {data}", soft_wrap=True)

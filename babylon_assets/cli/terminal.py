@@ -22,14 +22,17 @@ from rich.table import Table
 from rich.text import Text
 
 from babylon_assets.domain.display_text import format_number, is_number, neutralize, neutralize_line, shorten_id
+from babylon_assets.ledger.waiting import current_wait
 
+#: The log that says for whom this process waits.
+WAITS = "babylon_assets.ledger.waiting"
 #: Columns between two of a table, and those that the last one is left, where it holds more.
 GAP, LAST_COLUMN = 2, 24
 #: Characters of an id that are shown where there is no room for all of it.
 ID_COLUMN = 12
 _BLANKS = re.compile(r"[ \t]+(?=\n)")
 #: How often whoever waits is told that a command goes on.
-TELL_EVERY_SECONDS = 5.0
+TELL_EVERY_SECONDS = 10.0
 #: Columns where there is no terminal to ask: tables in files and pipes keep their cells whole.
 WIDE = 160
 
@@ -90,11 +93,20 @@ class LogFormatter(logging.Formatter):
         return neutralize(super().formatException(ei))
 
 
+class LogHandler(RichHandler):
+    """The log on a terminal; for whom this process waits is a sentence without time and level."""
+
+    def render(self, *, record: logging.LogRecord, message_renderable: Any, **others: Any) -> Any:
+        if record.name == WAITS:
+            return message_renderable
+        return super().render(record=record, message_renderable=message_renderable, **others)
+
+
 def show_log(level: str) -> None:
     """Show the product's own log from this level on, on standard error; other libraries' stay as they are."""
     log = logging.getLogger("babylon_assets")
     log.setLevel(level)
-    handler = RichHandler(console=errors, show_path=False)
+    handler = LogHandler(console=errors, show_path=False)
     handler.setFormatter(LogFormatter("%(message)s"))
     log.handlers = [handler]
     log.propagate = False
@@ -218,27 +230,33 @@ def tell_step(text: str) -> None:
 
 
 @contextmanager
-def waiting(text: str, *, beside_bar: bool = False) -> Iterator[Callable[[str], None]]:
-    """Say on standard error what begins now and, while it goes on, for how long it has.
+def waiting(text: str, *, beside_bar: bool = False) -> Iterator[Callable[..., None]]:
+    """Say on standard error what begins now and, while it goes on, for how long it has, or whom it waits for.
 
-    The block is given what changes what is said from then on, and counted. It is said where standard error was when it
-    began: a training takes it away from libraries that print.
+    The block is given what changes what is said from then on, and counted; a share that is done may come with it. It
+    is said where standard error was when it began: a training takes it away from libraries that print.
 
     Args:
         beside_bar: whether the block draws a progress bar, which moves by itself on a terminal.
     """
     if beside_bar and errors.is_terminal:
         tell_step(text)
-        yield lambda _: None
+        yield lambda *_: None
         return
     ended, stream = threading.Event(), errors.file
-    now = [(text, time.monotonic())]
+    now = [(text, "", time.monotonic())]
+
+    def say(what: str, share: float | None = None) -> None:
+        same = what == now[0][0]
+        now[0] = what, "" if share is None else f"{share:.0%}, ", now[0][2] if same else time.monotonic()
 
     def tell() -> None:
         while not ended.wait(TELL_EVERY_SECONDS):
             with errors.capture() as line:
-                what, since = now[0]
-                tell_step(f"still {what}: {time.monotonic() - since:.0f} s")
+                what, share, since = now[0]
+                if wait := current_wait():
+                    what, share, since = f"waiting for {wait[0]}", "", wait[1]
+                tell_step(f"still {what}: {share}{time.monotonic() - since:.0f} s")
             stream.write(line.get())
             stream.flush()
 
@@ -246,7 +264,7 @@ def waiting(text: str, *, beside_bar: bool = False) -> Iterator[Callable[[str], 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
     try:
-        yield lambda what: now.__setitem__(0, (what, time.monotonic()))
+        yield say
     finally:
         ended.set()
         teller.join()
@@ -264,21 +282,19 @@ def progress(*columns: str | ProgressColumn) -> Progress:
     )
 
 
-def share_callback(bar: Progress) -> Callable[[str, float], None]:
+def share_callback(bar: Progress, say: Callable[..., None]) -> Callable[[str, float], None]:
     """A callback (what, share done from 0 to 1) that shows each thing it hears of as a task of `bar`.
 
-    Where there is no terminal for a bar, each quarter of it is a line; what begins is said by whoever waits for it.
+    Args:
+        say: of the `waiting` beside the bar, which says it where there is no terminal for a bar.
     """
     tasks: dict[str, Any] = {}
-    quarters: dict[str, int] = {}
 
     def heard(what: str, share: float) -> None:
         if what not in tasks:
-            tasks[what], quarters[what] = bar.add_task(what, total=1.0), 0
+            tasks[what] = bar.add_task(what, total=1.0)
         bar.update(tasks[what], completed=share)
-        if not errors.is_terminal and int(4 * share) > quarters[what]:
-            quarters[what] = int(4 * share)
-            errors.print(f"{what}: {25 * quarters[what]}%", highlight=False)
+        say(what, share)
 
     return heard
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from psycopg import Connection
@@ -25,19 +26,49 @@ _HOLDER = """
         AND l.classid = (%s::int8 & 4294967295)::oid AND l.objid = ({}::int8 & 4294967295)::oid LIMIT 1"""
 
 
+#: What this process waits for now, and since when on the monotonic clock; the newest last.
+_current: dict[object, tuple[str, float]] = {}
+
+
+def current_wait() -> tuple[str, float] | None:
+    """What this process waits for now, as a clause after `waiting for`, and since when on the monotonic clock."""
+    return next(reversed(list(_current.values())), None)
+
+
+@contextmanager
+def noting_wait(words: str, since: float) -> Iterator[None]:
+    """Let `current_wait` know of a wait while it lasts."""
+    key = object()
+    _current[key] = (words, since)
+    try:
+        yield
+    finally:
+        del _current[key]
+
+
+def tell_wait(words: str) -> None:
+    """Say in the log for whom and for what one waits; `babylon` shows it as a plain sentence."""
+    _log.warning("waiting for %s", words)
+
+
 def wait_until(done: Callable[[], bool], describe: Callable[[], str]) -> None:
     """Ask again and again, with a pause between, until it is done; a signal ends the wait as it ends any sleep.
 
     Args:
         describe: for whom and for what one waits, as a clause after `waiting for`.
     """
-    said_at, pause = time.monotonic() + PATIENCE, 0.02
-    while not done():
-        if time.monotonic() >= said_at:
-            _log.warning("waiting for %s", describe())
-            said_at = time.monotonic() + EVERY
-        time.sleep(pause)
-        pause = min(_LONGEST_PAUSE, pause * 1.5)
+    began, pause = time.monotonic(), 0.02
+    said_at = began + PATIENCE
+    with ExitStack() as noted:
+        while not done():
+            if time.monotonic() >= said_at:
+                words = describe()
+                tell_wait(words)
+                noted.close()
+                noted.enter_context(noting_wait(words, began))
+                said_at = time.monotonic() + EVERY
+            time.sleep(pause)
+            pause = min(_LONGEST_PAUSE, pause * 1.5)
 
 
 def wait_for_lock(conn: Connection[Any], function: str, key: str, arguments: tuple[int, str | int], what: str) -> None:

@@ -190,9 +190,11 @@ def test_of_many_evaluations_the_newest_are_shown_and_the_rest_counted(database:
                 checkpoint_id=f"{CHAIN}-1", evaluation="off_policy", version=window, window_id=window, results={}
             )
             keep(conn, measured)
-            prompts = replace(measured, checkpoint_id=f"{CHAIN}-3", evaluation="recorded_prompts")
+            keep(conn, replace(measured, checkpoint_id=f"{CHAIN}-3"))
             if number < 48:
-                keep(conn, prompts)
+                keep(conn, replace(measured, checkpoint_id=f"{CHAIN}-3", evaluation="recorded_prompts"))
+        older = "UPDATE babylon_training.checkpoint_evaluations SET created_at = created_at - interval '1 day'"
+        conn.execute(f"{older} WHERE evaluation = 'recorded_prompts'".encode())
         conn.execute("UPDATE babylon_training.windows SET reward_mean = 0.5")
         odd = {"valid_share": True, "huge": 10**400}
         keep(conn, Evaluation(checkpoint_id=f"{CHAIN}-3", evaluation="odd", version="1", value=1.0, results=odd))
@@ -203,6 +205,7 @@ def test_of_many_evaluations_the_newest_are_shown_and_the_rest_counted(database:
     assert "33 older evaluations are left out" in text
     again = client.get(link_checkpoint(f"{CHAIN}@3")).text
     assert again.index('<th scope="row">market<') < again.index("<summary>26 earlier evaluations</summary>")
+    assert "<summary>118 off-policy estimates</summary>" in again  # however much newer they are
     assert "0.3750 when trained, 0.5000 now" in again
     assert "windows up to 2026-10-02T23:00" in again and "A dash as the window: it is measured on no window" in again
 

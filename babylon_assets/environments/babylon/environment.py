@@ -204,7 +204,7 @@ resolved, and when the newest was written.
         return record.attributes.get("archetype", "")
 
     def describe_record(self, conn: Connection) -> str:
-        text = self._describe_game(conn) + "".join(f"; {loss}" for loss in self.schema(conn).losses())
+        text = self._describe_game(conn) + "".join(f"; {loss}" for loss in self.list_losses(conn))
         row = conn.execute("SELECT has_table_privilege('public.trajectories', 'INSERT, UPDATE, DELETE')").fetchone()
         writes = self.settings.gate.write_trained_models or self.settings.judge.write_reward_judgments
         if row and row[0] and not writes and self.settings.database.url:
@@ -215,6 +215,10 @@ resolved, and when the newest was written.
                 "go by their endTime"
             )
         return text
+
+    def list_losses(self, conn: Connection) -> list[str]:
+        """What is lost because a table that the game may have is not there."""
+        return self.schema(conn).losses()
 
     def misplaced_rows(self, conn: Connection) -> Mapping[str, int]:
         return game_record.count_odd_ids(conn, windows=self.settings.windows)

@@ -11,7 +11,7 @@ import psycopg
 from babylon_assets.config.settings import Settings
 from babylon_assets.domain.policies import Policy
 from babylon_assets.environments.babylon.environment import BabylonEnvironment
-from babylon_assets.environments.base import AnswerReader, Benchmark, Progress
+from babylon_assets.environments.base import AnswerReader, Benchmark, Connection, Progress
 from babylon_assets.environments.simulated.game_file import go_on_with_game, read_base_model
 from babylon_assets.environments.simulated.rows import COMPANY_MARK
 
@@ -28,6 +28,10 @@ class SimulatedEnvironment(BabylonEnvironment):
     state_seconds = 0.0
     trajectory_is_tick = False
     gate_asks_prompts = False  # its boards say more of a policy than its recorded prompts
+
+    def list_losses(self, conn: Connection) -> list[str]:
+        """None: tables that the market does not play into are of the real games alone."""
+        return []
 
     def name_market(self, market_id: str) -> str:
         """As answers name it: by its slot on the board, or by its question where boards are wide."""

@@ -7,8 +7,8 @@ says which of Dagster's names it rests on.
 
 from __future__ import annotations
 
-import logging
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -16,9 +16,9 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._utils.interrupts import raise_interrupts_as
 
+from babylon_assets.ledger.waiting import noting_wait, tell_wait
 from babylon_assets.orchestration.runtime.interruptions import canceling
 
-_log = logging.getLogger(__name__)
 #: Seconds between two looks at the pool, and between two times that the wait is said.
 LOOK, EVERY = 1.0, 60.0
 _ORIGINAL = ActiveExecution.sleep_til_ready
@@ -36,24 +36,33 @@ def _sleep_until_ready(execution: ActiveExecution) -> None:
             _ORIGINAL(execution)
         return
     now = time.monotonic()
-    if now >= getattr(execution, "_said_at", 0.0):
-        execution._said_at = now + EVERY  # type: ignore[attr-defined]
-        _log.warning("waiting for %s; Ctrl-C or Terminate ends the wait", _pools_in_words(context))
-    with canceling(context._instance, context._run_id), raise_interrupts_as(DagsterExecutionInterruptedError):
+    said_at, began, words = getattr(execution, "_wait", (0.0, now, ""))
+    if now >= said_at:
+        said_at, words = now + EVERY, _holders_in_words(context)
+        tell_wait(f"{words}; Ctrl-C or Terminate ends the wait")
+    execution._wait = said_at, began, words  # type: ignore[attr-defined]
+    with (
+        noting_wait(words, began),
+        canceling(context._instance, context._run_id),
+        raise_interrupts_as(DagsterExecutionInterruptedError),
+    ):
         time.sleep(LOOK)
 
 
-def _pools_in_words(context: Any) -> str:
-    """Which pools are full, and which runs hold their places."""
+def _holders_in_words(context: Any) -> str:
+    """Which runs are in the pools that are full, and since when."""
     instance: dg.DagsterInstance = context._instance
-    pools = []
+    holders = []
     for pool in sorted(instance.event_log_storage.get_concurrency_keys()):
         info = instance.event_log_storage.get_concurrency_info(pool)
         if any(pending.run_id == context._run_id for pending in info.pending_steps):
-            holders = sorted({slot.run_id for slot in info.claimed_slots})
-            pools.append(f"the pool {pool}, whose place the run {', '.join(map(_short, holders)) or 'of nobody'} holds")
-    return " and ".join(pools) or "a place in a pool"
+            runs = sorted({slot.run_id for slot in info.claimed_slots})
+            holders += [f"another run ({run[:8]}), which is {pool}{_since(instance, run)}" for run in runs]
+    return " and ".join(holders) or "a place in a pool"
 
 
-def _short(run_id: str) -> str:
-    return run_id[:8]
+def _since(instance: dg.DagsterInstance, run_id: str) -> str:
+    record = instance.get_run_record_by_id(run_id)
+    if record is None or record.start_time is None:
+        return ""
+    return f" and began at {datetime.fromtimestamp(record.start_time, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -12,12 +12,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from babylon_assets.config.settings import Settings
 from babylon_assets.domain.errors import SourceError
 from babylon_assets.domain.trajectories import Quarantined, TrajectoryRecord
 from babylon_assets.domain.windows import WindowGrid
 from babylon_assets.environments.babylon import game_record, game_tables, outcome_tables, schema
 from babylon_assets.environments.babylon.details import steps_frame
 from babylon_assets.environments.base import SourceWindow
+from babylon_assets.environments.simulated.environment import SimulatedEnvironment
 from tests.domain.rows import START, WINDOW, call, step
 from tests.environments.babylon.rows import Connection, add_trajectories, add_users, read, trajectory
 
@@ -247,6 +249,7 @@ class TestReadWindow:
         assert isinstance(other, TrajectoryRecord)
         assert [raw.response for raw in other.samples] == ['{"action":"buy_yes"}']
         assert schema.look_at_schema(game_conn).losses() == LOSSES_OF_2025
+        assert "without" not in SimulatedEnvironment(Settings()).describe_record(game_conn)  # it never has them
         game_conn.execute("DROP TABLE public.llm_call_logs")
         left = [row for row in read(game_conn, WINDOW).values() if isinstance(row, TrajectoryRecord)]
         assert sorted(len(row.samples) for row in left) == [0, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def test_it_says_for_whom_it_sleeps_and_a_signal_ends_it(
         for process in waiting:
             assert process.stderr is not None
             told = next(line for line in process.stderr if "waiting for" in line)
-            assert "the pool training, whose place the run" in told
+            assert re.search(r"waiting for another run \(\w+\), which is training", told), told
         before = [cpu_seconds(process.pid) for process in waiting]
         time.sleep(2)
         used = [cpu_seconds(process.pid) - earlier for process, earlier in zip(waiting, before, strict=True)]
