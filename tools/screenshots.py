@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 from PIL import Image
@@ -24,6 +25,8 @@ from babylon_assets.ledger.windows import list_windows
 from babylon_assets.report.page import render_page
 from tests.browser import Browser
 
+#: True when nothing on the page turns any more, such as the mark of what is still read.
+STILL = "!document.getAnimations().some(drawn => drawn.effect.getTiming().iterations === Infinity)"
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 
 
@@ -83,22 +86,69 @@ def take(settings: Settings, window: str) -> None:
     with Browser(1400, 900) as browser:
         browser.open(f"{ui}/assets/model_checkpoints?view=partitions", "Hide navigation")
         browser.click("Hide navigation")
-        browser.resize(2000, 620)  # smaller, and the assets are drawn without what is in them
+        browser.resize(2600, 620)  # smaller, and the assets are drawn without what is in them
         browser.open(f"{ui}/locations/babylon_assets/asset-groups/babylon/lineage", "1 / 1 Passed")
-        browser.picture(IMAGES / "lineage.png", settle=3)
+        take_lineage(browser, IMAGES / "lineage.png")
         browser.resize(1400, 585)
         browser.open(partition, "learning_curve")
+        browser.wait_until(STILL)
         browser.picture(IMAGES / "partitions.png")
-        browser.click("[Show Markdown]", row="learning_curve")
-        browser.wait_until("[...document.images].some(drawn => drawn.complete && drawn.width > 300)")
-        browser.picture(IMAGES / "materialization.png", settle=2)
-    with Browser(1440, 900) as browser:
-        browser.resize(1440, 900)
+        browser.resize(1400, 1300)
+        take_checkpoint(browser, window, IMAGES / "materialization.png")
         browser.open(f"{ui}/assets/checkpoint_evaluations?view=partitions&partition={quote(window)}", "base model")
-        browser.picture(IMAGES / "evaluations.png", settle=2)
+        browser.wait_until(STILL)
+        metadata_above(browser, window, "evaluations").save(IMAGES / "evaluations.png", optimize=True)
         browser.resize(1440, 860)
         browser.open(f"{ui}{SITE}/", "What the states mean")
         browser.picture(IMAGES / "site.png", settle=1)
+
+
+def take_lineage(browser: Browser, path: Path) -> None:
+    """The assets in two rows: in one they are too small where a page is as wide as a README."""
+    nodes = browser.run(
+        "[...document.querySelectorAll('foreignObject')].map(node => [node.textContent, node.getBoundingClientRect()])"
+        ".map(([text, at]) => [text, at.left, at.top, at.right, at.bottom])"
+    )
+    middle = next(node[1] for node in nodes if node[0].startswith("model_checkpoints")) - 40
+    left, top = (min(node[side] for node in nodes) - 20 for side in (1, 2))
+    right, bottom = (max(node[side] for node in nodes) + 20 for side in (3, 4))
+    whole = Image.open(browser.picture(path, settle=3))
+    rows = [whole.crop((left, top, middle, bottom)), whole.crop((middle, top, right, bottom))]
+    below(rows).save(path, optimize=True)
+
+
+def take_checkpoint(browser: Browser, window: str, path: Path) -> None:
+    """The metadata of a checkpoint down to its learning curve, and the curve, which opens on a click."""
+    metadata = metadata_above(browser, window, "learning_curve")
+    browser.click("[Show Markdown]", row="learning_curve")
+    browser.wait_until("[...document.images].some(drawn => drawn.complete && drawn.width > 300)")
+    drawn = "[...document.images].find(drawn => drawn.width > 300)"
+    below([metadata, cut(browser, f"{drawn}.getBoundingClientRect()")]).save(path, optimize=True)
+
+
+def metadata_above(browser: Browser, window: str, last: str) -> Image.Image:
+    """The page of a partition from its name down to a row of its metadata, that row included."""
+    name = f"[...document.querySelectorAll('*')].findLast(e => !e.children.length && e.textContent === '{window}')"
+    row = f"[...document.querySelectorAll('tr')].find(e => e.innerText.startsWith('{last}'))"
+    box = "{left: row.left - 24, top: name.top - 44, right: row.right + 24, bottom: row.bottom + 8}"
+    return cut(browser, f"(([name, row]) => ({box}))([{name}, {row}].map(e => e.getBoundingClientRect()))")
+
+
+def cut(browser: Browser, box: str) -> Image.Image:
+    """The part of the page in a box, which is a JavaScript expression."""
+    sides = browser.run(f"(box => [box.left, box.top, box.right, box.bottom])({box})")
+    with TemporaryDirectory() as folder:
+        return Image.open(browser.picture(Path(folder) / "page.png", settle=2)).crop(tuple(map(round, sides)))
+
+
+def below(pictures: list[Image.Image]) -> Image.Image:
+    """Pictures, each below the one before it, in the middle."""
+    joined = Image.new("RGB", (max(each.width for each in pictures), sum(each.height for each in pictures)), "white")
+    place = 0
+    for each in pictures:
+        joined.paste(each, ((joined.width - each.width) // 2, place))
+        place += each.height
+    return joined
 
 
 def take_backfill(ui: str, images: Path) -> None:
