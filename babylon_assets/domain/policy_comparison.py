@@ -93,7 +93,7 @@ class ComparedPolicies:
     differing: Sequence[PromptTwice]
 
 
-def significance(interval: Interval | None) -> str:
+def describe_difference(interval: Interval | None) -> str:
     """Whether a difference is clearly for the `better`, for the `worse`, or neither, which is empty."""
     if interval is None or isnan(interval.low):
         return ""
@@ -108,7 +108,7 @@ def explain_comparison(compared: ComparedPolicies) -> str:
     ways: dict[str, str] = {}
     for row in compared.measured:
         if row.difference is not None and not isnan(row.difference.low):
-            ways.setdefault(row.evaluation.replace("_", " "), significance(row.difference))
+            ways.setdefault(row.evaluation.replace("_", " "), describe_difference(row.difference))
     clauses: list[str] = []
     for way, words in (("better", "clearly better"), ("worse", "clearly worse"), ("", "not clearly better or worse")):
         if named := [name for name, shown in ways.items() if shown == way]:

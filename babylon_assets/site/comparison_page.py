@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from babylon_assets.domain.evaluation_words import describe_windows
-from babylon_assets.domain.policy_comparison import PromptTwice, significance
+from babylon_assets.domain.policy_comparison import PromptTwice, describe_difference
 from babylon_assets.ledger import lineage
 from babylon_assets.ledger.checkpoint_register import newest_names
 from babylon_assets.ledger.database import Connection
@@ -38,7 +38,7 @@ def show_comparison(site: Site, request: Request) -> Response:
         names=names,
         compared=compared,
         prompts=prompts,
-        significance=significance,
+        significance=describe_difference,
         windows_of=describe_windows,
         can_ask=site.environment().answers is not None,
     )

@@ -58,7 +58,7 @@ def _holders_in_words(context: Any) -> str:
         if any(pending.run_id == context._run_id for pending in info.pending_steps):
             runs = sorted({slot.run_id for slot in info.claimed_slots})
             holders += [f"another run ({run[:8]}), which is {pool}{_since(instance, run)}" for run in runs]
-    return " and ".join(holders) or "a place in a pool"
+    return " and ".join(holders) or "its turn"
 
 
 def _since(instance: dg.DagsterInstance, run_id: str) -> str:
