@@ -163,7 +163,7 @@ def take_backfill(ui: str, images: Path) -> None:
         browser.wait_for("Succeeded\nAsset name", seconds=3600)
         browser.open(f"{ui}/assets/model_checkpoints?view=partitions", "Hide navigation")
         browser.click("Hide navigation")
-        browser.wait_for("Missing (0)")
+        browser.wait_for("Materializing (0)")
         browser.picture(images / "backfill_partitions.png", settle=3)
 
 
