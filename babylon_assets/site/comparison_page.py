@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from babylon_assets.domain.evaluation_words import describe_windows
-from babylon_assets.domain.policy_comparison import PromptTwice, describe_difference
+from babylon_assets.domain.policy_comparison import PromptTwice, describe_difference, explain_comparison
 from babylon_assets.ledger import lineage
 from babylon_assets.ledger.checkpoint_register import newest_names
 from babylon_assets.ledger.database import Connection
@@ -37,6 +37,7 @@ def show_comparison(site: Site, request: Request) -> Response:
         given=given,
         names=names,
         compared=compared,
+        verdict=explain_comparison(compared) if compared else "",
         prompts=prompts,
         significance=describe_difference,
         windows_of=describe_windows,

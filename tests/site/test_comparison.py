@@ -58,6 +58,7 @@ def test_the_page_has_measurements_kinds_and_prompts(database: Database, client:
     text = client.get(link_comparison(f"{CHAIN}@1", f"{CHAIN}@3")).text
     listed = rows(text)
     assert "off policy" not in text  # it has no difference
+    assert f"{CHAIN}@3 is clearly better than {CHAIN}@1 by" in " ".join(text.split())
     assert listed[0].startswith(
         f"recorded prompts of windows up to {WINDOWS[0]} {MISSING} {MISSING} 0.4375"
     ) and listed[0].endswith("75.0% 100.0%")
