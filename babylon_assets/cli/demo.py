@@ -81,8 +81,8 @@ def demo(
             with _players(settings, database, base) as players:
                 _play_and_train(settings, database, line, players, left)
         else:
-            those = f"the {format_plural(count, 'window')} up to {wanted[-1]}"
-            output.print(f"nothing is left of {those}; the next one can be played when it is over")
+            done = f"the {format_plural(count, 'window')} up to {wanted[-1]} {'is' if count == 1 else 'are'} done"
+            output.print(f"{done}; the next one can be played when it is over")
         _show(settings, database, max(count, len(left)))
 
 

@@ -35,7 +35,7 @@ def why_little_is_left(
         reached, most = format_number(reward, padded=True), format_number(best, padded=True)
         return f"little is left to learn, for the mean reward is {reached} and the best there is {most}"
     if advantages and (mean := fmean(map(abs, advantages))) < LEAST_ADVANTAGE:
-        return f"there is little to learn, for rewards that are compared differ by {mean:.2g} on average"
+        return f"there is little to learn, for rewards that are compared differ by {format_number(mean)} on average"
     return ""
 
 
@@ -64,8 +64,8 @@ def advise(
         if little_left:
             return f"{little_left}; so its steps hardly moved the policy"
         return (
-            f"the steps hardly moved the policy on the tokens that they saw, by {moved:.2g} nats a token of the "
-            f"{bound:g} that MAX_KL allows: set LEARNING_RATE higher than {rate:g}, or take more steps with a lower "
-            "ROWS_PER_STEP"
+            "the steps hardly moved the policy on the tokens that they saw, "
+            f"by {format_number(moved)} nats a token of the {bound:g} that MAX_KL allows: "
+            f"set LEARNING_RATE higher than {rate:g}, or take more steps with a lower ROWS_PER_STEP"
         )
     return ""

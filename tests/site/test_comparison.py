@@ -102,7 +102,8 @@ def test_the_command_prints_the_same_for_people_and_for_scripts(database: Databa
     assert facts["measured"][0]["difference"]["value"] == 0.4375
     assert facts["measured"][1]["first"] == {"value": 0.225, "low": 0.125, "high": 0.325}
     assert [prompt["first"]["reward"] for prompt in facts["differing"]] == [-0.5, 0.0, 0.5]
-    told = CliRunner().invoke(app, ["compare", f"{CHAIN}@1", f"{CHAIN}@3"], env=given).output
+    wide = given | {"COLUMNS": "200"}
+    told = CliRunner().invoke(app, ["compare", f"{CHAIN}@1", f"{CHAIN}@3"], env=wide).output
     assert "0.4375" in told and "answer 2 of 3" in told
     sentence, where = (
         f"{CHAIN}@3 is clearly better than {CHAIN}@1 by",

@@ -79,9 +79,9 @@ def test_a_branch_begins_at_the_windows_parent_and_the_chain_stays(
         assert get_window(conn, SECOND) == before
         assert checkpoints.head(conn, CHAIN) == trained[-1]
         table = tree_table(lineage.all_checkpoints(conn), read_states(conn), {})
-    shown = [list(column.cells) for column in table.columns]
-    assert shown[0] == [f"{CHAIN}@0", f"{CHAIN}@1", f"  {BRANCH}@2", f"{CHAIN}@2", f"{CHAIN}@3"]
-    assert shown[2] == ["base model", "no verdict", "branch", "no verdict", "no verdict"]
+    shown = {str(column.header): list(column.cells) for column in table.columns}
+    assert shown["policy"] == [f"{CHAIN}@0", f"{CHAIN}@1", f"  {BRANCH}@2", f"{CHAIN}@2", f"{CHAIN}@3"]
+    assert shown["state"] == ["base model", "no verdict", "branch", "no verdict", "no verdict"]
 
 
 def test_the_same_data_is_one_branch_and_other_data_another(
