@@ -310,15 +310,16 @@ def test_a_dataset_is_exported_as_jsonl_and_parquet(babylon: Babylon, database: 
 
 
 def test_doctor_finds_what_is_wrong_and_says_what_to_do(
-    babylon: Babylon, game_database: Database, monkeypatch: pytest.MonkeyPatch
+    babylon: Babylon, game_database: Database, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    well = babylon("doctor", DATABASE_URL=game_database.url)
+    game = {"DATABASE_URL": game_database.url, "BASE_MODEL": str(tiny_base)}
+    well = babylon("doctor", **game)
     assert well.exit_code == 0, well.output
     assert f"revision {newest_revision()}, the newest" in well.stdout
     with game_database.connect() as conn:
         add_users(conn, "a1")
         add_trajectories(conn, trajectory("t1", windowId="2026-10-01"))
-    lost = babylon("doctor", DATABASE_URL=game_database.url)
+    lost = babylon("doctor", **game)
     told = "1 rows whose windowId is no window, such as '2026-10-01', go by their endTime"
     assert (lost.exit_code, told in " ".join(lost.stdout.split())) == (0, True)
     named = babylon("windows", DATABASE_URL=game_database.url)
@@ -329,7 +330,7 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert game_less.exit_code == 1
     assert 'table "trajectories" is missing' in " ".join(game_less.stdout.split())
     monkeypatch.setattr("babylon_assets.cli.doctor.PINS", {"transformers": "4."})
-    outdated = babylon("doctor", DATABASE_URL=game_database.url)
+    outdated = babylon("doctor", **game)
     assert (outdated.exit_code, "4. is needed; type: make" in outdated.stdout) == (1, True)  # the cell may wrap
 
 

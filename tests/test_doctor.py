@@ -37,9 +37,9 @@ Findings = Callable[..., dict[str, Diagnosis]]
 
 
 @pytest.fixture
-def findings(game_database: Database, tmp_path: Path) -> Findings:
+def findings(game_database: Database, tiny_base: Path, tmp_path: Path) -> Findings:
     def look(**changes: object) -> dict[str, Diagnosis]:
-        settings = Settings(home=tmp_path, database_url=game_database.url)
+        settings = Settings(home=tmp_path, database_url=game_database.url, base_model=str(tiny_base))
         return {one.name: one for one in diagnose(settings.replace(**changes))}
 
     return look
@@ -165,6 +165,14 @@ def test_the_hub_is_asked_what_a_model_is_that_is_not_here(
     assert said.sure
 
 
+@pytest.mark.parametrize("environment", ["files", "babylon"])
+def test_an_environment_without_a_model_of_its_own_needs_one(findings: Findings, environment: str) -> None:
+    without: dict[str, Any] = {"base_model": None, "training_backend": "embedded"}
+    said = findings(environment=environment, **without)["base model"]
+    assert said.wrong and "set BASE_MODEL" in said.remedy
+    assert not findings(environment="simulated", **without)["base model"].wrong
+
+
 def test_a_packaged_model_is_known_before_it_is_fetched(findings: Findings) -> None:
     said = findings(base_model="smollm2", training_backend="embedded")["base model"]
     assert (said.sure, said.remedy) == (True, "")
@@ -205,12 +213,13 @@ def test_needs_grow_with_the_model_and_its_rank(tiny_base: Path) -> None:
     assert gpu_gib("somebody/unnamed") is None
 
 
-def test_it_answers_as_json_without_torch(game_database: Database, tmp_path: Path) -> None:
+def test_it_answers_as_json_without_torch(game_database: Database, tiny_base: Path, tmp_path: Path) -> None:
     program = (
         "import sys\nfrom babylon_assets.cli.app import main\ntry:\n    main(['doctor', '--json'])\n"
         "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
     )
     environment = {**os.environ, "BABYLON_HOME": str(tmp_path), "DATABASE_URL": game_database.url}
+    environment["BASE_MODEL"] = str(tiny_base)
     run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     told = json.loads(run.stdout)
     assert {"name", "found", "remedy", "sure"} == set(told["findings"][0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
@@ -142,6 +143,24 @@ def _key(settings: Settings) -> Diagnosis:
     return Diagnosis("key of W&B", "set, and the hosted service takes it")
 
 
+def _model_of_the_environment(settings: Settings) -> Diagnosis:
+    """The environment's own base model, before it is made; most have none."""
+    from babylon_assets.environments.base import BaseEnvironment
+    from babylon_assets.environments.registry import open_environment
+
+    environment = None
+    with suppress(BabylonError):  # that it cannot be opened is said of the environment
+        environment = open_environment(settings)
+    making: object = getattr(type(environment), "make_base_model", None)
+    if environment is not None and making is BaseEnvironment.make_base_model:
+        return Diagnosis(
+            "base model",
+            f"not set, and the environment {environment.name} has none of its own",
+            "set BASE_MODEL to the folder or hub name of a model that reads its prompts, or to smollm2",
+        )
+    return Diagnosis("base model", "not made yet; the first training makes it, in about a minute")
+
+
 def _base_model(settings: Settings) -> Iterator[Diagnosis]:
     """The base model, with room on the disk and memory of the GPU for it."""
     from babylon_assets.training import capacity
@@ -162,7 +181,7 @@ def _base_model(settings: Settings) -> Iterator[Diagnosis]:
         base = str(folder)
     trains_here = backend.capabilities.trains_here
     if base is None:
-        yield Diagnosis("base model", "not made yet; the first training makes it, in about a minute")
+        yield diagnose_by("base model", lambda: _model_of_the_environment(settings))
     elif trains_here and find_config(base) is None:
         yield diagnose_by("base model", lambda: _model_elsewhere(base))
     else:
