@@ -95,5 +95,7 @@ def test_a_database_that_is_gone_ends_no_watch(database: Database, tmp_path: Pat
         def connect(self) -> Database:
             raise DatabaseUnavailable("it is gone")
 
-    watch = LoopWatch(Settings(home=tmp_path), Gone(), print, lambda: None)  # type: ignore[arg-type]
+    said = list[str]()
+    watch = LoopWatch(Settings(home=tmp_path), Gone(), said.append, lambda: "written")  # type: ignore[arg-type]
     watch.look(watch._written + REPORT_SECONDS)
+    assert said == []

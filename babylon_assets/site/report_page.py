@@ -77,7 +77,7 @@ def find_report(site: Site, conn: Connection | None = None) -> WrittenReport | N
         modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError:
         return None
-    written = WrittenReport(_made_at(head) or modified, _read_meta(head, "report-links-to"))
+    written = WrittenReport(_read_time(head) or modified, _read_meta(head, "report-links-to"))
     if conn is None:
         return written
     query = "SELECT count(*) FROM babylon_training.model_checkpoints WHERE created_at > %s"
@@ -85,7 +85,7 @@ def find_report(site: Site, conn: Connection | None = None) -> WrittenReport | N
     return replace(written, newer=newer, changed=count_changed(conn, written.at, _WINDOWS))
 
 
-def _made_at(head: str) -> datetime | None:
+def _read_time(head: str) -> datetime | None:
     try:
         return datetime.fromisoformat(_read_meta(head, "report-made-at")).astimezone(UTC)
     except ValueError:

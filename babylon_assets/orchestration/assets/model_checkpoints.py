@@ -17,6 +17,7 @@ from babylon_assets.domain.token_counts import TRAINED
 from babylon_assets.evaluation.gate_runner import decide_head
 from babylon_assets.ledger import verdicts, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
+from babylon_assets.ledger.dataset_counts import read_own_reward
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.training_datasets import NAME as DATASETS
@@ -89,7 +90,7 @@ def train(installation: Installation, window: str, run_id: str) -> WindowResult:
     return WindowResult(
         metadata=show(
             {
-                "learning_curve": lambda: _play_metadata(installation, window),
+                "learning_curve": lambda: _play_metadata(installation, window, checkpoint),
                 "training": lambda: _metadata(trained, installation.settings.home),
                 "training_steps": lambda: _steps_picture(trained),
             }
@@ -157,15 +158,23 @@ def _pages(checkpoint: Checkpoint, parent: Checkpoint | None) -> dict[str, dg.Me
     }
 
 
-def _play_metadata(installation: Installation, window: str) -> dict[str, dg.MetadataValue]:
-    """How the window was played, and the learning curve up to it, at most three days of it."""
+def _play_metadata(
+    installation: Installation, window: str, checkpoint: Checkpoint | None
+) -> dict[str, dg.MetadataValue]:
+    """How the window was played, and the learning curve up to it, at most three days of it.
+
+    The rewards are those of the dataset that the checkpoint was trained on, whatever the window has come to since.
+    """
     with installation.connect() as conn:
         rows = [row for row in windows.list_windows(conn) if row.window_id <= window]
         standings = verdicts.standings(conn, installation.settings.model_name)
-    row = rows[-1]
+        row = rows[-1]
+        mean, deviation = row.reward_mean, row.reward_std
+        if checkpoint is not None and checkpoint.dataset_id != row.dataset_id:
+            mean, deviation = read_own_reward(conn, checkpoint.dataset_id, window), None
     return {
         "learning_curve": picture(draw_curve(rows[-CURVE_WINDOWS:], standings), "learning curve"),
-        **numbers({"reward_mean": row.reward_mean, "reward_std": row.reward_std, **(row.reference or {})}),
+        **numbers({"reward_mean": mean, "reward_std": deviation, **(row.reference or {})}),
     }
 
 

@@ -136,6 +136,10 @@ def test_a_late_trajectory_is_carried_into_the_next_window_once(world: World) ->
     assert f"{number} late samples carried into {SECOND}" in (world.row(FIRST).reason or "")
     assert list(observed(world, FIRST).items()) == [("status", "trained"), ("reason", world.row(FIRST).reason)]
     assert "late sample" not in world.metadata("model_checkpoints", FIRST)["reason"]  # it stays as it was said then
+    world.run(FIRST)
+    again, now = world.metadata("model_checkpoints", FIRST), world.row(FIRST)
+    assert now.dataset_id != before.dataset_id and now.reward_mean != before.reward_mean
+    assert again["reward_mean"] == pytest.approx(before.reward_mean, rel=1e-3)  # that of the dataset beside it
 
     with world.database.connect() as conn:
         made = checkpoints.by_window(conn, CHAIN, SECOND)
