@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from psycopg import Connection
@@ -18,13 +19,32 @@ class DatasetCounts(NamedTuple):
     counts: Mapping[str, int]
 
 
-def read_own_reward(conn: Connection[Any], dataset_id: str | None, window: str | None) -> float | None:
-    """The mean of the known rewards of a window's own samples in a dataset, as they were when it was frozen."""
+class OwnReward(NamedTuple):
+    """The mean and the standard deviation of the known rewards of a window's own samples.
+
+    None without any, and where they are beyond a float.
+    """
+
+    mean: float | None
+    std: float | None
+
+
+def summarize_rewards(rewards: Sequence[float]) -> OwnReward:
+    """The mean and the standard deviation of rewards, over their number."""
+    mean = sum(rewards) / len(rewards) if rewards else math.nan
+    variance = sum((reward - mean) * (reward - mean) for reward in rewards) / max(1, len(rewards))
+    return OwnReward(
+        mean if math.isfinite(mean) else None,
+        math.sqrt(variance) if math.isfinite(variance) and rewards else None,
+    )
+
+
+def read_own_reward(conn: Connection[Any], dataset_id: str | None, window: str | None) -> OwnReward:
+    """The rewards of a window's own samples in a dataset, as they were when it was frozen."""
     query = """
-        SELECT avg(reward) FROM babylon_training.training_dataset_samples
-        WHERE dataset_id = %s AND starts_with(group_key, %s)"""
-    ((mean,),) = conn.execute(query, [dataset_id, f"{window}/"]).fetchall()
-    return None if mean is None else float(mean)
+        SELECT reward FROM babylon_training.training_dataset_samples
+        WHERE dataset_id = %s AND starts_with(group_key, %s) AND reward IS NOT NULL"""
+    return summarize_rewards([reward for (reward,) in conn.execute(query, [dataset_id, f"{window}/"])])
 
 
 def read_counts(conn: Connection[Any], dataset_id: str | None) -> DatasetCounts | None:

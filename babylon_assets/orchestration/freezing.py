@@ -5,7 +5,6 @@ Which samples are compared, and what each trains as, is a rule of `domain.datase
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 
@@ -21,6 +20,7 @@ from babylon_assets.environments.weighted_scorers import choose_weights
 from babylon_assets.ledger import datasets, inference_calls, late_samples, scores, trajectories, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Connection, window_lock
+from babylon_assets.ledger.dataset_counts import summarize_rewards
 from babylon_assets.ledger.windows import WindowColumns, WindowRow
 from babylon_assets.orchestration import carry_over
 from babylon_assets.orchestration.collector import collector_held_off
@@ -134,13 +134,11 @@ def _heads(record: TrajectoryRecord) -> Sequence[CallHead | RawSample]:
 
 def _window_columns(before: WindowRow | None, dataset: DatasetDraft, thin: str | None) -> WindowColumns:
     """What the dataset says of its window. A window that was trained on this very dataset keeps its state."""
-    rewards = own_rewards(dataset)
-    mean = sum(rewards) / len(rewards) if rewards else math.nan
-    variance = sum((reward - mean) * (reward - mean) for reward in rewards) / max(1, len(rewards))
+    reward = summarize_rewards(own_rewards(dataset))
     columns: WindowColumns = {
         "samples": len(dataset.samples),
-        "reward_mean": mean if math.isfinite(mean) else None,
-        "reward_std": math.sqrt(variance) if math.isfinite(variance) and rewards else None,
+        "reward_mean": reward.mean,
+        "reward_std": reward.std,
         "dataset_id": dataset.id,
         "trainable_tokens": dataset.counts["trainable_tokens"],
     }

@@ -97,7 +97,7 @@ def show_checkpoint(site: Site, request: Request) -> Response:
         verdict = verdicts.verdict_on(conn, checkpoint.id)
         children = _children(conn, checkpoint)
         history = promotions.of_checkpoint(conn, checkpoint.id)
-        reward_then = read_own_reward(conn, checkpoint.dataset_id, checkpoint.window_id)
+        reward_then = read_own_reward(conn, checkpoint.dataset_id, checkpoint.window_id).mean
         kept, total = evaluations.newest_of_checkpoint(conn, checkpoint.id, MOST_ROWS)
         dataset = _dataset_counts(conn, checkpoint.dataset_id)
         carried = lineage.windows_of(conn, checkpoint)

@@ -17,7 +17,7 @@ from babylon_assets.domain.token_counts import TRAINED
 from babylon_assets.evaluation.gate_runner import decide_head
 from babylon_assets.ledger import verdicts, windows
 from babylon_assets.ledger.checkpoints import Checkpoint
-from babylon_assets.ledger.dataset_counts import read_own_reward
+from babylon_assets.ledger.dataset_counts import OwnReward, read_own_reward
 from babylon_assets.ledger.windows import WindowRow
 from babylon_assets.orchestration import checks
 from babylon_assets.orchestration.assets.training_datasets import NAME as DATASETS
@@ -169,12 +169,12 @@ def _play_metadata(
         rows = [row for row in windows.list_windows(conn) if row.window_id <= window]
         standings = verdicts.standings(conn, installation.settings.model_name)
         row = rows[-1]
-        mean, deviation = row.reward_mean, row.reward_std
+        reward = OwnReward(row.reward_mean, row.reward_std)
         if checkpoint is not None and checkpoint.dataset_id != row.dataset_id:
-            mean, deviation = read_own_reward(conn, checkpoint.dataset_id, window), None
+            reward = read_own_reward(conn, checkpoint.dataset_id, window)
     return {
         "learning_curve": picture(draw_curve(rows[-CURVE_WINDOWS:], standings), "learning curve"),
-        **numbers({"reward_mean": mean, "reward_std": deviation, **(row.reference or {})}),
+        **numbers({"reward_mean": reward.mean, "reward_std": reward.std, **(row.reference or {})}),
     }
 
 
