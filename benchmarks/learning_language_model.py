@@ -21,9 +21,11 @@ from benchmarks.learning_picture import draw_rival_curves
 from benchmarks.report import Row, at_least, at_most, publish
 
 MODEL = ("--model", "smollm2")
-SEEDS = (21, 22, 23)
-#: Windows of eight ticks that an expert plays, and those after them by which the warm start is measured.
+SEEDS = (41, 42, 43)
+#: Windows that an expert plays, and those after them by which the warm start is measured.
 EXPERT_WINDOWS, WARM_WINDOWS = 4, 2
+#: As `make demo MODEL=smollm2` sets it.
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
 MINUTES = {"terse": 40, "game": 90}
 
 
@@ -31,8 +33,8 @@ def main() -> None:
     """Run the bench, or the part that is named."""
     settings = load_settings()
     measured: dict[str, Callable[[Path], dict[str, DemoRun]]] = {
-        "terse": lambda scratch: {f"seed {seed}": run_demo(scratch, seed, "terse", *MODEL) for seed in SEEDS},
-        "game": lambda scratch: {"game": run_demo(scratch, SEEDS[0], "game", *MODEL, SIMULATION_STYLE="game")},
+        "terse": lambda scratch: {f"seed {seed}": _run(scratch, seed, "terse") for seed in SEEDS},
+        "game": lambda scratch: {"game": _run(scratch, SEEDS[0], "game")},
     }
     rows: list[Row] = []
     for style in sys.argv[1:] or measured:
@@ -45,6 +47,10 @@ def main() -> None:
         print(f"picture: {picture}")
     publish("learning_language_model", rows, settings.home)
     sys.exit(0 if all(row.holds is not False for row in rows) else 1)
+
+
+def _run(scratch: Path, seed: int, style: str) -> DemoRun:
+    return run_demo(scratch, seed, style, *MODEL, SIMULATION_STYLE=style, GLIBC_TUNABLES=HUGE_PAGES)
 
 
 def _terse_rows(runs: dict[str, DemoRun]) -> list[Row]:

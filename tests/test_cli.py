@@ -271,8 +271,11 @@ def test_the_demo_goes_on_with_the_game_it_began(babylon: Babylon, tmp_path: Pat
 def test_what_is_not_set_of_a_game_is_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Settings(home=tmp_path)
     assert as_begun(home).simulation == home.simulation
-    assert as_begun(home.replace(base_model="smollm2")).simulation.ticks == 8
-    assert as_begun(Settings(home=tmp_path, base_model="smollm2", simulation_ticks=16)).simulation.ticks == 16
+    assert as_begun(home.replace(base_model="smollm2")).simulation.agents_per_room == 4
+    assert (
+        as_begun(Settings(home=tmp_path, base_model="smollm2", simulation_agents_per_room=6)).simulation.agents_per_room
+        == 6
+    )
     (tmp_path / "game.json").write_text(json.dumps({"simulation_seed": 3, "simulation_ticks": 5, "base_model": "x"}))
     going_on = as_begun(Settings(home=tmp_path, simulation_ticks=6)).simulation
     assert (going_on.seed, going_on.ticks) == (3, 6)
@@ -320,12 +323,10 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
         add_users(conn, "a1")
         add_trajectories(conn, trajectory("t1", windowId="2026-10-01"))
     lost = babylon("doctor", **game)
-    told = "1 rows whose windowId is no window, such as '2026-10-01', go by their endTime"
+    told = "1 row with a windowId that is no window, such as '2026-10-01', placed by endTime"
     assert (lost.exit_code, told in " ".join(lost.stdout.split())) == (0, True)
     named = babylon("windows", DATABASE_URL=game_database.url)
-    assert "1 trajectories have a windowId that is no window ('2026-10-01'): they are read" in " ".join(
-        named.stderr.split()
-    )
+    assert "The windowId of 1 trajectory is no window ('2026-10-01')" in " ".join(named.stderr.split())
     game_less = babylon("doctor")
     assert game_less.exit_code == 1
     assert 'table "trajectories" is missing' in " ".join(game_less.stdout.split())

@@ -158,7 +158,7 @@ def _summarize(window: str, rows: ImportedRows, refused: list[Quarantined]) -> d
         "window": window,
         "imported": len(rows.written),
         "unchanged": rows.unchanged,
-        "already read from the game": rows.from_the_game,
+        "already read from the environment": rows.from_the_game,
         "refused": len(refused),
     }
 

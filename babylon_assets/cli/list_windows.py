@@ -150,8 +150,8 @@ def tell_odd_ids(settings: Settings, source: Connection) -> None:
     if odd:
         named = ", ".join(map(repr, list(odd)[:3]))
         errors.print(
-            f"{sum(odd.values())} trajectories have a windowId that is no window ({named}): "
-            "they are read with the hour in which they ended"
+            f"The windowId of {format_plural(sum(odd.values()), 'trajectory', 'trajectories')} is no window ({named}): "
+            "what has such an id is read with the hour in which it ended"
         )
 
 
@@ -244,7 +244,7 @@ def window_table(
         for row in rows
     ]
     unsaid = {name for name, values in (("oracle", [row.reference for row in rows]),) if not any(values)}
-    unsaid |= {"note"} - {name for row in listed for name in row if row[name]}
+    unsaid |= {"note", "understood"} - {name for row in listed for name in row if row[name]}
     listed = [{name: value for name, value in row.items() if name not in unsaid} for row in listed]
     return fitting_table(listed, drop=("oracle", "tokens", "trajectories", "samples", "understood"), right=numbers)
 

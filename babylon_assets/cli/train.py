@@ -314,7 +314,7 @@ def _refusals(refused: Mapping[str, int]) -> str:
 
 
 def _trajectories(number: int) -> str:
-    return f"{count(number)} {'trajectory' if number == 1 else 'trajectories'}"
+    return format_plural(number, "trajectory", "trajectories")
 
 
 def _kinds(counts: Mapping[str, int]) -> str:

@@ -29,12 +29,14 @@ class SimulationSettings(Group):
         "SIMULATION_ROOMS", 4, "How many markets the simulated game plays side by side."
     )
     agents_per_room: Annotated[int, Ge(2)] = variable(
-        "SIMULATION_AGENTS_PER_ROOM", 8, "How many agents see the same board."
+        "SIMULATION_AGENTS_PER_ROOM",
+        8,
+        "How many agents see the same board. In a new game of a language model 4 do, unless this is set.",
     )
     ticks: Annotated[int, Ge(1), Le(3600)] = variable(
         "SIMULATION_TICKS",
         16,
-        "How many ticks a room plays in a window. A new game of a language model plays 8, unless this is set.",
+        "How many ticks a room plays in a window.",
     )
     style: Annotated[Literal["terse", "game"], LOWER_CASE] = variable(
         "SIMULATION_STYLE",

@@ -81,9 +81,13 @@ def format_number(value: float, *, padded: bool = False) -> str:
     return f"{value + 0.0:#.4g}" if padded else f"{value + 0.0:.4g}"
 
 
-def format_plural(count: int, noun: str) -> str:
-    """A number of things."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def format_plural(count: int, noun: str, plural: str | None = None) -> str:
+    """A number of things.
+
+    Args:
+        plural: of the noun, where it takes another ending than an s.
+    """
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def format_scorers(scorers: Iterable[str]) -> str:

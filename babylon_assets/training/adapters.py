@@ -47,11 +47,17 @@ def load_trainable(
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
     model.gradient_checkpointing_enable({"use_reentrant": False})
     if checkpoint is not None:
-        return PeftModel.from_pretrained(model, str(checkpoint), is_trainable=True).to(device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS, task_type="CAUSAL_LM")
-        return get_peft_model(model, config).to(device)
+        adapted: Any = PeftModel.from_pretrained(model, str(checkpoint), is_trainable=True).to(device)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS, task_type="CAUSAL_LM")
+            adapted = get_peft_model(model, config).to(device)
+    if dtype == "bfloat16":
+        from babylon_assets.training.adapted_linear import adapt_linear_layers
+
+        adapt_linear_layers(adapted)
+    return adapted
 
 
 def compute_layers_again(model: Any, again: bool) -> None:

@@ -52,7 +52,7 @@ TABLE: tuple[tuple[int, Hyperparameters], ...] = (
             max_kl=0.02,
             sure_weight=40.0,
             passes=2,
-            imitation_passes=5,
+            imitation_passes=3,
         ),
     ),
     (0, Hyperparameters(learning_rate=1.5e-3, lora_rank=32, rows_per_step=3, max_kl=0.005, sure_weight=40.0)),

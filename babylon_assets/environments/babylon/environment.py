@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import pandas as pd
 
+from babylon_assets.domain.display_text import format_plural
 from babylon_assets.domain.evaluations import BenchmarkResult
 from babylon_assets.domain.llm_judge import JudgeScore
 from babylon_assets.domain.rewards import Scorer
@@ -211,8 +212,8 @@ resolved, and when the newest was written.
             text += "; the role may write there, which is not needed: SELECT is enough"
         if odd := self.misplaced_rows(conn):
             text += (
-                f"; {sum(odd.values())} rows whose windowId is no window, such as {next(iter(odd))!r}, "
-                "go by their endTime"
+                f"; {format_plural(sum(odd.values()), 'row')} with a windowId that is no window, such as "
+                f"{next(iter(odd))!r}, placed by endTime"
             )
         return text
 

@@ -41,7 +41,7 @@ ROLES = {CHECKPOINT: "this", PARENT: "its parent", PROMOTED: "served", BASE: "ba
 FIGURES = {
     "market_reward": "market reward",
     "market_valid_share": "valid share",
-    "market_advantage": "advantage",
+    "market_advantage": "share of the oracle's reward",
     "recorded_reward": "recorded reward",
     "recorded_valid_share": "recorded valid share",
     "off_policy_preference": "off-policy preference",

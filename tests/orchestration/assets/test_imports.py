@@ -74,7 +74,7 @@ def test_a_table_gives_the_same_dataset_where_there_is_no_game(
 ) -> None:
     original = frozen(world)
     [told] = imported(babylon, database, exported / f"{STEM}.parquet")
-    counts = {"imported": 6, "unchanged": 0, "already read from the game": 0, "refused": 0}
+    counts = {"imported": 6, "unchanged": 0, "already read from the environment": 0, "refused": 0}
     assert told == {"window": FIRST, **counts, "reasons": []}
     elsewhere = replace(world, database=database)
     elsewhere.run(FIRST)
@@ -132,7 +132,7 @@ def test_in_a_game_of_its_own_an_imported_trajectory_stays_beside_those_that_are
 ) -> None:
     file = exported / f"{STEM}.parquet"
     [told] = imported(babylon, world.database, file)
-    assert (told["imported"], told["already read from the game"]) == (0, 6)
+    assert (told["imported"], told["already read from the environment"]) == (0, 6)
     world.play(SECOND)
     [told] = imported(babylon, world.database, file, "--window", SECOND)
     assert (told["window"], told["imported"]) == (SECOND, 6)
