@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from pathlib import Path
@@ -20,6 +21,7 @@ from babylon_assets.training.step_memory import (
     LEAST_TOKENS,
     STEP_BYTES,
     activation_bytes,
+    kept_tokens,
     leave_out_heavier,
     step_tokens,
 )
@@ -37,7 +39,7 @@ def test_an_imitation_in_parts_is_the_same_step(tiny_base: Path, monkeypatch: py
     [rows] = _imitation_batch(step, 256, 1e-3).trajectory_tensors
     looks, steps, seen = [], [], []
     for most in (10_000, 30):
-        monkeypatch.setattr(embedded, "step_tokens", lambda _, most=most: most)
+        monkeypatch.setattr(embedded, "step_tokens", lambda *_, most=most: most)
         trainer = Trainer(str(tiny_base), None, TrainerSettings(lora_rank=4))
         looks.append(len(list(trainer._parts(compacted(rows)))))
         steps.append(trainer.imitation_step(rows))
@@ -71,6 +73,12 @@ def test_a_larger_model_is_given_fewer_tokens_at_once(tiny_base: Path, tmp_path:
     assert needed * step_tokens(str(large)) <= max(STEP_BYTES, needed * LEAST_TOKENS)
     assert step_tokens(str(large)) < step_tokens(str(tiny_base))
     assert step_tokens("nobody/knows-this") == 16_384
+
+
+def test_a_model_in_bf16_keeps_twice_the_activations(tmp_path: Path) -> None:
+    config = {"num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert (kept_tokens(str(tmp_path)), kept_tokens(str(tmp_path), "bfloat16")) == (517, 1035)
 
 
 def test_what_the_memory_does_not_suffice_for_is_left_out_and_counted(tiny_base: Path) -> None:

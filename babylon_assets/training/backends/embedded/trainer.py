@@ -69,7 +69,8 @@ class Trainer:
             self._parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         restore_optimizer(self._model, self._optimizer, parent)
-        self._step_tokens, self._kept_tokens = step_tokens(base_model), kept_tokens(base_model)
+        self._step_tokens = step_tokens(base_model, settings.dtype)
+        self._kept_tokens = kept_tokens(base_model, settings.dtype)
         self._steps: list[dict[str, float]] = []
         self._before: tuple[list[torch.Tensor], dict[str, Any]] | None = None
         self._first_kl = 0.0
