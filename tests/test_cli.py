@@ -271,11 +271,11 @@ def test_the_demo_goes_on_with_the_game_it_began(babylon: Babylon, tmp_path: Pat
 def test_what_is_not_set_of_a_game_is_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Settings(home=tmp_path)
     assert as_begun(home).simulation == home.simulation
-    assert as_begun(home.replace(base_model="smollm2")).simulation.agents_per_room == 4
-    assert (
-        as_begun(Settings(home=tmp_path, base_model="smollm2", simulation_agents_per_room=6)).simulation.agents_per_room
-        == 6
-    )
+    for style, rooms in (("terse", 8), ("game", 4)):
+        new = as_begun(Settings(home=tmp_path, base_model="smollm2", simulation_style=style)).simulation
+        assert (new.rooms, new.agents_per_room, new.ticks) == (rooms, 4, 8)
+    new = as_begun(Settings(home=tmp_path, base_model="smollm2", simulation_ticks=16)).simulation
+    assert (new.rooms, new.agents_per_room, new.ticks) == (8, 4, 16)
     (tmp_path / "game.json").write_text(json.dumps({"simulation_seed": 3, "simulation_ticks": 5, "base_model": "x"}))
     going_on = as_begun(Settings(home=tmp_path, simulation_ticks=6)).simulation
     assert (going_on.seed, going_on.ticks) == (3, 6)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from babylon_assets.environments.simulated.players import PlayedWindow
     from babylon_assets.serving.client import GatewayPolicy
 
-#: Agents who see the same board where a language model plays and SIMULATION_AGENTS_PER_ROOM is not set: it answers more
-#: slowly than the small model, and of 256 answers a window it learns more on 64 boards than on 32.
-LANGUAGE_MODEL_AGENTS = 4
+#: How a language model plays where the settings do not say: it answers more slowly than the small model, and of 256
+#: answers a window it learns more on 64 boards than on 32. In the game's style there are companies for half the rooms.
+LANGUAGE_MODEL_GAME = {"rooms": 8, "agents_per_room": 4, "ticks": 8}
 
 
 def serving_the_game(settings: Settings) -> Settings:
@@ -38,12 +38,18 @@ def serving_the_game(settings: Settings) -> Settings:
 def as_begun(settings: Settings) -> Settings:
     """The settings as they were read, and where they say nothing of the game, what it was begun with.
 
-    A new game of a language model has half as many players on each board: its answers take longer.
+    A new game of a language model has more boards with fewer players, as of `LANGUAGE_MODEL_GAME`.
     """
-    says_agents = settings.simulation.company == "alone" or "agents_per_room" in settings.simulation.model_fields_set
-    if not says_agents and not read_game(settings.home) and _is_new_to_the_market(settings.training.base_model):
-        return settings.replace(simulation_agents_per_room=LANGUAGE_MODEL_AGENTS)
-    return go_on_with_game(settings)
+    alone = settings.simulation.company == "alone"
+    if alone or read_game(settings.home) or not _is_new_to_the_market(settings.training.base_model):
+        return go_on_with_game(settings)
+    from babylon_assets.environments.simulated.market import most_rooms
+    from babylon_assets.environments.simulated.styles import style_of
+
+    rooms = min(LANGUAGE_MODEL_GAME["rooms"], most_rooms(style_of(settings).is_wide))
+    suited = {**LANGUAGE_MODEL_GAME, "rooms": rooms}
+    unset = {name: count for name, count in suited.items() if name not in settings.simulation.model_fields_set}
+    return settings.replace(**{f"simulation_{name}": count for name, count in unset.items()})
 
 
 def _is_new_to_the_market(base: str | Path | None) -> bool:

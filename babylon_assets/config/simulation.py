@@ -26,7 +26,10 @@ class SimulationSettings(Group):
         "Alone, one room of 3 agents plays 40 ticks, unless the settings below say otherwise.",
     )
     rooms: Annotated[int, Ge(1)] = variable(
-        "SIMULATION_ROOMS", 4, "How many markets the simulated game plays side by side."
+        "SIMULATION_ROOMS",
+        4,
+        "How many markets the simulated game plays side by side. A new game of a language model has 8, or 4 in the "
+        "game's style, unless this is set.",
     )
     agents_per_room: Annotated[int, Ge(2)] = variable(
         "SIMULATION_AGENTS_PER_ROOM",
@@ -36,7 +39,7 @@ class SimulationSettings(Group):
     ticks: Annotated[int, Ge(1), Le(3600)] = variable(
         "SIMULATION_TICKS",
         16,
-        "How many ticks a room plays in a window.",
+        "How many ticks a room plays in a window. A new game of a language model plays 8, unless this is set.",
     )
     style: Annotated[Literal["terse", "game"], LOWER_CASE] = variable(
         "SIMULATION_STYLE",
@@ -48,7 +51,8 @@ class SimulationSettings(Group):
         "SIMULATION_EXPERT_WINDOWS",
         None,
         "How many windows of a new game an expert plays, whose answers are imitated. Without it none for the "
-        "market's own small model, and for any other as many as have 1,024 answers: 4 of a language model's.",
+        "market's own small model, and for any other as many as have 1,024 answers: 4 of a language model's, "
+        "or 8 in the game's style.",
     )
     key: str | None = variable("SIMULATION_KEY", None, "The gateway key of the simulated players.", secret=True)
 
