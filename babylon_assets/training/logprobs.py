@@ -55,7 +55,8 @@ def token_logprobs(
         chosen: boolean [rows, length]; True at the positions whose **next** token is asked for.
 
     Returns:
-        Two fp32 tensors [rows, length] in nats, zero where nothing was chosen; gradients flow through both.
+        Two fp32 tensors [rows, length] in nats, zero where nothing was chosen; gradients flow through the
+        first, and to the head where it is trained or adapted itself.
     """
     import torch
 
@@ -63,7 +64,8 @@ def token_logprobs(
     hidden = causal.model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False)
     selected = hidden.last_hidden_state[chosen]
     following = torch.roll(tokens, -1, dims=1)[chosen]
-    flat_logprobs, flat_entropies = _in_chunks(causal.lm_head, selected, following)
+    score = _frozen_head if _is_frozen(causal.lm_head) else _in_chunks
+    flat_logprobs, flat_entropies = score(causal.lm_head, selected, following)
     logprobs, entropies = (torch.zeros(tokens.shape, device=tokens.device) for _ in range(2))
     return logprobs.masked_scatter(chosen, flat_logprobs), entropies.masked_scatter(chosen, flat_entropies)
 
@@ -71,6 +73,21 @@ def token_logprobs(
 def chunk_size(vocabulary: int) -> int:
     """Positions whose logits exist at the same time: 512 for a small vocabulary, 85 for 49,152 tokens, at least 64."""
     return min(CHUNK, max(LEAST_CHUNK, CHUNK_LOGITS // vocabulary))
+
+
+def _is_frozen(head: Any) -> bool:
+    """Whether a head is a matrix and nothing else, and not trained."""
+    import torch
+
+    return type(head) is torch.nn.Linear and getattr(head, "bias", None) is None and not head.weight.requires_grad
+
+
+def _frozen_head(head: Any, hidden: torch.Tensor, following: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    from babylon_assets.training.answer_head import AnswerHead
+
+    size = chunk_size(head.weight.shape[0])
+    scored: tuple[torch.Tensor, torch.Tensor] = AnswerHead.apply(hidden, head.weight, following, size)  # type: ignore[no-untyped-call]
+    return scored
 
 
 def _in_chunks(head: Any, hidden: torch.Tensor, following: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
