@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from babylon_assets.config.heap import trim_heap
 from babylon_assets.domain.policies import Completion
 from babylon_assets.domain.trajectories import Message
 from babylon_assets.serving.engine.batching import Batch, Generation
@@ -65,8 +66,10 @@ class Library:
     def keep(self, adapter: Path | None) -> None:
         """Keep a policy in memory that is served, whoever asks for others, until `SERVED` newer ones are."""
         with self._order:
-            if adapter not in self._served:
-                self._served.append(adapter)
+            if adapter in self._served:
+                return
+            self._served.append(adapter)
+        trim_heap()  # of the caches and adapters of policies before it
 
     def weights(self, adapter: Path | None) -> Weights:
         """The policy's weights; merged now if they are not in memory. What is in use elsewhere stays valid."""

@@ -110,7 +110,9 @@ def test_the_held_out_boards_are_asked_about_in_the_same_style() -> None:
 
     terse, game = (MarketBenchmark(Settings(simulation_style=style)) for style in ("terse", "game"))
     assert terse.version(8) != game.version(8)
-    boards = [board for seed in market_evaluation._seeds(8) for board in market_evaluation._boards(seed, True)]
+    clock = market_evaluation._WIDE_CLOCK
+    boards = [board for seed in market_evaluation._seeds(8) for board in market_evaluation._boards(seed, clock)]
+    assert len(boards) == 8 * 4
     result: PolicyEvaluation = game.evaluate(Follower(boards), 8)  # type: ignore[arg-type]
     assert set(result.valid) == {1.0}
     assert all(reward > 0 for reward in result.rewards)

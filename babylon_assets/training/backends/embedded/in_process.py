@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import io
 import logging
@@ -13,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from babylon_assets.config.heap import trim_heap
 from babylon_assets.config.settings import Settings, prepare_libraries
 from babylon_assets.domain.errors import MissingDependency
 from babylon_assets.training.backend import TrainingRequest
@@ -69,9 +69,7 @@ def release_memory() -> None:
     """Give back what a training held, which glibc keeps otherwise: 550 of 970 MB after a step of SmolLM2-135M."""
     gc.collect()
     gc.unfreeze()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    trim_heap()
 
 
 async def _train(backend: Any, trainer: Any, project: str, request: TrainingRequest) -> None:
