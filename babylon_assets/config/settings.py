@@ -392,7 +392,6 @@ def prepare_libraries(settings: Settings) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1") == "1":
         hide_bars()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.training.wandb_api_key is None:
         os.environ.setdefault("WANDB_MODE", "disabled")
     base_model = settings.training.base_model

@@ -49,6 +49,13 @@ def compacted(rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return laid
 
 
+def without_padding(rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same rows, cut where the longest of them ends; each begins with what it holds."""
+    held = (rows["parent_ids"] != -1).any(dim=0).sum()
+    length = -(-max(int(held), 1) // MULTIPLE) * MULTIPLE
+    return {name: tensor[:, :length] for name, tensor in rows.items()}
+
+
 def _groups(parent_ids: torch.Tensor) -> list[tuple[int, int, int]]:
     """(row, start, end) of every run of equal ids that are no padding."""
     groups: list[tuple[int, int, int]] = []

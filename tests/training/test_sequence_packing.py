@@ -10,7 +10,7 @@ import torch
 
 from babylon_assets.training.backends.embedded import trainer
 from babylon_assets.training.backends.embedded.trainer import Trainer, TrainerSettings
-from babylon_assets.training.sequence_packing import MULTIPLE, compacted
+from babylon_assets.training.sequence_packing import MULTIPLE, compacted, without_padding
 
 PPO: Any = {"ppo": True, "epsilon": 0.2}
 LENGTH = 96
@@ -72,6 +72,14 @@ def test_a_row_that_one_group_fills_stays_as_it_is() -> None:
     assert laid["tokens"].shape[1] % MULTIPLE == 0
     nothing = {name: value[:, :0] for name, value in packed.items()}
     assert compacted(nothing) is nothing
+
+
+def test_rows_are_cut_where_the_longest_of_them_ends() -> None:
+    packed = rows([24, 34], [14, 14, 29], [9])
+    cut = without_padding(packed)
+    assert cut["tokens"].shape == (3, 64)  # 24 and 34 make 58
+    assert all(torch.equal(cut[name].nan_to_num(), packed[name][:, :64].nan_to_num()) for name in packed)
+    assert without_padding({name: tensor[2:] for name, tensor in packed.items()})["tokens"].shape == (1, 16)
 
 
 def test_loss_gradients_and_metrics_are_those_of_the_rows_as_they_came(

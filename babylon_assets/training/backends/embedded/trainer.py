@@ -21,7 +21,7 @@ from art.preprocessing.inputs import TrainInputs
 from babylon_assets.training.adapters import compute_layers_again, load_trainable, restore_optimizer, write_checkpoint
 from babylon_assets.training.backends.embedded.sure_tokens import hold_sure_tokens
 from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
-from babylon_assets.training.sequence_packing import compacted, parts
+from babylon_assets.training.sequence_packing import compacted, parts, without_padding
 from babylon_assets.training.step_memory import kept_tokens, step_tokens
 
 
@@ -177,7 +177,8 @@ class Trainer:
         """The rows on the device, some at a time: of few enough tokens for the memory."""
         count, length = rows["tokens"].shape
         for part in parts(count, max(1, self._step_tokens // length)):
-            yield {key: value[part].to(self._device) for key, value in rows.items()}
+            held = without_padding({key: value[part] for key, value in rows.items()})
+            yield {key: value.to(self._device) for key, value in held.items()}
 
     def _look(
         self, inputs: dict[str, torch.Tensor], config: dev.TrainConfig
