@@ -34,7 +34,8 @@ class AutomationSettings(Group):
     nightly_seeds: Annotated[int, Ge(8), Le(100_000)] = variable(
         "NIGHTLY_SEEDS",
         192,
-        "How many held-out markets, of 12 boards each (4 in the game's style), evaluate the served policy in the night after its promotion.",
+        "How many held-out markets, of 12 boards each (4 in the game's style), evaluate the served policy in the night "
+        "after its promotion.",
     )
     keep_checkpoints: Annotated[int, Ge(1)] | None = variable(
         "KEEP_CHECKPOINTS",

@@ -47,8 +47,8 @@ class GateSettings(Group):
     evaluation_seeds: Annotated[int, Ge(8), Le(100_000)] | None = variable(
         "EVALUATION_SEEDS",
         None,
-        "How many held-out markets, of 12 boards each (4 in the game's style), evaluate a checkpoint. Without it 48, or 16 for a language "
-        "model on this machine.",
+        "How many held-out markets, of 12 boards each (4 in the game's style), evaluate a checkpoint. Without it 48, "
+        "or 16 for a language model on this machine.",
     )
     evaluation_prompts: Annotated[int, Ge(0), Le(10_000)] = variable(
         "EVALUATION_PROMPTS",
