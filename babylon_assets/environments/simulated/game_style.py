@@ -20,18 +20,14 @@ from babylon_assets.environments.simulated.language import Account, InvalidOrder
 from babylon_assets.environments.simulated.market import PERP_BASE, WIDE_SLOTS, Board, News, Order, Verb, legal_orders
 from babylon_assets.environments.simulated.questions import question
 
-#: Longest answer that a player may give, in tokens; a well-formed one has about 90.
+#: Longest answer that a player may give, in tokens; a well-formed one has about 65.
 GAME_ANSWER_TOKENS = 160
-_SYSTEM = (
-    "You decide for an agent that trades on Babylon, a game of prediction markets and of company shares. Money is "
-    "virtual. Weigh the news, choose at most one trade, and reply with one JSON object and nothing else."
-)
-_FORMAT = f"""Reply in this form:
+_SYSTEM = f"""You decide for an agent that trades on Babylon, a game of prediction markets and of company shares. \
+Money is virtual. Weigh the news, choose at most one trade, and reply with one JSON object and nothing else, in this form:
 {{"reasoning": "one sentence", "action": "trade", "trade": {{"type": "prediction", "market": "the question", \
 "action": "buy_yes or buy_no", "amount": {STAKE:.0f}}}}}
-{{"reasoning": "one sentence", "action": "trade", "trade": {{"type": "perp", "market": "the ticker", \
-"action": "open_long or open_short", "amount": {NOTIONAL:.0f}}}}}
-{{"reasoning": "one sentence", "action": "hold"}}"""
+A trade in shares is {{"type": "perp", "market": "the ticker", "action": "open_long or open_short", \
+"amount": {NOTIONAL:.0f}}}. Without a trade, the action is "hold"."""
 _STRATEGIES = (
     "You follow what filings say and distrust rumors.",
     "You like contrarian bets when the crowd is sure.",
@@ -44,6 +40,7 @@ _SOURCES = {
     "report": "A newspaper reports that",
     "rumor": "A rumor on the feed has it that",
 }
+_SPEAKERS = {"filing": "The filing", "report": "The newspaper", "rumor": "The rumor"}
 
 
 def ask_as_the_game(board: Board, account: Account) -> list[Message]:
@@ -54,16 +51,15 @@ def ask_as_the_game(board: Board, account: Account) -> list[Message]:
         "\n".join(["Companies:", *companies]),
         _movers(board),
         "News:\n" + news_sentence(board),
-        _FORMAT,
         _agent_lines(account),
     ]
     return [Message("system", _SYSTEM), Message("user", "\n\n".join(parts))]
 
 
 def _question_lines(board: Board) -> list[str]:
-    """The questions with their prices in percent and, as the game has them, the shares that make these prices."""
+    """The questions with the price of YES in percent and, as the game has them, the shares that make it."""
     return [
-        f'- "{question(line.market_id)}" YES {100 * line.yes_price:.0f}%, NO {100 * (1 - line.yes_price):.0f}% '
+        f'- "{question(line.market_id)}" YES {100 * line.yes_price:.0f}% '
         f"({1000 * (1 - line.yes_price):.0f} YES and {1000 * line.yes_price:.0f} NO shares)"
         for line in board.predictions
     ]
@@ -87,6 +83,13 @@ def _what_is_new(board: Board, news: News) -> str:
     return f"the price of {news.target} will {'rise' if news.up else 'fall'}"
 
 
+def _gist(news: News) -> str:
+    """Who says what of the news, in a few words: an answer is as long to train on as it is to read."""
+    if news.target in WIDE_SLOTS:
+        return f"{_SPEAKERS[news.source]} says {'YES' if news.up else 'NO'}."
+    return f"{_SPEAKERS[news.source]} says that {news.target} will {'rise' if news.up else 'fall'}."
+
+
 def _agent_lines(account: Account) -> str:
     name = account.name or "trader"
     strategy = _STRATEGIES[crc32(name.encode()) % len(_STRATEGIES)]
@@ -102,8 +105,8 @@ def _agent_lines(account: Account) -> str:
 
 
 def answer_as_the_game(board: Board, order: Order) -> str:
-    """A well-formed answer: the news restated as the reasoning, then the trade."""
-    fields: dict[str, Any] = {"reasoning": news_sentence(board), "action": "hold"}
+    """A well-formed answer: what the news says as the reasoning, then the trade."""
+    fields: dict[str, Any] = {"reasoning": _gist(board.news), "action": "hold"}
     if order.target is not None:
         is_question = order.target in WIDE_SLOTS
         fields["action"] = "trade"
