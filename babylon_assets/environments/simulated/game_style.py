@@ -23,7 +23,8 @@ from babylon_assets.environments.simulated.questions import question
 #: Longest answer that a player may give, in tokens; a well-formed one has about 65.
 GAME_ANSWER_TOKENS = 160
 _SYSTEM = f"""You decide for an agent that trades on Babylon, a game of prediction markets and of company shares. \
-Money is virtual. Weigh the news, choose at most one trade, and reply with one JSON object and nothing else, in this form:
+Money is virtual. Weigh the news, choose at most one trade, and reply with one JSON object and nothing else, in this \
+form:
 {{"reasoning": "one sentence", "action": "trade", "trade": {{"type": "prediction", "market": "the question", \
 "action": "buy_yes or buy_no", "amount": {STAKE:.0f}}}}}
 A trade in shares is {{"type": "perp", "market": "the ticker", "action": "open_long or open_short", \
