@@ -20,7 +20,7 @@ from babylon_assets.environments.simulated.language import Account, InvalidOrder
 from babylon_assets.environments.simulated.market import PERP_BASE, WIDE_SLOTS, Board, News, Order, Verb, legal_orders
 from babylon_assets.environments.simulated.questions import question
 
-#: Longest answer that a player may give, in tokens; a well-formed one has about 65.
+#: Longest answer that a player may give, in tokens; a well-formed one has about 57.
 GAME_ANSWER_TOKENS = 160
 _SYSTEM = f"""You decide for an agent that trades on Babylon, a game of prediction markets and of company shares. \
 Money is virtual. Weigh the news, choose at most one trade, and reply with one JSON object and nothing else, in this \
