@@ -53,11 +53,11 @@ def _begin_picture() -> tuple[Any, Any]:
 def _end_picture(figure: Any, axes: Any, path: Path) -> None:
     for height, name, color in ((1.0, "oracle", GOOD), (0.0, "expert", FAIR)):
         axes.axhline(height, color=color, linewidth=1.2, linestyle=(0, (5, 3)))
-        axes.annotate(name, (0, height), xytext=(2, 3), textcoords="offset points", fontsize=8, color=color)
+        axes.text(1.01, height, name, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=color)
     axes.set_xlabel("window", color=MUTED, fontsize=8)
     axes.set_ylabel(f"share of the way (mean of {SMOOTHING})", color=MUTED, fontsize=8)
     axes.set_title("From the expert to the oracle", loc="left", color=INK, fontsize=10, fontweight="bold")
-    axes.legend(loc="center right", fontsize=8, frameon=False, ncols=2)
+    figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=6)
     figure.savefig(path)
 
 
