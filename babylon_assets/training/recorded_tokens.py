@@ -40,7 +40,7 @@ def tokenized(samples: Iterable[Sample], baselines: Mapping[str, float] | None =
 
 
 def mixed_steps(answers: Iterable[tuple[str, TokenizedResult]], most: int) -> Iterator[list[TokenizedResult]]:
-    """Answers in steps of at most so many, those of a group side by side.
+    """Answers in steps of at most so many.
 
     A step of answers to one prompt alone would teach what that prompt asked for: at most half a step is taken of a
     group at once, and a large group is spread evenly over the steps. The order is drawn by ART's generator.

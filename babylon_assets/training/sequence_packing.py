@@ -22,30 +22,35 @@ _NOTHING: dict[str, float] = {"group_ids": -1, "parent_ids": -1, "logprobs": flo
 def compacted(rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The same groups in rows as long as the longest of them, each put into the first row with room, longest first.
 
+    Two rows may hold answers to the same prompt, each with its prompt. They stay apart: in one row, an answer would see
+    that prompt twice.
+
     Args:
-        rows: ART's packed tensors, each [rows, length]; a run of equal `parent_ids` is a group, -1 is padding.
+        rows: ART's packed tensors, each [rows, length]; equal `parent_ids` of a row are a group, -1 is padding. A
+            group need not be in one piece: only its first piece has the prompt.
 
     Returns:
-        The same tensors, each [other rows, other length]; every token is in exactly one place.
+        The same tensors, each [other rows, other length]; every token is in exactly one place, a group in one piece.
     """
     import torch
 
-    groups = sorted(_groups(rows["parent_ids"]), key=lambda group: group[1] - group[2])  # longest first, else in order
+    groups = sorted(_groups(rows["parent_ids"]), key=lambda group: -len(group[2]))  # longest first, else in order
     if not groups:
         return rows
-    length = -(-max(end - start for _, start, end in groups) // MULTIPLE) * MULTIPLE
-    free: list[int] = []
-    places: list[tuple[int, int]] = []
-    for _, start, end in groups:
-        row = next((number for number, room in enumerate(free) if room >= end - start), len(free))
-        if row == len(free):
-            free.append(length)
-        places.append((row, length - free[row]))
-        free[row] -= end - start
-    laid = {name: torch.full((len(free), length), _NOTHING.get(name, 0), dtype=t.dtype) for name, t in rows.items()}
-    for (source, start, end), (row, place) in zip(groups, places, strict=True):
+    length = -(-len(groups[0][2]) // MULTIPLE) * MULTIPLE
+    taken: list[dict[int, int]] = []  # of each row: the tokens that each group in it has
+    laid_out: list[tuple[int, int]] = []
+    for _, parent, held in groups:
+        fits = (parent not in row and sum(row.values()) + len(held) <= length for row in taken)
+        number = next((number for number, fit in enumerate(fits) if fit), len(taken))
+        if number == len(taken):
+            taken.append({})
+        laid_out.append((number, sum(taken[number].values())))
+        taken[number][parent] = len(held)
+    laid = {name: torch.full((len(taken), length), _NOTHING.get(name, 0), dtype=t.dtype) for name, t in rows.items()}
+    for (source, _, held), (row, start) in zip(groups, laid_out, strict=True):
         for name, tensor in rows.items():
-            laid[name][row, place : place + end - start] = tensor[source, start:end]
+            laid[name][row, start : start + len(held)] = tensor[source, held]
     return laid
 
 
@@ -56,17 +61,14 @@ def without_padding(rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor[:, :length] for name, tensor in rows.items()}
 
 
-def _groups(parent_ids: torch.Tensor) -> list[tuple[int, int, int]]:
-    """(row, start, end) of every run of equal ids that are no padding."""
-    groups: list[tuple[int, int, int]] = []
+def _groups(parent_ids: torch.Tensor) -> list[tuple[int, int, list[int]]]:
+    """(row, id, places in it) of everything that is no padding."""
+    groups: dict[tuple[int, int], list[int]] = {}
     for row, ids in enumerate(parent_ids.tolist()):
-        start = 0
-        for place in range(1, len(ids) + 1):
-            if place == len(ids) or ids[place] != ids[start]:
-                if ids[start] != -1:
-                    groups.append((row, start, place))
-                start = place
-    return groups
+        for place, parent in enumerate(ids):
+            if parent != -1:
+                groups.setdefault((row, parent), []).append(place)
+    return [(row, parent, places) for (row, parent), places in groups.items()]
 
 
 def parts(count: int, size: int) -> Iterator[slice]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from art.preprocessing.pack import packed_tensors_from_tokenized_results
 
 from babylon_assets.training.backends.embedded import trainer
 from babylon_assets.training.backends.embedded.trainer import Trainer, TrainerSettings
+from babylon_assets.training.recorded_tokens import tokenized_answer
 from babylon_assets.training.sequence_packing import MULTIPLE, compacted, without_padding
 
 PPO: Any = {"ppo": True, "epsilon": 0.2}
@@ -82,10 +86,40 @@ def test_rows_are_cut_where_the_longest_of_them_ends() -> None:
     assert without_padding({name: tensor[2:] for name, tensor in packed.items()})["tokens"].shape == (1, 16)
 
 
+def packed_by_art(answers: Iterable[tuple[str, list[int], int]]) -> dict[str, torch.Tensor]:
+    """Answers, each as the name of its prompt, the prompt and its own number of tokens, packed by ART in this order."""
+    generator, groups = torch.Generator().manual_seed(2), defaultdict[str, list[Any]](list)
+    results = []
+    for name, prompt, tokens in answers:
+        answer = torch.randint(3, 200, (tokens,), generator=generator).tolist()
+        advantage = float(torch.randn(1, generator=generator))
+        logprobs = (-6.0 + torch.rand(tokens, generator=generator)).tolist()
+        results.append(tokenized_answer(prompt, answer, logprobs, advantage))
+        groups[name].append(results[-1])
+    for name, group in groups.items():
+        for result in group:
+            result.prompt_id, result.prompt_length = ord(name), result.choice_offsets[0] - 1
+    made = packed_tensors_from_tokenized_results(results, LENGTH, 0, truncate_long_results=False)
+    return {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
+
+
+FIRST, SECOND, THIRD = (list(range(start, start + 10)) for start in (10, 40, 70))
+PACKED = {
+    "groups of one piece": lambda: rows([24, 34], [14, 14, 29], [9]),
+    "a group that another interrupts": lambda: packed_by_art(
+        [("a", FIRST, 8), ("a", FIRST, 6), ("b", SECOND, 9), ("a", FIRST, 7), ("b", SECOND, 5)]
+    ),
+    "a group in two rows": lambda: packed_by_art(
+        [("c", THIRD, 50), ("a", FIRST, 8), ("a", FIRST, 6), ("a", FIRST, 7), ("a", FIRST, 5)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
 def test_loss_gradients_and_metrics_are_those_of_the_rows_as_they_came(
-    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packed = rows([24, 34], [14, 14, 29], [9])
+    packed = PACKED[name]()
     found = []
     for lay_out in (compacted, lambda given: given):
         monkeypatch.setattr(trainer, "compacted", lay_out)
