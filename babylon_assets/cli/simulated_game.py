@@ -14,6 +14,7 @@ from babylon_assets.domain.policies import policy_name
 from babylon_assets.environments.simulated.game_file import go_on_with_game, note_game, read_base_model, read_game
 from babylon_assets.ledger import windows
 from babylon_assets.ledger.database import Connection, Database, game_lock
+from babylon_assets.training.model_sources import is_source, require_source, source_folder
 
 if TYPE_CHECKING:
     from babylon_assets.environments.simulated.players import PlayedWindow
@@ -75,6 +76,8 @@ def refuse_another_environment(settings: Settings) -> None:
 def refuse_another_game(settings: Settings) -> None:
     """Refuse to go on with a game that was begun with other boards: its open bets would point at nothing.
 
+    A base model that a folder has to be made of is refused as well, before it is fetched: see `refuse_another_base`.
+
     Raises:
         PermanentError: it names what differs.
     """
@@ -86,6 +89,10 @@ def refuse_another_game(settings: Settings) -> None:
             f"the game in {settings.home} was begun with {', '.join(differ)}; go on with that, or begin another one "
             "in another folder with BABYLON_HOME"
         )
+    base_model = settings.training.base_model
+    if begun and base_model is not None and is_source(base_model):
+        require_source(base_model)
+        refuse_another_base(settings, str(source_folder(settings.home, base_model)))
 
 
 def refuse_another_base(settings: Settings, base: str) -> None:

@@ -51,8 +51,8 @@ class SimulationSettings(Group):
         "SIMULATION_EXPERT_WINDOWS",
         None,
         "How many windows of a new game an expert plays, whose answers are imitated. Without it none for the "
-        "market's own small model, and for any other as many as have 1,024 answers: 4 of a language model's, "
-        "or 8 in the game's style.",
+        "market's own small model in the terse style, which it was taught, and else as many as have 1,024 answers: 4 "
+        "of a language model's, or 8 in the game's style.",
     )
     key: str | None = variable("SIMULATION_KEY", None, "The gateway key of the simulated players.", secret=True)
 

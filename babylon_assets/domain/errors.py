@@ -79,5 +79,9 @@ class DatabaseUnavailable(TransientError):
     """PostgreSQL does not answer, or went away in the middle."""
 
 
+class RegistryUnavailable(TransientError):
+    """A package registry or a model hub does not answer, or its answer broke off."""
+
+
 class TrainingBusy(TransientError):
     """Another run holds the lock of this chain."""

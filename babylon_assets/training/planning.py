@@ -23,10 +23,11 @@ from babylon_assets.ledger.verdicts import without_verdict
 from babylon_assets.training.backend import TrainingBackend
 from babylon_assets.training.backends import registry
 from babylon_assets.training.branches import Branch
+from babylon_assets.training.precision import train_dtype
 from babylon_assets.training.recompute import fill, leave_out_longer
 from babylon_assets.training.roots import base_model_of, root_of
 from babylon_assets.training.selection import Selection, select, without_spelled_tokens
-from babylon_assets.training.step_memory import available_bytes, leave_out_heavier
+from babylon_assets.training.step_memory import TOO_LARGE, available_bytes, leave_out_heavier
 from babylon_assets.training.template_limits import without_inexpressible
 
 
@@ -77,7 +78,7 @@ def plan_training(
     _require_parent(backend, parent, chain, step, open_job)
     expressible = without_inexpressible(dataset, base_model)
     readable, recomputed, lags = _readable(settings, database, expressible, parent, base_model, backend)
-    selection = _selected(settings, readable, parent, base_model, backend, lags)
+    selection = choose_samples(settings, readable, parent, base_model, backend, lags)
     rewards = {"reward_weights": dict(branch.reward_weights)} if branch and branch.reward_weights is not None else {}
     manifest = {
         "format": 1,
@@ -91,6 +92,7 @@ def plan_training(
         "settings": {**backend.manifest_settings(settings, base_model), **rewards},
         "versions": backend.versions(),
         **({"recomputed": recomputed} if recomputed else {}),
+        **({"too_large": lost} if (lost := selection.left_out.get(TOO_LARGE, 0)) else {}),
     }
     if open_job is not None:
         manifest = (open_job.usage or {})["manifest"]
@@ -107,7 +109,7 @@ def plan_training(
     )
 
 
-def _selected(
+def choose_samples(
     settings: Settings,
     readable: Dataset,
     parent: Checkpoint,
@@ -115,13 +117,18 @@ def _selected(
     backend: TrainingBackend,
     lags: dict[str, int],
 ) -> Selection:
-    """The samples that are trained on: those that the backend can take, and the model and the memory have room for."""
+    """The samples that are trained on: those that the backend can take, and the model and the memory have room for.
+
+    Args:
+        readable: the dataset, without what cannot be made into tokens.
+        lags: as of `selection.select`.
+    """
     if backend.capabilities.reads_texts:
         readable = without_spelled_tokens(readable)
     selection = select(readable, parent.step, settings.training.max_policy_lag, lags)
     selection = leave_out_longer(selection, base_model)
     if backend.capabilities.recomputes_logprobs:  # it trains in this process
-        selection = leave_out_heavier(selection, base_model, available_bytes())
+        selection = leave_out_heavier(selection, base_model, available_bytes(), train_dtype(settings, base_model))
     return _possible(selection, backend)
 
 

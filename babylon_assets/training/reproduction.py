@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from babylon_assets.config.settings import Settings, prepare_libraries
+from babylon_assets.domain.datasets import Dataset
 from babylon_assets.domain.errors import PermanentError
 from babylon_assets.ledger import checkpoints
 from babylon_assets.ledger.adapter_weights import WEIGHTS, verify_weights
@@ -19,9 +20,11 @@ from babylon_assets.ledger.lineage import ancestors, policy_lags
 from babylon_assets.training.adapters import read_manifest
 from babylon_assets.training.backend import CheckpointPlace, TrainingRequest
 from babylon_assets.training.backends import registry
+from babylon_assets.training.planning import choose_samples
 from babylon_assets.training.recompute import fill
 from babylon_assets.training.roots import base_fingerprint
-from babylon_assets.training.selection import select
+from babylon_assets.training.step_memory import TOO_LARGE
+from babylon_assets.training.template_limits import without_inexpressible
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +70,50 @@ def reproduce(settings: Settings, database: Database, checkpoint: Checkpoint, ho
     if parent is None or base_fingerprint(root.base_model) != root.weights_sha256:
         raise PermanentError(f"the base model of {checkpoint.chain} is not at {root.base_model} any more; restore it")
     backend = registry.find_backend(checkpoint.backend)
-    again = backend.restore_settings(settings, checkpoint.settings).replace(home=home)
-    place = CheckpointPlace(checkpoint.step, _parent_folder(parent))
     manifest = read_manifest(Path(checkpoint.path)) or {}
     lag = manifest.get("max_policy_lag", settings.training.max_policy_lag)
+    again = backend.restore_settings(settings, checkpoint.settings).replace(home=home, max_policy_lag=lag)
+    place = CheckpointPlace(checkpoint.step, _parent_folder(parent))
     prepare_libraries(settings)
-    readable, recomputed = fill(root.base_model, dataset, known, lags, lag)
-    if recomputed != checkpoint.metrics.get("recomputed_samples", 0):
+    readable = _readable_again(checkpoint, root, dataset, known, lags, lag)
+    selection = choose_samples(again, readable, parent, root.base_model, backend, lags)
+    too_large, now = manifest.get("too_large", 0), selection.left_out.get(TOO_LARGE, 0)
+    if too_large != now:
         raise PermanentError(
-            f"{checkpoint.metrics.get('recomputed_samples', 0)} log-probabilities were recomputed for it and only "
-            f"{recomputed} can be now; restore the weights of the policies that answered"
+            f"{too_large} samples were {TOO_LARGE} when it was trained, and {now} are now; reproduce it where as much "
+            "memory is free"
         )
-    selection = select(readable, parent.step, lag, lags)
     request = TrainingRequest(
         base_model=root.base_model, chain=checkpoint.chain, samples=selection, manifest={}, place=place
     )
     trained = backend.train(again, request)
-    now = backend.versions()
+    installed = backend.versions()
     changed = {
-        name: f"{then} -> {now.get(name)}" for name, then in checkpoint.versions.items() if now.get(name) != then
+        name: f"{version} -> {installed.get(name)}"
+        for name, version in checkpoint.versions.items()
+        if installed.get(name) != version
     }
     reproduced = trained.weights_sha256 if trained else "no step was kept"
     return Reproduction(checkpoint.weights_sha256, reproduced, changed)
+
+
+def _readable_again(
+    checkpoint: Checkpoint,
+    root: Checkpoint,
+    dataset: Dataset,
+    known: list[Checkpoint],
+    lags: dict[str, int],
+    lag: int,
+) -> Dataset:
+    """The dataset as it was read then: with as many log-probabilities recomputed."""
+    readable, recomputed = fill(root.base_model, without_inexpressible(dataset, root.base_model), known, lags, lag)
+    then = checkpoint.metrics.get("recomputed_samples", 0)
+    if recomputed != then:
+        raise PermanentError(
+            f"{then} log-probabilities were recomputed for it and only {recomputed} can be now; restore the weights of "
+            "the policies that answered"
+        )
+    return readable
 
 
 def _reproduces(name: str) -> bool:

@@ -24,22 +24,26 @@ STEP_TOKENS = 16_384
 STEP_BYTES, GPU_SHARE = 3 * 2**29, 0.25
 #: A step looks at so many tokens together at least, and computes its layers again where their activations do not fit.
 LEAST_TOKENS = 512
+#: Why a sample is left out that no step has room for.
+TOO_LARGE = "larger than the memory suffices for"
 _BYTES = {"float32": 4.0, "bfloat16": 1.4}
 _OF_WIDTH, _OF_FEED_FORWARD = 28, 12
 
 
-def activation_bytes(base_model: str, dtype: str = "float32") -> int | None:
+def activation_bytes(base_model: str, dtype: str = "float32", *, again: bool = False) -> int | None:
     """Bytes that training on one token takes until its gradient is known; None without a config.
 
     Args:
         dtype: what the model computes in, `float32` or `bfloat16`.
+        again: the backward pass computes each layer again: only one has its activations, of the others what they read.
     """
     config = find_config(base_model)
     if config is None:
         return None
     fields: dict[str, Any] = json.loads(config.read_text())
     width = _OF_WIDTH * int(fields["hidden_size"]) + _OF_FEED_FORWARD * int(fields["intermediate_size"])
-    return int(_BYTES[dtype] * int(fields["num_hidden_layers"]) * width)
+    layers, read = int(fields["num_hidden_layers"]), int(fields["hidden_size"])
+    return int(_BYTES[dtype] * (width + layers * read if again else layers * width))
 
 
 def step_tokens(base_model: str, dtype: str = "float32") -> int:
@@ -50,16 +54,19 @@ def step_tokens(base_model: str, dtype: str = "float32") -> int:
     return max(LEAST_TOKENS, 2 * kept_tokens(base_model, dtype) // 3)
 
 
-def kept_tokens(base_model: str, dtype: str = "float32") -> int:
-    """Tokens whose activations a step may keep until their gradient is known.
+def kept_tokens(base_model: str, dtype: str = "float32", available: int | None = None) -> int:
+    """Tokens whose activations a step may keep until their gradient is known; of more, it computes its layers again.
 
-    On a processor they are 388 of SmolLM2-135M in fp32, and 1,109 in bf16.
+    On a processor they are 388 of SmolLM2-135M in fp32, and 1,109 in bf16; fewer where less memory is there.
+
+    Args:
+        available: as of `available_bytes`.
     """
     needed, device = activation_bytes(base_model, dtype), cuda_device()
     if needed is None:
         return STEP_TOKENS
     allowed = STEP_BYTES if device is None else int(GPU_SHARE * device.memory_gib * 2**30)
-    return allowed // needed
+    return (allowed if available is None else min(allowed, available)) // needed
 
 
 def available_bytes() -> int | None:
@@ -74,20 +81,21 @@ def available_bytes() -> int | None:
     return int(free[0]) * 1024 if free else None
 
 
-def leave_out_heavier(selection: Selection, base_model: str, available: int | None) -> Selection:
+def leave_out_heavier(selection: Selection, base_model: str, available: int | None, dtype: str) -> Selection:
     """The selection without samples for each of which alone the memory does not suffice, counted under the reason.
 
     Args:
         available: as of `available_bytes`.
+        dtype: as of `activation_bytes`.
     """
-    needed = activation_bytes(base_model)
+    needed = activation_bytes(base_model, dtype, again=True)
     if needed is None or available is None:
         return selection
-    most = available // needed
+    most = available // needed  # tokens
     policy_gradient = [sample for sample in selection.policy_gradient if _tokens(sample) <= most]
     sft = [sample for sample in selection.sft if _tokens(sample) <= most]
     lost = len(selection.policy_gradient) + len(selection.sft) - len(policy_gradient) - len(sft)
-    counted = {f"longer than the {most} tokens that the memory suffices for": lost} if lost else {}
+    counted = {TOO_LARGE: lost} if lost else {}
     return replace(selection, policy_gradient=policy_gradient, sft=sft, left_out={**selection.left_out, **counted})
 
 

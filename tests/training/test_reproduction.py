@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from babylon_assets.config.settings import Settings
@@ -16,7 +17,9 @@ from babylon_assets.ledger.checkpoints import Checkpoint
 from babylon_assets.ledger.database import Database
 from babylon_assets.ledger.datasets import save_dataset
 from babylon_assets.ledger.windows import upsert_window
+from babylon_assets.training import planning
 from babylon_assets.training.reproduction import reproduce
+from babylon_assets.training.step_memory import activation_bytes
 from babylon_assets.training.window_training import train_window
 from tests.training.backends.test_embedded import answered
 
@@ -58,6 +61,27 @@ def test_what_was_trained_with_something_else_is_not_the_same(
     result = reproduce(settings, database, other, tmp_path / "again")
     assert not result.same
     assert result.versions["torch"].startswith("0.1 -> ")
+
+
+def test_what_the_memory_left_out_then_is_left_out_again(
+    database: Database, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(gate=False, home=tmp_path / "home", base_model=str(tiny_base), gradient_tokens=512, lora_rank=4)
+    first, *others = answered(tiny_base, groups=3, size=3)
+    samples = [msgspec.structs.replace(first, prompt_token_ids=[5] * 400), *others]
+    dataset = Dataset(content_id([FIRST, samples]), FIRST, samples, {})
+    with database.connect() as conn:
+        save_dataset(conn, dataset)
+        upsert_window(conn, FIRST, status="ready", dataset_id=dataset.id, samples=len(samples))
+    memory = 300 * (activation_bytes(str(tiny_base), again=True) or 0)
+    monkeypatch.setattr(planning, "available_bytes", lambda: memory)
+    train_window(settings, database, FIRST)
+    with database.connect() as conn:
+        [_, made] = checkpoints.chain(conn, settings.model_name)
+    assert reproduce(settings, database, made, tmp_path / "again").same
+    monkeypatch.setattr(planning, "available_bytes", lambda: 10 * memory)
+    with pytest.raises(PermanentError, match=r"1 samples were larger than the memory suffices for .* and 0 are now"):
+        reproduce(settings, database, made, tmp_path / "other")
 
 
 def test_without_the_parents_weights_it_says_what_to_do(

@@ -20,6 +20,7 @@ from babylon_assets.training.sequence_packing import compacted
 from babylon_assets.training.step_memory import (
     LEAST_TOKENS,
     STEP_BYTES,
+    TOO_LARGE,
     activation_bytes,
     kept_tokens,
     leave_out_heavier,
@@ -80,17 +81,22 @@ def test_a_model_in_bf16_keeps_more_activations(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert (kept_tokens(str(tmp_path)), kept_tokens(str(tmp_path), "bfloat16")) == (388, 1109)
     assert (step_tokens(str(tmp_path)), step_tokens(str(tmp_path), "bfloat16")) == (512, 739)
+    assert kept_tokens(str(tmp_path), "bfloat16", 2**30) == 739, "where less memory is there, layers are computed again"
+    whole, again = (activation_bytes(str(tmp_path), again=again) or 0 for again in (False, True))
+    assert whole == 30 * 4 * (28 * 576 + 12 * 1536) and again == 4 * (28 * 576 + 12 * 1536) + 30 * 4 * 576
 
 
 def test_what_the_memory_does_not_suffice_for_is_left_out_and_counted(tiny_base: Path) -> None:
-    needed = activation_bytes(str(tiny_base))
+    needed = activation_bytes(str(tiny_base), again=True)
     assert needed is not None
     recorded = [sample(number, prompt_token_ids=[1] * length) for number, length in ((0, 90), (1, 200))]
     texts = [
         sample(number, trains_as="sft", token_ids=None, messages=[Message("user", "x" * n)])
         for number, n in ((2, 8), (3, 999))
     ]
-    chosen = leave_out_heavier(Selection(recorded, texts, {}), str(tiny_base), 100 * needed)
+    chosen = leave_out_heavier(Selection(recorded, texts, {}), str(tiny_base), 100 * needed, "float32")
     assert [one.sample_id for one in (*chosen.policy_gradient, *chosen.sft)] == ["t0/0/0", "t2/0/0"]
-    assert chosen.left_out == {"longer than the 100 tokens that the memory suffices for": 2}
-    assert leave_out_heavier(Selection(recorded, [], {}), str(tiny_base), None) == Selection(recorded, [], {})
+    assert chosen.left_out == {TOO_LARGE: 2}
+    assert leave_out_heavier(Selection(recorded, [], {}), str(tiny_base), None, "float32") == Selection(
+        recorded, [], {}
+    )

@@ -1,4 +1,4 @@
-"""In which numbers the engine computes: fp32, or bf16 where the processor is fast at it and the model is large.
+"""In which numbers the engine computes: fp32, or bf16 where that is fast and the model is large.
 
 The log-probabilities that are recorded are those of the numbers that sampled.
 """
@@ -17,12 +17,13 @@ LARGE = 100_000_000
 
 
 def engine_dtype(base: Path) -> str:
-    """`float32` or `bfloat16`: what suits a base model and this machine's processor."""
+    """`float32` or `bfloat16`: what suits a base model, and this machine's processor or CUDA device."""
+    import torch
     from transformers import AutoConfig
 
-    if not bf16_is_fast() or count_parameters(AutoConfig.from_pretrained(base).to_dict()) < LARGE:
-        return "float32"
-    return "bfloat16"
+    is_fast = bf16_is_fast() or torch.cuda.is_available()
+    is_large = is_fast and count_parameters(AutoConfig.from_pretrained(base).to_dict()) >= LARGE
+    return "bfloat16" if is_large else "float32"
 
 
 def count_parameters(config: Mapping[str, Any]) -> int:

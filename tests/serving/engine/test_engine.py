@@ -177,7 +177,9 @@ def test_large_models_compute_in_bf16_where_that_is_fast(
     monkeypatch.setattr(number_formats, "bf16_is_fast", lambda: True)
     assert (engine_dtype(tmp_path), engine_dtype(tiny_base)) == ("bfloat16", "float32")
     monkeypatch.setattr(number_formats, "bf16_is_fast", lambda: False)
-    assert engine_dtype(tmp_path) == "float32"
+    for device, expected in ((False, "float32"), (True, "bfloat16")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda device=device: device)
+        assert engine_dtype(tmp_path) == expected
 
 
 def test_a_cache_grows_layer_by_layer_and_little_beyond_what_is_asked(tiny_base: Path) -> None:

@@ -85,10 +85,12 @@ def test_weights_of_a_backend_that_is_not_installed_are_left_alone() -> None:
     assert registry.keeps_weights_here("embedded")
 
 
-def test_the_ids_of_checkpoints_are_those_of_before() -> None:
+def test_the_ids_of_checkpoints_are_those_of_before(tiny_base: Path) -> None:
     """A manifest of a fixed training: another id here would train every chain again from its first window."""
     manifest = {
-        name: registry.find_backend(name).manifest_settings(Settings(train_dtype="float32", sure_weight=0), "base")
+        name: registry.find_backend(name).manifest_settings(
+            Settings(train_dtype="float32", sure_weight=0), str(tiny_base)
+        )
         for name in ("embedded", "local_gpu", "serverless")
     }
     assert content_id(manifest) == "e6ec80ab4a1e7dcc8dcbd9e486d30ea2da013a20686fe16963e8f40be7222f81"

@@ -22,7 +22,7 @@ from babylon_assets.training.adapters import compute_layers_again, load_trainabl
 from babylon_assets.training.backends.embedded.sure_tokens import hold_sure_tokens
 from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
 from babylon_assets.training.sequence_packing import compacted, parts, without_padding
-from babylon_assets.training.step_memory import kept_tokens, step_tokens
+from babylon_assets.training.step_memory import available_bytes, kept_tokens, step_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Trainer:
         )
         restore_optimizer(self._model, self._optimizer, parent)
         self._step_tokens = step_tokens(base_model, settings.dtype)
-        self._kept_tokens = kept_tokens(base_model, settings.dtype)
+        self._kept_tokens = kept_tokens(base_model, settings.dtype, available_bytes())
         self._steps: list[dict[str, float]] = []
         self._before: tuple[list[torch.Tensor], dict[str, Any]] | None = None
         self._first_kl = 0.0
