@@ -2,8 +2,8 @@
 
 What was measured for each row of `TABLE`:
 
-- of less than 20 million parameters: the market's own model of half a million comes a median 0.96 of the way to the
-  oracle in 24 windows of 512 answers (five seeds, worst 0.93; 0.87 and 0.82 without a hold);
+- of less than 20 million parameters: the market's own model of half a million comes a median 0.95 of the way to the
+  oracle in 24 windows of 512 answers (five seeds on two days, worst 0.90; 0.87 and 0.82 without a hold);
 - from 20 million: SmolLM2-135M; docs/training.md says what was seen and what was not. Steps of one row, of two decision
   points each, followed chance;
 - from a billion: nothing; a larger model takes smaller steps.

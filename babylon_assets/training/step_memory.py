@@ -21,8 +21,8 @@ from babylon_assets.training.selection import Selection
 #: Tokens whose activations exist at the same time where the model's config says nothing.
 STEP_TOKENS = 16_384
 #: What a step may take on a processor, and the share that it may take of a GPU's memory.
-STEP_BYTES, GPU_SHARE = 3 * 2**29, 0.25
-#: A step looks at so many tokens together at least, and computes its layers again where their activations do not fit.
+STEP_BYTES, GPU_SHARE = 2**30, 1 / 6
+#: A step looks at so many tokens together at least, and computes layers again whose activations do not fit.
 LEAST_TOKENS = 512
 #: Why a sample is left out that no step has room for.
 TOO_LARGE = "larger than the memory suffices for"
@@ -46,18 +46,11 @@ def activation_bytes(base_model: str, dtype: str = "float32", *, again: bool = F
     return int(_BYTES[dtype] * (width + layers * read if again else layers * width))
 
 
-def step_tokens(base_model: str, dtype: str = "float32") -> int:
-    """How many tokens, with padding, a step looks at together; it sums their gradients to one.
-
-    Two thirds of `kept_tokens`: larger looks at short rows are no faster, and the rest is for a row that is longer.
-    """
-    return max(LEAST_TOKENS, 2 * kept_tokens(base_model, dtype) // 3)
-
-
 def kept_tokens(base_model: str, dtype: str = "float32", available: int | None = None) -> int:
-    """Tokens whose activations a step may keep until their gradient is known; of more, it computes its layers again.
+    """Tokens whose activations a step may keep until their gradient is known; it looks at as many together.
 
-    On a processor they are 388 of SmolLM2-135M in fp32, and 1,109 in bf16; fewer where less memory is there.
+    Of a row with more tokens, as many layers are computed again. On a processor they are 258 of SmolLM2-135M in fp32,
+    and 739 in bf16; fewer where less memory is there.
 
     Args:
         available: as of `available_bytes`.

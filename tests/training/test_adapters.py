@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from babylon_assets.training import adapters
 from babylon_assets.training.adapters import (
+    compute_layers_again,
     load_trainable,
     read_manifest,
     read_steps,
@@ -94,3 +97,12 @@ def test_a_manifest_is_plain_json(tiny_base: Path, tmp_path: Path) -> None:
     )
     assert json.loads((folder / adapters.MANIFEST).read_text())["settings"] == {"lr": 0.1}
     assert len(adapters.weights_sha256(folder)) == 64
+
+
+def test_as_many_layers_are_computed_again_as_have_no_room() -> None:
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=5, num_attention_heads=2)
+    model = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=1, target_modules=["q_proj"]))
+    for share, again in ((0.0, 0), (0.1, 2), (0.5, 4), (0.9, 5), (0.0, 0)):
+        compute_layers_again(model, share)
+        assert [layer.training for layer in model.get_base_model().model.layers] == [n < again for n in range(5)]
+        assert not model.training

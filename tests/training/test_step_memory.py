@@ -18,13 +18,11 @@ from babylon_assets.training.recorded_tokens import mixed_steps, tokenized_answe
 from babylon_assets.training.selection import Selection
 from babylon_assets.training.sequence_packing import compacted
 from babylon_assets.training.step_memory import (
-    LEAST_TOKENS,
     STEP_BYTES,
     TOO_LARGE,
     activation_bytes,
     kept_tokens,
     leave_out_heavier,
-    step_tokens,
 )
 from tests.training.test_selection import sample
 
@@ -40,7 +38,8 @@ def test_an_imitation_in_parts_is_the_same_step(tiny_base: Path, monkeypatch: py
     [rows] = _imitation_batch(step, 256, 1e-3).trajectory_tensors
     looks, steps, seen = [], [], []
     for most in (10_000, 30):
-        monkeypatch.setattr(embedded, "step_tokens", lambda *_, most=most: most)
+        monkeypatch.setattr(embedded, "kept_tokens", lambda *_, most=most: most)
+        monkeypatch.setattr(embedded, "LEAST_TOKENS", 1)
         trainer = Trainer(str(tiny_base), None, TrainerSettings(lora_rank=4))
         looks.append(len(list(trainer._parts(compacted(rows)))))
         steps.append(trainer.imitation_step(rows))
@@ -71,17 +70,16 @@ def test_a_larger_model_is_given_fewer_tokens_at_once(tiny_base: Path, tmp_path:
     (large / "config.json").write_text('{"num_hidden_layers": 28, "hidden_size": 1536, "intermediate_size": 8960}')
     needed = activation_bytes(str(large))
     assert needed is not None
-    assert needed * step_tokens(str(large)) <= max(STEP_BYTES, needed * LEAST_TOKENS)
-    assert step_tokens(str(large)) < step_tokens(str(tiny_base))
+    assert needed * kept_tokens(str(large)) <= STEP_BYTES
+    assert kept_tokens(str(large)) < kept_tokens(str(tiny_base))
     assert kept_tokens("nobody/knows-this") == 16_384
 
 
 def test_a_model_in_bf16_keeps_more_activations(tmp_path: Path) -> None:
     config = {"num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert (kept_tokens(str(tmp_path)), kept_tokens(str(tmp_path), "bfloat16")) == (388, 1109)
-    assert (step_tokens(str(tmp_path)), step_tokens(str(tmp_path), "bfloat16")) == (512, 739)
-    assert kept_tokens(str(tmp_path), "bfloat16", 2**30) == 739, "where less memory is there, layers are computed again"
+    assert (kept_tokens(str(tmp_path)), kept_tokens(str(tmp_path), "bfloat16")) == (258, 739)
+    assert kept_tokens(str(tmp_path), "bfloat16", 2**29) == 369, "less memory is there"
     whole, again = (activation_bytes(str(tmp_path), again=again) or 0 for again in (False, True))
     assert whole == 30 * 4 * (28 * 576 + 12 * 1536) and again == 4 * (28 * 576 + 12 * 1536) + 30 * 4 * 576
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from babylon_assets.config.heap import trim_heap
 from babylon_assets.serving.engine.model_weights import Layer, LowRank, Weights
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Cache:
         for tensors in (self.keys, self.values):
             self._grow(tensors, rows, length)
         self.rows, self._length = rows, length
+        trim_heap()  # of the smaller layers, whose places are too small for the larger ones
 
     def bytes_with(self, rows: int, length: int) -> int:
         """What it would take in memory with room for so many rows and positions."""

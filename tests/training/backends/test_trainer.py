@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from babylon_assets.training.backends.embedded.trainer import Trainer, TrainerSettings
+from babylon_assets.training.sequence_packing import compacted
 
 PPO: Any = {"ppo": True, "epsilon": 0.2}
 
@@ -105,17 +106,21 @@ def test_rows_that_the_memory_does_not_hold_together_are_one_step_all_the_same(t
     several["tokens"][1, 4:] += 20
     several["advantages"][2] *= 3
     taken = []
-    for tokens in (10**6, 10):
+    length = compacted(several)["tokens"].shape[1]
+    for tokens, kept, expected in ((10**6, 10**6, 0), (10, 1, 2), (10, length, 0)):
         trainer = Trainer(str(tiny_base), None, TrainerSettings(lora_rank=4, max_kl=100.0))
-        trainer._step_tokens = trainer._kept_tokens = tokens
+        trainer._step_tokens, trainer._kept_tokens = tokens, kept
         looks = len(list(trainer._looks(several, PPO)))
         metrics = trainer.policy_gradient_step(several, PPO)
         assert metrics is not None
-        assert trainer._model.training == (tokens == 10), "activations are kept where the memory holds them"
+        again = [layer.training for layer in trainer._model.get_base_model().model.layers]
+        assert again == [number < expected for number in range(2)], "activations are kept where the memory holds them"
         taken.append((looks, metrics, weights(trainer)))
-    (_, whole, together), (looks, in_parts, apart) = taken
-    assert looks == 3
+    (_, whole, together), *others = taken
     untimed = [name for name in whole if name not in ("seconds", "probs_correlation")]
-    assert [in_parts[name] for name in untimed] == pytest.approx([whole[name] for name in untimed], rel=1e-4)
-    for one, other in zip(together, apart, strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
+    for looks, in_parts, apart in others:
+        assert looks == 3
+        assert [in_parts[name] for name in untimed] == pytest.approx([whole[name] for name in untimed], rel=1e-4)
+        for one, other in zip(together, apart, strict=True):
+            assert torch.allclose(one, other, atol=1e-6)
+    assert all(torch.equal(one, other) for one, other in zip(others[0][2], others[1][2], strict=True))

@@ -22,7 +22,7 @@ from babylon_assets.training.adapters import compute_layers_again, load_trainabl
 from babylon_assets.training.backends.embedded.sure_tokens import hold_sure_tokens
 from babylon_assets.training.logprobs import packed_attention_mask, token_logprobs
 from babylon_assets.training.sequence_packing import compacted, parts, without_padding
-from babylon_assets.training.step_memory import available_bytes, kept_tokens, step_tokens
+from babylon_assets.training.step_memory import LEAST_TOKENS, available_bytes, kept_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Trainer:
             self._parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         restore_optimizer(self._model, self._optimizer, parent)
-        self._step_tokens = step_tokens(base_model, settings.dtype)
+        self._step_tokens = max(LEAST_TOKENS, kept_tokens(base_model, settings.dtype))
         self._kept_tokens = kept_tokens(base_model, settings.dtype, available_bytes())
         self._steps: list[dict[str, float]] = []
         self._before: tuple[list[torch.Tensor], dict[str, Any]] | None = None
@@ -146,7 +146,7 @@ class Trainer:
     def _accumulate(self, rows: dict[str, torch.Tensor], config: dev.TrainConfig) -> tuple[float, dict[str, float]]:
         """The mean loss of some rows, whose gradient the parameters have then, and what is to be said of the rows.
 
-        Gradients are summed over parts of at most `step_memory.step_tokens` tokens.
+        Gradients are summed over parts of at most `step_memory.kept_tokens` tokens, or `LEAST_TOKENS`.
         """
         self._optimizer.zero_grad(set_to_none=True)
         whole = float(shift_tensor(rows["assistant_mask"], False).sum())
@@ -200,9 +200,9 @@ class Trainer:
     def _computing(self, tokens: torch.Tensor) -> torch.autocast:
         """Matrix products in bf16 when the settings say so; the adapter, its gradient and every sum stay fp32.
 
-        Layers are computed again in the backward pass where the activations of so many tokens are too many to keep.
+        As many layers are computed again in the backward pass as have activations that are too many to keep.
         """
-        compute_layers_again(self._model, tokens.numel() > self._kept_tokens)
+        compute_layers_again(self._model, max(0.0, 1 - self._kept_tokens / tokens.numel()))
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.dtype == "bfloat16")
 
     def _state(self) -> tuple[list[torch.Tensor], dict[str, Any]]:
