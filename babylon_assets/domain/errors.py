@@ -12,6 +12,7 @@
     │   └── CorruptLedger       our own tables contradict themselves
     └── TransientError          the same call may succeed later
         ├── DatabaseUnavailable the server does not answer
+        ├── RegistryUnavailable a package registry or model hub does not answer
         └── TrainingBusy        another run is training this chain
 
 Nothing here logs, retries or exits; who catches decides that.
